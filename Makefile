@@ -1,0 +1,53 @@
+# make quickstart | check | test | proofs | results.  TORCH_INDEX=URL names another index for torch.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+TORCH_FROM = $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+
+.PHONY: quickstart check format test proofs results clean
+
+quickstart: $(VENV)/run
+	$(BIN)/metarep quickstart
+
+check: $(VENV)/dev
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/pytest -q -n 2 -m "not slow and not proof"
+
+format: $(VENV)/dev
+	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff check --fix src tests benchmarks
+
+test: $(VENV)/test
+	$(BIN)/pytest -n 2 --jaxtyping-packages=metarep,beartype.beartype -m "not proof"
+
+proofs: $(VENV)/dev
+	$(BIN)/pytest -m proof
+
+# Every number of the README, from nothing: about an hour and a half on two cores.
+results: $(VENV)/run
+	for recipe in protonet-omniglot siamese-omniglot triplet-omniglot protonet-cifar-fs; do \
+	  $(BIN)/metarep reproduce $$recipe || exit 1; done
+
+# Torch goes first and on its own, so that its index is asked for nothing else.
+$(VENV)/torch: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) $(TORCH_FROM) $$(grep '^torch==' constraints.txt)
+	touch $@
+
+$(VENV)/run: $(VENV)/torch pyproject.toml
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/test: $(VENV)/run
+	$(PIP) --editable '.[test]'
+	touch $@
+
+$(VENV)/dev: $(VENV)/test
+	$(PIP) --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) dist build

@@ -1,0 +1,137 @@
+"""Checkpoint: one safetensors file holds weights, settings and what was seen. Nothing is ever pickled."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from metarep.encoders import Encoder, Preprocess, build_encoder
+from metarep.errors import LeakageError, MetarepError, unknown
+from metarep.labels import Labels
+from metarep.learners import Learner
+from metarep.methods import METHODS, Method
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained method, the settings that made it, and the classes it has seen.
+
+    Args:
+        method: with its trained weights, in evaluation mode.
+        settings: as saved: ``method``, ``settings``, ``encoder``, ``train``, ``data``.
+        seen: digests of the keys of all classes that training touched.
+    """
+
+    method: Method
+    settings: dict[str, Any]
+    seen: frozenset[str]
+
+    @property
+    def learner(self) -> Learner:
+        return self.method.learner
+
+    def refuse_seen(self, labels: Labels, split: str) -> None:
+        """Raise if any class of ``labels`` was seen in training; see :meth:`refuse_keys`."""
+        self.refuse_keys(labels.keys, split)
+
+    def refuse_keys(self, keys: Sequence[str], split: str) -> None:
+        """Raise if any class of these keys was seen in training.
+
+        Raises:
+            LeakageError: it names up to three of the classes.
+        """
+        met = [key for key in keys if key_digest(key) in self.seen]
+        if met:
+            raise LeakageError(
+                f"{len(met)} of the {len(keys)} classes of {split} were seen in training "
+                f"({', '.join(met[:3])}{', …' if len(met) > 3 else ''}): an accuracy on them would not be a few-shot result. "
+                "Evaluate on a split that was not trained on"
+            )
+
+
+def key_digest(key: str) -> str:
+    """What a checkpoint keeps of a class's key."""
+    return hashlib.sha256(key.encode()).hexdigest()[:12]
+
+
+def build_method(name: str, encoder: Encoder, settings: dict[str, Any]) -> Method:
+    """A method by name, with its own settings.
+
+    Raises:
+        MetarepError: an unknown method or setting, with the nearest name.
+    """
+    if name not in METHODS:
+        raise unknown("method", name, METHODS)
+    known = METHODS[name].__init__.__kwdefaults__ or {}
+    for setting in settings:
+        if setting not in known:
+            raise unknown(f"setting of {name}", setting, known)
+    return METHODS[name](encoder, **settings)
+
+
+def save_checkpoint(path: Path, method: Method, settings: dict[str, Any], seen: Iterable[str]) -> None:
+    """Write a checkpoint, whole or not at all."""
+    encoder = method.learner.encoder
+    header = {
+        **settings,
+        "format": FORMAT,
+        "encoder": encoder.arch,
+        "preprocess": asdict(encoder.preprocess),
+        "seen": sorted(seen),
+    }
+    write_tensors(path, dict(method.state_dict()), header)
+
+
+def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
+    """Read what :func:`save_checkpoint` wrote.
+
+    Raises:
+        MetarepError: no such file, a damaged one, or one from a newer version.
+    """
+    tensors, header = read_tensors(path)
+    if header.get("format") != FORMAT:
+        raise MetarepError(f"{path} is not a metarep checkpoint of format {FORMAT}, but {header.get('format')}")
+    fields = header["preprocess"]
+    preprocess = Preprocess(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+    encoder = build_encoder(**{**header["encoder"], "preprocess": preprocess})
+    method = build_method(header["method"], encoder, header["settings"])
+    method.load_state_dict(tensors)
+    return Checkpoint(method.to(device).eval(), header, frozenset(header["seen"]))
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+    """A safetensors file with a JSON header, put in place by one rename; tensors are stored contiguous and apart."""
+    apart = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".part")
+    try:
+        save_file(apart, partial, {"metarep": json.dumps(header, sort_keys=True)})
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise MetarepError(f"{path} could not be written: {error}") from error
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the header that :func:`write_tensors` wrote.
+
+    Raises:
+        MetarepError: no such file, or one that is damaged or not ours.
+    """
+    if not path.is_file():
+        raise MetarepError(f"there is no file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})["metarep"])
+            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 - not a dict
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise MetarepError(f"{path} is damaged or was not written by metarep: {error}") from error

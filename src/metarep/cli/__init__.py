@@ -1,0 +1,65 @@
+"""The command line: ``metarep COMMAND``. Each command is a module with ``HELP``, ``add(parser)`` and ``run(args)``."""
+
+import argparse
+import sys
+from importlib import import_module
+
+from metarep.cli.parser import Parser, nearest
+from metarep.errors import MetarepError
+
+COMMANDS = {
+    "quickstart": "train and compare the methods on the embedded data, and write a report",
+    "data": "list, fetch and show data sets",
+    "methods": "what there is to train",
+    "train": "train a method",
+    "evaluate": "measure a trained run on classes it has not seen",
+    "reproduce": "train a recipe to its published numbers and write the rows down",
+}
+EXAMPLE = """first steps:
+  metarep quickstart                                 three minutes, no download
+  metarep train protonet --data omniglot --out runs/protonet
+  metarep evaluate runs/protonet --ways 5,20 --shots 1,5
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; errors are one line on standard error and exit status 2."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        return _run(argv)
+    except MetarepError as error:
+        if "--debug" in argv:
+            raise
+        print(f"metarep: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("metarep: interrupted; a run folder can be resumed by the same command", file=sys.stderr)
+        return 130
+
+
+def _run(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "--version"):
+        _top().parse_args(argv or ["--help"])
+    name = argv[0]
+    if name not in COMMANDS:
+        raise MetarepError(f"there is no command {name!r}{nearest(name, COMMANDS)}. Try: metarep --help")
+    command = import_module(f"metarep.cli.{name}")
+    usage = f"metarep {name} [flags] {getattr(command, 'USAGE', '')}".rstrip()
+    parser = Parser(prog=f"metarep {name}", usage=usage, description=COMMANDS[name].capitalize() + ".", epilog=getattr(command, "EXAMPLE", ""))
+    parser.set_defaults(parser=parser)
+    command.add(parser, argv[1:])
+    args, rest = parser.parse_known_args(argv[1:])
+    args.parser.refuse_unknown(rest)
+    return command.run(args)
+
+
+def _top() -> Parser:
+    from metarep import __version__
+
+    parser = Parser(prog="metarep", description="Learn an image representation from many small tasks.", epilog=EXAMPLE)
+    parser.add_argument("--version", action="version", version=f"metarep {__version__}")
+    commands = parser.add_argument_group("commands (metarep COMMAND --help says more)")
+    for name, text in COMMANDS.items():
+        commands.add_argument(f" {name}", help=text, nargs="?", metavar=name, default=argparse.SUPPRESS)
+    parser.usage = "metarep COMMAND ..."
+    return parser

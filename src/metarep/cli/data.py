@@ -1,0 +1,95 @@
+"""metarep data list | prepare | show"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from metarep.cli.options import add_output, print_json
+from metarep.cli.parser import Parser
+from metarep.datasets import DATASETS, SPLITS, about, load
+from metarep.datasets.omniglot_runs import load_runs
+from metarep.datasets.options import Options
+from metarep.datasets.split import Split
+from metarep.tasks import draw_tasks
+
+USAGE = "list|prepare|show [NAME]"
+EXAMPLE = """examples:
+  metarep data list
+  metarep data prepare omniglot               fetch, check and cache it (or take it from --data-dir)
+  metarep data show glyphs --out tasks.png    a picture of sampled tasks
+  metarep data prepare folder:PHOTOS --skip-bad
+"""
+
+
+def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for every command
+    parser.add_argument("action", choices=("list", "prepare", "show"), help="what to do")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="data set, as name or name:argument")
+    parser.add_argument("--split", default="test", help="for show: train, val or test (default: test)")
+    parser.add_argument("--size", type=int, metavar="PX", help="side of the images (default: the data set's own)")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where archives already lie (default: METAREP_DATA)")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out images that cannot be read, and list them")
+    parser.add_argument("--out", type=Path, metavar="PNG", help="for show: where to draw (default: NAME-tasks.png)")
+    parser.add_argument("--ways", type=int, default=5, help="for show: classes a task (default: 5)")
+    parser.add_argument("--shots", type=int, default=1, help="for show: support images a class (default: 1)")
+    parser.add_argument("--seed", type=int, default=0, help="for show: names the tasks (default: 0)")
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.action == "list":
+        rows = {name: about(name) for name in DATASETS}
+        if args.json:
+            print_json(rows)
+        else:
+            print("\n".join(f"{name:<14} {text}" for name, text in rows.items()))
+        return 0
+    if args.name is None:
+        args.parser.error(f"data {args.action} needs the name of a data set: {', '.join(DATASETS)}")
+    return _prepare(args) if args.action == "prepare" else _show(args)
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    if args.name == "omniglot-runs":
+        runs = load_runs(Options(size=args.size, data_dir=args.data_dir))
+        facts = {"runs": {"images": len(runs.bank), "tasks": len(runs.support)}}
+    else:
+        facts = {split: _facts(_load(args, split)) for split in SPLITS if split != "trainval"}
+    if args.json:
+        print_json(facts)
+        return 0
+    for split, fact in facts.items():
+        print(f"{args.name} {split}: " + ", ".join(f"{value} {name}" for name, value in fact.items()))
+    return 0
+
+
+def _facts(split: Split) -> dict[str, object]:
+    counts, (height, width) = split.labels.counts, split.bank.size
+    each = str(int(counts.min())) if counts.min() == counts.max() else f"{int(counts.min())}-{int(counts.max())}"
+    return {
+        "classes": len(split.labels.names),
+        "images": len(split.bank),
+        "a class": each,
+        "px": f"{height}x{width}x{split.bank.channels}",
+        "(digest)": split.labels.digest,
+    }
+
+
+def _show(args: argparse.Namespace) -> int:
+    from metarep.datasets.picture import task_picture
+
+    split = _load(args, args.split)
+    generator = torch.Generator().manual_seed(args.seed)
+    queries = max(1, min(5, int(split.labels.counts.min()) - args.shots))
+    tasks = draw_tasks(split.labels, 3, ways=args.ways, shots=args.shots, queries=queries, generator=generator)
+    out = args.out or Path(f"{args.name.partition(':')[0]}-tasks.png")
+    task_picture(split.bank, split.labels, tasks, out)
+    if args.json:
+        print_json({"picture": str(out), "digest": tasks.digest})
+    else:
+        print(f"three tasks of {split.name}: {out}")
+    return 0
+
+
+def _load(args: argparse.Namespace, split: str) -> Split:
+    return load(args.name, split, size=args.size, data_dir=args.data_dir, skip_bad=args.skip_bad)

@@ -1,0 +1,90 @@
+"""metarep evaluate RUN"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from metarep.cli.options import add_data, add_machine, add_output, numbers, print_json, set_threads
+from metarep.cli.parser import Parser
+from metarep.datasets import load
+from metarep.datasets.omniglot_runs import load_runs
+from metarep.datasets.options import Options
+from metarep.device import pick_device, pick_precision
+from metarep.errors import LeakageError
+from metarep.evaluate import Report
+from metarep.learners import LEARNERS
+from metarep.measure import Setting, measure_all, pick_learner, result_row, use_precision
+from metarep.one_shot_runs import error_rate
+from metarep.results import record
+from metarep.zoo import load_trained
+
+USAGE = "RUN"
+EXAMPLE = """examples:
+  metarep evaluate runs/protonet-glyphs --ways 5,20 --shots 1,5
+  metarep evaluate omniglot-protonet --data glyphs            across domains
+  metarep evaluate RUN --ways 5-20 --shots 1-5                ways and shots vary from task to task
+  metarep evaluate RUN --data omniglot-runs                   Lake's 20 one-shot runs, error rate
+"""
+
+
+def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for every command
+    parser.add_argument("run", metavar="RUN", help="a run folder, a .safetensors file, or a model that ships with metarep")
+    parser.add_argument("--split", default="test", help="test, or val while you are still choosing (default: test)")
+    parser.add_argument("--ways", type=numbers, default=numbers("5"), metavar="N", help="classes a task: 5 or 5,20 or 5-20 (default: 5)")
+    parser.add_argument("--shots", type=numbers, default=numbers("1"), metavar="N", help="support images a class (default: 1)")
+    parser.add_argument("--queries", type=int, default=15, metavar="N", help="query images a class (default: 15)")
+    parser.add_argument("--tasks", type=int, default=2000, metavar="N", help="tasks a measurement (default: 2000)")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="names the tasks (default: 1)")
+    parser.add_argument("--learner", metavar="NAME", help=f"{', '.join(LEARNERS)} (default: the one that was trained)")
+    parser.add_argument("--no-references", action="store_true", help="leave out raw pixels and the untrained encoder")
+    parser.add_argument("--results", type=Path, metavar="CSV", help="also write the rows into a result table")
+    add_data(parser, None)
+    add_machine(parser, precision="float32")
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    set_threads(args)
+    device = pick_device(args.device)
+    trained = load_trained(args.run, device)
+    learner = pick_learner(trained, args.learner)
+    use_precision(learner, pick_precision(args.precision, device))
+    data = args.data or trained.settings["data"]["name"]
+    size = args.size or (trained.settings["data"]["size"] if args.data is None else learner.encoder.preprocess.size[0])
+    if data == "omniglot-runs":
+        return _one_shot_runs(args, trained, learner, size)
+    if args.split in ("train", "trainval") and args.data is None:
+        raise LeakageError(f"{args.run} was trained on {data}; measure it on --split test, or on other --data")
+    split = load(data, args.split, size=size, data_dir=args.data_dir, skip_bad=args.skip_bad)
+    if not (args.split == "val" and args.data is None and trained.settings["data"]["split"] == "train"):
+        trained.refuse_seen(split.labels, split.name)
+    settings = [
+        Setting(ways, shots, args.queries, args.tasks, args.seed) for ways in args.ways for shots in args.shots
+    ]
+    rows: list[dict[str, Any]] = []
+    for name, report in measure_all(learner, split, settings, references=not args.no_references):
+        rows.append(result_row(trained, name, report, args.run))
+        if not args.json:
+            _print(name, report)
+    if args.results:
+        record(args.results, rows)
+    if args.json:
+        print_json(rows)
+    return 0
+
+
+def _print(name: str, report: Report) -> None:
+    print(f"{name:<18} {report}", flush=True)
+
+
+def _one_shot_runs(args: argparse.Namespace, trained: Any, learner: Any, size: int) -> int:  # noqa: ANN401
+    runs = load_runs(Options(size=size, data_dir=args.data_dir))
+    trained.refuse_keys([key for keys in runs.keys for key in keys], "omniglot-runs")
+    result = error_rate(learner, runs)
+    if args.json:
+        print_json(result.as_dict())
+    else:
+        print(result)
+    return 0
+
+

@@ -1,0 +1,64 @@
+"""Flags that several commands share, and what they set up."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from metarep.errors import MetarepError
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """How to answer."""
+    group = parser.add_argument_group("output")
+    group.add_argument("--json", action="store_true", help="print the result as JSON")
+    group.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def add_machine(parser: argparse.ArgumentParser, precision: str = "auto") -> None:
+    """What to compute on."""
+    group = parser.add_argument_group("machine")
+    group.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default: auto)")
+    group.add_argument("--threads", type=int, metavar="N", help="processor threads (default: all)")
+    choices = ("auto", "float32", "bfloat16")
+    group.add_argument("--precision", choices=choices, default=precision, help=f"of the encoder (default: {precision})")
+
+
+def add_data(parser: argparse.ArgumentParser, default: str | None) -> None:
+    """What images to use."""
+    group = parser.add_argument_group("data")
+    text = "data set, as name or name:argument, such as omniglot:lake or folder:PHOTOS"
+    group.add_argument("--data", metavar="NAME", default=default, help=f"{text} (default: {default or 'that of the run'})")
+    group.add_argument("--size", type=int, metavar="PX", help="side of the images (default: the data set's own)")
+    group.add_argument("--data-dir", type=Path, metavar="DIR", help="where archives already lie (default: METAREP_DATA)")
+    group.add_argument("--skip-bad", action="store_true", help="leave out images that cannot be read, and list them")
+
+
+def set_threads(args: argparse.Namespace) -> None:
+    """Apply ``--threads``."""
+    if args.threads is None:
+        return
+    if args.threads < 1:
+        raise MetarepError(f"--threads must be at least 1, not {args.threads}")
+    import torch
+
+    torch.set_num_threads(args.threads)
+
+
+def print_json(content: Any) -> None:  # noqa: ANN401 - anything JSON holds
+    print(json.dumps(content, indent=2))
+
+
+def numbers(text: str) -> list[range]:
+    """``5`` or ``5,20`` or ``5-20`` as ranges: a list asks for a measurement each, a span for one that varies.
+
+    >>> numbers("1,5-10")
+    [range(1, 2), range(5, 11)]
+    """
+    spans = []
+    for part in text.split(","):
+        low, _, high = part.partition("-")
+        if not (low.isdigit() and (high or low).isdigit()) or int(low) < 1 or int(high or low) < int(low):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number, a list (5,20) or a range (5-20)")
+        spans.append(range(int(low), int(high or low) + 1))
+    return spans

@@ -1,0 +1,54 @@
+"""metarep reproduce RECIPE"""
+
+import argparse
+from pathlib import Path
+
+from metarep.cli.options import add_machine, add_output, print_json, set_threads
+from metarep.cli.parser import Parser
+from metarep.progress import progress
+from metarep.recipes import recipe_names
+from metarep.reproduce import reproduce
+
+USAGE = "RECIPE"
+EXAMPLE = """examples:
+  metarep reproduce protonet-omniglot                       train on train + validation, measure on test
+  metarep reproduce protonet-omniglot --train-on train      choose on validation: measures val, never test
+"""
+
+
+def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for every command
+    parser.add_argument("recipe", metavar="RECIPE", help=", ".join(recipe_names()))
+    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="where run folders go (default: runs)")
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where tables are (default: results)")
+    parser.add_argument("--train-on", default="trainval", help="trainval (default), or train to choose settings on validation")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="trainings, of seeds 0 to N - 1 (default: 1)")
+    parser.add_argument("--tasks", type=int, default=10000, metavar="N", help="test tasks a measurement (default: 10000)")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where archives already lie (default: METAREP_DATA)")
+    add_machine(parser)
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    set_threads(args)
+    with progress(quiet=args.json) as watch:
+        rows = reproduce(
+            args.recipe,
+            args.out,
+            args.results,
+            train_on=args.train_on,
+            seeds=args.seeds,
+            tasks=args.tasks,
+            device=args.device,
+            precision=args.precision,
+            data_dir=args.data_dir,
+            watch=watch,
+        )
+    if args.json:
+        print_json(rows)
+        return 0
+    for row in rows:
+        print(
+            f"{row['method']:<18} {row['ways']}-way {row['shots']}-shot: {row['accuracy']:.2f} ± {row['ci95']:.2f} % "
+            f"on {row['data']}/{row['split']} (published {row.get('published') or 'by nobody'})"
+        )
+    return 0

@@ -1,0 +1,88 @@
+"""metarep train METHOD"""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+from metarep.cli.options import add_data, add_machine, add_output, print_json, set_threads
+from metarep.cli.parser import Parser, add_flags
+from metarep.errors import unknown
+from metarep.job import Job, start
+from metarep.methods import METHODS
+from metarep.progress import progress
+from metarep.recipes import load_recipe, recipe_names
+from metarep.settings import TrainSettings
+
+USAGE = "METHOD"
+EXAMPLE = """examples:
+  metarep train protonet                                     embedded glyphs, no download
+  metarep train protonet --recipe omniglot --out runs/protonet
+  metarep train triplet --data folder:PHOTOS --margin 0.2 --mining semi-hard
+The same command goes on with a run that was interrupted. metarep train METHOD --help lists the method's own settings.
+"""
+
+
+def add(parser: Parser, argv: list[str]) -> None:
+    parser.add_argument("method", metavar="METHOD", help=", ".join(METHODS))
+    method = next((arg for arg in argv if not arg.startswith("-")), None)
+    parser.add_argument("--recipe", metavar="NAME", help="start from a published setting: " + ", ".join(_recipes(method)))
+    parser.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: runs/METHOD-DATA)")
+    add_data(parser, None)
+    parser.add_argument("--train-on", default="train", metavar="SPLIT", help="train (validates on val) or trainval (default: train)")
+    parser.add_argument("--encoder", default=argparse.SUPPRESS, metavar="NAME", help="conv4 or resnet12 (default: conv4)")
+    parser.add_argument("--width", type=int, default=argparse.SUPPRESS, metavar="N", help="channels of the encoder (default: 64)")
+    parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard logs; needs metarep[tensorboard]")
+    own: list[str] = []
+    if method in METHODS:
+        own = add_flags(parser, f"settings of {method}", METHODS[method])
+    parser.set_defaults(own=own, shared=add_flags(parser, "training", TrainSettings))
+    add_machine(parser)
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    set_threads(args)
+    if args.method not in METHODS:
+        raise unknown("method", args.method, METHODS)
+    job = read_job(args)
+    out = args.out or Path("runs") / f"{args.method}-{job.data.partition(':')[0]}"
+    with progress(quiet=args.json, tensorboard=out if args.tensorboard else None) as watch:
+        _, outcome = start(
+            job,
+            out,
+            device=args.device,
+            precision=args.precision,
+            data_dir=args.data_dir,
+            skip_bad=args.skip_bad,
+            watch=watch,
+        )
+    if args.json:
+        print_json({"run": str(out), **asdict(outcome)})
+        return 0
+    best = f" (validation {outcome.accuracy:.2f} % at step {outcome.step})" if outcome.accuracy is not None else ""
+    print(f"trained {args.method} in {outcome.seconds:.0f} s{best}: {out}\nnext: metarep evaluate {out}")
+    return 0
+
+
+def read_job(args: argparse.Namespace) -> Job:
+    """Defaults, overridden by the recipe, overridden by what the user said."""
+    given = vars(args)
+    fields = dict(load_recipe(f"{args.method}-{args.recipe}").job) if args.recipe else {}
+    settings = fields.pop("settings", {}) | {name: given[name] for name in args.own if name in given}
+    train = fields.pop("train", {}) | {name: given[name] for name in args.shared if name in given}
+    encoder = fields.pop("encoder", {"name": "conv4"})
+    if "encoder" in given and given["encoder"] != encoder["name"]:
+        encoder = {"name": given["encoder"]}
+    if "width" in given:
+        encoder = encoder | {"width": given["width"]}
+    fields["data"] = args.data or fields.get("data", "glyphs")
+    if args.size is not None:
+        fields["size"] = args.size
+    return Job(args.method, settings, train, train_on=args.train_on, encoder=encoder, **fields)
+
+
+def _recipes(method: str | None) -> list[str]:
+    names = recipe_names(f"{method}-") if method in METHODS else recipe_names()
+    return [name.removeprefix(f"{method}-") for name in names]
+
+

@@ -1,0 +1,62 @@
+"""Data sets by name: ``load("omniglot", "train")`` gives the images and labels of one part."""
+
+from importlib import import_module
+from pathlib import Path
+
+from metarep.datasets.options import Options
+from metarep.datasets.split import Split
+from metarep.errors import DataError, unknown
+
+DATASETS: dict[str, str] = {
+    "omniglot": "metarep.datasets.omniglot",
+    "omniglot-runs": "metarep.datasets.omniglot_runs",
+    "cifar-fs": "metarep.datasets.cifar_fs",
+    "fc100": "metarep.datasets.fc100",
+    "miniimagenet": "metarep.datasets.miniimagenet",
+    "folder": "metarep.datasets.folder",
+    "glyphs": "metarep.datasets.glyphs",
+}
+SPLITS = ("train", "val", "test", "trainval")
+
+__all__ = ["DATASETS", "SPLITS", "Options", "Split", "about", "load"]
+
+
+def load(
+    spec: str, split: str = "test", *, size: int | None = None, data_dir: Path | None = None, skip_bad: bool = False
+) -> Split:
+    """One part of a data set; no class is ever in two parts.
+
+    Args:
+        spec: a name on the list, or ``name:argument``: ``omniglot:lake``, ``folder:photos``.
+        split: ``train``, ``val``, ``test``, or ``trainval``, which is the first two as one.
+        size: height and width in pixels; the data set's own default if None.
+        data_dir: a folder that already holds the archives; ``METAREP_DATA`` if None.
+        skip_bad: leave out images that cannot be read.
+
+    Raises:
+        MetarepError: an unknown name or split; ``DataError`` where the data cannot be had or read.
+
+    >>> load("omniglt")
+    Traceback (most recent call last):
+    metarep.errors.MetarepError: unknown data set 'omniglt'; did you mean 'omniglot'? Known: cifar-fs, fc100, ...
+    """
+    name, _, argument = spec.partition(":")
+    if name not in DATASETS:
+        raise unknown("data set", name, DATASETS)
+    if split not in SPLITS:
+        raise unknown("split", split, SPLITS)
+    options = Options(size=size, data_dir=Path(data_dir) if data_dir is not None else None, skip_bad=skip_bad)
+    module = import_module(DATASETS[name])
+    if not hasattr(module, "load"):
+        raise DataError(f"{name} has tasks of its own and no splits; see {module.__name__}")
+    if split != "trainval":
+        return module.load(argument, split, options)
+    parts = [module.load(argument, part, options) for part in ("train", "val")]
+    return Split.join(parts, parts[0].name.removesuffix("train") + "trainval")
+
+
+def about(name: str) -> str:
+    """One line on a data set: what it shows, how many classes and images, their size, where it is from."""
+    if name not in DATASETS:
+        raise unknown("data set", name, DATASETS)
+    return import_module(DATASETS[name]).ABOUT

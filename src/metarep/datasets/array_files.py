@@ -1,0 +1,48 @@
+"""Files of arrays: all images of a part in one file, as several few-shot benchmarks are passed around."""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from metarep.datasets.pickles import read_pickle
+from metarep.errors import DataError
+
+
+def read_pickled(path: Path) -> tuple[UInt8[np.ndarray, "n 3 h w"], list[str]]:
+    """Images and the class of each, from a pickled dict: ``image_data`` and ``class_dict`` (class -> rows)."""
+    with open(path, "rb") as file:
+        content = read_pickle(file, str(path))
+    try:
+        images, members = content["image_data"], content["class_dict"]
+        classes = [""] * len(images)
+        for name, rows in members.items():
+            for row in rows:
+                classes[row] = str(name)
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise DataError(f"{path} is not a dict of image_data and class_dict (name -> rows): {error!r}") from error
+    if "" in classes:
+        raise DataError(f"{path}: image {classes.index('')} is in no class of class_dict")
+    return _channels_first(images, path), classes
+
+
+def read_npz(path: Path) -> tuple[UInt8[np.ndarray, "n 3 h w"], list[str]]:
+    """Images and the class of each, from a ``.npz`` file: ``images`` and ``labels`` (numbers or names)."""
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
+            images, labels = content["images"], content["labels"]
+    except (KeyError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path} is no .npz file of the arrays images and labels, or is damaged ({error})") from error
+    if labels.ndim != 1 or len(labels) != len(images):
+        raise DataError(f"{path}: labels have shape {labels.shape}, but there are {len(images)} images")
+    return _channels_first(images, path), [str(label) for label in labels.tolist()]
+
+
+def _channels_first(images: object, path: Path) -> np.ndarray:
+    if not isinstance(images, np.ndarray):
+        raise DataError(f"{path}: the images are not an array but a {type(images).__name__}")
+    if images.dtype != np.uint8 or images.ndim != 4 or 3 not in (images.shape[1], images.shape[3]) or not images.size:
+        raise DataError(f"{path}: images must be uint8 (n, h, w, 3), not {images.dtype} {images.shape}")
+    return images if images.shape[1] == 3 else images.transpose(0, 3, 1, 2)

@@ -1,0 +1,169 @@
+"""The cache: images are decoded once into a uint8 file, which is memory-mapped ever after."""
+
+import errno
+import json
+import os
+import re
+import secrets
+import shutil
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from metarep.errors import DataError
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: two builders may then work at once, and the second takes what the first made
+    fcntl = None
+
+FORMAT = 1  # of the files below; part of the folder's name, so a newer program never reads older files
+CHUNK = 1 << 22
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def cache_dir() -> Path:
+    """Where decoded images and downloads are kept: ``METAREP_CACHE``, or ``~/.cache/metarep``."""
+    named = os.environ.get("METAREP_CACHE")
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "metarep"
+
+
+def cached_images(key: str, build: Callable[[], tuple[np.ndarray, dict]]) -> tuple[UInt8[Tensor, "n c h w"], dict]:
+    """The images that ``build`` makes, from the cache if they are there.
+
+    Safe to call from several processes at once: one builds, the others wait for it. A folder that is damaged is
+    built again. The tensor is a private (copy-on-write) map of the file: writing to it changes nothing on disk.
+
+    Args:
+        key: names the content: letters, digits and ``. _ = -``. Whatever changes the pixels belongs into it (size,
+            a version of the decoding, a digest of the source), because nothing else tells new content from old.
+        build: returns uint8 images ``(n, c, h, w)`` and facts about them that JSON can hold.
+
+    Returns:
+        The images and the facts, as they come back from JSON (tuples are lists), also on the first call.
+
+    Raises:
+        DataError: the disk is full or the folder cannot be written; whatever ``build`` raises passes through.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._=-]*", key):
+        raise ValueError(f"a cache key is made of letters, digits and . _ = -, not {key!r}")
+    folder = cache_dir() / f"{key}-f{FORMAT}"
+    found = _read(folder)
+    if found is not None:
+        return found
+    with explain_disk(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder) as alone:
+        found = _read(folder)  # built while this process waited for the lock
+        if found is not None:
+            return found
+        if alone:
+            for left in folder.parent.glob(f".{folder.name}.*.part"):  # of a process that died: nobody else builds now
+                shutil.rmtree(left, ignore_errors=True)
+        images, facts = build()
+        if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
+            raise ValueError(f"{key}: a cache holds uint8 images (n, c, h, w), not {images.dtype} {images.shape}")
+        with explain_disk(folder.parent, needed=images.nbytes):
+            _write(folder, images, facts)
+    found = _read(folder)
+    if found is None:
+        raise DataError(f"the cache folder {folder} was damaged while it was written; check the disk and try again")
+    return found
+
+
+@contextmanager
+def explain_disk(place: Path, needed: int = 0) -> Iterator[None]:
+    """Turns a full or read-only disk under ``place`` into a ``DataError`` that says what to do.
+
+    >>> with explain_disk(Path("/cache"), needed=25_000_000):
+    ...     raise OSError(errno.ENOSPC, "No space left on device")
+    Traceback (most recent call last):
+    metarep.errors.DataError: the disk is full: 25.0 MB are needed in /cache; make room there, or set METAREP_CACHE ...
+    """
+    try:
+        yield
+    except OSError as error:
+        elsewhere = "set METAREP_CACHE to a folder on another disk"
+        if error.errno in FULL:
+            amount = f"{needed / 1e6:,.1f} MB are needed in {place}" if needed else f"nothing can be written to {place}"
+            raise DataError(f"the disk is full: {amount}; make room there, or {elsewhere}") from error
+        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}:
+            raise DataError(f"cannot write to {place} ({error.strerror}); {elsewhere}") from error
+        raise
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """Holds the lock that belongs to a file or folder; yields False where the system or the file system has no locks.
+
+    The lock file stays behind: removing it would let two processes hold "the" lock on two different files.
+    """
+    with explain_disk(path.parent):
+        file = open(path.parent / f".{path.name}.lock", "a")  # noqa: SIM115 - closed below, which also unlocks
+    with file:
+        alone = False
+        if fcntl is not None:
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+                alone = True
+        yield alone
+
+
+def _write(folder: Path, images: np.ndarray, facts: dict) -> None:
+    """Writes a temporary folder beside ``folder`` and renames it; where another was quicker, that one stays."""
+    part = folder.parent / f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}.part"
+    try:
+        part.mkdir()
+        _write_pixels(part / "images.npy", images)
+        meta = {"shape": images.shape, "checksum": _checksum(part / "images.npy"), "facts": facts}
+        (part / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+        if folder.exists() and _read(folder) is None:
+            shutil.rmtree(folder)
+        try:
+            part.rename(folder)
+        except OSError:
+            if _read(folder) is None:
+                raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _write_pixels(path: Path, images: np.ndarray) -> None:
+    """Writes a ``.npy`` file, a few images at a time so that a transposed view is never copied whole.
+
+    Not ``np.save``: on a full disk that raises an ``OSError`` which does not say so.
+    """
+    header = {"descr": "|u1", "fortran_order": False, "shape": images.shape}
+    step = max(1, CHUNK // images[0].size)
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        file.writelines(np.ascontiguousarray(images[row : row + step]).data for row in range(0, len(images), step))
+
+
+def _checksum(path: Path) -> int:
+    """CRC-32 of a file, read rather than mapped so that its pages do not count as this process's memory."""
+    total = 0
+    with open(path, "rb", buffering=0) as file:
+        while chunk := file.read(CHUNK):
+            total = zlib.crc32(chunk, total)
+    return total
+
+
+def _read(folder: Path) -> tuple[Tensor, dict] | None:
+    """The content of a cache folder, or None where it is missing or damaged."""
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        if _checksum(folder / "images.npy") != meta["checksum"]:
+            return None
+        images = np.load(folder / "images.npy", mmap_mode="c", allow_pickle=False)
+        if list(images.shape) != meta["shape"] or images.dtype != np.uint8:
+            return None
+        return torch.from_numpy(images), meta["facts"]
+    except (OSError, ValueError, KeyError, TypeError):  # ValueError: not JSON, or not an array file
+        return None

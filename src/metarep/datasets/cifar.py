@@ -1,0 +1,112 @@
+"""CIFAR-100 from its official archive, grouped by class: what CIFAR-FS and FC100 are cut from."""
+
+import json
+import tarfile
+import zlib
+from hashlib import sha256
+from importlib import resources
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from metarep.datasets.archives import refuse_escapes
+from metarep.datasets.cache import cached_images
+from metarep.datasets.download import fetch
+from metarep.datasets.options import Options
+from metarep.datasets.pickles import read_pickle
+from metarep.datasets.resize import resized
+from metarep.datasets.split import Split
+from metarep.errors import DataError
+from metarep.images import ImageBank
+from metarep.labels import Labels
+
+ARCHIVE = "cifar-100-python.tar.gz"
+URL = "https://www.cs.toronto.edu/~kriz/" + ARCHIVE
+SIDE, CLASSES, A_CLASS = 32, 100, 600
+DIGEST = "4fb6ea6c422ae2a0a8ddca298aa7fdc33f729ddb33b4601dd1753d15dd26ffab"  # see `_digest`
+
+
+def load_part(name: str, classes: list[str], options: Options) -> Split:
+    """The images of some classes, all 600 of each: those of CIFAR's own train part and of its test part."""
+    images, names = load_classes(options)
+    row = {name: i for i, name in enumerate(names)}
+    grouped = images.view(CLASSES, A_CLASS, *images.shape[1:])[[row[name] for name in classes]]
+    labels = torch.arange(len(classes)).repeat_interleave(A_CLASS)
+    keys = tuple(f"cifar-100/{name}" for name in classes)
+    return Split(ImageBank(grouped.flatten(0, 1)), Labels(labels, tuple(classes), keys), name)
+
+
+def listed(file_name: str, split: str) -> list[str]:
+    """The classes of one part, from a list that comes with the package."""
+    return json.loads((resources.files("metarep.datasets") / "splits" / file_name).read_text("utf-8"))[split]
+
+
+def load_classes(options: Options) -> tuple[UInt8[Tensor, "n 3 h w"], list[str]]:
+    """All 60,000 images, memory-mapped, and the names of the 100 classes in alphabetical order.
+
+    Class ``i`` owns rows ``600 i`` to ``600 i + 599``: 500 of the train part, then 100 of the test part, each in order
+    of the official file names, so that the order in which an archive was packed changes no task.
+    """
+    size = options.size or SIDE
+    key = f"cifar-100-{size}" + ("" if size == SIDE else "-bicubic")
+
+    def build() -> tuple[np.ndarray, dict]:
+        images, names = _decode(fetch(URL, ARCHIVE, options))
+        return resized(images, size), {"names": names}
+
+    images, facts = cached_images(key, build)
+    return images, facts["names"]
+
+
+def _decode(path: Path) -> tuple[np.ndarray, list[str]]:
+    """The images in the order of ``load_classes``, checked by content, and the names of the classes."""
+    parts = _read_archive(path)
+    try:
+        fine = [name.decode("ascii") for name in parts["meta"]["fine_label_names"]]
+        names = sorted(fine)
+        place = np.array([names.index(name) for name in fine])  # official number of a class -> alphabetical
+        images = np.empty((CLASSES, A_CLASS, 3, SIDE, SIDE), dtype=np.uint8)
+        for part, rows in (("train", slice(0, 500)), ("test", slice(500, 600))):
+            batch = parts.pop(part)
+            labels, files = place[np.asarray(batch["fine_labels"])], np.asarray(batch["filenames"])
+            order = np.lexsort((files, labels))
+            images[:, rows] = batch["data"][order].reshape(CLASSES, -1, 3, SIDE, SIDE)
+            if not np.array_equal(labels[order], np.arange(CLASSES).repeat(rows.stop - rows.start)):
+                raise ValueError(f"the {part} part does not have {rows.stop - rows.start} images of each class")
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise DataError(f"{path} does not hold CIFAR-100 ({error}); delete it and fetch it again") from error
+    if (digest := _digest(images, names)) != DIGEST:
+        raise DataError(f"{path} does not hold CIFAR-100's images (digest {digest}); delete it and fetch it again")
+    return images.reshape(-1, 3, SIDE, SIDE), names
+
+
+def _digest(images: np.ndarray, names: list[str]) -> str:
+    """Names the classes and which pixels each has in which part, whatever their order or file names."""
+    total = sha256()
+    for name, of_class in zip(names, images, strict=True):
+        total.update(name.encode())
+        for part in (of_class[:500], of_class[500:]):
+            total.update(b"".join(sorted(sha256(image.data).digest() for image in part)))
+    return total.hexdigest()
+
+
+def _read_archive(path: Path) -> dict[str, Any]:
+    """The three pickles of the archive, read from the stream: nothing is unpacked."""
+    parts: dict[str, Any] = {}
+    try:
+        with tarfile.open(path, "r|gz") as archive:
+            for entry in archive:
+                refuse_escapes([entry.name], path)
+                name = PurePosixPath(entry.name).name
+                file = archive.extractfile(entry) if entry.isfile() and name in ("train", "test", "meta") else None
+                if file is not None:
+                    parts[name] = read_pickle(file, f"{path}, entry {name},")
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        raise DataError(f"{path} is damaged or half-downloaded ({error}); delete it and fetch it again") from error
+    if missing := {"train", "test", "meta"} - parts.keys():
+        raise DataError(f"{path} has no entry {', '.join(sorted(missing))}; delete it and fetch it again")
+    return parts

@@ -1,0 +1,157 @@
+"""Decode one image that somebody brings: any common file, however it was saved, to uint8 pixels of one shape."""
+
+import io
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from metarep.errors import DataError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"})
+MAX_PIXELS = 64_000_000
+MAX_BYTES = 1 << 30
+
+_ADVICE = "replace or remove it, or leave such files out with --skip-bad"
+_TURNS = {  # EXIF orientation -> what brings the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def decode(source: Path | bytes, *, size: tuple[int, int] | None, channels: int, name: str) -> UInt8[np.ndarray, "c h w"]:
+    """The pixels of one image file: JPEG, PNG, WebP, BMP, TIFF or the first frame of a GIF.
+
+    The content decides what the file is, never its name. EXIF orientation is applied, transparency is laid on
+    white, 16-bit grey is scaled to 8 bit (Pillow's own conversion clips it), CMYK and palettes become RGB.
+    With ``size`` the picture is scaled, antialiased, until it just covers the size, and the centre is cut out:
+    the shorter side is kept whole, the ends of the longer one are lost.
+
+    Args:
+        source: a file, or its bytes.
+        size: height and width in pixels; None keeps the picture's own.
+        channels: 1 (luminance) or 3 (RGB).
+        name: what to call the image in an error.
+
+    Raises:
+        DataError: an empty, truncated, damaged, too large or unreadable file, or one that is no image.
+
+    >>> file = io.BytesIO()
+    >>> Image.new("RGBA", (40, 20), (0, 0, 0, 0)).save(file, "PNG")
+    >>> pixels = decode(file.getvalue(), size=(8, 8), channels=1, name="clear.png")
+    >>> pixels.shape, int(pixels.min())
+    ((1, 8, 8), 255)
+    """
+    with warnings.catch_warnings():  # Pillow warns of odd metadata and large headers; both are dealt with here
+        warnings.simplefilter("ignore")
+        return _decode(source, size, channels, name)
+
+
+def decode_all(
+    sources: Sequence[tuple[Path | bytes, str]], *, size: tuple[int, int] | None, channels: int
+) -> Iterator[np.ndarray | DataError]:
+    """For each ``(source, name)`` in order: its pixels, or the error that ``decode`` would raise.
+
+    Decodes on all cores. Silencing warnings is not thread-safe, so it is done once around the whole pool: a
+    caller must exhaust the iterator (or close it), and do nothing between two items that relies on warnings.
+    """
+
+    def attempt(item: tuple[Path | bytes, str]) -> np.ndarray | DataError:
+        try:
+            return _decode(item[0], size, channels, item[1])
+        except DataError as error:
+            return error
+
+    workers = max(1, min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+    window = 16 * workers  # a pool's own map would hold every result of a large folder at once
+    with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
+        warnings.simplefilter("ignore")
+        for start in range(0, len(sources), window):
+            yield from pool.map(attempt, sources[start : start + window])
+
+
+def _decode(source: Path | bytes, size: tuple[int, int] | None, channels: int, name: str) -> np.ndarray:
+    if channels not in (1, 3):
+        raise DataError(f"images have 1 or 3 channels, not {channels}")
+    content = source if isinstance(source, bytes) else _read(source, name)
+    if not content:
+        raise DataError(f"{name} is an empty file; {_ADVICE}")
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise _too_large(name, f"{image.width} x {image.height} pixels")
+            if size is not None:
+                # A JPEG can be decoded at a half, a quarter or an eighth; twice the target leaves the filter its work.
+                image.draft(None, (2 * max(size), 2 * max(size)))
+            image.load()
+            picture = _upright(_opaque(image, name), image)
+            if size is not None:
+                picture = _cover(picture, size)
+            pixels = np.array(picture.convert("L" if channels == 1 else "RGB"))
+    except (DataError, MemoryError):
+        raise
+    except Image.UnidentifiedImageError:
+        raise DataError(f"{name} is not an image of a known kind ({', '.join(FORMATS)}); {_ADVICE}") from None
+    except Image.DecompressionBombError:
+        raise _too_large(name, "far more pixels than Pillow admits") from None
+    except Exception as error:  # hostile files make Pillow raise almost anything: struct.error, KeyError, SyntaxError ...
+        raise DataError(f"{name} is truncated or damaged ({error}); {_ADVICE}") from error
+    return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _read(path: Path, name: str) -> bytes:
+    try:
+        if path.exists() and not path.is_file():  # a named pipe would block for ever
+            raise DataError(f"{name} is not a file; {_ADVICE}")
+        if path.stat().st_size > MAX_BYTES:
+            raise _too_large(name, f"{path.stat().st_size:,} bytes")
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{name} cannot be read ({error.strerror or error}); {_ADVICE}") from error
+
+
+def _too_large(name: str, found: str) -> DataError:
+    limit = f"at most {MAX_PIXELS // 1_000_000} megapixels and {MAX_BYTES >> 30} GiB are read"
+    return DataError(f"{name} is too large: {found}, {limit}; shrink it, or leave such files out with --skip-bad")
+
+
+def _opaque(image: Image.Image, name: str) -> Image.Image:
+    """The loaded image as "L" or "RGB", with what is transparent laid on white."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        # 65535 / 255 = 257; older Pillows call a 16-bit PNG "I". Adding 128 rounds.
+        return Image.fromarray(((np.array(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        # Nothing in the file says which number is white.
+        raise DataError(f"{name} has {'32-bit' if image.mode == 'I' else 'floating-point'} pixels; save it with 8 or 16 bits")
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        clear = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
+    return image.convert("L" if image.mode in ("1", "L") else "RGB")
+
+
+def _upright(picture: Image.Image, opened: Image.Image) -> Image.Image:
+    """The picture as its EXIF orientation wants it seen; unreadable metadata spoils no picture."""
+    try:
+        turn = _TURNS.get(opened.getexif().get(0x0112, 1))
+    except Exception:  # as above: damaged metadata raises almost anything
+        turn = None
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _cover(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    height, width = size
+    scale = min(picture.width / width, picture.height / height)
+    left, top = (picture.width - scale * width) / 2, (picture.height - scale * height) / 2
+    box = (left, top, left + scale * width, top + scale * height)
+    return picture.resize((width, height), Image.Resampling.BILINEAR, box=box)

@@ -1,0 +1,23 @@
+"""FC100: CIFAR-100's classes as a few-shot benchmark (Oreshkin et al. 2018)."""
+
+from metarep.datasets.cifar import listed, load_part
+from metarep.datasets.options import Options
+from metarep.datasets.split import Split
+from metarep.errors import DataError
+
+ABOUT = "100 classes x 600 photographs, 32 x 32 RGB, 60 / 20 / 20 by superclass (Oreshkin et al. 2018; CIFAR-100, for research)"
+
+
+def load(argument: str, split: str, options: Options) -> Split:
+    """One part of FC100: no superclass of CIFAR-100 is in two parts, which makes it harder than CIFAR-FS.
+
+    The two cut across each other: never test on one what was trained on the other.
+
+    Args:
+        argument: must be empty.
+        split: ``train``, ``val`` or ``test``.
+        options: ``size`` defaults to 32.
+    """
+    if argument:
+        raise DataError(f"fc100 takes no argument; {argument!r} was given")
+    return load_part(f"fc100/{split}", listed("fc100.json", split), options)

@@ -1,0 +1,168 @@
+"""miniImageNet: 100 classes of ImageNet in the split of Ravi and Larochelle; the user brings the images."""
+
+import csv
+import json
+import logging
+import re
+from hashlib import sha256
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from metarep.datasets.archives import refuse_escapes
+from metarep.datasets.array_files import read_npz, read_pickled
+from metarep.datasets.cache import cached_images
+from metarep.datasets.decode import decode_all
+from metarep.datasets.options import Options
+from metarep.datasets.resize import resized
+from metarep.datasets.split import Split
+from metarep.errors import DataError
+from metarep.images import ImageBank
+from metarep.labels import Labels
+
+ABOUT = (
+    "100 classes x 600 photographs, 84 x 84 RGB, 64 / 16 / 20 classes (Ravi and Larochelle 2017); you bring the images"
+)
+PARTS = ("train", "val", "test")
+LAYOUTS = (
+    "one of: 60,000 JPEGs such as images/n0153282900000005.jpg (or beside images/, or in a folder a class), with "
+    "train.csv, val.csv and test.csv (filename,label) or without, when the lists of Ravi and Larochelle hold; "
+    "mini-imagenet-cache-{train,val,test}.pkl (image_data, class_dict); {train,val,test}.npz or "
+    "mini-imagenet-{train,val,test}.npz (images, labels)"
+)
+
+
+def load(argument: str, split: str, options: Options) -> Split:
+    """One part of miniImageNet.
+
+    The images cannot be downloaded from anywhere official. Three common layouts are read (``LAYOUTS``). JPEGs are
+    scaled until they cover the square and cut at the centre; arrays are scaled as they are.
+
+    Args:
+        argument: the folder; by default ``miniimagenet`` in ``options.data_dir``.
+        split: ``train``, ``val`` or ``test``.
+        options: ``size`` defaults to 84.
+
+    Raises:
+        DataError: no layout is there, a file is damaged, or a class belongs to another part.
+    """
+    root = _root(argument, options)
+    size = options.size or 84
+    pickled = root / f"mini-imagenet-cache-{split}.pkl"
+    arrays = [path for stem in ("", "mini-imagenet-") if (path := root / f"{stem}{split}.npz").is_file()]
+    if pickled.is_file() or arrays:
+        path = pickled if pickled.is_file() else arrays[0]
+        key = _key(split, size, [_stamp(path)])
+        read = read_pickled if path == pickled else read_npz
+
+        def build() -> tuple[np.ndarray, dict]:
+            images, classes = read(path)
+            return resized(images, size), {"classes": classes}
+    else:
+        files = _listed(root, split)
+        key = _key(split, size, [f"{label} {_stamp(path)}" for path, label in files] + [str(options.skip_bad)])
+
+        def build() -> tuple[np.ndarray, dict]:
+            images, classes = _from_files(files, size, options.skip_bad)
+            return images, {"classes": classes}
+
+    images, facts = cached_images(key, build)
+    found = Labels.of([f"{split}/{name}" if name.isdigit() else name for name in facts["classes"]])
+    _refuse_other_parts(found.names, split, root)
+    keys = tuple(
+        f"imagenet/{name}" if re.fullmatch(r"n\d{8}", name) else f"miniimagenet/{name}" for name in found.names
+    )
+    return Split(ImageBank(images), Labels(found.classes, found.names, keys), f"miniimagenet/{split}")
+
+
+def shipped_list(split: str) -> list[tuple[str, str]]:
+    """``(file name, class)`` for every image of one part, from the list that comes with the package.
+
+    >>> len(shipped_list("test")), shipped_list("test")[0]
+    (12000, ('n0193011200000001.jpg', 'n01930112'))
+    """
+    rows = []
+    for name, bits in _lists()[split].items():
+        members = int(bits, 16)
+        rows += [(f"{name}{i:08d}.jpg", name) for i in range(members.bit_length()) if members >> i & 1]
+    return rows
+
+
+def _lists() -> dict[str, dict[str, str]]:
+    return json.loads((resources.files("metarep.datasets") / "splits" / "miniimagenet.json").read_text("utf-8"))
+
+
+def _root(argument: str, options: Options) -> Path:
+    if argument:
+        root = Path(argument).expanduser()
+    elif options.data_dir is not None:
+        root = options.data_dir / "miniimagenet"
+    else:
+        raise DataError(
+            "miniimagenet needs a folder with its images: miniimagenet:PATH, or miniimagenet/ in the folder that "
+            f"METAREP_DATA or --data-dir names; there, {LAYOUTS}"
+        )
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder; miniimagenet wants there {LAYOUTS}")
+    return root
+
+
+def _stamp(path: Path) -> str:
+    """Names a file's content without reading it: path, length and time of change."""
+    try:
+        status = path.stat()
+    except OSError:  # decoding will name it
+        return f"{path.absolute()} missing"
+    return f"{path.absolute()} {status.st_size} {status.st_mtime_ns}"
+
+
+def _key(split: str, size: int, source: list[str]) -> str:
+    digest = sha256("\n".join(source).encode()).hexdigest()
+    return f"miniimagenet-{split}-{size}-{digest[:16]}"
+
+
+def _listed(root: Path, split: str) -> list[tuple[Path, str]]:
+    """The JPEGs of one part and their classes, in the order of the list."""
+    rows = shipped_list(split)
+    if (root / f"{split}.csv").is_file():
+        try:
+            with open(root / f"{split}.csv", newline="", encoding="utf-8") as file:
+                rows = [(row["filename"], row["label"]) for row in csv.DictReader(file)]
+            refuse_escapes([name for row in rows for name in row], root / f"{split}.csv")
+        except (KeyError, csv.Error, UnicodeDecodeError, AttributeError) as error:
+            raise DataError(f"{root / split}.csv is not a table with the columns filename,label ({error})") from error
+    files = []
+    for name, label in rows:
+        tried = [root / "images" / name, root / name, root / "images" / label / name, root / label / name]
+        files.append((next((path for path in tried if path.is_file()), tried[0]), label))
+    if not any(path.is_file() for path, _ in files):
+        raise DataError(f"{root} holds no image of miniImageNet's {split} part; wanted is {LAYOUTS}")
+    return files
+
+
+def _from_files(files: list[tuple[Path, str]], size: int, skip_bad: bool) -> tuple[np.ndarray, list[str]]:
+    images = np.empty((len(files), 3, size, size), dtype=np.uint8)
+    classes: list[str] = []
+    sources = [(path, str(path)) for path, _ in files]
+    for (_, label), pixels in zip(files, decode_all(sources, size=(size, size), channels=3), strict=True):
+        if isinstance(pixels, DataError):
+            if not skip_bad:
+                raise pixels
+            logging.getLogger("metarep").warning("left out: %s", pixels)
+            continue
+        images[len(classes)] = pixels
+        classes.append(label)
+    if not classes:
+        raise DataError(f"none of the {len(files):,} images can be read; the first is {files[0][0]}")
+    return images[: len(classes)], classes
+
+
+def _refuse_other_parts(names: tuple[str, ...], split: str, root: Path) -> None:
+    """Refuses a class that the published split has in another part: numbers made with it would mean nothing."""
+    lists = _lists()
+    for other in PARTS:
+        if other != split and (strays := [name for name in names if name in lists[other]]):
+            raise DataError(
+                f"{root}: class {strays[0]!r} is given for {split}, but is in {other} of the published split"
+            )

@@ -1,0 +1,60 @@
+"""Encoder: a body of layers with the Preprocess that belongs to it."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Num
+from torch import Tensor, nn
+
+from metarep.encoders.preprocess import Preprocess
+from metarep.errors import MetarepError
+
+Precision = Literal["float32", "bfloat16"]
+
+
+class Encoder(nn.Module):
+    """From raw images to a representation, one row an image, always float32.
+
+    Preprocessing, memory format and precision are inside, so training, evaluation and serving cannot differ in them.
+    With ``precision="bfloat16"`` the body runs in mixed precision; losses and distances never see it.
+
+    Args:
+        body: any module from normalised images ``(b, c, h, w)`` to features ``(b, dim)``, a user's own too.
+        preprocess: what the body expects.
+        arch: name and settings of the body where it is one of ours, so that a checkpoint can rebuild it.
+
+    Raises:
+        MetarepError: the body does not give one row of features an image.
+    """
+
+    def __init__(self, body: nn.Module, preprocess: Preprocess, arch: dict[str, object] | None = None) -> None:
+        super().__init__()
+        self.body = body.to(memory_format=torch.channels_last)
+        self.preprocess = preprocess
+        self.arch = arch or {"name": type(body).__name__}
+        self.precision: Precision = "float32"
+        self.dim = self._measure()
+
+    def forward(self, x: Num[Tensor, "b c h w"]) -> Float[Tensor, "b dim"]:
+        x = self.preprocess(x).contiguous(memory_format=torch.channels_last)
+        if self.precision == "bfloat16":
+            with torch.autocast(x.device.type, torch.bfloat16):
+                return self.body(x).float()
+        return self.body(x)
+
+    def _measure(self) -> int:
+        """The number of features, by running one blank image."""
+        training = self.body.training
+        parameter = next(self.body.parameters(), torch.zeros(1))
+        blank = torch.zeros(1, self.preprocess.channels, *self.preprocess.size, dtype=parameter.dtype, device=parameter.device)
+        try:
+            with torch.no_grad():
+                features = self.body.eval()(blank)
+        except RuntimeError as error:
+            height, width = self.preprocess.size
+            raise MetarepError(f"images of {height} x {width} px do not fit {self.arch['name']}: {error}") from error
+        finally:
+            self.body.train(training)
+        if features.ndim != 2:
+            raise MetarepError(f"{self.arch['name']} gives {tuple(features.shape)} for one image; an encoder gives (1, dim)")
+        return features.shape[1]

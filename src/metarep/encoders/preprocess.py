@@ -1,0 +1,65 @@
+"""Preprocess: what an encoder expects of an image. It travels with the weights, so no caller can get it wrong."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Num
+from torch import Tensor
+from torch.nn import functional
+
+from metarep.errors import MetarepError
+from metarep.images import ImageBank
+
+GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma, as in Pillow's convert("L")
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """From raw images (uint8, or float in 0 to 1) to what the first layer sees.
+
+    Args:
+        size: height and width in pixels; images of another size are resized (bilinear, antialiased).
+        channels: 1 or 3; grey images are repeated, coloured ones become luma.
+        mean, std: of the training images, one a channel, in units of 0 to 1.
+        invert: dark ink on a light ground becomes light on dark, so that a convolution's zero padding is ground.
+    """
+
+    size: tuple[int, int]
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    invert: bool = False
+
+    @classmethod
+    def of(cls, bank: ImageBank) -> "Preprocess":
+        """What suits these (training) images.
+
+        Single-channel images with a light border are taken for drawings: inverted, and neither shifted nor scaled,
+        so that ground is exactly zero. Others are standardised by their own mean and deviation.
+        """
+        some = bank.images[:: max(1, len(bank) // 2000)].float() / 255
+        border = torch.cat([some[..., 0, :], some[..., -1, :], some[..., 0], some[..., -1]], dim=-1).mean()
+        if bank.channels == 1 and border > 0.75:
+            return cls(bank.size, 1, (0.0,), (1.0,), invert=True)
+        mean, std = some.mean((0, 2, 3)), some.std((0, 2, 3)).clamp_min(1e-3)
+        return cls(bank.size, bank.channels, tuple(mean.tolist()), tuple(std.tolist()))
+
+    def __call__(self, x: Num[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:
+        """Normalised float32 images of this size and number of channels."""
+        unit = 255.0 if x.dtype == torch.uint8 else 1.0
+        x = x.float() if x.dtype != torch.float64 else x
+        if x.shape[-2:] != self.size:
+            x = functional.interpolate(x, self.size, mode="bilinear", antialias=True)
+        if x.shape[1] != self.channels:
+            x = self._convert(x)
+        mean, std = x.new_tensor(self.mean).view(-1, 1, 1), x.new_tensor(self.std).view(-1, 1, 1)
+        scale = -1 / (unit * std) if self.invert else 1 / (unit * std)
+        shift = (1 - mean) / std if self.invert else -mean / std
+        return torch.addcmul(shift, x, scale)
+
+    def _convert(self, x: Tensor) -> Tensor:
+        if x.shape[1] == 1:
+            return x.expand(-1, self.channels, -1, -1)
+        if x.shape[1] == 3 and self.channels == 1:
+            return (x * x.new_tensor(GREY).view(1, 3, 1, 1)).sum(1, keepdim=True)
+        raise MetarepError(f"images have {x.shape[1]} channels; this encoder takes 1 (grey) or 3 (RGB)")

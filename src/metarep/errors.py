@@ -1,0 +1,28 @@
+"""Errors that a person can act on: they quote what was given and say what would have worked."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class MetarepError(ValueError):
+    """Something the user gave cannot be used. The command line prints it as one line, without a traceback."""
+
+
+class DataError(MetarepError):
+    """An image, class, archive or data set cannot be used; the message names it and says what to do."""
+
+
+class LeakageError(MetarepError):
+    """An evaluation would use classes that the representation was trained on."""
+
+
+def unknown(kind: str, given: str, known: Iterable[str]) -> MetarepError:
+    """The error for a name that is not on a list: it quotes the name, offers the nearest one and prints the list.
+
+    >>> print(unknown("method", "protnet", ["protonet", "siamese"]))
+    unknown method 'protnet'; did you mean 'protonet'? Known: protonet, siamese
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return MetarepError(f"unknown {kind} {given!r}{hint} Known: {', '.join(names)}")

@@ -1,0 +1,161 @@
+"""evaluate: a learner measured on tasks, and the Report that says how."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from metarep.device import keep_freed_memory
+from metarep.errors import MetarepError
+from metarep.images import ImageBank
+from metarep.learners import Learner
+from metarep.tasks import TaskIndex
+
+
+@dataclass(frozen=True)
+class Report:
+    """An accuracy with everything that makes it comparable. Accuracies are in percent.
+
+    Args:
+        accuracy: mean over tasks.
+        ci95: half the width of its 95 % interval over tasks, ``1.96 * s / sqrt(tasks)``.
+        tasks: how many.
+        ways, shots: as text, a number or a range (``5``, ``5-20``).
+        queries: query images a class.
+        protocol: ``inductive``: no query sees another; or ``transductive``.
+        normalisation: whose statistics the norm layers used.
+        learner: what was adapted to each task.
+        split: what the tasks were drawn from.
+        digest: names the set of tasks.
+        seconds: for all of it.
+        per_task: accuracy of every task.
+    """
+
+    accuracy: float
+    ci95: float
+    tasks: int
+    ways: str
+    shots: str
+    queries: int
+    protocol: str
+    normalisation: str
+    learner: str
+    split: str
+    digest: str
+    seconds: float
+    per_task: Float[Tensor, " task"] = field(repr=False)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.ways}-way {self.shots}-shot: {self.accuracy:.2f} ± {self.ci95:.2f} % "
+            f"({self.tasks:,} tasks of {self.queries} queries a class, {self.protocol}, {self.normalisation} statistics, "
+            f"{self.learner}, {self.split} {self.digest}, {self.seconds:.1f} s)"
+        )
+
+    def as_dict(self) -> dict[str, str | int | float]:
+        """Every field but the single tasks."""
+        return {name: value for name, value in self.__dict__.items() if name != "per_task"}
+
+
+def evaluate(
+    learner: Learner,
+    bank: ImageBank,
+    tasks: TaskIndex | Sequence[TaskIndex],
+    *,
+    split: str = "",
+    batch: int = 256,
+    on_progress: Callable[[float], None] | None = None,
+) -> Report:
+    """Measure a learner: every image of the tasks is prepared once, then the tasks run on cached rows.
+
+    The learner is put into evaluation mode for the time, so that norm layers use their running statistics and a
+    query's logits never depend on other queries.
+
+    Args:
+        learner: what is deployed, on the device to use.
+        bank: the images, of classes that the encoder has not seen.
+        tasks: from ``draw_tasks``, or several sets of different shapes, which are pooled.
+        split: goes into the report.
+        batch: images prepared at a time.
+        on_progress: called with the share that is done.
+
+    >>> from metarep import ImageBank, Labels, Prototypes, draw_tasks
+    >>> from metarep.encoders import Encoder, Preprocess
+    >>> bank = ImageBank.from_arrays(torch.arange(40, dtype=torch.uint8).view(40, 1, 1, 1).expand(40, 1, 4, 4) * 6)
+    >>> labels = Labels.of([i // 10 for i in range(40)])
+    >>> pixels = Prototypes(Encoder(torch.nn.Flatten(), Preprocess((4, 4), 1, (0.0,), (1.0,))))
+    >>> tasks = draw_tasks(labels, 50, ways=4, shots=3, queries=5, generator=torch.Generator().manual_seed(0))
+    >>> evaluate(pixels, bank, tasks).accuracy > 60
+    True
+    """
+    started = time.perf_counter()
+    keep_freed_memory()
+    sets = [tasks] if isinstance(tasks, TaskIndex) else list(tasks)
+    if not sum(len(part) for part in sets):
+        raise MetarepError("there are no tasks to evaluate on")
+    training = learner.training
+    learner.eval()
+    try:
+        with torch.no_grad():
+            rows = prepare_all(learner, bank, sets, batch, lambda done: on_progress and on_progress(done * 0.8))
+            per_task = _run(learner, rows, sets, lambda done: on_progress and on_progress(0.8 + done * 0.2))
+    finally:
+        learner.train(training)
+    per_task = per_task.cpu() * 100
+    spread = per_task.std().item() if len(per_task) > 1 else float("nan")
+    return Report(
+        accuracy=per_task.mean().item(),
+        ci95=1.96 * spread / math.sqrt(len(per_task)),
+        tasks=len(per_task),
+        ways=_span([part.ways for part in sets]),
+        shots=_span([part.shots for part in sets]),
+        queries=sets[0].queries,
+        protocol=learner.protocol,
+        normalisation="running",
+        learner=type(learner).__name__.lower(),
+        split=split,
+        digest=sets[0].digest if len(sets) == 1 else f"{sets[0].digest}+{len(sets) - 1}",
+        seconds=time.perf_counter() - started,
+        per_task=per_task,
+    )
+
+
+def prepare_all(
+    learner: Learner, bank: ImageBank, sets: Sequence[TaskIndex], batch: int, on_progress: Callable[[float], object]
+) -> Shaped[Tensor, "n *row"]:
+    """Prepared rows of every image that the tasks use, at its place in the bank; other rows are never filled in."""
+    device = next(learner.parameters(), torch.zeros(())).device
+    used = torch.unique(torch.cat([torch.cat([part.support.flatten(), part.query.flatten()]) for part in sets]))
+    rows: Tensor | None = None
+    for start in range(0, len(used), batch):
+        index = used[start : start + batch]
+        prepared = learner.prepare(bank.pixels(index).to(device))
+        if rows is None:
+            rows = prepared.new_empty(len(bank), *prepared.shape[1:])
+        rows[index.to(device)] = prepared
+        on_progress(min(1.0, (start + batch) / len(used)))
+    return rows
+
+
+def _run(learner: Learner, rows: Tensor, sets: Sequence[TaskIndex], on_progress: Callable[[float], object]) -> Tensor:
+    """Accuracy of each task, in chunks that keep the gathered rows within about 64 MB."""
+    accuracies, total = [], sum(len(part) for part in sets)
+    width = max(1, rows[0].numel())
+    for part in sets:
+        images = part.support.shape[1] + part.query.shape[1]
+        chunk = max(1, min(1024, 16_000_000 // (images * max(width, part.support.shape[1]))))
+        for some in part.chunks(chunk):
+            support, support_y, query, query_y, ways = some.of(rows)
+            guess = learner.logits(learner.adapt(support, support_y, ways), query).argmax(-1)
+            accuracies.append((guess == query_y).float().mean(-1))
+            on_progress(sum(len(done) for done in accuracies) / total)
+    return torch.cat(accuracies)
+
+
+def _span(values: Sequence[int]) -> str:
+    low, high = min(values), max(values)
+    return str(low) if low == high else f"{low}-{high}"

@@ -1,0 +1,115 @@
+"""ImageBank: the only owner of pixels. It knows nothing of labels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+from metarep.errors import DataError
+from metarep.labels import Labels
+
+
+@dataclass(frozen=True)
+class ImageBank:
+    """Images of one size as uint8, resident on one device or memory-mapped from a cache file.
+
+    Everything else refers to images by their row here, so tasks are integers and a batch is one gather.
+
+    Args:
+        images: uint8 pixels, 0 to 255, channels first.
+
+    >>> bank = ImageBank.from_arrays(np.zeros((10, 28, 28), dtype=np.uint8))
+    >>> bank.pixels(torch.tensor([[0, 3], [9, 9]])).shape
+    torch.Size([2, 2, 1, 28, 28])
+    """
+
+    images: UInt8[Tensor, "n c h w"]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def channels(self) -> int:
+        return self.images.shape[1]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.images.shape[2], self.images.shape[3]
+
+    def pixels(self, index: Int[Tensor, "*shape"]) -> UInt8[Tensor, "*shape c h w"]:
+        """The images at ``index``, in its shape: a gather on the device of the bank."""
+        flat = self.images.index_select(0, index.reshape(-1).to(self.images.device))
+        return flat.view(*index.shape, *self.images.shape[1:])
+
+    def to(self, device: torch.device | str) -> "ImageBank":
+        """This bank with its pixels on ``device``."""
+        return ImageBank(self.images.to(device))
+
+    @staticmethod
+    def join(banks: Sequence["ImageBank"]) -> "ImageBank":
+        """The images of several banks of one size, one after the other."""
+        shapes = {tuple(bank.images.shape[1:]) for bank in banks}
+        if len(shapes) != 1:
+            raise DataError(f"image banks of different shapes cannot be joined: {sorted(shapes)}")
+        return ImageBank(torch.cat([bank.images for bank in banks]))
+
+    @classmethod
+    def from_arrays(cls, images: np.ndarray | Tensor) -> "ImageBank":
+        """A bank of images that are already in memory.
+
+        Args:
+            images: uint8, ``(n, h, w)``, ``(n, c, h, w)`` or ``(n, h, w, c)`` with 1 or 3 channels.
+
+        Raises:
+            DataError: another type or shape, or no images at all. Floats are refused rather than guessed at:
+                nothing in an array says whether 1.0 is white or nearly black.
+        """
+        pixels = torch.from_numpy(np.ascontiguousarray(images)) if isinstance(images, np.ndarray) else images
+        if pixels.dtype != torch.uint8:
+            raise DataError(f"images must be uint8 with values 0 to 255, not {pixels.dtype}; scale and convert them first")
+        if pixels.ndim == 3:
+            pixels = pixels.unsqueeze(1)
+        elif pixels.ndim == 4 and pixels.shape[1] not in (1, 3) and pixels.shape[3] in (1, 3):
+            pixels = pixels.permute(0, 3, 1, 2)
+        if pixels.ndim != 4 or pixels.shape[1] not in (1, 3) or 0 in pixels.shape:
+            raise DataError(
+                f"images must have shape (n, h, w), (n, c, h, w) or (n, h, w, c) with 1 or 3 channels, not {tuple(images.shape)}"
+            )
+        return cls(pixels.contiguous())
+
+    @classmethod
+    def from_dataset(cls, dataset: Any) -> "tuple[ImageBank, Labels]":  # noqa: ANN401 - any torch Dataset
+        """The images and labels of any map-style torch ``Dataset`` whose items are ``(image, label)``.
+
+        Args:
+            dataset: items may be PIL images, uint8 arrays, or float tensors ``(c, h, w)`` in 0 to 1 (what
+                ``ToTensor`` makes); all of one size. Labels are integers or strings.
+
+        Raises:
+            DataError: an empty data set, images of several sizes, or values outside 0 to 1.
+        """
+        rows, labels = [], []
+        for position in range(len(dataset)):
+            image, label = dataset[position]
+            rows.append(_as_uint8(image, position))
+            labels.append(label.item() if isinstance(label, Tensor) else label)
+        if not rows:
+            raise DataError("the data set is empty")
+        shapes = {tuple(row.shape) for row in rows}
+        if len(shapes) > 1:
+            raise DataError(f"all images must have one size; found {sorted(shapes)[:4]}: resize them in the data set's transform")
+        return cls.from_arrays(torch.stack(rows)), Labels.of(labels)
+
+
+def _as_uint8(image: Any, position: int) -> Tensor:  # noqa: ANN401 - whatever the data set yields
+    pixels = image if isinstance(image, Tensor) else torch.from_numpy(np.array(image))
+    if pixels.dtype == torch.uint8:
+        return pixels
+    if not pixels.is_floating_point() or pixels.min() < 0 or pixels.max() > 1:
+        raise DataError(f"item {position}: {pixels.dtype} pixels must be uint8, or floats from 0 to 1 (leave out Normalize)")
+    return (pixels * 255).round().to(torch.uint8)

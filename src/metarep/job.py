@@ -1,0 +1,103 @@
+"""A training as one value: what, on what, how. The command line, recipes and quickstart all go through here."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metarep.checkpoint import build_method, key_digest
+from metarep.datasets import load
+from metarep.datasets.split import Split
+from metarep.device import pick_device, pick_precision
+from metarep.encoders import Preprocess, build_encoder
+from metarep.errors import MetarepError
+from metarep.methods import METHODS, Method
+from metarep.run import RunFolder
+from metarep.settings import TrainSettings
+from metarep.train import Outcome, Watch, train
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that names a training.
+
+    Args:
+        method: its name.
+        settings: the method's own.
+        train: settings of ``TrainSettings``, over the method's defaults. ``augment`` may be left out: drawings then get
+            the preset ``drawings`` and other images ``photos``.
+        data: data set, as ``name`` or ``name:argument``.
+        train_on: ``train``, with validation tasks from ``val``; or ``trainval``, which leaves nothing to validate on and
+            keeps the last weights: for a last training with steps that were chosen on validation before.
+        size: side of the images in pixels; None for the data set's own.
+        encoder: name and settings of the body.
+    """
+
+    method: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)
+    data: str = "glyphs"
+    train_on: str = "train"
+    size: int | None = None
+    encoder: dict[str, Any] = field(default_factory=lambda: {"name": "conv4"})
+
+    def __post_init__(self) -> None:
+        if self.train_on not in ("train", "trainval"):
+            raise MetarepError(f"train_on must be train or trainval, not {self.train_on!r}; test classes are never trained on")
+
+
+def start(
+    job: Job,
+    out: Path,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    data_dir: Path | None = None,
+    skip_bad: bool = False,
+    watch: Watch | None = None,
+) -> tuple[Method, Outcome]:
+    """Train what ``job`` says into the run folder ``out``, or go on where it stopped.
+
+    Raises:
+        MetarepError: unknown names or settings, data that cannot be had, a folder that holds another run.
+    """
+    place = pick_device(device)
+    split = load(job.data, job.train_on, size=job.size, data_dir=data_dir, skip_bad=skip_bad)
+    validation = None
+    if job.train_on == "train":
+        validation = load(job.data, "val", size=job.size, data_dir=data_dir, skip_bad=skip_bad)
+    method, settings = build(job, split)
+    method.to(place)
+    method.learner.encoder.precision = pick_precision(precision, place)
+    described = describe(job, split, settings, method.learner.encoder.precision)
+    folder = RunFolder(out, described, seen_by(split, validation))
+    return method, train(method, split, settings, validation=validation, run=folder, watch=watch)
+
+
+def build(job: Job, split: Split) -> tuple[Method, TrainSettings]:
+    """The untrained method of a job and its settings; weights depend on the seed alone."""
+    preprocess = Preprocess.of(split.bank)
+    defaults = METHODS[job.method].defaults if job.method in METHODS else {}
+    augment = "drawings" if preprocess.invert else "photos"
+    settings = TrainSettings(**{"augment": augment, **defaults, **job.train})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        method = build_method(job.method, build_encoder(preprocess=preprocess, **job.encoder), job.settings)
+    return method, settings
+
+
+def describe(job: Job, split: Split, settings: TrainSettings, precision: str) -> dict[str, Any]:
+    """The settings that a run folder and a checkpoint keep."""
+    return {
+        "method": job.method,
+        "settings": job.settings,
+        "train": settings.as_dict(),
+        "precision": precision,
+        "data": {"name": job.data, "split": job.train_on, "size": split.bank.size[0], "digest": split.labels.digest},
+    }
+
+
+def seen_by(*splits: Split | None) -> set[str]:
+    """Digests of the keys of all classes that a training touches; validation classes count too."""
+    return {key_digest(key) for split in splits if split is not None for key in split.labels.keys}

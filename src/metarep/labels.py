@@ -1,0 +1,100 @@
+"""Labels: which image belongs to which class. Swapped, never edited."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from metarep.errors import DataError
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The class of every image of a bank.
+
+    Args:
+        classes: for each image, the row of its class in ``names``.
+        names: what people call the classes; unique.
+        keys: what a class *is*, across data sets and splits: two classes with one key show the same things, so a
+            run that was trained on one must not be evaluated on the other (Omniglot's character rotated is still
+            that character; CIFAR-FS and FC100 share classes). Unlike names they may repeat.
+        groups: for each image, what it shares with others of its class that a task must not give away: the typeface
+            of a glyph. Support and query of one class never come from the same group.
+
+    >>> labels = Labels.of(["cat", "dog", "cat"])
+    >>> labels.names, labels.classes.tolist(), labels.counts.tolist()
+    (('cat', 'dog'), [0, 1, 0], [2, 1])
+    """
+
+    classes: Int[Tensor, " n"]
+    names: tuple[str, ...]
+    keys: tuple[str, ...]
+    groups: Int[Tensor, " n"] | None = None
+
+    def __post_init__(self) -> None:
+        if len(set(self.names)) != len(self.names):
+            twice = next(name for i, name in enumerate(self.names) if name in self.names[:i])
+            raise DataError(f"two classes are called {twice!r}; rename one of them")
+        if len(self.keys) != len(self.names):
+            raise DataError(f"{len(self.names)} class names but {len(self.keys)} keys")
+        if len(self.classes) and not 0 <= int(self.classes.min()) <= int(self.classes.max()) < len(self.names):
+            raise DataError(f"class numbers must lie in 0 to {len(self.names) - 1}, one for each of the {len(self.names)} names")
+
+    @classmethod
+    def of(cls, values: Sequence[object], source: str = "") -> "Labels":
+        """Labels from one value an image (strings, numbers); classes are numbered in sorted order.
+
+        Args:
+            values: the class of each image.
+            source: goes in front of every key, as in ``cifar-100/apple``, so that equal names of different data
+                sets are not taken for one class.
+        """
+        texts = [str(value) for value in values]
+        names = tuple(sorted(set(texts), key=lambda text: (not text.isdigit(), int(text) if text.isdigit() else 0, text)))
+        row = {name: i for i, name in enumerate(names)}
+        keys = tuple(f"{source}/{name}" if source else name for name in names)
+        return cls(torch.tensor([row[text] for text in texts], dtype=torch.long), names, keys)
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.classes)
+
+    @cached_property
+    def counts(self) -> Int[Tensor, " ways"]:
+        """How many images each class has."""
+        return torch.bincount(self.classes.cpu(), minlength=len(self.names))
+
+    @cached_property
+    def rows(self) -> Int[Tensor, " n"]:
+        """The images grouped by class: class ``c`` owns ``rows[starts[c] : starts[c] + counts[c]]``."""
+        return torch.argsort(self.classes.cpu(), stable=True)
+
+    @cached_property
+    def starts(self) -> Int[Tensor, " ways"]:
+        """Where each class begins in ``rows``."""
+        return self.counts.cumsum(0) - self.counts
+
+    @cached_property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that name these labels: who is in which class, under which name."""
+        content = hashlib.sha256("\n".join(self.names).encode())
+        content.update(self.classes.cpu().to(torch.int64).numpy().tobytes())
+        return content.hexdigest()[:12]
+
+    @staticmethod
+    def join(parts: Sequence["Labels"]) -> "Labels":
+        """Labels of several banks put one after the other; their classes must not share a name."""
+        groups = [part.groups for part in parts if part.groups is not None]
+        if groups and len(groups) < len(parts):
+            raise DataError("labels with groups and labels without cannot be joined")
+        shifts = torch.tensor([0] + [len(part.names) for part in parts]).cumsum(0).tolist()
+        return Labels(
+            torch.cat([part.classes + shift for part, shift in zip(parts, shifts, strict=False)]),
+            tuple(name for part in parts for name in part.names),
+            tuple(key for part in parts for key in part.keys),
+            torch.cat(groups) if groups else None,
+        )

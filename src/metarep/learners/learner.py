@@ -1,0 +1,58 @@
+"""Learner: what is deployed. What is prepared once for all tasks, and what is adapted to each."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from jaxtyping import Float, Int, Num, Shaped
+from torch import Tensor, nn
+
+from metarep.encoders import Encoder
+from metarep.losses import task_cross_entropy
+
+State = dict[str, Tensor]  # what adaptation made of a support set; every tensor has the task axis first
+
+
+class Learner(nn.Module, ABC):
+    """Solves a new task from its support set: ``prepare`` images, ``adapt`` to the support, give ``logits``.
+
+    Training, ``evaluate`` and serving all call the same three functions, so what is measured is what is used.
+    Everything is batched over tasks, and nothing a query gets depends on another query.
+
+    Args:
+        encoder: the representation.
+    """
+
+    protocol: ClassVar[str] = "inductive"
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def embed(self, x: Num[Tensor, "b c h w"]) -> Float[Tensor, "b dim"]:
+        """The representation of images: for maps, search and other learners."""
+        return self.encoder(x)
+
+    def prepare(self, x: Num[Tensor, "b c h w"]) -> Shaped[Tensor, "b *row"]:
+        """What all tasks share of an image; ``evaluate`` computes it once an image. By default its representation."""
+        return self.embed(x)
+
+    @abstractmethod
+    def adapt(self, support: Shaped[Tensor, "task support *row"], labels: Int[Tensor, "task support"], ways: int) -> State:
+        """Learn each task from its prepared support rows; shots may differ between classes."""
+
+    @abstractmethod
+    def logits(self, state: State, query: Shaped[Tensor, "task query *row"]) -> Float[Tensor, "task query ways"]:
+        """Scores of each class for each query row; higher is better."""
+
+    def task_loss(
+        self,
+        support: Shaped[Tensor, "task support *row"],
+        support_y: Int[Tensor, "task support"],
+        query: Shaped[Tensor, "task query *row"],
+        query_y: Int[Tensor, "task query"],
+        ways: int,
+        *,
+        progress: float = 1.0,  # noqa: ARG002 - for learners whose loss changes as training goes
+    ) -> Float[Tensor, ""]:
+        """Cross-entropy of the queries under what is deployed; the mean over queries, then over tasks."""
+        return task_cross_entropy(self.logits(self.adapt(support, support_y, ways), query), query_y)

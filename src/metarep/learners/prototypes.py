@@ -1,0 +1,51 @@
+"""Prototypes: a class is the mean of its support features."""
+
+from typing import Literal
+
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from metarep.encoders import Encoder
+from metarep.learners.learner import Learner, State
+from metarep.losses import squared_distances
+
+Metric = Literal["euclidean", "cosine"]
+
+
+class Prototypes(Learner):
+    """Nearest class mean.
+
+    Snell et al., Prototypical Networks for Few-shot Learning, 2017. Trap: the distance is *squared*; logits from plain
+    distances train at another temperature and another gradient.
+
+    Args:
+        encoder: the representation.
+        metric: ``euclidean``, minus the squared distance to the mean; ``cosine``, the cosine with the mean of
+            normalised features.
+        temperature: divides the logits.
+    """
+
+    def __init__(self, encoder: Encoder, metric: Metric = "euclidean", temperature: float = 1.0) -> None:
+        super().__init__(encoder)
+        self.metric, self.temperature = metric, temperature
+
+    def adapt(self, support: Float[Tensor, "task support dim"], labels: Int[Tensor, "task support"], ways: int) -> State:
+        return {"prototypes": class_means(self._place(support), labels, ways)}
+
+    def logits(self, state: State, query: Float[Tensor, "task query dim"]) -> Float[Tensor, "task query ways"]:
+        query, prototypes = self._place(query), state["prototypes"]
+        if self.metric == "cosine":
+            return query @ functional.normalize(prototypes, dim=-1).mT / self.temperature
+        return -squared_distances(query, prototypes) / self.temperature
+
+    def _place(self, rows: Tensor) -> Tensor:
+        return functional.normalize(rows, dim=-1) if self.metric == "cosine" else rows
+
+
+def class_means(
+    rows: Float[Tensor, "task support dim"], labels: Int[Tensor, "task support"], ways: int
+) -> Float[Tensor, "task ways dim"]:
+    """The mean row of each class; a class without rows gets zeros."""
+    member = functional.one_hot(labels, ways).to(rows).mT  # task ways support
+    return member @ rows / member.sum(-1, keepdim=True).clamp_min(1)

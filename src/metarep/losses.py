@@ -1,0 +1,142 @@
+"""Losses and distances as pure functions of float tensors. Pairs and triplets are masks, never lists or loops."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from metarep.errors import MetarepError
+
+Mining = Literal["batch-all", "semi-hard", "batch-hard"]
+Negatives = Literal["all", "active"]
+
+
+def squared_distances(x: Float[Tensor, "*task a dim"], y: Float[Tensor, "*task b dim"]) -> Float[Tensor, "*task a b"]:
+    """Squared Euclidean distances between all rows, by one matrix product; never below zero.
+
+    The product loses digits where points lie much closer to each other than to the origin; subtract a common mean
+    first if that matters.
+    """
+    squares = x.square().sum(-1, keepdim=True) + y.square().sum(-1).unsqueeze(-2)
+    return (squares - 2 * x @ y.mT).clamp_min(0)
+
+
+def distances(x: Float[Tensor, "*task a dim"], y: Float[Tensor, "*task b dim"], eps: float = 1e-6) -> Float[Tensor, "*task a b"]:
+    """Euclidean distances; ``eps`` under the root keeps the gradient finite where two rows are equal."""
+    return (squared_distances(x, y) + eps).sqrt()
+
+
+def same_class(labels: Int[Tensor, " n"]) -> tuple[Bool[Tensor, "n n"], Bool[Tensor, "n n"]]:
+    """Which pairs are positive (one class, two different images) and which negative (two classes)."""
+    same = labels.unsqueeze(0) == labels.unsqueeze(1)
+    return same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device), ~same
+
+
+def contrastive(distance: Float[Tensor, "*pair"], same: Bool[Tensor, "*pair"], margin: float) -> Float[Tensor, "*pair"]:
+    """The contrastive loss of each pair: pull the same class together, push others beyond the margin.
+
+    ``same: d**2 / 2``, ``different: max(0, margin - d)**2 / 2``. Hadsell, Chopra, LeCun, Dimensionality Reduction by
+    Learning an Invariant Mapping, 2006 (where Y = 1 means *dissimilar*; here the argument says which).
+
+    The form ``max(0, m - y * d**2)`` that is often printed, with y = 1 for the same class, does the opposite for
+    positive pairs and nothing for negative ones; see :func:`inverted_contrastive`.
+
+    >>> contrastive(torch.tensor([0.5, 0.5]), torch.tensor([True, False]), 1.0)
+    tensor([0.1250, 0.1250])
+    """
+    return torch.where(same, distance.square(), (margin - distance).clamp_min(0).square()) / 2
+
+
+def inverted_contrastive(distance: Float[Tensor, "*pair"], same: Bool[Tensor, "*pair"], margin: float) -> Float[Tensor, "*pair"]:
+    """``max(0, margin - y * d**2)`` with y = 1 for the same class, as often printed. **Do not train with it.**
+
+    Kept for one test and the page that explains it: its gradient pushes images of one class *apart* until
+    ``d = sqrt(margin)``, and images of two classes get no gradient at all.
+    """
+    return (margin - same.to(distance) * distance.square()).clamp_min(0)
+
+
+def pair_loss(
+    features: Float[Tensor, "n dim"], labels: Int[Tensor, " n"], margin: float, negatives: Negatives = "all"
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Contrastive loss over the pairs of a batch: half the mean over positive pairs, half over negative pairs.
+
+    A batch has far more negative pairs than positive ones; a plain mean would all but forget the positive ones.
+
+    Args:
+        features: one row an image.
+        labels: the class of each row.
+        margin: in units of the distance.
+        negatives: ``all``, or ``active``: only those within the margin. Late in training these are few, and a mean over
+            all lets the rest drown them.
+
+    Returns:
+        The loss, and the share of negative pairs that are within the margin ("active").
+    """
+    positive, negative = same_class(labels)
+    loss = contrastive(distances(features, features), positive, margin)
+    active = negative & (loss > 0)
+    counted = active if negatives == "active" else negative
+    return (mean_where(loss, positive) + mean_where(loss, counted)) / 2, active.sum() / negative.sum().clamp_min(1)
+
+
+def triplet_loss(
+    features: Float[Tensor, "n dim"],
+    labels: Int[Tensor, " n"],
+    *,
+    margin: float | None,
+    mining: Mining,
+    squared: bool,
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Triplet loss: every anchor nearer to its positive than to a negative, by a margin.
+
+    Args:
+        features: one row an image.
+        labels: the class of each row.
+        margin: in units of the distance; None takes the soft margin ``log(1 + exp(d_positive - d_negative))``.
+        mining: ``batch-all``, the mean over all triplets that are not yet satisfied; ``semi-hard``, for each
+            anchor-positive pair the nearest negative that is farther than the positive, or else the farthest negative
+            (Schroff et al., FaceNet, 2015); ``batch-hard``, for each anchor its farthest positive and nearest negative
+            (Hermans et al., In Defense of the Triplet Loss, 2017).
+        squared: use squared distances (FaceNet) or plain ones (Hermans).
+
+    Returns:
+        The loss, and the share of mined triplets that still have a loss ("active"): the loss of ``batch-all`` can stay
+        near the margin while this share falls, so watch both.
+    """
+    positive, negative = same_class(labels)
+    gap = squared_distances(features, features) if squared else distances(features, features)
+    if mining == "batch-all":
+        triplet = positive.unsqueeze(2) & negative.unsqueeze(1)  # anchor positive negative
+        value = _hinge(gap.unsqueeze(2) - gap.unsqueeze(1), margin)
+        active = triplet & (value > 1e-7)
+        return mean_where(value, active), active.sum() / triplet.sum().clamp_min(1)
+    far = torch.finfo(gap.dtype).max
+    if mining == "semi-hard":
+        beyond = negative.unsqueeze(1) & (gap.unsqueeze(1) > gap.unsqueeze(2))  # anchor positive negative
+        nearest = gap.unsqueeze(1).masked_fill(~beyond, far).amin(2)
+        farthest = gap.masked_fill(~negative, 0).amax(1, keepdim=True)
+        value = _hinge(gap - torch.where(beyond.any(2), nearest, farthest), margin)
+        mined = positive & negative.any(1, keepdim=True)
+    elif mining == "batch-hard":
+        value = _hinge(gap.masked_fill(~positive, 0).amax(1) - gap.masked_fill(~negative, far).amin(1), margin)
+        mined = positive.any(1) & negative.any(1)
+    else:
+        raise MetarepError(f"mining {mining!r} is not one of batch-all, semi-hard, batch-hard")
+    return mean_where(value, mined), (mined & (value > 1e-7)).sum() / mined.sum().clamp_min(1)
+
+
+def _hinge(difference: Tensor, margin: float | None) -> Tensor:
+    return functional.softplus(difference) if margin is None else (difference + margin).clamp_min(0)
+
+
+def mean_where(values: Float[Tensor, "*n"], mask: Bool[Tensor, "*n"]) -> Float[Tensor, ""]:
+    """The mean of the values where the mask holds; zero, with gradient, where it nowhere does."""
+    return torch.where(mask, values, 0).sum() / mask.sum().clamp_min(1)
+
+
+def task_cross_entropy(logits: Float[Tensor, "task query ways"], query_y: Int[Tensor, "task query"]) -> Float[Tensor, ""]:
+    """Cross-entropy, the mean over queries and then over tasks."""
+    return functional.cross_entropy(logits.mT, query_y)

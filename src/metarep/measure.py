@@ -1,0 +1,103 @@
+"""Measuring a trained run: its rows, the reference rows beside them, and where they are written down."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metarep.checkpoint import Checkpoint
+from metarep.datasets.split import Split
+from metarep.encoders import Precision
+from metarep.errors import unknown
+from metarep.evaluate import Report, evaluate
+from metarep.learners import LEARNERS, Learner
+from metarep.references import raw_pixels, untrained
+from metarep.results import commit
+from metarep.run import hardware
+from metarep.tasks import draw_tasks, draw_varied_tasks
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What tasks to measure on.
+
+    Args:
+        ways, shots: spans; of one number each for tasks of one shape.
+        queries: query images a class.
+        tasks: how many.
+        seed: names them.
+    """
+
+    ways: range
+    shots: range
+    queries: int = 15
+    tasks: int = 2000
+    seed: int = 1
+
+
+def pick_learner(trained: Checkpoint, name: str | None) -> Learner:
+    """The learner that was trained, or another on the same encoder."""
+    if name is None:
+        return trained.learner
+    if name not in LEARNERS:
+        raise unknown("learner", name, LEARNERS)
+    return LEARNERS[name](trained.learner.encoder)
+
+
+def measure(
+    learner: Learner, split: Split, setting: Setting, on_progress: Callable[[float], None] | None = None
+) -> Report:
+    """One report: tasks drawn on the CPU from the setting's seed, the same on every machine."""
+    generator = torch.Generator().manual_seed(setting.seed)
+    draw = {"queries": setting.queries, "generator": generator}
+    if len(setting.ways) == len(setting.shots) == 1:
+        tasks = draw_tasks(split.labels, setting.tasks, ways=setting.ways[0], shots=setting.shots[0], **draw)
+    else:
+        tasks = draw_varied_tasks(split.labels, setting.tasks, ways=setting.ways, shots=setting.shots, **draw)
+    return evaluate(learner, split.bank, tasks, split=split.name, on_progress=on_progress)
+
+
+def measure_all(
+    learner: Learner, split: Split, settings: Sequence[Setting], *, references: bool
+) -> Iterator[tuple[str, Report]]:
+    """Reports by name of row: ``trained``, and ``untrained encoder`` and ``raw pixels`` if references are asked for."""
+    rows: dict[str, Learner] = {"trained": learner}
+    if references:
+        device = next(learner.parameters()).device
+        rows["untrained encoder"] = untrained(learner.encoder).to(device)
+        rows["raw pixels"] = raw_pixels(learner.encoder.preprocess).to(device)
+    for setting in settings:
+        for name, each in rows.items():
+            yield name, measure(each, split, setting)
+
+
+def use_precision(learner: Learner, precision: Precision) -> None:
+    """Let the encoder compute in ``precision`` from here on."""
+    learner.encoder.precision = precision
+
+
+def result_row(trained: Checkpoint, name: str, report: Report, path: Path | str, **more: Any) -> dict[str, Any]:  # noqa: ANN401
+    """A row for ``results/``: the report with how the run was trained. ``more`` fills or replaces columns."""
+    data = trained.settings["data"]
+    own = name == "trained"
+    source, _, split = report.split.rpartition("/")
+    encoder = trained.settings["encoder"]
+    return {
+        **report.as_dict(),
+        "method": trained.settings["method"] if own else name,
+        "data": source,
+        "split": split,
+        "trained_on": f"{data['name']}/{data['split']}" if own else "",
+        "labels": "true" if own else "none",
+        "init": "random" if name != "raw pixels" else "",
+        "encoder": f"{encoder['name']}-{encoder.get('width', 64)}" if name != "raw pixels" else "none",
+        "normalisation": report.normalisation if name != "raw pixels" else "none",
+        "seeds": 1,
+        "hardware": hardware(),
+        "recipe": trained.settings.get("recipe", "") if own else "",
+        "commit": commit(),
+        "run": str(path),
+        **more,
+    }

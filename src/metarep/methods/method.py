@@ -1,0 +1,53 @@
+"""Method: how a representation is trained."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from metarep.batches import Batch, Food
+from metarep.learners import Learner
+
+
+class Step(NamedTuple):
+    """What one step gives: the loss to descend, figures for the log, and whatever ``after_step`` wants handed on."""
+
+    loss: Float[Tensor, ""]
+    logs: dict[str, Tensor]
+    carry: Any = None
+
+
+class Method(nn.Module, ABC):
+    """A way of training an encoder. The loop in ``train`` never asks which one it is.
+
+    A method of your own is one file: say what it ``eats``, build its learner, write ``step``. Its settings are the
+    keyword arguments of its constructor; the command line reads them from the signature and the docstring.
+    ``defaults`` are training settings that suit it better than those of ``TrainSettings``.
+    """
+
+    eats: ClassVar[Food]
+    family: ClassVar[str]
+    paper: ClassVar[str]
+    defaults: ClassVar[dict[str, Any]] = {}
+    learner: Learner
+
+    @abstractmethod
+    def step(self, batch: Batch, *, progress: float, generator: Generator) -> Step:
+        """The loss of one batch. Writes nothing but the running statistics of normalisation layers.
+
+        Args:
+            batch: what this method eats.
+            progress: share of the training that is done, 0 to 1.
+            generator: for whatever the method draws itself.
+        """
+
+    def after_step(self, carry: Any, progress: float) -> None:  # noqa: ANN401, B027 - what step handed on; nothing to do by default
+        """Called after the optimiser's step: the place for queues and moving averages."""
+
+    def optimizer(self, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+        """AdamW; norm scales and biases are not decayed."""
+        matrices = [p for p in self.parameters() if p.requires_grad and p.ndim > 1]
+        rest = [p for p in self.parameters() if p.requires_grad and p.ndim <= 1]
+        return torch.optim.AdamW([{"params": matrices}, {"params": rest, "weight_decay": 0.0}], lr=lr, weight_decay=weight_decay)

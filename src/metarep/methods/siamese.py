@@ -1,0 +1,58 @@
+"""Siamese networks: learn from pairs whether two images show one class."""
+
+from typing import Any, ClassVar, Literal
+
+from torch import Generator
+from torch.nn import functional
+
+from metarep.batches import Batch, Food
+from metarep.encoders import Encoder
+from metarep.learners.pairwise import Pairwise
+from metarep.learners.prototypes import Prototypes
+from metarep.losses import Negatives, mean_where, pair_loss, same_class
+from metarep.methods.method import Method, Step
+
+
+class Siamese(Method):
+    """Siamese networks, with the contrastive loss or with Koch's head; all pairs of a batch are used.
+
+    Hadsell, Chopra, LeCun, Dimensionality Reduction by Learning an Invariant Mapping, 2006; Koch, Zemel, Salakhutdinov,
+    Siamese Neural Networks for One-shot Image Recognition, 2015. Trap: the loss often printed,
+    ``max(0, m - y * d**2)``, pushes images of one class apart (see ``metarep.losses.inverted_contrastive``).
+
+    Args:
+        encoder: the representation to train.
+        loss: ``contrastive``: distances on the unit sphere, deployed as cosine prototypes; ``koch``: a learned weight
+            for every |difference| of features and cross-entropy on "same or not", deployed as that same comparison.
+        margin: distance beyond which pairs of different classes are left alone; the sphere's largest is 2.
+        negatives: which pairs of different classes the contrastive loss averages over: all, or the active ones, those
+            within the margin.
+    """
+
+    eats: ClassVar[Food] = "labelled"
+    family: ClassVar[str] = "metric"
+    paper: ClassVar[str] = "Hadsell et al. 2006; Koch et al. 2015"
+    defaults: ClassVar[dict[str, Any]] = {"ways": 64, "shots": 4}
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        loss: Literal["contrastive", "koch"] = "contrastive",
+        margin: float = 1.0,
+        negatives: Negatives = "active",
+    ) -> None:
+        super().__init__()
+        self.loss, self.margin, self.negatives = loss, margin, negatives
+        self.learner = Pairwise(encoder) if loss == "koch" else Prototypes(encoder, "cosine", temperature=0.1)
+
+    def step(self, batch: Batch, *, progress: float, generator: Generator) -> Step:  # noqa: ARG002
+        features = self.learner.embed(batch.images)
+        if isinstance(self.learner, Prototypes):
+            unit = functional.normalize(features, dim=-1)
+            loss, active = pair_loss(unit, batch.labels, self.margin, self.negatives)
+            return Step(loss, {"active": active})
+        positive, negative = same_class(batch.labels)
+        scores = self.learner.compare(features, features)
+        loss = functional.binary_cross_entropy_with_logits(scores, positive.to(scores), reduction="none")
+        return Step((mean_where(loss, positive) + mean_where(loss, negative)) / 2, {})

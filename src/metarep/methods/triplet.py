@@ -1,0 +1,55 @@
+"""Triplet networks: an anchor is nearer to its own class than to another."""
+
+from typing import Any, ClassVar
+
+from torch import Generator
+from torch.nn import functional
+
+from metarep.batches import Batch, Food
+from metarep.encoders import Encoder
+from metarep.learners.prototypes import Prototypes
+from metarep.losses import Mining, triplet_loss
+from metarep.methods.method import Method, Step
+
+
+class Triplet(Method):
+    """Triplet loss with triplets mined inside the batch.
+
+    Schroff, Kalenichenko, Philbin, FaceNet, 2015; Hermans, Beyer, Leibe, In Defense of the Triplet Loss, 2017. Trap:
+    ``batch-hard`` from the first step at a high learning rate collapses to one point (the loss then stands exactly at
+    the margin); start with a warm-up, ``semi-hard`` or a soft margin, and watch ``active`` in the log.
+
+    Args:
+        encoder: the representation to train.
+        margin: in units of the distance; ``none`` for the soft margin ``log(1 + exp(d_positive - d_negative))``.
+        mining: which triplets of the batch count.
+        squared: squared distances (FaceNet) or plain ones (Hermans).
+        normalise: put features on the unit sphere (FaceNet) or not (Hermans).
+    """
+
+    eats: ClassVar[Food] = "labelled"
+    family: ClassVar[str] = "metric"
+    paper: ClassVar[str] = "Schroff et al. 2015; Hermans et al. 2017"
+    defaults: ClassVar[dict[str, Any]] = {"ways": 64, "shots": 4}
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        margin: float | None = 0.2,
+        mining: Mining = "semi-hard",
+        squared: bool = False,
+        normalise: bool = True,
+    ) -> None:
+        super().__init__()
+        self.margin, self.mining, self.squared, self.normalise = margin, mining, squared, normalise
+        self.learner = Prototypes(encoder, "cosine", temperature=0.1) if normalise else Prototypes(encoder, "euclidean")
+
+    def step(self, batch: Batch, *, progress: float, generator: Generator) -> Step:  # noqa: ARG002
+        features = self.learner.embed(batch.images)
+        if self.normalise:
+            features = functional.normalize(features, dim=-1)
+        loss, active = triplet_loss(
+            features, batch.labels, margin=self.margin, mining=self.mining, squared=self.squared
+        )
+        return Step(loss, {"active": active})

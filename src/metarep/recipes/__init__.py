@@ -1,0 +1,51 @@
+"""Recipes: a published setting, its source, and the number it must reach; one TOML file each."""
+
+import tomllib
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from metarep.errors import MetarepError, unknown
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a file ``recipes/METHOD-NAME.toml`` says.
+
+    Args:
+        name: the file's name without ending, ``protonet-omniglot``.
+        about: one line.
+        source: where the published numbers are from.
+        job: fields of ``metarep.job.Job`` but for the method.
+        published: ``{"ways": 5, "shots": 1, "accuracy": 98.8}``, one for each number.
+    """
+
+    name: str
+    method: str
+    about: str
+    source: str
+    job: dict[str, Any]
+    published: tuple[dict[str, Any], ...]
+
+
+def recipe_names(method: str = "") -> list[str]:
+    """All recipes, or those of one method."""
+    names = [entry.name.removesuffix(".toml") for entry in files(__package__).iterdir() if entry.name.endswith(".toml")]
+    return sorted(name for name in names if name.startswith(method))
+
+
+def load_recipe(name: str) -> Recipe:
+    """The recipe called ``METHOD-NAME``.
+
+    Raises:
+        MetarepError: there is none of that name; the nearest is named.
+    """
+    if name not in recipe_names():
+        raise unknown("recipe", name, recipe_names())
+    content = tomllib.loads((files(__package__) / f"{name}.toml").read_text())
+    job = {key: content[key] for key in ("data", "size", "encoder", "settings", "train") if key in content}
+    extra = content.keys() - job.keys() - {"about", "source", "published"}
+    if extra:
+        raise MetarepError(f"recipe {name} has unknown entries: {', '.join(sorted(extra))}")
+    method = name.partition("-")[0]
+    return Recipe(name, method, content["about"], content["source"], job, tuple(content.get("published", ())))

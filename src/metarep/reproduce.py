@@ -1,0 +1,86 @@
+"""reproduce: from a recipe to its rows in ``results/``, by one command."""
+
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from metarep.datasets import load
+from metarep.job import Job, start
+from metarep.measure import Setting, measure_all, result_row, use_precision
+from metarep.recipes import Recipe, load_recipe
+from metarep.results import record
+from metarep.run import open_run
+from metarep.train import Watch
+
+
+def reproduce(
+    name: str,
+    out: Path,
+    results: Path,
+    *,
+    train_on: str = "trainval",
+    seeds: int = 1,
+    tasks: int = 10000,
+    device: str = "auto",
+    precision: str = "auto",
+    data_dir: Path | None = None,
+    watch: Watch | None = None,
+) -> list[dict[str, Any]]:
+    """Train a recipe and measure it at every setting that it has a published number for.
+
+    With ``train_on="trainval"`` the last weights are measured once on the test classes; with ``train`` the weights that
+    were best on validation are measured on the validation classes, which is how a recipe's steps are chosen.
+
+    Args:
+        name: of the recipe.
+        out: run folders go to ``out/NAME-SPLIT-SEED``; one that is there is resumed.
+        results: the folder of tables; rows go into ``DATA.csv``.
+        seeds: how many trainings. Accuracy is the mean over them, the interval that of
+            seed 0 over tasks, ``seed_sd`` their deviation.
+    """
+    recipe = load_recipe(name)
+    measured, rows = ("test", []) if train_on == "trainval" else ("val", [])
+    for seed in range(seeds):
+        folder = out / f"{name}-{train_on}-{seed}"
+        job = _job(recipe, train_on, seed)
+        _, outcome = start(job, folder, device=device, precision=precision, data_dir=data_dir, watch=watch)
+        trained = open_run(folder)
+        use_precision(trained.learner, "float32")
+        split = load(job.data, measured, size=job.size, data_dir=data_dir)
+        if measured == "test":
+            trained.refuse_seen(split.labels, split.name)
+        settings = [Setting(_one(row["ways"]), _one(row["shots"]), tasks=tasks) for row in recipe.published]
+        more = {"recipe": name, "source": recipe.source, "train_seconds": round(outcome.seconds)}
+        for row_name, report in measure_all(trained.learner, split, settings, references=seed == 0):
+            own = more | {"published": _published(recipe, report.ways, report.shots)} if row_name == "trained" else {}
+            rows.append(result_row(trained, row_name, report, folder, **own))
+    rows = _over_seeds(rows)
+    record(results / f"{recipe.job['data'].partition(':')[0]}.csv", rows)
+    return rows
+
+
+def _job(recipe: Recipe, train_on: str, seed: int) -> Job:
+    fields = {**recipe.job, "train": {**recipe.job.get("train", {}), "seed": seed}}
+    return Job(recipe.method, train_on=train_on, **fields)
+
+
+def _published(recipe: Recipe, ways: str, shots: str) -> float | str:
+    found = [row["accuracy"] for row in recipe.published if str(row["ways"]) == ways and str(row["shots"]) == shots]
+    return found[0] if found else ""
+
+
+def _one(number: int) -> range:
+    return range(number, number + 1)
+
+
+def _over_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each measurement: the mean and the spread over seeds."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["method"], row["ways"], row["shots"]), []).append(row)
+    merged = []
+    for same in groups.values():
+        values = [row["accuracy"] for row in same]
+        spread = {"seeds": len(values), "seed_sd": stdev(values), "accuracy": mean(values)} if len(values) > 1 else {}
+        merged.append({**same[0], **spread})
+    return merged

@@ -1,0 +1,130 @@
+"""RunFolder: a training on disk, so that it can be resumed, read and trusted."""
+
+import json
+import platform
+import sys
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metarep.checkpoint import Checkpoint, load_checkpoint, read_tensors, save_checkpoint, write_tensors
+from metarep.errors import MetarepError
+from metarep.methods import Method
+
+PACKAGES = ("metarep", "torch", "numpy", "pillow", "safetensors")
+
+
+class RunFolder:
+    """One training's folder: ``settings.json``, ``environment.json``, ``log.jsonl``, ``model.safetensors`` and
+    ``state.safetensors`` (what resuming needs; small runs may delete it when done).
+
+    Args:
+        path: made if it is not there.
+        settings: what the run is; a folder that already holds a run of other settings is refused.
+        seen: digests of the keys of the classes it trains on.
+
+    Raises:
+        MetarepError: the folder holds another run; the first setting that differs is named.
+    """
+
+    def __init__(self, path: Path, settings: dict[str, Any], seen: Iterable[str]) -> None:
+        self.path, self.settings, self.seen = Path(path), json.loads(json.dumps(settings)), frozenset(seen)
+        self.path.mkdir(parents=True, exist_ok=True)
+        known = self.path / "settings.json"
+        if known.exists():
+            self._same(json.loads(known.read_text()))
+        else:
+            _write(known, self.settings)
+            _write(self.path / "environment.json", environment())
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model.safetensors"
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Append one line to ``log.jsonl``."""
+        with (self.path / "log.jsonl").open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def records(self) -> list[dict[str, Any]]:
+        """All lines of ``log.jsonl``."""
+        path = self.path / "log.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def save_model(self, method: Method) -> None:
+        save_checkpoint(self.model, method, self.settings, self.seen)
+
+    def save_state(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+        write_tensors(self.path / "state.safetensors", tensors, header)
+
+    def load_state(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """What the last :meth:`save_state` wrote, or None; log lines of steps after it are dropped."""
+        path = self.path / "state.safetensors"
+        if not path.exists():
+            return None
+        tensors, header = read_tensors(path)
+        kept = [record for record in self.records() if record["step"] <= header["step"]]
+        (self.path / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in kept))
+        return tensors, header
+
+    def _same(self, known: dict[str, Any]) -> None:
+        for part in sorted(known.keys() | self.settings.keys()):
+            was, now = known.get(part), self.settings.get(part)
+            if was != now:
+                if isinstance(was, dict) and isinstance(now, dict):
+                    part, was, now = next((f"{part}.{k}", was.get(k), now.get(k)) for k in was | now if was.get(k) != now.get(k))
+                raise MetarepError(
+                    f"{self.path} holds a run with {part} = {was!r}, not {now!r}; choose another --out, or delete the folder"
+                )
+
+
+def open_run(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
+    """The trained model of a run folder, or of a ``.safetensors`` file.
+
+    Raises:
+        MetarepError: nothing was trained there yet.
+    """
+    path = Path(path)
+    model = path / "model.safetensors" if path.is_dir() else path
+    if path.is_dir() and not model.exists():
+        raise MetarepError(f"{path} holds no trained model yet (no model.safetensors); train it first, or resume it")
+    return load_checkpoint(model, device)
+
+
+def environment() -> dict[str, Any]:
+    """What could make a difference to a number: versions, processor, threads."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "python": sys.version.split()[0],
+        "packages": versions,
+        "platform": platform.platform(),
+        "hardware": hardware(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def hardware() -> str:
+    """The processor as results name it: ``2 x AMD EPYC (avx512)``, or the GPU's name."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = names[0] if names else model
+    return f"{torch.get_num_threads()} threads of {model} ({torch.backends.cpu.get_cpu_capability()})"
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    partial.replace(path)

@@ -1,0 +1,79 @@
+"""TrainSettings: everything about a training that is not the method's own."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from metarep.batches import BatchShape
+from metarep.errors import MetarepError
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train.
+
+    Args:
+        steps: optimiser steps.
+        lr: largest learning rate.
+        weight_decay: AdamW's decoupled weight decay; norm scales and biases are left out.
+        schedule: of the learning rate: one-cycle rises for the first quarter and falls to nearly zero, cosine only
+            falls, constant stays.
+        clip: largest norm of the gradient; 0 for no clipping.
+        ways: classes in a batch (labelled) or in a task.
+        shots: images a class in a batch (labelled) or support images a class.
+        queries: query images a class (methods that eat tasks).
+        tasks: tasks a batch (methods that eat tasks).
+        augment: none, drawings or photos.
+        validate_every: steps between validations.
+        validation_tasks: tasks a validation, the same every time.
+        validation_ways: ways of those tasks; 1 shot, 5 queries.
+        seed: names the weights, batches and views of the run.
+    """
+
+    steps: int = 2000
+    lr: float = 3e-3
+    weight_decay: float = 1e-4
+    schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
+    clip: float = 0.0
+    ways: int = 60
+    shots: int = 1
+    queries: int = 5
+    tasks: int = 1
+    augment: str = "none"
+    validate_every: int = 250
+    validation_tasks: int = 500
+    validation_ways: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "ways", "shots", "tasks", "validate_every", "validation_tasks"):
+            if getattr(self, name) < 1:
+                raise MetarepError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 < self.lr < math.inf:
+            raise MetarepError(f"lr must be above 0, not {self.lr}")
+
+    @property
+    def shape(self) -> BatchShape:
+        return BatchShape(self.ways, self.shots, self.queries, self.tasks)
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate of step ``step``, counted from 0: a function of it alone, so that a resumed run agrees.
+
+        >>> [round(TrainSettings(steps=100, lr=1.0).lr_at(step), 3) for step in (0, 25, 99)]
+        [0.04, 1.0, 0.0]
+        """
+        progress = step / self.steps
+        if self.schedule == "constant":
+            return self.lr
+        if self.schedule == "one-cycle" and progress < 0.25:
+            return self.lr * (0.04 + 0.96 * _half_cosine(1 - progress / 0.25))
+        rest = (progress - 0.25) / 0.75 if self.schedule == "one-cycle" else progress
+        return self.lr * (1e-4 + (1 - 1e-4) * _half_cosine(rest))
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def _half_cosine(x: float) -> float:
+    """From 1 at x = 0 to 0 at x = 1."""
+    return (1 + math.cos(math.pi * x)) / 2

@@ -1,0 +1,227 @@
+"""train: one loop for every method."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from torch.nn.utils import clip_grad_norm_
+
+from metarep.augment import preset
+from metarep.batches import Batch, draw_batch
+from metarep.datasets.split import Split
+from metarep.device import keep_freed_memory
+from metarep.encoders.resnet12 import DropBlock
+from metarep.errors import MetarepError
+from metarep.evaluate import evaluate
+from metarep.methods import Method
+from metarep.run import RunFolder
+from metarep.settings import TrainSettings
+from metarep.tasks import TaskIndex, draw_tasks
+
+LOG_EVERY = 20  # steps between readings of the loss; on a GPU each is a wait
+
+Watch = Callable[[dict[str, Any]], None]
+
+
+class DivergedError(MetarepError):
+    """The loss stopped being a number; the message names the step and the batch."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training went.
+
+    Args:
+        step: the step whose weights were kept.
+        accuracy: its validation accuracy in percent; None where there were no validation tasks.
+        seconds: spent in training, validation included, over all sittings.
+    """
+
+    step: int
+    accuracy: float | None
+    seconds: float
+
+
+def train(
+    method: Method,
+    split: Split,
+    settings: TrainSettings | None = None,
+    *,
+    validation: Split | None = None,
+    run: RunFolder | None = None,
+    watch: Watch | None = None,
+) -> Outcome:
+    """Train ``method`` on ``split``; it then holds the weights that were best on validation, or else the last.
+
+    Everything random comes from one generator seeded by ``settings.seed``. With a ``run`` folder the training is
+    logged and saved at every validation, and calling this again with the same folder goes on from there: the end
+    is the same, bit for bit, as without the interruption (on the same machine with the same number of threads).
+
+    Args:
+        method: on the device to train on.
+        split: images and labels to train on.
+        settings: how long, how fast, on what batches.
+        validation: other classes, for choosing among steps; never the test split.
+        run: where to log and save.
+        watch: called with a dictionary now and then: ``step``, ``steps``, ``loss``, ``lr``, ``images_per_second``, ``seconds_left``;
+            after a validation ``accuracy`` and ``ci95``.
+
+    Raises:
+        DivergedError: the loss is not finite. The last good state stays in the run folder.
+        DataError: the labels cannot give the batches asked for.
+    """
+    settings = settings or TrainSettings(**method.defaults)
+    keep_freed_memory()
+    loop = _Loop(method, split, settings, validation, run, watch or (lambda record: None))
+    loop.resume()
+    while loop.step < settings.steps:
+        loop.advance()
+    return loop.finish()
+
+
+class _Loop:
+    """The state of one training: what is saved is what is here."""
+
+    def __init__(
+        self, method: Method, split: Split, settings: TrainSettings, validation: Split | None, run: RunFolder | None, watch: Watch
+    ) -> None:
+        self.method, self.split, self.settings, self.validation = method, split, settings, validation
+        self.run, self.watch = run, watch
+        self.device = next(method.parameters()).device
+        self.generator = Generator().manual_seed(settings.seed)
+        self.optimizer = method.optimizer(settings.lr, settings.weight_decay)
+        self.augment = preset(settings.augment)
+        self.bank = split.bank.to(self.device)
+        self.tasks = self._validation_tasks()
+        self.step, self.seconds = 0, 0.0
+        self.best: dict[str, Tensor] = {}
+        self.best_step, self.best_accuracy = 0, None
+        self.recent: list[tuple[int, Batch, Tensor]] = []
+        self.last_reading = (0, time.perf_counter())
+        for layer in method.modules():
+            if isinstance(layer, DropBlock):
+                layer.generator = self.generator
+
+    def advance(self) -> None:
+        """One step; then, where it is time, a reading of the loss, a validation, a save."""
+        progress = self.step / self.settings.steps
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.lr_at(self.step)
+        self.method.train()
+        batch = draw_batch(
+            self.method.eats, self.bank, self.split.labels, self.settings.shape, self.augment, self.generator
+        )
+        step = self.method.step(batch, progress=progress, generator=self.generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        step.loss.backward()
+        if self.settings.clip:
+            clip_grad_norm_(self.method.parameters(), self.settings.clip)
+        self.optimizer.step()
+        self.method.after_step(step.carry, progress)
+        self.step += 1
+        self.recent.append((self.step, batch, step.loss.detach()))
+        ending = self.step == self.settings.steps
+        saving = ending or self.step % self.settings.validate_every == 0
+        if saving or self.step % LOG_EVERY == 0:
+            self._read(step.logs, len(batch.images))
+        if saving:
+            self._validate()
+            self._save()
+
+    def finish(self) -> Outcome:
+        if self.best:
+            self.method.load_state_dict(self.best)
+        self.method.eval()
+        if self.run:
+            self.run.save_model(self.method)
+        return Outcome(self.best_step or self.step, self.best_accuracy, self.seconds)
+
+    def _validation_tasks(self) -> TaskIndex | None:
+        if self.validation is None:
+            return None
+        labels, settings = self.validation.labels, self.settings
+        ways = min(settings.validation_ways, len(labels.names))
+        generator = Generator().manual_seed(settings.seed)
+        return draw_tasks(labels, settings.validation_tasks, ways=ways, shots=1, queries=5, generator=generator)
+
+    def _read(self, logs: dict[str, Tensor], images: int) -> None:
+        """Read the losses since the last reading: the one place where the processor waits for the device."""
+        losses = torch.stack([loss for _, _, loss in self.recent]).tolist()
+        for (number, batch, _), loss in zip(self.recent, losses, strict=True):
+            if not math.isfinite(loss):
+                kept = f"; the last good state is in {self.run.path}" if self.run else ""
+                raise DivergedError(
+                    f"the loss is {loss} at step {number} (batch {batch.digest}){kept}. "
+                    "Try a smaller --lr, --clip 1, or --precision float32"
+                )
+        since, then = self.last_reading
+        now = time.perf_counter()
+        rate = (self.step - since) / (now - then)
+        self.seconds += now - then
+        self.last_reading = (self.step, now)
+        self.recent.clear()
+        record = {
+            "step": self.step,
+            "loss": sum(losses) / len(losses),
+            **{name: float(value) for name, value in logs.items()},
+            "lr": self.settings.lr_at(self.step - 1),
+            "images_per_second": rate * images,
+            "seconds_left": (self.settings.steps - self.step) / rate,
+        }
+        self._tell(record)
+
+    def _validate(self) -> None:
+        if self.tasks is None:
+            return
+        report = evaluate(self.method.learner, self.validation.bank, self.tasks)
+        self._tell({"step": self.step, "accuracy": report.accuracy, "ci95": report.ci95})
+        if self.best_accuracy is None or report.accuracy > self.best_accuracy:
+            self.best_step, self.best_accuracy = self.step, report.accuracy
+            self.best = {name: value.detach().clone() for name, value in self.method.state_dict().items()}
+
+    def _tell(self, record: dict[str, Any]) -> None:
+        self.watch({"steps": self.settings.steps, **record})
+        if self.run:
+            self.run.log(record)
+
+    def _save(self) -> None:
+        now = time.perf_counter()
+        self.seconds += now - self.last_reading[1]
+        self.last_reading = (self.step, now)
+        if not self.run:
+            return
+        tensors = {f"method.{name}": value for name, value in self.method.state_dict().items()}
+        tensors |= {f"best.{name}": value for name, value in self.best.items()}
+        for row, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{row}.{name}": torch.as_tensor(value) for name, value in state.items() if value is not None}
+        tensors["generator"] = self.generator.get_state()
+        header = {"step": self.step, "seconds": self.seconds, "best_step": self.best_step, "best_accuracy": self.best_accuracy}
+        self.run.save_state(tensors, header)
+        if self.best_step == self.step or self.tasks is None:
+            self.run.save_model(self.method)
+
+    def resume(self) -> None:
+        """Take up the run folder's last saved state, if there is one."""
+        saved = self.run.load_state() if self.run else None
+        if saved is None:
+            return
+        tensors, header = saved
+        self.step, self.seconds = header["step"], header["seconds"]
+        self.best_step, self.best_accuracy = header["best_step"], header["best_accuracy"]
+        self.method.load_state_dict(_part(tensors, "method."))
+        self.best = _part(tensors, "best.")
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in _part(tensors, "optimizer.").items():
+            row, field = name.split(".")
+            state.setdefault(int(row), {})[field] = value
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.generator.set_state(tensors["generator"])
+        self.last_reading = (self.step, time.perf_counter())
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

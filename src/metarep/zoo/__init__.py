@@ -1,0 +1,42 @@
+"""The small trained encoders that ship with the library, each with its row in ``results/``."""
+
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import torch
+
+from metarep.checkpoint import Checkpoint, load_checkpoint
+from metarep.errors import unknown
+from metarep.learners import Learner
+from metarep.run import open_run
+
+
+def zoo_names() -> list[str]:
+    """Names that :func:`load` knows without any file of yours."""
+    return sorted(entry.name.removesuffix(".safetensors") for entry in files(__package__).iterdir() if entry.name.endswith(".safetensors"))
+
+
+def load(name: str | Path, device: torch.device | str = "cpu") -> Learner:
+    """A trained learner, ready for ``embed`` and for new tasks.
+
+    Args:
+        name: one that ships (``omniglot-protonet``), a run folder, or a ``.safetensors`` file of ours.
+        device: where to put it.
+
+    Raises:
+        MetarepError: there is no such model, or its file is damaged.
+
+    >>> load("omniglot-protonet").embed(torch.zeros(2, 1, 28, 28, dtype=torch.uint8)).shape
+    torch.Size([2, 64])
+    """
+    return load_trained(name, device).learner
+
+
+def load_trained(name: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
+    """The same with the method, its settings and the classes it has seen."""
+    if str(name) in zoo_names():
+        with as_file(files(__package__) / f"{name}.safetensors") as path:
+            return load_checkpoint(path, device)
+    if not Path(name).exists():
+        raise unknown("model or run folder", str(name), zoo_names())
+    return open_run(Path(name), device)
