@@ -29,7 +29,7 @@ class Server(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     server: Server
 
-    def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
+    def do_GET(self) -> None:
         wanted = self.headers.get("Range")
         self.server.asked.append(wanted)
         start = int(wanted[6:-1]) if wanted and self.server.ranges else 0

@@ -26,7 +26,7 @@ ARRAYS = [
 ]
 
 
-def read(content: bytes) -> Any:  # noqa: ANN401 - whatever it holds
+def read(content: bytes) -> Any:
     return read_pickle(io.BytesIO(content), "batch.pkl")
 
 
@@ -57,7 +57,7 @@ def test_python_2_wrote_it() -> None:
 
 
 class Call:
-    def __init__(self, *call: Any) -> None:  # noqa: ANN401 - a function and its arguments
+    def __init__(self, *call: Any) -> None:
         self.call = call
 
     def __reduce__(self) -> tuple:

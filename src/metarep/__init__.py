@@ -35,7 +35,7 @@ _HOME = {
     "load_data": "datasets",
     "MetarepError": "errors",
 }
-__all__ = sorted(_HOME)
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public name

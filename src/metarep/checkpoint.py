@@ -53,8 +53,8 @@ class Checkpoint:
         if met:
             raise LeakageError(
                 f"{len(met)} of the {len(keys)} classes of {split} were seen in training "
-                f"({', '.join(met[:3])}{', …' if len(met) > 3 else ''}): an accuracy on them would not be a few-shot result. "
-                "Evaluate on a split that was not trained on"
+                f"({', '.join(met[:3])}{', …' if len(met) > 3 else ''}): an accuracy on them would not be a few-shot "
+                "result. Evaluate on a split that was not trained on"
             )
 
 
@@ -101,7 +101,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoin
     if header.get("format") != FORMAT:
         raise MetarepError(f"{path} is not a metarep checkpoint of format {FORMAT}, but {header.get('format')}")
     fields = header["preprocess"]
-    preprocess = Preprocess(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+    preprocess = Preprocess(**{**fields, **{name: tuple(fields[name]) for name in ("size", "mean", "std")}})
     encoder = build_encoder(**{**header["encoder"], "preprocess": preprocess})
     method = build_method(header["method"], encoder, header["settings"])
     method.load_state_dict(tensors)

@@ -21,7 +21,9 @@ def pick_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise MetarepError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}. Try cpu, cuda or auto") from error
+        raise MetarepError(
+            f"device {name!r} cannot be used here: {str(error).splitlines()[0]}. Try cpu, cuda or auto"
+        ) from error
     return device
 
 

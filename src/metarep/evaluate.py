@@ -52,8 +52,8 @@ class Report:
     def __str__(self) -> str:
         return (
             f"{self.ways}-way {self.shots}-shot: {self.accuracy:.2f} ± {self.ci95:.2f} % "
-            f"({self.tasks:,} tasks of {self.queries} queries a class, {self.protocol}, {self.normalisation} statistics, "
-            f"{self.learner}, {self.split} {self.digest}, {self.seconds:.1f} s)"
+            f"({self.tasks:,} tasks of {self.queries} queries a class, {self.protocol}, "
+            f"{self.normalisation} statistics, {self.learner}, {self.split} {self.digest}, {self.seconds:.1f} s)"
         )
 
     def as_dict(self) -> dict[str, str | int | float]:
@@ -127,17 +127,16 @@ def evaluate(
 def prepare_all(
     learner: Learner, bank: ImageBank, sets: Sequence[TaskIndex], batch: int, on_progress: Callable[[float], object]
 ) -> Shaped[Tensor, "n *row"]:
-    """Prepared rows of every image that the tasks use, at its place in the bank; other rows are never filled in."""
+    """Prepared rows of every image that the tasks use, at its place in the bank; other rows are zero."""
     device = next(learner.parameters(), torch.zeros(())).device
     used = torch.unique(torch.cat([torch.cat([part.support.flatten(), part.query.flatten()]) for part in sets]))
-    rows: Tensor | None = None
-    for start in range(0, len(used), batch):
-        index = used[start : start + batch]
-        prepared = learner.prepare(bank.pixels(index).to(device))
-        if rows is None:
-            rows = prepared.new_empty(len(bank), *prepared.shape[1:])
-        rows[index.to(device)] = prepared
-        on_progress(min(1.0, (start + batch) / len(used)))
+    parts = []
+    for index in used.split(batch):
+        parts.append(learner.prepare(bank.pixels(index).to(device)))
+        on_progress(sum(len(part) for part in parts) / len(used))
+    prepared = torch.cat(parts)
+    rows = prepared.new_zeros(len(bank), *prepared.shape[1:])
+    rows[used.to(device)] = prepared
     return rows
 
 

@@ -47,7 +47,7 @@ class ImageBank:
         return flat.view(*index.shape, *self.images.shape[1:])
 
     def to(self, device: torch.device | str) -> "ImageBank":
-        """This bank with its pixels on ``device``."""
+        """The same bank with its pixels on ``device``."""
         return ImageBank(self.images.to(device))
 
     @staticmethod
@@ -71,14 +71,17 @@ class ImageBank:
         """
         pixels = torch.from_numpy(np.ascontiguousarray(images)) if isinstance(images, np.ndarray) else images
         if pixels.dtype != torch.uint8:
-            raise DataError(f"images must be uint8 with values 0 to 255, not {pixels.dtype}; scale and convert them first")
+            raise DataError(
+                f"images must be uint8 with values 0 to 255, not {pixels.dtype}; scale and convert them first"
+            )
         if pixels.ndim == 3:
             pixels = pixels.unsqueeze(1)
         elif pixels.ndim == 4 and pixels.shape[1] not in (1, 3) and pixels.shape[3] in (1, 3):
             pixels = pixels.permute(0, 3, 1, 2)
         if pixels.ndim != 4 or pixels.shape[1] not in (1, 3) or 0 in pixels.shape:
             raise DataError(
-                f"images must have shape (n, h, w), (n, c, h, w) or (n, h, w, c) with 1 or 3 channels, not {tuple(images.shape)}"
+                f"images must have shape (n, h, w), (n, c, h, w) or (n, h, w, c) with 1 or 3 channels, "
+                f"not {tuple(images.shape)}"
             )
         return cls(pixels.contiguous())
 
@@ -102,7 +105,9 @@ class ImageBank:
             raise DataError("the data set is empty")
         shapes = {tuple(row.shape) for row in rows}
         if len(shapes) > 1:
-            raise DataError(f"all images must have one size; found {sorted(shapes)[:4]}: resize them in the data set's transform")
+            raise DataError(
+                f"all images must have one size; found {sorted(shapes)[:4]}: resize them in the data set's transform"
+            )
         return cls.from_arrays(torch.stack(rows)), Labels.of(labels)
 
 
@@ -111,5 +116,7 @@ def _as_uint8(image: Any, position: int) -> Tensor:  # noqa: ANN401 - whatever t
     if pixels.dtype == torch.uint8:
         return pixels
     if not pixels.is_floating_point() or pixels.min() < 0 or pixels.max() > 1:
-        raise DataError(f"item {position}: {pixels.dtype} pixels must be uint8, or floats from 0 to 1 (leave out Normalize)")
+        raise DataError(
+            f"item {position}: {pixels.dtype} pixels must be uint8, or floats from 0 to 1 (leave out Normalize)"
+        )
     return (pixels * 255).round().to(torch.uint8)

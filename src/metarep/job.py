@@ -28,8 +28,8 @@ class Job:
         train: settings of ``TrainSettings``, over the method's defaults. ``augment`` may be left out: drawings then get
             the preset ``drawings`` and other images ``photos``.
         data: data set, as ``name`` or ``name:argument``.
-        train_on: ``train``, with validation tasks from ``val``; or ``trainval``, which leaves nothing to validate on and
-            keeps the last weights: for a last training with steps that were chosen on validation before.
+        train_on: ``train``, with validation tasks from ``val``; or ``trainval``, which leaves nothing to validate on
+            and keeps the last weights: for a last training with steps that were chosen on validation before.
         size: side of the images in pixels; None for the data set's own.
         encoder: name and settings of the body.
     """
@@ -44,7 +44,9 @@ class Job:
 
     def __post_init__(self) -> None:
         if self.train_on not in ("train", "trainval"):
-            raise MetarepError(f"train_on must be train or trainval, not {self.train_on!r}; test classes are never trained on")
+            raise MetarepError(
+                f"train_on must be train or trainval, not {self.train_on!r}; test classes are never trained on"
+            )
 
 
 def start(

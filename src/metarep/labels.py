@@ -42,7 +42,9 @@ class Labels:
         if len(self.keys) != len(self.names):
             raise DataError(f"{len(self.names)} class names but {len(self.keys)} keys")
         if len(self.classes) and not 0 <= int(self.classes.min()) <= int(self.classes.max()) < len(self.names):
-            raise DataError(f"class numbers must lie in 0 to {len(self.names) - 1}, one for each of the {len(self.names)} names")
+            raise DataError(
+                f"class numbers must lie in 0 to {len(self.names) - 1}, one for each of the {len(self.names)} names"
+            )
 
     @classmethod
     def of(cls, values: Sequence[object], source: str = "") -> "Labels":
@@ -54,7 +56,9 @@ class Labels:
                 sets are not taken for one class.
         """
         texts = [str(value) for value in values]
-        names = tuple(sorted(set(texts), key=lambda text: (not text.isdigit(), int(text) if text.isdigit() else 0, text)))
+        names = tuple(
+            sorted(set(texts), key=lambda text: (not text.isdigit(), int(text) if text.isdigit() else 0, text))
+        )
         row = {name: i for i, name in enumerate(names)}
         keys = tuple(f"{source}/{name}" if source else name for name in names)
         return cls(torch.tensor([row[text] for text in texts], dtype=torch.long), names, keys)

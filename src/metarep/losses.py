@@ -23,7 +23,9 @@ def squared_distances(x: Float[Tensor, "*task a dim"], y: Float[Tensor, "*task b
     return (squares - 2 * x @ y.mT).clamp_min(0)
 
 
-def distances(x: Float[Tensor, "*task a dim"], y: Float[Tensor, "*task b dim"], eps: float = 1e-6) -> Float[Tensor, "*task a b"]:
+def distances(
+    x: Float[Tensor, "*task a dim"], y: Float[Tensor, "*task b dim"], eps: float = 1e-6
+) -> Float[Tensor, "*task a b"]:
     """Euclidean distances; ``eps`` under the root keeps the gradient finite where two rows are equal."""
     return (squared_distances(x, y) + eps).sqrt()
 
@@ -49,8 +51,10 @@ def contrastive(distance: Float[Tensor, "*pair"], same: Bool[Tensor, "*pair"], m
     return torch.where(same, distance.square(), (margin - distance).clamp_min(0).square()) / 2
 
 
-def inverted_contrastive(distance: Float[Tensor, "*pair"], same: Bool[Tensor, "*pair"], margin: float) -> Float[Tensor, "*pair"]:
-    """``max(0, margin - y * d**2)`` with y = 1 for the same class, as often printed. **Do not train with it.**
+def inverted_contrastive(
+    distance: Float[Tensor, "*pair"], same: Bool[Tensor, "*pair"], margin: float
+) -> Float[Tensor, "*pair"]:
+    """``max(0, margin - y * d**2)`` with y = 1 for the same class, as often printed; do not train with it.
 
     Kept for one test and the page that explains it: its gradient pushes images of one class *apart* until
     ``d = sqrt(margin)``, and images of two classes get no gradient at all.
@@ -137,6 +141,8 @@ def mean_where(values: Float[Tensor, "*n"], mask: Bool[Tensor, "*n"]) -> Float[T
     return torch.where(mask, values, 0).sum() / mask.sum().clamp_min(1)
 
 
-def task_cross_entropy(logits: Float[Tensor, "task query ways"], query_y: Int[Tensor, "task query"]) -> Float[Tensor, ""]:
+def task_cross_entropy(
+    logits: Float[Tensor, "task query ways"], query_y: Int[Tensor, "task query"]
+) -> Float[Tensor, ""]:
     """Cross-entropy, the mean over queries and then over tasks."""
     return functional.cross_entropy(logits.mT, query_y)

@@ -19,7 +19,12 @@ def progress(*, quiet: bool = False, tensorboard: Path | None = None) -> Iterato
             watchers.append(stack.enter_context(_bar() if sys.stderr.isatty() else _lines()))
         if tensorboard is not None:
             watchers.append(stack.enter_context(_board(tensorboard)))
-        yield lambda record: [watcher(record) for watcher in watchers] and None
+
+        def watch(record: dict[str, Any]) -> None:
+            for watcher in watchers:
+                watcher(record)
+
+        yield watch
 
 
 @contextlib.contextmanager
@@ -27,7 +32,11 @@ def _bar() -> Iterator[Watch]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
-    columns = (TextColumn("step {task.completed:>5.0f} of {task.total}"), BarColumn(), TextColumn("{task.fields[figures]}"))
+    columns = (
+        TextColumn("step {task.completed:>5.0f} of {task.total}"),
+        BarColumn(),
+        TextColumn("{task.fields[figures]}"),
+    )
     latest: dict[str, Any] = {}
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("training", total=None, figures="")

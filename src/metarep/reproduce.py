@@ -26,7 +26,7 @@ def reproduce(
     data_dir: Path | None = None,
     watch: Watch | None = None,
 ) -> list[dict[str, Any]]:
-    """Train a recipe and measure it at every setting that it has a published number for.
+    """Train a recipe and measure it at every setting that it names.
 
     With ``train_on="trainval"`` the last weights are measured once on the test classes; with ``train`` the weights that
     were best on validation are measured on the validation classes, which is how a recipe's steps are chosen.
@@ -49,7 +49,7 @@ def reproduce(
         split = load(job.data, measured, size=job.size, data_dir=data_dir)
         if measured == "test":
             trained.refuse_seen(split.labels, split.name)
-        settings = [Setting(_one(row["ways"]), _one(row["shots"]), tasks=tasks) for row in recipe.published]
+        settings = [Setting(_one(row["ways"]), _one(row["shots"]), tasks=tasks) for row in recipe.measure]
         more = {"recipe": name, "source": recipe.source, "train_seconds": round(outcome.seconds)}
         for row_name, report in measure_all(trained.learner, split, settings, references=seed == 0):
             own = more | {"published": _published(recipe, report.ways, report.shots)} if row_name == "trained" else {}
@@ -65,8 +65,8 @@ def _job(recipe: Recipe, train_on: str, seed: int) -> Job:
 
 
 def _published(recipe: Recipe, ways: str, shots: str) -> float | str:
-    found = [row["accuracy"] for row in recipe.published if str(row["ways"]) == ways and str(row["shots"]) == shots]
-    return found[0] if found else ""
+    found = [row for row in recipe.measure if str(row["ways"]) == ways and str(row["shots"]) == shots]
+    return found[0].get("published", "") if found else ""
 
 
 def _one(number: int) -> range:

@@ -5,11 +5,47 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-COLUMNS = (
-    "method,learner,data,split,trained_on,labels,init,encoder,normalisation,ways,shots,queries,protocol,tasks,seeds,"
-    "accuracy,ci95,seed_sd,published,source,train_seconds,hardware,recipe,digest,commit"
-).split(",")
-KEY = ("method", "learner", "data", "split", "trained_on", "labels", "init", "encoder", "ways", "shots", "protocol", "recipe")
+COLUMNS = [
+    "method",
+    "learner",
+    "data",
+    "split",
+    "trained_on",
+    "labels",
+    "init",
+    "encoder",
+    "normalisation",
+    "ways",
+    "shots",
+    "queries",
+    "protocol",
+    "tasks",
+    "seeds",
+    "accuracy",
+    "ci95",
+    "seed_sd",
+    "published",
+    "source",
+    "train_seconds",
+    "hardware",
+    "recipe",
+    "digest",
+    "commit",
+]
+KEY = (
+    "method",
+    "learner",
+    "data",
+    "split",
+    "trained_on",
+    "labels",
+    "init",
+    "encoder",
+    "ways",
+    "shots",
+    "protocol",
+    "recipe",
+)
 
 
 def record(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -44,8 +80,12 @@ def commit() -> str:
     """The commit of the checkout that this package runs from, with ``+`` where it has changes; empty elsewhere."""
     folder = Path(__file__).parent
     try:
-        head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
-        changed = subprocess.run(["git", "status", "--porcelain", "--", "."], cwd=folder, capture_output=True, text=True, check=True)
+        head = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], cwd=folder, capture_output=True, text=True, check=True
+        )
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "--", "."], cwd=folder, capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return ""
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "")

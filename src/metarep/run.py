@@ -76,9 +76,12 @@ class RunFolder:
             was, now = known.get(part), self.settings.get(part)
             if was != now:
                 if isinstance(was, dict) and isinstance(now, dict):
-                    part, was, now = next((f"{part}.{k}", was.get(k), now.get(k)) for k in was | now if was.get(k) != now.get(k))
+                    part, was, now = next(
+                        (f"{part}.{k}", was.get(k), now.get(k)) for k in was | now if was.get(k) != now.get(k)
+                    )
                 raise MetarepError(
-                    f"{self.path} holds a run with {part} = {was!r}, not {now!r}; choose another --out, or delete the folder"
+                    f"{self.path} holds a run with {part} = {was!r}, not {now!r}; "
+                    "choose another --out, or delete the folder"
                 )
 
 
@@ -119,7 +122,9 @@ def hardware() -> str:
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
         model = names[0] if names else model
     return f"{torch.get_num_threads()} threads of {model} ({torch.backends.cpu.get_cpu_capability()})"
 

@@ -71,8 +71,8 @@ class TaskIndex:
             yield self[start : start + size]
 
     def __getitem__(self, part: slice) -> "TaskIndex":
-        fields = (self.support, self.query, self.support_y, self.query_y, self.classes)
-        return TaskIndex(*(field[part] for field in fields), self.ways)
+        labels = self.support_y[part], self.query_y[part], self.classes[part]
+        return TaskIndex(self.support[part], self.query[part], *labels, self.ways)
 
     def compact(self) -> "tuple[Int[Tensor, ' n'], TaskIndex]":
         """The distinct rows that these tasks use, and the tasks as rows of that list: each image is encoded once."""
@@ -126,13 +126,15 @@ def draw_tasks(labels: Labels, n: int, *, ways: int, shots: int, queries: int, g
     (torch.Size([100, 5]), torch.Size([100, 75]))
     """
     if min(n, ways, shots) < 1 or queries < 0:
-        raise MetarepError(f"tasks need at least 1 way and 1 shot, not ways={ways}, shots={shots}, queries={queries}, n={n}")
+        raise MetarepError(
+            f"tasks need at least 1 way and 1 shot, not ways={ways}, shots={shots}, queries={queries}, n={n}"
+        )
     usable = _usable_classes(labels, ways, shots, queries)
     classes = usable[_distinct(torch.full((n,), len(usable)), ways, generator)]
     if labels.groups is None or queries == 0:
         place = _distinct(labels.counts[classes], shots + queries, generator)
     else:
-        place = _apart(labels, classes, shots, queries, generator)
+        place = _apart(labels, labels.groups.cpu(), classes, shots, queries, generator)
     rows = labels.rows[labels.starts[classes].unsqueeze(-1) + place]
     support_y = torch.arange(ways).repeat_interleave(shots).expand(n, -1)
     query_y = torch.arange(ways).repeat_interleave(queries).expand(n, -1)
@@ -161,10 +163,15 @@ def _usable_classes(labels: Labels, ways: int, shots: int, queries: int) -> Tens
     usable = (labels.counts >= need).nonzero().squeeze(1)
     if len(usable) < ways:
         smallest = int(labels.counts.argmin()) if len(labels.names) else 0
-        few = f"; the smallest, {labels.names[smallest]!r}, has {int(labels.counts[smallest])}" if len(labels.names) else ""
+        few = (
+            f"; the smallest, {labels.names[smallest]!r}, has {int(labels.counts[smallest])}"
+            if len(labels.names)
+            else ""
+        )
         raise DataError(
             f"{ways}-way {shots}-shot tasks with {queries} queries need {ways} classes of at least {need} images; "
-            f"{len(usable)} of the {len(labels.names)} classes have as many{few}. Use fewer ways, shots or queries, or add images"
+            f"{len(usable)} of the {len(labels.names)} classes have as many{few}. "
+            "Use fewer ways, shots or queries, or add images"
         )
     return usable
 
@@ -190,7 +197,7 @@ def _distinct(population: Int[Tensor, "*shape"], k: int, generator: Generator) -
     return chosen.gather(-1, order)
 
 
-def _apart(labels: Labels, classes: Tensor, shots: int, queries: int, generator: Generator) -> Tensor:
+def _apart(labels: Labels, groups: Tensor, classes: Tensor, shots: int, queries: int, generator: Generator) -> Tensor:
     """Places within each class for support, then query, whose groups do not meet.
 
     The groups of a class are put in random order and cut once, as near the middle as leaves enough images on both
@@ -200,7 +207,7 @@ def _apart(labels: Labels, classes: Tensor, shots: int, queries: int, generator:
     slot = torch.arange(size)
     real = slot < labels.counts[classes].unsqueeze(-1)  # task ways size
     within = (labels.starts[classes].unsqueeze(-1) + slot).clamp_max(len(labels.rows) - 1)
-    group = labels.groups.cpu()[labels.rows[within]]
+    group = groups[labels.rows[within]]
     kinds = int(group.max()) + 1
     onehot = torch.zeros(*group.shape[:2], kinds, dtype=torch.long).scatter_add_(-1, group, real.long())
     rank = torch.rand(onehot.shape, generator=generator).masked_fill(onehot == 0, 2).argsort(-1)
@@ -210,11 +217,11 @@ def _apart(labels: Labels, classes: Tensor, shots: int, queries: int, generator:
     if not fits.any(-1).all():
         bad = int(classes[~fits.any(-1)][0])
         raise DataError(
-            f"class {labels.names[bad]!r} cannot give {shots} support and {queries} query images from different groups; "
-            "use fewer shots or queries"
+            f"class {labels.names[bad]!r} cannot give {shots} support and {queries} query images from different "
+            "groups; use fewer shots or queries"
         )
-    groups = (onehot > 0).sum(-1, keepdim=True)
-    distance = (torch.arange(1, kinds + 1) - groups / 2).abs().masked_fill(~fits, float("inf"))
+    many = (onehot > 0).sum(-1, keepdim=True)
+    distance = (torch.arange(1, kinds + 1) - many / 2).abs().masked_fill(~fits, float("inf"))
     cut = distance.argmin(-1, keepdim=True)  # the last group of the support side
     position = torch.empty_like(rank).scatter_(-1, rank, torch.arange(kinds).expand_as(rank))
     first = position.gather(-1, group) <= cut

@@ -67,8 +67,8 @@ def train(
         settings: how long, how fast, on what batches.
         validation: other classes, for choosing among steps; never the test split.
         run: where to log and save.
-        watch: called with a dictionary now and then: ``step``, ``steps``, ``loss``, ``lr``, ``images_per_second``, ``seconds_left``;
-            after a validation ``accuracy`` and ``ci95``.
+        watch: called with a dictionary now and then: ``step``, ``steps``, ``loss``, ``lr``, ``images_per_second``,
+            ``seconds_left``; after a validation ``accuracy`` and ``ci95``.
 
     Raises:
         DivergedError: the loss is not finite. The last good state stays in the run folder.
@@ -76,7 +76,7 @@ def train(
     """
     settings = settings or TrainSettings(**method.defaults)
     keep_freed_memory()
-    loop = _Loop(method, split, settings, validation, run, watch or (lambda record: None))
+    loop = _Loop(method, split, settings, validation, run, watch or _unwatched)
     loop.resume()
     while loop.step < settings.steps:
         loop.advance()
@@ -87,7 +87,13 @@ class _Loop:
     """The state of one training: what is saved is what is here."""
 
     def __init__(
-        self, method: Method, split: Split, settings: TrainSettings, validation: Split | None, run: RunFolder | None, watch: Watch
+        self,
+        method: Method,
+        split: Split,
+        settings: TrainSettings,
+        validation: Split | None,
+        run: RunFolder | None,
+        watch: Watch,
     ) -> None:
         self.method, self.split, self.settings, self.validation = method, split, settings, validation
         self.run, self.watch = run, watch
@@ -175,7 +181,7 @@ class _Loop:
         self._tell(record)
 
     def _validate(self) -> None:
-        if self.tasks is None:
+        if self.tasks is None or self.validation is None:
             return
         report = evaluate(self.method.learner, self.validation.bank, self.tasks)
         self._tell({"step": self.step, "accuracy": report.accuracy, "ci95": report.ci95})
@@ -197,9 +203,16 @@ class _Loop:
         tensors = {f"method.{name}": value for name, value in self.method.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
         for row, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{row}.{name}": torch.as_tensor(value) for name, value in state.items() if value is not None}
+            tensors |= {
+                f"optimizer.{row}.{name}": torch.as_tensor(value) for name, value in state.items() if value is not None
+            }
         tensors["generator"] = self.generator.get_state()
-        header = {"step": self.step, "seconds": self.seconds, "best_step": self.best_step, "best_accuracy": self.best_accuracy}
+        header = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "best_step": self.best_step,
+            "best_accuracy": self.best_accuracy,
+        }
         self.run.save_state(tensors, header)
         if self.best_step == self.step or self.tasks is None:
             self.run.save_model(self.method)
@@ -221,6 +234,10 @@ class _Loop:
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.generator.set_state(tensors["generator"])
         self.last_reading = (self.step, time.perf_counter())
+
+
+def _unwatched(_: dict[str, Any]) -> None:
+    """Nobody is watching."""
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -45,7 +45,12 @@ def _run(argv: list[str]) -> int:
         raise MetarepError(f"there is no command {name!r}{nearest(name, COMMANDS)}. Try: metarep --help")
     command = import_module(f"metarep.cli.{name}")
     usage = f"metarep {name} [flags] {getattr(command, 'USAGE', '')}".rstrip()
-    parser = Parser(prog=f"metarep {name}", usage=usage, description=COMMANDS[name].capitalize() + ".", epilog=getattr(command, "EXAMPLE", ""))
+    parser = Parser(
+        prog=f"metarep {name}",
+        usage=usage,
+        description=COMMANDS[name].capitalize() + ".",
+        epilog=getattr(command, "EXAMPLE", ""),
+    )
     parser.set_defaults(parser=parser)
     command.add(parser, argv[1:])
     args, rest = parser.parse_known_args(argv[1:])

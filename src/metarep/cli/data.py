@@ -1,4 +1,4 @@
-"""metarep data list | prepare | show"""
+"""metarep data list | prepare | show."""
 
 import argparse
 from pathlib import Path
@@ -27,7 +27,9 @@ def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for
     parser.add_argument("name", nargs="?", metavar="NAME", help="data set, as name or name:argument")
     parser.add_argument("--split", default="test", help="for show: train, val or test (default: test)")
     parser.add_argument("--size", type=int, metavar="PX", help="side of the images (default: the data set's own)")
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where archives already lie (default: METAREP_DATA)")
+    parser.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="where archives already lie (default: METAREP_DATA)"
+    )
     parser.add_argument("--skip-bad", action="store_true", help="leave out images that cannot be read, and list them")
     parser.add_argument("--out", type=Path, metavar="PNG", help="for show: where to draw (default: NAME-tasks.png)")
     parser.add_argument("--ways", type=int, default=5, help="for show: classes a task (default: 5)")

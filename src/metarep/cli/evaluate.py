@@ -1,4 +1,4 @@
-"""metarep evaluate RUN"""
+"""metarep evaluate RUN."""
 
 import argparse
 from pathlib import Path
@@ -28,10 +28,16 @@ EXAMPLE = """examples:
 
 
 def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for every command
-    parser.add_argument("run", metavar="RUN", help="a run folder, a .safetensors file, or a model that ships with metarep")
+    parser.add_argument(
+        "run", metavar="RUN", help="a run folder, a .safetensors file, or a model that ships with metarep"
+    )
     parser.add_argument("--split", default="test", help="test, or val while you are still choosing (default: test)")
-    parser.add_argument("--ways", type=numbers, default=numbers("5"), metavar="N", help="classes a task: 5 or 5,20 or 5-20 (default: 5)")
-    parser.add_argument("--shots", type=numbers, default=numbers("1"), metavar="N", help="support images a class (default: 1)")
+    parser.add_argument(
+        "--ways", type=numbers, default=numbers("5"), metavar="N", help="classes a task: 5 or 5,20 or 5-20 (default: 5)"
+    )
+    parser.add_argument(
+        "--shots", type=numbers, default=numbers("1"), metavar="N", help="support images a class (default: 1)"
+    )
     parser.add_argument("--queries", type=int, default=15, metavar="N", help="query images a class (default: 15)")
     parser.add_argument("--tasks", type=int, default=2000, metavar="N", help="tasks a measurement (default: 2000)")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="names the tasks (default: 1)")
@@ -58,9 +64,7 @@ def run(args: argparse.Namespace) -> int:
     split = load(data, args.split, size=size, data_dir=args.data_dir, skip_bad=args.skip_bad)
     if not (args.split == "val" and args.data is None and trained.settings["data"]["split"] == "train"):
         trained.refuse_seen(split.labels, split.name)
-    settings = [
-        Setting(ways, shots, args.queries, args.tasks, args.seed) for ways in args.ways for shots in args.shots
-    ]
+    settings = [Setting(ways, shots, args.queries, args.tasks, args.seed) for ways in args.ways for shots in args.shots]
     rows: list[dict[str, Any]] = []
     for name, report in measure_all(learner, split, settings, references=not args.no_references):
         rows.append(result_row(trained, name, report, args.run))
@@ -86,5 +90,3 @@ def _one_shot_runs(args: argparse.Namespace, trained: Any, learner: Any, size: i
     else:
         print(result)
     return 0
-
-

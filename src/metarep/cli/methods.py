@@ -1,4 +1,4 @@
-"""metarep methods"""
+"""metarep methods."""
 
 import argparse
 import inspect
@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
             {
                 "method": name,
                 "family": method.family,
-                "eats": method.eats,
+                "eats": method.eats.called,
                 "about": inspect.cleandoc(method.__doc__ or "").splitlines()[0],
                 "paper": method.paper,
                 "recipes": {recipe.name.removeprefix(f"{name}-"): recipe.about for recipe in recipes},

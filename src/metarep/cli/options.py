@@ -28,9 +28,13 @@ def add_data(parser: argparse.ArgumentParser, default: str | None) -> None:
     """What images to use."""
     group = parser.add_argument_group("data")
     text = "data set, as name or name:argument, such as omniglot:lake or folder:PHOTOS"
-    group.add_argument("--data", metavar="NAME", default=default, help=f"{text} (default: {default or 'that of the run'})")
+    group.add_argument(
+        "--data", metavar="NAME", default=default, help=f"{text} (default: {default or 'that of the run'})"
+    )
     group.add_argument("--size", type=int, metavar="PX", help="side of the images (default: the data set's own)")
-    group.add_argument("--data-dir", type=Path, metavar="DIR", help="where archives already lie (default: METAREP_DATA)")
+    group.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="where archives already lie (default: METAREP_DATA)"
+    )
     group.add_argument("--skip-bad", action="store_true", help="leave out images that cannot be read, and list them")
 
 

@@ -20,10 +20,13 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
     def error(self, message: str) -> NoReturn:
-        choice = re.match(r"argument (?P<flag>[^:]+): invalid choice: '(?P<given>[^']*)' \(choose from (?P<known>.*)\)", message)
+        choice = re.match(
+            r"argument (?P<flag>[^:]+): invalid choice: '(?P<given>[^']*)' \(choose from (?P<known>.*)\)", message
+        )
         if choice:
             known = [name.strip(" '") for name in choice["known"].split(",")]
-            message = f"{choice['flag']}: {choice['given']!r} is not one of {', '.join(known)}{nearest(choice['given'], known)}"
+            hint = nearest(choice["given"], known)
+            message = f"{choice['flag']}: {choice['given']!r} is not one of {', '.join(known)}{hint}"
         raise MetarepError(f"{message}. Try: {self.prog} --help")
 
     def refuse_unknown(self, rest: list[str]) -> None:
@@ -31,7 +34,9 @@ class Parser(argparse.ArgumentParser):
         flags = [arg for arg in rest if arg.startswith("-")]
         if flags:
             given = flags[0].partition("=")[0]
-            raise MetarepError(f"there is no flag {given}{nearest(given, self._option_string_actions)}. Try: {self.prog} --help")
+            raise MetarepError(
+                f"there is no flag {given}{nearest(given, self._option_string_actions)}. Try: {self.prog} --help"
+            )
         if rest:
             raise MetarepError(f"{rest[0]!r} is one argument too many. Try: {self.prog} --help")
 
@@ -44,7 +49,7 @@ def nearest(given: str, known: typing.Iterable[str]) -> str:
 def add_flags(parser: argparse.ArgumentParser, title: str, source: Callable[..., Any]) -> list[str]:
     """A flag for each keyword-only parameter of ``source``, or each field of a dataclass; returns their names.
 
-    A flag that is not given leaves no attribute behind, so that a recipe can tell what the user said from what he did not.
+    A flag that is not given leaves no attribute behind, so that a recipe knows what the user said.
     """
     group = parser.add_argument_group(title)
     helps = argument_helps(source.__doc__ or "")

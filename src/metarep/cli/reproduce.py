@@ -1,4 +1,4 @@
-"""metarep reproduce RECIPE"""
+"""metarep reproduce RECIPE."""
 
 import argparse
 from pathlib import Path
@@ -18,12 +18,22 @@ EXAMPLE = """examples:
 
 def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for every command
     parser.add_argument("recipe", metavar="RECIPE", help=", ".join(recipe_names()))
-    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="where run folders go (default: runs)")
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where tables are (default: results)")
-    parser.add_argument("--train-on", default="trainval", help="trainval (default), or train to choose settings on validation")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs"), metavar="DIR", help="where run folders go (default: runs)"
+    )
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), metavar="DIR", help="where tables are (default: results)"
+    )
+    parser.add_argument(
+        "--train-on", default="trainval", help="trainval (default), or train to choose settings on validation"
+    )
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="trainings, of seeds 0 to N - 1 (default: 1)")
-    parser.add_argument("--tasks", type=int, default=10000, metavar="N", help="test tasks a measurement (default: 10000)")
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where archives already lie (default: METAREP_DATA)")
+    parser.add_argument(
+        "--tasks", type=int, default=10000, metavar="N", help="test tasks a measurement (default: 10000)"
+    )
+    parser.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="where archives already lie (default: METAREP_DATA)"
+    )
     add_machine(parser)
     add_output(parser)
 

@@ -1,4 +1,4 @@
-"""metarep train METHOD"""
+"""metarep train METHOD."""
 
 import argparse
 from dataclasses import asdict
@@ -25,13 +25,23 @@ The same command goes on with a run that was interrupted. metarep train METHOD -
 def add(parser: Parser, argv: list[str]) -> None:
     parser.add_argument("method", metavar="METHOD", help=", ".join(METHODS))
     method = next((arg for arg in argv if not arg.startswith("-")), None)
-    parser.add_argument("--recipe", metavar="NAME", help="start from a published setting: " + ", ".join(_recipes(method)))
+    parser.add_argument(
+        "--recipe", metavar="NAME", help="start from a published setting: " + ", ".join(_recipes(method))
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: runs/METHOD-DATA)")
     add_data(parser, None)
-    parser.add_argument("--train-on", default="train", metavar="SPLIT", help="train (validates on val) or trainval (default: train)")
-    parser.add_argument("--encoder", default=argparse.SUPPRESS, metavar="NAME", help="conv4 or resnet12 (default: conv4)")
-    parser.add_argument("--width", type=int, default=argparse.SUPPRESS, metavar="N", help="channels of the encoder (default: 64)")
-    parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard logs; needs metarep[tensorboard]")
+    parser.add_argument(
+        "--train-on", default="train", metavar="SPLIT", help="train (validates on val) or trainval (default: train)"
+    )
+    parser.add_argument(
+        "--encoder", default=argparse.SUPPRESS, metavar="NAME", help="conv4 or resnet12 (default: conv4)"
+    )
+    parser.add_argument(
+        "--width", type=int, default=argparse.SUPPRESS, metavar="N", help="channels of the encoder (default: 64)"
+    )
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="also write TensorBoard logs; needs metarep[tensorboard]"
+    )
     own: list[str] = []
     if method in METHODS:
         own = add_flags(parser, f"settings of {method}", METHODS[method])
@@ -84,5 +94,3 @@ def read_job(args: argparse.Namespace) -> Job:
 def _recipes(method: str | None) -> list[str]:
     names = recipe_names(f"{method}-") if method in METHODS else recipe_names()
     return [name.removeprefix(f"{method}-") for name in names]
-
-

@@ -30,7 +30,9 @@ _TURNS = {  # EXIF orientation -> what brings the picture upright
 }
 
 
-def decode(source: Path | bytes, *, size: tuple[int, int] | None, channels: int, name: str) -> UInt8[np.ndarray, "c h w"]:
+def decode(
+    source: Path | bytes, *, size: tuple[int, int] | None, channels: int, name: str
+) -> UInt8[np.ndarray, "c h w"]:
     """The pixels of one image file: JPEG, PNG, WebP, BMP, TIFF or the first frame of a GIF.
 
     The content decides what the file is, never its name. EXIF orientation is applied, transparency is laid on
@@ -105,7 +107,9 @@ def _decode(source: Path | bytes, size: tuple[int, int] | None, channels: int, n
         raise DataError(f"{name} is not an image of a known kind ({', '.join(FORMATS)}); {_ADVICE}") from None
     except Image.DecompressionBombError:
         raise _too_large(name, "far more pixels than Pillow admits") from None
-    except Exception as error:  # hostile files make Pillow raise almost anything: struct.error, KeyError, SyntaxError ...
+    except (
+        Exception
+    ) as error:  # hostile files make Pillow raise almost anything: struct.error, KeyError, SyntaxError ...
         raise DataError(f"{name} is truncated or damaged ({error}); {_ADVICE}") from error
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
@@ -133,7 +137,9 @@ def _opaque(image: Image.Image, name: str) -> Image.Image:
         return Image.fromarray(((np.array(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
     if image.mode in ("I", "F"):
         # Nothing in the file says which number is white.
-        raise DataError(f"{name} has {'32-bit' if image.mode == 'I' else 'floating-point'} pixels; save it with 8 or 16 bits")
+        raise DataError(
+            f"{name} has {'32-bit' if image.mode == 'I' else 'floating-point'} pixels; save it with 8 or 16 bits"
+        )
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         clear = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")

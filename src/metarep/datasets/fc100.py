@@ -5,7 +5,7 @@ from metarep.datasets.options import Options
 from metarep.datasets.split import Split
 from metarep.errors import DataError
 
-ABOUT = "100 classes x 600 photographs, 32 x 32 RGB, 60 / 20 / 20 by superclass (Oreshkin et al. 2018; CIFAR-100, for research)"
+ABOUT = "100 classes x 600 photographs, 32 x 32 RGB, 60 / 20 / 20 by superclass (Oreshkin et al. 2018; CIFAR-100)"
 
 
 def load(argument: str, split: str, options: Options) -> Split:

@@ -5,8 +5,9 @@ from jaxtyping import Float32
 from PIL import Image, ImageFilter
 
 GRID = 24
-SAME_SOMEWHERE = 0.965  # in any one typeface they share
-SAME_ON_AVERAGE = 0.92  # over all the typefaces they share
+SAME_SOMEWHERE = 0.96  # in any one typeface they share
+SAME_ON_AVERAGE = 0.91  # over all the typefaces they share; E and F have 0.90
+SAME_CASE = 0.85  # on average, for a capital and its small letter: there the difference is stroke weight, not structure
 
 
 def drop_doubles(letters: list[int], inks: list[dict[int, Image.Image]]) -> list[int]:
@@ -30,7 +31,9 @@ def drop_doubles(letters: list[int], inks: list[dict[int, Image.Image]]) -> list
         nearest[at] = np.maximum(nearest[at], alike)
         total[at] += alike
         shared[at] += 1
-    double = (nearest >= SAME_SOMEWHERE) | (total >= SAME_ON_AVERAGE * np.maximum(shared, 1))
+    folded = np.array([ord(chr(letter).lower()) for letter in letters])
+    enough = np.where(folded[:, None] == folded, SAME_CASE, SAME_ON_AVERAGE)
+    double = (nearest >= SAME_SOMEWHERE) | (total >= enough * np.maximum(shared, 1))
     kept: list[int] = []
     for row in range(n):
         if not double[row, kept].any():

@@ -21,7 +21,9 @@ FILES = (
 # Canadian syllables of one consonant (or none) and one short vowel. Dots before, above and after these mark w and long
 # vowels, as accents do elsewhere, but Unicode does not say so.
 PLAIN_SYLLABLE = re.compile("CANADIAN SYLLABICS [BCDFGHJKLMNPQRSTVXYZ]*[AEIO]")
-SMALLEST = 0.35  # of the font size; what is smaller is a mark (an Arabic tail, a syllable's final), blown up beyond itself
+SMALLEST = (
+    0.35  # of the font size; what is smaller is a mark (an Arabic tail, a syllable's final), blown up beyond itself
+)
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,13 @@ def typefaces(scripts: frozenset[str]) -> list[Typeface]:
     for file in FILES:
         path = folder / f"{file}.ttf"
         if not path.is_file():
-            raise DataError(f"matplotlib's font {path.name} is not in {folder}; install matplotlib from PyPI, which brings it")
+            raise DataError(
+                f"matplotlib's font {path.name} is not in {folder}; install matplotlib from PyPI, which brings it"
+            )
         font = FT2Font(str(path))
-        codes = frozenset(code for code in font.get_charmap() if is_base_letter(chr(code)) and script(chr(code)) in scripts)
+        codes = frozenset(
+            code for code in font.get_charmap() if is_base_letter(chr(code)) and script(chr(code)) in scripts
+        )
         faces.append(Typeface(f"{font.family_name} {font.style_name}", path, codes))
     return faces
 

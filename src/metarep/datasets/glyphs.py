@@ -18,7 +18,9 @@ from metarep.errors import DataError, unknown
 from metarep.images import ImageBank
 from metarep.labels import Labels
 
-ABOUT = "letters of 12 scripts in up to 16 typefaces, 28 x 28, drawn from matplotlib's fonts; test is Armenian; no network"
+ABOUT = (
+    "letters of 12 scripts in up to 16 typefaces, 28 x 28, drawn from matplotlib's fonts; test is Armenian; no network"
+)
 # Look-alikes are kept in the first script of this order, so that the alphabets for evaluation stay whole and their
 # doubles leave the training set.
 SCRIPTS = {
@@ -104,7 +106,12 @@ def draw(ink: Image.Image, n: int, size: int, generator: np.random.Generator) ->
     padded = Image.new("L", (ink.width + 4, ink.height + 4))
     padded.paste(ink, (2, 2))
     turn, shear, stretch, fill, *shift = generator.uniform(-1, 1, size=(6, n))
-    cos, sin, zero, wide = np.cos(0.21 * turn), np.sin(0.21 * turn), np.zeros(n), 1 + 0.1 * stretch  # 0.21 is 12 degrees
+    cos, sin, zero, wide = (
+        np.cos(0.21 * turn),
+        np.sin(0.21 * turn),
+        np.zeros(n),
+        1 + 0.1 * stretch,
+    )  # 0.21 is 12 degrees
     rotation = np.array([[cos, -sin], [sin, cos]]).transpose(2, 0, 1)
     shape = np.array([[wide, 0.15 * shear], [zero, 1 / wide]]).transpose(2, 0, 1)
     forward = rotation @ shape * ((0.72 + 0.1 * fill) * side / max(ink.size))[:, None, None]
@@ -113,7 +120,9 @@ def draw(ink: Image.Image, n: int, size: int, generator: np.random.Generator) ->
     room = np.minimum(0.1 * side, (0.97 * side - shrink * extent) / 2)
     inverse = np.linalg.inv(forward * shrink[..., None])
     centre = side / 2 + room * np.stack(shift, 1)
-    offset = np.array(padded.size) / 2 - (inverse @ centre[..., None])[..., 0]  # Pillow maps from the drawing to the source
+    offset = (
+        np.array(padded.size) / 2 - (inverse @ centre[..., None])[..., 0]
+    )  # Pillow maps from the drawing to the source
     drawings = []
     for matrix in np.concatenate([inverse, offset[..., None]], axis=2).reshape(n, 6).tolist():
         drawing = padded.transform((side, side), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)

@@ -64,10 +64,11 @@ def load(argument: str, split: str, options: Options) -> Split:
         key = _key(split, size, [f"{label} {_stamp(path)}" for path, label in files] + [str(options.skip_bad)])
 
         def build() -> tuple[np.ndarray, dict]:
-            images, classes = _from_files(files, size, options.skip_bad)
-            return images, {"classes": classes}
+            return _from_files(files, size, options.skip_bad)
 
     images, facts = cached_images(key, build)
+    for reason in facts.get("skipped", ()):
+        logging.getLogger("metarep").warning("left out: %s", reason)
     found = Labels.of([f"{split}/{name}" if name.isdigit() else name for name in facts["classes"]])
     _refuse_other_parts(found.names, split, root)
     keys = tuple(
@@ -141,21 +142,22 @@ def _listed(root: Path, split: str) -> list[tuple[Path, str]]:
     return files
 
 
-def _from_files(files: list[tuple[Path, str]], size: int, skip_bad: bool) -> tuple[np.ndarray, list[str]]:
+def _from_files(files: list[tuple[Path, str]], size: int, skip_bad: bool) -> tuple[np.ndarray, dict]:
     images = np.empty((len(files), 3, size, size), dtype=np.uint8)
     classes: list[str] = []
+    skipped: list[str] = []
     sources = [(path, str(path)) for path, _ in files]
     for (_, label), pixels in zip(files, decode_all(sources, size=(size, size), channels=3), strict=True):
         if isinstance(pixels, DataError):
             if not skip_bad:
                 raise pixels
-            logging.getLogger("metarep").warning("left out: %s", pixels)
+            skipped.append(str(pixels))
             continue
         images[len(classes)] = pixels
         classes.append(label)
     if not classes:
         raise DataError(f"none of the {len(files):,} images can be read; the first is {files[0][0]}")
-    return images[: len(classes)], classes
+    return images[: len(classes)], {"classes": classes, "skipped": skipped}
 
 
 def _refuse_other_parts(names: tuple[str, ...], split: str, root: Path) -> None:

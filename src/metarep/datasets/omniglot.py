@@ -134,7 +134,8 @@ def decode_drawing(archive: ZipFile, name: str) -> Image.Image:
 
 def shrink(image: Image.Image, side: int) -> Image.Image:
     """The drawing at another size. Lanczos over the whole stroke: nearest-pixel resizing breaks thin strokes apart,
-    and a box leaves them ragged or a bilinear filter grey (28 pixels are a stroke of less than one pixel)."""
+    and a box leaves them ragged or a bilinear filter grey (28 pixels are a stroke of less than one pixel).
+    """
     return image if side == SIDE else image.resize((side, side), Image.Resampling.LANCZOS)
 
 

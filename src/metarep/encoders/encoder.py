@@ -1,6 +1,6 @@
 """Encoder: a body of layers with the Preprocess that belongs to it."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Num
@@ -27,9 +27,9 @@ class Encoder(nn.Module):
         MetarepError: the body does not give one row of features an image.
     """
 
-    def __init__(self, body: nn.Module, preprocess: Preprocess, arch: dict[str, object] | None = None) -> None:
+    def __init__(self, body: nn.Module, preprocess: Preprocess, arch: dict[str, Any] | None = None) -> None:
         super().__init__()
-        self.body = body.to(memory_format=torch.channels_last)
+        self.body = body.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.preprocess = preprocess
         self.arch = arch or {"name": type(body).__name__}
         self.precision: Precision = "float32"
@@ -46,7 +46,9 @@ class Encoder(nn.Module):
         """The number of features, by running one blank image."""
         training = self.body.training
         parameter = next(self.body.parameters(), torch.zeros(1))
-        blank = torch.zeros(1, self.preprocess.channels, *self.preprocess.size, dtype=parameter.dtype, device=parameter.device)
+        blank = torch.zeros(
+            1, self.preprocess.channels, *self.preprocess.size, dtype=parameter.dtype, device=parameter.device
+        )
         try:
             with torch.no_grad():
                 features = self.body.eval()(blank)
@@ -56,5 +58,7 @@ class Encoder(nn.Module):
         finally:
             self.body.train(training)
         if features.ndim != 2:
-            raise MetarepError(f"{self.arch['name']} gives {tuple(features.shape)} for one image; an encoder gives (1, dim)")
+            raise MetarepError(
+                f"{self.arch['name']} gives {tuple(features.shape)} for one image; an encoder gives (1, dim)"
+            )
         return features.shape[1]

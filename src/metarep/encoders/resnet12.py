@@ -46,7 +46,10 @@ class Residual(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for step in range(3):
-            layers += [nn.Conv2d(channels if step == 0 else width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)]
+            layers += [
+                nn.Conv2d(channels if step == 0 else width, width, 3, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+            ]
             layers += [nn.LeakyReLU(SLOPE)] if step < 2 else []
         self.branch = nn.Sequential(*layers)
         self.shortcut = nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width))

@@ -37,7 +37,9 @@ class Learner(nn.Module, ABC):
         return self.embed(x)
 
     @abstractmethod
-    def adapt(self, support: Shaped[Tensor, "task support *row"], labels: Int[Tensor, "task support"], ways: int) -> State:
+    def adapt(
+        self, support: Shaped[Tensor, "task support *row"], labels: Int[Tensor, "task support"], ways: int
+    ) -> State:
         """Learn each task from its prepared support rows; shots may differ between classes."""
 
     @abstractmethod

@@ -38,7 +38,9 @@ class Linear(Learner):
         super().__init__(encoder)
         self.solver, self.strength, self.normalise, self.scale = solver, strength, normalise, scale
 
-    def adapt(self, support: Float[Tensor, "task support dim"], labels: Int[Tensor, "task support"], ways: int) -> State:
+    def adapt(
+        self, support: Float[Tensor, "task support dim"], labels: Int[Tensor, "task support"], ways: int
+    ) -> State:
         x = self._place(support)
         targets = functional.one_hot(labels, ways).to(x)
         solve = ridge if self.solver == "ridge" else logistic

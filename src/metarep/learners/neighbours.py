@@ -27,7 +27,9 @@ class Neighbours(Learner):
         super().__init__(encoder)
         self.k, self.metric, self.temperature = k, metric, temperature
 
-    def adapt(self, support: Float[Tensor, "task support dim"], labels: Int[Tensor, "task support"], ways: int) -> State:
+    def adapt(
+        self, support: Float[Tensor, "task support dim"], labels: Int[Tensor, "task support"], ways: int
+    ) -> State:
         return {"support": support, "onehot": functional.one_hot(labels, ways).to(support)}
 
     def logits(self, state: State, query: Float[Tensor, "task query dim"]) -> Float[Tensor, "task query ways"]:

@@ -28,7 +28,9 @@ class Pairwise(Learner):
         apart = (x.sigmoid().unsqueeze(-2) - y.sigmoid().unsqueeze(-3)).abs()
         return apart @ self.weight + self.bias
 
-    def adapt(self, support: Float[Tensor, "task support dim"], labels: Int[Tensor, "task support"], ways: int) -> State:
+    def adapt(
+        self, support: Float[Tensor, "task support dim"], labels: Int[Tensor, "task support"], ways: int
+    ) -> State:
         member = functional.one_hot(labels, ways).to(support)
         return {"support": support, "shares": member / member.sum(1, keepdim=True).clamp_min(1)}
 

@@ -30,7 +30,9 @@ class Prototypes(Learner):
         super().__init__(encoder)
         self.metric, self.temperature = metric, temperature
 
-    def adapt(self, support: Float[Tensor, "task support dim"], labels: Int[Tensor, "task support"], ways: int) -> State:
+    def adapt(
+        self, support: Float[Tensor, "task support dim"], labels: Int[Tensor, "task support"], ways: int
+    ) -> State:
         return {"prototypes": class_means(self._place(support), labels, ways)}
 
     def logits(self, state: State, query: Float[Tensor, "task query dim"]) -> Float[Tensor, "task query ways"]:

@@ -1,13 +1,13 @@
 """Method: how a representation is trained."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from metarep.batches import Batch, Food
+from metarep.batches import Batch
 from metarep.learners import Learner
 
 
@@ -19,7 +19,10 @@ class Step(NamedTuple):
     carry: Any = None
 
 
-class Method(nn.Module, ABC):
+B = TypeVar("B", bound=Batch)
+
+
+class Method(nn.Module, ABC, Generic[B]):
     """A way of training an encoder. The loop in ``train`` never asks which one it is.
 
     A method of your own is one file: say what it ``eats``, build its learner, write ``step``. Its settings are the
@@ -27,14 +30,14 @@ class Method(nn.Module, ABC):
     ``defaults`` are training settings that suit it better than those of ``TrainSettings``.
     """
 
-    eats: ClassVar[Food]
+    eats: ClassVar[type[Batch]]
     family: ClassVar[str]
     paper: ClassVar[str]
     defaults: ClassVar[dict[str, Any]] = {}
     learner: Learner
 
     @abstractmethod
-    def step(self, batch: Batch, *, progress: float, generator: Generator) -> Step:
+    def step(self, batch: B, *, progress: float, generator: Generator) -> Step:
         """The loss of one batch. Writes nothing but the running statistics of normalisation layers.
 
         Args:
@@ -43,11 +46,13 @@ class Method(nn.Module, ABC):
             generator: for whatever the method draws itself.
         """
 
-    def after_step(self, carry: Any, progress: float) -> None:  # noqa: ANN401, B027 - what step handed on; nothing to do by default
+    def after_step(self, carry: Any, progress: float) -> None:  # noqa: ANN401 - what step handed on; nothing to do by default
         """Called after the optimiser's step: the place for queues and moving averages."""
 
     def optimizer(self, lr: float, weight_decay: float) -> torch.optim.Optimizer:
         """AdamW; norm scales and biases are not decayed."""
         matrices = [p for p in self.parameters() if p.requires_grad and p.ndim > 1]
         rest = [p for p in self.parameters() if p.requires_grad and p.ndim <= 1]
-        return torch.optim.AdamW([{"params": matrices}, {"params": rest, "weight_decay": 0.0}], lr=lr, weight_decay=weight_decay)
+        return torch.optim.AdamW(
+            [{"params": matrices}, {"params": rest, "weight_decay": 0.0}], lr=lr, weight_decay=weight_decay
+        )

@@ -4,13 +4,13 @@ from typing import ClassVar
 
 from torch import Generator
 
-from metarep.batches import Batch, Food
+from metarep.batches import Batch, TaskBatch
 from metarep.encoders import Encoder
 from metarep.learners.prototypes import Metric, Prototypes
 from metarep.methods.method import Method, Step
 
 
-class ProtoNet(Method):
+class ProtoNet(Method[TaskBatch]):
     """Prototypical networks.
 
     Snell, Swersky, Zemel, Prototypical Networks for Few-shot Learning, 2017. Trap: more ways in training than at test
@@ -23,19 +23,21 @@ class ProtoNet(Method):
         turns: how often the same images are used, each time with other ones as support; 1 is the paper's.
 
     >>> from metarep.encoders import Preprocess, build_encoder
-    >>> ProtoNet(build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,)))).eats
+    >>> ProtoNet(build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,)))).eats.called
     'tasks'
     """
 
-    eats: ClassVar[Food] = "tasks"
+    eats: ClassVar[type[Batch]] = TaskBatch
     family: ClassVar[str] = "metric"
     paper: ClassVar[str] = "Snell et al. 2017"
 
-    def __init__(self, encoder: Encoder, *, metric: Metric = "euclidean", temperature: float = 1.0, turns: int = 1) -> None:
+    def __init__(
+        self, encoder: Encoder, *, metric: Metric = "euclidean", temperature: float = 1.0, turns: int = 1
+    ) -> None:
         super().__init__()
         self.turns = turns
         self.learner = Prototypes(encoder, metric, temperature)
 
-    def step(self, batch: Batch, *, progress: float, generator: Generator) -> Step:  # noqa: ARG002
+    def step(self, batch: TaskBatch, *, progress: float, generator: Generator) -> Step:  # noqa: ARG002
         tasks = batch.tasks.turned(self.turns).of(self.learner.prepare(batch.images))
         return Step(self.learner.task_loss(*tasks, progress=progress), {})

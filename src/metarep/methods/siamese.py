@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 from torch import Generator
 from torch.nn import functional
 
-from metarep.batches import Batch, Food
+from metarep.batches import Batch, LabelledBatch
 from metarep.encoders import Encoder
 from metarep.learners.pairwise import Pairwise
 from metarep.learners.prototypes import Prototypes
@@ -13,7 +13,7 @@ from metarep.losses import Negatives, mean_where, pair_loss, same_class
 from metarep.methods.method import Method, Step
 
 
-class Siamese(Method):
+class Siamese(Method[LabelledBatch]):
     """Siamese networks, with the contrastive loss or with Koch's head; all pairs of a batch are used.
 
     Hadsell, Chopra, LeCun, Dimensionality Reduction by Learning an Invariant Mapping, 2006; Koch, Zemel, Salakhutdinov,
@@ -22,14 +22,16 @@ class Siamese(Method):
 
     Args:
         encoder: the representation to train.
-        loss: ``contrastive``: distances on the unit sphere, deployed as cosine prototypes; ``koch``: a learned weight
-            for every |difference| of features and cross-entropy on "same or not", deployed as that same comparison.
-        margin: distance beyond which pairs of different classes are left alone; the sphere's largest is 2.
+        loss: ``contrastive``, deployed as class means; ``koch``: a learned weight for every |difference| of features,
+            cross-entropy on "same or not", deployed as that same comparison.
+        margin: distance beyond which the contrastive loss leaves pairs of different classes alone; on the unit sphere
+            the largest distance is 2.
         negatives: which pairs of different classes the contrastive loss averages over: all, or the active ones, those
             within the margin.
+        normalise: put features on the unit sphere for the contrastive loss.
     """
 
-    eats: ClassVar[Food] = "labelled"
+    eats: ClassVar[type[Batch]] = LabelledBatch
     family: ClassVar[str] = "metric"
     paper: ClassVar[str] = "Hadsell et al. 2006; Koch et al. 2015"
     defaults: ClassVar[dict[str, Any]] = {"ways": 64, "shots": 4}
@@ -41,16 +43,21 @@ class Siamese(Method):
         loss: Literal["contrastive", "koch"] = "contrastive",
         margin: float = 1.0,
         negatives: Negatives = "active",
+        normalise: bool = True,
     ) -> None:
         super().__init__()
-        self.loss, self.margin, self.negatives = loss, margin, negatives
-        self.learner = Pairwise(encoder) if loss == "koch" else Prototypes(encoder, "cosine", temperature=0.1)
+        self.margin, self.normalise = margin, normalise
+        self.negatives: Negatives = negatives
+        if loss == "koch":
+            self.learner = Pairwise(encoder)
+        else:
+            self.learner = Prototypes(encoder, "cosine", temperature=0.1) if normalise else Prototypes(encoder)
 
-    def step(self, batch: Batch, *, progress: float, generator: Generator) -> Step:  # noqa: ARG002
+    def step(self, batch: LabelledBatch, *, progress: float, generator: Generator) -> Step:  # noqa: ARG002
         features = self.learner.embed(batch.images)
-        if isinstance(self.learner, Prototypes):
-            unit = functional.normalize(features, dim=-1)
-            loss, active = pair_loss(unit, batch.labels, self.margin, self.negatives)
+        if not isinstance(self.learner, Pairwise):
+            features = functional.normalize(features, dim=-1) if self.normalise else features
+            loss, active = pair_loss(features, batch.labels, self.margin, self.negatives)
             return Step(loss, {"active": active})
         positive, negative = same_class(batch.labels)
         scores = self.learner.compare(features, features)

@@ -5,14 +5,14 @@ from typing import Any, ClassVar
 from torch import Generator
 from torch.nn import functional
 
-from metarep.batches import Batch, Food
+from metarep.batches import Batch, LabelledBatch
 from metarep.encoders import Encoder
 from metarep.learners.prototypes import Prototypes
 from metarep.losses import Mining, triplet_loss
 from metarep.methods.method import Method, Step
 
 
-class Triplet(Method):
+class Triplet(Method[LabelledBatch]):
     """Triplet loss with triplets mined inside the batch.
 
     Schroff, Kalenichenko, Philbin, FaceNet, 2015; Hermans, Beyer, Leibe, In Defense of the Triplet Loss, 2017. Trap:
@@ -27,7 +27,7 @@ class Triplet(Method):
         normalise: put features on the unit sphere (FaceNet) or not (Hermans).
     """
 
-    eats: ClassVar[Food] = "labelled"
+    eats: ClassVar[type[Batch]] = LabelledBatch
     family: ClassVar[str] = "metric"
     paper: ClassVar[str] = "Schroff et al. 2015; Hermans et al. 2017"
     defaults: ClassVar[dict[str, Any]] = {"ways": 64, "shots": 4}
@@ -42,10 +42,11 @@ class Triplet(Method):
         normalise: bool = True,
     ) -> None:
         super().__init__()
-        self.margin, self.mining, self.squared, self.normalise = margin, mining, squared, normalise
+        self.margin, self.squared, self.normalise = margin, squared, normalise
+        self.mining: Mining = mining
         self.learner = Prototypes(encoder, "cosine", temperature=0.1) if normalise else Prototypes(encoder, "euclidean")
 
-    def step(self, batch: Batch, *, progress: float, generator: Generator) -> Step:  # noqa: ARG002
+    def step(self, batch: LabelledBatch, *, progress: float, generator: Generator) -> Step:  # noqa: ARG002
         features = self.learner.embed(batch.images)
         if self.normalise:
             features = functional.normalize(features, dim=-1)

@@ -17,7 +17,8 @@ class Recipe:
         about: one line.
         source: where the published numbers are from.
         job: fields of ``metarep.job.Job`` but for the method.
-        published: ``{"ways": 5, "shots": 1, "accuracy": 98.8}``, one for each number.
+        measure: ``{"ways": 5, "shots": 1, "published": 98.8}``, one for each setting; without ``published`` where
+            nobody printed a number.
     """
 
     name: str
@@ -25,12 +26,12 @@ class Recipe:
     about: str
     source: str
     job: dict[str, Any]
-    published: tuple[dict[str, Any], ...]
+    measure: tuple[dict[str, Any], ...]
 
 
 def recipe_names(method: str = "") -> list[str]:
     """All recipes, or those of one method."""
-    names = [entry.name.removesuffix(".toml") for entry in files(__package__).iterdir() if entry.name.endswith(".toml")]
+    names = [entry.name.removesuffix(".toml") for entry in files(__name__).iterdir() if entry.name.endswith(".toml")]
     return sorted(name for name in names if name.startswith(method))
 
 
@@ -42,10 +43,10 @@ def load_recipe(name: str) -> Recipe:
     """
     if name not in recipe_names():
         raise unknown("recipe", name, recipe_names())
-    content = tomllib.loads((files(__package__) / f"{name}.toml").read_text())
+    content = tomllib.loads((files(__name__) / f"{name}.toml").read_text())
     job = {key: content[key] for key in ("data", "size", "encoder", "settings", "train") if key in content}
-    extra = content.keys() - job.keys() - {"about", "source", "published"}
+    extra = content.keys() - job.keys() - {"about", "source", "measure"}
     if extra:
         raise MetarepError(f"recipe {name} has unknown entries: {', '.join(sorted(extra))}")
     method = name.partition("-")[0]
-    return Recipe(name, method, content["about"], content["source"], job, tuple(content.get("published", ())))
+    return Recipe(name, method, content["about"], content["source"], job, tuple(content.get("measure", ())))

@@ -13,7 +13,11 @@ from metarep.run import open_run
 
 def zoo_names() -> list[str]:
     """Names that :func:`load` knows without any file of yours."""
-    return sorted(entry.name.removesuffix(".safetensors") for entry in files(__package__).iterdir() if entry.name.endswith(".safetensors"))
+    return sorted(
+        entry.name.removesuffix(".safetensors")
+        for entry in files(__name__).iterdir()
+        if entry.name.endswith(".safetensors")
+    )
 
 
 def load(name: str | Path, device: torch.device | str = "cpu") -> Learner:
@@ -35,7 +39,7 @@ def load(name: str | Path, device: torch.device | str = "cpu") -> Learner:
 def load_trained(name: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
     """The same with the method, its settings and the classes it has seen."""
     if str(name) in zoo_names():
-        with as_file(files(__package__) / f"{name}.safetensors") as path:
+        with as_file(files(__name__) / f"{name}.safetensors") as path:
             return load_checkpoint(path, device)
     if not Path(name).exists():
         raise unknown("model or run folder", str(name), zoo_names())

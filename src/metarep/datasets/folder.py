@@ -1,0 +1,179 @@
+"""Folder: the images that somebody brings, one folder a class."""
+
+import hashlib
+import warnings
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import __version__ as pillow
+from torch import Tensor
+
+from metarep.datasets.cache import cached_images
+from metarep.datasets.decode import decode_all
+from metarep.datasets.folder_tree import FolderTree, scan, shown
+from metarep.datasets.options import Options
+from metarep.datasets.split import Split
+from metarep.errors import DataError, unknown
+from metarep.images import ImageBank
+from metarep.labels import Labels
+
+ABOUT = (
+    "your own images, folder:PATH with PATH/<class>/<image> or PATH/{train,val,test}/<class>/<image>; kept at 84 x 84"
+)
+SIZE = 84
+RECIPE = 1  # raise it whenever the pixels change
+
+
+class DuplicateImagesWarning(UserWarning):
+    """The same picture stands in more than one class, and perhaps in more than one split."""
+
+
+@dataclass(frozen=True)
+class FolderReport:
+    """What a folder holds, for people.
+
+    Args:
+        path: the folder, as given.
+        classes: for each split, the number of usable images of each class.
+        skipped: files that cannot be used, each with the reason.
+        duplicates: pictures that stand in more than one class, each with all its files.
+        repeats: files that repeat a picture of their own class.
+        ignored: files passed over, counted by extension.
+        own_splits: whether the folder has split folders of its own, or metarep split it by class.
+    """
+
+    path: str
+    classes: dict[str, dict[str, int]]
+    skipped: tuple[tuple[str, str], ...]
+    duplicates: tuple[tuple[str, ...], ...]
+    repeats: int
+    ignored: dict[str, int]
+    own_splits: bool
+
+
+def load(argument: str, split: str, options: Options) -> Split:
+    """One part of a folder of images: uint8 ``(n, c, size, size)``, three channels if any image is coloured, else one.
+
+    Images are scaled until the shorter side fits and cut to the centre square (see ``decode``). A class's key is a
+    digest of its pixels at this size, so a renamed copy of a class is still known to have been trained on.
+
+    Args:
+        argument: the folder.
+        split: ``train``, ``val``, ``test``, or ``all`` for every class.
+        options: ``size`` defaults to 84; ``skip_bad`` leaves unreadable images out (``report`` lists them).
+
+    Raises:
+        DataError: see ``folder_tree.scan``; unreadable images without ``skip_bad``; a class or split with none left.
+
+    Warns:
+        DuplicateImagesWarning: the same pixels stand in more than one class.
+    """
+    if split not in ("train", "val", "test", "all"):
+        raise unknown("split", split, ("train", "val", "test", "all"))
+    tree = scan(argument)
+    images, facts = _images(tree, options)
+    if facts["skipped"] and not options.skip_bad:
+        (_, reason), *more = facts["skipped"]
+        others = f" ({len(more)} more files are bad too)" if more else ""
+        raise DataError(f"{argument}: {reason}{others}")
+    _warn_of_duplicates(argument, facts["duplicates"])
+    bounds = np.cumsum([0, *facts["counts"]]).tolist()
+    chosen = [row for row, entry in enumerate(tree.classes) if split in (entry.split, "all")]
+    if not chosen:
+        raise _no_split(argument, split, tree)
+    for row in chosen:
+        if not facts["counts"][row]:
+            raise DataError(
+                f"class {tree.classes[row].name!r} of {argument} has no readable image left; mend or remove it"
+            )
+    counts = torch.tensor([facts["counts"][row] for row in chosen])
+    names, keys = zip(*((tree.classes[row].name, facts["keys"][row]) for row in chosen), strict=True)
+    labels = Labels(torch.repeat_interleave(counts), names, keys)
+    return Split(ImageBank(images[bounds[chosen[0]] : bounds[chosen[-1] + 1]]), labels, f"folder:{argument}/{split}")
+
+
+def report(path: str, options: Options) -> FolderReport:
+    """What ``folder:path`` holds: classes and counts, files left out with reasons, duplicates.
+
+    Unlike ``load`` it raises nothing for an image that cannot be read.
+    """
+    tree = scan(path)
+    _, facts = _images(tree, options)
+    classes: dict[str, dict[str, int]] = {}
+    for entry, count in zip(tree.classes, facts["counts"], strict=True):
+        classes.setdefault(entry.split, {})[entry.name] = count
+    skipped = tuple((file, reason) for file, reason in facts["skipped"])
+    duplicates = tuple(tuple(files) for files in facts["duplicates"])
+    return FolderReport(path, classes, skipped, duplicates, facts["repeats"], tree.ignored, tree.own_splits)
+
+
+def _images(tree: FolderTree, options: Options) -> tuple[UInt8[Tensor, "n c h w"], dict]:
+    """All images of the folder, class after class, from the cache if no file has changed since."""
+    size = options.size or SIZE
+    content = hashlib.sha256(str(tree.root.resolve()).encode("utf-8", "surrogateescape"))
+    for entry in tree.classes:
+        content.update(f"\n{entry.split}/{entry.name}".encode())
+        for file in entry.files:
+            try:
+                status = (tree.root / file).stat()
+                state = f"{status.st_size} {status.st_mtime_ns}"
+            except OSError:  # a link that leads nowhere: decoding says so
+                state = "gone"
+            content.update(f"\n{shown(file)} {state}".encode())
+    key = f"folder-{RECIPE}-{size}-pillow{pillow}-{content.hexdigest()[:32]}"
+    return cached_images(key, lambda: _build(tree, size))
+
+
+def _build(tree: FolderTree, size: int) -> tuple[UInt8[np.ndarray, "n c size size"], dict]:
+    files = [(row, file) for row, entry in enumerate(tree.classes) for file in entry.files]
+    images = np.empty((len(files), 3, size, size), np.uint8)  # pages that no image reaches cost no memory
+    counts, digests = [0] * len(tree.classes), [[] for _ in tree.classes]
+    skipped: list[tuple[str, str]] = []
+    places: dict[bytes, list[tuple[int, str]]] = defaultdict(list)
+    grey, done = True, 0
+    sources = [(tree.root / file, shown(file)) for _, file in files]
+    for (row, file), pixels in zip(files, decode_all(sources, size=(size, size), channels=3), strict=True):
+        if isinstance(pixels, DataError):
+            skipped.append((shown(file), str(pixels)))
+            continue
+        images[done] = pixels
+        done += 1
+        counts[row] += 1
+        grey = grey and bool((pixels[0] == pixels[1]).all() and (pixels[0] == pixels[2]).all())
+        # Always of three channels, so that a coloured image in another class does not change this class's key.
+        digest = hashlib.sha256(pixels.tobytes()).digest()
+        digests[row].append(digest)
+        places[digest].append((row, shown(file)))
+    if not done:
+        raise DataError(f"{tree.root} has no readable image: {skipped[0][1]}")
+    shared = [found for found in places.values() if len({row for row, _ in found}) > 1]
+    facts = {
+        "counts": counts,
+        "keys": [f"folder:{hashlib.sha256(b''.join(sorted(each))).hexdigest()[:16]}" for each in digests],
+        "skipped": skipped,
+        "duplicates": [[file for _, file in found] for found in shared],
+        "repeats": sum(len(found) - len({row for row, _ in found}) for found in places.values()),
+    }
+    return images[:done, :1] if grey else images[:done], facts
+
+
+def _warn_of_duplicates(argument: str, duplicates: list[list[str]]) -> None:
+    if duplicates:
+        pairs = "; ".join(f"{files[0]} = {files[-1]}" for files in duplicates[:3])
+        more = f"; and {len(duplicates) - 3} more" if len(duplicates) > 3 else ""
+        many = "1 picture stands" if len(duplicates) == 1 else f"{len(duplicates)} pictures stand"
+        text = f"{argument}: {many} in more than one class ({pairs}{more}); remove the copies, or results will mislead"
+        warnings.warn(text, DuplicateImagesWarning, stacklevel=3)
+
+
+def _no_split(argument: str, split: str, tree: FolderTree) -> DataError:
+    if tree.own_splits:
+        there = ", ".join(sorted({f"{entry.split}/" for entry in tree.classes}))
+        return DataError(f"{argument} has no {split}/ folder (it has {there}); make one and move some classes there")
+    return DataError(
+        f"{argument} has too few classes ({len(tree.classes)}) to split into train, val and test, so all are in test; "
+        f"add classes (3 at least) or ask for test, not {split}"
+    )

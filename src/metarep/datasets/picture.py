@@ -1,0 +1,116 @@
+"""A picture of sampled tasks: what is shown, and what is asked."""
+
+import math
+import textwrap
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from metarep.errors import DataError
+from metarep.images import ImageBank
+from metarep.labels import Labels
+from metarep.tasks import TaskIndex
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TASKS = 6
+WAYS = 10
+DPI = 150
+TILE = 96  # pixels an image, its frame included
+CELL = (TILE + 8) / DPI  # inches an image, with the gap to the next
+LINES = 3  # of a class name
+MARGIN, TITLE, NAMES, SIDE = 0.2, 0.5, 0.42, 0.62  # inches: around, for the heading, for class names, left of the rows
+BLUE, ORANGE, GREY = "#1f5a8c", "#c25a12", "#5f5f5f"
+
+
+def task_picture(bank: ImageBank, labels: Labels, tasks: TaskIndex, path: Path) -> None:
+    """Write a PNG of the first tasks: for each a column a class, a support image above a query, the name below.
+
+    Shows at most 6 tasks and 10 classes of each, and the first support and query image of a class; the heading says
+    how many there really are.
+
+    Args:
+        bank: the pixels.
+        labels: names the classes.
+        tasks: what was drawn; support and query are rows of ``bank``.
+        path: where to write; its folder is made if need be.
+
+    Raises:
+        DataError: no tasks, or the file cannot be written.
+    """
+    if not len(tasks):
+        raise DataError("there are no tasks to show; draw at least one")
+    from matplotlib.figure import Figure  # slow to import; not pyplot, which keeps every figure and may open a window
+
+    number, ways = min(TASKS, len(tasks)), min(WAYS, tasks.ways)
+    across = 2 if number > 1 and ways <= 5 else 1
+    width, height = SIDE + ways * CELL + MARGIN, (2 if tasks.queries else 1) * CELL + NAMES + 0.35
+    page = MARGIN + across * width, TITLE + math.ceil(number / across) * height + MARGIN / 2
+    figure = Figure(figsize=page, facecolor="white")
+    rest = f", {tasks.ways - ways} classes of each not shown" if tasks.ways > ways else ""
+    heading = f"{tasks.ways}-way {tasks.shots}-shot tasks with {tasks.queries} queries a class{rest}"
+    _write(figure, MARGIN, MARGIN + 0.05, heading, size=11, weight="bold", va="center")
+    for task in range(number):
+        corner = MARGIN + task % across * width, TITLE + task // across * height
+        _draw_task(figure, bank, labels, tasks[task : task + 1], ways, corner, f"task {task + 1}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with warnings.catch_warnings():  # a class name in a script that the font lacks is drawn as boxes, no more
+            warnings.filterwarnings("ignore", message="Glyph .* missing from")
+            figure.savefig(path, dpi=DPI, format="png")
+    except OSError as error:
+        raise DataError(f"cannot write {path} ({error.strerror}); choose another place") from error
+
+
+def _draw_task(
+    figure: "Figure",
+    bank: ImageBank,
+    labels: Labels,
+    task: TaskIndex,
+    ways: int,
+    corner: tuple[float, float],
+    title: str,
+) -> None:
+    left, top = corner[0] + SIDE, corner[1]
+    _write(figure, left, top, title, size=8, color=GREY, va="top")
+    top += 0.17
+    strips = [("support", task.support[0], task.support_y[0], BLUE), ("query", task.query[0], task.query_y[0], ORANGE)]
+    for label, rows, classes, colour in strips[: 2 if task.queries else 1]:
+        first = torch.stack([rows[classes == way][0] for way in range(ways)])
+        tiles = [_tile(pixels, colour) for pixels in bank.pixels(first).cpu()]
+        _write(figure, left - 0.08, top + CELL / 2, label, size=8, color=colour, ha="right", va="center")
+        for way, tile in enumerate(tiles):
+            x, y = round((left + way * CELL) * DPI), round(figure.get_figheight() * DPI - top * DPI - TILE)
+            figure.figimage(tile, x, y)  # pixel for pixel, where an axis would resample
+        top += CELL
+    for way in range(ways):
+        x = left + way * CELL + TILE / DPI / 2
+        _write(figure, x, top, _wrap(labels.names[int(task.classes[0, way])]), size=6, va="top", ha="center")
+
+
+def _tile(pixels: UInt8[Tensor, "c h w"], colour: str) -> np.ndarray:
+    """One image at the size of a tile, in a frame of its row's colour."""
+    array = pixels.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
+    inner = TILE - 4
+    # Bicubic rather than nearest: 28 pixels do not divide the tile, and uneven pixels look broken.
+    picture = ImageOps.pad(Image.fromarray(array), (inner, inner), Image.Resampling.BICUBIC, color="white")
+    return np.asarray(ImageOps.expand(picture, 2, colour))
+
+
+def _wrap(name: str) -> str:
+    """A class name in short lines; ``group/name`` starts a line at the slash."""
+    lines = [line for part in name.split("/") for line in textwrap.wrap(part, 13)]
+    return "\n".join(lines if len(lines) <= LINES else [*lines[: LINES - 1], lines[LINES - 1][:12] + "…"])
+
+
+def _write(figure: "Figure", x: float, y: float, text: str, **style: object) -> None:
+    """Text at ``x`` and ``y`` inches from the upper left corner; a ``$`` in a class name is a dollar, not a formula."""
+    width, height = figure.get_size_inches()
+    figure.text(x / width, 1 - y / height, text, parse_math=False, linespacing=1.05, **style)

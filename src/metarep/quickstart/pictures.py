@@ -1,0 +1,22 @@
+"""Pictures: images as text that a page can hold inside itself."""
+
+import base64
+import io
+
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+
+def data_uri(image: UInt8[Tensor, "c h w"]) -> str:
+    """A PNG of the image as a ``data:`` address, pixel for pixel.
+
+    >>> import torch
+    >>> data_uri(torch.zeros(1, 2, 2, dtype=torch.uint8))[:22]
+    'data:image/png;base64,'
+    """
+    array = image.cpu().numpy()
+    picture = Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0))
+    file = io.BytesIO()
+    picture.save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,0 +1,108 @@
+"""Plan: what quickstart trains, and on what tasks it measures. A new family is a line in ``ENTRIES``."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from metarep.datasets.split import Split
+from metarep.encoders import Precision
+from metarep.errors import DataError
+from metarep.tasks import TaskIndex, draw_tasks
+
+FLOAT32_SHARE = 0.4  # a processor without bfloat16 needs about 2.5 times as long for a step
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One training: a method, its own settings, and training settings over the method's defaults."""
+
+    method: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)
+
+    def train_settings(self, seed: int, device: torch.device, precision: Precision) -> dict[str, Any]:
+        """Training settings for this machine: fewer steps where a processor must compute in float32.
+
+        Args:
+            seed: of the run.
+            device, precision: as picked by ``metarep.device``.
+        """
+        slow = device.type == "cpu" and precision == "float32"
+        steps = max(1, round(self.train["steps"] * FLOAT32_SHARE)) if slow else self.train["steps"]
+        return {**self.train, "steps": steps, "seed": seed}
+
+
+# Steps are chosen so that each training takes about 22 s on two quiet cores with bfloat16.
+SHARED = {"validate_every": 10_000, "validation_tasks": 400}
+ENTRIES = (
+    Entry("protonet", {}, {**SHARED, "steps": 250, "validate_every": 125}),
+    Entry("siamese", {}, {**SHARED, "steps": 350}),
+    Entry("triplet", {}, {**SHARED, "steps": 350}),
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to train and what to measure.
+
+    Args:
+        entries: the trainings, in this order.
+        table: ways and shots of each column of the results; the first is the headline's.
+        shots: of the chart of accuracy against shots, with the ways of the first column.
+        queries: query images a class, where the classes have as many.
+        tasks: tasks a measurement.
+        seed: names those tasks; the same for every seed of training, so that runs can be compared.
+        examples: tasks drawn into the picture.
+        map_classes: classes on the map of the representation.
+    """
+
+    entries: tuple[Entry, ...] = ENTRIES
+    table: tuple[tuple[int, int], ...] = ((5, 1), (5, 5), (20, 1))
+    shots: tuple[int, ...] = (1, 2, 3, 5, 10)
+    queries: int = 15
+    tasks: int = 1000
+    seed: int = 1
+    examples: int = 3
+    map_classes: int = 12
+
+    def columns(self, split: Split) -> list[tuple[int, int]]:
+        """``table`` with no more ways than the split has classes."""
+        most = len(split.labels.names)
+        return list(dict.fromkeys((min(ways, most), shots) for ways, shots in self.table))
+
+    def draw(self, split: Split) -> dict[tuple[int, int], TaskIndex]:
+        """The tasks of every measurement, by ways and shots; shapes that the data cannot give are left out.
+
+        Raises:
+            DataError: not even the first shape can be drawn.
+        """
+        columns = self.columns(split)
+        drawn = {}
+        for shape in dict.fromkeys([*columns, *((columns[0][0], shots) for shots in self.shots)]):
+            try:
+                drawn[shape] = self.draw_shape(split, *shape)
+            except DataError:
+                if shape == columns[0]:
+                    raise
+        return drawn
+
+    def draw_shape(self, split: Split, ways: int, shots: int) -> TaskIndex:
+        """Tasks of one shape, with as many of the queries asked for as the classes allow.
+
+        Raises:
+            DataError: the classes are too few, or too small for a single query.
+        """
+        for queries in (self.queries, 10, 5, 2, 1):
+            generator = torch.Generator().manual_seed(self.seed)
+            try:
+                return draw_tasks(
+                    split.labels, self.tasks, ways=ways, shots=shots, queries=queries, generator=generator
+                )
+            except DataError:
+                if queries == 1:
+                    raise
+        raise AssertionError("the last of the queries returns or raises")
+
+
+PLAN = Plan()

@@ -1,0 +1,90 @@
+"""What the tests share: drawings that can be learned, small encoders, a cache of their own.
+
+Nothing of metarep is imported before a fixture runs, so that ``--jaxtyping-packages`` can hook in first.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Generator
+from torch.nn import functional
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One thread a process (the same sums everywhere), and no test touches the cache of whoever runs them."""
+    torch.set_num_threads(1)
+    config.stash[CACHE] = tempfile.mkdtemp(prefix="metarep-tests-"), os.environ.get("METAREP_CACHE")
+    os.environ["METAREP_CACHE"] = config.stash[CACHE][0]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    folder, before = config.stash[CACHE]
+    shutil.rmtree(folder, ignore_errors=True)
+    if before is None:
+        os.environ.pop("METAREP_CACHE", None)
+    else:
+        os.environ["METAREP_CACHE"] = before
+
+
+CACHE = pytest.StashKey[tuple[str, str | None]]()
+
+
+@pytest.fixture
+def generator() -> Generator:
+    return Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def drawings() -> tuple[Any, Any]:
+    """Two splits of 40 classes of 20 dark-on-light images of 20 px, made as :func:`draw` says; no class in both."""
+    from metarep.datasets.split import Split
+    from metarep.images import ImageBank
+    from metarep.labels import Labels
+
+    def split(name: str, seed: int) -> Split:
+        labels = Labels.of([f"{name} {i // 20:02d}" for i in range(800)])
+        return Split(ImageBank.from_arrays(draw(40, 20, Generator().manual_seed(seed))), labels, f"drawings/{name}")
+
+    return split("train", 1), split("test", 2)
+
+
+@pytest.fixture(scope="session")
+def preprocess() -> Any:
+    """What suits ``drawings``."""
+    from metarep.encoders import Preprocess
+
+    return Preprocess((20, 20), 1, (0.0,), (1.0,), invert=True)
+
+
+@pytest.fixture(scope="session")
+def small_encoder(preprocess: Any) -> Callable[..., Any]:
+    """A function that makes a small encoder for ``drawings`` from a seed: of 8 to 20 features."""
+    from metarep.encoders import build_encoder
+
+    def make(name: str = "conv4", seed: int = 0, **settings: Any) -> Any:
+        settings = {"conv4": {"width": 16}, "resnet12": {"width": 2, "drop": 0.2}}[name] | settings
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return build_encoder(name, preprocess, **settings)
+
+    return make
+
+
+def draw(classes: int, each: int, generator: Generator, side: int = 20) -> torch.Tensor:
+    """Blots: a class is a random 5x5 pattern; an image is that pattern, blurred, moved by up to 3 px and noisy.
+
+    The shifts make raw pixels and untrained features poor, so that learning can be told from luck.
+    """
+    pattern = (torch.rand(classes, 1, 5, 5, generator=generator) < 0.4).float()
+    smooth = functional.interpolate(pattern, (side - 6, side - 6), mode="bilinear", antialias=True)
+    ground = functional.pad(smooth, [6, 6, 6, 6]).repeat_interleave(each, 0)
+    moved = torch.empty(classes * each, 1, side, side)
+    for i, (down, right) in enumerate(torch.randint(7, (classes * each, 2), generator=generator).tolist()):
+        moved[i] = ground[i, :, down : down + side, right : right + side]
+    noisy = moved + 0.25 * torch.randn(moved.shape, generator=generator)
+    return ((1 - noisy.clamp(0, 1)) * 255).round().to(torch.uint8)
