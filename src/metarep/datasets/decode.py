@@ -104,7 +104,9 @@ def _decode(source: Path | bytes, size: tuple[int, int] | None, channels: int, n
     except (DataError, MemoryError):
         raise
     except Image.UnidentifiedImageError:
-        raise DataError(f"{name} is not an image of a known kind ({', '.join(FORMATS)}); {_ADVICE}") from None
+        raise DataError(
+            f"{name} is no image of a known kind ({', '.join(FORMATS)}), or damaged at its start; {_ADVICE}"
+        ) from None
     except Image.DecompressionBombError:
         raise _too_large(name, "far more pixels than Pillow admits") from None
     except (

@@ -127,7 +127,7 @@ def _images(tree: FolderTree, options: Options) -> tuple[UInt8[Tensor, "n c h w"
     return cached_images(key, lambda: _build(tree, size))
 
 
-def _build(tree: FolderTree, size: int) -> tuple[UInt8[np.ndarray, "n c size size"], dict]:
+def _build(tree: FolderTree, size: int) -> tuple[UInt8[np.ndarray, "n c h w"], dict]:
     files = [(row, file) for row, entry in enumerate(tree.classes) for file in entry.files]
     images = np.empty((len(files), 3, size, size), np.uint8)  # pages that no image reaches cost no memory
     counts, digests = [0] * len(tree.classes), [[] for _ in tree.classes]

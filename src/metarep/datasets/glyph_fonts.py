@@ -73,7 +73,7 @@ def script(letter: str) -> str:
 
 
 def is_base_letter(letter: str) -> bool:
-    """Whether this is a letter of its own, not another one with an accent, hook or stroke, nor a styled copy.
+    """Whether this is a letter of its own: no accent, hook or stroke added, no styled copy, no click's bare bar.
 
     An accent is a few pixels at 28 x 28, and fonts have a dozen accented forms of each vowel: as classes of their own
     they would make tasks hopeless rather than hard.
@@ -85,7 +85,7 @@ def is_base_letter(letter: str) -> bool:
     return (
         unicodedata.category(letter) in ("Lu", "Ll", "Lo")
         and unicodedata.normalize("NFKD", letter) == letter
-        and not re.search("^$| WITH |FRAGMENT", name)
+        and not re.search("^$| WITH |CLICK|FRAGMENT", name)
         and (not name.startswith("CANADIAN") or PLAIN_SYLLABLE.fullmatch(name) is not None)
     )
 

@@ -70,7 +70,7 @@ def load(argument: str, split: str, options: Options) -> Split:
     )
 
 
-def build(size: int) -> tuple[UInt8[np.ndarray, "n 1 size size"], dict]:
+def build(size: int) -> tuple[UInt8[np.ndarray, "n 1 h w"], dict]:
     """All images, split after split and class after class, and the facts that ``load`` needs about them."""
     faces = typefaces(frozenset(name for names in SCRIPTS.values() for name in names))
     inks = [ink(face, size * OVERSAMPLE) for face in faces]
@@ -93,7 +93,7 @@ def build(size: int) -> tuple[UInt8[np.ndarray, "n 1 size size"], dict]:
     return np.stack(images)[:, None], facts
 
 
-def draw(ink: Image.Image, n: int, size: int, generator: np.random.Generator) -> list[UInt8[np.ndarray, "size size"]]:
+def draw(ink: Image.Image, n: int, size: int, generator: np.random.Generator) -> list[UInt8[np.ndarray, "h w"]]:
     """``n`` drawings of one glyph, each with its own turn, shear, scale and shift, all of its ink inside the square.
 
     Args:
@@ -116,8 +116,8 @@ def draw(ink: Image.Image, n: int, size: int, generator: np.random.Generator) ->
     shape = np.array([[wide, 0.15 * shear], [zero, 1 / wide]]).transpose(2, 0, 1)
     forward = rotation @ shape * ((0.72 + 0.1 * fill) * side / max(ink.size))[:, None, None]
     extent = np.abs(forward) @ np.array(ink.size)
-    shrink = np.minimum(1, 0.94 * side / extent.max(1))[:, None]
-    room = np.minimum(0.1 * side, (0.97 * side - shrink * extent) / 2)
+    shrink = np.minimum(1, 0.92 * side / extent.max(1))[:, None]
+    room = np.minimum(0.1 * side, (0.93 * side - shrink * extent) / 2)
     inverse = np.linalg.inv(forward * shrink[..., None])
     centre = side / 2 + room * np.stack(shift, 1)
     offset = (

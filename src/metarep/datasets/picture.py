@@ -52,10 +52,11 @@ def task_picture(bank: ImageBank, labels: Labels, tasks: TaskIndex, path: Path) 
     number, ways = min(TASKS, len(tasks)), min(WAYS, tasks.ways)
     across = 2 if number > 1 and ways <= 5 else 1
     width, height = SIDE + ways * CELL + MARGIN, (2 if tasks.queries else 1) * CELL + NAMES + 0.35
-    page = MARGIN + across * width, TITLE + math.ceil(number / across) * height + MARGIN / 2
-    figure = Figure(figsize=page, facecolor="white")
     rest = f", {tasks.ways - ways} classes of each not shown" if tasks.ways > ways else ""
     heading = f"{tasks.ways}-way {tasks.shots}-shot tasks with {tasks.queries} queries a class{rest}"
+    wide = max(MARGIN + across * width, 2 * MARGIN + 0.09 * len(heading))
+    page = wide, TITLE + math.ceil(number / across) * height + MARGIN / 2
+    figure = Figure(figsize=page, dpi=DPI, facecolor="white")
     _write(figure, MARGIN, MARGIN + 0.05, heading, size=11, weight="bold", va="center")
     for task in range(number):
         corner = MARGIN + task % across * width, TITLE + task // across * height

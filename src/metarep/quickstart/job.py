@@ -4,6 +4,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from metarep.labels import Labels
 from metarep.learners import Learner
 from metarep.measure import result_row, use_precision
 from metarep.quickstart.examples import solve_examples
+from metarep.quickstart.findings import Findings
 from metarep.quickstart.maps import draw_maps
 from metarep.quickstart.plan import PLAN, Entry, Plan
-from metarep.quickstart.report import Findings, write_report
+from metarep.quickstart.report import write_report
 from metarep.references import raw_pixels, untrained
 from metarep.run import environment, open_run
 from metarep.tasks import TaskIndex
@@ -84,6 +86,7 @@ def quickstart(
         "rows": _measure(learners, runs, test, tasks, trainings, watch),
         "environment": environment(),
         "device": place.type,
+        "date": datetime.now(UTC).date().isoformat(),
         "seconds": time.perf_counter() - started,
         "report": str(out / "report.html"),
         "results": str(out / "results.json"),

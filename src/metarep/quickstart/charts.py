@@ -1,0 +1,135 @@
+"""Charts as SVG that stands inside the page: colours and type come from the page's style, values on hovering."""
+
+import math
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import NamedTuple
+
+from metarep.quickstart.maps import ClassMap
+
+WIDTH, HEIGHT = 640, 330
+LEFT, RIGHT, TOP, BOTTOM = 46, 14, 14, 46
+THUMB = 28
+
+
+class Point(NamedTuple):
+    """An accuracy with half of its interval, in percent, at a number of shots."""
+
+    shots: int
+    accuracy: float
+    ci95: float
+
+
+class Series(NamedTuple):
+    """A line of the chart: its name and the class of its colour in the page's style."""
+
+    name: str
+    mark: str
+    points: Sequence[Point]
+
+
+def shots_chart(series: Sequence[Series]) -> str:
+    """Accuracy against shots, a line a learner; shots on a logarithmic axis, whiskers are 95 % intervals.
+
+    >>> chart = shots_chart([Series("protonet", "s0", [Point(1, 90.0, 0.5), Point(5, 97.0, 0.3)])])
+    >>> "protonet, 5 shots: 97.0 ± 0.3 %" in chart
+    True
+    """
+    shots = sorted({point.shots for line in series for point in line.points})
+    lowest = min(point.accuracy - point.ci95 for line in series for point in line.points)
+    floor = max(0, math.floor(lowest / 10) * 10)
+    first, last = math.log(shots[0]), math.log(max(shots[-1], shots[0] + 1))
+
+    def across(value: int) -> float:
+        return LEFT + 24 + (math.log(value) - first) / (last - first) * (WIDTH - LEFT - RIGHT - 48)
+
+    def up(value: float) -> float:
+        return TOP + (100 - value) / (100 - floor) * (HEIGHT - TOP - BOTTOM)
+
+    parts = []
+    for tick in range(floor, 101, 10):
+        y = up(tick)
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text class="tick end" x="{LEFT - 8}" y="{y:.1f}" dy=".35em">{tick}</text>')
+    for tick in shots:
+        parts.append(f'<text class="tick middle" x="{across(tick):.1f}" y="{HEIGHT - BOTTOM + 20}">{tick}</text>')
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<text class="axis middle" x="{middle}" y="{HEIGHT - 6}">shots: examples of each class</text>')
+    for line in reversed(series):  # the first is drawn last, on top
+        parts.append(_line(line, across, up))
+    label = escape("Accuracy in percent against shots: " + ", ".join(line.name for line in series), quote=True)
+    return f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+
+
+def _line(line: Series, across: Callable[[int], float], up: Callable[[float], float]) -> str:
+    places = [(across(point.shots), up(point.accuracy)) for point in line.points]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    dots = []
+    for point, (x, y) in zip(line.points, places, strict=True):
+        shots = f"{point.shots} {'shot' if point.shots == 1 else 'shots'}"
+        title = f"{line.name}, {shots}: {point.accuracy:.1f} ± {point.ci95:.1f} %"
+        low, high = up(point.accuracy - point.ci95), up(point.accuracy + point.ci95)
+        dots.append(
+            f'<g class="point"><title>{escape(title)}</title><circle class="reach" cx="{x:.1f}" cy="{y:.1f}" r="12"/>'
+            f'<line class="whisker" x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>'
+            f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/></g>'
+        )
+    return f'<g class="series {line.mark}"><polyline points="{path}"/>{"".join(dots)}</g>'
+
+
+def map_chart(drawn: ClassMap, *, drawings: bool) -> str:
+    """A dot an image, a colour a class, and a picture of the class at the middle of its dots.
+
+    Args:
+        drawn: places in 0 to 1.
+        drawings: pictures are ink on white, which a dark page turns over.
+    """
+    side, edge = 400, 22
+    scale = side - 2 * edge
+    centres = [
+        (sum(x for x, _ in each.dots) / len(each.dots), sum(y for _, y in each.dots) / len(each.dots))
+        for each in drawn.classes
+    ]
+    spread = push_apart([(edge + x * scale, side - edge - y * scale) for x, y in centres], THUMB + 3, side)
+    dots, pictures = [], []
+    for number, (each, (x, y)) in enumerate(zip(drawn.classes, spread, strict=True)):
+        hue = f"--hue:{number * 360 / len(drawn.classes):.0f}"
+        circles = "".join(
+            f'<circle cx="{edge + a * scale:.1f}" cy="{side - edge - b * scale:.1f}" r="3.6"/>' for a, b in each.dots
+        )
+        dots.append(f'<g class="kind" style="{hue}"><title>{escape(each.name)}</title>{circles}</g>')
+        corner = f'x="{x - THUMB / 2:.1f}" y="{y - THUMB / 2:.1f}" width="{THUMB}" height="{THUMB}"'
+        pictures.append(
+            f'<g class="kind" style="{hue}"><title>{escape(each.name)}</title>'
+            f'<image class="{"ink" if drawings else "photo"}" {corner} href="{each.picture}"/>'
+            f'<rect {corner} rx="4"/></g>'
+        )
+    label = escape(f"Map of {len(drawn.classes)} classes in the representation of {drawn.learner}", quote=True)
+    parts = "".join(dots + pictures)
+    return f'<svg class="map" viewBox="0 0 {side} {side}" role="img" aria-label="{label}">{parts}</svg>'
+
+
+def push_apart(places: Sequence[tuple[float, float]], gap: float, side: float) -> list[tuple[float, float]]:
+    """Squares of side ``gap`` moved as little as it takes for them not to overlap, inside a square of ``side``.
+
+    >>> push_apart([(50.0, 50.0), (50.0, 60.0)], 20, 100)
+    [(50.0, 45.0), (50.0, 65.0)]
+    """
+    moved = [list(place) for place in places]
+    for _ in range(200):
+        clash = False
+        for i, one in enumerate(moved):
+            for other in moved[:i]:
+                apart = [one[axis] - other[axis] for axis in (0, 1)]
+                axis = 0 if abs(apart[0]) > abs(apart[1]) else 1
+                missing = gap - abs(apart[axis])
+                if missing > 1e-6:
+                    sign = 1 if apart[axis] >= 0 else -1
+                    one[axis] += sign * missing / 2
+                    other[axis] -= sign * missing / 2
+                    clash = True
+        for place in moved:
+            place[:] = [min(max(value, gap / 2), side - gap / 2) for value in place]
+        if not clash:
+            break
+    return [(x, y) for x, y in moved]

@@ -1,0 +1,251 @@
+"""Folders that people bring: what is found, how it is split, and what is refused."""
+
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from metarep.datasets import folder
+from metarep.datasets.folder import DuplicateImagesWarning, load, report
+from metarep.datasets.folder_tree import scan, split_by_class
+from metarep.datasets.options import Options
+from metarep.errors import DataError, MetarepError
+
+SMALL = Options(size=12)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METAREP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("METAREP_DATA", raising=False)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "photos"
+
+
+def put(path: Path, seed: int | None = None, colour: bool = True) -> Path:
+    """A random picture at ``path``; equal seeds give equal pictures."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    seed = abs(hash(path)) if seed is None else seed
+    shape = (20, 16, 3) if colour else (20, 16)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)).save(path)
+    return path
+
+
+def fill(root: Path, names: str, images: int = 3, colour: bool = True) -> None:
+    for number, name in enumerate(names):
+        for image in range(images):
+            put(root / name / f"{image}.png", 1000 * number + image, colour)
+
+
+def test_images_labels_and_order(root):
+    fill(root, "cab")
+    put(root / "a" / "nested" / "deeper" / "3.PNG")
+    for extra in ("a/.hidden.png", "a/Thumbs.db", "a/notes.txt", "__MACOSX/x.png", ".git/x.png", "a/.cache/x.png"):
+        (root / extra).parent.mkdir(exist_ok=True)
+        (root / extra).write_bytes(b"not an image")
+    part = load(str(root), "all", SMALL)
+    assert part.bank.images.shape == (10, 3, 12, 12)
+    assert dict(zip(part.labels.names, part.labels.counts.tolist(), strict=True)) == {"a": 4, "b": 3, "c": 3}
+    assert part.name == f"folder:{root}/all"
+    one = Image.open(root / "b" / "1.png").resize((12, 12), Image.Resampling.BILINEAR, box=(0, 2, 16, 18))
+    row = int((part.labels.classes == part.labels.names.index("b")).nonzero()[1])
+    assert (part.bank.images[row].permute(1, 2, 0).numpy() == np.asarray(one)).all()
+    assert report(str(root), SMALL).ignored == {".txt": 1}
+
+
+def test_channels_follow_the_images(root):
+    fill(root, "abc", colour=False)
+    grey = load(str(root), "all", SMALL)
+    assert grey.bank.channels == 1
+    put(root / "c" / "colour.png")
+    coloured = load(str(root), "all", SMALL)
+    assert coloured.bank.channels == 3
+    keys = [dict(zip(part.labels.names, part.labels.keys, strict=True)) for part in (grey, coloured)]
+    assert keys[0]["a"] == keys[1]["a"]
+    assert keys[0]["c"] != keys[1]["c"]
+
+
+def test_classes_are_split_once_and_for_all(root):
+    fill(root, "abcdefghij", images=1)
+    parts = {split: load(str(root), split, SMALL) for split in ("train", "val", "test")}
+    assert {split: len(part.labels.names) for split, part in parts.items()} == {"train": 6, "val": 2, "test": 2}
+    everyone = [name for part in parts.values() for name in part.labels.names]
+    assert sorted(everyone) == list("abcdefghij")
+    together = torch.cat([parts[split].bank.images for split in ("train", "val", "test")])
+    assert torch.equal(together, load(str(root), "all", SMALL).bank.images)
+    assert parts["test"].labels.names == load(str(root), "test", SMALL).labels.names
+
+
+def test_split_by_class():
+    assert sorted(split_by_class(["a", "b", "c"]).values()) == ["test", "train", "val"]
+    assert split_by_class(["a", "b"]) == {"a": "test", "b": "test"}
+    before, after = split_by_class([str(i) for i in range(100)]), split_by_class([str(i) for i in range(101)])
+    assert sum(before[name] != after[name] for name in before) <= 3
+
+
+def test_two_classes_are_for_testing(root):
+    fill(root, "ab")
+    assert load(str(root), "test", SMALL).labels.names == ("a", "b")
+    with pytest.raises(DataError, match=r"too few classes.*3 at least.*not train"):
+        load(str(root), "train", SMALL)
+
+
+def test_own_splits(root):
+    fill(root / "Train", "ab")
+    for number, name in enumerate("cd"):
+        put(root / "test" / name / "0.png", 77 + number)
+    assert load(str(root), "train", SMALL).labels.names == ("a", "b")
+    assert load(str(root), "test", SMALL).labels.names == ("c", "d")
+    with pytest.raises(DataError, match=r"no val/ folder \(it has test/, train/\)"):
+        load(str(root), "val", SMALL)
+    put(root / "valid" / "e" / "0.png")
+    assert load(str(root), "val", SMALL).labels.names == ("e",)
+    put(root / "cat" / "0.png")
+    with pytest.raises(DataError, match="holds the split 'Train' next to the class 'cat'"):
+        load(str(root), "train", SMALL)
+
+
+def test_a_class_in_two_splits_is_leakage(root):
+    put(root / "train" / "cat" / "0.png", 1)
+    put(root / "test" / "Cat" / "0.png", 2)
+    with pytest.raises(DataError, match=r"stands twice, 'test/Cat' and 'train/cat'.*must not be tested on"):
+        load(str(root), "train", SMALL)
+
+
+@pytest.mark.parametrize(("first", "second"), [("cat", "CAT"), ("caf\u00e9", "cafe\u0301"), ("cat", "cat ")])
+def test_a_class_named_twice(root, first, second):
+    put(root / first / "0.png")
+    put(root / second / "0.png")
+    if len(list(root.iterdir())) == 1:
+        pytest.skip("this file system takes the two names for one")
+    with pytest.raises(DataError, match=r"stands twice.*merge the two or rename one"):
+        load(str(root), "all", SMALL)
+
+
+def test_a_class_inside_another(root):
+    put(root / "cat" / "cat" / "0.png")
+    put(root / "dog" / "left" / "0.png")
+    put(root / "fox" / "left" / "0.png")
+    assert sorted(load(str(root), "all", SMALL).labels.names) == ["cat", "dog", "fox"]
+    put(root / "fox" / "cat" / "0.png")
+    with pytest.raises(DataError, match="'cat' stands twice, 'cat' and inside another class, 'fox/cat'"):
+        load(str(root), "all", SMALL)
+
+
+def test_nothing_to_use(root, tmp_path):
+    with pytest.raises(DataError, match=r"there is no folder '.*photos'"):
+        load(str(root), "all", SMALL)
+    with pytest.raises(DataError, match="write folder:PATH"):
+        load("", "all", SMALL)
+    root.mkdir()
+    with pytest.raises(DataError, match="has no classes: it holds no class folders"):
+        load(str(root), "all", SMALL)
+    put(root / "1.png")
+    with pytest.raises(DataError, match="has no classes: its 1 images stand in no class"):
+        load(str(root), "all", SMALL)
+    fill(root, "ab")
+    (root / "empty").mkdir()
+    (root / "empty" / "IMG_1.HEIC").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"class 'empty' has no images; it holds \.heic; add some .*\.png"):
+        load(str(root), "all", SMALL)
+    with pytest.raises(MetarepError, match="unknown split 'tset'; did you mean 'test'"):
+        load(str(root), "tset", SMALL)
+
+
+def test_bad_images_stop_or_are_skipped_and_listed(root):
+    fill(root, "abc")
+    whole = put(root / "b" / "1.png").read_bytes()
+    (root / "b" / "1.png").write_bytes(whole[: len(whole) // 2])
+    (root / "c" / "2.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"b/1\.png is truncated.*\(1 more files are bad too\)"):
+        load(str(root), "all", SMALL)
+    skipping = Options(size=12, skip_bad=True)
+    part = load(str(root), "all", skipping)
+    assert dict(zip(part.labels.names, part.labels.counts.tolist(), strict=True)) == {"a": 3, "b": 2, "c": 2}
+    found = report(str(root), SMALL)
+    assert sorted(file for file, _ in found.skipped) == ["b/1.png", "c/2.png"]
+    assert "truncated" in dict(found.skipped)["b/1.png"]
+    assert "empty file" in dict(found.skipped)["c/2.png"]
+    assert {name: n for part in found.classes.values() for name, n in part.items()} == {"a": 3, "b": 2, "c": 2}
+    for file in (root / "b").iterdir():
+        file.write_bytes(b"x")
+    with pytest.raises(DataError, match=r"class 'b' of .* has no readable image left"):
+        load(str(root), "all", skipping)
+
+
+def test_the_same_picture_in_two_classes_is_reported(root):
+    fill(root, "abcde")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(str(root), "train", SMALL)
+    for number in range(5):
+        put(root / "a" / f"copy{number}.png", 500 + number)
+        Image.open(root / "a" / f"copy{number}.png").save(root / "b" / f"other{number}.bmp")  # same pixels, other bytes
+    put(root / "c" / "again.png", 2000)  # repeats c/0.png: its own class, so no leak
+    with pytest.warns(DuplicateImagesWarning) as seen:
+        load(str(root), "train", SMALL)
+    text = str(seen[0].message)
+    assert "5 pictures stand in more than one class" in text
+    assert text.count(" = ") == 3
+    assert "and 2 more" in text
+    found = report(str(root), SMALL)
+    assert len(found.duplicates) == 5
+    assert {Path(file).parts[0] for file in found.duplicates[0]} == {"a", "b"}
+    assert found.repeats == 1
+
+
+def test_a_key_is_what_a_class_shows(root, tmp_path):
+    fill(root, "abc")
+    fill(tmp_path / "copy", "abc")
+    os.rename(tmp_path / "copy" / "a", tmp_path / "copy" / "renamed")
+    for number, file in enumerate(sorted((tmp_path / "copy" / "renamed").iterdir())):
+        file.rename(file.with_name(f"z{9 - number}.png"))
+    here, there = load(str(root), "all", SMALL), load(str(tmp_path / "copy"), "all", SMALL)
+    keys = [dict(zip(part.labels.names, part.labels.keys, strict=True)) for part in (here, there)]
+    assert keys[0]["a"] == keys[1]["renamed"]
+    assert len(set(here.labels.keys)) == 3
+    assert all(key.startswith("folder:") and len(key) == 23 for key in here.labels.keys)
+
+
+def test_decoded_once_until_a_file_changes(root, monkeypatch):
+    fill(root, "abc")
+    first = load(str(root), "all", SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "decode_all", lambda *_, **__: pytest.fail("decoded again"))
+        assert torch.equal(load(str(root), "all", SMALL).bank.images, first.bank.images)
+        load(str(root), "test", Options(size=12, skip_bad=True))
+    put(root / "a" / "0.png", 4321)
+    assert not torch.equal(load(str(root), "all", SMALL).bank.images, first.bank.images)
+    assert load(str(root), "all", Options()).bank.size == (84, 84)
+
+
+@pytest.mark.skipif(not hasattr(os, "symlink"), reason="no links here")
+def test_links_are_followed_once_and_broken_ones_named(root, tmp_path):
+    fill(root, "bc")
+    fill(tmp_path / "elsewhere", "x")
+    (root / "linked").symlink_to(tmp_path / "elsewhere" / "x")
+    (root / "b" / "loop").symlink_to(root / "b")
+    assert [len(entry.files) for entry in scan(str(root)).classes] == [3, 3, 3]
+    (root / "c" / "lost.png").symlink_to(root / "nowhere.png")
+    with pytest.raises(DataError, match=r"c/lost\.png cannot be read"):
+        load(str(root), "all", SMALL)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX alone")
+def test_names_that_are_not_utf8(root):
+    fill(root, "ab")
+    try:
+        (Path(os.fsdecode(os.fsencode(root) + b"/caf\xe9"))).mkdir()
+    except OSError:
+        pytest.skip("this file system takes only UTF-8")
+    put(Path(os.fsdecode(os.fsencode(root) + b"/caf\xe9/\xff.png")))
+    part = load(str(root), "all", SMALL)
+    assert "caf\\udce9" in part.labels.names
+    assert len(part.labels.digest) == 12
