@@ -10,7 +10,7 @@ from torch.nn import functional
 from metarep.errors import MetarepError
 
 Mining = Literal["batch-all", "semi-hard", "batch-hard"]
-Negatives = Literal["all", "active"]
+Negatives = Literal["all", "active", "hardest"]
 
 
 def squared_distances(x: Float[Tensor, "*task a dim"], y: Float[Tensor, "*task b dim"]) -> Float[Tensor, "*task a b"]:
@@ -73,16 +73,18 @@ def pair_loss(
         features: one row an image.
         labels: the class of each row.
         margin: in units of the distance.
-        negatives: ``all``, or ``active``: only those within the margin. Late in training these are few, and a mean over
-            all lets the rest drown them.
+        negatives: which negative pairs the mean is over: ``all``; ``active``, those within the margin, which late in
+            training are few and drown in a mean over all; ``hardest``, each image with its nearest of another class.
 
     Returns:
         The loss, and the share of negative pairs that are within the margin ("active").
     """
     positive, negative = same_class(labels)
-    loss = contrastive(distances(features, features), positive, margin)
+    gap = distances(features, features)
+    loss = contrastive(gap, positive, margin)
     active = negative & (loss > 0)
-    counted = active if negatives == "active" else negative
+    nearest = gap.masked_fill(~negative, torch.inf).amin(1, keepdim=True)
+    counted = {"all": negative, "active": active, "hardest": negative & (gap <= nearest)}[negatives]
     return (mean_where(loss, positive) + mean_where(loss, counted)) / 2, active.sum() / negative.sum().clamp_min(1)
 
 

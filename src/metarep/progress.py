@@ -33,17 +33,19 @@ def _bar() -> Iterator[Watch]:
     from rich.progress import BarColumn, Progress, TextColumn
 
     columns = (
-        TextColumn("step {task.completed:>5.0f} of {task.total}"),
+        TextColumn("{task.fields[phase]} {task.completed:>5.0f} of {task.total}"),
         BarColumn(),
         TextColumn("{task.fields[figures]}"),
     )
     latest: dict[str, Any] = {}
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("training", total=None, figures="")
+        task = bar.add_task("training", total=None, phase="step", figures="")
 
         def watch(record: dict[str, Any]) -> None:
-            latest.update(record)
-            bar.update(task, completed=record["step"], total=record["steps"], figures=_figures(latest))
+            _take(latest, record)
+            bar.update(
+                task, completed=record["step"], total=record["steps"], phase=_phase(latest), figures=_figures(latest)
+            )
 
         yield watch
 
@@ -55,11 +57,12 @@ def _lines() -> Iterator[Watch]:
 
     def watch(record: dict[str, Any]) -> None:
         nonlocal shown
-        latest.update(record)
+        if _take(latest, record):
+            shown = -1
         tenth = record["step"] * 10 // record["steps"]
         if "accuracy" in record or tenth > shown:
             shown = max(shown, tenth)
-            print(f"step {record['step']:>5}  {_figures(latest)}", file=sys.stderr, flush=True)
+            print(f"{_phase(latest)} {record['step']:>5}  {_figures(latest)}", file=sys.stderr, flush=True)
 
     yield watch
 
@@ -74,13 +77,26 @@ def _board(folder: Path) -> Iterator[Watch]:
 
     def watch(record: dict[str, Any]) -> None:
         for name, value in record.items():
-            if name not in ("step", "steps"):
+            if isinstance(value, float):
                 writer.add_scalar(name, value, record["step"])
 
     try:
         yield watch
     finally:
         writer.close()
+
+
+def _take(latest: dict[str, Any], record: dict[str, Any]) -> bool:
+    """Keep the newest figures; those of another phase (the next method of quickstart) are dropped."""
+    changed = record.get("phase") != latest.get("phase")
+    if changed:
+        latest.clear()
+    latest.update(record)
+    return changed
+
+
+def _phase(latest: dict[str, Any]) -> str:
+    return f"{latest['phase']} step" if "phase" in latest else "step"
 
 
 def _figures(latest: dict[str, Any]) -> str:

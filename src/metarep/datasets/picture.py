@@ -4,7 +4,7 @@ import math
 import textwrap
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -111,7 +111,7 @@ def _wrap(name: str) -> str:
     return "\n".join(lines if len(lines) <= LINES else [*lines[: LINES - 1], lines[LINES - 1][:12] + "…"])
 
 
-def _write(figure: "Figure", x: float, y: float, text: str, **style: object) -> None:
+def _write(figure: "Figure", x: float, y: float, text: str, **style: Any) -> None:  # noqa: ANN401 - passed on to matplotlib
     """Text at ``x`` and ``y`` inches from the upper left corner; a ``$`` in a class name is a dollar, not a formula."""
     width, height = figure.get_size_inches()
     figure.text(x / width, 1 - y / height, text, parse_math=False, linespacing=1.05, **style)

@@ -1,0 +1,48 @@
+"""metarep quickstart."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from metarep.cli.options import add_machine, add_output, print_json, set_threads
+from metarep.cli.parser import Parser
+from metarep.progress import progress
+from metarep.quickstart import quickstart
+
+EXAMPLE = """examples:
+  metarep quickstart                              glyphs, which need no download
+  metarep quickstart --data omniglot --out runs/omniglot-quickstart
+"""
+
+
+def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for every command
+    parser.add_argument("--data", default="glyphs", metavar="NAME", help="data set (default: glyphs, embedded)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/quickstart"), metavar="DIR", help="default: runs/quickstart"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="names weights, batches and views (default: 0)"
+    )
+    add_machine(parser)
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    set_threads(args)
+    with progress(quiet=args.json) as watch:
+
+        def watch_phase(phase: str, record: dict[str, Any]) -> None:
+            watch({"phase": phase, **record})
+
+        found = quickstart(
+            args.out, data=args.data, seed=args.seed, device=args.device, precision=args.precision, watch=watch_phase
+        )
+    if args.json:
+        print_json(found)
+        return 0
+    for row in found["rows"]:
+        print(f"{row['method']:<18} {row['ways']}-way {row['shots']}-shot  {row['accuracy']:.2f} ± {row['ci95']:.2f} %")
+    print(f"\nreport:  {found['report']}\nnumbers: {found['results']}")
+    print(f"next:    metarep evaluate {args.out}/{found['best']} --ways 10 --shots 1,5")
+    print("         metarep train protonet --data folder:YOUR-IMAGES")
+    return 0
