@@ -110,9 +110,9 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(kind):
 
 
 def test_sixteen_bit_big_endian_tiff():
-    values = np.array([[0, 257, 32896, 65535]], ">u2")
+    values = np.array([[0, 385, 386, 65535]], ">u2")  # 385 / 257 rounds down, 386 / 257 up
     found = pixels(saved(Image.frombytes("I;16B", (4, 1), values.tobytes()), "TIFF"), channels=1)
-    assert found.ravel().tolist() == [0, 1, 128, 255]
+    assert found.ravel().tolist() == [0, 1, 2, 255]
 
 
 def test_cmyk_bilevel_and_grey():
@@ -154,6 +154,12 @@ def test_resize_is_antialiased():
     for kind in ("PNG", "JPEG"):
         found = pixels(saved(Image.fromarray(stripes), kind), (40, 40), 1)
         assert np.abs(found.astype(int) - 127).max() < 8
+
+
+def test_a_jpeg_is_not_decoded_coarser_than_asked():
+    checks = Image.fromarray((np.indices((256, 256)).sum(0) // 6 % 2 * 255).astype(np.uint8))
+    exact, found = (pixels(saved(checks, kind), (128, 128), 1).astype(int) for kind in ("PNG", "JPEG"))
+    assert np.abs(found - exact).mean() < 8
 
 
 def test_the_content_decides_not_the_name(tmp_path):

@@ -69,13 +69,22 @@ def build_method(name: str, encoder: Encoder, settings: dict[str, Any]) -> Metho
     Raises:
         MetarepError: an unknown method or setting, with the nearest name.
     """
+    check_settings(name, settings)
+    return METHODS[name](encoder, **settings)
+
+
+def check_settings(name: str, settings: Iterable[str]) -> None:
+    """Refuse a method or a setting that does not exist, before any data are loaded.
+
+    Raises:
+        MetarepError: an unknown method or setting, with the nearest name.
+    """
     if name not in METHODS:
         raise unknown("method", name, METHODS)
     known = METHODS[name].__init__.__kwdefaults__ or {}
     for setting in settings:
         if setting not in known:
             raise unknown(f"setting of {name}", setting, known)
-    return METHODS[name](encoder, **settings)
 
 
 def save_checkpoint(path: Path, method: Method, settings: dict[str, Any], seen: Iterable[str]) -> None:

@@ -1,12 +1,13 @@
 """A training as one value: what, on what, how. The command line, recipes and quickstart all go through here."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from metarep.checkpoint import build_method, key_digest
+from metarep.augment import preset
+from metarep.checkpoint import build_method, check_settings, key_digest
 from metarep.datasets import load
 from metarep.datasets.split import Split
 from metarep.device import pick_device, pick_precision
@@ -47,6 +48,13 @@ class Job:
             raise MetarepError(
                 f"train_on must be train or trainval, not {self.train_on!r}; test classes are never trained on"
             )
+        check_settings(self.method, self.settings)
+        preset(self.train_settings.augment)
+
+    @property
+    def train_settings(self) -> TrainSettings:
+        """Settings of the training: the job's own, over the method's defaults."""
+        return TrainSettings(**{**METHODS[self.method].defaults, **self.train})
 
 
 def start(
@@ -80,9 +88,9 @@ def start(
 def build(job: Job, split: Split) -> tuple[Method, TrainSettings]:
     """The untrained method of a job and its settings; weights depend on the seed alone."""
     preprocess = Preprocess.of(split.bank)
-    defaults = METHODS[job.method].defaults if job.method in METHODS else {}
-    augment = "drawings" if preprocess.invert else "photos"
-    settings = TrainSettings(**{"augment": augment, **defaults, **job.train})
+    settings = job.train_settings
+    if "augment" not in job.train:
+        settings = replace(settings, augment="drawings" if preprocess.invert else "photos")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         method = build_method(job.method, build_encoder(preprocess=preprocess, **job.encoder), job.settings)

@@ -9,7 +9,7 @@ from metarep.quickstart.maps import ClassMap
 
 WIDTH, HEIGHT = 640, 330
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 14, 46
-THUMB = 28
+THUMB = 28.0
 
 
 class Point(NamedTuple):
@@ -48,15 +48,15 @@ def shots_chart(series: Sequence[Series]) -> str:
 
     parts = []
     for tick in range(floor, 101, 10):
-        y = up(tick)
+        y = up(float(tick))
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text class="tick end" x="{LEFT - 8}" y="{y:.1f}" dy=".35em">{tick}</text>')
-    for tick in shots:
-        parts.append(f'<text class="tick middle" x="{across(tick):.1f}" y="{HEIGHT - BOTTOM + 20}">{tick}</text>')
+    parts += [
+        f'<text class="tick middle" x="{across(tick):.1f}" y="{HEIGHT - BOTTOM + 20}">{tick}</text>' for tick in shots
+    ]
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text class="axis middle" x="{middle}" y="{HEIGHT - 6}">shots: examples of each class</text>')
-    for line in reversed(series):  # the first is drawn last, on top
-        parts.append(_line(line, across, up))
+    parts += [_line(line, across, up) for line in reversed(series)]  # the first is drawn last, on top
     label = escape("Accuracy in percent against shots: " + ", ".join(line.name for line in series), quote=True)
     return f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
@@ -71,8 +71,8 @@ def _line(line: Series, across: Callable[[int], float], up: Callable[[float], fl
         low, high = up(point.accuracy - point.ci95), up(point.accuracy + point.ci95)
         dots.append(
             f'<g class="point"><title>{escape(title)}</title><circle class="reach" cx="{x:.1f}" cy="{y:.1f}" r="12"/>'
-            f'<line class="whisker" x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>'
-            f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/></g>'
+            f'<path class="whisker" d="M{x:.1f},{low:.1f}V{high:.1f}m-4,0h8M{x - 4:.1f},{low:.1f}h8"/>'
+            f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="2.6"/></g>'
         )
     return f'<g class="series {line.mark}"><polyline points="{path}"/>{"".join(dots)}</g>'
 
@@ -84,7 +84,7 @@ def map_chart(drawn: ClassMap, *, drawings: bool) -> str:
         drawn: places in 0 to 1.
         drawings: pictures are ink on white, which a dark page turns over.
     """
-    side, edge = 400, 22
+    side, edge = 400.0, 22.0
     scale = side - 2 * edge
     centres = [
         (sum(x for x, _ in each.dots) / len(each.dots), sum(y for _, y in each.dots) / len(each.dots))
@@ -98,7 +98,7 @@ def map_chart(drawn: ClassMap, *, drawings: bool) -> str:
             f'<circle cx="{edge + a * scale:.1f}" cy="{side - edge - b * scale:.1f}" r="3.6"/>' for a, b in each.dots
         )
         dots.append(f'<g class="kind" style="{hue}"><title>{escape(each.name)}</title>{circles}</g>')
-        corner = f'x="{x - THUMB / 2:.1f}" y="{y - THUMB / 2:.1f}" width="{THUMB}" height="{THUMB}"'
+        corner = f'x="{x - THUMB / 2:.1f}" y="{y - THUMB / 2:.1f}" width="{THUMB:g}" height="{THUMB:g}"'
         pictures.append(
             f'<g class="kind" style="{hue}"><title>{escape(each.name)}</title>'
             f'<image class="{"ink" if drawings else "photo"}" {corner} href="{each.picture}"/>'
@@ -106,13 +106,13 @@ def map_chart(drawn: ClassMap, *, drawings: bool) -> str:
         )
     label = escape(f"Map of {len(drawn.classes)} classes in the representation of {drawn.learner}", quote=True)
     parts = "".join(dots + pictures)
-    return f'<svg class="map" viewBox="0 0 {side} {side}" role="img" aria-label="{label}">{parts}</svg>'
+    return f'<svg class="map" viewBox="0 0 {side:g} {side:g}" role="img" aria-label="{label}">{parts}</svg>'
 
 
 def push_apart(places: Sequence[tuple[float, float]], gap: float, side: float) -> list[tuple[float, float]]:
     """Squares of side ``gap`` moved as little as it takes for them not to overlap, inside a square of ``side``.
 
-    >>> push_apart([(50.0, 50.0), (50.0, 60.0)], 20, 100)
+    >>> push_apart([(50.0, 50.0), (50.0, 60.0)], 20.0, 100.0)
     [(50.0, 45.0), (50.0, 65.0)]
     """
     moved = [list(place) for place in places]

@@ -22,15 +22,13 @@ def shots_section(found: Findings) -> str:
             if (other["method"], other["ways"]) == (row["method"], str(ways))
         )
         lines.append(Series(row["method"], mark, [Point(*point) for point in own]))
-    legend = "".join(
-        f'<li><svg class="series {line.mark}" viewBox="0 0 26 10" aria-hidden="true"><polyline points="0,5 26,5"/></svg>'
-        f"{escape(line.name)}</li>"
-        for line in lines
-    )
+    swatch = '<svg class="series {}" viewBox="0 0 26 10" aria-hidden="true"><polyline points="0,5 26,5"/></svg>'
+    legend = "".join(f"<li>{swatch.format(line.mark)}{escape(line.name)}</li>" for line in lines)
     return (
-        f"<section><h2>Accuracy against shots</h2><p>What more examples of each class are worth, in {ways}-way tasks.</p>"
-        f'<figure><ul class="legend">{legend}</ul>{shots_chart(lines)}<figcaption>Percent of queries right; whiskers are '
-        "95 % intervals over tasks. Point at a dot for its value.</figcaption></figure></section>"
+        "<section><h2>Accuracy against shots</h2>"
+        f"<p>What more examples of each class are worth, in {ways}-way tasks.</p>"
+        f'<figure><ul class="legend">{legend}</ul>{shots_chart(lines)}<figcaption>Percent of queries right; whiskers '
+        "are 95 % intervals over tasks. Point at a dot for its value.</figcaption></figure></section>"
     )
 
 
@@ -40,8 +38,8 @@ def examples_section(found: Findings) -> str:
     return (
         f"<section><h2>{count(len(found.examples), 'task').capitalize()}, solved</h2><p>The framed row on top is the "
         f"support: all that is known of the classes. Below each stand queries of that class, as {escape(best)} "
-        "judges them: ✓ right, ✕ wrong, with the class it was taken for in the corner. The tasks are the first of their "
-        f'seed, not chosen.</p><div class="tasks">{cards}</div></section>'
+        "judges them: ✓ right; ✕ wrong, with the class it was taken for in the corner. The tasks are the first "
+        f'of their seed, not chosen.</p><div class="tasks">{cards}</div></section>'
     )
 
 
@@ -74,14 +72,14 @@ def _task(task: SolvedTask, best: str, kind: str) -> str:
 
 def maps_section(found: Findings) -> str:
     figures = "".join(
-        f"<figure><figcaption>{escape(drawn.learner)}: the plane holds {drawn.share:.0%} of the spread</figcaption>"
-        f"{map_chart(drawn, drawings=found.drawings)}</figure>"
+        f"<figure><figcaption>{escape(drawn.learner)}: {100 * drawn.share:.0f} % of the spread lies in this plane"
+        f"</figcaption>{map_chart(drawn, drawings=found.drawings)}</figure>"
         for drawn in found.maps
     )
     classes = len(found.maps[0].classes)
     return (
         f"<section><h2>A map of the representation</h2><p>Images of {word(classes)} of the unseen classes, a dot each, "
         "where the encoder puts them and where their pixels do, seen from the two directions of largest spread "
-        "(principal components). Each colour is a class; the pictures stand at its middle. Point at one to see it alone."
-        f'</p><div class="maps">{figures}</div></section>'
+        "(principal components). Each colour is a class; its picture stands at its middle. Point at one to see it "
+        f'alone.</p><div class="maps">{figures}</div></section>'
     )

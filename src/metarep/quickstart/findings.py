@@ -27,10 +27,10 @@ class Findings:
     maps: list[ClassMap]
     drawings: bool
 
-    def row(self, method: str, ways: int, shots: int) -> Row | None:
+    def row(self, method: str, ways: int, shots: int) -> Row:
         """The measurement of one method on tasks of one shape."""
         wanted = (method, str(ways), str(shots))
-        return next((row for row in self.content["rows"] if (row["method"], row["ways"], row["shots"]) == wanted), None)
+        return next(row for row in self.content["rows"] if (row["method"], row["ways"], row["shots"]) == wanted)
 
     def methods(self) -> list[Row]:
         """The first column's rows, best first; reference rows stand after all methods."""

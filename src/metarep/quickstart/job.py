@@ -52,8 +52,8 @@ def quickstart(
         data: data set, as ``name`` or ``name:argument``.
         seed: of weights, batches and views. The tasks measured on stay the same.
         device, precision: of the trainings. Measuring is always in float32, as ``metarep evaluate`` does.
-        watch: called now and then with what is going on (a method's name, then ``measuring``) and a record with ``step``
-            and ``steps`` at least (see ``metarep.train``).
+        watch: called now and then with what is going on (a method's name, then ``measuring``) and a record with
+            ``step`` and ``steps`` at least (see ``metarep.train``).
         plan: what to train and measure.
 
     Returns:
@@ -64,7 +64,7 @@ def quickstart(
         MetarepError: an unknown data set, one too small for the tasks, or a folder that holds runs of other settings.
     """
     started = time.perf_counter()
-    out, watch = Path(out), watch or (lambda phase, record: None)
+    out, watch = Path(out), watch or (lambda *_: None)
     place = pick_device(device)
     test = load(data, "test")
     tasks = plan.draw(test)  # first of all: a data set that is too small is refused before anything is trained
@@ -166,7 +166,7 @@ def _facts(split: Split) -> dict[str, Any]:
 
 
 def kinds(labels: Labels) -> list[str]:
-    """What stands before the ``/`` in the class names (scripts, alphabets), most classes first; nothing if there is none.
+    """What stands before the ``/`` in class names (scripts, alphabets), most classes first; nothing if there is none.
 
     >>> kinds(Labels.of(["Latin/a", "Latin/b", "Greek/alpha"]))
     ['Latin', 'Greek']

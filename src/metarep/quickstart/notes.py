@@ -18,16 +18,17 @@ def how_measured(content: dict[str, Any]) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in content["environment"]["packages"].items())
     facts = {
         "data": f"{data['name']}: {about(data['name'].partition(':')[0])}",
-        "classes": ", ".join(
-            f"{part} {data[part]['classes']:,} classes of {data[part]['images']:,} images (labels {data[part]['digest']})"
-            for part in ("train", "val", "test")
+        "classes": "; ".join(
+            f"{part} {each['classes']:,}, of {each['images']:,} images (labels {each['digest']})"
+            for part, each in data.items()
+            if part != "name"
         ),
         "protocol": f"{first['protocol']}: a query's answer never depends on other queries; normalisation by {norms} "
         f"statistics{apart}; the test split is touched only here",
         "interval": "1.96 standard errors over tasks; it says nothing of other seeds of the training",
         "choice": f"of steps, and of the method in the headline: on validation ({content['best']}, "
         f"{best['validation_accuracy']:.1f} % of {best['train']['validation_ways']}-way 1-shot)",
-        "references": "nearest class mean (cosine) of raw pixels, and of the same encoder with its first random weights",
+        "references": "nearest class mean (cosine) of raw pixels, and of the same encoder with random weights",
         "seed": f"{content['seed']} for weights and batches",
         "hardware": first["hardware"],
         "versions": f"Python {content['environment']['python']}, {packages}",
@@ -56,11 +57,11 @@ def what_next(content: dict[str, Any]) -> str:
 
 
 def _tasks(rows: list[dict[str, Any]]) -> str:
-    shapes = {(row["ways"], row["shots"]): row for row in rows}
+    shapes = {(int(row["ways"]), int(row["shots"])): row for row in rows}
     body = "".join(
         f'<tr><td>{shape_name(row["ways"], row["shots"])}</td><td class="number">{row["tasks"]:,}</td>'
         f'<td class="number">{row["queries"]}</td><td class="number"><code>{escape(row["digest"])}</code></td></tr>'
-        for row in shapes.values()
+        for _, row in sorted(shapes.items())
     )
     return (
         '<div class="scroll"><table class="small"><thead><tr><th>tasks</th><th class="number">how many</th>'

@@ -5,6 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
+from metarep import __version__
 from metarep.quickstart.figures import examples_section, maps_section, shots_section
 from metarep.quickstart.findings import Findings, Row
 from metarep.quickstart.notes import how_measured, what_next
@@ -13,7 +14,7 @@ from metarep.quickstart.words import count, listed, percent, shape_name, word
 
 def write_report(path: Path, found: Findings) -> None:
     """Write the page, whole or not at all."""
-    here = files(__package__)
+    here = files("metarep.quickstart")
     first = next(iter(found.content["rows"]))
     page = Template((here / "page.html").read_text("utf-8")).substitute(
         title=escape(f"metarep quickstart: {found.content['best']} on {found.content['data']['name']}"),
@@ -30,7 +31,7 @@ def write_report(path: Path, found: Findings) -> None:
                 what_next(found.content),
             ]
         ),
-        footer=f"Written by metarep {escape(found.content['environment']['packages']['metarep'])} "
+        footer=f"Written by metarep {__version__} "
         f"on {escape(found.content['date'])}, on {escape(first['hardware'])}. "
         "This page is one file and fetches nothing; all numbers are in <code>results.json</code> beside it.",
     )
@@ -62,11 +63,11 @@ def _named(facts: Row) -> str:
 def _lede(found: Findings) -> str:
     (ways, shots), data = found.columns[0], found.content["data"]
     shown = "one image" if shots == 1 else f"{word(shots)} images"
+    methods = count(len(found.content["trainings"]), "method")
     return (
-        f"A task shows {shown} of each of {word(ways)} classes and asks which of them new images belong to. Nothing is "
-        f"trained on it: an encoder that has solved many such tasks with other classes is simply used. Below, "
-        f"{count(len(found.content['trainings']), 'method')} and two references face the same tasks, drawn from "
-        f"{data['test']['classes']:,} classes that no training has touched."
+        f"A task shows {shown} of each of {word(ways)} classes and asks which of them new images belong to. The "
+        f"encoders learned from other classes only. Below, {methods} and two references face the same tasks, drawn "
+        f"from {data['test']['classes']:,} classes that no training has touched."
     )
 
 
@@ -88,13 +89,14 @@ def _results(found: Findings) -> str:
             f'<tr class="{"" if own else "reference"}{" parting" if last_own else ""}"><td>{escape(row["method"])}'
             f'<small>{escape(what)}</small></td>{"".join(cells)}<td class="number">{seconds}</td></tr>'
         )
+    chances = listed(
+        [f"{100 / ways:.0f} % of the time in {ways} ways" for ways in sorted({w for w, _ in found.columns})]
+    )
     return (
         '<section><h2>Results</h2><div class="scroll"><table><thead><tr><th>method<br>family · learner</th>'
         f'{heads}<th class="number">training</th></tr></thead><tbody>{"".join(body)}</tbody></table></div>'
-        f'<p class="note">Percent of queries right, with the 95 % interval over {rows[0]["tasks"]:,} tasks. Bold: the best '
-        "of a column, and all whose interval reaches its own. A guess would be right "
-        f"{listed([f'{100 / ways:.0f} % of the time in {ways} ways' for ways in sorted({w for w, _ in found.columns})])}."
-        "</p></section>"
+        f'<p class="note">Percent of queries right, with the 95 % interval over {rows[0]["tasks"]:,} tasks. Bold: the '
+        f"best of a column, and all whose interval reaches its own. A guess is right {chances}.</p></section>"
     )
 
 
