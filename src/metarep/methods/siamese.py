@@ -26,7 +26,7 @@ class Siamese(Method[LabelledBatch]):
             cross-entropy on "same or not", deployed as that same comparison.
         margin: distance beyond which the contrastive loss leaves pairs of different classes alone; on the unit sphere
             the largest distance is 2.
-        negatives: which pairs of different classes the contrastive loss averages over: all; the active ones, those within
+        negatives: which pairs of different classes the contrastive loss averages over: all; the active, those within
             the margin; or the hardest, each image with its nearest of another class.
         normalise: put features on the unit sphere for the contrastive loss.
     """
