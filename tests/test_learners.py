@@ -155,15 +155,17 @@ def test_the_gradient_flows_through_adapt(learner: Learner) -> None:
     assert (query.grad.abs().sum(-1) > 0).any(1).all()
 
 
-@pytest.mark.parametrize("kind", ["prototypes", "prototypes, cosine", "ridge, as is", "logistic, as is", "pairwise"])
+@pytest.mark.parametrize("kind", ["prototypes", "prototypes, cosine", "ridge, as is", "linear", "pairwise"])
 def test_the_gradient_is_right(kind: str) -> None:
     learner, (support, y, query) = KINDS[kind]().double(), rows_of(tasks=1, labels=[0, 1, 1, 2, 0])
-    if kind.startswith("logistic"):  # its steps stop at a tolerance, so differences need larger ones
+    if kind == "linear":  # its steps stop at a tolerance, so differences need larger ones
         check: dict[str, Any] = {"eps": 1e-2, "atol": 1e-3, "rtol": 1e-2}
     else:
         check = {}
     assert torch.autograd.gradcheck(
-        lambda rows: learner.task_loss(rows, y, query, torch.tensor([[0, 1, 2, 0, 1, 2, 0]]), 3), support.requires_grad_(), **check
+        lambda rows: learner.task_loss(rows, y, query, torch.tensor([[0, 1, 2, 0, 1, 2, 0]]), 3),
+        support.requires_grad_(),
+        **check,
     )
 
 
@@ -245,13 +247,12 @@ def test_ridge_is_sklearns(strength: float, normalise: bool) -> None:
 
 
 @pytest.mark.parametrize("normalise", [True, False])
-@pytest.mark.parametrize("strength", [0.01, 0.1, 1.0, 30.0])
-@pytest.mark.parametrize("ways", [3, 20])
+@pytest.mark.parametrize(("ways", "strength"), [(3, 0.01), (3, 0.1), (3, 30.0), (20, 1.0)])
 def test_logistic_regression_is_sklearns(strength: float, normalise: bool, ways: int) -> None:
-    support, y, query = rows_of(labels=[i % ways for i in range(3 * ways)], ways=ways)
+    support, y, query = rows_of(tasks=2, labels=[i % ways for i in range(3 * ways)], ways=ways)
     state = Linear(pixels(), "logistic", strength, normalise).adapt(support, y, ways)
     got = Linear(pixels(), "logistic", strength, normalise).logits(state, query)
-    for task in range(4):
+    for task in range(2):
         oracle = LogisticRegression(C=1 / strength, fit_intercept=False, tol=1e-10, max_iter=10_000)
         with warnings.catch_warnings():  # the line search of the oracle ends when it can improve no more
             warnings.simplefilter("ignore")

@@ -27,7 +27,7 @@ class Job:
         method: its name.
         settings: the method's own.
         train: settings of ``TrainSettings``, over the method's defaults. ``augment`` may be left out: drawings then get
-            the preset ``drawings`` and other images ``photos``.
+            the preset ``drawings`` and other images ``photos``; and ``ways``, which are then no more than the classes.
         data: data set, as ``name`` or ``name:argument``.
         train_on: ``train``, with validation tasks from ``val``; or ``trainval``, which leaves nothing to validate on
             and keeps the last weights: for a last training with steps that were chosen on validation before.
@@ -91,6 +91,8 @@ def build(job: Job, split: Split) -> tuple[Method, TrainSettings]:
     settings = job.train_settings
     if "augment" not in job.train:
         settings = replace(settings, augment="drawings" if preprocess.invert else "photos")
+    if "ways" not in job.train:
+        settings = replace(settings, ways=min(settings.ways, len(split.labels.names)))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         method = build_method(job.method, build_encoder(preprocess=preprocess, **job.encoder), job.settings)

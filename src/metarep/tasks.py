@@ -162,16 +162,13 @@ def _usable_classes(labels: Labels, ways: int, shots: int, queries: int) -> Tens
     need = shots + queries
     usable = (labels.counts >= need).nonzero().squeeze(1)
     if len(usable) < ways:
-        smallest = int(labels.counts.argmin()) if len(labels.names) else 0
-        few = (
-            f"; the smallest, {labels.names[smallest]!r}, has {int(labels.counts[smallest])}"
-            if len(labels.names)
-            else ""
-        )
+        want = f"{ways}-way {shots}-shot tasks with {queries} queries need {ways} classes of at least {need} images"
+        if len(labels.names) < ways:
+            raise DataError(f"{want}; there are {len(labels.names)} classes. Use fewer ways, or add classes")
+        smallest = int(labels.counts.argmin())
         raise DataError(
-            f"{ways}-way {shots}-shot tasks with {queries} queries need {ways} classes of at least {need} images; "
-            f"{len(usable)} of the {len(labels.names)} classes have as many{few}. "
-            "Use fewer ways, shots or queries, or add images"
+            f"{want}; {len(usable)} of the {len(labels.names)} classes have as many, "
+            f"and {labels.names[smallest]!r} has {int(labels.counts[smallest])}. Use fewer shots or queries, or add images"
         )
     return usable
 

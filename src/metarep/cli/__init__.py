@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import warnings
 from importlib import import_module
 
 from metarep.cli.parser import Parser, nearest
@@ -30,7 +31,9 @@ def main(argv: list[str] | None = None) -> int:
     # took 4.6 times as long. OpenMP reads this when torch is first imported, so it is set before that.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
-        return _run(argv)
+        with warnings.catch_warnings():
+            warnings.showwarning = _note
+            return _run(argv)
     except MetarepError as error:
         if "--debug" in argv:
             raise
@@ -39,6 +42,11 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("metarep: interrupted; a run folder can be resumed by the same command", file=sys.stderr)
         return 130
+
+
+def _note(message: Warning | str, *_: object) -> None:
+    """A warning (images that stand in two classes, say) as one line."""
+    print(f"metarep: note: {message}", file=sys.stderr)
 
 
 def _run(argv: list[str]) -> int:

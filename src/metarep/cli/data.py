@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from metarep.cli.options import add_output, print_json
+from metarep.cli.options import add_output, print_json, tell_left_out
 from metarep.cli.parser import Parser
 from metarep.datasets import DATASETS, SPLITS, about, load
 from metarep.datasets.omniglot_runs import load_runs
@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _prepare(args: argparse.Namespace) -> int:
+    tell_left_out(args.name, args)
     if args.name == "omniglot-runs":
         runs = load_runs(Options(size=args.size, data_dir=args.data_dir))
         facts = {"runs": {"images": len(runs.bank), "tasks": len(runs.support)}}

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from metarep.cli.options import add_data, add_machine, add_output, numbers, print_json, set_threads
+from metarep.cli.options import add_data, add_machine, add_output, numbers, print_json, set_threads, tell_left_out
 from metarep.cli.parser import Parser
 from metarep.datasets import load
 from metarep.datasets.omniglot_runs import load_runs
@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
         return _one_shot_runs(args, trained, learner, size)
     if args.split in ("train", "trainval") and args.data is None:
         raise LeakageError(f"{args.run} was trained on {data}; measure it on --split test, or on other --data")
+    tell_left_out(data, args)
     split = load(data, args.split, size=size, data_dir=args.data_dir, skip_bad=args.skip_bad)
     if not (args.split == "val" and args.data is None and trained.settings["data"]["split"] == "train"):
         trained.refuse_seen(split.labels, split.name)

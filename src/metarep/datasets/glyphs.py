@@ -18,9 +18,7 @@ from metarep.errors import DataError, unknown
 from metarep.images import ImageBank
 from metarep.labels import Labels
 
-ABOUT = (
-    "letters of 12 scripts in up to 16 typefaces, 28 x 28, drawn from matplotlib's fonts; test is Armenian; no network"
-)
+ABOUT = "591 letters of 12 scripts in 4 to 16 typefaces, 36 or more images each, 28 x 28, drawn from matplotlib's fonts"
 # Look-alikes are kept in the first script of this order, so that the alphabets for evaluation stay whole and their
 # doubles leave the training set.
 SCRIPTS = {
@@ -28,7 +26,7 @@ SCRIPTS = {
     "val": ("GEORGIAN",),
     "train": ("LATIN", "GREEK", "COPTIC", "CYRILLIC", "HEBREW", "ARABIC", "LAO", "CANADIAN", "LISU", "OLD"),
 }
-RECIPE = 1  # raise it whenever the pixels change
+RECIPE = 2  # raise it whenever the pixels change
 SEED = 20_240
 SIZE = 28
 SAMPLES = 36  # images a class, at least

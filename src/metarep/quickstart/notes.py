@@ -59,9 +59,9 @@ def what_next(content: dict[str, Any]) -> str:
 def _tasks(rows: list[dict[str, Any]]) -> str:
     shapes = {(int(row["ways"]), int(row["shots"])): row for row in rows}
     body = "".join(
-        f'<tr><td>{shape_name(row["ways"], row["shots"])}</td><td class="number">{row["tasks"]:,}</td>'
+        f'<tr><td>{shape_name(*shape)}</td><td class="number">{row["tasks"]:,}</td>'
         f'<td class="number">{row["queries"]}</td><td class="number"><code>{escape(row["digest"])}</code></td></tr>'
-        for _, row in sorted(shapes.items())
+        for shape, row in sorted(shapes.items())
     )
     return (
         '<div class="scroll"><table class="small"><thead><tr><th>tasks</th><th class="number">how many</th>'

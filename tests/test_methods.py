@@ -1,0 +1,184 @@
+"""Methods: one contract for all that are in METHODS, and for their main variants."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from metarep.batches import Batch, BatchShape, draw_batch
+from metarep.checkpoint import build_method, load_checkpoint, save_checkpoint
+from metarep.datasets.split import Split
+from metarep.encoders import Encoder
+from metarep.errors import MetarepError
+from metarep.evaluate import evaluate
+from metarep.methods import METHODS, Method
+from metarep.settings import TrainSettings
+from metarep.tasks import draw_tasks
+from metarep.train import train
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: (name, {}) for name in METHODS},
+    "protonet, cosine, turned": ("protonet", {"metric": "cosine", "temperature": 0.1, "turns": 3}),
+    "siamese, koch": ("siamese", {"loss": "koch"}),
+    "siamese, all negatives": ("siamese", {"negatives": "all"}),
+    "triplet, batch-all": ("triplet", {"mining": "batch-all", "squared": True}),
+    "triplet, soft batch-hard": ("triplet", {"mining": "batch-hard", "margin": None, "normalise": False}),
+}
+SHAPES = {"labelled": {"ways": 20, "shots": 4}, "tasks": {"ways": 20, "shots": 1, "queries": 4}}
+Drawings = tuple[Split, Split]
+Build = Callable[..., Method]
+
+
+@pytest.fixture(params=list(VARIANTS))
+def variant(request: pytest.FixtureRequest, small_encoder: Callable[..., Encoder]) -> Build:
+    name, settings = VARIANTS[request.param]
+
+    def build(encoder: str = "conv4", seed: int = 0) -> Method:
+        return build_method(name, small_encoder(encoder, seed), settings)
+
+    return build
+
+
+def batch_for(method: Method, split: Split, seed: int = 0, food: Any = None) -> Batch:
+    food = food or method.eats
+    return draw_batch(food, split.bank, split.labels, BatchShape(**SHAPES[food]), None, Generator().manual_seed(seed))
+
+
+def state_of(method: Method) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in method.state_dict().items()}
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("encoder", ["conv4", "resnet12"])
+def test_the_loss_reaches_every_parameter(variant: Build, drawings: Drawings, encoder: str) -> None:
+    method = variant(encoder).train()
+    before = state_of(method)
+    step = method.step(batch_for(method, drawings[0]), progress=0.0, generator=Generator())
+    assert step.loss.shape == ()
+    assert step.loss.isfinite()
+    assert step.loss > 0
+    assert all(value.shape == () and not value.requires_grad for value in step.logs.values())
+    step.loss.backward()
+    for name, parameter in method.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+    assert equal(
+        {name: value for name, value in before.items() if not name.endswith(("mean", "var", "tracked"))},
+        {name: value for name, value in state_of(method).items() if not name.endswith(("mean", "var", "tracked"))},
+    ), "step writes nothing but the statistics of norm layers"
+
+
+def test_every_parameter_is_optimised_once(variant: Build) -> None:
+    method = variant()
+    groups = method.optimizer(1e-3, 0.1).param_groups
+    held = [id(parameter) for group in groups for parameter in group["params"]]
+    assert sorted(held) == sorted(id(parameter) for parameter in method.parameters() if parameter.requires_grad)
+    for group in groups:
+        for parameter in group["params"]:
+            assert (parameter.ndim <= 1) == (group["weight_decay"] == 0)
+
+
+def test_it_eats_what_it_says(variant: Build, drawings: Drawings) -> None:
+    method = variant().train()
+    other = {"labelled": "tasks", "tasks": "labelled"}[method.eats]
+    method.step(batch_for(method, drawings[0]), progress=0.5, generator=Generator())
+    with pytest.raises((AttributeError, TypeError)):
+        method.step(batch_for(method, drawings[0], food=other), progress=0.5, generator=Generator())
+
+
+def test_defaults_are_settings_of_training(variant: Build) -> None:
+    TrainSettings(**variant().defaults)
+
+
+def test_two_runs_of_one_seed_are_bitwise_equal(variant: Build, drawings: Drawings) -> None:
+    states = []
+    for seed in (1, 1, 2):
+        method = variant()
+        torch.manual_seed(len(states))  # the global generator must not matter
+        settings = TrainSettings(steps=4, seed=seed, augment="drawings", **SHAPES[method.eats])
+        train(method, drawings[0], settings)
+        states.append(state_of(method))
+    assert equal(states[0], states[1])
+    assert not equal(states[0], states[2])
+
+
+@pytest.mark.parametrize("encoder", ["conv4", "resnet12"])
+def test_a_checkpoint_gives_equal_logits(variant: Build, drawings: Drawings, encoder: str, tmp_path: Path) -> None:
+    method = variant(encoder).train()
+    for seed in range(3):  # so that running statistics are not those of the start
+        method.step(batch_for(method, drawings[0], seed), progress=0.0, generator=Generator())
+    name = next(name for name, kind in METHODS.items() if type(method) is kind)
+    settings = next(each for other, each in VARIANTS.values() if other == name and same(method, other, each))
+    save_checkpoint(tmp_path / "model.safetensors", method, {"method": name, "settings": settings}, ["aaa"])
+    loaded = load_checkpoint(tmp_path / "model.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+    assert loaded.seen == {"aaa"}
+    assert not loaded.method.training
+    split = drawings[1]
+    tasks = draw_tasks(split.labels, 5, ways=5, shots=2, queries=3, generator=Generator().manual_seed(0))
+    logits = []
+    for learner in (method.eval().learner, loaded.learner):
+        with torch.no_grad():
+            support, y, query, _, ways = tasks.of(learner.prepare(split.bank.images))
+            logits.append(learner.logits(learner.adapt(support, y, ways), query))
+    assert torch.equal(*logits)
+    assert equal(state_of(method), state_of(loaded.method))
+
+
+def same(method: Method, name: str, settings: dict[str, Any]) -> bool:
+    """Whether ``settings`` are those that made ``method``."""
+    return state_key(method) == state_key(build_method(name, method.learner.encoder, settings))
+
+
+def state_key(method: Method) -> tuple[Any, ...]:
+    plain = (int, float, str, bool, type(None))
+    found = {**vars(method), **{f"learner.{name}": value for name, value in vars(method.learner).items()}}
+    return type(method.learner), *sorted(
+        (name, value) for name, value in found.items() if isinstance(value, plain) and name[-8:] != "training"
+    )
+
+
+@pytest.mark.slow
+def test_it_learns(variant: Build, drawings: Drawings) -> None:
+    """Eighty steps beat the untrained encoder on unseen classes by more than both intervals."""
+    method, (seen, unseen) = variant(), drawings
+    tasks = draw_tasks(unseen.labels, 300, ways=5, shots=1, queries=10, generator=Generator().manual_seed(0))
+    before = evaluate(method.learner, unseen.bank, tasks)
+    train(method, seen, TrainSettings(steps=80, lr=1e-2, **SHAPES[method.eats]))
+    after = evaluate(method.learner, unseen.bank, tasks)
+    assert after.accuracy - before.accuracy > 10 + after.ci95 + before.ci95
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_unknown_names_are_refused_with_the_nearest(name: str, small_encoder: Callable[..., Encoder]) -> None:
+    with pytest.raises(MetarepError, match=f"unknown method '{name}s'; did you mean '{name}'"):
+        build_method(f"{name}s", small_encoder(), {})
+    known = build_method(name, small_encoder(), {}).__init__.__annotations__
+    setting = next(setting for setting in known if setting not in ("encoder", "return"))
+    with pytest.raises(MetarepError, match=f"unknown setting of {name} '{setting}x'; did you mean '{setting}'"):
+        build_method(name, small_encoder(), {f"{setting}x": 1})
+    with pytest.raises(MetarepError, match=f"unknown setting of {name} 'encoder'"):
+        build_method(name, small_encoder(), {"encoder": None})
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("protonet", {"metric": "cosin"}),
+        ("siamese", {"loss": "koc"}),
+        ("siamese", {"negatives": "some"}),
+        ("triplet", {"mining": "hard"}),
+    ],
+)
+def test_unknown_values_are_refused(name: str, settings: dict[str, Any], small_encoder: Callable[..., Encoder]) -> None:
+    """And never taken for the default."""
+    (value,) = settings.values()
+    with pytest.raises(MetarepError, match=repr(value)):
+        build_method(name, small_encoder(), settings)
