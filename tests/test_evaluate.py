@@ -181,21 +181,6 @@ def test_one_task_has_no_interval(drawings: Drawings, small_encoder: Make) -> No
     assert math.isnan(evaluate(Prototypes(small_encoder()), drawings[1].bank, tasks_of(drawings[1], n=1)).ci95)
 
 
-def test_the_pairs_of_many_tasks_do_not_fill_the_memory(drawings: Drawings, small_encoder: Make) -> None:
-    """Koch's head holds queries x support x features numbers a task; tasks run in chunks that keep this small."""
-
-    class Watching(Pairwise):
-        largest = 0
-
-        def compare(self, x: Tensor, y: Tensor) -> Tensor:
-            self.largest = max(self.largest, x[..., 0].numel() * y.shape[-2] * x.shape[-1])
-            return super().compare(x, y)
-
-    split, learner = drawings[1], Watching(small_encoder())
-    evaluate(learner, split.bank, tasks_of(split, n=64, ways=20, shots=5, queries=15))
-    assert learner.largest <= 20_000_000, "80 MB"
-
-
 def test_classes_that_were_seen_are_refused(small_encoder: Make) -> None:
     """By key, not by name: a rotated character is still that character."""
     seen = frozenset(key_digest(f"omniglot/{c}") for c in "abcde")

@@ -48,18 +48,20 @@ def mean(values: list[float]) -> float:
 
 
 def slow_pair_loss(x: Tensor, y: list[int], margin: float, negatives: str) -> tuple[float, float]:
-    same, different = [], []
+    same, different, hardest = [], [], []
     for i in range(len(x)):
+        mine = []
         for j in range(len(x)):
-            if i == j:
-                continue
             d = slow_distance(x[i], x[j])
-            if y[i] == y[j]:
+            if i != j and y[i] == y[j]:
                 same.append(d**2 / 2)
-            else:
-                different.append(max(0.0, margin - d) ** 2 / 2)
+            elif y[i] != y[j]:
+                mine.append(max(0.0, margin - d) ** 2 / 2)
+        different += mine
+        hardest.append(max(mine))
     near = [value for value in different if value > 0]
-    return (mean(same) + mean(near if negatives == "active" else different)) / 2, len(near) / len(different)
+    counted = {"all": different, "active": near, "hardest": hardest}[negatives]
+    return (mean(same) + mean(counted)) / 2, len(near) / len(different)
 
 
 def slow_triplet_loss(x: Tensor, y: list[int], margin: float | None, mining: str, squared: bool) -> tuple[float, float]:
@@ -113,7 +115,7 @@ def test_distances_are_never_negative_and_nearly_right_in_float32() -> None:
 
 
 @pytest.mark.parametrize("margin", [1.0, 1.5])
-@pytest.mark.parametrize("negatives", ["all", "active"])
+@pytest.mark.parametrize("negatives", ["all", "active", "hardest"])
 def test_pair_loss_by_loop(batch: tuple[Tensor, Tensor], margin: float, negatives: str) -> None:
     x, labels = batch
     loss, active = pair_loss(x, labels, margin, negatives)
@@ -173,6 +175,7 @@ def test_same_class_leaves_out_the_diagonal() -> None:
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "contrastive": lambda x, y: pair_loss(x, y, 1.0)[0],
     "contrastive, active": lambda x, y: pair_loss(x, y, 1.0, "active")[0],
+    "contrastive, hardest": lambda x, y: pair_loss(x, y, 1.0, "hardest")[0],
     **{
         f"{mining}, margin {margin}, squared {squared}": (
             lambda x, y, mining=mining, margin=margin, squared=squared: triplet_loss(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from metarep.batches import Batch, BatchShape, draw_batch
+from metarep.batches import Batch, BatchShape, LabelledBatch, TaskBatch, draw_batch
 from metarep.checkpoint import build_method, load_checkpoint, save_checkpoint
 from metarep.datasets.split import Split
 from metarep.encoders import Encoder
@@ -23,11 +23,14 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in METHODS},
     "protonet, cosine, turned": ("protonet", {"metric": "cosine", "temperature": 0.1, "turns": 3}),
     "siamese, koch": ("siamese", {"loss": "koch"}),
-    "siamese, all negatives": ("siamese", {"negatives": "all"}),
+    "siamese, active negatives, as is": ("siamese", {"negatives": "active", "normalise": False, "margin": 3.0}),
     "triplet, batch-all": ("triplet", {"mining": "batch-all", "squared": True}),
     "triplet, soft batch-hard": ("triplet", {"mining": "batch-hard", "margin": None, "normalise": False}),
 }
-SHAPES = {"labelled": {"ways": 20, "shots": 4}, "tasks": {"ways": 20, "shots": 1, "queries": 4}}
+SHAPES: dict[type[Batch], dict[str, int]] = {
+    LabelledBatch: {"ways": 20, "shots": 4},
+    TaskBatch: {"ways": 20, "shots": 1, "queries": 4},
+}
 Drawings = tuple[Split, Split]
 Build = Callable[..., Method]
 
@@ -42,9 +45,9 @@ def variant(request: pytest.FixtureRequest, small_encoder: Callable[..., Encoder
     return build
 
 
-def batch_for(method: Method, split: Split, seed: int = 0, food: Any = None) -> Batch:
-    food = food or method.eats
-    return draw_batch(food, split.bank, split.labels, BatchShape(**SHAPES[food]), None, Generator().manual_seed(seed))
+def batch_for(method: Method, split: Split, seed: int = 0, eats: type[Batch] | None = None) -> Batch:
+    eats = eats or method.eats
+    return draw_batch(eats, split.bank, split.labels, BatchShape(**SHAPES[eats]), None, Generator().manual_seed(seed))
 
 
 def state_of(method: Method) -> dict[str, Tensor]:
@@ -87,10 +90,11 @@ def test_every_parameter_is_optimised_once(variant: Build) -> None:
 
 def test_it_eats_what_it_says(variant: Build, drawings: Drawings) -> None:
     method = variant().train()
-    other = {"labelled": "tasks", "tasks": "labelled"}[method.eats]
+    (other,) = SHAPES.keys() - {method.eats}
+    assert type(batch_for(method, drawings[0])) is method.eats
     method.step(batch_for(method, drawings[0]), progress=0.5, generator=Generator())
     with pytest.raises((AttributeError, TypeError)):
-        method.step(batch_for(method, drawings[0], food=other), progress=0.5, generator=Generator())
+        method.step(batch_for(method, drawings[0], eats=other), progress=0.5, generator=Generator())
 
 
 def test_defaults_are_settings_of_training(variant: Build) -> None:

@@ -167,8 +167,8 @@ def _usable_classes(labels: Labels, ways: int, shots: int, queries: int) -> Tens
             raise DataError(f"{want}; there are {len(labels.names)} classes. Use fewer ways, or add classes")
         smallest = int(labels.counts.argmin())
         raise DataError(
-            f"{want}; {len(usable)} of the {len(labels.names)} classes have as many, "
-            f"and {labels.names[smallest]!r} has {int(labels.counts[smallest])}. Use fewer shots or queries, or add images"
+            f"{want}; {len(usable)} of the {len(labels.names)} classes have as many, and {labels.names[smallest]!r} "
+            f"has {int(labels.counts[smallest])}. Use fewer shots or queries, or add images"
         )
     return usable
 

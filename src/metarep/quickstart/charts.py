@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from metarep.quickstart.maps import ClassMap
 
-WIDTH, HEIGHT = 640, 330
-LEFT, RIGHT, TOP, BOTTOM = 46, 14, 14, 46
+WIDTH, HEIGHT = 640, 350
+LEFT, RIGHT, TOP, BOTTOM = 46, 14, 14, 58
 THUMB = 28.0
 
 
@@ -52,10 +52,10 @@ def shots_chart(series: Sequence[Series]) -> str:
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text class="tick end" x="{LEFT - 8}" y="{y:.1f}" dy=".35em">{tick}</text>')
     parts += [
-        f'<text class="tick middle" x="{across(tick):.1f}" y="{HEIGHT - BOTTOM + 20}">{tick}</text>' for tick in shots
+        f'<text class="tick middle" x="{across(tick):.1f}" y="{HEIGHT - BOTTOM + 24}">{tick}</text>' for tick in shots
     ]
     middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text class="axis middle" x="{middle}" y="{HEIGHT - 6}">shots: examples of each class</text>')
+    parts.append(f'<text class="axis middle" x="{middle}" y="{HEIGHT - 8}">shots: examples of each class</text>')
     parts += [_line(line, across, up) for line in reversed(series)]  # the first is drawn last, on top
     label = escape("Accuracy in percent against shots: " + ", ".join(line.name for line in series), quote=True)
     return f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'

@@ -7,6 +7,7 @@ from typing import Any
 
 from metarep.datasets import about
 from metarep.quickstart.words import listed, shape_name
+from metarep.recipes import recipe_names
 
 
 def how_measured(content: dict[str, Any]) -> str:
@@ -45,21 +46,23 @@ def how_measured(content: dict[str, Any]) -> str:
 def what_next(content: dict[str, Any]) -> str:
     """Commands worth typing now."""
     best, run = content["best"], shlex.quote(_run_of(content, content["best"]))
+    ways = min(20, content["data"]["test"]["classes"])
     tries = {
-        "Harder tasks, on the encoder that is trained already": f"metarep evaluate {run} --ways 20 --shots 1,5",
+        "Harder tasks, on the encoder that is trained already": f"metarep evaluate {run} --ways {ways} --shots 1,5",
         "Another learner on the same representation": f"metarep evaluate {run} --learner linear --shots 5",
-        "The classic data set, to the published numbers (minutes)": f"metarep train {best} --recipe omniglot",
         "Your own images, a folder a class": f"metarep train {best} --data folder:PHOTOS --size 84",
-        "What else there is": "metarep methods",
+        "What else there is to train": "metarep methods",
     }
+    if f"{best}-omniglot" in recipe_names():
+        tries["The field's classic, to its published numbers (20 minutes)"] = f"metarep train {best} --recipe omniglot"
     listing = "".join(f"<p>{escape(why)}:</p><pre>{escape(command)}</pre>" for why, command in tries.items())
-    return f"<section><h2>What to try next</h2>{listing}</section>"
+    return f'<section class="next"><h2>What to try next</h2>{listing}</section>'
 
 
 def _tasks(rows: list[dict[str, Any]]) -> str:
     shapes = {(int(row["ways"]), int(row["shots"])): row for row in rows}
     body = "".join(
-        f'<tr><td>{shape_name(*shape)}</td><td class="number">{row["tasks"]:,}</td>'
+        f'<tr><td class="whole">{shape_name(*shape)}</td><td class="number">{row["tasks"]:,}</td>'
         f'<td class="number">{row["queries"]}</td><td class="number"><code>{escape(row["digest"])}</code></td></tr>'
         for shape, row in sorted(shapes.items())
     )

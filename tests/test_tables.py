@@ -1,0 +1,151 @@
+"""Tables of the docs: made from result files, exactly, and refused where a marker is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from metarep.errors import MetarepError
+from metarep.results import record
+from metarep.tables import fill_tables, main
+
+PROTONET = {
+    "method": "protonet",
+    "learner": "prototypes",
+    "data": "omniglot:vinyals",
+    "split": "test",
+    "trained_on": "omniglot:vinyals/trainval",
+    "labels": "true",
+    "init": "random",
+    "encoder": "conv4-64",
+    "normalisation": "running",
+    "ways": "5",
+    "shots": "1",
+    "queries": 15,
+    "protocol": "inductive",
+    "tasks": 10000,
+    "seeds": 1,
+    "accuracy": 90.0,
+    "ci95": 0.5,
+    "published": 89.8,
+    "source": "Somebody 2017",
+    "train_seconds": 540,
+    "hardware": "2 threads",
+    "recipe": "protonet-omniglot",
+    "commit": "abc",
+}
+PIXELS = PROTONET | {
+    "method": "raw pixels",
+    "trained_on": "",
+    "encoder": "none",
+    "accuracy": 40.25,
+    "published": "",
+    "source": "",
+    "train_seconds": "",
+    "recipe": "",
+    "normalisation": "none",
+}
+PLACE = "before\n<!-- table:omniglot{} -->\nold\n<!-- /table -->\nafter"
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    many = PROTONET | {"ways": "20", "accuracy": 80.0, "ci95": 0.25, "published": 96.0}
+    siamese = PROTONET | {"method": "siamese", "accuracy": 85.0, "published": "", "source": "nobody"}
+    validation = PROTONET | {"split": "val", "trained_on": "omniglot:vinyals/train", "accuracy": 99.0}
+    lone = PIXELS | {"ways": "20", "data": "omniglot:lake"}
+    record(tmp_path / "omniglot.csv", [PROTONET, many, siamese, validation, PIXELS, lone])
+    return tmp_path
+
+
+def test_a_table_is_what_the_result_file_says(results: Path) -> None:
+    filled = fill_tables(PLACE.format(""), results)
+    assert filled.splitlines() == [
+        "before",
+        "<!-- table:omniglot -->",
+        "| method | learner | 5-way 1-shot | 20-way 1-shot |",
+        "| --- | --- | ---: | ---: |",
+        "| protonet | prototypes | 90.00 ± 0.50 (89.8) | 80.00 ± 0.25 (96.0) |",
+        "| siamese | prototypes | 85.00 ± 0.50 |  |",
+        "| raw pixels | prototypes | 40.25 ± 0.50 |  |",
+        "",
+        "Accuracy in percent ± half its 95 % interval over tasks. 10,000 tasks of 15 queries a class, inductive, "
+        "running statistics. Split omniglot:vinyals/test; encoder conv4-64, trained on omniglot:vinyals/trainval. "
+        "Training: protonet, 9 min; siamese, 9 min. Hardware: 2 threads; commit abc. "
+        "In brackets what was published (protonet, Somebody 2017).",
+        "<!-- /table -->",
+        "after",
+    ]
+    assert fill_tables(filled, results) == filled
+
+
+def test_a_filter_chooses_trained_rows_and_keeps_the_references_beside_them(results: Path) -> None:
+    filled = fill_tables(PLACE.format(" method=siamese"), results)
+    assert "| siamese |" in filled
+    assert "| raw pixels |" in filled
+    assert "protonet" not in filled
+    assert "20-way" not in filled
+
+
+def test_what_differs_between_rows_gets_a_column(results: Path) -> None:
+    record(results / "omniglot.csv", [PROTONET | {"encoder": "resnet12-64", "accuracy": 95.0}])
+    filled = fill_tables(PLACE.format(" method=protonet"), results)
+    assert "| protonet | prototypes | resnet12-64 | 95.00 ± 0.50 (89.8) |" in filled
+    assert "| protonet | prototypes | conv4-64 | 90.00 ± 0.50 (89.8) | 80.00 ± 0.25 (96.0) |" in filled
+
+
+def test_validation_rows_are_shown_only_where_they_are_asked_for(results: Path) -> None:
+    assert "99.00" not in fill_tables(PLACE.format(""), results)
+    assert "99.00 ± 0.50" in fill_tables(PLACE.format(" split=val"), results)
+
+
+def test_splits_are_never_mixed_in_one_table(results: Path) -> None:
+    record(results / "omniglot.csv", [PROTONET | {"data": "omniglot:lake", "accuracy": 70.0}])
+    filled = fill_tables(PLACE.format(" method=protonet"), results)
+    assert filled.count("| method |") == 2
+    assert "Split omniglot:lake/test" in filled
+
+
+@pytest.mark.parametrize("name", ["omniglot method=maml", "imagenet"])
+def test_without_rows_the_text_says_so(results: Path, name: str) -> None:
+    filled = fill_tables(f"<!-- table:{name} -->\n1.00\n<!-- /table -->", results)
+    assert filled == f"<!-- table:{name} -->\nnot measured yet\n<!-- /table -->"
+
+
+def test_several_trainings_are_named(results: Path) -> None:
+    record(results / "omniglot.csv", [PROTONET | {"seeds": 3, "seed_sd": 0.1}])
+    assert "mean of 3 trainings" in fill_tables(PLACE.format(""), results)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<!-- table:omniglot -->\nno end", "has no line"),
+        ("<!-- table:omniglot methd=protonet -->\n<!-- /table -->", "did you mean 'method'"),
+    ],
+)
+def test_wrong_markers_are_refused(results: Path, text: str, message: str) -> None:
+    with pytest.raises(MetarepError, match=message):
+        fill_tables(text, results)
+
+
+@pytest.mark.parametrize("second", ["omniglot", "cifar-fs"])
+def test_the_first_of_two_tables_must_be_closed(results: Path, second: str) -> None:
+    with pytest.raises(MetarepError, match="table:omniglot --> has no line"):
+        fill_tables(f"<!-- table:omniglot -->\n\n<!-- table:{second} -->\n<!-- /table -->", results)
+
+
+def test_check_changes_nothing_and_fails_on_a_stale_file(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(PLACE.format(""), "utf-8")
+    flags = [str(page), "--results", str(results)]
+    assert main([*flags, "--check"]) == 1
+    assert page.read_text("utf-8") == PLACE.format("")
+    assert main(flags) == 0
+    assert "90.00 ± 0.50" in page.read_text("utf-8")
+    assert main([*flags, "--check"]) == 0
+    page.write_text("<!-- table:omniglot -->", "utf-8")
+    capsys.readouterr()
+    assert main(flags) == 2
+    assert "has no line" in capsys.readouterr().err
