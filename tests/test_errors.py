@@ -135,7 +135,7 @@ def test_another_encoder_in_the_same_folder_is_refused(tmp_path: Path, drawings:
 
 
 def test_arrays_that_are_no_images() -> None:
-    with pytest.raises(DataError, match="must be uint8 with values 0 to 255, not torch.float64"):
+    with pytest.raises(DataError, match=r"must be uint8 with values 0 to 255, not torch.float64"):
         ImageBank.from_arrays(np.zeros((3, 8, 8)))
     for shape in ((8, 8), (3, 2, 8, 8), (0, 8, 8), (1, 1, 1, 8, 8)):
         with pytest.raises(DataError, match="images must have shape"):

@@ -14,7 +14,7 @@ from metarep.checkpoint import Checkpoint, key_digest
 from metarep.datasets.split import Split
 from metarep.encoders import Encoder, Preprocess
 from metarep.errors import LeakageError, MetarepError
-from metarep.evaluate import evaluate
+from metarep.evaluation import evaluate
 from metarep.labels import Labels
 from metarep.learners import Linear, Neighbours, Pairwise, Prototypes
 from metarep.methods import ProtoNet

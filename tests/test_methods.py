@@ -13,11 +13,11 @@ from metarep.checkpoint import build_method, load_checkpoint, save_checkpoint
 from metarep.datasets.split import Split
 from metarep.encoders import Encoder
 from metarep.errors import MetarepError
-from metarep.evaluate import evaluate
+from metarep.evaluation import evaluate
 from metarep.methods import METHODS, Method
 from metarep.settings import TrainSettings
 from metarep.tasks import draw_tasks
-from metarep.train import train
+from metarep.training import train
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in METHODS},

@@ -82,7 +82,6 @@ class Call:
         np.ndarray,
         pickle.loads,
     ],
-    ids=repr,
 )
 def test_anything_else_is_refused_and_not_run(
     hostile: object, protocol: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -128,6 +128,13 @@ def test_wrong_markers_are_refused(results: Path, text: str, message: str) -> No
         fill_tables(text, results)
 
 
+def test_several_tables_of_one_page_are_filled_each_on_its_own(results: Path) -> None:
+    filled = fill_tables(f"{PLACE.format('')}\n{PLACE.format(' method=siamese')}", results)
+    assert filled.count("| siamese |") == 2
+    assert filled.count("| protonet |") == 1
+    assert filled.count("after") == 2
+
+
 @pytest.mark.parametrize("second", ["omniglot", "cifar-fs"])
 def test_the_first_of_two_tables_must_be_closed(results: Path, second: str) -> None:
     with pytest.raises(MetarepError, match="table:omniglot --> has no line"):

@@ -20,7 +20,7 @@ from metarep.errors import MetarepError
 from metarep.methods import Method, ProtoNet, Siamese, Step
 from metarep.run import RunFolder
 from metarep.settings import TrainSettings
-from metarep.train import DivergedError, Outcome, train
+from metarep.training import DivergedError, Outcome, train
 
 Drawings = tuple[Split, Split]
 Make = Callable[..., Encoder]
@@ -213,7 +213,9 @@ def test_a_loss_that_is_no_number_stops_the_training(
     method, settings = Diverging(small_encoder(), 6, value), TrainSettings(**SMALL)
     with pytest.raises(DivergedError) as error:
         train(method, drawings[0], settings, validation=drawings[1], run=folder(tmp_path, settings))
-    assert str(error.value).startswith(f"the loss is {value} at step 6 (batch {method.digests[5]}); the last good state")
+    assert str(error.value).startswith(
+        f"the loss is {value} at step 6 (batch {method.digests[5]}); the last good state"
+    )
     assert str(tmp_path) in str(error.value)
     assert "--lr" in str(error.value)
     check_good(tmp_path)
@@ -271,9 +273,7 @@ def test_the_best_step_on_validation_is_kept(
             weights[round(progress * 12) + 1] = {name: value.clone() for name, value in self.state_dict().items()}
 
     answers = {4: 50.0, 8: 70.0, 12: 70.0}
-    monkeypatch.setattr(
-        LOOP, "evaluate", lambda *a, **k: SimpleNamespace(accuracy=answers[max(weights)], ci95=1.0)
-    )
+    monkeypatch.setattr(LOOP, "evaluate", lambda *a, **k: SimpleNamespace(accuracy=answers[max(weights)], ci95=1.0))
     *_, place = run(Case(method=Keeping), drawings, small_encoder, tmp_path, *pulls)
     method, outcome, place = run(Case(method=Keeping), drawings, small_encoder, tmp_path)
     assert (outcome.step, outcome.accuracy) == (8, 70.0), "of equal ones the first"

@@ -42,13 +42,19 @@ class Augment:
     def __call__(self, x: Num[Tensor, "b c h w"], generator: Generator) -> Float[Tensor, "b c h w"]:
         """Views of ``x`` as float in 0 to 1, each with its own draw. Pixels from beyond an edge repeat the edge."""
         x = x.float() / 255 if x.dtype == torch.uint8 else x
-        matrix = self.matrices(len(x), generator).to(x)
+        matrix = self.matrices(len(x), generator, aspect=x.shape[-1] / x.shape[-2]).to(x)
         grid = functional.affine_grid(matrix, list(x.shape), align_corners=False)
         view = functional.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
         return self._cut(view, generator) if self.cutout else view
 
-    def matrices(self, n: int, generator: Generator) -> Float[Tensor, "n 2 3"]:
-        """For each image the map from places in the view to places in the image, in units of -1 to 1."""
+    def matrices(self, n: int, generator: Generator, aspect: float = 1.0) -> Float[Tensor, "n 2 3"]:
+        """For each image the map from places in the view to places in the image, in units of -1 to 1.
+
+        Args:
+            n: images.
+            generator: for their draws.
+            aspect: width over height; turning and slanting are done in pixels, not in these units.
+        """
         draw = torch.rand(10, n, generator=generator)
 
         def between(i: int, low: float, high: float) -> Tensor:
@@ -63,12 +69,12 @@ class Augment:
             dim=-1,
         ).view(n, 2, 2)
         slant = torch.stack([torch.ones(n), slant_x, slant_y, torch.ones(n)], dim=-1).view(n, 2, 2)
-        linear = linear @ slant / grow.view(n, 1, 1)
+        linear = linear @ slant / grow.view(n, 1, 1) * torch.tensor([[1.0, 1 / aspect], [aspect, 1.0]])
         offset = torch.stack([between(4, -self.shift, self.shift), between(5, -self.shift, self.shift)], dim=-1) * 2
         if self.crop is not None:
-            aspect = between(7, math.log(self.ratio[0]), math.log(self.ratio[1])).exp()
+            form = between(7, math.log(self.ratio[0]), math.log(self.ratio[1])).exp()
             area = between(6, *self.crop)
-            sides = torch.stack([(area * aspect).sqrt(), (area / aspect).sqrt()], dim=-1).clamp_max(1)
+            sides = torch.stack([(area * form).sqrt(), (area / form).sqrt()], dim=-1).clamp_max(1)
             offset = offset + (1 - sides) * (draw[8:10].T * 2 - 1)
             linear = linear * sides.unsqueeze(1)
         if self.flip:

@@ -107,14 +107,24 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoin
         MetarepError: no such file, a damaged one, or one from a newer version.
     """
     tensors, header = read_tensors(path)
-    if header.get("format") != FORMAT:
-        raise MetarepError(f"{path} is not a metarep checkpoint of format {FORMAT}, but {header.get('format')}")
+    found = header.get("format") if isinstance(header, dict) else None
+    if found != FORMAT:
+        raise MetarepError(f"{path} is not a metarep checkpoint of format {FORMAT}, but {found}")
+    try:
+        method = _rebuild(tensors, header)
+        return Checkpoint(method.to(device).eval(), header, frozenset(header["seen"]))
+    except (KeyError, TypeError, RuntimeError, MetarepError) as error:
+        raise MetarepError(f"{path} is damaged, or of a newer metarep: {error}") from error
+
+
+def _rebuild(tensors: dict[str, Tensor], header: dict[str, Any]) -> Method:
+    """The method that a header describes, with its weights."""
     fields = header["preprocess"]
     preprocess = Preprocess(**{**fields, **{name: tuple(fields[name]) for name in ("size", "mean", "std")}})
     encoder = build_encoder(**{**header["encoder"], "preprocess": preprocess})
     method = build_method(header["method"], encoder, header["settings"])
     method.load_state_dict(tensors)
-    return Checkpoint(method.to(device).eval(), header, frozenset(header["seen"]))
+    return method
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:

@@ -69,7 +69,10 @@ class ImageBank:
             DataError: another type or shape, or no images at all. Floats are refused rather than guessed at:
                 nothing in an array says whether 1.0 is white or nearly black.
         """
-        pixels = torch.from_numpy(np.ascontiguousarray(images)) if isinstance(images, np.ndarray) else images
+        if isinstance(images, np.ndarray):  # a tensor cannot share memory that must not be written to
+            pixels = torch.from_numpy(np.require(images, requirements=["C", "W"]))
+        else:
+            pixels = images
         if pixels.dtype != torch.uint8:
             raise DataError(
                 f"images must be uint8 with values 0 to 255, not {pixels.dtype}; scale and convert them first"

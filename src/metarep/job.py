@@ -16,7 +16,7 @@ from metarep.errors import MetarepError
 from metarep.methods import METHODS, Method
 from metarep.run import RunFolder
 from metarep.settings import TrainSettings
-from metarep.train import Outcome, Watch, train
+from metarep.training import Outcome, Watch, train
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,7 @@ def describe(job: Job, split: Split, settings: TrainSettings, precision: str) ->
     return {
         "method": job.method,
         "settings": job.settings,
+        "encoder": job.encoder,
         "train": settings.as_dict(),
         "precision": precision,
         "data": {"name": job.data, "split": job.train_on, "size": split.bank.size[0], "digest": split.labels.digest},

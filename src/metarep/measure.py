@@ -11,7 +11,7 @@ from metarep.checkpoint import Checkpoint
 from metarep.datasets.split import Split
 from metarep.encoders import Precision
 from metarep.errors import unknown
-from metarep.evaluate import Report, evaluate
+from metarep.evaluation import Report, evaluate
 from metarep.learners import LEARNERS, Learner
 from metarep.references import raw_pixels, untrained
 from metarep.results import commit

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from metarep.datasets.omniglot_runs import Runs
+from metarep.evaluation import evaluating
 from metarep.learners import Learner
 
 
@@ -38,14 +39,11 @@ class RunsReport:
 
 def error_rate(learner: Learner, runs: Runs) -> RunsReport:
     """Classify the test drawings of every run from its training drawings; each on its own, never as a matching."""
-    training = learner.training
-    learner.eval()
     device = next(learner.parameters()).device
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(learner):
         rows = learner.prepare(runs.bank.images.to(device))
         state = learner.adapt(rows[runs.support.to(device)], runs.support_y.to(device), runs.support.shape[1])
         guess = learner.logits(state, rows[runs.query.to(device)]).argmax(-1).cpu()
-    learner.train(training)
     errors = (guess != runs.query_y).double().mean(-1) * 100
     ci95 = 1.96 * errors.std().item() / math.sqrt(len(errors))
     return RunsReport(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from metarep.errors import MetarepError
-from metarep.train import Watch
+from metarep.training import Watch
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from metarep.measure import Setting, measure_all, result_row, use_precision
 from metarep.recipes import Recipe, load_recipe
 from metarep.results import record
 from metarep.run import open_run
-from metarep.train import Watch
+from metarep.training import Watch
 
 
 def reproduce(

@@ -12,8 +12,8 @@ from pathlib import Path
 from metarep.errors import MetarepError, unknown
 from metarep.results import COLUMNS, read
 
-OPENING = re.compile(r"^<!-- table:(.*) -->$", re.MULTILINE)
-PLACE = re.compile(r"^<!-- table:(?P<what>.*) -->\n(?P<old>.*?)^<!-- /table -->$", re.MULTILINE | re.DOTALL)
+OPENING = re.compile(r"^<!-- table:[^\n]* -->$", re.MULTILINE)
+PLACE = re.compile(r"^<!-- table:(?P<what>[^\n]*) -->\n(?P<old>.*?)^<!-- /table -->$", re.MULTILINE | re.DOTALL)
 REFERENCES = ("untrained encoder", "raw pixels")
 IDENTITY = ("method", "learner", "encoder", "trained_on", "labels", "init", "protocol", "recipe")  # of a table's row
 NOTHING = "not measured yet"

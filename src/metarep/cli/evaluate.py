@@ -11,7 +11,7 @@ from metarep.datasets.omniglot_runs import load_runs
 from metarep.datasets.options import Options
 from metarep.device import pick_device, pick_precision
 from metarep.errors import LeakageError
-from metarep.evaluate import Report
+from metarep.evaluation import Report
 from metarep.learners import LEARNERS
 from metarep.measure import Setting, measure_all, pick_learner, result_row, use_precision
 from metarep.one_shot_runs import error_rate

@@ -21,4 +21,8 @@ def build_encoder(name: str, preprocess: Preprocess, **settings: Any) -> Encoder
     """
     if name not in ENCODERS:
         raise unknown("encoder", name, ENCODERS)
+    known = ENCODERS[name].__init__.__kwdefaults__
+    for setting in settings:
+        if setting not in known:
+            raise unknown(f"setting of {name}", setting, known)
     return Encoder(ENCODERS[name](preprocess.channels, **settings), preprocess, {"name": name, **settings})

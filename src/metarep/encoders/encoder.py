@@ -57,6 +57,9 @@ class Encoder(nn.Module):
             raise MetarepError(f"images of {height} x {width} px do not fit {self.arch['name']}: {error}") from error
         finally:
             self.body.train(training)
+        if not isinstance(features, torch.Tensor):
+            kind = type(features).__name__
+            raise MetarepError(f"{self.arch['name']} gives a {kind} for one image; an encoder gives a tensor (1, dim)")
         if features.ndim != 2:
             raise MetarepError(
                 f"{self.arch['name']} gives {tuple(features.shape)} for one image; an encoder gives (1, dim)"

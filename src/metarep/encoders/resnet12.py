@@ -5,8 +5,10 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from metarep.encoders.initialise import initialise
+from metarep.errors import MetarepError
 
 SLOPE = 0.1
+GROWTH = {"wide": (1, 2.5, 5, 10), "narrow": (1, 2, 4, 8)}
 
 
 class DropBlock(nn.Module):
@@ -76,7 +78,9 @@ class ResNet12(nn.Sequential):
     """
 
     def __init__(self, channels: int, *, width: int = 64, growth: str = "wide", drop: float = 0.1) -> None:
-        factors = {"wide": (1, 2.5, 5, 10), "narrow": (1, 2, 4, 8)}[growth]
+        if growth not in GROWTH:
+            raise MetarepError(f"growth {growth!r} is not one of {', '.join(GROWTH)}")
+        factors = GROWTH[growth]
         blocks: list[nn.Module] = []
         for position, factor in enumerate(factors):
             blocks.append(Residual(channels, int(width * factor), drop if position >= 2 else 0.0))

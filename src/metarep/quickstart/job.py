@@ -14,7 +14,7 @@ from metarep.checkpoint import Checkpoint
 from metarep.datasets import load
 from metarep.datasets.split import Split
 from metarep.device import pick_device, pick_precision
-from metarep.evaluate import evaluate
+from metarep.evaluation import evaluate
 from metarep.job import Job, start
 from metarep.labels import Labels
 from metarep.learners import Learner

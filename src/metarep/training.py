@@ -16,7 +16,7 @@ from metarep.datasets.split import Split
 from metarep.device import keep_freed_memory
 from metarep.encoders.resnet12 import DropBlock
 from metarep.errors import MetarepError
-from metarep.evaluate import evaluate
+from metarep.evaluation import evaluate
 from metarep.methods import Method
 from metarep.run import RunFolder
 from metarep.settings import TrainSettings

@@ -1,8 +1,10 @@
 """evaluate: a learner measured on tasks, and the Report that says how."""
 
+import hashlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -97,14 +99,9 @@ def evaluate(
     sets = [tasks] if isinstance(tasks, TaskIndex) else list(tasks)
     if not sum(len(part) for part in sets):
         raise MetarepError("there are no tasks to evaluate on")
-    training = learner.training
-    learner.eval()
-    try:
-        with torch.no_grad():
-            rows = prepare_all(learner, bank, sets, batch, lambda done: on_progress and on_progress(done * 0.8))
-            per_task = _run(learner, rows, sets, lambda done: on_progress and on_progress(0.8 + done * 0.2))
-    finally:
-        learner.train(training)
+    with torch.no_grad(), evaluating(learner):
+        rows = prepare_all(learner, bank, sets, batch, lambda done: on_progress and on_progress(done * 0.8))
+        per_task = _run(learner, rows, sets, lambda done: on_progress and on_progress(0.8 + done * 0.2))
     per_task = per_task.cpu() * 100
     spread = per_task.std().item() if len(per_task) > 1 else float("nan")
     return Report(
@@ -118,10 +115,22 @@ def evaluate(
         normalisation="running",
         learner=type(learner).__name__.lower(),
         split=split,
-        digest=sets[0].digest if len(sets) == 1 else f"{sets[0].digest}+{len(sets) - 1}",
+        digest=_digest(sets),
         seconds=time.perf_counter() - started,
         per_task=per_task,
     )
+
+
+@contextmanager
+def evaluating(learner: Learner) -> Iterator[None]:
+    """Evaluation mode for a while; afterwards every module is in the mode that it was in before."""
+    modes = [(module, module.training) for module in learner.modules()]
+    learner.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def prepare_all(
@@ -153,6 +162,13 @@ def _run(learner: Learner, rows: Tensor, sets: Sequence[TaskIndex], on_progress:
             accuracies.append((guess == query_y).float().mean(-1))
             on_progress(sum(len(done) for done in accuracies) / total)
     return torch.cat(accuracies)
+
+
+def _digest(sets: Sequence[TaskIndex]) -> str:
+    """One set keeps its own name; several get one made of all of theirs."""
+    if len(sets) == 1:
+        return sets[0].digest
+    return hashlib.sha256("".join(part.digest for part in sets).encode()).hexdigest()[:12]
 
 
 def _span(values: Sequence[int]) -> str:
