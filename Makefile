@@ -21,7 +21,7 @@ format: $(VENV)/dev
 	$(BIN)/ruff check --fix src tests benchmarks
 
 test: $(VENV)/test
-	$(BIN)/pytest -n 2 --jaxtyping-packages=metarep,beartype.beartype -m "not proof"
+	$(BIN)/pytest -n 2 --jaxtyping-packages=metarep,typechecker.check -m "not proof"
 
 proofs: $(VENV)/dev
 	$(BIN)/pytest -m proof

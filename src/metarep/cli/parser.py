@@ -7,7 +7,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, NoReturn
 
 from metarep.errors import MetarepError
@@ -41,7 +41,7 @@ class Parser(argparse.ArgumentParser):
             raise MetarepError(f"{rest[0]!r} is one argument too many. Try: {self.prog} --help")
 
 
-def nearest(given: str, known: typing.Iterable[str]) -> str:
+def nearest(given: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)
     return f" (did you mean {near[0]}?)" if near else ""
 
