@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from metarep.encoders import Encoder, Preprocess, build_encoder
-from metarep.errors import LeakageError, MetarepError, unknown
+from metarep.errors import LeakageError, MetarepError, refuse_unknown_settings, unknown
 from metarep.labels import Labels
 from metarep.learners import Learner
 from metarep.methods import METHODS, Method
@@ -81,10 +81,7 @@ def check_settings(name: str, settings: Iterable[str]) -> None:
     """
     if name not in METHODS:
         raise unknown("method", name, METHODS)
-    known = METHODS[name].__init__.__kwdefaults__ or {}
-    for setting in settings:
-        if setting not in known:
-            raise unknown(f"setting of {name}", setting, known)
+    refuse_unknown_settings(name, METHODS[name].__init__, settings)
 
 
 def save_checkpoint(path: Path, method: Method, settings: dict[str, Any], seen: Iterable[str]) -> None:

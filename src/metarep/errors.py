@@ -1,7 +1,8 @@
 """Errors that a person can act on: they quote what was given and say what would have worked."""
 
 import difflib
-from collections.abc import Iterable
+import inspect
+from collections.abc import Callable, Iterable
 
 
 class MetarepError(ValueError):
@@ -26,3 +27,12 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> MetarepError:
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     return MetarepError(f"unknown {kind} {given!r}{hint} Known: {', '.join(names)}")
+
+
+def refuse_unknown_settings(name: str, function: Callable[..., object], given: Iterable[str]) -> None:
+    """Raise for the first of ``given`` that is no keyword-only parameter of ``function``, which people call ``name``."""
+    parameters = inspect.signature(function).parameters.values()
+    known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    for setting in given:
+        if setting not in known:
+            raise unknown(f"setting of {name}", setting, known)

@@ -7,6 +7,7 @@ import re
 from hashlib import sha256
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -90,7 +91,7 @@ def shipped_list(split: str) -> list[tuple[str, str]]:
     return rows
 
 
-def _lists() -> dict[str, dict[str, str]]:
+def _lists() -> dict[str, Any]:
     return json.loads((resources.files("metarep.datasets") / "splits" / "miniimagenet.json").read_text("utf-8"))
 
 

@@ -6,7 +6,7 @@ from metarep.encoders.conv4 import Conv4
 from metarep.encoders.encoder import Encoder, Precision
 from metarep.encoders.preprocess import Preprocess
 from metarep.encoders.resnet12 import ResNet12
-from metarep.errors import unknown
+from metarep.errors import refuse_unknown_settings, unknown
 
 __all__ = ["ENCODERS", "Conv4", "Encoder", "Precision", "Preprocess", "ResNet12", "build_encoder"]
 
@@ -21,8 +21,5 @@ def build_encoder(name: str, preprocess: Preprocess, **settings: Any) -> Encoder
     """
     if name not in ENCODERS:
         raise unknown("encoder", name, ENCODERS)
-    known = ENCODERS[name].__init__.__kwdefaults__
-    for setting in settings:
-        if setting not in known:
-            raise unknown(f"setting of {name}", setting, known)
+    refuse_unknown_settings(name, ENCODERS[name].__init__, settings)
     return Encoder(ENCODERS[name](preprocess.channels, **settings), preprocess, {"name": name, **settings})
