@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[1]
 PAGES = {str(path.relative_to(ROOT)): path for path in (*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md")))}
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`([^`\n]+)`")
-HOMES = ("images", "labels", "datasets.split", "tasks", "encoders", "learners", "methods", "batches", "train")
-HOMES = (*HOMES, "evaluate", "datasets")  # the modules whose types docs/architecture.md shows
+HOMES = ("images", "labels", "datasets.split", "tasks", "encoders", "learners", "methods", "batches", "training")
+HOMES = (*HOMES, "evaluation", "datasets")  # the modules whose types docs/architecture.md shows
 
 
 def blocks(page: str, language: str) -> list[str]:

@@ -50,7 +50,7 @@ PLACE = "before\n<!-- table:omniglot{} -->\nold\n<!-- /table -->\nafter"
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
     many = PROTONET | {"ways": "20", "accuracy": 80.0, "ci95": 0.25, "published": 96.0}
-    siamese = PROTONET | {"method": "siamese", "accuracy": 85.0, "published": "", "source": "nobody"}
+    siamese = PROTONET | {"method": "siamese", "accuracy": 85.0, "published": "", "source": "nobody", "recipe": "s"}
     validation = PROTONET | {"split": "val", "trained_on": "omniglot:vinyals/train", "accuracy": 99.0}
     lone = PIXELS | {"ways": "20", "data": "omniglot:lake"}
     record(tmp_path / "omniglot.csv", [PROTONET, many, siamese, validation, PIXELS, lone])
@@ -91,6 +91,14 @@ def test_what_differs_between_rows_gets_a_column(results: Path) -> None:
     filled = fill_tables(PLACE.format(" method=protonet"), results)
     assert "| protonet | prototypes | resnet12-64 | 95.00 ± 0.50 (89.8) |" in filled
     assert "| protonet | prototypes | conv4-64 | 90.00 ± 0.50 (89.8) | 80.00 ± 0.25 (96.0) |" in filled
+
+
+def test_recipes_are_named_only_where_nothing_else_tells_rows_apart(results: Path) -> None:
+    assert "recipe" not in fill_tables(PLACE.format(""), results)
+    record(results / "omniglot.csv", [PROTONET | {"recipe": "protonet-cosine", "accuracy": 95.0}])
+    filled = fill_tables(PLACE.format(" method=protonet"), results)
+    assert "| method | learner | recipe | 5-way 1-shot | 20-way 1-shot |" in filled
+    assert "| protonet | prototypes | protonet-cosine | 95.00 ± 0.50 (89.8) |  |" in filled
 
 
 def test_validation_rows_are_shown_only_where_they_are_asked_for(results: Path) -> None:

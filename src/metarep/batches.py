@@ -9,6 +9,7 @@ from jaxtyping import Int, Num
 from torch import Generator, Tensor
 
 from metarep.augment import Augment
+from metarep.errors import MetarepError
 from metarep.images import ImageBank
 from metarep.labels import Labels
 from metarep.tasks import TaskIndex, draw_tasks
@@ -79,6 +80,8 @@ def draw_batch(
         DataError: the labels cannot give ``shape``.
     """
     labelled = eats is LabelledBatch
+    if not labelled and shape.queries < 1:
+        raise MetarepError(f"tasks to train on need at least 1 query a class, not queries={shape.queries}")
     index = draw_tasks(
         labels,
         1 if labelled else shape.tasks,

@@ -30,9 +30,15 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> MetarepError:
 
 
 def refuse_unknown_settings(name: str, function: Callable[..., object], given: Iterable[str]) -> None:
-    """Raise for the first of ``given`` that is no keyword-only parameter of ``function``, which people call ``name``."""
+    """Raise for the first of ``given`` that is no keyword-only parameter of ``function``, called ``name``."""
     parameters = inspect.signature(function).parameters.values()
     known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
     for setting in given:
         if setting not in known:
             raise unknown(f"setting of {name}", setting, known)
+
+
+def one_of(what: str, given: str, known: Iterable[str]) -> None:
+    """Raise if a setting's value is not on its list; it is never taken for the default."""
+    if given not in known:
+        raise MetarepError(f"{what} {given!r} is not one of {', '.join(known)}")

@@ -53,7 +53,8 @@ class RunFolder:
     def records(self) -> list[dict[str, Any]]:
         """All lines of ``log.jsonl``."""
         path = self.path / "log.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("}")]  # the last may have been cut short
 
     def save_model(self, method: Method) -> None:
         save_checkpoint(self.model, method, self.settings, self.seen)
@@ -64,12 +65,11 @@ class RunFolder:
     def load_state(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """What the last :meth:`save_state` wrote, or None; log lines of steps after it are dropped."""
         path = self.path / "state.safetensors"
-        if not path.exists():
-            return None
-        tensors, header = read_tensors(path)
-        kept = [record for record in self.records() if record["step"] <= header["step"]]
+        saved = read_tensors(path) if path.exists() else None
+        step = saved[1]["step"] if saved else 0
+        kept = [record for record in self.records() if record["step"] <= step]
         (self.path / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in kept))
-        return tensors, header
+        return saved
 
     def _same(self, known: dict[str, Any]) -> None:
         for part in sorted(known.keys() | self.settings.keys()):

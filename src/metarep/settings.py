@@ -7,6 +7,8 @@ from typing import Any, Literal
 from metarep.batches import BatchShape
 from metarep.errors import MetarepError
 
+SCHEDULES = ("one-cycle", "cosine", "constant")
+
 
 @dataclass(frozen=True)
 class TrainSettings:
@@ -49,6 +51,11 @@ class TrainSettings:
         for name in ("steps", "ways", "shots", "tasks", "validate_every", "validation_tasks"):
             if getattr(self, name) < 1:
                 raise MetarepError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name, least in (("queries", 0), ("clip", 0), ("weight_decay", 0), ("validation_ways", 2)):
+            if not getattr(self, name) >= least:
+                raise MetarepError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        if self.schedule not in SCHEDULES:
+            raise MetarepError(f"schedule {self.schedule!r} is not one of {', '.join(SCHEDULES)}")
         if not 0 < self.lr < math.inf:
             raise MetarepError(f"lr must be above 0, not {self.lr}")
 

@@ -78,7 +78,9 @@ def _choose(rows: list[Row], wanted: dict[str, str]) -> list[Row]:
 
 def _table(rows: list[Row]) -> str:
     settings = sorted({(row["ways"], row["shots"]) for row in rows}, key=lambda pair: [_low(span) for span in pair])
-    shown = ["method", "learner", *(c for c in IDENTITY[2:] if len(_values(_trained(rows), c)) > 1)]
+    shown = ["method", "learner", *(c for c in IDENTITY[2:-1] if len(_values(_trained(rows), c)) > 1)]
+    if len(_distinct(rows, shown)) < len(_distinct(rows, IDENTITY)):  # recipes of one method that differ in settings
+        shown.append("recipe")
     lines: dict[tuple[str, ...], Row] = {}
     cells: dict[tuple[str, ...], dict[tuple[str, str], str]] = {}
     for row in rows:
@@ -132,6 +134,11 @@ def _trained(rows: list[Row]) -> list[Row]:
 
 def _values(rows: Iterable[Row], column: str) -> list[str]:
     return list(dict.fromkeys(row[column] for row in rows if row[column]))
+
+
+def _distinct(rows: Iterable[Row], columns: Iterable[str]) -> set[tuple[str, ...]]:
+    columns = tuple(columns)
+    return {tuple(row[column] for column in columns) for row in rows}
 
 
 def _low(span: str) -> tuple[int, str]:

@@ -207,10 +207,17 @@ def _apart(labels: Labels, groups: Tensor, classes: Tensor, shots: int, queries:
     group = groups[labels.rows[within]]
     kinds = int(group.max()) + 1
     onehot = torch.zeros(*group.shape[:2], kinds, dtype=torch.long).scatter_add_(-1, group, real.long())
-    rank = torch.rand(onehot.shape, generator=generator).masked_fill(onehot == 0, 2).argsort(-1)
-    ordered = onehot.gather(-1, rank).cumsum(-1)  # images in the first 1, 2, ... groups
-    total = ordered[..., -1:]
-    fits = (ordered >= shots) & (total - ordered >= queries)
+    random = torch.rand(onehot.shape, generator=generator)
+    order, largest = random, onehot / (size + 1)
+    # Where the random order leaves too few on one side, its reverse may not; else the largest group goes first, or last.
+    for other in (1 - random, 1 - largest, largest, None):
+        rank = order.masked_fill(onehot == 0, 2).argsort(-1)
+        ordered = onehot.gather(-1, rank).cumsum(-1)  # images in the first 1, 2, ... groups
+        total = ordered[..., -1:]
+        fits = (ordered >= shots) & (total - ordered >= queries)
+        if other is None or fits.any(-1).all():
+            break
+        order = torch.where(fits.any(-1, keepdim=True), order, other)
     if not fits.any(-1).all():
         bad = int(classes[~fits.any(-1)][0])
         raise DataError(

@@ -135,6 +135,7 @@ class _Loop:
         if saving or self.step % LOG_EVERY == 0:
             self._read(step.logs, len(batch.images))
         if saving:
+            self._refuse_lost_weights()
             self._validate()
             self._save()
 
@@ -161,11 +162,8 @@ class _Loop:
         losses = torch.stack([loss for _, _, loss in self.recent]).tolist()
         for (number, batch, _), loss in zip(self.recent, losses, strict=True):
             if not math.isfinite(loss):
-                kept = f"; the last good state is in {self.run.path}" if self.run else ""
-                raise DivergedError(
-                    f"the loss is {loss} at step {number} (batch {batch.digest}){kept}. "
-                    "Try a smaller --lr, --clip 1, or --precision float32"
-                )
+                raise self._diverged(f"the loss is {loss} at step {number} (batch {batch.digest})")
+        self.last_batch = self.recent[-1][1]
         since, then = self.last_reading
         now = time.perf_counter()
         rate = (self.step - since) / (now - then)
@@ -181,6 +179,17 @@ class _Loop:
             "seconds_left": (self.settings.steps - self.step) / rate,
         }
         self._tell(record)
+
+    def _diverged(self, what: str) -> DivergedError:
+        kept = f"; the last good state is in {self.run.path}" if self.run else ""
+        return DivergedError(f"{what}{kept}. Try a smaller --lr, --clip 1, or --precision float32")
+
+    def _refuse_lost_weights(self) -> None:
+        """A finite loss can have a gradient that is not; such weights are neither measured nor saved."""
+        if not all(bool(value.isfinite().all()) for value in self.method.state_dict().values()):
+            raise self._diverged(
+                f"weights are no longer numbers after step {self.step} (batch {self.last_batch.digest})"
+            )
 
     def _validate(self) -> None:
         if self.tasks is None or self.validation is None:

@@ -77,7 +77,7 @@ def _reconstruct(*_: object) -> _Array:
     return _Array()
 
 
-def _from_buffer(content: bytes, kind: _Type, shape: tuple[int, ...], order: str) -> _Array:
+def _from_buffer(content: bytes | bytearray, kind: _Type, shape: tuple[int, ...], order: str) -> _Array:
     made = _Array()
     made.__setstate__((1, shape, kind, order == "F", content))
     return made

@@ -1,12 +1,13 @@
 """Prototypes: a class is the mean of its support features."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
 from metarep.encoders import Encoder
+from metarep.errors import one_of
 from metarep.learners.learner import Learner, State
 from metarep.losses import squared_distances
 
@@ -28,6 +29,7 @@ class Prototypes(Learner):
 
     def __init__(self, encoder: Encoder, metric: Metric = "euclidean", temperature: float = 1.0) -> None:
         super().__init__(encoder)
+        one_of("metric", metric, get_args(Metric))
         self.metric, self.temperature = metric, temperature
 
     def adapt(

@@ -1,12 +1,13 @@
 """Siamese networks: learn from pairs whether two images show one class."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from torch import Generator
 from torch.nn import functional
 
 from metarep.batches import Batch, LabelledBatch
 from metarep.encoders import Encoder
+from metarep.errors import one_of
 from metarep.learners.pairwise import Pairwise
 from metarep.learners.prototypes import Prototypes
 from metarep.losses import Negatives, mean_where, pair_loss, same_class
@@ -46,6 +47,8 @@ class Siamese(Method[LabelledBatch]):
         normalise: bool = True,
     ) -> None:
         super().__init__()
+        one_of("loss", loss, ("contrastive", "koch"))
+        one_of("negatives", negatives, get_args(Negatives))
         self.margin, self.normalise = margin, normalise
         self.negatives: Negatives = negatives
         if loss == "koch":

@@ -1,12 +1,13 @@
 """Triplet networks: an anchor is nearer to its own class than to another."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from torch import Generator
 from torch.nn import functional
 
 from metarep.batches import Batch, LabelledBatch
 from metarep.encoders import Encoder
+from metarep.errors import one_of
 from metarep.learners.prototypes import Prototypes
 from metarep.losses import Mining, triplet_loss
 from metarep.methods.method import Method, Step
@@ -42,6 +43,7 @@ class Triplet(Method[LabelledBatch]):
         normalise: bool = True,
     ) -> None:
         super().__init__()
+        one_of("mining", mining, get_args(Mining))
         self.margin, self.squared, self.normalise = margin, squared, normalise
         self.mining: Mining = mining
         self.learner = Prototypes(encoder, "cosine", temperature=0.1) if normalise else Prototypes(encoder, "euclidean")
