@@ -209,7 +209,7 @@ def _apart(labels: Labels, groups: Tensor, classes: Tensor, shots: int, queries:
     onehot = torch.zeros(*group.shape[:2], kinds, dtype=torch.long).scatter_add_(-1, group, real.long())
     random = torch.rand(onehot.shape, generator=generator)
     order, largest = random, onehot / (size + 1)
-    # Where the random order leaves too few on one side, its reverse may not; else the largest group goes first, or last.
+    # Where the random order leaves too few on one side, its reverse may not; else the largest goes first, or last.
     for other in (1 - random, 1 - largest, largest, None):
         rank = order.masked_fill(onehot == 0, 2).argsort(-1)
         ordered = onehot.gather(-1, rank).cumsum(-1)  # images in the first 1, 2, ... groups

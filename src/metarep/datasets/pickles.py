@@ -2,7 +2,7 @@
 
 import pickle
 from io import BufferedIOBase
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from metarep.errors import DataError
 _NUMPY = ("numpy.core", "numpy._core")  # old and new homes of the same functions
 
 
-def read_pickle(file: BufferedIOBase, name: str) -> Any:  # noqa: ANN401 - whatever the pickle holds
+def read_pickle(file: BufferedIOBase | IO[bytes], name: str) -> Any:  # noqa: ANN401 - whatever the pickle holds
     """What a pickle holds, where that is only data; Python 2's pickles too.
 
     A pickle is a program. This reader lets it call nothing of numpy either: the names by which numpy's pickles
