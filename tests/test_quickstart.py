@@ -113,7 +113,7 @@ def test_a_row_for_every_learner_and_shape(done):
     saved = json.loads((out / "results.json").read_text())
     assert saved == json.loads(json.dumps(content))
     # 20 ways become the 6 classes there are; 50 shots are more than a class has
-    shapes = {("5", "1"), ("5", "5"), ("6", "1"), ("5", "2")}
+    shapes = {("5", "1"), ("5", "5"), ("6", "1"), ("6", "5"), ("6", "2")}
     learners = {"protonet", "siamese", "triplet", "untrained encoder", "raw pixels"}
     assert {(row["method"], row["ways"], row["shots"]) for row in saved["rows"]} == {
         (m, *s) for m in learners for s in shapes
@@ -224,13 +224,14 @@ def test_flatten_is_the_plane_of_largest_spread():
 
 
 def test_charts_place_points_where_they_belong():
-    svg = shots_chart([Series("a", "s0", [Point(1, 50.0, 1.0), Point(10, 100.0, 0.0)])])
+    svg = shots_chart([Series("a", "s0", [Point(1, 50.0, 1.0), Point(10, 99.0, 0.5)])])
     (x1, y1), (x2, y2) = [tuple(map(float, pair.split(","))) for pair in re.search('points="([^"]*)"', svg)[1].split()]
     assert x1 < x2
     assert y1 > y2
     grid = {float(y) for y in re.findall('y1="([^"]*)"', svg)}
-    assert y2 in grid  # 100 % lies on a line of the grid
-    assert y1 in grid
+    assert y1 in grid  # 50 % lies on a line of the grid
+    assert min(grid) < y1
+    assert f">{50}</text>" in svg
     generator = np.random.default_rng(0)
     apart = push_apart([tuple(place) for place in generator.uniform(80, 120, (9, 2))], 20.0, 400.0)
     for i, one in enumerate(apart):

@@ -138,6 +138,16 @@ def test_support_and_query_never_share_a_group(sizes: tuple[int, ...], shots: in
         assert set(tasks.support.unique().tolist()) == set(range(len(labels))), "some images are never support"
 
 
+def test_groups_that_only_one_division_fits_are_divided() -> None:
+    """Of 4, 3 and 1 images only {4, 1} against {3} gives 5 and 3, whatever order chance or size puts them in."""
+    groups = torch.tensor([0, 0, 0, 0, 1, 1, 1, 2] * 3)
+    labels = labels_of(8, 8, 8, groups=groups)
+    assert labels.groups is not None
+    for seed in range(5):
+        tasks = draw(labels, 50, 3, 5, 3, seed)
+        assert set(labels.groups[tasks.query].unique().tolist()) == {1}
+
+
 def test_groups_that_cannot_be_divided_are_an_error() -> None:
     labels = labels_of(5, 5, 5, groups=torch.arange(3).repeat_interleave(5))
     with pytest.raises(DataError, match=r"class '[abc]' cannot give 1 support and 2 query images from different gro"):

@@ -104,7 +104,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoin
         MetarepError: no such file, a damaged one, or one from a newer version.
     """
     tensors, header = read_tensors(path)
-    found = header.get("format") if isinstance(header, dict) else None
+    found = header.get("format")
     if found != FORMAT:
         raise MetarepError(f"{path} is not a metarep checkpoint of format {FORMAT}, but {found}")
     try:
@@ -148,6 +148,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})["metarep"])
+            if not isinstance(header, dict):
+                raise ValueError("its header is not a dictionary")
             return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 - not a dict
     except (SafetensorError, KeyError, ValueError) as error:
         raise MetarepError(f"{path} is damaged or was not written by metarep: {error}") from error

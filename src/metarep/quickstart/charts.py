@@ -10,6 +10,7 @@ from metarep.quickstart.maps import ClassMap
 WIDTH, HEIGHT = 640, 350
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 14, 58
 THUMB = 28.0
+TICKS = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 50.0, 70.0, 80.0, 90.0, 95.0, 98.0, 99.0, 99.5, 99.8, 99.9)
 
 
 class Point(NamedTuple):
@@ -29,28 +30,31 @@ class Series(NamedTuple):
 
 
 def shots_chart(series: Sequence[Series]) -> str:
-    """Accuracy against shots, a line a learner; shots on a logarithmic axis, whiskers are 95 % intervals.
+    """Accuracy against shots, a line a learner; whiskers are 95 % intervals.
+
+    Shots stand on a logarithmic axis and accuracies on that of their log-odds: near 100 %, halving the errors is a step
+    as long as anywhere else.
 
     >>> chart = shots_chart([Series("protonet", "s0", [Point(1, 90.0, 0.5), Point(5, 97.0, 0.3)])])
     >>> "protonet, 5 shots: 97.0 ± 0.3 %" in chart
     True
     """
     shots = sorted({point.shots for line in series for point in line.points})
-    lowest = min(point.accuracy - point.ci95 for line in series for point in line.points)
-    floor = max(0, math.floor(lowest / 10) * 10)
+    levels = [point.accuracy + side * point.ci95 for line in series for point in line.points for side in (-1, 1)]
+    bottom, top = _odds(min(levels)) - 0.15, _odds(max(levels)) + 0.15
     first, last = math.log(shots[0]), math.log(max(shots[-1], shots[0] + 1))
 
     def across(value: int) -> float:
         return LEFT + 24 + (math.log(value) - first) / (last - first) * (WIDTH - LEFT - RIGHT - 48)
 
     def up(value: float) -> float:
-        return TOP + (100 - value) / (100 - floor) * (HEIGHT - TOP - BOTTOM)
+        return TOP + (top - _odds(value)) / (top - bottom) * (HEIGHT - TOP - BOTTOM)
 
     parts = []
-    for tick in range(floor, 101, 10):
-        y = up(float(tick))
+    for tick in (tick for tick in TICKS if bottom <= _odds(tick) <= top):
+        y = up(tick)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="tick end" x="{LEFT - 8}" y="{y:.1f}" dy=".35em">{tick}</text>')
+        parts.append(f'<text class="tick end" x="{LEFT - 8}" y="{y:.1f}" dy=".35em">{tick:g}</text>')
     parts += [
         f'<text class="tick middle" x="{across(tick):.1f}" y="{HEIGHT - BOTTOM + 24}">{tick}</text>' for tick in shots
     ]
@@ -59,6 +63,12 @@ def shots_chart(series: Sequence[Series]) -> str:
     parts += [_line(line, across, up) for line in reversed(series)]  # the first is drawn last, on top
     label = escape("Accuracy in percent against shots: " + ", ".join(line.name for line in series), quote=True)
     return f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+
+
+def _odds(percent: float) -> float:
+    """Log-odds of an accuracy; 100 % counts as 99.95 %, which a few thousand queries cannot tell apart."""
+    share = min(max(percent / 100, 0.0005), 0.9995)
+    return math.log(share / (1 - share))
 
 
 def _line(line: Series, across: Callable[[int], float], up: Callable[[float], float]) -> str:

@@ -41,7 +41,7 @@ def solve_examples(learners: dict[str, Learner], split: Split, plan: Plan) -> li
         split: of classes not seen.
         plan: how many tasks, and the seed.
     """
-    ways, _ = plan.columns(split)[0]
+    ways = min(plan.example_ways, len(split.labels.names))
     queries = max(1, min(QUERIES, int(split.labels.counts.min()) - 1))
     generator = torch.Generator().manual_seed(plan.seed)
     drawn = draw_tasks(split.labels, plan.examples, ways=ways, shots=1, queries=queries, generator=generator)

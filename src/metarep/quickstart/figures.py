@@ -9,7 +9,7 @@ from metarep.quickstart.words import count, word
 
 
 def shots_section(found: Findings) -> str:
-    ways = found.columns[0][0]
+    ways = found.columns[-1][0]
     lines, references, methods = [], 0, 0
     for row in found.methods():
         if row["family"] == "reference":
@@ -27,8 +27,9 @@ def shots_section(found: Findings) -> str:
     return (
         "<section><h2>Accuracy against shots</h2>"
         f"<p>What more examples of each class are worth, in {ways}-way tasks.</p>"
-        f'<figure><ul class="legend">{legend}</ul>{shots_chart(lines)}<figcaption>Percent of queries right; whiskers '
-        "are 95 % intervals over tasks. Point at a dot for its value.</figcaption></figure></section>"
+        f'<figure><ul class="legend">{legend}</ul>{shots_chart(lines)}<figcaption>Percent of queries right, on a '
+        "scale where halving the errors is about as long a step everywhere; whiskers are 95 % intervals over tasks. "
+        "Point at a dot for its value.</figcaption></figure></section>"
     )
 
 

@@ -33,7 +33,7 @@ def how_measured(content: dict[str, Any]) -> str:
         "seed": f"{content['seed']} for weights and batches",
         "hardware": first["hardware"],
         "versions": f"Python {content['environment']['python']}, {packages}",
-        "time": f"{content['seconds']:.0f} s for this run, from loading to the last measurement",
+        "time": f"{content['seconds']:,.0f} s for this run, from loading to the last measurement",
     }
     described = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in facts.items())
     return (

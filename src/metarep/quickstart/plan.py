@@ -50,21 +50,23 @@ class Plan:
     Args:
         entries: the trainings, in this order.
         table: ways and shots of each column of the results; the first is the headline's.
-        shots: of the chart of accuracy against shots, with the ways of the first column.
+        shots: of the chart of accuracy against shots, with the ways of the last column.
         queries: query images a class, where the classes have as many.
         tasks: tasks a measurement.
         seed: names those tasks; the same for every seed of training, so that runs can be compared.
-        examples: tasks drawn into the picture.
+        examples: tasks drawn into the picture, 1-shot.
+        example_ways: their ways; more than the headline's, so that there are mistakes to see.
         map_classes: classes on the map of the representation.
     """
 
     entries: tuple[Entry, ...] = ENTRIES
-    table: tuple[tuple[int, int], ...] = ((5, 1), (5, 5), (20, 1))
+    table: tuple[tuple[int, int], ...] = ((5, 1), (5, 5), (20, 1), (20, 5))
     shots: tuple[int, ...] = (1, 2, 3, 5, 10)
     queries: int = 15
     tasks: int = 1000
     seed: int = 1
-    examples: int = 3
+    examples: int = 2
+    example_ways: int = 10
     map_classes: int = 12
 
     def columns(self, split: Split) -> list[tuple[int, int]]:
@@ -80,7 +82,7 @@ class Plan:
         """
         columns = self.columns(split)
         drawn = {}
-        for shape in dict.fromkeys([*columns, *((columns[0][0], shots) for shots in self.shots)]):
+        for shape in dict.fromkeys([*columns, *((columns[-1][0], shots) for shots in self.shots)]):
             try:
                 drawn[shape] = self.draw_shape(split, *shape)
             except DataError:

@@ -9,7 +9,7 @@ from metarep import __version__
 from metarep.quickstart.figures import examples_section, maps_section, shots_section
 from metarep.quickstart.findings import Findings, Row
 from metarep.quickstart.notes import how_measured, what_next
-from metarep.quickstart.words import count, listed, percent, shape_name, word
+from metarep.quickstart.words import count, duration, listed, percent, shape_name, word
 
 
 def write_report(path: Path, found: Findings) -> None:
@@ -49,7 +49,7 @@ def headline(found: Findings) -> str:
     test = f"{word(ways)} classes it has never seen{_named(content['data']['test'])}"
     examples = "one example" if shots == 1 else f"{word(shots)} examples"
     return (
-        f"{word(max(1, round(training['seconds']))).capitalize()} seconds of learning from "
+        f"{duration(training['seconds']).capitalize()} of learning from "
         f"{content['data']['train']['classes']:,} classes{_named(content['data']['train'])}, and "
         f"{escape(content['best'])} tells {test} apart from {examples} each: <b>{percent(best)}</b> right, "
         f'where raw pixels reach <span class="plain">{percent(pixels)}</span>.'

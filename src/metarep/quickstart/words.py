@@ -44,3 +44,12 @@ def percent(row: dict[str, Any]) -> str:
 def shape_name(ways: int, shots: int) -> str:
     """``5-way 1-shot``."""
     return f"{ways}-way {shots}-shot"
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it.
+
+    >>> duration(24.2), duration(200.0)
+    ('24 seconds', 'three minutes')
+    """
+    return count(max(1, round(seconds)), "second") if seconds < 100 else count(round(seconds / 60), "minute")
