@@ -67,7 +67,7 @@ class TrainSettings:
         """The learning rate of step ``step``, counted from 0: a function of it alone, so that a resumed run agrees.
 
         >>> [round(TrainSettings(steps=100, lr=1.0).lr_at(step), 3) for step in (0, 25, 99)]
-        [0.04, 1.0, 0.0]
+        [0.04, 1.0, 0.001]
         """
         progress = step / self.steps
         if self.schedule == "constant":
