@@ -13,6 +13,9 @@ from metarep.errors import DataError, MetarepError
 from metarep.labels import Labels
 
 
+REDRAWS = 100  # of the order of a class's groups, before it counts as one that cannot be divided
+
+
 class Tasks(NamedTuple):
     """Rows (pixels or features) arranged by task; labels are 0 to ways - 1, in an order of the task's own."""
 
@@ -198,7 +201,7 @@ def _apart(labels: Labels, groups: Tensor, classes: Tensor, shots: int, queries:
     """Places within each class for support, then query, whose groups do not meet.
 
     The groups of a class are put in random order and cut once, as near the middle as leaves enough images on both
-    sides; support comes from the first part and queries from the second.
+    sides; support comes from the first part and queries from the second. An order that cannot be cut so is redrawn.
     """
     size = int(labels.counts.max())
     slot = torch.arange(size)
@@ -207,17 +210,16 @@ def _apart(labels: Labels, groups: Tensor, classes: Tensor, shots: int, queries:
     group = groups[labels.rows[within]]
     kinds = int(group.max()) + 1
     onehot = torch.zeros(*group.shape[:2], kinds, dtype=torch.long).scatter_add_(-1, group, real.long())
-    random = torch.rand(onehot.shape, generator=generator)
-    order, largest = random, onehot / (size + 1)
-    # Where the random order leaves too few on one side, its reverse may not; else the largest goes first, or last.
-    for other in (1 - random, 1 - largest, largest, None):
+    order = torch.rand(onehot.shape, generator=generator)
+    for _ in range(REDRAWS):
         rank = order.masked_fill(onehot == 0, 2).argsort(-1)
         ordered = onehot.gather(-1, rank).cumsum(-1)  # images in the first 1, 2, ... groups
         total = ordered[..., -1:]
         fits = (ordered >= shots) & (total - ordered >= queries)
-        if other is None or fits.any(-1).all():
+        cuttable = fits.any(-1, keepdim=True)
+        if cuttable.all():
             break
-        order = torch.where(fits.any(-1, keepdim=True), order, other)
+        order = torch.where(cuttable, order, torch.rand(onehot.shape, generator=generator))
     if not fits.any(-1).all():
         bad = int(classes[~fits.any(-1)][0])
         raise DataError(

@@ -10,7 +10,7 @@ from metarep.quickstart.maps import ClassMap
 WIDTH, HEIGHT = 640, 350
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 14, 58
 THUMB = 28.0
-TICKS = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 50.0, 70.0, 80.0, 90.0, 95.0, 98.0, 99.0, 99.5, 99.8, 99.9)
+TICKS = (*range(10, 90, 10), 90, 95, 97, 98, 99, 99.5, 99.8, 99.9)
 
 
 class Point(NamedTuple):
@@ -51,8 +51,8 @@ def shots_chart(series: Sequence[Series]) -> str:
         return TOP + (top - _odds(value)) / (top - bottom) * (HEIGHT - TOP - BOTTOM)
 
     parts = []
-    for tick in (tick for tick in TICKS if bottom <= _odds(tick) <= top):
-        y = up(tick)
+    for tick in (tick for tick in TICKS if bottom <= _odds(float(tick)) <= top):
+        y = up(float(tick))
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text class="tick end" x="{LEFT - 8}" y="{y:.1f}" dy=".35em">{tick:g}</text>')
     parts += [

@@ -16,6 +16,8 @@ def how_measured(content: dict[str, Any]) -> str:
     first, best = rows[0], next(each for each in trainings if each["method"] == content["best"])
     norms = listed(sorted({row["normalisation"] for row in rows if row["family"] != "reference"}))
     apart = "; support and query images of a class never share a group (a typeface)" if data["test"]["grouped"] else ""
+    resumed = sum(each["seconds"] for each in trainings) > content["seconds"]
+    earlier = "; trainings were taken over from an earlier run" if resumed else ""
     packages = ", ".join(f"{name} {version}" for name, version in content["environment"]["packages"].items())
     facts = {
         "data": f"{data['name']}: {about(data['name'].partition(':')[0])}",
@@ -33,7 +35,7 @@ def how_measured(content: dict[str, Any]) -> str:
         "seed": f"{content['seed']} for weights and batches",
         "hardware": first["hardware"],
         "versions": f"Python {content['environment']['python']}, {packages}",
-        "time": f"{content['seconds']:,.0f} s for this run, from loading to the last measurement",
+        "time": f"{content['seconds']:,.0f} s from loading to the last measurement{earlier}",
     }
     described = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in facts.items())
     return (
