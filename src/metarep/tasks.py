@@ -12,7 +12,6 @@ from torch import Generator, Tensor
 from metarep.errors import DataError, MetarepError
 from metarep.labels import Labels
 
-
 REDRAWS = 100  # of the order of a class's groups, before it counts as one that cannot be divided
 
 
@@ -211,15 +210,13 @@ def _apart(labels: Labels, groups: Tensor, classes: Tensor, shots: int, queries:
     kinds = int(group.max()) + 1
     onehot = torch.zeros(*group.shape[:2], kinds, dtype=torch.long).scatter_add_(-1, group, real.long())
     order = torch.rand(onehot.shape, generator=generator)
+    rank, fits = _cuts(onehot, order, shots, queries)
     for _ in range(REDRAWS):
-        rank = order.masked_fill(onehot == 0, 2).argsort(-1)
-        ordered = onehot.gather(-1, rank).cumsum(-1)  # images in the first 1, 2, ... groups
-        total = ordered[..., -1:]
-        fits = (ordered >= shots) & (total - ordered >= queries)
-        cuttable = fits.any(-1, keepdim=True)
-        if cuttable.all():
+        if fits.any(-1).all():
             break
-        order = torch.where(cuttable, order, torch.rand(onehot.shape, generator=generator))
+        again = torch.rand(onehot.shape, generator=generator)
+        order = torch.where(fits.any(-1, keepdim=True), order, again)
+        rank, fits = _cuts(onehot, order, shots, queries)
     if not fits.any(-1).all():
         bad = int(classes[~fits.any(-1)][0])
         raise DataError(
@@ -235,3 +232,10 @@ def _apart(labels: Labels, groups: Tensor, classes: Tensor, shots: int, queries:
     support = key.masked_fill(~(real & first), 2).argsort(-1)[..., :shots]
     query = key.masked_fill(~(real & ~first), 2).argsort(-1)[..., :queries]
     return torch.cat([support, query], dim=-1)
+
+
+def _cuts(onehot: Tensor, order: Tensor, shots: int, queries: int) -> tuple[Tensor, Tensor]:
+    """The groups of each class in this order, and after which of them a cut leaves enough images on both sides."""
+    rank = order.masked_fill(onehot == 0, 2).argsort(-1)
+    ordered = onehot.gather(-1, rank).cumsum(-1)  # images in the first 1, 2, ... groups
+    return rank, (ordered >= shots) & (ordered[..., -1:] - ordered >= queries)
