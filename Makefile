@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 TORCH_FROM = $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 
-.PHONY: quickstart check format test proofs results clean
+.PHONY: quickstart check format test proofs results tables clean
 
 quickstart: $(VENV)/run
 	$(BIN)/metarep quickstart
@@ -30,6 +30,10 @@ proofs: $(VENV)/dev
 results: $(VENV)/run
 	for recipe in protonet-omniglot siamese-omniglot triplet-omniglot protonet-cifar-fs; do \
 	  $(BIN)/metarep reproduce $$recipe || exit 1; done
+
+# The tables of the README and the docs, from results/*.csv.
+tables: $(VENV)/run
+	$(BIN)/python -m metarep.tables README.md README.zh-CN.md docs/*.md docs/methods/*.md
 
 # Torch goes first and on its own, so that its index is asked for nothing else.
 $(VENV)/torch: constraints.txt

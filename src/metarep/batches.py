@@ -80,6 +80,8 @@ def draw_batch(
         DataError: the labels cannot give ``shape``.
     """
     labelled = eats is LabelledBatch
+    if labelled and shape.shots < 2:
+        raise MetarepError(f"a labelled batch needs at least 2 images a class to make pairs, not shots={shape.shots}")
     if not labelled and shape.queries < 1:
         raise MetarepError(f"tasks to train on need at least 1 query a class, not queries={shape.queries}")
     index = draw_tasks(

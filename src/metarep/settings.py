@@ -25,7 +25,7 @@ class TrainSettings:
         shots: images a class in a batch (labelled) or support images a class.
         queries: query images a class (methods that eat tasks).
         tasks: tasks a batch (methods that eat tasks).
-        augment: none, drawings or photos.
+        augment: none, drawings or photos; the command line picks drawings or photos by the images if not told.
         validate_every: steps between validations.
         validation_tasks: tasks a validation, the same every time.
         validation_ways: ways of those tasks; 1 shot, 5 queries.
