@@ -3,6 +3,7 @@
 import io
 import os
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,20 @@ def test_a_bad_cifar_archive_is_refused_by_name(
         load("fc100")
     assert cifar.ARCHIVE in str(caught.value)
     assert not (bare / "hostile").exists()
+
+
+def test_a_large_entry_is_read_in_little_memory(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).bytes(4_000_000)
+    pickled = b"\x80\x02}U\x04dataT" + len(noise).to_bytes(4, "little") + noise + b"s."  # as Python 2 wrote them
+    write_tar(tmp_path / cifar.ARCHIVE, {"c/meta": EMPTY, "c/train": pickled, "c/test": EMPTY})
+    tracemalloc.start()
+    try:
+        parts = cifar._read_archive(tmp_path / cifar.ARCHIVE)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert parts["train"] == {"data": noise}
+    assert peak < 2.5 * len(noise), "what unpickling takes, and none of the tar reader's copies"
 
 
 @pytest.mark.parametrize("keep", [0, 10, 20_000])

@@ -6,8 +6,9 @@ import sys
 import time
 
 import pytest
+from PIL import Image
 
-from metarep.cli import COMMANDS, main
+from metarep.cli import COMMANDS, _bound_spinning, main
 from metarep.cli.parser import argument_helps
 
 TINY = [
@@ -117,7 +118,9 @@ def test_train_then_evaluate_then_refuse(tmp_path, capsys, monkeypatch):
     capsys.readouterr()
 
     assert main(["evaluate", "run", "--data", "glyphs", "--split", "train"]) == 2
-    assert "were seen in training" in capsys.readouterr().err
+    assert "were seen in training (Latin/" in capsys.readouterr().err
+    assert main(["evaluate", "run", "--split", "all"]) == 2
+    assert "run was trained on glyphs" in capsys.readouterr().err
     assert main(["train", "protonet", *TINY, "--out", "run", "--lr", "0.5"]) == 2
     assert "run holds a run with train.lr = 0.003, not 0.5" in capsys.readouterr().err
 
@@ -161,6 +164,34 @@ def test_data_show_draws_tasks(tmp_path, capsys):
     picture = tmp_path / "tasks.png"
     assert main(["data", "show", "glyphs", "--out", str(picture)]) == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_spinning_is_bounded_unless_somebody_decided():
+    for given, then in (
+        ({}, {"GOMP_SPINCOUNT": "20000"}),
+        ({"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
+        ({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
+    ):
+        _bound_spinning(given)
+        assert given == then
+
+
+@pytest.mark.filterwarnings("always::UserWarning")
+def test_a_folder_is_shown_whole_and_its_notes_are_told_once(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("METAREP_CACHE", str(tmp_path / "cache"))
+    for number, name in enumerate("aaabbbcccddd"):
+        (tmp_path / "photos" / name).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (20, 20), 20 * (number % 9)).save(tmp_path / "photos" / name / f"{number}.png")
+    (tmp_path / "photos" / "a" / "bad.png").write_bytes(b"")
+    folder = [f"folder:{tmp_path / 'photos'}", "--size", "12", "--skip-bad"]
+    assert main(["data", "prepare", *folder]) == 0
+    notes = capsys.readouterr().err.splitlines()
+    assert len(notes) == 2, notes
+    assert "left out: a/bad.png is an empty file" in notes[0]
+    assert "3 pictures stand in more than one class" in notes[1]
+    picture = str(tmp_path / "tasks.png")
+    assert main(["data", "show", *folder, "--split", "all", "--ways", "4", "--out", picture]) == 0
+    assert "/all: " in capsys.readouterr().out
 
 
 def test_help_of_a_flag_comes_from_the_docstring():

@@ -151,6 +151,7 @@ def test_what_suits_a_bank() -> None:
     out = suited(photos)
     assert out.mean((0, 2, 3)).abs().max() < 1e-3
     assert (out.std((0, 2, 3)) - 1).abs().max() < 1e-3
+    assert not Preprocess.of(ImageBank.from_arrays(photos[:, :1])).invert, "grey photographs have no light border"
     black = Preprocess.of(ImageBank.from_arrays(torch.zeros(3, 1, 8, 8, dtype=torch.uint8)))
     assert black(torch.zeros(1, 1, 8, 8)).isfinite().all()
 
@@ -177,6 +178,11 @@ def test_dropblock_drops_squares() -> None:
     full = (functional.avg_pool2d(holes, 3, stride=1) > 0.99).float()  # where a whole square is gone
     covered = functional.max_pool2d(functional.pad(full, [2] * 4), 3, stride=1)
     assert torch.equal(covered, holes), "every dropped unit lies in a dropped 3x3 square inside the map"
+
+
+def test_the_last_two_blocks_drop() -> None:
+    rates = [layer.rate for layer in ResNet12(1, width=2, drop=0.3).modules() if isinstance(layer, DropBlock)]
+    assert rates == [0.0, 0.0, 0.3, 0.3]
 
 
 def test_dropblock_is_off_in_evaluation_and_at_rate_zero() -> None:

@@ -78,6 +78,7 @@ def test_a_changed_header_is_a_clear_error_whatever_is_missing(small_encoder: Ma
     for part, value in (
         ("format", FORMAT + 1), ("encoder", {"name": "conv4", "width": 8}), ("encoder", {"width": 16}),
         ("preprocess", {"size": 5}), ("settings", {"no": 1}), ("method", "none"), ("encoder", {"name": "mine"}),
+        ("seen", [None]), ("seen", "all"),
     ):  # fmt: skip
         write({**whole, part: value})
         with pytest.raises(MetarepError):

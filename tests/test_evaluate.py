@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from metarep.checkpoint import Checkpoint, key_digest
+from metarep.datasets.omniglot_runs import Runs
 from metarep.datasets.split import Split
 from metarep.encoders import Encoder, Preprocess
 from metarep.errors import LeakageError, MetarepError
@@ -18,6 +19,7 @@ from metarep.evaluation import evaluate
 from metarep.labels import Labels
 from metarep.learners import Linear, Neighbours, Pairwise, Prototypes
 from metarep.methods import ProtoNet
+from metarep.one_shot_runs import error_rate
 from metarep.tasks import TaskIndex, draw_tasks, draw_varied_tasks
 
 Drawings = tuple[Split, Split]
@@ -142,6 +144,7 @@ def test_each_image_is_prepared_once(drawings: Drawings, small_encoder: Make) ->
         prepared = 0
 
         def prepare(self, x: Tensor) -> Tensor:
+            assert not torch.is_grad_enabled(), "a graph of every image would fill the memory"
             self.prepared += len(x)
             return super().prepare(x)
 
@@ -190,9 +193,32 @@ def test_classes_that_were_seen_are_refused(small_encoder: Make) -> None:
         return Labels(torch.arange(len(keys)), tuple(f"class {i}" for i in range(len(keys))), keys)
 
     trained.refuse_seen(labels("omniglot/x", "omniglot/y", "other/a"), "omniglot/test")
-    with pytest.raises(LeakageError, match=r"1 of the 2 classes of omniglot/test were seen in training \(omniglot/a\)"):
+    with pytest.raises(LeakageError, match=r"1 of the 2 classes of omniglot/test were seen in training \(class 1\)"):
         trained.refuse_seen(labels("omniglot/x", "omniglot/a"), "omniglot/test")
-    with pytest.raises(
-        LeakageError, match=r"5 of the 5 classes of some were .*\(omniglot/a, omniglot/b, omniglot/c, …\)"
-    ):
-        trained.refuse_seen(labels(*(f"omniglot/{c}" for c in "abcde")), "some")
+    with pytest.raises(LeakageError, match=r"6 of the 6 classes of some were .*\(class 0, class 2, class 3, …\)"):
+        trained.refuse_seen(labels(*(f"omniglot/{c}" for c in "aabcde")), "some")  # two turns of one character
+    with pytest.raises(LeakageError, match=r"\(omniglot/a\): an accuracy"):
+        trained.refuse_keys(["omniglot/a"], "runs without names")
+
+
+def test_the_error_of_one_shot_runs_by_hand(drawings: Drawings, small_encoder: Make) -> None:
+    """One answer for each test drawing by itself; the interval is over runs."""
+    bank, learner = drawings[1].bank, Prototypes(warm(small_encoder(), drawings[0])).eval()
+    rows = torch.arange(800).view(40, 20)[:, :2].reshape(4, 10, 2)  # of each class one to learn from and one to ask for
+    query_y = torch.stack([torch.randperm(10, generator=Generator().manual_seed(run)) for run in range(4)])
+    query = rows[..., 1].gather(1, query_y)
+    runs = Runs(bank, rows[..., 0].contiguous(), query, torch.arange(10).repeat(4, 1), query_y, ((),) * 4)
+    report = error_rate(learner, runs)
+    with torch.no_grad():
+        features = learner.embed(bank.images).view(4, 10, 20, -1)
+    wrong = []
+    for support, asked in zip(features[:, :, 0], features[:, :, 1], strict=True):
+        nearest = [int(((support - each) ** 2).sum(1).argmin()) for each in asked]
+        wrong.append(100 * np.mean([guess != own for own, guess in enumerate(nearest)]))
+    assert report.error == pytest.approx(np.mean(wrong))
+    assert report.ci95 == pytest.approx(1.96 * np.std(wrong, ddof=1) / math.sqrt(4))
+    assert 0 < report.error < 90
+    assert len(set(wrong)) > 1
+    assert (report.runs, report.ways, report.protocol, report.learner) == (4, 10, "inductive", "prototypes")
+    assert error_rate(learner.train(), runs) == report, "running statistics"
+    assert learner.training

@@ -9,10 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
+from metarep import datasets
 from metarep.datasets import folder
 from metarep.datasets.folder import DuplicateImagesWarning, load, report
 from metarep.datasets.folder_tree import scan, split_by_class
-from metarep.datasets.options import Options
+from metarep.datasets.options import LeftOutWarning, Options
 from metarep.errors import DataError, MetarepError
 
 SMALL = Options(size=12)
@@ -64,9 +65,9 @@ def test_channels_follow_the_images(root):
     fill(root, "abc", colour=False)
     grey = load(str(root), "all", SMALL)
     assert grey.bank.channels == 1
-    put(root / "c" / "colour.png")
+    Image.fromarray(np.full((20, 16, 3), (80, 80, 90), dtype=np.uint8)).save(root / "c" / "bluish.png")
     coloured = load(str(root), "all", SMALL)
-    assert coloured.bank.channels == 3
+    assert coloured.bank.channels == 3, "one channel that differs is colour"
     keys = [dict(zip(part.labels.names, part.labels.keys, strict=True)) for part in (grey, coloured)]
     assert keys[0]["a"] == keys[1]["a"]
     assert keys[0]["c"] != keys[1]["c"]
@@ -81,6 +82,11 @@ def test_classes_are_split_once_and_for_all(root):
     together = torch.cat([parts[split].bank.images for split in ("train", "val", "test")])
     assert torch.equal(together, load(str(root), "all", SMALL).bank.images)
     assert parts["test"].labels.names == load(str(root), "test", SMALL).labels.names
+    for split, names in (("all", everyone), ("trainval", everyone[:8])):
+        whole = datasets.load(f"folder:{root}", split, size=12)
+        assert list(whole.labels.names) == names
+        assert torch.equal(whole.bank.images, together[: len(names)])
+        assert whole.name == f"folder:{root}/{split}"
 
 
 def test_split_by_class():
@@ -92,9 +98,11 @@ def test_split_by_class():
 
 def test_two_classes_are_for_testing(root):
     fill(root, "ab")
-    assert load(str(root), "test", SMALL).labels.names == ("a", "b")
-    with pytest.raises(DataError, match=r"too few classes.*3 at least.*not train"):
-        load(str(root), "train", SMALL)
+    for split in ("test", "all"):
+        assert datasets.load(f"folder:{root}", split, size=12).labels.names == ("a", "b")
+    for split in ("train", "trainval"):
+        with pytest.raises(DataError, match=r"too few classes.*3 at least.*not train"):
+            load(str(root), split, SMALL)
 
 
 def test_own_splits(root):
@@ -103,8 +111,10 @@ def test_own_splits(root):
         put(root / "test" / name / "0.png", 77 + number)
     assert load(str(root), "train", SMALL).labels.names == ("a", "b")
     assert load(str(root), "test", SMALL).labels.names == ("c", "d")
-    with pytest.raises(DataError, match=r"no val/ folder \(it has test/, train/\)"):
-        load(str(root), "val", SMALL)
+    for split in ("val", "trainval"):
+        with pytest.raises(DataError, match=r"no val/ folder \(it has test/, train/\)"):
+            load(str(root), split, SMALL)
+    assert load(str(root), "all", SMALL).labels.names == ("a", "b", "c", "d")
     put(root / "valid" / "e" / "0.png")
     assert load(str(root), "val", SMALL).labels.names == ("e",)
     put(root / "cat" / "0.png")
@@ -167,7 +177,10 @@ def test_bad_images_stop_or_are_skipped_and_listed(root):
     with pytest.raises(DataError, match=r"b/1\.png is truncated.*\(1 more files are bad too\)"):
         load(str(root), "all", SMALL)
     skipping = Options(size=12, skip_bad=True)
-    part = load(str(root), "all", skipping)
+    for _ in range(2):  # decoded, then from the cache
+        with pytest.warns(LeftOutWarning) as told:
+            part = load(str(root), "all", skipping)
+        assert [str(each.message).partition(" is ")[0] for each in told] == ["left out: b/1.png", "left out: c/2.png"]
     assert dict(zip(part.labels.names, part.labels.counts.tolist(), strict=True)) == {"a": 3, "b": 2, "c": 2}
     found = report(str(root), SMALL)
     assert sorted(file for file, _ in found.skipped) == ["b/1.png", "c/2.png"]
@@ -176,7 +189,7 @@ def test_bad_images_stop_or_are_skipped_and_listed(root):
     assert {name: n for part in found.classes.values() for name, n in part.items()} == {"a": 3, "b": 2, "c": 2}
     for file in (root / "b").iterdir():
         file.write_bytes(b"x")
-    with pytest.raises(DataError, match=r"class 'b' of .* has no readable image left"):
+    with pytest.warns(LeftOutWarning), pytest.raises(DataError, match=r"'b' of .* has no readable image left"):
         load(str(root), "all", skipping)
 
 
@@ -195,6 +208,9 @@ def test_the_same_picture_in_two_classes_is_reported(root):
     assert "5 pictures stand in more than one class" in text
     assert text.count(" = ") == 3
     assert "and 2 more" in text
+    with pytest.warns(DuplicateImagesWarning) as seen:
+        datasets.load(f"folder:{root}", "trainval", size=12)
+    assert len(seen) == 1, "both parts are one folder"
     found = report(str(root), SMALL)
     assert len(found.duplicates) == 5
     assert {Path(file).parts[0] for file in found.duplicates[0]} == {"a", "b"}
@@ -211,6 +227,7 @@ def test_a_key_is_what_a_class_shows(root, tmp_path):
     keys = [dict(zip(part.labels.names, part.labels.keys, strict=True)) for part in (here, there)]
     assert keys[0]["a"] == keys[1]["renamed"]
     assert len(set(here.labels.keys)) == 3
+    assert load(str(root), "all", Options(size=20)).labels.keys == here.labels.keys, "a class is known at any size"
     assert all(key.startswith("folder:") and len(key) == 23 for key in here.labels.keys)
 
 

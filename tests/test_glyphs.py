@@ -120,6 +120,15 @@ def test_two_builds_are_equal():
 
 
 @pytest.mark.usefixtures("few")
+def test_all_is_the_three_parts():
+    whole, *parts = (load("glyphs", split) for split in ("all", "train", "val", "test"))
+    assert whole.name == "glyphs/all"
+    assert whole.labels.names == tuple(name for part in parts for name in part.labels.names)
+    assert torch.equal(whole.bank.images, torch.cat([part.bank.images for part in parts]))
+    assert torch.equal(whole.labels.groups, torch.cat([part.labels.groups for part in parts]))
+
+
+@pytest.mark.usefixtures("few")
 def test_size_on_request():
     part = glyphs.load("", "test", Options(size=64))
     assert part.bank.size == (64, 64)

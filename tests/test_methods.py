@@ -15,6 +15,8 @@ from metarep.datasets.split import Split
 from metarep.encoders import Encoder
 from metarep.errors import MetarepError
 from metarep.evaluation import evaluate
+from metarep.learners import Prototypes
+from metarep.losses import pair_loss, same_class, triplet_loss
 from metarep.methods import METHODS, Method
 from metarep.settings import TrainSettings
 from metarep.tasks import draw_tasks
@@ -22,7 +24,11 @@ from metarep.training import train
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in METHODS},
+    "reptile": ("reptile", {"inner_lr": 5e-3, "test_steps": 5}),  # at the paper's rate it needs thousands of steps
     "protonet, cosine, turned": ("protonet", {"metric": "cosine", "temperature": 0.1, "turns": 3}),
+    "maml, first order, all but norms": ("maml", {"order": 1, "scope": "all-but-norms", "inner_steps": 2}),
+    "maml, prototype head, learned rates": ("maml", {"head": "prototype", "rates": "parameter", "inner_lr": 0.05}),
+    "anil, any ways": ("anil", {"head": "prototype", "learned_rates": True, "inner_lr": 0.01, "turns": 2}),
     "siamese, koch": ("siamese", {"loss": "koch"}),
     "siamese, active negatives, as is": ("siamese", {"negatives": "active", "normalise": False, "margin": 3.0}),
     "triplet, batch-all": ("triplet", {"mining": "batch-all", "squared": True}),
@@ -32,6 +38,7 @@ SHAPES: dict[type[Batch], dict[str, int]] = {
     LabelledBatch: {"ways": 20, "shots": 4},
     TaskBatch: {"ways": 20, "shots": 1, "queries": 4},
 }
+METRIC = ("protonet", "siamese", "triplet")
 Drawings = tuple[Split, Split]
 Build = Callable[..., Method]
 
@@ -41,14 +48,21 @@ def variant(request: pytest.FixtureRequest, small_encoder: Callable[..., Encoder
     name, settings = VARIANTS[request.param]
 
     def build(encoder: str = "conv4", seed: int = 0) -> Method:
-        return build_method(name, small_encoder(encoder, seed), settings)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # heads start at random
+            return build_method(name, small_encoder(encoder, seed), settings)
 
     return build
 
 
+def shape_for(method: Method, eats: type[Batch] | None = None) -> dict[str, int]:
+    """A batch's shape; with the ways that the method's learner takes, where it does not take any."""
+    return SHAPES[eats or method.eats] | ({"ways": method.learner.ways, "tasks": 4} if method.learner.ways else {})
+
+
 def batch_for(method: Method, split: Split, seed: int = 0, eats: type[Batch] | None = None) -> Batch:
-    eats = eats or method.eats
-    return draw_batch(eats, split.bank, split.labels, BatchShape(**SHAPES[eats]), None, Generator().manual_seed(seed))
+    shape = BatchShape(**shape_for(method, eats))
+    return draw_batch(eats or method.eats, split.bank, split.labels, shape, None, Generator().manual_seed(seed))
 
 
 def state_of(method: Method) -> dict[str, Tensor]:
@@ -79,6 +93,38 @@ def test_the_loss_reaches_every_parameter(variant: Build, drawings: Drawings, en
     ), "step writes nothing but the statistics of norm layers"
 
 
+def plain_loss(name: str, encoder: Encoder, batch: Any, settings: dict[str, Any]) -> Tensor:
+    """The loss that these settings ask for, from the paper's pieces; nothing is read off the method."""
+    features = encoder(batch.images)
+    if name == "protonet":
+        asked = {"metric": "euclidean", "temperature": 1.0, "turns": 1} | settings
+        deployed = Prototypes(encoder, asked["metric"], asked["temperature"])
+        return deployed.task_loss(*batch.tasks.turned(asked["turns"]).of(features))
+    if settings.get("loss") == "koch":
+        # the head's weights at the start: -32 / dim and 4
+        scores = 4 - 32 / encoder.dim * torch.cdist(features.sigmoid(), features.sigmoid(), p=1)
+        positive, negative = same_class(batch.labels)
+        return (-scores[positive].sigmoid().log().mean() - (-scores[negative]).sigmoid().log().mean()) / 2
+    if settings.get("normalise", True):
+        features = features / features.norm(dim=1, keepdim=True)
+    if name == "siamese":
+        asked = {"margin": 1.0, "negatives": "hardest"} | settings
+        return pair_loss(features, batch.labels, asked["margin"], asked["negatives"])[0]
+    asked = {"margin": 0.2, "mining": "semi-hard", "squared": False} | settings
+    return triplet_loss(
+        features, batch.labels, margin=asked["margin"], mining=asked["mining"], squared=asked["squared"]
+    )[0]
+
+
+@pytest.mark.parametrize("variant", [name for name, (method, _) in VARIANTS.items() if method in METRIC], indirect=True)
+def test_every_setting_reaches_the_loss(variant: Build, drawings: Drawings, request: pytest.FixtureRequest) -> None:
+    name, settings = VARIANTS[request.node.callspec.params["variant"]]
+    method = variant().train()
+    batch = batch_for(method, drawings[0])
+    expected = plain_loss(name, method.learner.encoder, batch, settings)
+    assert method.step(batch, progress=0.0, generator=Generator()).loss.item() == pytest.approx(expected.item())
+
+
 def test_every_parameter_is_optimised_once(variant: Build) -> None:
     method = variant()
     groups = method.optimizer(1e-3, 0.1).param_groups
@@ -86,7 +132,8 @@ def test_every_parameter_is_optimised_once(variant: Build) -> None:
     assert sorted(held) == sorted(id(parameter) for parameter in method.parameters() if parameter.requires_grad)
     for group in groups:
         for parameter in group["params"]:
-            assert (parameter.ndim <= 1) == (group["weight_decay"] == 0)
+            spared = parameter.ndim <= 1 or any(parameter is other for other in method.learner.undecayed())
+            assert spared == (group["weight_decay"] == 0)
 
 
 def test_it_eats_what_it_says(variant: Build, drawings: Drawings) -> None:
@@ -98,6 +145,25 @@ def test_it_eats_what_it_says(variant: Build, drawings: Drawings) -> None:
         method.step(batch_for(method, drawings[0], eats=other), progress=0.5, generator=Generator())
 
 
+@pytest.mark.parametrize("eats", list(SHAPES))
+def test_a_batch_is_what_was_asked_for(eats: type[Batch], drawings: Drawings) -> None:
+    """Images of its rows, labels of the bank; as many ways, shots, queries and tasks as asked."""
+    split, shape = drawings[0], TrainSettings(ways=3, shots=4, queries=5, tasks=6).shape
+    batch = draw_batch(eats, split.bank, split.labels, shape, None, Generator().manual_seed(0))
+    assert torch.equal(batch.images, split.bank.images[batch.rows])
+    truth = split.labels.classes[batch.rows]
+    if isinstance(batch, LabelledBatch):
+        assert batch.labels.bincount().tolist() == [4] * 3
+        assert torch.equal(batch.labels[:, None] == batch.labels, truth[:, None] == truth)
+        assert len(batch.rows.unique()) == 12
+    if isinstance(batch, TaskBatch):
+        tasks = batch.tasks
+        assert (len(tasks), tasks.ways, tasks.shots, tasks.queries) == (6, 3, 4, 5)
+        assert torch.equal(truth[tasks.support], tasks.classes.gather(1, tasks.support_y))
+        assert torch.equal(truth[tasks.query], tasks.classes.gather(1, tasks.query_y))
+        assert len(batch.rows) == len(torch.cat([tasks.support, tasks.query], dim=1).unique()) == 6 * 3 * 9
+
+
 def test_defaults_are_settings_of_training(variant: Build) -> None:
     TrainSettings(**variant().defaults)
 
@@ -107,7 +173,7 @@ def test_two_runs_of_one_seed_are_bitwise_equal(variant: Build, drawings: Drawin
     for seed in (1, 1, 2):
         method = variant()
         torch.manual_seed(len(states))  # the global generator must not matter
-        settings = TrainSettings(steps=4, seed=seed, augment="drawings", **SHAPES[method.eats])
+        settings = TrainSettings(steps=4, seed=seed, augment="drawings", **shape_for(method))
         train(method, drawings[0], settings)
         states.append(state_of(method))
     assert equal(states[0], states[1])
@@ -154,9 +220,10 @@ def state_key(method: Method) -> tuple[Any, ...]:
 def test_it_learns(variant: Build, drawings: Drawings) -> None:
     """Eighty steps beat the untrained encoder on unseen classes by more than both intervals."""
     method, (seen, unseen) = variant(), drawings
-    tasks = draw_tasks(unseen.labels, 300, ways=5, shots=1, queries=10, generator=Generator().manual_seed(0))
+    tasks = draw_tasks(unseen.labels, 100 if method.learner.ways else 300, ways=5, shots=1, queries=10, generator=Generator().manual_seed(0))
     before = evaluate(method.learner, unseen.bank, tasks)
-    train(method, seen, TrainSettings(steps=80, lr=1e-2, **SHAPES[method.eats]))
+    pace = {"lr": 1e-2} | {name: method.defaults[name] for name in ("lr", "schedule") if name in method.defaults}
+    train(method, seen, TrainSettings(steps=80, **pace, **shape_for(method)))
     after = evaluate(method.learner, unseen.bank, tasks)
     assert after.accuracy - before.accuracy > 10 + after.ci95 + before.ci95
 

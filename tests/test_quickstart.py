@@ -19,6 +19,7 @@ from metarep.images import ImageBank
 from metarep.labels import Labels
 from metarep.measure import Setting, measure
 from metarep.quickstart import PLAN, Entry, Plan, quickstart
+from metarep.quickstart.job import kinds
 from metarep.run import open_run
 
 HOSTILE = "<script>alert('x')</script> & \"co\""
@@ -174,6 +175,11 @@ def test_the_page_says_what_was_found(done):
         assert row["digest"] in text
         assert f"{row['accuracy']:.1f} " in text
     assert f"metarep evaluate {out}/protonet" in text
+
+
+def test_kinds_are_words_as_people_write_them():
+    assert kinds(Labels.of(["Burmese_(Myanmar)/a", "N_Ko/a", "N_Ko/b"])) == ["N Ko", "Burmese (Myanmar)"]
+    assert kinds(Labels.of(["no_kind", "a/b"])) == []
 
 
 def test_watch_hears_of_every_phase(done):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from metarep.errors import MetarepError
-from metarep.results import record
+from metarep.results import COLUMNS, read, record
 from metarep.tables import fill_tables, main
 
 PROTONET = {
@@ -93,11 +93,65 @@ def test_what_differs_between_rows_gets_a_column(results: Path) -> None:
     assert "| protonet | prototypes | conv4-64 | 90.00 ± 0.50 (89.8) | 80.00 ± 0.25 (96.0) |" in filled
 
 
+@pytest.mark.parametrize(
+    ("column", "other"), [("queries", 5), ("normalisation", "support"), ("protocol", "transductive"), ("tasks", 2000)]
+)
+def test_another_measurement_takes_no_place_and_the_same_one_does(results: Path, column: str, other: object) -> None:
+    before = len(read(results / "omniglot.csv"))
+    record(results / "omniglot.csv", [PROTONET | {column: other, "accuracy": 70.0}])
+    assert len(read(results / "omniglot.csv")) == before + 1
+    filled = fill_tables(PLACE.format(" method=protonet"), results)
+    assert f"| protonet | prototypes | {other} | 70.00 ± 0.50 (89.8) |  |" in filled
+    assert "90.00 ± 0.50" in filled
+    record(results / "omniglot.csv", [PROTONET | {"accuracy": 91.0, "commit": "def", "digest": "other tasks"}])
+    rows = [row["accuracy"] for row in read(results / "omniglot.csv")]
+    assert len(rows) == before + 1
+    assert "91.00" in rows
+    assert "90.00" not in rows
+    here = [row for row in read(results / "omniglot.csv") if (row["method"], row["split"]) == ("protonet", "test")]
+    ways = [int(row["ways"]) for row in here]
+    assert ways == sorted(ways), "by number, not by text"
+
+
+def test_references_stand_beside_rows_of_their_own_setting(results: Path) -> None:
+    record(results / "omniglot.csv", [PROTONET | {"method": "siamese", "queries": 5, "recipe": "s"}])
+    assert "raw pixels" not in fill_tables(PLACE.format(" method=siamese queries=5"), results)
+    assert "raw pixels" in fill_tables(PLACE.format(" method=siamese queries=15"), results)
+
+
+HEAD = ",".join(COLUMNS)
+GOOD = {"ways": "5", "shots": "1-5", "queries": "15", "tasks": "9"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("method,accuracy\nprotonet,9\n", "its first line must be method,learner"),
+        ("", "its first line must be"),
+        (f"{HEAD}\nprotonet,prototypes\n", "line 2: a row has 25 values"),
+        (f"{HEAD}\n{'x,' * 25}x\n", "line 2: a row has 25 values"),
+        (f"{HEAD}\n{','.join((GOOD | {'tasks': 'many'}).get(c, '') for c in COLUMNS)}\n", "tasks is 'many'"),
+        (f"{HEAD}\n{','.join((GOOD | {'ways': ''}).get(c, '') for c in COLUMNS)}\n", "ways is ''"),
+        (b"\xff\xfe", "is no result table"),
+    ],
+)
+def test_a_result_file_that_is_none_is_refused(tmp_path: Path, text: str | bytes, message: str) -> None:
+    path = tmp_path / "omniglot.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(MetarepError, match=message):
+        read(path)
+    before = path.read_bytes()
+    with pytest.raises(MetarepError, match=message):
+        record(path, [PROTONET])
+    assert path.read_bytes() == before
+
+
 def test_recipes_are_named_only_where_nothing_else_tells_rows_apart(results: Path) -> None:
     assert "recipe" not in fill_tables(PLACE.format(""), results)
     record(results / "omniglot.csv", [PROTONET | {"recipe": "protonet-cosine", "accuracy": 95.0}])
     filled = fill_tables(PLACE.format(" method=protonet"), results)
     assert "| method | learner | recipe | 5-way 1-shot | 20-way 1-shot |" in filled
+    assert "90.00 ± 0.50" in filled, "another recipe takes no place"
     assert "| protonet | prototypes | protonet-cosine | 95.00 ± 0.50 (89.8) |  |" in filled
 
 

@@ -105,6 +105,8 @@ def test_equal_seeds_give_equal_tasks_in_every_process() -> None:
     here, again, other = (draw(labels, 100, 5, 1, 15, seed) for seed in (3, 3, 4))
     assert here.digest == again.digest == elsewhere.stdout.strip() != other.digest
     assert torch.equal(here.query, again.query)
+    grouped = labels_of(*(6,) * 5, groups=torch.arange(3).repeat(10))
+    assert draw(grouped, 100, 3, 1, 2, seed=3).digest == draw(grouped, 100, 3, 1, 2, seed=3).digest
 
 
 def test_the_digest_depends_on_every_field() -> None:

@@ -4,6 +4,7 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -13,13 +14,14 @@ import torch
 from jaxtyping import TypeCheckError
 from torch import Generator, Tensor
 
+from metarep import __version__
 from metarep.batches import LabelledBatch, TaskBatch
 from metarep.checkpoint import load_checkpoint, read_tensors
 from metarep.datasets.split import Split
 from metarep.encoders import Encoder
 from metarep.errors import MetarepError
 from metarep.methods import Method, ProtoNet, Siamese, Step
-from metarep.run import RunFolder
+from metarep.run import RunFolder, environment
 from metarep.settings import TrainSettings
 from metarep.training import DivergedError, Outcome, train
 
@@ -259,6 +261,20 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path) -> None:
         folder(tmp_path, settings, data={"name": "glyphs", "split": "train"}, recipe="mine")
     assert json.loads((tmp_path / "settings.json").read_text())["train"] == settings.as_dict()
     assert "torch" in json.loads((tmp_path / "environment.json").read_text())["packages"]
+    for damaged in ("{", "null"):
+        (tmp_path / "settings.json").write_text(damaged)
+        with pytest.raises(MetarepError, match=r"settings.json (is damaged|does not hold).*choose another --out"):
+            folder(tmp_path, settings)
+
+
+def test_the_version_is_known_without_an_installation(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(package: str) -> str:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr("metarep.run.version", absent)
+    packages = environment()["packages"]
+    assert packages["metarep"] == __version__
+    assert packages["torch"] == "not installed"
 
 
 @pytest.mark.parametrize("pulls", [(), (7,), (9, 12)], ids=["at once", "resumed", "resumed after the best"])
@@ -282,6 +298,25 @@ def test_the_best_step_on_validation_is_kept(
     assert same(load_checkpoint(place.model).method.state_dict(), weights[8])
     assert not same(weights[8], weights[12])
     assert not method.training
+
+
+def test_an_interrupted_training_leaves_its_best_step(
+    drawings: Drawings, small_encoder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model on disk is the best so far; the last weights are in the state alone."""
+    answers, settings = iter([70.0, 50.0]), TrainSettings(**SMALL)
+    monkeypatch.setattr(LOOP, "evaluate", lambda *a, **k: SimpleNamespace(accuracy=next(answers), ci95=1.0))
+    place, method = folder(tmp_path, settings), build(Case(), small_encoder)
+    with pytest.raises(PulledError):
+        train(method, drawings[0], settings, validation=drawings[1], run=place, watch=pull_at(9))
+    tensors, header = read_tensors(tmp_path / "state.safetensors")
+    assert (header["step"], header["best_step"]) == (8, 4)
+    best, last = (
+        {name.removeprefix(part): tensor for name, tensor in tensors.items() if name.startswith(part)}
+        for part in ("best.", "method.")
+    )
+    assert same(load_checkpoint(place.model).method.state_dict(), best)
+    assert not same(best, last)
 
 
 def test_without_validation_the_last_weights_are_kept(drawings: Drawings, small_encoder: Make, tmp_path: Path) -> None:
@@ -364,16 +399,18 @@ def test_clipping_bounds_the_gradient(drawings: Drawings, small_encoder: Make) -
     assert norms[0.01] == pytest.approx([0.01] * 12, rel=1e-3)
 
 
-def test_augmented_views_reach_the_method(drawings: Drawings, small_encoder: Make) -> None:
+def test_augmented_views_reach_the_method_in_training_mode(drawings: Drawings, small_encoder: Make) -> None:
     images: list[Tensor] = []
 
     class Looking(Siamese):
         def step(self, batch: LabelledBatch, *, progress: float, generator: Generator) -> Step:
             images.append(batch.images)
             assert progress == (len(images) - 1) / 12
+            assert all(layer.training for layer in self.modules()), "after a validation too"
             return super().step(batch, progress=progress, generator=generator)
 
-    train(Looking(small_encoder()), drawings[0], TrainSettings(**{**SMALL, "augment": "drawings"}))
+    settings = TrainSettings(**{**SMALL, "augment": "drawings"})
+    train(Looking(small_encoder()), drawings[0], settings, validation=drawings[1])
     assert len(images) == 12
     assert images[0].is_floating_point()
     assert images[0].max() <= 1
@@ -387,6 +424,7 @@ def test_augmented_views_reach_the_method(drawings: Drawings, small_encoder: Mak
         ({"lr": math.nan}, "lr must be above 0, not nan"),
         ({"queries": -1}, "queries must be at least .*, not -1"),
         ({"clip": -1.0}, "clip must be at least 0, not -1.0"),
+        ({"clip": math.nan}, "clip must be at least 0, not nan"),
         ({"weight_decay": -0.1}, "weight_decay must be at least 0, not -0.1"),
         ({"validation_ways": 1}, "validation_ways must be at least 2, not 1"),
         ({"schedule": "cosin"}, "'cosin'"),
@@ -404,9 +442,11 @@ def test_unknown_augmentations_and_too_large_batches_are_refused(drawings: Drawi
         train(build(Case(), small_encoder), drawings[0], TrainSettings(**{**SMALL, "ways": 41}))
 
 
-def test_tasks_without_queries_are_refused_before_they_give_a_loss_of_nan(
+def test_batches_without_queries_or_pairs_are_refused_before_they_give_a_loss_of_nan_or_zero(
     drawings: Drawings, small_encoder: Make
 ) -> None:
     with pytest.raises(MetarepError, match="queries") as error:
         train(build(Case(), small_encoder), drawings[0], TrainSettings(**{**SMALL, "queries": 0}))
     assert not isinstance(error.value, DivergedError)
+    with pytest.raises(MetarepError, match="at least 2 images a class to make pairs, not shots=1"):
+        train(build(Case(method=Siamese), small_encoder), drawings[0], TrainSettings(**{**SMALL, "shots": 1}))

@@ -19,6 +19,7 @@ from metarep.learners import Learner
 from metarep.methods import METHODS, Method
 
 FORMAT = 1
+LARGEST = 4096  # side of an image in pixels: more would fill the memory, and only a damaged header asks for it
 
 
 @dataclass(frozen=True)
@@ -41,20 +42,28 @@ class Checkpoint:
 
     def refuse_seen(self, labels: Labels, split: str) -> None:
         """Raise if any class of ``labels`` was seen in training; see :meth:`refuse_keys`."""
-        self.refuse_keys(labels.keys, split)
+        self.refuse_keys(labels.keys, split, labels.names)
 
-    def refuse_keys(self, keys: Sequence[str], split: str) -> None:
+    def refuse_keys(self, keys: Sequence[str], split: str, names: Sequence[str] | None = None) -> None:
         """Raise if any class of these keys was seen in training.
 
+        Args:
+            keys: of the classes.
+            split: what they are classes of, for the error.
+            names: what people call the classes; the keys if None.
+
         Raises:
-            LeakageError: it names up to three of the classes.
+            LeakageError: it names up to three of the classes, of those that share a key the first.
         """
-        met = [key for key in keys if key_digest(key) in self.seen]
+        met = [row for row, key in enumerate(keys) if key_digest(key) in self.seen]
         if met:
+            first: dict[str, str] = {}
+            for row in met:
+                first.setdefault(keys[row], (names or keys)[row])
+            shown = ", ".join([*list(first.values())[:3], *(["…"] if len(first) > 3 else [])])
             raise LeakageError(
-                f"{len(met)} of the {len(keys)} classes of {split} were seen in training "
-                f"({', '.join(met[:3])}{', …' if len(met) > 3 else ''}): an accuracy on them would not be a few-shot "
-                "result. Evaluate on a split that was not trained on"
+                f"{len(met)} of the {len(keys)} classes of {split} were seen in training ({shown}): an accuracy on "
+                "them would not be a few-shot result. Evaluate on a split that was not trained on"
             )
 
 
@@ -109,17 +118,32 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoin
         raise MetarepError(f"{path} is not a metarep checkpoint of format {FORMAT}, but {found}")
     try:
         method = _rebuild(tensors, header)
+        if not isinstance(header["seen"], list) or not all(isinstance(each, str) for each in header["seen"]):
+            raise TypeError("what it has seen is not a list of digests")  # or leakage would pass unnoticed
         return Checkpoint(method.to(device).eval(), header, frozenset(header["seen"]))
-    except (KeyError, TypeError, RuntimeError, MetarepError) as error:
-        raise MetarepError(f"{path} is damaged, or of a newer metarep: {error}") from error
+    except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise MetarepError(f"{path} is damaged, or of a newer metarep: {reason}") from error
 
 
 def _rebuild(tensors: dict[str, Tensor], header: dict[str, Any]) -> Method:
     """The method that a header describes, with its weights."""
     fields = header["preprocess"]
     preprocess = Preprocess(**{**fields, **{name: tuple(fields[name]) for name in ("size", "mean", "std")}})
-    encoder = build_encoder(**{**header["encoder"], "preprocess": preprocess})
-    method = build_method(header["method"], encoder, header["settings"])
+    if not all(1 <= side <= LARGEST for side in preprocess.size):
+        raise MetarepError(f"its images would have {' x '.join(map(str, preprocess.size))} px")
+
+    def build() -> Method:
+        encoder = build_encoder(**{**header["encoder"], "preprocess": preprocess})
+        return build_method(header["method"], encoder, header["settings"])
+
+    with torch.device("meta"):  # without any memory: a damaged header may ask for all there is
+        shapes = {name: tuple(value.shape) for name, value in build().state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    if shapes != found:
+        name = next(name for name in shapes | found if shapes.get(name) != found.get(name))
+        raise MetarepError(f"{name} should have the shape {shapes.get(name)}, and has {found.get(name)}")
+    method = build()
     method.load_state_dict(tensors)
     return method
 

@@ -112,7 +112,7 @@ def evaluate(
         shots=_span([part.shots for part in sets]),
         queries=sets[0].queries,
         protocol=learner.protocol,
-        normalisation="running",
+        normalisation=learner.normalisation,
         learner=type(learner).__name__.lower(),
         split=split,
         digest=_digest(sets),

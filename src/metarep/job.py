@@ -1,5 +1,6 @@
 """A training as one value: what, on what, how. The command line, recipes and quickstart all go through here."""
 
+import inspect
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -95,15 +96,23 @@ def build(job: Job, split: Split) -> tuple[Method, TrainSettings]:
         settings = replace(settings, ways=min(settings.ways, len(split.labels.names)))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        method = build_method(job.method, build_encoder(preprocess=preprocess, **job.encoder), job.settings)
+        method = build_method(
+            job.method, build_encoder(preprocess=preprocess, **job.encoder), own_settings(job, settings)
+        )
     return method, settings
+
+
+def own_settings(job: Job, settings: TrainSettings) -> dict[str, Any]:
+    """The method's own settings, with training's ways where it wants to know them (for a head with a row a way)."""
+    wanted = inspect.signature(METHODS[job.method].__init__).parameters
+    return {**({"ways": settings.ways} if "ways" in wanted else {}), **job.settings}
 
 
 def describe(job: Job, split: Split, settings: TrainSettings, precision: str) -> dict[str, Any]:
     """The settings that a run folder and a checkpoint keep."""
     return {
         "method": job.method,
-        "settings": job.settings,
+        "settings": own_settings(job, settings),
         "encoder": job.encoder,
         "train": settings.as_dict(),
         "precision": precision,

@@ -1,4 +1,4 @@
-"""Losses and distances as pure functions of float tensors. Pairs and triplets are masks, never lists or loops."""
+"""Losses and distances as pure functions of float tensors. Pairs and triplets are tensors, never lists or loops."""
 
 from typing import Literal
 
@@ -121,10 +121,12 @@ def triplet_loss(
         return mean_where(value, active), active.sum() / triplet.sum().clamp_min(1)
     far = torch.finfo(gap.dtype).max
     if mining == "semi-hard":
-        beyond = negative.unsqueeze(1) & (gap.unsqueeze(1) > gap.unsqueeze(2))  # anchor positive negative
-        nearest = gap.unsqueeze(1).masked_fill(~beyond, far).amin(2)
-        farthest = gap.masked_fill(~negative, 0).amax(1, keepdim=True)
-        value = _hinge(gap - torch.where(beyond.any(2), nearest, farthest), margin)
+        # Each anchor's negatives in order, and where in that order each positive would stand: the next one is the
+        # nearest beyond it; after the last there is none, so the last is taken. A mask over triplets costs n**3.
+        ordered = gap.masked_fill(~negative, far).sort(1).values
+        place = torch.searchsorted(ordered.detach(), gap.detach(), right=True)
+        last = (negative.sum(1, keepdim=True) - 1).clamp_min(0)
+        value = _hinge(gap - ordered.gather(1, torch.minimum(place, last)), margin)
         mined = positive & negative.any(1, keepdim=True)
     elif mining == "batch-hard":
         value = _hinge(gap.masked_fill(~positive, 0).amax(1) - gap.masked_fill(~negative, far).amin(1), margin)

@@ -10,9 +10,9 @@ import torch
 from metarep.checkpoint import Checkpoint
 from metarep.datasets.split import Split
 from metarep.encoders import Precision
-from metarep.errors import unknown
+from metarep.errors import MetarepError, unknown
 from metarep.evaluation import Report, evaluate
-from metarep.learners import LEARNERS, Learner
+from metarep.learners import LEARNERS, GradientDescent, Learner
 from metarep.references import raw_pixels, untrained
 from metarep.results import commit
 from metarep.run import hardware
@@ -28,6 +28,7 @@ class Setting:
         queries: query images a class.
         tasks: how many.
         seed: names them.
+        normalisation: whose statistics, where it is not the learner's own; for learners that adapt the body.
     """
 
     ways: range
@@ -35,6 +36,7 @@ class Setting:
     queries: int = 15
     tasks: int = 2000
     seed: int = 1
+    normalisation: str | None = None
 
 
 def pick_learner(trained: Checkpoint, name: str | None) -> Learner:
@@ -70,7 +72,27 @@ def measure_all(
         rows["raw pixels"] = raw_pixels(learner.encoder.preprocess).to(device)
     for setting in settings:
         for name, each in rows.items():
+            if name == "trained":
+                use_settings(each, setting.normalisation, None)
+            elif setting.normalisation is not None:
+                continue  # the same as without
             yield name, measure(each, split, setting)
+
+
+def use_settings(learner: Learner, normalisation: str | None, test_steps: int | None) -> None:
+    """Other statistics or another number of inner steps, for learners that take gradient steps.
+
+    Raises:
+        MetarepError: this learner takes none, or adapts no norm layer.
+    """
+    if normalisation is None and test_steps is None:
+        return
+    if not isinstance(learner, GradientDescent):
+        raise MetarepError(
+            f"--normalisation and --test-steps are for learners that take gradient steps; {type(learner).__name__} does "
+            "not. Try --learner descent"
+        )
+    learner.use(normalisation=normalisation, test_steps=test_steps)
 
 
 def use_precision(learner: Learner, precision: Precision) -> None:

@@ -20,7 +20,7 @@ def reproduce(
     *,
     train_on: str = "trainval",
     seeds: int = 1,
-    tasks: int = 10000,
+    tasks: int | None = None,
     device: str = "auto",
     precision: str = "auto",
     data_dir: Path | None = None,
@@ -35,6 +35,7 @@ def reproduce(
         name: of the recipe.
         out: run folders go to ``out/NAME-SPLIT-SEED``; one that is there is resumed.
         results: the folder of tables; rows go into ``DATA.csv``.
+        tasks: a measurement; None for what the recipe says, or 10,000.
         seeds: how many trainings. Accuracy is the mean over them, the interval that of
             seed 0 over tasks, ``seed_sd`` their deviation.
     """
@@ -49,7 +50,15 @@ def reproduce(
         split = load(job.data, measured, size=job.size, data_dir=data_dir)
         if measured == "test":
             trained.refuse_seen(split.labels, split.name)
-        settings = [Setting(_one(row["ways"]), _one(row["shots"]), tasks=tasks) for row in recipe.measure]
+        settings = [
+            Setting(
+                _one(row["ways"]),
+                _one(row["shots"]),
+                tasks=tasks or row.get("tasks", 10000),
+                normalisation=row.get("normalisation"),
+            )
+            for row in recipe.measure
+        ]
         more = {"recipe": name, "source": recipe.source, "train_seconds": round(outcome.seconds)}
         for row_name, report in measure_all(trained.learner, split, settings, references=seed == 0):
             own = more | {"published": _published(recipe, report.ways, report.shots)} if row_name == "trained" else {}
@@ -77,7 +86,7 @@ def _over_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row for each measurement: the mean and the spread over seeds."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        groups.setdefault((row["method"], row["ways"], row["shots"]), []).append(row)
+        groups.setdefault((row["method"], row["ways"], row["shots"], row["normalisation"]), []).append(row)
     merged = []
     for same in groups.values():
         values = [row["accuracy"] for row in same]

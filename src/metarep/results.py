@@ -1,9 +1,12 @@
 """Result tables: ``results/DATA.csv``, a row a measurement."""
 
 import csv
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
+
+from metarep.errors import MetarepError
 
 COLUMNS = [
     "method",
@@ -32,6 +35,8 @@ COLUMNS = [
     "digest",
     "commit",
 ]
+# What a row is a measurement of. The digest of the tasks is not in it: as many tasks of another seed are a fresh sample
+# of the same thing, and a table has room for one.
 KEY = (
     "method",
     "learner",
@@ -41,19 +46,26 @@ KEY = (
     "labels",
     "init",
     "encoder",
+    "normalisation",
     "ways",
     "shots",
+    "queries",
     "protocol",
+    "tasks",
     "recipe",
 )
+NUMBERS = {"ways": r"\d+(-\d+)?", "shots": r"\d+(-\d+)?", "queries": r"\d+", "tasks": r"\d+", "train_seconds": r"\d*"}
 
 
 def record(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Put rows into a table; one that measures the same thing again takes the old one's place.
+    """Put rows into a table; one that measures the same thing again (``KEY``) takes the old one's place.
 
     Args:
         path: a CSV file; made if it is not there.
         rows: every column of ``COLUMNS`` that is known; accuracy, ci95 and seed_sd in percent.
+
+    Raises:
+        MetarepError: the file that is there is no result table.
     """
     table = {_key(row): row for row in read(path)}
     for row in rows:
@@ -61,7 +73,7 @@ def record(path: Path, rows: list[dict[str, Any]]) -> None:
         table[_key(text)] = text
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".part")
-    with partial.open("w", newline="") as file:
+    with partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(table[key] for key in sorted(table))
@@ -69,11 +81,21 @@ def record(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def read(path: Path) -> list[dict[str, str]]:
-    """All rows of a table; none if there is no file."""
+    """All rows of a table; none if there is no file.
+
+    Raises:
+        MetarepError: other columns, a line of another length, or a word where a number belongs; the line is named.
+    """
     if not path.exists():
         return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file, strict=True)
+            if sorted(reader.fieldnames or ()) != sorted(COLUMNS):
+                raise MetarepError(f"{path} is no result table: its first line must be {','.join(COLUMNS)}")
+            return [_checked(row, f"{path}, line {reader.line_num}") for row in reader]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise MetarepError(f"{path} is no result table ({error}); mend it, or name another file") from error
 
 
 def commit() -> str:
@@ -89,6 +111,16 @@ def commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return ""
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def _checked(row: dict[str, Any], where: str) -> dict[str, str]:
+    """The row, if it has text for every column and numbers where tables count with them."""
+    if row.keys() != set(COLUMNS) or None in row.values():  # csv's marks for too many values and for too few
+        raise MetarepError(f"{where}: a row has {len(COLUMNS)} values, as the first line; mend or remove it")
+    for column, pattern in NUMBERS.items():
+        if not re.fullmatch(pattern, row[column], re.ASCII):
+            raise MetarepError(f"{where}: {column} is {row[column]!r}, which is no number; mend or remove the row")
+    return row
 
 
 def _key(row: dict[str, str]) -> tuple[Any, ...]:

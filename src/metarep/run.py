@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metarep import __version__
 from metarep.checkpoint import Checkpoint, load_checkpoint, read_tensors, save_checkpoint, write_tensors
 from metarep.errors import MetarepError
 from metarep.methods import Method
@@ -36,7 +37,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         known = self.path / "settings.json"
         if known.exists():
-            self._same(json.loads(known.read_text()))
+            self._same(_read(known))
         else:
             _write(known, self.settings)
             _write(self.path / "environment.json", environment())
@@ -105,7 +106,7 @@ def environment() -> dict[str, Any]:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
-            versions[package] = "not installed"
+            versions[package] = __version__ if package == "metarep" else "not installed"  # it runs from a checkout
     return {
         "python": sys.version.split()[0],
         "packages": versions,
@@ -127,6 +128,16 @@ def hardware() -> str:
         ]
         model = names[0] if names else model
     return f"{torch.get_num_threads()} threads of {model} ({torch.backends.cpu.get_cpu_capability()})"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise MetarepError(f"{path} is damaged ({error}); choose another --out, or delete the folder") from error
+    if not isinstance(content, dict):
+        raise MetarepError(f"{path} does not hold the settings of a run; choose another --out, or delete the folder")
+    return content
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from metarep.batches import BatchShape
 from metarep.errors import MetarepError
 
-SCHEDULES = ("one-cycle", "cosine", "constant")
+SCHEDULES = ("one-cycle", "cosine", "constant", "linear")
 
 
 @dataclass(frozen=True)
@@ -19,23 +19,25 @@ class TrainSettings:
         lr: largest learning rate.
         weight_decay: AdamW's decoupled weight decay; norm scales and biases are left out.
         schedule: of the learning rate: one-cycle rises for the first quarter and falls to nearly zero, cosine only
-            falls, constant stays.
+            falls, constant stays, linear falls in a straight line to zero.
         clip: largest norm of the gradient; 0 for no clipping.
         ways: classes in a batch (labelled) or in a task.
         shots: images a class in a batch (labelled) or support images a class.
         queries: query images a class (methods that eat tasks).
         tasks: tasks a batch (methods that eat tasks).
-        augment: none, drawings or photos; the command line picks drawings or photos by the images if not told.
+        augment: a preset: none, drawings, photos, views-drawings, views-32 or few-shot-84; the command line picks
+            drawings or photos by the images if not told.
         validate_every: steps between validations.
         validation_tasks: tasks a validation, the same every time.
-        validation_ways: ways of those tasks; 1 shot, 5 queries.
+        validation_ways: ways of those tasks, where the method does not fix them.
+        validation_shots: support images a class of those tasks; 5 queries.
         seed: names the weights, batches and views of the run.
     """
 
     steps: int = 2000
     lr: float = 3e-3
     weight_decay: float = 1e-4
-    schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
+    schedule: Literal["one-cycle", "cosine", "constant", "linear"] = "one-cycle"
     clip: float = 0.0
     ways: int = 60
     shots: int = 1
@@ -45,10 +47,11 @@ class TrainSettings:
     validate_every: int = 250
     validation_tasks: int = 500
     validation_ways: int = 20
+    validation_shots: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "ways", "shots", "tasks", "validate_every", "validation_tasks"):
+        for name in ("steps", "ways", "shots", "tasks", "validate_every", "validation_tasks", "validation_shots"):
             if getattr(self, name) < 1:
                 raise MetarepError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name, least in (("queries", 0), ("clip", 0), ("weight_decay", 0), ("validation_ways", 2)):
@@ -72,6 +75,8 @@ class TrainSettings:
         progress = step / self.steps
         if self.schedule == "constant":
             return self.lr
+        if self.schedule == "linear":
+            return self.lr * (1 - progress)
         if self.schedule == "one-cycle" and progress < 0.25:
             return self.lr * (0.04 + 0.96 * _half_cosine(1 - progress / 0.25))
         rest = (progress - 0.25) / 0.75 if self.schedule == "one-cycle" else progress

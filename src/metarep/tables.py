@@ -15,7 +15,11 @@ from metarep.results import COLUMNS, read
 OPENING = re.compile(r"^<!-- table:[^\n]* -->$", re.MULTILINE)
 PLACE = re.compile(r"^<!-- table:(?P<what>[^\n]*) -->\n(?P<old>.*?)^<!-- /table -->$", re.MULTILINE | re.DOTALL)
 REFERENCES = ("untrained encoder", "raw pixels")
-IDENTITY = ("method", "learner", "encoder", "trained_on", "labels", "init", "protocol", "recipe")  # of a table's row
+IDENTITY = (  # of a table's row: with data, split, ways and shots this is what a row of a result file is known by
+    *("method", "learner", "encoder", "trained_on", "labels", "init"),
+    *("normalisation", "queries", "protocol", "tasks", "recipe"),
+)
+SETTING = ("data", "split", "ways", "shots", "queries", "tasks")
 NOTHING = "not measured yet"
 
 Row = dict[str, str]
@@ -26,7 +30,7 @@ def fill_tables(text: str, results: Path) -> str:
 
     A place for one is a line ``<!-- table:NAME column=value ... -->`` and a line ``<!-- /table -->``; the rows are
     those of ``results/NAME.csv`` with these values. Rows of the test split are meant unless a filter names another.
-    Reference rows on the same data stand below the trained ones, whatever the filter says of how those were trained.
+    Reference rows of the same setting stand below the trained ones, whatever the filter says of how those were trained.
     Where nothing matches, the table is the line ``not measured yet``.
 
     Args:
@@ -71,9 +75,9 @@ def _filter(text: str) -> tuple[str, str]:
 def _choose(rows: list[Row], wanted: dict[str, str]) -> list[Row]:
     wanted = {"split": "test"} | wanted
     chosen = [row for row in _trained(rows) if all(row[column] == value for column, value in wanted.items())]
-    measured = {(row["data"], row["split"], row["ways"], row["shots"]) for row in chosen}
+    measured = _distinct(chosen, SETTING)
     beside = [row for name in REFERENCES for row in rows if row["method"] == name]
-    return chosen + [row for row in beside if (row["data"], row["split"], row["ways"], row["shots"]) in measured]
+    return chosen + [row for row in beside if _distinct([row], SETTING) <= measured]
 
 
 def _table(rows: list[Row]) -> str:

@@ -151,11 +151,14 @@ class _Loop:
         if self.validation is None:
             return None
         labels, settings = self.validation.labels, self.settings
-        ways, queries = min(settings.validation_ways, len(labels.names)), min(5, int(labels.counts.min()) - 1)
-        if ways < 2 or queries < 1:
+        shots, asked = settings.validation_shots, self.method.learner.ways or settings.validation_ways
+        ways, queries = min(asked, len(labels.names)), min(5, int(labels.counts.min()) - shots)
+        if ways < (self.method.learner.ways or 2) or queries < 1:
             return None  # a folder of few classes: nothing to choose by, so the last weights are kept
         generator = Generator().manual_seed(settings.seed)
-        return draw_tasks(labels, settings.validation_tasks, ways=ways, shots=1, queries=queries, generator=generator)
+        return draw_tasks(
+            labels, settings.validation_tasks, ways=ways, shots=shots, queries=queries, generator=generator
+        )
 
     def _read(self, logs: dict[str, Tensor], images: int) -> None:
         """Read the losses since the last reading: the one place where the processor waits for the device."""

@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 import warnings
+from collections.abc import Callable, MutableMapping
 from importlib import import_module
 
 from metarep.cli.parser import Parser, nearest
@@ -27,26 +28,60 @@ EXAMPLE = """first steps:
 def main(argv: list[str] | None = None) -> int:
     """Run one command; errors are one line on standard error and exit status 2."""
     argv = sys.argv[1:] if argv is None else argv
-    # Threads that wait by spinning take the processor from the thread they wait for: beside one busy process a step
-    # took 4.6 times as long. OpenMP reads this when torch is first imported, so it is set before that.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    _bound_spinning(os.environ)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _note
+            warnings.showwarning = _note_once()
             return _run(argv)
     except MetarepError as error:
         if "--debug" in argv:
             raise
         print(f"metarep: {error}", file=sys.stderr)
         return 2
+    except (OSError, MemoryError, RuntimeError) as error:
+        if "--debug" in argv or not (reason := _outside(error)):
+            raise
+        print(f"metarep: {reason}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("metarep: interrupted; a run folder can be resumed by the same command", file=sys.stderr)
         return 130
 
 
-def _note(message: Warning | str, *_: object) -> None:
-    """A warning (images that stand in two classes, say) as one line."""
-    print(f"metarep: note: {message}", file=sys.stderr)
+def _outside(error: OSError | MemoryError | RuntimeError) -> str:
+    """What to say of an error that the machine makes, not metarep: no file, no room, no memory; else nothing."""
+    if isinstance(error, BrokenPipeError):  # `metarep ... | head`: nobody reads on
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - or Python complains when it leaves
+        return "the output is not read any more"
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
+    if isinstance(error, MemoryError) or "not enough memory" in str(error) or "out of memory" in str(error):
+        return "there is not enough memory for this; ask for smaller images, fewer ways, or fewer tasks"
+    return ""
+
+
+def _bound_spinning(environment: MutableMapping[str, str]) -> None:
+    """How long threads of OpenMP wait by spinning, unless somebody has decided that already.
+
+    Without a bound they take the processor from the thread they wait for: beside one busy process a step took 4.6
+    times as long. Not spinning at all (``OMP_WAIT_POLICY=passive``) costs about a fifth of the speed on quiet cores,
+    for a thread that sleeps must be woken; spinning so briefly costs nothing there. OpenMP reads this when torch is
+    first imported, so it is set before that.
+    """
+    if "OMP_WAIT_POLICY" not in environment and "GOMP_SPINCOUNT" not in environment:
+        environment["GOMP_SPINCOUNT"] = "20000"
+
+
+def _note_once() -> Callable[..., None]:
+    """Shows a warning (an image left out, or in two classes) as one line, the same one once, however often it comes."""
+    told: set[str] = set()
+
+    def note(message: Warning | str, *_: object) -> None:
+        if str(message) not in told:
+            told.add(str(message))
+            print(f"metarep: note: {message}", file=sys.stderr)
+
+    return note
 
 
 def _run(argv: list[str]) -> int:

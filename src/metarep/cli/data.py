@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from metarep.cli.options import add_output, print_json, tell_left_out
+from metarep.cli.options import add_output, print_json
 from metarep.cli.parser import Parser
-from metarep.datasets import DATASETS, SPLITS, about, load
+from metarep.datasets import DATASETS, PARTS, SPLITS, about, load
 from metarep.datasets.omniglot_runs import load_runs
 from metarep.datasets.options import Options
 from metarep.datasets.split import Split
@@ -25,7 +25,7 @@ EXAMPLE = """examples:
 def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for every command
     parser.add_argument("action", choices=("list", "prepare", "show"), help="what to do")
     parser.add_argument("name", nargs="?", metavar="NAME", help="data set, as name or name:argument")
-    parser.add_argument("--split", default="test", help="for show: train, val or test (default: test)")
+    parser.add_argument("--split", default="test", help=f"for show: {', '.join(SPLITS)} (default: test)")
     parser.add_argument("--size", type=int, metavar="PX", help="side of the images (default: the data set's own)")
     parser.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="where archives already lie (default: METAREP_DATA)"
@@ -52,12 +52,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _prepare(args: argparse.Namespace) -> int:
-    tell_left_out(args.name, args)
     if args.name == "omniglot-runs":
         runs = load_runs(Options(size=args.size, data_dir=args.data_dir))
         facts = {"runs": {"images": len(runs.bank), "tasks": len(runs.support)}}
     else:
-        facts = {split: _facts(_load(args, split)) for split in SPLITS if split != "trainval"}
+        facts = {split: _facts(_load(args, split)) for split in PARTS}
     if args.json:
         print_json(facts)
         return 0

@@ -2,11 +2,12 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from metarep.errors import MetarepError
+
+MOST_THREADS = 1024
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
@@ -45,21 +46,11 @@ def set_threads(args: argparse.Namespace) -> None:
         return
     if args.threads < 1:
         raise MetarepError(f"--threads must be at least 1, not {args.threads}")
+    if args.threads > MOST_THREADS:  # the library of threads would end the process, without a word of ours
+        raise MetarepError(f"--threads must be at most {MOST_THREADS}, not {args.threads}")
     import torch
 
     torch.set_num_threads(args.threads)
-
-
-def tell_left_out(data: str, args: argparse.Namespace) -> None:
-    """With ``--skip-bad`` name every image of a folder that was left out, and why, on standard error."""
-    name, _, path = data.partition(":")
-    if name != "folder" or not args.skip_bad:
-        return
-    from metarep.datasets.folder import report
-    from metarep.datasets.options import Options
-
-    for file, reason in report(path, Options(size=args.size, data_dir=args.data_dir, skip_bad=True)).skipped:
-        print(f"metarep: left out {file}: {reason}", file=sys.stderr)
 
 
 def print_json(content: Any) -> None:  # noqa: ANN401 - anything JSON holds

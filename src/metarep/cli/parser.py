@@ -46,14 +46,16 @@ def nearest(given: str, known: Iterable[str]) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
-def add_flags(parser: argparse.ArgumentParser, title: str, source: Callable[..., Any]) -> list[str]:
+def add_flags(
+    parser: argparse.ArgumentParser, title: str, source: Callable[..., Any], skip: Iterable[str] = ()
+) -> list[str]:
     """A flag for each keyword-only parameter of ``source``, or each field of a dataclass; returns their names.
 
-    A flag that is not given leaves no attribute behind, so that a recipe knows what the user said.
+    Names in ``skip`` get none: they have one elsewhere. A flag that is not given leaves no attribute behind, so that a recipe knows what the user said.
     """
     group = parser.add_argument_group(title)
     helps = argument_helps(source.__doc__ or "")
-    fields = _fields(source)
+    fields = {name: field for name, field in _fields(source).items() if name not in skip}
     for name, (kind, default) in fields.items():
         text = helps.get(name, "").replace("%", "%%")
         text += f" (default: {_shown(default)})"

@@ -29,7 +29,7 @@ def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for
     )
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="trainings, of seeds 0 to N - 1 (default: 1)")
     parser.add_argument(
-        "--tasks", type=int, default=10000, metavar="N", help="test tasks a measurement (default: 10000)"
+        "--tasks", type=int, metavar="N", help="test tasks a measurement (default: the recipe's, or 10000)"
     )
     parser.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="where archives already lie (default: METAREP_DATA)"

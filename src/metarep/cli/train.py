@@ -4,7 +4,7 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from metarep.cli.options import add_data, add_machine, add_output, print_json, set_threads, tell_left_out
+from metarep.cli.options import add_data, add_machine, add_output, print_json, set_threads
 from metarep.cli.parser import Parser, add_flags
 from metarep.errors import unknown
 from metarep.job import Job, start
@@ -44,7 +44,7 @@ def add(parser: Parser, argv: list[str]) -> None:
     )
     own: list[str] = []
     if method in METHODS:
-        own = add_flags(parser, f"settings of {method}", METHODS[method])
+        own = add_flags(parser, f"settings of {method}", METHODS[method], skip=TrainSettings.__annotations__)
     parser.set_defaults(own=own, shared=add_flags(parser, "training", TrainSettings))
     add_machine(parser)
     add_output(parser)
@@ -56,7 +56,6 @@ def run(args: argparse.Namespace) -> int:
         raise unknown("method", args.method, METHODS)
     job = read_job(args)
     out = args.out or Path("runs") / f"{args.method}-{job.data.partition(':')[0]}"
-    tell_left_out(job.data, args)
     with progress(quiet=args.json, tensorboard=out if args.tensorboard else None) as watch:
         _, outcome = start(
             job,

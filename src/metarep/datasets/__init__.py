@@ -16,9 +16,11 @@ DATASETS: dict[str, str] = {
     "folder": "metarep.datasets.folder",
     "glyphs": "metarep.datasets.glyphs",
 }
-SPLITS = ("train", "val", "test", "trainval")
+PARTS = ("train", "val", "test")
+JOINED = {"trainval": ("train", "val"), "all": PARTS}
+SPLITS = (*PARTS, *JOINED)
 
-__all__ = ["DATASETS", "SPLITS", "Options", "Split", "about", "load"]
+__all__ = ["DATASETS", "PARTS", "SPLITS", "Options", "Split", "about", "load"]
 
 
 def load(
@@ -28,13 +30,16 @@ def load(
 
     Args:
         spec: a name on the list, or ``name:argument``: ``omniglot:lake``, ``folder:photos``.
-        split: ``train``, ``val``, ``test``, or ``trainval``, which is the first two as one.
+        split: ``train``, ``val``, ``test``, or several as one: ``trainval`` is the first two, ``all`` every class.
         size: height and width in pixels; the data set's own default if None.
         data_dir: a folder that already holds the archives; ``METAREP_DATA`` if None.
-        skip_bad: leave out images that cannot be read.
+        skip_bad: leave out images that cannot be read, with a warning for each.
 
     Raises:
         MetarepError: an unknown name or split; ``DataError`` where the data cannot be had or read.
+
+    Warns:
+        LeftOutWarning, DuplicateImagesWarning: see ``Options`` and ``metarep.datasets.folder``.
 
     >>> load("omniglt")
     Traceback (most recent call last):
@@ -49,10 +54,10 @@ def load(
     module = import_module(DATASETS[name])
     if not hasattr(module, "load"):
         raise DataError(f"{name} has tasks of its own and no splits; see {module.__name__}")
-    if split != "trainval":
+    if split in getattr(module, "SPLITS", PARTS):  # a folder joins its parts itself: it reads all of them at once
         return module.load(argument, split, options)
-    parts = [module.load(argument, part, options) for part in ("train", "val")]
-    return Split.join(parts, parts[0].name.removesuffix("train") + "trainval")
+    parts = [module.load(argument, part, options) for part in JOINED[split]]
+    return Split.join(parts, parts[0].name.removesuffix("train") + split)
 
 
 def about(name: str) -> str:

@@ -1,12 +1,11 @@
 """Files of arrays: all images of a part in one file, as several few-shot benchmarks are passed around."""
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
+from metarep.datasets.archives import DAMAGE
 from metarep.datasets.pickles import read_pickle
 from metarep.errors import DataError
 
@@ -33,7 +32,7 @@ def read_npz(path: Path) -> tuple[UInt8[np.ndarray, "n 3 h w"], list[str]]:
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
             images, labels = content["images"], content["labels"]
-    except (KeyError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (KeyError, TypeError, OSError, SyntaxError, RuntimeError, MemoryError, *DAMAGE) as error:
         raise DataError(f"{path} is no .npz file of the arrays images and labels, or is damaged ({error})") from error
     if labels.ndim != 1 or len(labels) != len(images):
         raise DataError(f"{path}: labels have shape {labels.shape}, but there are {len(images)} images")

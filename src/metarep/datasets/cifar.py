@@ -1,12 +1,13 @@
 """CIFAR-100 from its official archive, grouped by class: what CIFAR-FS and FC100 are cut from."""
 
+import io
 import json
 import tarfile
 import zlib
 from hashlib import sha256
 from importlib import resources
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -74,9 +75,11 @@ def _decode(path: Path) -> tuple[np.ndarray, list[str]]:
             batch = parts.pop(part)
             labels, files = place[np.asarray(batch["fine_labels"])], np.asarray(batch["filenames"])
             order = np.lexsort((files, labels))
-            images[:, rows] = batch["data"][order].reshape(CLASSES, -1, 3, SIDE, SIDE)
             if not np.array_equal(labels[order], np.arange(CLASSES).repeat(rows.stop - rows.start)):
                 raise ValueError(f"the {part} part does not have {rows.stop - rows.start} images of each class")
+            for of_class, chosen in zip(images, order.reshape(CLASSES, -1), strict=True):  # no copy of the whole part
+                of_class[rows] = batch["data"][chosen].reshape(-1, 3, SIDE, SIDE)
+            del batch  # 150 MB that the other part need not wait beside
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise DataError(f"{path} does not hold CIFAR-100 ({error}); delete it and fetch it again") from error
     if (digest := _digest(images, names)) != DIGEST:
@@ -94,6 +97,21 @@ def _digest(images: np.ndarray, names: list[str]) -> str:
     return total.hexdigest()
 
 
+class _Sips(io.RawIOBase):
+    """A file of a tar stream, read in small pieces: asked for 150 MB at once, tarfile holds them three times over."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:
+        piece = self.file.read(min(len(buffer), 1 << 16))
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
 def _read_archive(path: Path) -> dict[str, Any]:
     """The three pickles of the archive, read from the stream: nothing is unpacked."""
     parts: dict[str, Any] = {}
@@ -104,7 +122,7 @@ def _read_archive(path: Path) -> dict[str, Any]:
                 name = PurePosixPath(entry.name).name
                 file = archive.extractfile(entry) if entry.isfile() and name in ("train", "test", "meta") else None
                 if file is not None:
-                    parts[name] = read_pickle(file, f"{path}, entry {name},")
+                    parts[name] = read_pickle(io.BufferedReader(_Sips(file)), f"{path}, entry {name},")
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise DataError(f"{path} is damaged or half-downloaded ({error}); delete it and fetch it again") from error
     if missing := {"train", "test", "meta"} - parts.keys():

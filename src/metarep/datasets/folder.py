@@ -14,7 +14,7 @@ from torch import Tensor
 from metarep.datasets.cache import cached_images
 from metarep.datasets.decode import decode_all
 from metarep.datasets.folder_tree import FolderTree, scan, shown
-from metarep.datasets.options import Options
+from metarep.datasets.options import Options, tell_left_out
 from metarep.datasets.split import Split
 from metarep.errors import DataError, unknown
 from metarep.images import ImageBank
@@ -24,7 +24,12 @@ ABOUT = (
     "your own images, folder:PATH with PATH/<class>/<image> or PATH/{train,val,test}/<class>/<image>; kept at 84 x 84"
 )
 SIZE = 84
-RECIPE = 1  # raise it whenever the pixels change
+RECIPE = 2  # raise it whenever the pixels or the facts change
+SPLITS = {
+    **{part: (part,) for part in ("train", "val", "test")},
+    "trainval": ("train", "val"),
+    "all": ("train", "val", "test"),
+}
 
 
 class DuplicateImagesWarning(UserWarning):
@@ -58,32 +63,37 @@ def load(argument: str, split: str, options: Options) -> Split:
     """One part of a folder of images: uint8 ``(n, c, size, size)``, three channels if any image is coloured, else one.
 
     Images are scaled until the shorter side fits and cut to the centre square (see ``decode``). A class's key is a
-    digest of its pixels at this size, so a renamed copy of a class is still known to have been trained on.
+    digest of what its readable files hold, so at any size a renamed copy is still known to have been trained on;
+    images that are added, removed or saved anew make it another class.
 
     Args:
         argument: the folder.
-        split: ``train``, ``val``, ``test``, or ``all`` for every class.
-        options: ``size`` defaults to 84; ``skip_bad`` leaves unreadable images out (``report`` lists them).
+        split: ``train``, ``val``, ``test``, ``trainval`` for the first two, or ``all`` for every class.
+        options: ``size`` defaults to 84; ``skip_bad`` leaves unreadable images out (``report`` lists them too).
 
     Raises:
         DataError: see ``folder_tree.scan``; unreadable images without ``skip_bad``; a class or split with none left.
 
     Warns:
         DuplicateImagesWarning: the same pixels stand in more than one class.
+        LeftOutWarning: ``skip_bad`` left an image of the folder out.
     """
-    if split not in ("train", "val", "test", "all"):
-        raise unknown("split", split, ("train", "val", "test", "all"))
+    if split not in SPLITS:
+        raise unknown("split", split, SPLITS)
     tree = scan(argument)
     images, facts = _images(tree, options)
     if facts["skipped"] and not options.skip_bad:
         (_, reason), *more = facts["skipped"]
         others = f" ({len(more)} more files are bad too)" if more else ""
         raise DataError(f"{argument}: {reason}{others}")
+    tell_left_out(reason for _, reason in facts["skipped"])
     _warn_of_duplicates(argument, facts["duplicates"])
     bounds = np.cumsum([0, *facts["counts"]]).tolist()
-    chosen = [row for row, entry in enumerate(tree.classes) if split in (entry.split, "all")]
-    if not chosen:
-        raise _no_split(argument, split, tree)
+    there = {entry.split for entry in tree.classes}
+    for part in SPLITS[split]:
+        if part not in there and split != "all":
+            raise _no_split(argument, part, tree)
+    chosen = [row for row, entry in enumerate(tree.classes) if entry.split in SPLITS[split]]
     for row in chosen:
         if not facts["counts"][row]:
             raise DataError(
@@ -130,7 +140,7 @@ def _images(tree: FolderTree, options: Options) -> tuple[UInt8[Tensor, "n c h w"
 def _build(tree: FolderTree, size: int) -> tuple[UInt8[np.ndarray, "n c h w"], dict]:
     files = [(row, file) for row, entry in enumerate(tree.classes) for file in entry.files]
     images = np.empty((len(files), 3, size, size), np.uint8)  # pages that no image reaches cost no memory
-    counts, digests = [0] * len(tree.classes), [[] for _ in tree.classes]
+    counts, contents = [0] * len(tree.classes), [[] for _ in tree.classes]
     skipped: list[tuple[str, str]] = []
     places: dict[bytes, list[tuple[int, str]]] = defaultdict(list)
     grey, done = True, 0
@@ -143,16 +153,15 @@ def _build(tree: FolderTree, size: int) -> tuple[UInt8[np.ndarray, "n c h w"], d
         done += 1
         counts[row] += 1
         grey = grey and bool((pixels[0] == pixels[1]).all() and (pixels[0] == pixels[2]).all())
-        # Always of three channels, so that a coloured image in another class does not change this class's key.
-        digest = hashlib.sha256(pixels.tobytes()).digest()
-        digests[row].append(digest)
-        places[digest].append((row, shown(file)))
+        with open(tree.root / file, "rb") as content:
+            contents[row].append(hashlib.file_digest(content, "sha256").digest())
+        places[hashlib.sha256(pixels.tobytes()).digest()].append((row, shown(file)))
     if not done:
         raise DataError(f"{tree.root} has no readable image: {skipped[0][1]}")
     shared = [found for found in places.values() if len({row for row, _ in found}) > 1]
     facts = {
         "counts": counts,
-        "keys": [f"folder:{hashlib.sha256(b''.join(sorted(each))).hexdigest()[:16]}" for each in digests],
+        "keys": [f"folder:{hashlib.sha256(b''.join(sorted(each))).hexdigest()[:16]}" for each in contents],
         "skipped": skipped,
         "duplicates": [[file for _, file in found] for found in shared],
         "repeats": sum(len(found) - len({row for row, _ in found}) for found in places.values()),

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import logging
 import re
 from hashlib import sha256
 from importlib import resources
@@ -15,7 +14,7 @@ from metarep.datasets.archives import refuse_escapes
 from metarep.datasets.array_files import read_npz, read_pickled
 from metarep.datasets.cache import cached_images
 from metarep.datasets.decode import decode_all
-from metarep.datasets.options import Options
+from metarep.datasets.options import Options, tell_left_out
 from metarep.datasets.resize import resized
 from metarep.datasets.split import Split
 from metarep.errors import DataError
@@ -43,10 +42,13 @@ def load(argument: str, split: str, options: Options) -> Split:
     Args:
         argument: the folder; by default ``miniimagenet`` in ``options.data_dir``.
         split: ``train``, ``val`` or ``test``.
-        options: ``size`` defaults to 84.
+        options: ``size`` defaults to 84; ``skip_bad`` leaves unreadable JPEGs out.
 
     Raises:
         DataError: no layout is there, a file is damaged, or a class belongs to another part.
+
+    Warns:
+        LeftOutWarning: ``skip_bad`` left an image out.
     """
     root = _root(argument, options)
     size = options.size or 84
@@ -68,8 +70,7 @@ def load(argument: str, split: str, options: Options) -> Split:
             return _from_files(files, size, options.skip_bad)
 
     images, facts = cached_images(key, build)
-    for reason in facts.get("skipped", ()):
-        logging.getLogger("metarep").warning("left out: %s", reason)
+    tell_left_out(facts.get("skipped", ()))
     found = Labels.of([f"{split}/{name}" if name.isdigit() else name for name in facts["classes"]])
     _refuse_other_parts(found.names, split, root)
     keys = tuple(
@@ -131,8 +132,10 @@ def _listed(root: Path, split: str) -> list[tuple[Path, str]]:
         try:
             with open(root / f"{split}.csv", newline="", encoding="utf-8") as file:
                 rows = [(row["filename"], row["label"]) for row in csv.DictReader(file)]
+            if any(None in row for row in rows):
+                raise KeyError("a line has no label")
             refuse_escapes([name for row in rows for name in row], root / f"{split}.csv")
-        except (KeyError, csv.Error, UnicodeDecodeError, AttributeError) as error:
+        except (KeyError, csv.Error, UnicodeDecodeError) as error:
             raise DataError(f"{root / split}.csv is not a table with the columns filename,label ({error})") from error
     files = []
     for name, label in rows:

@@ -1,10 +1,16 @@
 """Options: what every data set can be asked for, whatever it is."""
 
 import os
+import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from metarep.errors import DataError
+
+
+class LeftOutWarning(UserWarning):
+    """An image cannot be read and was left out, as ``skip_bad`` asks; the message names it and says why."""
 
 
 @dataclass(frozen=True)
@@ -14,7 +20,7 @@ class Options:
     Args:
         size: height and width in pixels; None for the data set's own default.
         data_dir: a folder that already holds the archives or images; None for ``METAREP_DATA``, if that is set.
-        skip_bad: leave out images that cannot be read instead of stopping at the first.
+        skip_bad: leave out images that cannot be read, each with a warning, instead of stopping at the first.
 
     Raises:
         DataError: a size below 1, or a ``data_dir`` that is no folder.
@@ -35,3 +41,9 @@ class Options:
         if not folder.is_dir():
             raise DataError(f"{asked} names {str(place)!r}, which is not a folder")
         object.__setattr__(self, "data_dir", folder)  # frozen, yet the path is settled once, here
+
+
+def tell_left_out(reasons: Iterable[str]) -> None:
+    """A ``LeftOutWarning`` for each image that ``skip_bad`` left out, for the ``load`` of a data set to call."""
+    for reason in reasons:
+        warnings.warn(f"left out: {reason}", LeftOutWarning, stacklevel=3)

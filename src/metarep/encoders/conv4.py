@@ -3,6 +3,7 @@
 from torch import nn
 
 from metarep.encoders.initialise import initialise
+from metarep.errors import MetarepError
 
 
 class Conv4(nn.Sequential):
@@ -23,6 +24,8 @@ class Conv4(nn.Sequential):
     """
 
     def __init__(self, channels: int, *, width: int = 64) -> None:
+        if width < 1:
+            raise MetarepError(f"width must be at least 1, not {width}")
         blocks = []
         for _ in range(4):
             convolution = nn.Conv2d(channels, width, 3, padding=1, bias=False)

@@ -1,5 +1,6 @@
 """Preprocess: what an encoder expects of an image. It travels with the weights, so no caller can get it wrong."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,9 @@ class Preprocess:
         channels: 1 or 3; grey images are repeated, coloured ones become luma.
         mean, std: of the training images, one a channel, in units of 0 to 1.
         invert: dark ink on a light ground becomes light on dark, so that a convolution's zero padding is ground.
+
+    Raises:
+        MetarepError: no size, other channels, or not a finite mean and a deviation above 0 for each channel.
     """
 
     size: tuple[int, int]
@@ -29,6 +33,16 @@ class Preprocess:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     invert: bool = False
+
+    def __post_init__(self) -> None:
+        if self.channels not in (1, 3):
+            raise MetarepError(f"channels must be 1 (grey) or 3 (RGB), not {self.channels!r}")
+        if len(self.size) != 2 or not all(isinstance(side, int) and side >= 1 for side in self.size):
+            raise MetarepError(f"size must be a height and a width of at least 1 pixel, not {self.size!r}")
+        for name, least in (("mean", -math.inf), ("std", 0)):
+            values = getattr(self, name)
+            if len(values) != self.channels or not all(_is_number(each) and each > least for each in values):
+                raise MetarepError(f"{name} must be a number for each of {self.channels} channels, not {values!r}")
 
     @classmethod
     def of(cls, bank: ImageBank) -> "Preprocess":
@@ -63,3 +77,7 @@ class Preprocess:
         if x.shape[1] == 3 and self.channels == 1:
             return (x * x.new_tensor(GREY).view(1, 3, 1, 1)).sum(1, keepdim=True)
         raise MetarepError(f"images have {x.shape[1]} channels; this encoder takes 1 (grey) or 3 (RGB)")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

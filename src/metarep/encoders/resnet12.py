@@ -80,6 +80,10 @@ class ResNet12(nn.Sequential):
     def __init__(self, channels: int, *, width: int = 64, growth: str = "wide", drop: float = 0.1) -> None:
         if growth not in GROWTH:
             raise MetarepError(f"growth {growth!r} is not one of {', '.join(GROWTH)}")
+        if width < 1:
+            raise MetarepError(f"width must be at least 1, not {width}")
+        if not 0 <= drop < 1:
+            raise MetarepError(f"drop must be at least 0 and below 1, not {drop}")
         factors = GROWTH[growth]
         blocks: list[nn.Module] = []
         for position, factor in enumerate(factors):

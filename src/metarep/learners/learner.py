@@ -1,7 +1,6 @@
 """Learner: what is deployed. What is prepared once for all tasks, and what is adapted to each."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
 from jaxtyping import Float, Int, Num, Shaped
 from torch import Tensor, nn
@@ -18,15 +17,24 @@ class Learner(nn.Module, ABC):
     Training, ``evaluate`` and serving all call the same three functions, so what is measured is what is used.
     Everything is batched over tasks, and nothing a query gets depends on another query.
 
+    ``protocol`` is ``inductive`` or ``transductive``, ``normalisation`` says whose statistics norm layers use, and
+    ``ways`` how many classes a task must have (None: any); reports print the first two.
+
     Args:
         encoder: the representation.
     """
 
-    protocol: ClassVar[str] = "inductive"
+    protocol: str = "inductive"
+    normalisation: str = "running"
+    ways: int | None = None
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
+
+    def undecayed(self) -> list[nn.Parameter]:
+        """Parameters besides norm scales and biases that weight decay must leave alone."""
+        return []
 
     def embed(self, x: Num[Tensor, "b c h w"]) -> Float[Tensor, "b dim"]:
         """The representation of images: for maps, search and other learners."""

@@ -6,6 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from metarep.class_means import class_means
 from metarep.encoders import Encoder
 from metarep.errors import one_of
 from metarep.learners.learner import Learner, State
@@ -45,11 +46,3 @@ class Prototypes(Learner):
 
     def _place(self, rows: Tensor) -> Tensor:
         return functional.normalize(rows, dim=-1) if self.metric == "cosine" else rows
-
-
-def class_means(
-    rows: Float[Tensor, "task support dim"], labels: Int[Tensor, "task support"], ways: int
-) -> Float[Tensor, "task ways dim"]:
-    """The mean row of each class; a class without rows gets zeros."""
-    member = functional.one_hot(labels, ways).to(rows).mT  # task ways support
-    return member @ rows / member.sum(-1, keepdim=True).clamp_min(1)

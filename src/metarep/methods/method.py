@@ -50,9 +50,13 @@ class Method(nn.Module, ABC, Generic[B]):
         """Called after the optimiser's step: the place for queues and moving averages."""
 
     def optimizer(self, lr: float, weight_decay: float) -> torch.optim.Optimizer:
-        """AdamW; norm scales and biases are not decayed."""
-        matrices = [p for p in self.parameters() if p.requires_grad and p.ndim > 1]
-        rest = [p for p in self.parameters() if p.requires_grad and p.ndim <= 1]
-        return torch.optim.AdamW(
-            [{"params": matrices}, {"params": rest, "weight_decay": 0.0}], lr=lr, weight_decay=weight_decay
-        )
+        """AdamW by default."""
+        return torch.optim.AdamW(self.groups(weight_decay), lr=lr)
+
+    def groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Parameters for an optimiser; norm scales, biases and what the learner names are not decayed."""
+        spared = {id(p) for p in self.learner.undecayed()}
+        trained = [p for p in self.parameters() if p.requires_grad]
+        matrices = [p for p in trained if p.ndim > 1 and id(p) not in spared]
+        rest = [p for p in trained if p.ndim <= 1 or id(p) in spared]
+        return [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]

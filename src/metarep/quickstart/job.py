@@ -168,9 +168,10 @@ def _facts(split: Split) -> dict[str, Any]:
 def kinds(labels: Labels) -> list[str]:
     """What stands before the ``/`` in class names (scripts, alphabets), most classes first; nothing if there is none.
 
-    >>> kinds(Labels.of(["Latin/a", "Latin/b", "Greek/alpha"]))
-    ['Latin', 'Greek']
+    >>> kinds(Labels.of(["Old_Church_Slavonic/a", "Old_Church_Slavonic/b", "Greek/alpha"]))
+    ['Old Church Slavonic', 'Greek']
     """
     if not all("/" in name for name in labels.names):
         return []
-    return [kind for kind, _ in Counter(name.partition("/")[0] for name in labels.names).most_common()]
+    counts = Counter(name.partition("/")[0].replace("_", " ") for name in labels.names)
+    return [kind for kind, _ in counts.most_common()]

@@ -1,0 +1,175 @@
+"""How fast one meta-iteration is: metarep, other libraries, and the floor below which nobody can go.
+
+    python benchmarks/inner_loop.py [--quick] [--json] [--out results/performance.json]
+
+One process, the same network and tasks for all, the ways in turns, medians of the clock. All rows but those that say
+otherwise use the query batch's own statistics, as the other libraries do. ``floor`` is one forward and backward pass of
+the same images (support counted once), task by task in bfloat16 and channels-last. A library that is not installed, or
+does not build, is left out with the reason: pip install 'metarep[rivals]'. Memory is the peak of a process of its own,
+less what it held before its first iteration.
+"""
+
+import argparse
+import json
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+import warnings
+from functools import partial
+from pathlib import Path
+
+import torch
+from inner_loop_rivals import RIVALS, Case, Images, Run, floor
+from torch import Generator
+
+from metarep.batches import TaskBatch
+from metarep.device import keep_freed_memory, pick_precision
+from metarep.encoders import Preprocess, build_encoder
+from metarep.methods import ANIL, MAML, Method, Reptile
+from metarep.run import hardware
+from metarep.tasks import TaskIndex
+
+FIVE = Case("maml-28px-second-order-1-step", 5, 1, 15, 32, 1, 2)
+CASES = [
+    FIVE,
+    Case("maml-28px-second-order-5-steps", 5, 1, 15, 32, 5, 2, lr=0.1),
+    Case("maml-28px-first-order-1-step", 5, 1, 15, 32, 1, 1),
+    Case("maml-28px-20-way-second-order-1-step", 20, 1, 15, 8, 1, 2, lr=0.1),
+    Case("maml-84px-second-order-5-steps", 5, 1, 15, 4, 5, 2, side=84, channels=3, width=32, lr=0.01),
+]
+
+
+def images_of(case: Case) -> Images:
+    g = Generator().manual_seed(0)
+
+    def some(each: int) -> tuple[torch.Tensor, torch.Tensor]:
+        y = torch.arange(case.ways).repeat_interleave(each).expand(case.tasks, -1)
+        return torch.rand(case.tasks, case.ways * each, case.channels, case.side, case.side, generator=g), y
+
+    return Images(*some(case.shots), *some(case.queries))
+
+
+def ours(case: Case, images: Images, method: str = "maml", normalisation: str = "transductive") -> Run:
+    """A step of a method of metarep, from a batch of tasks to gradients."""
+    plain = Preprocess((case.side, case.side), case.channels, (0.0,) * case.channels, (1.0,) * case.channels)
+    encoder = build_encoder("conv4", plain, width=case.width)
+    encoder.precision = pick_precision("auto", torch.device("cpu"))
+    made: Method
+    if method == "maml":
+        settings = {"inner_steps": case.steps, "order": case.order, "inner_lr": case.lr, "normalisation": normalisation}
+        made = MAML(encoder, ways=case.ways, **settings)
+    elif method == "anil":
+        made = ANIL(encoder, ways=case.ways, inner_steps=case.steps)
+    else:
+        made = Reptile(encoder, ways=case.ways, inner_steps=case.steps)
+    made.train()
+    rows = torch.cat([images.support, images.query], 1)
+    place = torch.arange(rows.shape[0] * rows.shape[1]).view(rows.shape[:2])
+    support, query = place.split([images.support.shape[1], images.query.shape[1]], 1)
+    classes = torch.zeros(case.tasks, case.ways, dtype=torch.long)
+    index = TaskIndex(support, query, images.support_y, images.query_y, classes, case.ways)
+    batch = TaskBatch(rows.flatten(0, 1), place.flatten(), index)
+
+    def run() -> None:
+        made.zero_grad(set_to_none=True)
+        made.step(batch, progress=1.0, generator=Generator()).loss.backward()
+
+    return run
+
+
+def ways_of(case: Case, *, quick: bool) -> tuple[dict[str, partial[Run]], dict[str, str]]:
+    """What is timed, as functions that build it, and why the rest is not."""
+    makers: dict[str, partial] = {
+        "metarep": partial(ours, case),
+        "metarep, inductive": partial(ours, case, normalisation="support"),
+        "floor": partial(floor, case),
+    }
+    missing: dict[str, str] = {}
+    if quick:
+        return {**makers, "higher": partial(RIVALS["higher"], case, mixed=False)}, missing
+    for name, rival in RIVALS.items():
+        for mixed in (False, True):
+            label = f"{name}, autocast" if mixed else name
+            try:
+                rival(case, images_of(case), mixed=mixed)()
+            except Exception as error:  # noqa: BLE001 - whatever another library does
+                missing[label] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            else:
+                makers[label] = partial(rival, case, mixed=mixed)
+    if case is FIVE:
+        makers |= {"metarep anil": partial(ours, case, "anil"), "metarep reptile": partial(ours, case, "reptile")}
+    return makers, missing
+
+
+def measure(case: Case, seconds: float, *, quick: bool) -> list[dict[str, object]]:
+    images = images_of(case)
+    makers, missing = ways_of(case, quick=quick)
+    runs = {name: make(images) for name, make in makers.items()}
+    for run in runs.values():
+        run()
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    started = time.perf_counter()
+    while len(times["floor"]) < 3 or time.perf_counter() - started < seconds:
+        for name, run in runs.items():
+            before = time.perf_counter()
+            run()
+            times[name].append((time.perf_counter() - before) * 1e3)
+    bottom = statistics.median(times["floor"])
+    rows: list[dict[str, object]] = [
+        {
+            "case": case.name,
+            "implementation": name,
+            "median_ms": round(statistics.median(values), 1),
+            "of_floor": round(statistics.median(values) / bottom, 3),
+            "repeats": len(values),
+            "peak_mib": None if quick else peak(makers[name], images),
+        }
+        for name, values in times.items()
+    ]
+    return rows + [{"case": case.name, "implementation": name, "left_out": why} for name, why in missing.items()]
+
+
+def peak(make: partial, images: Images) -> int:
+    """Peak memory of one iteration, in a process of its own."""
+    context = multiprocessing.get_context("fork")
+    answer = context.SimpleQueue()
+
+    def child() -> None:
+        torch.set_num_threads(1)  # threads do not survive a fork
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        make(images)()
+        answer.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+
+    process = context.Process(target=child)
+    process.start()
+    process.join(300)
+    return answer.get() if process.exitcode == 0 else -1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one case, higher alone as rival, under a minute")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--seconds", type=float, default=60, help="a case (default: 60)")
+    parser.add_argument("--out", type=Path, help="also write the rows and the hardware to this file")
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    keep_freed_memory()
+    rows: list[dict[str, object]] = []
+    for case in CASES[:1] if args.quick else CASES:
+        rows += measure(case, 15 if args.quick else args.seconds, quick=args.quick)
+        if not args.json:
+            for row in rows:
+                if row["case"] == case.name:
+                    print("  ".join(f"{key} {value}" for key, value in row.items() if key != "case"), flush=True)
+    if args.json:
+        json.dump(rows, sys.stdout, indent=1)
+        print()
+    if args.out:
+        args.out.write_text(json.dumps({"hardware": hardware(), "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""One meta-iteration as other libraries write it; each is a function from (network, tasks, settings) to a gradient.
+
+All use the query batch's own statistics, one gradient over all tasks, plain SGD inside. Nothing here is used by metarep.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
+
+Run = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is timed."""
+
+    name: str
+    ways: int
+    shots: int
+    queries: int
+    tasks: int
+    steps: int
+    order: int
+    side: int = 28
+    channels: int = 1
+    width: int = 64
+    lr: float = 0.4
+
+
+@dataclass(frozen=True)
+class Images:
+    """The same tasks for everybody, preprocessed."""
+
+    support: Tensor
+    support_y: Tensor
+    query: Tensor
+    query_y: Tensor
+
+
+def network(case: Case) -> nn.Module:
+    """Conv4 with a linear layer; no running statistics, as these libraries need it."""
+    blocks: list[nn.Module] = []
+    channels = case.channels
+    for _ in range(4):
+        convolution = nn.Conv2d(channels, case.width, 3, padding=1, bias=False)
+        norm = nn.BatchNorm2d(case.width, track_running_stats=False)
+        blocks.append(nn.Sequential(convolution, norm, nn.MaxPool2d(2), nn.ReLU()))
+        channels = case.width
+    return nn.Sequential(*blocks, nn.Flatten(), nn.Linear(case.width * (case.side // 16) ** 2, case.ways))
+
+
+def floor(case: Case, images: Images) -> Run:
+    """Forward and backward of the same images once, task by task (the best batch), in the best format there is."""
+    net = network(case).to(memory_format=torch.channels_last)
+    parts = [
+        (torch.cat(rows).contiguous(memory_format=torch.channels_last), torch.cat(labels))
+        for rows, labels in zip(
+            zip(images.support, images.query, strict=True),
+            zip(images.support_y, images.query_y, strict=True),
+            strict=True,
+        )
+    ]
+
+    def run() -> None:
+        net.zero_grad(set_to_none=True)
+        for x, y in parts:
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = net(x)
+            functional.cross_entropy(logits.float(), y).backward()
+
+    return run
+
+
+def by_higher(case: Case, images: Images, *, mixed: bool) -> Run:
+    import higher
+
+    net = network(case)
+    inner = torch.optim.SGD(net.parameters(), lr=case.lr)
+
+    def run() -> None:
+        net.zero_grad(set_to_none=True)
+        for sx, sy, qx, qy in _tasks(images):
+            with (
+                higher.innerloop_ctx(net, inner, copy_initial_weights=False, track_higher_grads=case.order == 2) as (
+                    f,
+                    o,
+                ),
+                torch.autocast("cpu", torch.bfloat16, enabled=mixed),
+            ):
+                for _ in range(case.steps):
+                    o.step(functional.cross_entropy(f(sx).float(), sy))
+                loss = functional.cross_entropy(f(qx).float(), qy) / case.tasks
+                if case.order == 2:
+                    loss.backward()
+                else:  # what is printed for first order: the gradient at the adapted weights
+                    torch.autograd.grad(loss, list(f.parameters()))
+
+    return run
+
+
+def by_torchopt(case: Case, images: Images, *, mixed: bool) -> Run:
+    import torchopt
+
+    net = network(case)
+    inner = torchopt.MetaSGD(net, lr=case.lr)
+
+    def run() -> None:
+        net.zero_grad(set_to_none=True)
+        start, state = torchopt.extract_state_dict(net, by="reference"), torchopt.extract_state_dict(inner)
+        for sx, sy, qx, qy in _tasks(images):
+            with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+                for _ in range(case.steps):
+                    inner.step(functional.cross_entropy(net(sx).float(), sy))
+                loss = functional.cross_entropy(net(qx).float(), qy) / case.tasks
+            loss.backward()
+            torchopt.recover_state_dict(net, start)
+            torchopt.recover_state_dict(inner, state)
+
+    return run
+
+
+def by_learn2learn(case: Case, images: Images, *, mixed: bool) -> Run:
+    import learn2learn
+
+    maml = learn2learn.algorithms.MAML(network(case), lr=case.lr, first_order=case.order == 1)
+
+    def run() -> None:
+        maml.zero_grad(set_to_none=True)
+        for sx, sy, qx, qy in _tasks(images):
+            learner = maml.clone()
+            with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+                for _ in range(case.steps):
+                    learner.adapt(functional.cross_entropy(learner(sx).float(), sy))
+                loss = functional.cross_entropy(learner(qx).float(), qy) / case.tasks
+            loss.backward()
+
+    return run
+
+
+def by_functional_loop(case: Case, images: Images, *, mixed: bool) -> Run:
+    net = network(case)
+
+    def run() -> None:
+        net.zero_grad(set_to_none=True)
+        for sx, sy, qx, qy in _tasks(images):
+            weights = dict(net.named_parameters())
+            with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+                for _ in range(case.steps):
+                    inner = functional.cross_entropy(functional_call(net, weights, (sx,)).float(), sy)
+                    slopes = torch.autograd.grad(inner, list(weights.values()), create_graph=case.order == 2)
+                    weights = {n: w - case.lr * g for (n, w), g in zip(weights.items(), slopes, strict=True)}
+                (functional.cross_entropy(functional_call(net, weights, (qx,)).float(), qy) / case.tasks).backward()
+
+    return run
+
+
+def by_vmap(case: Case, images: Images, *, mixed: bool) -> Run:
+    net = network(case)
+
+    def one(weights: dict[str, Tensor], sx: Tensor, sy: Tensor, qx: Tensor, qy: Tensor) -> Tensor:
+        for _ in range(case.steps):
+            slopes = torch.func.grad(lambda w: functional.cross_entropy(functional_call(net, w, (sx,)).float(), sy))(
+                weights
+            )
+            weights = {
+                n: w - case.lr * (slopes[n] if case.order == 2 else slopes[n].detach()) for n, w in weights.items()
+            }
+        return functional.cross_entropy(functional_call(net, weights, (qx,)).float(), qy)
+
+    def run() -> None:
+        net.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            batched = torch.func.vmap(one, in_dims=(None, 0, 0, 0, 0))
+            parts = (images.support, images.support_y, images.query, images.query_y)
+            batched(dict(net.named_parameters()), *parts).mean().backward()
+
+    return run
+
+
+RIVALS: dict[str, Callable[..., Run]] = {
+    "higher": by_higher,
+    "torchopt": by_torchopt,
+    "learn2learn": by_learn2learn,
+    "functional loop": by_functional_loop,
+    "vmap": by_vmap,
+}
+
+
+def _tasks(images: Images) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    return list(zip(images.support, images.support_y, images.query, images.query_y, strict=True))

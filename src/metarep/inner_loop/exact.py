@@ -1,0 +1,127 @@
+"""The meta-gradient of one task, exact to second order, without a graph through the query pass.
+
+Let ``w[i+1] = w[i] - a[i] * g(w[i])`` be the inner steps on the support loss, whose gradient is ``g``. The query loss
+needs first derivatives only, taken at the adapted weights: ``v = dL/dw[k]``. They are carried back through the steps by
+Hessian-vector products on the *support* images alone, which are few:
+
+    v <- v - H(w[i]) (a[i] * v)        and        dL/da[i] = -g(w[i]) * v
+
+So the many query images pass the network once forward and once back, in the fastest format there is, and only the
+support is differentiated twice, in float32.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from metarep.inner_loop.head import Head
+from metarep.inner_loop.network import Network, Weights, support_loss
+from metarep.inner_loop.rates import Rate
+from metarep.inner_loop.task import InnerLoop, Taken, Task, take_step
+from metarep.normalisation import Statistics
+
+
+@dataclass(frozen=True)
+class TaskGradient:
+    """The query loss of a task and its gradient.
+
+    Args:
+        loss: weighted over the steps.
+        weights: gradient with respect to each tensor of body and head at the start.
+        rates: for each step, with respect to the rate of each adapted tensor.
+        seen: the support's statistics at the start.
+    """
+
+    loss: Tensor
+    weights: list[Tensor]
+    rates: list[list[Tensor]]
+    seen: Statistics
+
+
+def task_gradient(
+    slow: Network,
+    fast: Network,
+    inner: InnerLoop,
+    body: Weights,
+    head: Head,
+    classifier: tuple[Tensor, ...] | None,
+    ways: int,
+    table: Sequence[Sequence[Rate]],
+    task: Task,
+) -> TaskGradient:
+    """The exact gradient of one task's query loss.
+
+    Args:
+        slow: runs the support; differentiable twice for the second order.
+        fast: runs the queries.
+        inner: steps, order, loss weights.
+        body: weights of the body at the start.
+        head: computes the classifier at the start where it depends on the task.
+        classifier: weight and bias at the start where it does not.
+        ways: classes of the task.
+        table: rates of each step.
+        task: its images and labels.
+    """
+    started, origin = (None, None) if classifier else _prototypes(slow, body, head, task, ways)
+    weights = [*body, *(classifier or started or ())]
+    trail: list[Taken] = []
+    losses: list[Tensor] = []
+    owed: list[list[Tensor] | None] = []
+    for step in range(inner.steps + 1):
+        loss, gradient = _outer(fast, weights, task, inner.weight_after(step))
+        losses.extend([] if loss is None else [loss])
+        owed.append(gradient)
+        if step < inner.steps:
+            weights, taken = take_step(
+                slow, inner, weights, table[step], task.support, task.support_y, step,
+                keep=inner.order == 2, record=step == 0,
+            )  # fmt: skip
+            trail.append(taken)
+    seen = slow.seen() if inner.steps else []
+    carried, rates = _carry_back(inner, trail, owed, table)
+    if started is not None and origin is not None:
+        back = torch.autograd.grad(started, origin, grad_outputs=carried[-2:])
+        carried = [*(one + two for one, two in zip(carried[:-2], back, strict=True)), *carried[-2:]]
+    return TaskGradient(torch.stack(losses).sum(), carried, rates, seen)
+
+
+def _prototypes(
+    slow: Network, body: Weights, head: Head, task: Task, ways: int
+) -> tuple[tuple[Tensor, Tensor], list[Tensor]]:
+    """The classifier that depends on the body, and the body's weights as the graph knows them."""
+    origin = slow.leaves(body)
+    features = slow.features(origin, task.support).unsqueeze(0)
+    weight, bias = head.start(ways, features, task.support_y.unsqueeze(0))
+    return (weight[0], bias[0]), origin
+
+
+def _outer(fast: Network, weights: Weights, task: Task, share: float) -> tuple[Tensor | None, list[Tensor] | None]:
+    """The query loss at these weights times its share, and its first derivatives there."""
+    if not share:
+        return None, None
+    leaves = fast.leaves(weights)
+    loss = support_loss(fast.query_logits(leaves, task.query, task.support), task.query_y) * share
+    return loss.detach(), list(torch.autograd.grad(loss, leaves))
+
+
+def _carry_back(
+    inner: InnerLoop, trail: list[Taken], owed: list[list[Tensor] | None], table: Sequence[Sequence[Rate]]
+) -> tuple[list[Tensor], list[list[Tensor]]]:
+    """From derivatives at the adapted weights to those at the start, and those of the rates."""
+    carried = owed[-1]
+    assert carried is not None, "the last step has a share of the loss"
+    rates: list[list[Tensor]] = []
+    for taken, due, row in zip(reversed(trail), reversed(owed[:-1]), reversed(table), strict=True):
+        chosen = [carried[i] for i in inner.adapted]
+        rates.append([-slope.detach() * v for slope, v in zip(taken.gradient, chosen, strict=True)])
+        if inner.order == 2:
+            turned = [
+                v * (rate.detach() if isinstance(rate, Tensor) else rate) for v, rate in zip(chosen, row, strict=True)
+            ]
+            bent = torch.autograd.grad(taken.gradient, taken.start, grad_outputs=turned, allow_unused=True)
+            carried = [v if b is None else v - b for v, b in zip(carried, bent, strict=True)]
+        if due is not None:
+            carried = [v + d for v, d in zip(carried, due, strict=True)]
+    return carried, rates[::-1]

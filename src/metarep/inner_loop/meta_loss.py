@@ -1,0 +1,129 @@
+"""The query loss of a batch of tasks, by the fastest exact path for the device."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metarep.encoders import Encoder
+from metarep.errors import one_of
+from metarep.inner_loop.exact import TaskGradient, task_gradient
+from metarep.inner_loop.head import Head
+from metarep.inner_loop.network import Network
+from metarep.inner_loop.plain import mapped_loss, task_loss
+from metarep.inner_loop.rates import Rate, Rates
+from metarep.inner_loop.task import InnerLoop, Task
+from metarep.inner_loop.workers import run_tasks, useful_workers
+from metarep.normalisation import Normalisation, Statistics, update_running
+
+Path = Literal["auto", "exact", "mapped", "plain"]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Everything an inner loop starts from."""
+
+    encoder: Encoder
+    head: Head
+    rates: Rates
+    normalisation: Normalisation
+
+    @property
+    def body(self) -> list[Tensor]:
+        return list(self.encoder.body.parameters())
+
+
+def meta_loss(start: Start, inner: InnerLoop, tasks: Task, ways: int, path: Path = "auto") -> Float[Tensor, ""]:
+    """The mean query loss over tasks, with the exact gradient in the body, the head and the rates.
+
+    Paths, equal but for rounding: ``exact`` computes loss and gradient of each task in one go, tasks on threads of
+    their own (processors); ``mapped`` runs all tasks as one by vmap (accelerators, where many small launches would
+    cost more than grouped convolutions do); ``plain`` is the loop that a textbook has, one task after another.
+
+    Args:
+        start: encoder, head and rates; its norm layers' running statistics move to what the support sets saw.
+        inner: what the inner loop does.
+        tasks: preprocessed images and labels, the task axis first.
+        ways: classes a task.
+        path: ``auto`` chooses by the device.
+    """
+    one_of("path", path, ("auto", "exact", "mapped", "plain"))
+    if path == "auto":
+        path = "exact" if tasks.support.device.type == "cpu" else "mapped"
+    table = start.rates.table(inner.steps)
+    singles = [Task(*parts) for parts in zip(*tasks, strict=True)]
+    if path == "exact":
+        return _exact(start, inner, singles, ways, table)
+    network = Network(start.encoder, start.normalisation, differentiable=True)
+    if path == "mapped":
+        loss, stacked = mapped_loss(network, inner, start.body, start.head, ways, table, tasks)
+        seen = [[(mean[t].detach(), variance[t].detach()) for mean, variance in stacked] for t in range(len(singles))]
+    else:
+        pairs = [task_loss(network, inner, start.body, start.head, ways, table, task) for task in singles]
+        loss, seen = torch.stack([loss for loss, _ in pairs]).mean(), [statistics for _, statistics in pairs]
+    _remember(start, seen)
+    return loss
+
+
+def _exact(
+    start: Start, inner: InnerLoop, tasks: list[Task], ways: int, table: Sequence[Sequence[Rate]]
+) -> Float[Tensor, ""]:
+    body = start.body
+    workers = useful_workers(start.encoder.body, tasks[0].support.device)
+    networks = [
+        tuple(Network(start.encoder, start.normalisation, differentiable=twice) for twice in (inner.order == 2, False))
+        for _ in range(min(workers, len(tasks)))
+    ]
+    fixed = None
+    if start.head.kind != "prototype":
+        weight, bias = start.head.start(ways, None, torch.zeros(1, 1, dtype=torch.long))
+        fixed = weight[0], bias[0]
+    rows: list[list[Tensor]] = [[rate for rate in row if isinstance(rate, Tensor)] for row in table]
+
+    def work(worker: int, task: Task) -> TaskGradient:
+        slow, fast = networks[worker]
+        plain = [weight.detach() for weight in body]
+        at = tuple(part.detach() for part in fixed) if fixed else None
+        return task_gradient(slow, fast, inner, plain, start.head, at, ways, table, task)
+
+    found = run_tasks(work, tasks, workers)
+    _remember(start, [one.seen for one in found])
+    share = 1 / len(found)
+    inputs = [*body, *(fixed or ())]
+    gradients = [_total([one.weights[i] for one in found]) * share for i in range(len(inputs))]
+    for step, row in enumerate(rows):
+        for i, rate in enumerate(row):
+            inputs.append(rate)
+            summed = _total([one.rates[step][i] for one in found]) * share
+            gradients.append(summed.sum() if rate.ndim == 0 else summed)
+    loss = _total([one.loss for one in found]) * share
+    return _WithGradient.apply(loss, gradients, *inputs)
+
+
+class _WithGradient(torch.autograd.Function):
+    """A value whose gradient is already known."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, gradients: list[Tensor], *inputs: Tensor) -> Tensor:  # noqa: ANN401, ARG004
+        ctx.gradients = gradients
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        return None, None, *(gradient * above for gradient in ctx.gradients)
+
+
+def _total(parts: Sequence[Tensor]) -> Tensor:
+    """Their sum, in their order: the same to the bit whatever thread was first."""
+    total = parts[0].clone()
+    for part in parts[1:]:
+        total += part
+    return total
+
+
+def _remember(start: Start, seen: Sequence[Statistics]) -> None:
+    if start.encoder.training and all(seen):
+        update_running(start.encoder.body, seen)

@@ -1,0 +1,104 @@
+"""Network: an encoder and a linear head as a function of weights that are given from outside."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn import functional
+
+from metarep.encoders import Encoder
+from metarep.normalisation import Normalisation, Statistics, explicit_norms, replica, running_statistics
+
+Weights = Sequence[Tensor]  # of the body in the order of its parameters, then the head's weight and bias
+
+
+class Network:
+    """The encoder's body under other weights, for one thread.
+
+    Args:
+        encoder: whose body, preprocessing and precision.
+        normalisation: whose statistics.
+        differentiable: in float32 (or float64), contiguous and from operations that can be differentiated twice;
+            otherwise in the encoder's precision, channels-last and fused, for first derivatives.
+    """
+
+    def __init__(self, encoder: Encoder, normalisation: Normalisation, *, differentiable: bool) -> None:
+        self.twin = replica(encoder.body, differentiable=differentiable)
+        self.names = [name for name, _ in encoder.body.named_parameters()]
+        self.norms = explicit_norms(self.twin)
+        self.normalisation: Normalisation = normalisation
+        self.running = running_statistics(encoder.body) if normalisation == "running" else None
+        self.layout = torch.contiguous_format if differentiable else torch.channels_last
+        self.mixed = encoder.precision == "bfloat16" and not differentiable
+
+    def leaves(self, weights: Weights) -> list[Tensor]:
+        """The weights as leaves of a new graph, in this network's memory format.
+
+        Trap: an image of one channel has no format to tell, and neither has a weight of one input channel unless it is
+        copied into it; without, the whole pass falls back to the slow format.
+        """
+        return [
+            weight.detach()
+            .clone(memory_format=self.layout if weight.ndim == 4 else torch.contiguous_format)
+            .requires_grad_()
+            for weight in weights
+        ]
+
+    def support_logits(
+        self, weights: Weights, x: Float[Tensor, "support c h w"], *, record: bool = False
+    ) -> Float[Tensor, "support ways"]:
+        """Scores of the support images, under their own statistics."""
+        return self._logits(weights, x, given=self.running, record=record)
+
+    def query_logits(
+        self,
+        weights: Weights,
+        query: Float[Tensor, "query c h w"],
+        support: Float[Tensor, "support c h w"] | None = None,
+        statistics: Statistics | None = None,
+    ) -> Float[Tensor, "query ways"]:
+        """Scores of the queries: under the support's statistics (taken of ``support``, or given), or their own."""
+        if self.normalisation == "running":
+            return self._logits(weights, query, given=self.running)
+        if self.normalisation == "transductive":
+            return self._logits(weights, query)
+        if statistics is not None:
+            return self._logits(weights, query, given=statistics)
+        assert support is not None
+        return self._logits(weights, torch.cat([support, query]), rows=len(support))[len(support) :]
+
+    def features(self, body: Weights, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b dim"]:
+        """Features under the statistics of ``x`` itself (or the running ones)."""
+        return self._features(body, x, given=self.running)
+
+    def seen(self) -> Statistics:
+        """The statistics of the last pass that was asked to record."""
+        return [norm.seen for norm in self.norms if norm.seen is not None]
+
+    def _logits(self, weights: Weights, x: Tensor, **statistics: object) -> Tensor:
+        features = self._features(weights[:-2], x, **statistics)  # pyright: ignore[reportArgumentType]
+        return functional.linear(features, weights[-2], weights[-1])
+
+    def _features(
+        self,
+        body: Weights,
+        x: Tensor,
+        *,
+        rows: int | None = None,
+        given: Statistics | None = None,
+        record: bool = False,
+    ) -> Tensor:
+        for i, norm in enumerate(self.norms):
+            norm.rows, norm.recording = rows, record
+            norm.given = given[i] if given is not None else None
+        x = x.contiguous(memory_format=self.layout)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.mixed):
+            features = functional_call(self.twin, dict(zip(self.names, body, strict=True)), (x,))
+        return features.float() if self.mixed else features
+
+
+def support_loss(logits: Float[Tensor, "support ways"], labels: Int[Tensor, " support"]) -> Float[Tensor, ""]:
+    """The inner loss: the mean cross-entropy over the support (or a mini-batch of it)."""
+    return functional.cross_entropy(logits, labels)

@@ -1,0 +1,70 @@
+"""The query loss of one task as a plain differentiable function: the path for accelerators, and the slow oracle."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.func import grad
+
+from metarep.inner_loop.head import Head
+from metarep.inner_loop.network import Network, Weights, support_loss
+from metarep.inner_loop.rates import Rate
+from metarep.inner_loop.task import InnerLoop, Task
+from metarep.normalisation import Statistics
+
+
+def task_loss(
+    network: Network,
+    inner: InnerLoop,
+    body: Weights,
+    head: Head,
+    ways: int,
+    table: Sequence[Sequence[Rate]],
+    task: Task,
+) -> tuple[Tensor, Statistics]:
+    """The weighted query loss, differentiable in body, head and rates; and the support's statistics at the start.
+
+    It can be mapped over tasks by ``torch.func.vmap``: nothing here waits for a value.
+    """
+    features = network.features(body, task.support).unsqueeze(0) if head.kind == "prototype" else None
+    weight, bias = head.start(ways, features, task.support_y.unsqueeze(0))
+    weights: list[Tensor] = [*body, weight[0], bias[0]]
+    seen: Statistics = []
+    total = weight.new_zeros(())
+    for step in range(inner.steps + 1):
+        if share := inner.weight_after(step):
+            total = total + share * support_loss(network.query_logits(weights, task.query, task.support), task.query_y)
+        if step == inner.steps:
+            break
+
+        def loss(chosen: list[Tensor], at: list[Tensor] = weights) -> tuple[Tensor, Statistics]:
+            full = list(at)
+            for i, tensor in zip(inner.adapted, chosen, strict=True):
+                full[i] = tensor
+            value = support_loss(network.support_logits(full, task.support, record=True), task.support_y)
+            return value, network.seen()
+
+        slopes, statistics = grad(loss, has_aux=True)([weights[i] for i in inner.adapted])
+        seen = seen or statistics
+        weights = list(weights)
+        for i, rate, slope in zip(inner.adapted, table[step], slopes, strict=True):
+            weights[i] = weights[i] - rate * (slope.detach() if inner.order == 1 else slope)
+    return total, seen
+
+
+def mapped_loss(
+    network: Network,
+    inner: InnerLoop,
+    body: Weights,
+    head: Head,
+    ways: int,
+    table: Sequence[Sequence[Rate]],
+    tasks: Task,
+) -> tuple[Tensor, Statistics]:
+    """The mean loss of a batch of tasks at once, and statistics with the task axis first."""
+
+    def one(*parts: Tensor) -> tuple[Tensor, Statistics]:
+        return task_loss(network, inner, body, head, ways, table, Task(*parts))
+
+    losses, seen = torch.func.vmap(one, randomness="different")(*tasks)
+    return losses.mean(), seen

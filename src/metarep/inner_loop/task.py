@@ -1,0 +1,100 @@
+"""One task's inner loop: gradient steps on its support set, from given weights."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from metarep.errors import MetarepError
+from metarep.inner_loop.network import Network, Weights, support_loss
+from metarep.inner_loop.rates import Rate
+
+
+class Task(NamedTuple):
+    """Preprocessed images and labels of one task."""
+
+    support: Float[Tensor, "support c h w"]
+    support_y: Int[Tensor, " support"]
+    query: Float[Tensor, "query c h w"]
+    query_y: Int[Tensor, " query"]
+
+
+@dataclass(frozen=True)
+class InnerLoop:
+    """What the inner loop does.
+
+    Args:
+        steps: gradient steps on the support.
+        adapted: which tensors (of body, head weight, head bias, in that order) they change.
+        order: 2 differentiates through the steps; 1 takes the query gradient at the adapted weights for that at the
+            start, and builds no second graph.
+        weights: of the query loss after each step, summing to 1 (MAML++'s multi-step loss); None for the last alone.
+    """
+
+    steps: int
+    adapted: tuple[int, ...]
+    order: int = 2
+    weights: tuple[float, ...] | None = None
+
+    def weight_after(self, step: int) -> float:
+        """Of the query loss once ``step`` steps are taken."""
+        if self.weights is None or self.steps == 0:
+            return float(step == self.steps)
+        return self.weights[step - 1] if step else 0.0
+
+
+class Taken(NamedTuple):
+    """A step that was taken: from where, and the support gradient there (with its graph where one was kept)."""
+
+    start: list[Tensor]
+    gradient: tuple[Tensor, ...]
+
+
+def take_step(
+    network: Network,
+    inner: InnerLoop,
+    weights: Weights,
+    rates: Sequence[Rate],
+    support: Float[Tensor, "support c h w"],
+    labels: Int[Tensor, " support"],
+    step: int,
+    *,
+    keep: bool,
+    record: bool = False,
+) -> tuple[list[Tensor], Taken]:
+    """One step of gradient descent, and what is needed to differentiate through it.
+
+    Args:
+        weights: where it starts; detached here.
+        rates: one for each adapted tensor.
+        step: its number, for the error message.
+        keep: the graph of the gradient.
+
+    Raises:
+        MetarepError: the support loss is no longer a number.
+    """
+    start = network.leaves(weights)
+    loss = support_loss(network.support_logits(start, support, record=record), labels)
+    refuse_blow_up(loss, step)
+    gradient = torch.autograd.grad(loss, [start[i] for i in inner.adapted], create_graph=keep)
+    new: list[Tensor] = [weight.detach() for weight in start]
+    for i, rate, slope in zip(inner.adapted, rates, gradient, strict=True):
+        new[i] = new[i] - (rate.detach() if isinstance(rate, Tensor) else rate) * slope.detach()
+    return new, Taken(start, gradient)
+
+
+def refuse_blow_up(loss: Float[Tensor, ""], step: int) -> None:
+    """Raise if an inner loss is not finite.
+
+    Raises:
+        MetarepError: it names the step.
+    """
+    if not math.isfinite(value := loss.item()):
+        raise MetarepError(
+            f"the inner loss is {value} before inner step {step + 1}: the inner learning rate is too large, or the "
+            "images are not numbers; try a tenth of the rate"
+        )

@@ -1,0 +1,60 @@
+"""Workers: several tasks at once, each on one processor thread.
+
+A task has few images; cut among threads, its layers are too small to gain. Whole tasks on threads of their own do.
+"""
+
+import functools
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+from metarep.encoders.resnet12 import DropBlock
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+def run_tasks(work: Callable[[int, In], Out], items: Iterable[In], workers: int) -> list[Out]:
+    """``work(worker, item)`` for every item, in order; worker ``i`` takes items ``i, i + workers, ...``, one at a time.
+
+    Whatever belongs to a worker (its replica of the network) is never used by two threads.
+    """
+    queue = list(items)
+    workers = min(workers, len(queue))
+    if workers <= 1:
+        return [work(0, item) for item in queue]
+
+    def share(worker: int) -> list[Out]:
+        return [work(worker, item) for item in queue[worker::workers]]
+
+    parts = list(_pool(workers).map(share, range(workers)))
+    return [parts[i % workers][i // workers] for i in range(len(queue))]
+
+
+def useful_workers(body: torch.nn.Module, device: torch.device) -> int:
+    """Processor threads that can take tasks.
+
+    One on an accelerator, and where layers draw random numbers, for whose order threads could not vouch.
+    """
+    draws = any(isinstance(layer, (DropBlock, torch.nn.modules.dropout._DropoutNd)) for layer in body.modules())
+    return 1 if device.type != "cpu" or (draws and body.training) else torch.get_num_threads()
+
+
+@functools.cache
+def _pool(workers: int) -> ThreadPoolExecutor:
+    """Threads that each compute with one thread of their own; the caller's number stays what it was."""
+    before = torch.get_num_threads()
+    pool = ThreadPoolExecutor(workers, "metarep-task", initializer=_compute_alone)
+    met = threading.Barrier(workers)  # all threads start now, so that none changes the number of threads later
+    list(pool.map(lambda _: met.wait(), range(workers)))
+    torch.set_num_threads(before)
+    return pool
+
+
+def _compute_alone() -> None:
+    """One thread for what this thread computes. Asked for first, or torch would set it anew at the first operation."""
+    torch.get_num_threads()
+    torch.set_num_threads(1)

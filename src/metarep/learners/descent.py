@@ -1,0 +1,222 @@
+"""GradientDescent: a task is solved by a few gradient steps from a learned start."""
+
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float, Int, Num, Shaped
+from torch import Tensor, nn
+
+from metarep.encoders import Encoder
+from metarep.errors import MetarepError, one_of
+from metarep.inner_loop import (
+    Adam,
+    Adapted,
+    Head,
+    HeadKind,
+    InnerLoop,
+    RateKind,
+    Rates,
+    Start,
+    Task,
+    adapt_tasks,
+    descend_head,
+    meta_loss,
+    query_logits,
+    refuse_missing_classes,
+)
+from metarep.inner_loop.meta_loss import Path
+from metarep.learners.learner import Learner, State
+from metarep.normalisation import Normalisation, batch_norms
+
+Scope = Literal["all", "all-but-norms", "head"]
+
+
+class GradientDescent(Learner):
+    """Gradient steps on the support set, of all weights or of the head alone, then a linear classifier.
+
+    Finn, Abbeel, Levine, Model-Agnostic Meta-Learning, 2017; Raghu et al., Rapid Learning or Feature Reuse?, 2020 (the
+    head alone). Trap: with the query batch's own statistics, as nearly all code has it, a query's answer depends on the
+    other queries; ``normalisation="transductive"`` reproduces that and the report says so.
+
+    Args:
+        encoder: the representation to start from; any module, without special layers.
+        ways: classes of a task, for a head of one row a way.
+        head: ``rows``, ``shared`` or ``prototype``; see :class:`metarep.inner_loop.Head`.
+        scope: what the steps change: ``all``, ``all-but-norms`` (not the scale and bias of norm layers), or ``head``.
+        steps: inner steps in training; also at test time, unless ``test_steps`` says otherwise.
+        inner_lr: inner learning rate, or where learned ones start.
+        test_steps: inner steps at test time.
+        rates: ``fixed``, ``parameter`` (Meta-SGD) or ``layer`` (one a tensor and step).
+        normalisation: whose statistics norm layers use: ``support``, ``transductive`` or ``running``; with the scope
+            ``head`` always ``running``, so that features can be cached.
+        adaptation: ``sgd``, or ``adam`` (without first moment; Reptile's).
+        minibatch: support images an inner step; 0 for all.
+
+    Raises:
+        MetarepError: a setting that cannot work, and why.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        ways: int = 5,
+        head: HeadKind = "prototype",
+        scope: Scope = "head",
+        steps: int = 10,
+        inner_lr: float = 0.01,
+        test_steps: int | None = None,
+        rates: RateKind = "fixed",
+        normalisation: Normalisation = "support",
+        adaptation: Literal["sgd", "adam"] = "sgd",
+        minibatch: int = 0,
+    ) -> None:
+        super().__init__(encoder)
+        one_of("scope", scope, get_args(Scope))
+        one_of("normalisation", normalisation, get_args(Normalisation))
+        one_of("adaptation", adaptation, ("sgd", "adam"))
+        for name, value in (("steps", steps), ("test_steps", test_steps), ("minibatch", minibatch)):
+            if value is not None and value < 0:
+                raise MetarepError(f"{name} must be at least 0, not {value}")
+        if head == "shared" and scope != "head" and min(steps, steps if test_steps is None else test_steps) < 2:
+            raise MetarepError(
+                "with one shared row every class starts from the same scores, so the first step's gradient in the "
+                "features is zero and the body learns nothing from it: take steps=2 or more, or head=rows"
+            )
+        if rates == "parameter" and head == "shared":
+            raise MetarepError("one rate a weight needs rows that stay the same between tasks: take head=rows")
+        self.steps, self.test_steps = steps, steps if test_steps is None else test_steps
+        self.scope, self.adaptation, self.minibatch = scope, adaptation, minibatch
+        self.normalisation: Normalisation = "running" if scope == "head" else normalisation
+        self.protocol = "transductive" if self.normalisation == "transductive" else "inductive"
+        self.head = Head(head, encoder.dim, ways)
+        self.ways = ways if head == "rows" else None
+        self.rates = Rates(rates, [self._shapes()[i] for i in self.adapted], steps, inner_lr)
+        self.path: Path = "auto"
+        if adaptation == "adam":
+            for place, i in enumerate(self.adapted):
+                self.register_buffer(f"second_{place}", torch.zeros(self._shapes()[i]))
+            self.register_buffer("adam_steps", torch.zeros(()))
+
+    @property
+    def adapted(self) -> tuple[int, ...]:
+        """Which tensors the steps change, of the body's parameters, the head's weight, the head's bias."""
+        body = list(self.encoder.body.parameters())
+        head = (len(body), len(body) + 1)
+        if self.scope == "head":
+            return head
+        kept: set[int] = set()
+        if self.scope == "all-but-norms":
+            kept = {id(parameter) for layer in batch_norms(self.encoder.body) for parameter in layer.parameters()}
+        return tuple(i for i, parameter in enumerate(body) if id(parameter) not in kept) + head
+
+    def prepare(self, x: Num[Tensor, "b c h w"]) -> Shaped[Tensor, "b *row"]:
+        """Features if they are the same for all tasks; the images themselves if the body is adapted too."""
+        return self.embed(x) if self.scope == "head" else x
+
+    def adapt(
+        self, support: Shaped[Tensor, "task support *row"], labels: Int[Tensor, "task support"], ways: int
+    ) -> State:
+        refuse_missing_classes(labels, ways)
+        if self.scope == "head":
+            start = self.head.start(ways, support, labels)
+            weight, bias = descend_head(start, support, labels, self.rates.table(self._steps))
+            return {"weight": weight, "bias": bias}
+        inner = InnerLoop(self._steps, self.adapted, order=1)
+        found = adapt_tasks(
+            self.start, inner, self._images(support), labels, ways, adam=self.adam, minibatch=self.minibatch
+        )
+        weights = zip(*(task.weights for task in found), strict=True)
+        statistics = zip(*([part for pair in task.statistics for part in pair] for task in found), strict=True)
+        stacked = {f"weight.{i}": torch.stack(tensors) for i, tensors in enumerate(weights)}
+        return stacked | {f"statistic.{i}": torch.stack(tensors) for i, tensors in enumerate(statistics)}
+
+    def logits(self, state: State, query: Shaped[Tensor, "task query *row"]) -> Float[Tensor, "task query ways"]:
+        if self.scope == "head":
+            return torch.baddbmm(state["bias"].unsqueeze(1), query, state["weight"].mT)
+        weights = [state[f"weight.{i}"] for i in range(_count(state, "weight"))]
+        statistics = [state[f"statistic.{i}"] for i in range(_count(state, "statistic"))]
+        adapted = [
+            Adapted(
+                [tensor[t] for tensor in weights],
+                [(statistics[i][t], statistics[i + 1][t]) for i in range(0, len(statistics), 2)],
+            )
+            for t in range(len(query))
+        ]
+        return query_logits(self.start, adapted, self._images(query))
+
+    def task_loss(
+        self,
+        support: Shaped[Tensor, "task support *row"],
+        support_y: Int[Tensor, "task support"],
+        query: Shaped[Tensor, "task query *row"],
+        query_y: Int[Tensor, "task query"],
+        ways: int,
+        *,
+        progress: float = 1.0,
+        order: int = 2,
+        weights: tuple[float, ...] | None = None,
+    ) -> Float[Tensor, ""]:
+        """The mean query loss of the adapted weights, differentiable in the start by the fastest exact path.
+
+        Args:
+            order: of the derivatives; 1 takes the query gradient at the adapted weights.
+            weights: of the query loss after each step; None for the last alone.
+        """
+        if self.scope == "head":
+            return super().task_loss(support, support_y, query, query_y, ways, progress=progress)
+        refuse_missing_classes(support_y, ways)
+        inner = InnerLoop(self.steps, self.adapted, order, weights)
+        tasks = Task(self._images(support), support_y, self._images(query), query_y)
+        return meta_loss(self.start, inner, tasks, ways, self.path)
+
+    def use(self, *, normalisation: Normalisation | None = None, test_steps: int | None = None) -> None:
+        """Measure with other statistics or another number of steps than the learner was made with.
+
+        Raises:
+            MetarepError: the body is not adapted, so its features are cached under running statistics.
+        """
+        if normalisation is not None and normalisation != self.normalisation:
+            one_of("normalisation", normalisation, get_args(Normalisation))
+            if self.scope == "head":
+                raise MetarepError(
+                    f"normalisation {normalisation!r} is for learners that adapt the body; this one adapts the head, on "
+                    "features under running statistics"
+                )
+            self.normalisation = normalisation
+            self.protocol = "transductive" if normalisation == "transductive" else "inductive"
+        if test_steps is not None:
+            if test_steps < 0:
+                raise MetarepError(f"test_steps must be at least 0, not {test_steps}")
+            self.test_steps = test_steps
+
+    @property
+    def start(self) -> Start:
+        """What every task starts from."""
+        return Start(self.encoder, self.head, self.rates, self.normalisation)
+
+    @property
+    def adam(self) -> Adam | None:
+        """The inner optimiser's state, where there is one."""
+        if self.adaptation == "sgd":
+            return None
+        moments = [self.get_buffer(f"second_{place}") for place in range(len(self.adapted))]
+        return Adam(self.rates.lr, moments, float(self.get_buffer("adam_steps")))
+
+    @property
+    def _steps(self) -> int:
+        return self.steps if self.training else self.test_steps
+
+    def _images(self, x: Num[Tensor, "task n c h w"]) -> Float[Tensor, "task n c2 h2 w2"]:
+        return self.encoder.preprocess(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+    def _shapes(self) -> list[tuple[int, ...]]:
+        return [*(tuple(parameter.shape) for parameter in self.encoder.body.parameters()), *self.head.shapes]
+
+    def undecayed(self) -> list[nn.Parameter]:
+        """Learned rates: logarithms that weight decay would pull towards a rate of 1."""
+        return list(self.rates.parameters())
+
+
+def _count(state: State, kind: str) -> int:
+    return sum(name.startswith(f"{kind}.") for name in state)

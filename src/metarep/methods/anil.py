@@ -1,0 +1,69 @@
+"""ANIL: MAML whose inner loop changes the head alone."""
+
+from typing import Any, ClassVar
+
+from torch import Generator
+
+from metarep.batches import Batch, TaskBatch
+from metarep.encoders import Encoder
+from metarep.inner_loop import HeadKind
+from metarep.learners.descent import GradientDescent
+from metarep.methods.method import Method, Step
+
+
+class ANIL(Method[TaskBatch]):
+    """Almost no inner loop: a body that all tasks share, and a head learned by a few gradient steps.
+
+    Raghu, Raghu, Bengio, Vinyals, Rapid Learning or Feature Reuse? Towards Understanding the Effectiveness of MAML,
+    2020. The outer step trains body and head together, through the steps of the head (second order, at the price of a
+    few matrix products). The body normalises by running statistics, so its features are computed once an image.
+
+    Args:
+        encoder: the body.
+        ways: classes of a task, each with its own row of the head; training's ways.
+        inner_steps: inner steps in training.
+        test_steps: inner steps at test time.
+        inner_lr: inner learning rate of the head, or where learned ones start.
+        learned_rates: learn one rate for every step, for weight and bias.
+        head: rows (one row a way), prototype or shared (any number of ways).
+        turns: how often the same images are used, each time with other ones as support.
+
+    >>> from metarep.encoders import Preprocess, build_encoder
+    >>> ANIL(build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,)))).learner.scope
+    'head'
+    """
+
+    eats: ClassVar[type[Batch]] = TaskBatch
+    family: ClassVar[str] = "meta-optimisation"
+    paper: ClassVar[str] = "Raghu et al. 2020"
+    defaults: ClassVar[dict[str, Any]] = {"ways": 5, "queries": 5, "tasks": 12, "validation_ways": 5}
+    learner: GradientDescent
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        ways: int = 5,
+        inner_steps: int = 5,
+        test_steps: int = 10,
+        inner_lr: float = 0.1,
+        learned_rates: bool = False,
+        head: HeadKind = "rows",
+        turns: int = 1,
+    ) -> None:
+        super().__init__()
+        self.turns = turns
+        self.learner = GradientDescent(
+            encoder,
+            ways=ways,
+            head=head,
+            scope="head",
+            steps=inner_steps,
+            inner_lr=inner_lr,
+            test_steps=test_steps,
+            rates="layer" if learned_rates else "fixed",
+        )
+
+    def step(self, batch: TaskBatch, *, progress: float, generator: Generator) -> Step:  # noqa: ARG002
+        tasks = batch.tasks.turned(self.turns).of(self.learner.prepare(batch.images))
+        return Step(self.learner.task_loss(*tasks, progress=progress), {})

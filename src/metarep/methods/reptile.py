@@ -1,0 +1,109 @@
+"""Reptile: move the start towards the weights that tasks end up with."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Generator, Tensor
+
+from metarep.batches import Batch, TaskBatch
+from metarep.encoders import Encoder
+from metarep.inner_loop import Adam, Adapted, InnerLoop, adapt_tasks
+from metarep.learners.descent import GradientDescent
+from metarep.methods.method import Method, Step
+from metarep.normalisation import Normalisation, update_running
+
+
+class Reptile(Method[TaskBatch]):
+    """Train on each task for a few steps, then move the start towards where the tasks ended.
+
+    Nichol, Achiam, Schulman, On First-Order Meta-Learning Algorithms, 2018. The loss is ``|start - mean end|**2 / 2``
+    with the ends held fixed; its gradient is ``start - mean end``, so plain gradient descent with rate ``lr`` *is* the
+    update of the paper, and ``lr`` falls from 1 to 0. There is no query set: support and query images of a task are
+    trained on together, ``shots + queries`` a class, more than a test task has. The inner optimiser is Adam without
+    first moment, whose state is carried from step to step (every task of a batch starts from it, the mean is kept).
+
+    Args:
+        encoder: the start to learn.
+        ways: classes of a task, each with its own row of the head; training's ways.
+        inner_steps: inner steps in training.
+        test_steps: inner steps at test time.
+        inner_lr: learning rate of the inner Adam.
+        minibatch: images an inner step.
+        normalisation: whose statistics: support or transductive.
+
+    >>> from metarep.encoders import Preprocess, build_encoder
+    >>> Reptile(build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,)))).learner.adaptation
+    'adam'
+    """
+
+    eats: ClassVar[type[Batch]] = TaskBatch
+    family: ClassVar[str] = "meta-optimisation"
+    paper: ClassVar[str] = "Nichol et al. 2018"
+    defaults: ClassVar[dict[str, Any]] = {
+        "ways": 5,
+        "shots": 5,
+        "queries": 5,
+        "tasks": 5,
+        "lr": 1.0,
+        "schedule": "linear",
+        "weight_decay": 0.0,
+        "validation_ways": 5,
+        "validation_tasks": 100,
+    }
+    learner: GradientDescent
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        ways: int = 5,
+        inner_steps: int = 5,
+        test_steps: int = 20,
+        inner_lr: float = 1e-3,
+        minibatch: int = 10,
+        normalisation: Normalisation = "support",
+    ) -> None:
+        super().__init__()
+        self.learner = GradientDescent(
+            encoder,
+            ways=ways,
+            head="rows",
+            scope="all",
+            steps=inner_steps,
+            inner_lr=inner_lr,
+            test_steps=test_steps,
+            normalisation=normalisation,
+            adaptation="adam",
+            minibatch=minibatch,
+        )
+
+    def step(self, batch: TaskBatch, *, progress: float, generator: Generator) -> Step:  # noqa: ARG002
+        learner, (support, support_y, query, query_y, ways) = self.learner, batch.tasks.of(batch.images)
+        images = learner.encoder.preprocess(torch.cat([support, query], 1).flatten(0, 1)).unflatten(
+            0, (len(support), -1)
+        )
+        labels = torch.cat([support_y, query_y], 1)
+        inner = InnerLoop(learner.steps, learner.adapted, order=1)
+        ends = adapt_tasks(learner.start, inner, images, labels, ways, adam=learner.adam, minibatch=learner.minibatch)
+        start = [*learner.encoder.body.parameters(), learner.head.weight, learner.head.bias]
+        return Step(reptile_loss(start, [end.weights for end in ends]), {}, ends)
+
+    def after_step(self, carry: list[Adapted], progress: float) -> None:  # noqa: ARG002
+        update_running(self.learner.encoder.body, [end.statistics for end in carry])
+        states = [end.adam for end in carry if isinstance(end.adam, Adam)]
+        for place, moments in enumerate(zip(*(state.second for state in states), strict=True)):
+            self.learner.get_buffer(f"second_{place}").copy_(torch.stack(moments).mean(0))
+        self.learner.get_buffer("adam_steps").fill_(states[0].steps)
+
+    def optimizer(self, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+        """Plain gradient descent, whose step on this loss is the paper's."""
+        return torch.optim.SGD(self.groups(weight_decay), lr=lr)
+
+
+def reptile_loss(start: list[Tensor], ends: list[list[Tensor]]) -> Tensor:
+    """``|start - mean end|**2 / 2``; its gradient is Reptile's step."""
+    total = start[0].new_zeros(())
+    for i, tensor in enumerate(start):
+        end = torch.stack([weights[i] for weights in ends]).mean(0)
+        total = total + (tensor - end).square().sum() / 2
+    return total

@@ -1,0 +1,86 @@
+"""The quickstart's page in a real browser: narrow and wide, light and dark, quiet and inside its window."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browser import BROWSER, browser
+from PIL import Image
+
+pytestmark = [
+    pytest.mark.proof,
+    pytest.mark.skipif(BROWSER is None, reason="no chromium here, so the page is not looked at"),
+]
+WIDE = """[...document.querySelectorAll('body *')].filter(each => {
+  const box = each.getBoundingClientRect();
+  return box.right > innerWidth + 1 && !each.closest('.scroll, svg');
+}).map(each => each.tagName + '.' + each.className)"""
+# What the eye needs between text and ground (WCAG 2.2, 1.4.3), of every element that has text of its own.
+FAINT = """(() => {
+  const parse = text => text.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+  const ground = each => {
+    for (; each; each = each.parentElement) {
+      const colour = parse(getComputedStyle(each).backgroundColor);
+      if (colour.length < 4 || colour[3] > 0) return colour;
+    }
+    return [255, 255, 255];
+  };
+  return [...document.querySelectorAll('body *')].filter(each =>
+    [...each.childNodes].some(node => node.nodeType == 3 && node.textContent.trim()) && !each.closest('.mark, title')
+  ).map(each => {
+    const style = getComputedStyle(each);
+    const a = light(parse(each.closest('svg') ? style.fill : style.color)), b = light(ground(each));
+    return [(Math.max(a, b) + .05) / (Math.min(a, b) + .05), each.tagName + ': ' + each.textContent.trim().slice(0, 40)];
+  }).filter(([contrast]) => contrast < 4.5);
+})()"""
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page as ``metarep quickstart`` writes it, of trainings of a few steps."""
+    from metarep.quickstart import Entry, Plan, quickstart
+
+    train = {"steps": 6, "validate_every": 3, "validation_tasks": 20, "validation_ways": 5, "ways": 8}
+    plan = Plan(
+        entries=(
+            Entry("protonet", {}, {**train, "queries": 2}),
+            Entry("siamese", {}, {**train, "shots": 2}),
+            Entry("triplet", {}, {**train, "shots": 2}),
+        ),
+        tasks=60,
+    )
+    out = tmp_path_factory.mktemp("report")
+    quickstart(out, device="cpu", precision="float32", plan=plan)
+    return out / "report.html"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with browser(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(("width", "dark"), [*itertools.product((1280, 400), (False, True))])
+def test_page(report: Path, page: Any, width: int, dark: bool, tmp_path: Path) -> None:
+    page.complaints.clear()
+    page.open(report.as_uri(), width=width, dark=dark, touch=width < 600)
+    assert page.run("innerWidth") == width
+    assert page.run("document.documentElement.scrollWidth") <= width, "the page is wider than its window"
+    assert page.run(WIDE) == []
+    assert page.run("[...document.querySelectorAll('pre')].filter(each => each.scrollWidth > each.clientWidth)") == []
+    assert page.run("[...document.images].filter(each => !each.naturalWidth).length") == 0
+    assert page.run("document.images.length") > 60
+    assert page.run(FAINT) == []
+    assert page.complaints == []
+    shot = tmp_path / f"report-{width}-{'dark' if dark else 'light'}.png"
+    page.picture(shot)
+    pixels = np.asarray(Image.open(shot).convert("L"))
+    assert pixels.shape[1] == width
+    assert pixels.shape[0] > 2000
+    ground = np.median(pixels)
+    assert ground < 60 if dark else ground > 220
+    assert (np.abs(pixels.astype(int) - ground) > 40).mean() > 0.03, "hardly anything is drawn"

@@ -1,0 +1,433 @@
+"""The inner loop: every path against a hand-written loop in float64, and what must never happen."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional
+
+from metarep.encoders import Encoder, Preprocess, build_encoder
+from metarep.errors import MetarepError
+from metarep.inner_loop import InnerLoop, Task, meta_loss
+from metarep.learners import GradientDescent
+from metarep.class_means import class_means
+from metarep.methods import MAML, Reptile
+from metarep.methods.maml import step_weights
+from metarep.methods.reptile import reptile_loss
+
+WAYS, SIDE = 3, 16
+PLAIN = Preprocess((SIDE, SIDE), 1, (0.0,), (1.0,))
+
+
+def learner(seed: int = 0, *, width: int = 4, dtype: torch.dtype = torch.float64, **settings: Any) -> GradientDescent:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = build_encoder("conv4", PLAIN, width=width)
+        settings = {"head": "rows", "scope": "all", "steps": 2, "inner_lr": 0.3} | settings
+        made = GradientDescent(encoder, ways=WAYS, **settings).to(dtype)
+        for parameter in made.rates.parameters():  # rates that differ, so that a mix-up shows
+            nn.init.normal_(parameter, -1.5, 0.2)
+    return made.train()
+
+
+def tasks_of(seed: int = 0, n: int = 3, shots: int = 2, queries: int = 3, dtype: torch.dtype = torch.float64) -> Task:
+    g = Generator().manual_seed(seed)
+    pattern = torch.rand(n, WAYS, 1, SIDE, SIDE, generator=g, dtype=dtype)
+
+    def some(each: int) -> tuple[Tensor, Tensor]:
+        y = torch.stack([torch.arange(WAYS).repeat(each)[torch.randperm(WAYS * each, generator=g)] for _ in range(n)])
+        noise = torch.rand(n, WAYS * each, 1, SIDE, SIDE, generator=g, dtype=dtype)
+        return torch.stack([pattern[t, y[t]] for t in range(n)]) + 0.5 * noise, y
+
+    return Task(*some(shots), *some(queries))
+
+
+def reference(made: GradientDescent, tasks: Task, order: int, weights: tuple[float, ...] | None) -> Tensor:
+    """The same loss, written out by hand: layers, norms, heads, steps."""
+    body = [(block[0].weight, block[1].weight, block[1].bias) for block in list(made.encoder.body)[:4]]
+    flat = [tensor for block in body for tensor in block]
+    norms = {i for i in range(12) if i % 3}
+
+    def features(weights: list[Tensor], x: Tensor, first: int | None) -> Tensor:
+        for b in range(4):
+            x = functional.conv2d(x, weights[3 * b], padding=1)
+            some = x[:first]
+            mean = some.mean((0, 2, 3), keepdim=True)
+            deviation = ((some - mean).square().mean((0, 2, 3), keepdim=True) + 1e-5).sqrt()
+            x = (x - mean) / deviation * weights[3 * b + 1].view(1, -1, 1, 1) + weights[3 * b + 2].view(1, -1, 1, 1)
+            x = functional.max_pool2d(x.relu(), 2)
+        return x.flatten(1)
+
+    losses = []
+    for xs, ys, xq, yq in zip(*tasks, strict=True):
+        if made.head.kind == "prototype":
+            means = class_means(features(flat, xs, None).unsqueeze(0), ys.unsqueeze(0), WAYS)[0]
+            head = [2 * means, -means.square().sum(-1)]
+        else:
+            head = [made.head.weight.expand(WAYS, -1), made.head.bias.expand(WAYS)]
+        # Copies, so that the inner slope in the body does not go through a head that was made from it.
+        now, total = [tensor.clone() for tensor in (*flat, *head)], torch.zeros((), dtype=torch.float64)
+        for step in range(made.steps):
+            loss = functional.cross_entropy(features(now[:-2], xs, None) @ now[-2].T + now[-1], ys)
+            slopes = torch.autograd.grad(loss, now, create_graph=True)
+            rates = made.rates.table(made.steps)[step]
+            new, place = list(now), 0
+            for i in range(14):
+                if made.scope == "all-but-norms" and i in norms:
+                    continue
+                new[i] = now[i] - rates[place] * (slopes[i] if order == 2 else slopes[i].detach())
+                place += 1
+            now = new
+            if weights is not None or step == made.steps - 1:
+                if made.normalisation == "transductive":
+                    rows = features(now[:-2], xq, None)
+                else:
+                    rows = features(now[:-2], torch.cat([xs, xq]), len(xs))[len(xs) :]
+                here = functional.cross_entropy(rows @ now[-2].T + now[-1], yq)
+                total = total + (weights[step] if weights else 1) * here
+        losses.append(total)
+    return torch.stack(losses).mean()
+
+
+def gradients(loss: Tensor, made: GradientDescent) -> dict[str, Tensor]:
+    made.zero_grad(set_to_none=True)
+    loss.backward()
+    return {name: p.grad.clone() for name, p in made.named_parameters() if p.grad is not None}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: float = 1e-9) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(
+            one[name], other[name], rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+CASES: list[tuple[dict[str, Any], int, tuple[float, ...] | None]] = [
+    ({}, 2, None),
+    ({}, 1, None),
+    ({"steps": 3}, 2, (0.2, 0.3, 0.5)),
+    ({"steps": 3}, 1, (0.2, 0.3, 0.5)),
+    ({"normalisation": "transductive"}, 2, None),
+    ({"rates": "parameter"}, 2, None),
+    ({"rates": "layer"}, 2, None),
+    ({"rates": "layer", "scope": "all-but-norms"}, 2, (0.4, 0.6)),
+    ({"head": "prototype"}, 2, None),
+    ({"head": "prototype", "rates": "layer"}, 1, None),
+    ({"head": "shared"}, 2, None),
+]
+
+
+@pytest.mark.parametrize("path", ["plain", "exact", "mapped"])
+@pytest.mark.parametrize("case", CASES, ids=[f"{c[0]} order {c[1]} {c[2] or ''}" for c in CASES])
+def test_every_path_is_the_hand_written_loop(case: tuple[dict[str, Any], int, Any], path: str) -> None:
+    settings, order, weights = case
+    made, tasks = learner(**settings), tasks_of()
+    want = reference(made, tasks, order, weights)
+    wanted = gradients(want, made)
+    got = meta_loss(made.start, InnerLoop(made.steps, made.adapted, order, weights), tasks, WAYS, path)
+    torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)
+    same(gradients(got, made), wanted)
+
+
+def test_the_gradient_is_the_slope_of_the_loss() -> None:
+    """Against finite differences along a random direction of everything that is learned."""
+    made, tasks = learner(rates="layer", head="prototype"), tasks_of()
+    inner = InnerLoop(2, made.adapted)
+    parameters = list(made.parameters())
+    g = Generator().manual_seed(1)
+    direction = [torch.randn(p.shape, generator=g, dtype=p.dtype) for p in parameters]
+    meta_loss(made.start, inner, tasks, WAYS).backward()
+    slope = sum((p.grad * d).sum() for p, d in zip(parameters, direction, strict=True))
+    ends, eps = [], 1e-7  # so small that hardly any maximum or kink is crossed
+    for sign in (1, -1):
+        with torch.no_grad():
+            for p, d in zip(parameters, direction, strict=True):
+                p.add_(d, alpha=sign * eps)
+        ends.append(meta_loss(made.start, inner, tasks, WAYS).detach())
+        with torch.no_grad():
+            for p, d in zip(parameters, direction, strict=True):
+                p.add_(d, alpha=-sign * eps)
+    torch.testing.assert_close(slope, (ends[0] - ends[1]) / (2 * eps), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("path", ["plain", "exact", "mapped"])
+def test_a_batch_is_the_mean_of_its_tasks_and_of_its_chunks(path: str) -> None:
+    made, tasks = learner(), tasks_of(n=4)
+    inner = InnerLoop(2, made.adapted)
+
+    def of(rows: slice) -> dict[str, Tensor]:
+        return gradients(meta_loss(made.start, inner, Task(*(part[rows] for part in tasks)), WAYS, path), made)
+
+    whole = of(slice(None))
+    for cuts in ([0, 1, 2, 3, 4], [0, 2, 4]):
+        parts = [of(slice(a, b)) for a, b in itertools.pairwise(cuts)]
+        same({name: sum(part[name] for part in parts) / len(parts) for name in whole}, whole)
+
+
+def test_threads_change_nothing() -> None:
+    made, tasks = learner(dtype=torch.float32), tasks_of(n=5, dtype=torch.float32)
+    inner, found = InnerLoop(2, made.adapted), []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        try:
+            found.append(gradients(meta_loss(made.start, inner, tasks, WAYS, "exact"), made))
+            assert torch.get_num_threads() == threads
+        finally:
+            torch.set_num_threads(1)
+    same(*found, tolerance=0)
+
+
+@pytest.mark.parametrize("path", ["plain", "exact", "mapped"])
+def test_without_inner_steps_it_is_the_plain_query_loss(path: str) -> None:
+    made, tasks = learner(steps=0), tasks_of(n=1)
+    got = gradients(meta_loss(made.start, InnerLoop(0, made.adapted), tasks, WAYS, path), made)
+    body = made.encoder.body
+    rows, first = torch.cat([tasks.support[0], tasks.query[0]]), tasks.support.shape[1]
+    for block in list(body)[:4]:
+        rows = block[0](rows)
+        mean, variance = rows[:first].mean((0, 2, 3)), rows[:first].var((0, 2, 3), correction=0)
+        rows = (rows - mean.view(1, -1, 1, 1)) / (variance.view(1, -1, 1, 1) + 1e-5).sqrt()
+        rows = block[3](block[2](rows * block[1].weight.view(1, -1, 1, 1) + block[1].bias.view(1, -1, 1, 1)))
+    logits = rows.flatten(1)[first:] @ made.head.weight.T + made.head.bias
+    same(got, gradients(functional.cross_entropy(logits, tasks.query_y[0]), made))
+
+
+def test_first_order_keeps_no_graph_and_its_memory_does_not_grow_with_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors alive after the inner loop: the same for 2 and for 12 steps."""
+    import gc
+
+    from metarep.inner_loop import exact
+
+    def alive(steps: int, order: int) -> int:
+        counts: list[int] = []
+        carry = exact._carry_back
+
+        def watched(*arguments: Any) -> Any:
+            gc.collect()
+            taken = arguments[1]
+            counts.append(sum(slope.grad_fn is not None for one in taken for slope in one.gradient))
+            return carry(*arguments)
+
+        monkeypatch.setattr(exact, "_carry_back", watched)
+        made = learner(steps=steps)
+        meta_loss(made.start, InnerLoop(steps, made.adapted, order), tasks_of(n=1), WAYS, "exact")
+        monkeypatch.setattr(exact, "_carry_back", carry)
+        return counts[0]
+
+    assert alive(2, 1) == alive(12, 1) == 0
+    assert alive(12, 2) > alive(2, 2) > 0
+
+
+def test_bfloat16_gives_nearly_the_same_gradient() -> None:
+    made, tasks = learner(width=64, dtype=torch.float32), tasks_of(n=2, queries=10, dtype=torch.float32)
+    inner, found = InnerLoop(1, made.adapted), []
+    for precision in ("float32", "bfloat16"):
+        made.encoder.precision = precision
+        loss = meta_loss(made.start, inner, tasks, WAYS, "exact")
+        found.append((loss.item(), torch.cat([g.flatten() for g in gradients(loss, made).values()])))
+    (loss, exact), (near, rounded) = found
+    assert abs(near / loss - 1) < 0.01
+    assert functional.cosine_similarity(exact, rounded, dim=0) > 0.999
+
+
+# What must never happen
+
+
+def solved(made: GradientDescent, tasks: Task) -> Tensor:
+    with torch.no_grad():
+        return made.logits(made.adapt(tasks.support, tasks.support_y, WAYS), tasks.query)
+
+
+WHOLE: dict[str, dict[str, Any]] = {
+    "maml": {},
+    "proto-maml": {"head": "prototype"},
+    "adam": {"adaptation": "adam", "minibatch": 4, "inner_lr": 0.01},
+    "running": {"normalisation": "running"},
+}
+
+
+@pytest.mark.parametrize("kind", list(WHOLE))
+def test_a_query_never_sees_the_others(kind: str) -> None:
+    made, tasks = learner(**WHOLE[kind]).eval(), tasks_of()
+    whole = solved(made, tasks)
+    torch.testing.assert_close(solved(made, tasks._replace(query=tasks.query.flip(1))).flip(1), whole)
+    torch.testing.assert_close(solved(made, tasks._replace(query=tasks.query[:, :1])), whole[:, :1])
+    crowd = torch.cat([tasks.query[:, :1], 50 * tasks.query[:, 1:]], 1)
+    torch.testing.assert_close(solved(made, tasks._replace(query=crowd))[:, :1], whole[:, :1])
+    assert made.protocol == "inductive"
+
+
+def test_transductive_queries_do_see_each_other_and_it_says_so() -> None:
+    made, tasks = learner(normalisation="transductive").eval(), tasks_of()
+    assert made.protocol == "transductive"
+    alone = solved(made, tasks._replace(query=tasks.query[:, :2]))
+    assert not torch.allclose(alone, solved(made, tasks)[:, :2], atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", list(WHOLE))
+def test_tasks_are_solved_one_by_one_as_in_a_batch_and_leave_nothing_behind(kind: str) -> None:
+    made, tasks = learner(**WHOLE[kind]).eval(), tasks_of()
+    before = {name: value.clone() for name, value in made.state_dict().items()}
+    whole = solved(made, tasks)
+    for t in range(3):
+        torch.testing.assert_close(solved(made, Task(*(part[t : t + 1] for part in tasks))), whole[t : t + 1])
+    state = made.adapt(tasks.support, tasks.support_y, WAYS)
+    assert not any(tensor.requires_grad for tensor in state.values())
+    assert {len(tensor) for tensor in state.values()} == {3}
+    assert all(torch.equal(before[name], value) for name, value in made.state_dict().items())
+
+
+def test_what_is_trained_is_what_is_deployed() -> None:
+    """The loss that training descends is the cross-entropy of the logits that evaluation gets."""
+    made, tasks = learner(), tasks_of()
+    trained = made.task_loss(*tasks, WAYS)
+    deployed = functional.cross_entropy(solved(made, tasks).mT, tasks.query_y)
+    torch.testing.assert_close(trained.detach(), deployed)
+
+
+def test_the_last_rate_repeats() -> None:
+    rates = learner(rates="layer").rates.table(5)
+    assert [row[0].item() for row in rates[1:]] == [rates[1][0].item()] * 4
+    assert rates[0][0].item() != rates[1][0].item()
+
+
+def test_multi_step_weights_sum_to_one_and_end_on_the_last() -> None:
+    for progress in (0.0, 0.3, 0.99):
+        weights = step_weights(5, progress)
+        assert weights is not None
+        assert sum(weights) == pytest.approx(1)
+        assert weights[-1] >= max(weights) - 1e-9
+    assert step_weights(5, 0.0) == pytest.approx([0.2] * 5)
+
+
+def test_training_moves_running_statistics_to_those_of_the_support() -> None:
+    made, tasks = learner(), tasks_of()
+    first = made.encoder.body[0]
+    made.task_loss(*tasks, WAYS)
+    rows = torch.stack([first[0](x).mean((0, 2, 3)) for x in tasks.support]).mean(0)
+    torch.testing.assert_close(first[1].running_mean, 0.1 * rows)
+
+
+class Own(nn.Module):
+    """A user's module: residual, with a norm layer in a list, and a parameter used twice."""
+
+    def __init__(self, buffer: bool = False) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Conv2d(1, 4, 3, 2), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, 1, 1)])
+        self.scale = nn.Parameter(torch.ones(1))
+        if buffer:
+            self.register_buffer("centre", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layers[1](self.layers[0](x)).relu() * self.scale
+        return (x + self.layers[2](x) * self.scale).mean((2, 3))
+
+
+@pytest.mark.parametrize("path", ["plain", "exact", "mapped"])
+def test_any_module_will_do(path: str) -> None:
+    made = GradientDescent(Encoder(Own(), PLAIN).double(), ways=WAYS, head="rows", scope="all", steps=2, inner_lr=0.1)
+    made.double().train()
+    inner, tasks = InnerLoop(2, made.adapted), tasks_of()
+    found = gradients(meta_loss(made.start, inner, tasks, WAYS, path), made)
+    same(found, gradients(meta_loss(made.start, inner, tasks, WAYS, "plain"), made))
+    assert all(gradient.any() for gradient in found.values())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda: learner(steps=-1), "steps must be at least 0, not -1"),
+        (lambda: learner(inner_lr=0.0), "inner learning rate must be above 0"),
+        (lambda: learner(head="shared", steps=1), "one shared row .* gradient .* is zero"),
+        (
+            lambda: solved(learner(inner_lr=1e200, steps=4), tasks_of()),
+            r"the inner loss is (nan|inf) before inner step \d",
+        ),
+        (lambda: learner().task_loss(*tasks_of(), 4), "task 0 has no support image of class 3"),
+        (
+            lambda: solved(learner().eval(), tasks_of(n=1)._replace(support_y=torch.tensor([[0, 1, 0, 1, 0, 1]]))),
+            "class 2",
+        ),
+        (
+            lambda: GradientDescent(Encoder(Own(True), PLAIN), ways=3, head="rows", scope="all").task_loss(
+                *tasks_of(dtype=torch.float32), 3
+            ),
+            "buffer 'centre'",
+        ),
+        (lambda: learner().head.start(5, None, torch.zeros(1, 5).long()), "head of 3 rows, .* a task of 5 ways"),
+    ],
+)
+def test_bad_input_is_named(wrong: Callable[[], Any], message: str) -> None:
+    with pytest.raises(MetarepError, match=message):
+        wrong()
+
+
+def test_one_shared_row_gives_the_body_nothing_at_the_first_step() -> None:
+    """Why that is refused: after one step from equal rows the change of the body's weights is exactly zero."""
+    made, tasks = learner(head="shared", steps=2), tasks_of(n=1)
+    made.test_steps = 1
+    state = made.eval().adapt(tasks.support, tasks.support_y, WAYS)
+    for i, parameter in enumerate(made.encoder.body.parameters()):
+        torch.testing.assert_close(state[f"weight.{i}"][0], parameter.data, rtol=0, atol=1e-12)
+
+
+# Reptile
+
+
+def test_reptile_is_its_textbook_update() -> None:
+    """Start plus rate times (mean end - start), the ends by torch's own Adam, one task after another."""
+    made = Reptile(build_encoder("conv4", PLAIN, width=4), ways=WAYS, inner_steps=3, minibatch=0).double().train()
+    tasks, copies = tasks_of(), []
+    learner_ = made.learner
+    for support, y in zip(
+        torch.cat([tasks.support, tasks.query], 1), torch.cat([tasks.support_y, tasks.query_y], 1), strict=True
+    ):
+        body = build_encoder("conv4", PLAIN, width=4).double().train()
+        body.load_state_dict(learner_.encoder.state_dict())
+        head = nn.Linear(4, WAYS).double()
+        head.load_state_dict({"weight": learner_.head.weight, "bias": learner_.head.bias})
+        own = [*body.body.parameters(), *head.parameters()]
+        adam = torch.optim.Adam(own, lr=1e-3, betas=(0.0, 0.999))
+        for _ in range(3):
+            adam.zero_grad()
+            functional.cross_entropy(head(body(support)), y).backward()
+            adam.step()
+        copies.append([p.detach() for p in own])
+    start = [*learner_.encoder.body.parameters(), learner_.head.weight, learner_.head.bias]
+    want = [
+        p.detach() + 0.7 * (torch.stack(ends).mean(0) - p.detach()) for p, *ends in zip(start, *copies, strict=True)
+    ]
+    # Through the method: the same tasks as a batch of its own.
+    images = torch.cat([tasks.support, tasks.query], 1)
+    from metarep.batches import TaskBatch
+    from metarep.tasks import TaskIndex
+
+    place = torch.arange(images.shape[0] * images.shape[1]).view(images.shape[:2])
+    index = TaskIndex(place[:, :6], place[:, 6:], tasks.support_y, tasks.query_y, torch.zeros(3, WAYS).long(), WAYS)
+    step = made.step(TaskBatch(images.flatten(0, 1), place.flatten(), index), progress=0.0, generator=Generator())
+    optimiser = made.optimizer(0.7, 0.0)
+    step.loss.backward()
+    optimiser.step()
+    for got, wanted in zip(start, want, strict=True):
+        # torch's Adam adds eps after the correction of the second moment, the paper's code before: 1e-8 against slopes
+        torch.testing.assert_close(got.detach(), wanted, rtol=1e-4, atol=1e-5)
+    assert not any(learner_.get_buffer(f"second_{i}").any() for i in range(14))
+    made.after_step(step.carry, 0.0)
+    assert learner_.get_buffer("adam_steps") == 3
+    assert all(learner_.get_buffer(f"second_{i}").any() for i in range(14))
+
+
+def test_the_gradient_of_reptiles_loss_is_its_step() -> None:
+    start = [torch.tensor([1.0, 2.0], requires_grad=True)]
+    reptile_loss(start, [[torch.tensor([3.0, 3.0])], [torch.tensor([1.0, 5.0])]]).backward()
+    assert start[0].grad.tolist() == [-1.0, -2.0]
+
+
+def test_maml_refuses_what_cannot_be() -> None:
+    encoder = build_encoder("conv4", PLAIN, width=4)
+    with pytest.raises(MetarepError, match="multi_step is a share of training"):
+        MAML(encoder, multi_step=2.0)
