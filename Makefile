@@ -26,10 +26,10 @@ test: $(VENV)/test
 proofs: $(VENV)/dev
 	$(BIN)/pytest -m proof
 
-# Every number of the README, from nothing: about an hour and a half on two cores.
+# Every number of the README, from nothing: some hours on two cores. Timings: python benchmarks/NAME.py --out FILE.
 results: $(VENV)/run
-	for recipe in protonet-omniglot siamese-omniglot triplet-omniglot protonet-cifar-fs; do \
-	  $(BIN)/metarep reproduce $$recipe || exit 1; done
+	for recipe in $$(ls src/metarep/recipes/*.toml); do \
+	  $(BIN)/metarep reproduce $$(basename $$recipe .toml) || exit 1; done
 
 # The tables of the README and the docs, from results/*.csv.
 tables: $(VENV)/run

@@ -1,6 +1,6 @@
 """How fast one meta-iteration is: metarep, other libraries, and the floor below which nobody can go.
 
-    python benchmarks/inner_loop.py [--quick] [--json] [--out results/performance.json]
+    python benchmarks/inner_loop.py [--quick] [--json] [--out results/timings/inner-loop.json]
 
 One process, the same network and tasks for all, the ways in turns, medians of the clock. All rows but those that say
 otherwise use the query batch's own statistics, as the other libraries do. ``floor`` is one forward and backward pass of
@@ -94,7 +94,7 @@ def ways_of(case: Case, *, quick: bool) -> tuple[dict[str, partial[Run]], dict[s
             label = f"{name}, autocast" if mixed else name
             try:
                 rival(case, images_of(case), mixed=mixed)()
-            except Exception as error:  # noqa: BLE001 - whatever another library does
+            except Exception as error:
                 missing[label] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             else:
                 makers[label] = partial(rival, case, mixed=mixed)
@@ -168,7 +168,9 @@ def main() -> None:
         json.dump(rows, sys.stdout, indent=1)
         print()
     if args.out:
-        args.out.write_text(json.dumps({"hardware": hardware(), "rows": rows}, indent=1) + "\n")
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        note = "Medians of interleaved runs in one process; peak memory of one iteration, in MiB, with one thread"
+        args.out.write_text(json.dumps({"hardware": hardware(), "note": note, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

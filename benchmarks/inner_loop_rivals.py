@@ -1,6 +1,6 @@
 """One meta-iteration as other libraries write it; each is a function from (network, tasks, settings) to a gradient.
 
-All use the query batch's own statistics, one gradient over all tasks, plain SGD inside. Nothing here is used by metarep.
+All use the query batch's own statistics, one gradient over all tasks and plain SGD inside. metarep uses none of it.
 """
 
 from collections.abc import Callable

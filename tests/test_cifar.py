@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from metarep.datasets import Options, cifar, load
 from metarep.datasets.split import Split
@@ -46,7 +47,13 @@ def test_cifar_has_six_hundred_of_every_class(spec: str, counts: tuple[int, ...]
     parts = parts_of(spec)
     assert tuple(len(part.labels.names) for part in parts.values()) == counts
     assert all(part.labels.counts.unique().tolist() == [600] for part in parts.values())
-    assert len({key for part in parts.values() for key in part.labels.keys}) == 100
+    keys = {key for part in parts.values() for key in part.labels.keys}
+    images, names = cifar.load_classes(Options())
+    assert keys == {f"cifar-100/{name}" for name in names}, "both data sets know the classes that they share"
+    test = parts["test"]
+    for number in (0, 7):
+        row = names.index(test.labels.names[number])
+        assert torch.equal(test.bank.images[test.labels.classes == number], images[600 * row :][:600])
 
 
 @real
@@ -81,10 +88,14 @@ def test_cifar_comes_out_the_same_whatever_the_order_of_the_archive(monkeypatch:
         a_class = rows.stop - rows.start
         files = [b"%06d.png" % (row % a_class) for row in order]
         parts[part] = {"data": pixels[order], "fine_labels": number[order // a_class].tolist(), "filenames": files}
-    monkeypatch.setattr(cifar, "_read_archive", lambda _: parts)
+    monkeypatch.setattr(cifar, "_read_archive", lambda _: dict(parts))
     shuffled, again = cifar._decode(Path(REAL) / cifar.ARCHIVE)
     assert again == names
     np.testing.assert_array_equal(shuffled, images.numpy())
+    del shuffled
+    monkeypatch.setattr(cifar, "_digest", lambda *_: "another")
+    with pytest.raises(DataError, match=r"does not hold CIFAR-100's images \(digest another\)"):
+        cifar._decode(Path(REAL) / cifar.ARCHIVE)
 
 
 @real

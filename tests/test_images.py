@@ -51,7 +51,7 @@ def test_a_torch_data_set_gives_its_pixels_back() -> None:
     [
         ([], "the data set is empty"),
         ([(torch.full((1, 4, 4), 1.01), 0)], "item 0: torch.float32 pixels must be uint8, or floats from 0 to 1"),
-        ([(torch.full((1, 4, 4), -0.01), 0)], "item 0: .* leave out Normalize"),
+        ([(torch.full((1, 4, 4), -0.01), 0)], r"item 0: .* \(leave out Normalize\)"),
         ([(torch.zeros(1, 4, 4), 0), (torch.zeros(1, 4, 4, dtype=torch.int64), 0)], "item 1: torch.int64 pixels"),
         ([(torch.zeros(1, 4, 4), 0), (torch.zeros(1, 4, 5), 0)], "all images must have one size"),
     ],
@@ -67,9 +67,9 @@ def test_classes_are_numbered_in_an_order_that_people_expect() -> None:
     labels = Labels.of(["dog", "cat", "dog"], source="pets")
     assert (labels.names, labels.keys) == (("cat", "dog"), ("pets/cat", "pets/dog"))
     assert Labels.of(["dog"]).keys == ("dog",)
-    assert [labels.rows[start : start + count].tolist() for start, count in zip(labels.starts, labels.counts, strict=True)] == [
-        [1], [0, 2],
-    ]  # fmt: skip
+    members = labels.rows.split(labels.counts.tolist())
+    assert [rows.tolist() for rows in members] == [[1], [0, 2]]
+    assert labels.starts.tolist() == [0, 1]
 
 
 def test_the_digest_names_classes_and_members() -> None:

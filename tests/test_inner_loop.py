@@ -337,11 +337,19 @@ def test_any_module_will_do(path: str) -> None:
     assert all(gradient.any() for gradient in found.values())
 
 
+def rows_of_features() -> tuple[Tensor, Tensor]:
+    g = Generator().manual_seed(0)
+    return 1e10 * torch.randn(1, 6, 4, generator=g, dtype=torch.float64), torch.tensor([[0, 1, 2, 0, 1, 2]])
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         (lambda: learner(steps=-1), "steps must be at least 0, not -1"),
         (lambda: learner(inner_lr=0.0), "inner learning rate must be above 0"),
+        (lambda: learner(adaptation="adam", head="prototype"), "adaptation=adam .* goes with head=rows"),
+        (lambda: learner(scope="head", inner_lr=1e300).eval().adapt(*rows_of_features(), WAYS), "no longer numbers"),
+        (lambda: learner(head="shared").use(test_steps=1), "one shared row .* gradient .* is zero"),
         (lambda: learner(head="shared", steps=1), "one shared row .* gradient .* is zero"),
         (
             lambda: solved(learner(inner_lr=1e200, steps=4), tasks_of()),
@@ -431,3 +439,17 @@ def test_maml_refuses_what_cannot_be() -> None:
     encoder = build_encoder("conv4", PLAIN, width=4)
     with pytest.raises(MetarepError, match="multi_step is a share of training"):
         MAML(encoder, multi_step=2.0)
+
+
+def test_a_measurement_under_other_statistics_leaves_the_learner_as_it_was(drawings: Any, small_encoder: Any) -> None:
+    from metarep.measure import Setting, measure_all
+
+    made = GradientDescent(small_encoder(), ways=3, head="rows", scope="all", steps=1)
+    cells = [Setting(range(3, 4), range(1, 2), 2, 3, normalisation=n) for n in ("transductive", None, "running")]
+    reports = [report for _, report in measure_all(made, drawings[1], cells, references=False)]
+    assert [(report.normalisation, report.protocol) for report in reports] == [
+        ("transductive", "transductive"),
+        ("support", "inductive"),
+        ("running", "inductive"),
+    ]
+    assert reports[1].learner == "descent, 1 step"

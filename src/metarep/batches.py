@@ -9,7 +9,7 @@ from jaxtyping import Int, Num
 from torch import Generator, Tensor
 
 from metarep.augment import Augment
-from metarep.errors import MetarepError
+from metarep.errors import DataError, MetarepError
 from metarep.images import ImageBank
 from metarep.labels import Labels
 from metarep.tasks import TaskIndex, draw_tasks
@@ -24,12 +24,14 @@ class BatchShape:
         shots: images a class in a labelled batch, or support images a class.
         queries: query images a class; for methods that eat tasks.
         tasks: tasks in a batch; for methods that eat tasks.
+        images: images in a batch of views; for methods that eat views.
     """
 
     ways: int = 60
     shots: int = 1
     queries: int = 5
     tasks: int = 1
+    images: int = 256
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Batch:
     """
 
     called: ClassVar[str]
+    label_free: ClassVar[bool] = False  # labels are never read, so they must not choose among weights either
     images: Num[Tensor, "n c h w"]
     rows: Int[Tensor, " n"]
 
@@ -71,14 +74,30 @@ class TaskBatch(Batch):
     tasks: TaskIndex
 
 
+@dataclass(frozen=True)
+class ViewBatch(Batch):
+    """Two views of each of some images; who is in which class is never looked at.
+
+    Args:
+        second: for each of ``images`` another view of the same image, with its own draw.
+    """
+
+    called: ClassVar[str] = "views"
+    label_free: ClassVar[bool] = True
+    second: Num[Tensor, "n c h w"]
+
+
 def draw_batch(
     eats: type[Batch], bank: ImageBank, labels: Labels, shape: BatchShape, augment: Augment | None, generator: Generator
 ) -> Batch:
     """Draw a batch of what a method eats; with ``augment`` every image is a view of its own.
 
     Raises:
-        DataError: the labels cannot give ``shape``.
+        DataError: the labels, or for views the bank, cannot give ``shape``.
+        MetarepError: a shape that nothing can be learned from, or views without an augmentation.
     """
+    if eats is ViewBatch:
+        return _draw_views(bank, shape.images, augment, generator)
     labelled = eats is LabelledBatch
     if labelled and shape.shots < 2:
         raise MetarepError(f"a labelled batch needs at least 2 images a class to make pairs, not shots={shape.shots}")
@@ -103,3 +122,16 @@ def draw_batch(
     support, query = place.split([index.support.shape[1], index.query.shape[1]], dim=1)
     tasks = TaskIndex(support, query, index.support_y, index.query_y, index.classes, index.ways)
     return TaskBatch(images, rows, tasks)
+
+
+def _draw_views(bank: ImageBank, n: int, augment: Augment | None, generator: Generator) -> ViewBatch:
+    if augment is None:
+        raise MetarepError(
+            "two views of an image are the same without augmentation, and nothing could be learned from them; set "
+            "augment to views-drawings, views-32 or few-shot-84"
+        )
+    if n > len(bank):
+        raise DataError(f"a batch of {n} different images needs a data set of as many, not {len(bank)}; ask for fewer")
+    rows = torch.randperm(len(bank), generator=generator)[:n]
+    images = bank.pixels(rows)
+    return ViewBatch(augment(images, generator), rows, augment(images, generator))

@@ -28,7 +28,8 @@ class Checkpoint:
 
     Args:
         method: with its trained weights, in evaluation mode.
-        settings: as saved: ``method``, ``settings``, ``encoder``, ``train``, ``data``.
+        settings: as saved: ``method``, ``settings``, ``encoder``, ``train``, ``data``; and ``labels`` and ``init``
+            where they are not ``true`` and random.
         seen: digests of the keys of all classes that training touched.
     """
 
@@ -39,6 +40,11 @@ class Checkpoint:
     @property
     def learner(self) -> Learner:
         return self.method.learner
+
+    @property
+    def labels(self) -> str:
+        """What labels were read in training, by this method or by one that it started from: ``true`` or ``none``."""
+        return self.settings.get("labels", "true")
 
     def refuse_seen(self, labels: Labels, split: str) -> None:
         """Raise if any class of ``labels`` was seen in training; see :meth:`refuse_keys`."""

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import math
 from collections.abc import Callable, Iterable
 
 
@@ -42,3 +43,9 @@ def one_of(what: str, given: str, known: Iterable[str]) -> None:
     """Raise if a setting's value is not on its list; it is never taken for the default."""
     if given not in known:
         raise MetarepError(f"{what} {given!r} is not one of {', '.join(known)}")
+
+
+def above(what: str, given: float, least: float = 0.0) -> None:
+    """Raise unless a setting is a finite number above ``least``."""
+    if not least < given < math.inf:
+        raise MetarepError(f"{what} must be a number above {least:g}, not {given:g}")

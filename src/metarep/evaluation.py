@@ -113,7 +113,7 @@ def evaluate(
         queries=sets[0].queries,
         protocol=learner.protocol,
         normalisation=learner.normalisation,
-        learner=type(learner).__name__.lower(),
+        learner=learner.called,
         split=split,
         digest=_digest(sets),
         seconds=time.perf_counter() - started,
@@ -150,12 +150,13 @@ def prepare_all(
 
 
 def _run(learner: Learner, rows: Tensor, sets: Sequence[TaskIndex], on_progress: Callable[[float], object]) -> Tensor:
-    """Accuracy of each task, in chunks that keep the gathered rows within about 64 MB."""
+    """Accuracy of each task, in chunks that keep gathered rows within about 64 MB, and states within 128."""
     accuracies, total = [], sum(len(part) for part in sets)
     width = max(1, rows[0].numel())
     for part in sets:
         images = part.support.shape[1] + part.query.shape[1]
-        chunk = max(1, min(1024, 16_000_000 // (images * max(width, part.support.shape[1]))))
+        most = 32_000_000 // max(1, learner.state_numbers)
+        chunk = max(1, min(1024, most, 16_000_000 // (images * max(width, part.support.shape[1]))))
         for some in part.chunks(chunk):
             support, support_y, query, query_y, ways = some.of(rows)
             guess = learner.logits(learner.adapt(support, support_y, ways), query).argmax(-1)

@@ -8,16 +8,18 @@ from typing import Any
 import torch
 
 from metarep.augment import preset
-from metarep.checkpoint import build_method, check_settings, key_digest
+from metarep.batches import ViewBatch
+from metarep.checkpoint import Checkpoint, build_method, check_settings, key_digest
 from metarep.datasets import load
 from metarep.datasets.split import Split
 from metarep.device import pick_device, pick_precision
-from metarep.encoders import Preprocess, build_encoder
+from metarep.encoders import Encoder, Preprocess, build_encoder
 from metarep.errors import MetarepError
 from metarep.methods import METHODS, Method
 from metarep.run import RunFolder
 from metarep.settings import TrainSettings
 from metarep.training import Outcome, Watch, train
+from metarep.zoo import load_trained
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,15 @@ class Job:
         method: its name.
         settings: the method's own.
         train: settings of ``TrainSettings``, over the method's defaults. ``augment`` may be left out: drawings then get
-            the preset ``drawings`` and other images ``photos``; and ``ways``, which are then no more than the classes.
+            the preset ``drawings`` and other images ``photos``, or their counterparts for views; and ``ways`` or
+            ``images``, which are then no more than there are.
         data: data set, as ``name`` or ``name:argument``.
         train_on: ``train``, with validation tasks from ``val``; or ``trainval``, which leaves nothing to validate on
             and keeps the last weights: for a last training with steps that were chosen on validation before.
         size: side of the images in pixels; None for the data set's own.
         encoder: name and settings of the body.
+        init: a run folder, a ``.safetensors`` file or a model that ships: its encoder is where this one starts, of
+            whatever method it is. The classes it has seen count as seen.
     """
 
     method: str
@@ -43,6 +48,7 @@ class Job:
     train_on: str = "train"
     size: int | None = None
     encoder: dict[str, Any] = field(default_factory=lambda: {"name": "conv4"})
+    init: str | None = None
 
     def __post_init__(self) -> None:
         if self.train_on not in ("train", "trainval"):
@@ -78,28 +84,73 @@ def start(
     validation = None
     if job.train_on == "train":
         validation = load(job.data, "val", size=job.size, data_dir=data_dir, skip_bad=skip_bad)
-    method, settings = build(job, split)
+    initial = load_trained(job.init) if job.init else None
+    method, settings = build(job, split, initial)
     method.to(place)
-    method.learner.encoder.precision = pick_precision(precision, place)
-    described = describe(job, split, settings, method.learner.encoder.precision)
-    folder = RunFolder(out, described, seen_by(split, validation))
+    chosen = pick_precision(precision, place)
+    for encoder in method.modules():
+        if isinstance(encoder, Encoder):  # a target's too
+            encoder.precision = chosen
+    described = describe(job, split, settings, chosen, initial)
+    seen = seen_by(split, validation) | (initial.seen if initial else set())
+    folder = RunFolder(out, described, seen)
     return method, train(method, split, settings, validation=validation, run=folder, watch=watch)
 
 
-def build(job: Job, split: Split) -> tuple[Method, TrainSettings]:
-    """The untrained method of a job and its settings; weights depend on the seed alone."""
+def build(job: Job, split: Split, initial: Checkpoint | None = None) -> tuple[Method, TrainSettings]:
+    """The untrained method of a job and its settings; weights depend on the seed alone, and on ``initial``."""
     preprocess = Preprocess.of(split.bank)
-    settings = job.train_settings
+    settings, views = job.train_settings, METHODS[job.method].eats is ViewBatch
     if "augment" not in job.train:
-        settings = replace(settings, augment="drawings" if preprocess.invert else "photos")
-    if "ways" not in job.train:
+        settings = replace(settings, augment=suited_augment(preprocess, views=views))
+    if views and "images" not in job.train:
+        settings = replace(settings, images=min(settings.images, len(split.bank)))
+    if not views and "ways" not in job.train:
         settings = replace(settings, ways=min(settings.ways, len(split.labels.names)))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        method = build_method(
-            job.method, build_encoder(preprocess=preprocess, **job.encoder), own_settings(job, settings)
-        )
+        encoder = build_encoder(preprocess=preprocess, **job.encoder)
+        if initial:
+            take_over(encoder, initial.learner.encoder, str(job.init))  # before the method makes copies of it
+        method = build_method(job.method, encoder, own_settings(job, settings))
     return method, settings
+
+
+def suited_augment(preprocess: Preprocess, *, views: bool) -> str:
+    """The preset for images like these: of drawings, of photographs, and of larger photographs."""
+    if preprocess.invert:
+        return "views-drawings" if views else "drawings"
+    return ("few-shot-84" if max(preprocess.size) >= 64 else "views-32") if views else "photos"
+
+
+def take_over(encoder: Encoder, trained: Encoder, name: str) -> None:
+    """Give ``encoder`` the weights of a trained one, and the mean and deviation that its images were scaled by.
+
+    Args:
+        encoder: changed in place.
+        trained: of the same architecture, for images of the same size, channels and polarity.
+        name: of the run it is from, for the error.
+
+    Raises:
+        MetarepError: it is another architecture, or for other images.
+    """
+    ours, theirs = encoder.preprocess, trained.preprocess
+    for what in ("size", "channels", "invert"):
+        here, there = getattr(ours, what), getattr(theirs, what)
+        if here != there:
+            raise MetarepError(
+                f"{name} was trained on images with {what} {there}, and these have {here}; start from a run on images "
+                "like these, or choose --data and --size like its"
+            )
+    weights = trained.body.state_dict()
+    shapes = {key: tuple(value.shape) for key, value in encoder.body.state_dict().items()}
+    if trained.arch["name"] != encoder.arch["name"] or shapes != {k: tuple(v.shape) for k, v in weights.items()}:
+        raise MetarepError(
+            f"{name} has the encoder {trained.arch}, and this training {encoder.arch}; choose "
+            "--encoder and --width like its"
+        )
+    encoder.body.load_state_dict(weights)
+    encoder.preprocess = theirs
 
 
 def own_settings(job: Job, settings: TrainSettings) -> dict[str, Any]:
@@ -108,15 +159,22 @@ def own_settings(job: Job, settings: TrainSettings) -> dict[str, Any]:
     return {**({"ways": settings.ways} if "ways" in wanted else {}), **job.settings}
 
 
-def describe(job: Job, split: Split, settings: TrainSettings, precision: str) -> dict[str, Any]:
-    """The settings that a run folder and a checkpoint keep."""
+def describe(
+    job: Job, split: Split, settings: TrainSettings, precision: str, initial: Checkpoint | None = None
+) -> dict[str, Any]:
+    """The settings that a run folder and a checkpoint keep; ``labels`` are ``none`` only if no start used any."""
+    kind = METHODS[job.method].eats
+    free = kind.label_free and (initial is None or initial.labels == "none")
+    digest = key_digest("\n".join(split.labels.names)) if kind.label_free else split.labels.digest
     return {
         "method": job.method,
         "settings": own_settings(job, settings),
         "encoder": job.encoder,
         "train": settings.as_dict(),
         "precision": precision,
-        "data": {"name": job.data, "split": job.train_on, "size": split.bank.size[0], "digest": split.labels.digest},
+        "data": {"name": job.data, "split": job.train_on, "size": split.bank.size[0], "digest": digest},
+        **({"labels": "none"} if free else {}),
+        **({"init": Path(str(job.init)).name} if initial else {}),
     }
 
 

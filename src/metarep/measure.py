@@ -13,6 +13,7 @@ from metarep.encoders import Precision
 from metarep.errors import MetarepError, unknown
 from metarep.evaluation import Report, evaluate
 from metarep.learners import LEARNERS, GradientDescent, Learner
+from metarep.normalisation import Normalisation
 from metarep.references import raw_pixels, untrained
 from metarep.results import commit
 from metarep.run import hardware
@@ -36,7 +37,12 @@ class Setting:
     queries: int = 15
     tasks: int = 2000
     seed: int = 1
-    normalisation: str | None = None
+    normalisation: Normalisation | None = None
+
+    def __post_init__(self) -> None:
+        for name, given, least in (("ways", min(self.ways), 2), ("queries", self.queries, 1), ("tasks", self.tasks, 2)):
+            if given < least:  # nothing to tell apart, nothing to count, or no interval
+                raise MetarepError(f"an accuracy needs at least {least} {name}, not {given}")
 
 
 def pick_learner(trained: Checkpoint, name: str | None) -> Learner:
@@ -70,16 +76,19 @@ def measure_all(
         device = next(learner.parameters()).device
         rows["untrained encoder"] = untrained(learner.encoder).to(device)
         rows["raw pixels"] = raw_pixels(learner.encoder.preprocess).to(device)
+    own = learner.normalisation if isinstance(learner, GradientDescent) else None
     for setting in settings:
         for name, each in rows.items():
-            if name == "trained":
-                use_settings(each, setting.normalisation, None)
-            elif setting.normalisation is not None:
+            if name != "trained" and setting.normalisation is not None:
                 continue  # the same as without
-            yield name, measure(each, split, setting)
+            changed = name == "trained" and setting.normalisation is not None
+            use_settings(each, setting.normalisation if changed else None, None)
+            report = measure(each, split, setting)
+            use_settings(each, own if changed else None, None)
+            yield name, report
 
 
-def use_settings(learner: Learner, normalisation: str | None, test_steps: int | None) -> None:
+def use_settings(learner: Learner, normalisation: Normalisation | None, test_steps: int | None) -> None:
     """Other statistics or another number of inner steps, for learners that take gradient steps.
 
     Raises:
@@ -89,8 +98,8 @@ def use_settings(learner: Learner, normalisation: str | None, test_steps: int | 
         return
     if not isinstance(learner, GradientDescent):
         raise MetarepError(
-            f"--normalisation and --test-steps are for learners that take gradient steps; {type(learner).__name__} does "
-            "not. Try --learner descent"
+            f"--normalisation and --test-steps are for learners that take gradient steps; {type(learner).__name__} "
+            "does not. Try --learner descent"
         )
     learner.use(normalisation=normalisation, test_steps=test_steps)
 
@@ -112,8 +121,8 @@ def result_row(trained: Checkpoint, name: str, report: Report, path: Path | str,
         "data": source,
         "split": split,
         "trained_on": f"{data['name']}/{data['split']}" if own else "",
-        "labels": "true" if own else "none",
-        "init": "random" if name != "raw pixels" else "",
+        "labels": trained.labels if own else "none",
+        "init": (trained.settings.get("init", "random") if own else "random") if name != "raw pixels" else "",
         "encoder": f"{encoder['name']}-{encoder.get('width', 64)}" if name != "raw pixels" else "none",
         "normalisation": report.normalisation if name != "raw pixels" else "none",
         "seeds": 1,

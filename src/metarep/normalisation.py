@@ -25,6 +25,9 @@ Statistics = list[tuple[Tensor, Tensor]]  # mean and (biased) variance of each l
 class ExplicitNorm(nn.Module):
     """Batch normalisation that is told whose statistics to use; scale and bias are those of the layer it stands for.
 
+    Ioffe, Szegedy, Batch Normalization, 2015. Input and output are ``b c *place``. It keeps no state between passes
+    but what it was told and what it was asked to record; ``momentum`` and training mode mean nothing to it.
+
     Args:
         layer: the layer; its parameters are shared.
         differentiable: compute in plain operations that can be differentiated twice. Otherwise one fused pass, for
@@ -155,7 +158,12 @@ def running_statistics(body: nn.Module) -> Statistics:
 
 @torch.no_grad()
 def update_running(body: nn.Module, seen: Sequence[Statistics]) -> None:
-    """Move running statistics towards the mean of what several tasks saw, so that the body can be used without them."""
+    """Move running statistics towards the mean of what several tasks saw, so that the body can be used without them.
+
+    Args:
+        body: its norm layers' buffers change, by each layer's momentum.
+        seen: of each task, mean and (biased) variance of every layer; at least one task.
+    """
     for i, layer in enumerate(batch_norms(body)):
         if layer.running_mean is None or layer.running_var is None:
             continue

@@ -46,6 +46,4 @@ def error_rate(learner: Learner, runs: Runs) -> RunsReport:
         guess = learner.logits(state, rows[runs.query.to(device)]).argmax(-1).cpu()
     errors = (guess != runs.query_y).double().mean(-1) * 100
     ci95 = 1.96 * errors.std().item() / math.sqrt(len(errors))
-    return RunsReport(
-        errors.mean().item(), ci95, len(errors), runs.support.shape[1], learner.protocol, type(learner).__name__.lower()
-    )
+    return RunsReport(errors.mean().item(), ci95, len(errors), runs.support.shape[1], learner.protocol, learner.called)

@@ -102,6 +102,7 @@ def _phase(latest: dict[str, Any]) -> str:
 def _figures(latest: dict[str, Any]) -> str:
     parts = [f"loss {latest['loss']:.4f}"] if "loss" in latest else []
     parts += [f"active {latest['active']:.2f}"] if "active" in latest else []
+    parts += [f"spread {latest['spread']:.2f}  rank {latest['rank']:.1f}"] if "spread" in latest else []
     parts += [f"validation {latest['accuracy']:.2f} ± {latest['ci95']:.2f} %"] if "accuracy" in latest else []
     parts += [f"{latest['images_per_second']:,.0f} images/s"] if "images_per_second" in latest else []
     parts += [f"{latest['seconds_left']:.0f} s left"] if "seconds_left" in latest else []

@@ -5,10 +5,12 @@ from statistics import mean, stdev
 from typing import Any
 
 from metarep.datasets import load
+from metarep.errors import MetarepError
+from metarep.evaluation import Report
 from metarep.job import Job, start
 from metarep.measure import Setting, measure_all, result_row, use_precision
 from metarep.recipes import Recipe, load_recipe
-from metarep.results import record
+from metarep.results import read, record
 from metarep.run import open_run
 from metarep.training import Watch
 
@@ -40,6 +42,19 @@ def reproduce(
             seed 0 over tasks, ``seed_sd`` their deviation.
     """
     recipe = load_recipe(name)
+    if seeds < 1:
+        raise MetarepError(f"seeds must be at least 1, not {seeds}")
+    settings = [
+        Setting(
+            _one(row["ways"]),
+            _one(row["shots"]),
+            tasks=row.get("tasks", 10000) if tasks is None else tasks,
+            normalisation=row.get("normalisation"),
+        )
+        for row in recipe.measure
+    ]
+    table = results / f"{recipe.job['data'].partition(':')[0]}.csv"
+    read(table)  # a table that cannot be read is better known before a training than after it
     measured, rows = ("test", []) if train_on == "trainval" else ("val", [])
     for seed in range(seeds):
         folder = out / f"{name}-{train_on}-{seed}"
@@ -50,21 +65,12 @@ def reproduce(
         split = load(job.data, measured, size=job.size, data_dir=data_dir)
         if measured == "test":
             trained.refuse_seen(split.labels, split.name)
-        settings = [
-            Setting(
-                _one(row["ways"]),
-                _one(row["shots"]),
-                tasks=tasks or row.get("tasks", 10000),
-                normalisation=row.get("normalisation"),
-            )
-            for row in recipe.measure
-        ]
         more = {"recipe": name, "source": recipe.source, "train_seconds": round(outcome.seconds)}
         for row_name, report in measure_all(trained.learner, split, settings, references=seed == 0):
-            own = more | {"published": _published(recipe, report.ways, report.shots)} if row_name == "trained" else {}
+            own = more | {"published": _published(recipe, report)} if row_name == "trained" else {}
             rows.append(result_row(trained, row_name, report, folder, **own))
     rows = _over_seeds(rows)
-    record(results / f"{recipe.job['data'].partition(':')[0]}.csv", rows)
+    record(table, rows)
     return rows
 
 
@@ -73,9 +79,11 @@ def _job(recipe: Recipe, train_on: str, seed: int) -> Job:
     return Job(recipe.method, train_on=train_on, **fields)
 
 
-def _published(recipe: Recipe, ways: str, shots: str) -> float | str:
-    found = [row for row in recipe.measure if str(row["ways"]) == ways and str(row["shots"]) == shots]
-    return found[0].get("published", "") if found else ""
+def _published(recipe: Recipe, report: Report) -> float | str:
+    """What the recipe says was published for this shape, under these statistics where it tells them apart."""
+    found = [row for row in recipe.measure if (str(row["ways"]), str(row["shots"])) == (report.ways, report.shots)]
+    exact = [row for row in found if row.get("normalisation") == report.normalisation]
+    return (exact or found or [{}])[0].get("published", "")
 
 
 def _one(number: int) -> range:

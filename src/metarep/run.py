@@ -15,6 +15,7 @@ from metarep import __version__
 from metarep.checkpoint import Checkpoint, load_checkpoint, read_tensors, save_checkpoint, write_tensors
 from metarep.errors import MetarepError
 from metarep.methods import Method
+from metarep.settings import TrainSettings
 
 PACKAGES = ("metarep", "torch", "numpy", "pillow", "safetensors")
 
@@ -75,6 +76,8 @@ class RunFolder:
     def _same(self, known: dict[str, Any]) -> None:
         for part in sorted(known.keys() | self.settings.keys()):
             was, now = known.get(part), self.settings.get(part)
+            if part == "train" and isinstance(was, dict):
+                was = TrainSettings().as_dict() | was  # a setting that is younger than the run has its default
             if was != now:
                 if isinstance(was, dict) and isinstance(now, dict):
                     part, was, now = next(

@@ -25,12 +25,15 @@ class TrainSettings:
         shots: images a class in a batch (labelled) or support images a class.
         queries: query images a class (methods that eat tasks).
         tasks: tasks a batch (methods that eat tasks).
+        images: images a batch, each seen as two views (methods that eat views).
         augment: a preset: none, drawings, photos, views-drawings, views-32 or few-shot-84; the command line picks
-            drawings or photos by the images if not told.
+            by the images if not told, one of the last three for methods that eat views.
         validate_every: steps between validations.
         validation_tasks: tasks a validation, the same every time.
         validation_ways: ways of those tasks, where the method does not fix them.
         validation_shots: support images a class of those tasks; 5 queries.
+        stop_on_collapse: stop, instead of only saying so, when all images have become one point (methods that log
+            their spread).
         seed: names the weights, batches and views of the run.
     """
 
@@ -43,18 +46,20 @@ class TrainSettings:
     shots: int = 1
     queries: int = 5
     tasks: int = 1
+    images: int = 256
     augment: str = "none"
     validate_every: int = 250
     validation_tasks: int = 500
     validation_ways: int = 20
     validation_shots: int = 1
+    stop_on_collapse: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("steps", "ways", "shots", "tasks", "validate_every", "validation_tasks", "validation_shots"):
             if getattr(self, name) < 1:
                 raise MetarepError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name, least in (("queries", 0), ("clip", 0), ("weight_decay", 0), ("validation_ways", 2)):
+        for name, least in (("queries", 0), ("clip", 0), ("weight_decay", 0), ("validation_ways", 2), ("images", 2)):
             if not getattr(self, name) >= least:
                 raise MetarepError(f"{name} must be at least {least}, not {getattr(self, name)}")
         if self.schedule not in SCHEDULES:
@@ -64,7 +69,7 @@ class TrainSettings:
 
     @property
     def shape(self) -> BatchShape:
-        return BatchShape(self.ways, self.shots, self.queries, self.tasks)
+        return BatchShape(self.ways, self.shots, self.queries, self.tasks, self.images)
 
     def lr_at(self, step: int) -> float:
         """The learning rate of step ``step``, counted from 0: a function of it alone, so that a resumed run agrees.

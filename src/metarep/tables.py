@@ -1,4 +1,4 @@
-"""Tables of the README and the docs, made from ``results/*.csv``: no number there is typed by hand.
+"""Tables of the README and the docs, made from ``results/``: no number there is typed by hand.
 
 ``python -m metarep.tables FILE...`` rewrites what stands between the markers; ``--check`` only says what is stale.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from metarep.errors import MetarepError, unknown
 from metarep.results import COLUMNS, read
+from metarep.timings import fill_timings
 
 OPENING = re.compile(r"^<!-- table:[^\n]* -->$", re.MULTILINE)
 PLACE = re.compile(r"^<!-- table:(?P<what>[^\n]*) -->\n(?P<old>.*?)^<!-- /table -->$", re.MULTILINE | re.DOTALL)
@@ -160,7 +161,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         for file in args.files:
             text = file.read_text("utf-8")
-            filled = fill_tables(text, args.results)
+            filled = fill_timings(fill_tables(text, args.results), args.results)
             if filled != text:
                 stale.append(file)
                 if not args.check:

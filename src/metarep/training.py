@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from metarep.augment import preset
 from metarep.batches import Batch, draw_batch
+from metarep.contrastive import COLLAPSED
 from metarep.datasets.split import Split
 from metarep.device import keep_freed_memory
 from metarep.encoders.resnet12 import DropBlock
@@ -29,6 +31,14 @@ Watch = Callable[[dict[str, Any]], None]
 
 class DivergedError(MetarepError):
     """The loss stopped being a number; the message names the step and the batch."""
+
+
+class CollapsedError(MetarepError):
+    """All images have become one point, and the training was asked to stop then."""
+
+
+class CollapseWarning(UserWarning):
+    """All images have become one point; said once a training."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,9 @@ def train(
 ) -> Outcome:
     """Train ``method`` on ``split``; it then holds the weights that were best on validation, or else the last.
 
+    A method that never reads labels always keeps the last: validation labels would choose for it. Its validation is
+    only logged.
+
     Everything random comes from one generator seeded by ``settings.seed``. With a ``run`` folder the training is
     logged and saved at every validation, and calling this again with the same folder goes on from there: the end
     is the same, bit for bit, as without the interruption (on the same machine with the same number of threads).
@@ -72,7 +85,11 @@ def train(
 
     Raises:
         DivergedError: the loss is not finite. The last good state stays in the run folder.
-        DataError: the labels cannot give the batches asked for.
+        CollapsedError: all images have become one point, and ``settings.stop_on_collapse`` is set.
+        DataError: the split cannot give the batches asked for.
+
+    Warns:
+        CollapseWarning: all images have become one point.
     """
     settings = settings or TrainSettings(**method.defaults)
     keep_freed_memory()
@@ -108,6 +125,7 @@ class _Loop:
         self.best_step, self.best_accuracy = 0, None
         self.recent: list[tuple[int, Batch, Tensor]] = []
         self.last_reading = (0, time.perf_counter())
+        self.collapsed = False
         for layer in method.modules():
             if isinstance(layer, DropBlock):
                 layer.generator = self.generator
@@ -182,10 +200,24 @@ class _Loop:
             "seconds_left": (self.settings.steps - self.step) / rate,
         }
         self._tell(record)
+        if record.get("spread", 1.0) < COLLAPSED and not self.collapsed:
+            self._say_collapsed(record["spread"])
+
+    def _say_collapsed(self, spread: float) -> None:
+        self.collapsed = True
+        what = (
+            f"the representation has collapsed to one point at step {self.step}: the spread of normalised projections "
+            f"is {spread:.3f} of 1. Try a smaller --lr, more --images, or a stronger --augment"
+        )
+        if self.settings.stop_on_collapse:
+            raise CollapsedError(what + self._kept())
+        warnings.warn(CollapseWarning(what + "; --stop-on-collapse ends such a training"), stacklevel=2)
+
+    def _kept(self) -> str:
+        return f"; the last good state is in {self.run.path}" if self.run else ""
 
     def _diverged(self, what: str) -> DivergedError:
-        kept = f"; the last good state is in {self.run.path}" if self.run else ""
-        return DivergedError(f"{what}{kept}. Try a smaller --lr, --clip 1, or --precision float32")
+        return DivergedError(f"{what}{self._kept()}. Try a smaller --lr, --clip 1, or --precision float32")
 
     def _refuse_lost_weights(self) -> None:
         """A finite loss can have a gradient that is not; such weights are neither measured nor saved."""
@@ -199,7 +231,9 @@ class _Loop:
             return
         report = evaluate(self.method.learner, self.validation.bank, self.tasks)
         self._tell({"step": self.step, "accuracy": report.accuracy, "ci95": report.ci95})
-        if self.best_accuracy is None or report.accuracy > self.best_accuracy:
+        if self.method.eats.label_free:
+            self.best_step, self.best_accuracy = self.step, report.accuracy  # the last, whatever labels say
+        elif self.best_accuracy is None or report.accuracy > self.best_accuracy:
             self.best_step, self.best_accuracy = self.step, report.accuracy
             self.best = {name: value.detach().clone() for name, value in self.method.state_dict().items()}
 

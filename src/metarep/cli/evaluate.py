@@ -16,7 +16,7 @@ from metarep.learners import LEARNERS
 from metarep.measure import Setting, measure_all, pick_learner, result_row, use_precision, use_settings
 from metarep.normalisation import Normalisation
 from metarep.one_shot_runs import error_rate
-from metarep.results import record
+from metarep.results import read, record
 from metarep.zoo import load_trained
 
 USAGE = "RUN"
@@ -78,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
     if not (args.split == "val" and args.data is None and trained.settings["data"]["split"] == "train"):
         trained.refuse_seen(split.labels, split.name)
     settings = [Setting(ways, shots, args.queries, args.tasks, args.seed) for ways in args.ways for shots in args.shots]
+    if args.results:
+        read(args.results)  # a table that cannot be read is better known before the measurements
     rows: list[dict[str, Any]] = []
     for name, report in measure_all(learner, split, settings, references=not args.no_references):
         rows.append(result_row(trained, name, report, args.run))

@@ -7,7 +7,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NoReturn
 
 from metarep.errors import MetarepError
@@ -47,18 +47,24 @@ def nearest(given: str, known: Iterable[str]) -> str:
 
 
 def add_flags(
-    parser: argparse.ArgumentParser, title: str, source: Callable[..., Any], skip: Iterable[str] = ()
+    parser: argparse.ArgumentParser,
+    title: str,
+    source: Callable[..., Any],
+    *,
+    skip: Iterable[str] = (),
+    defaults: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """A flag for each keyword-only parameter of ``source``, or each field of a dataclass; returns their names.
 
-    Names in ``skip`` get none: they have one elsewhere. A flag that is not given leaves no attribute behind, so that a recipe knows what the user said.
+    Names in ``skip`` get none: they have one elsewhere. ``defaults`` are shown instead of those of ``source``. A flag
+    that is not given leaves no attribute behind, so that a recipe knows what the user said.
     """
     group = parser.add_argument_group(title)
     helps = argument_helps(source.__doc__ or "")
     fields = {name: field for name, field in _fields(source).items() if name not in skip}
     for name, (kind, default) in fields.items():
         text = helps.get(name, "").replace("%", "%%")
-        text += f" (default: {_shown(default)})"
+        text += f" (default: {_shown((defaults or {}).get(name, default))})"
         group.add_argument(_flag(name), dest=name, help=text, default=argparse.SUPPRESS, **_reading(kind))
     return list(fields)
 

@@ -17,6 +17,8 @@ USAGE = "METHOD"
 EXAMPLE = """examples:
   metarep train protonet                                     embedded glyphs, no download
   metarep train protonet --recipe omniglot --out runs/protonet
+  metarep train simclr --data folder:PHOTOS --out runs/simclr
+  metarep train protonet --data folder:PHOTOS --init runs/simclr
   metarep train triplet --data folder:PHOTOS --margin 0.2 --mining semi-hard
 The same command goes on with a run that was interrupted. metarep train METHOD --help lists the method's own settings.
 """
@@ -40,12 +42,16 @@ def add(parser: Parser, argv: list[str]) -> None:
         "--width", type=int, default=argparse.SUPPRESS, metavar="N", help="channels of the encoder (default: 64)"
     )
     parser.add_argument(
+        "--init", metavar="RUN", help="start from the encoder of another run, of any method (default: random weights)"
+    )
+    parser.add_argument(
         "--tensorboard", action="store_true", help="also write TensorBoard logs; needs metarep[tensorboard]"
     )
     own: list[str] = []
     if method in METHODS:
         own = add_flags(parser, f"settings of {method}", METHODS[method], skip=TrainSettings.__annotations__)
-    parser.set_defaults(own=own, shared=add_flags(parser, "training", TrainSettings))
+    suits = METHODS[method].defaults if method in METHODS else {}
+    parser.set_defaults(own=own, shared=add_flags(parser, "training", TrainSettings, defaults=suits))
     add_machine(parser)
     add_output(parser)
 
@@ -88,6 +94,8 @@ def read_job(args: argparse.Namespace) -> Job:
     fields["data"] = args.data or fields.get("data", "glyphs")
     if args.size is not None:
         fields["size"] = args.size
+    if args.init is not None:
+        fields["init"] = args.init
     return Job(args.method, settings, train, train_on=args.train_on, encoder=encoder, **fields)
 
 

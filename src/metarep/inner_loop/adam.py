@@ -27,11 +27,21 @@ class Adam:
     steps: float = 0
 
     def copy(self) -> "Adam":
+        """Another state of the same values, for a task to go on from."""
         return Adam(self.lr, [moment.clone() for moment in self.second], self.steps)
 
     @torch.no_grad()
     def step(self, adapted: Sequence[int], weights: Sequence[Tensor], gradient: Sequence[Tensor]) -> list[Tensor]:
-        """The weights after one step; the state moves on."""
+        """The weights after one step; the state moves on.
+
+        The small number is added to the root of the uncorrected moment, as in the code of the paper; torch adds it to
+        the corrected one.
+
+        Args:
+            adapted: places in ``weights`` of the tensors that change, in the order of ``second``.
+            weights: all of them, where the step starts; left as they are.
+            gradient: of each adapted tensor.
+        """
         self.steps += 1
         correction = (1 - DECAY**self.steps) ** 0.5
         new = list(weights)

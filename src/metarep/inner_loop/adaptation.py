@@ -9,8 +9,8 @@ from torch import Tensor
 
 from metarep.inner_loop.adam import Adam
 from metarep.inner_loop.meta_loss import Start
-from metarep.inner_loop.network import Network
-from metarep.inner_loop.task import InnerLoop, take_step
+from metarep.inner_loop.network import Network, support_loss
+from metarep.inner_loop.task import InnerLoop, refuse_blow_up, take_step
 from metarep.inner_loop.workers import run_tasks, useful_workers
 from metarep.normalisation import Statistics
 
@@ -49,6 +49,9 @@ def adapt_tasks(
         ways: classes a task.
         adam: step by this optimiser's state, copied for each task, instead of plain gradient descent.
         minibatch: images a step, evenly of every class, cycling through the support; 0 for all of it.
+
+    Raises:
+        MetarepError: the support loss of a task is no longer a number before one of the steps; it is named.
     """
     body = [weight.detach() for weight in start.body]
     table = start.rates.table(inner.steps)
@@ -67,7 +70,7 @@ def adapt_tasks(
                 moved, taken = take_step(network, inner, weights, table[step], x[rows], y[rows], step, keep=False)
             weights = state.step(inner.adapted, weights, taken.gradient) if state else moved
         with torch.no_grad():
-            network.support_logits(weights, x, record=True)
+            refuse_blow_up(support_loss(network.support_logits(weights, x, record=True), y), inner.steps)
         return Adapted(weights, network.seen(), state)
 
     return run_tasks(work, list(zip(support, labels, strict=True)), workers)
@@ -76,7 +79,13 @@ def adapt_tasks(
 def query_logits(
     start: Start, adapted: Sequence[Adapted], query: Float[Tensor, "task query c h w"]
 ) -> Float[Tensor, "task query ways"]:
-    """Scores of each task's queries under its own weights and statistics."""
+    """Scores of each task's queries under its own weights and statistics.
+
+    Args:
+        start: encoder, and whose statistics: those of ``adapted`` (support), the queries' (transductive), or running.
+        adapted: what each task ended with.
+        query: preprocessed images.
+    """
     workers = useful_workers(start.encoder.body, query.device)
     networks = [Network(start.encoder, start.normalisation, differentiable=False) for _ in range(workers)]
 

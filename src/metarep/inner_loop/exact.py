@@ -63,6 +63,9 @@ def task_gradient(
         ways: classes of the task.
         table: rates of each step.
         task: its images and labels.
+
+    Raises:
+        MetarepError: the support loss is no longer a number before one of the steps; it is named.
     """
     started, origin = (None, None) if classifier else _prototypes(slow, body, head, task, ways)
     weights = [*body, *(classifier or started or ())]
@@ -82,7 +85,7 @@ def task_gradient(
     seen = slow.seen() if inner.steps else []
     carried, rates = _carry_back(inner, trail, owed, table)
     if started is not None and origin is not None:
-        back = torch.autograd.grad(started, origin, grad_outputs=carried[-2:])
+        back = torch.autograd.grad(started, origin, grad_outputs=carried[-2:], materialize_grads=True)
         carried = [*(one + two for one, two in zip(carried[:-2], back, strict=True)), *carried[-2:]]
     return TaskGradient(torch.stack(losses).sum(), carried, rates, seen)
 
@@ -103,13 +106,20 @@ def _outer(fast: Network, weights: Weights, task: Task, share: float) -> tuple[T
         return None, None
     leaves = fast.leaves(weights)
     loss = support_loss(fast.query_logits(leaves, task.query, task.support), task.query_y) * share
-    return loss.detach(), list(torch.autograd.grad(loss, leaves))
+    return loss.detach(), list(torch.autograd.grad(loss, leaves, materialize_grads=True))
 
 
 def _carry_back(
     inner: InnerLoop, trail: list[Taken], owed: list[list[Tensor] | None], table: Sequence[Sequence[Rate]]
 ) -> tuple[list[Tensor], list[list[Tensor]]]:
-    """From derivatives at the adapted weights to those at the start, and those of the rates."""
+    """From derivatives at the adapted weights to those at the start, and those of the rates.
+
+    Args:
+        inner: order, and which tensors the steps changed.
+        trail: the steps, in order; with graphs of their gradients for the second order.
+        owed: derivatives of the query loss after 0, 1, ... steps; None where that has no share.
+        table: rates of each step.
+    """
     carried = owed[-1]
     assert carried is not None, "the last step has a share of the loss"
     rates: list[list[Tensor]] = []

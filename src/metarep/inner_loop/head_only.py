@@ -21,6 +21,7 @@ def descend_head(
 
     The gradient of the mean cross-entropy of a linear classifier is ``(p - y) x / support``: written out, it can be
     differentiated once more like any other product, with no second graph.
+    It is the inner loop of ANIL (Raghu et al., 2020).
 
     Args:
         classifier: at the start.

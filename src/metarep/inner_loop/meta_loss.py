@@ -24,7 +24,14 @@ Path = Literal["auto", "exact", "mapped", "plain"]
 
 @dataclass(frozen=True)
 class Start:
-    """Everything an inner loop starts from."""
+    """Everything an inner loop starts from.
+
+    Args:
+        encoder: its body is what the steps adapt.
+        head: the classifier on top.
+        rates: inner learning rates.
+        normalisation: whose statistics norm layers use.
+    """
 
     encoder: Encoder
     head: Head
@@ -33,6 +40,7 @@ class Start:
 
     @property
     def body(self) -> list[Tensor]:
+        """The body's parameters, in the order in which weights are passed around."""
         return list(self.encoder.body.parameters())
 
 
@@ -49,6 +57,10 @@ def meta_loss(start: Start, inner: InnerLoop, tasks: Task, ways: int, path: Path
         tasks: preprocessed images and labels, the task axis first.
         ways: classes a task.
         path: ``auto`` chooses by the device.
+
+    Raises:
+        MetarepError: a support loss is no longer a number (``exact`` alone looks), tasks of other ways than the head
+            has rows, or a buffer that cannot be adapted.
     """
     one_of("path", path, ("auto", "exact", "mapped", "plain"))
     if path == "auto":
@@ -87,7 +99,8 @@ def _exact(
         slow, fast = networks[worker]
         plain = [weight.detach() for weight in body]
         at = tuple(part.detach() for part in fixed) if fixed else None
-        return task_gradient(slow, fast, inner, plain, start.head, at, ways, table, task)
+        with torch.enable_grad():  # whatever the caller's mode is: threads have their own
+            return task_gradient(slow, fast, inner, plain, start.head, at, ways, table, task)
 
     found = run_tasks(work, tasks, workers)
     _remember(start, [one.seen for one in found])

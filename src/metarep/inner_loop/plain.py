@@ -24,7 +24,16 @@ def task_loss(
 ) -> tuple[Tensor, Statistics]:
     """The weighted query loss, differentiable in body, head and rates; and the support's statistics at the start.
 
-    It can be mapped over tasks by ``torch.func.vmap``: nothing here waits for a value.
+    It can be mapped over tasks by ``torch.func.vmap``: nothing here waits for a value, so nothing is checked either.
+
+    Args:
+        network: differentiable twice.
+        inner: steps, order, loss weights.
+        body: weights of the body at the start.
+        head: the classifier's start.
+        ways: classes of the task.
+        table: rates of each step.
+        task: its images and labels.
     """
     features = network.features(body, task.support).unsqueeze(0) if head.kind == "prototype" else None
     weight, bias = head.start(ways, features, task.support_y.unsqueeze(0))
@@ -61,7 +70,10 @@ def mapped_loss(
     table: Sequence[Sequence[Rate]],
     tasks: Task,
 ) -> tuple[Tensor, Statistics]:
-    """The mean loss of a batch of tasks at once, and statistics with the task axis first."""
+    """The mean of ``task_loss`` over a batch of tasks at once, and statistics with the task axis first.
+
+    Args are those of ``task_loss``; every part of ``tasks`` has the task axis first.
+    """
 
     def one(*parts: Tensor) -> tuple[Tensor, Statistics]:
         return task_loss(network, inner, body, head, ways, table, Task(*parts))

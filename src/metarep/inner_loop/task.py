@@ -70,9 +70,13 @@ def take_step(
 
     Args:
         weights: where it starts; detached here.
+        network: runs the support; differentiable twice where ``keep``.
+        inner: which tensors change.
         rates: one for each adapted tensor.
-        step: its number, for the error message.
-        keep: the graph of the gradient.
+        support, labels: the images that the step sees.
+        step: its number, counted from 0, for the error message.
+        keep: the graph of the gradient, for the second order.
+        record: remember the support's statistics, for ``network.seen()``.
 
     Raises:
         MetarepError: the support loss is no longer a number.
@@ -80,7 +84,7 @@ def take_step(
     start = network.leaves(weights)
     loss = support_loss(network.support_logits(start, support, record=record), labels)
     refuse_blow_up(loss, step)
-    gradient = torch.autograd.grad(loss, [start[i] for i in inner.adapted], create_graph=keep)
+    gradient = torch.autograd.grad(loss, [start[i] for i in inner.adapted], create_graph=keep, materialize_grads=True)
     new: list[Tensor] = [weight.detach() for weight in start]
     for i, rate, slope in zip(inner.adapted, rates, gradient, strict=True):
         new[i] = new[i] - (rate.detach() if isinstance(rate, Tensor) else rate) * slope.detach()

@@ -78,11 +78,13 @@ class GradientDescent(Learner):
         for name, value in (("steps", steps), ("test_steps", test_steps), ("minibatch", minibatch)):
             if value is not None and value < 0:
                 raise MetarepError(f"{name} must be at least 0, not {value}")
-        if head == "shared" and scope != "head" and min(steps, steps if test_steps is None else test_steps) < 2:
+        if adaptation == "adam" and (head != "rows" or rates != "fixed" or scope == "head"):
             raise MetarepError(
-                "with one shared row every class starts from the same scores, so the first step's gradient in the "
-                "features is zero and the body learns nothing from it: take steps=2 or more, or head=rows"
+                "adaptation=adam keeps a state for every weight from task to task and has one rate: it goes with "
+                "head=rows, rates=fixed and a scope that adapts the body"
             )
+        if minibatch and scope == "head":
+            raise MetarepError("minibatch is for learners that adapt the body; on the head alone a step costs nothing")
         if rates == "parameter" and head == "shared":
             raise MetarepError("one rate a weight needs rows that stay the same between tasks: take head=rows")
         self.steps, self.test_steps = steps, steps if test_steps is None else test_steps
@@ -90,6 +92,8 @@ class GradientDescent(Learner):
         self.normalisation: Normalisation = "running" if scope == "head" else normalisation
         self.protocol = "transductive" if self.normalisation == "transductive" else "inductive"
         self.head = Head(head, encoder.dim, ways)
+        for taken in (self.steps, self.test_steps):
+            self._refuse_idle_steps(taken)
         self.ways = ways if head == "rows" else None
         self.rates = Rates(rates, [self._shapes()[i] for i in self.adapted], steps, inner_lr)
         self.path: Path = "auto"
@@ -97,6 +101,15 @@ class GradientDescent(Learner):
             for place, i in enumerate(self.adapted):
                 self.register_buffer(f"second_{place}", torch.zeros(self._shapes()[i]))
             self.register_buffer("adam_steps", torch.zeros(()))
+
+    @property
+    def called(self) -> str:
+        return f"descent, {self.test_steps} steps" if self.test_steps != 1 else "descent, 1 step"
+
+    @property
+    def state_numbers(self) -> int:
+        """All weights, where the body is adapted."""
+        return 0 if self.scope == "head" else sum(parameter.numel() for parameter in self.encoder.parameters())
 
     @property
     def adapted(self) -> tuple[int, ...]:
@@ -121,6 +134,11 @@ class GradientDescent(Learner):
         if self.scope == "head":
             start = self.head.start(ways, support, labels)
             weight, bias = descend_head(start, support, labels, self.rates.table(self._steps))
+            if not self.training and not bool(weight.isfinite().all()):
+                raise MetarepError(
+                    f"the head is no longer numbers after {self._steps} inner steps: the inner learning rate "
+                    f"{self.rates.lr:g} is too large for these features; try a tenth of it"
+                )
             return {"weight": weight, "bias": bias}
         inner = InnerLoop(self._steps, self.adapted, order=1)
         found = adapt_tasks(
@@ -180,15 +198,23 @@ class GradientDescent(Learner):
             one_of("normalisation", normalisation, get_args(Normalisation))
             if self.scope == "head":
                 raise MetarepError(
-                    f"normalisation {normalisation!r} is for learners that adapt the body; this one adapts the head, on "
-                    "features under running statistics"
+                    f"normalisation {normalisation!r} is for learners that adapt the body; this one adapts the head, "
+                    "on features under running statistics"
                 )
             self.normalisation = normalisation
             self.protocol = "transductive" if normalisation == "transductive" else "inductive"
         if test_steps is not None:
             if test_steps < 0:
                 raise MetarepError(f"test_steps must be at least 0, not {test_steps}")
+            self._refuse_idle_steps(test_steps)
             self.test_steps = test_steps
+
+    def _refuse_idle_steps(self, steps: int) -> None:
+        if self.head.kind == "shared" and self.scope != "head" and steps < 2:
+            raise MetarepError(
+                "with one shared row every class starts from the same scores, so the first step's gradient in the "
+                "features is zero and the body learns nothing from it: take steps=2 or more, or head=rows"
+            )
 
     @property
     def start(self) -> Start:

@@ -15,7 +15,7 @@ class Learner(nn.Module, ABC):
     """Solves a new task from its support set: ``prepare`` images, ``adapt`` to the support, give ``logits``.
 
     Training, ``evaluate`` and serving all call the same three functions, so what is measured is what is used.
-    Everything is batched over tasks, and nothing a query gets depends on another query.
+    Everything is batched over tasks, and nothing a query gets depends on another query, unless ``protocol`` says so.
 
     ``protocol`` is ``inductive`` or ``transductive``, ``normalisation`` says whose statistics norm layers use, and
     ``ways`` how many classes a task must have (None: any); reports print the first two.
@@ -31,6 +31,16 @@ class Learner(nn.Module, ABC):
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
+
+    @property
+    def called(self) -> str:
+        """Its name in reports and on the command line."""
+        return type(self).__name__.lower()
+
+    @property
+    def state_numbers(self) -> int:
+        """About how many numbers the state of one task holds, where they are many: evaluation takes fewer at a time."""
+        return 0
 
     def undecayed(self) -> list[nn.Parameter]:
         """Parameters besides norm scales and biases that weight decay must leave alone."""

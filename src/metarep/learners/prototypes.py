@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from metarep.class_means import class_means
 from metarep.encoders import Encoder
-from metarep.errors import one_of
+from metarep.errors import above, one_of
 from metarep.learners.learner import Learner, State
 from metarep.losses import squared_distances
 
@@ -31,6 +31,7 @@ class Prototypes(Learner):
     def __init__(self, encoder: Encoder, metric: Metric = "euclidean", temperature: float = 1.0) -> None:
         super().__init__(encoder)
         one_of("metric", metric, get_args(Metric))
+        above("temperature", temperature)
         self.metric, self.temperature = metric, temperature
 
     def adapt(

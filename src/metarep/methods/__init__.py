@@ -1,14 +1,30 @@
 """Methods: how representations are trained. A new one is a file here and a line in METHODS."""
 
 from metarep.methods.anil import ANIL
+from metarep.methods.byol import BYOL
 from metarep.methods.maml import MAML
 from metarep.methods.method import Method, Step
+from metarep.methods.moco import MoCo
 from metarep.methods.protonet import ProtoNet
 from metarep.methods.reptile import Reptile
 from metarep.methods.siamese import Siamese
+from metarep.methods.simclr import SimCLR
 from metarep.methods.triplet import Triplet
 
-__all__ = ["ANIL", "MAML", "METHODS", "Method", "ProtoNet", "Reptile", "Siamese", "Step", "Triplet"]
+__all__ = [
+    "ANIL",
+    "BYOL",
+    "MAML",
+    "METHODS",
+    "Method",
+    "MoCo",
+    "ProtoNet",
+    "Reptile",
+    "Siamese",
+    "SimCLR",
+    "Step",
+    "Triplet",
+]
 
 METHODS: dict[str, type[Method]] = {
     "protonet": ProtoNet,
@@ -17,4 +33,7 @@ METHODS: dict[str, type[Method]] = {
     "maml": MAML,
     "anil": ANIL,
     "reptile": Reptile,
+    "simclr": SimCLR,
+    "moco": MoCo,
+    "byol": BYOL,
 }

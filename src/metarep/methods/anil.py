@@ -36,7 +36,7 @@ class ANIL(Method[TaskBatch]):
     eats: ClassVar[type[Batch]] = TaskBatch
     family: ClassVar[str] = "meta-optimisation"
     paper: ClassVar[str] = "Raghu et al. 2020"
-    defaults: ClassVar[dict[str, Any]] = {"ways": 5, "queries": 5, "tasks": 12, "validation_ways": 5}
+    defaults: ClassVar[dict[str, Any]] = {"steps": 400, "ways": 5, "queries": 5, "tasks": 10}
     learner: GradientDescent
 
     def __init__(

@@ -10,15 +10,14 @@ from metarep.errors import MetarepError
 from metarep.inner_loop import HeadKind, RateKind
 from metarep.learners.descent import GradientDescent
 from metarep.methods.method import Method, Step
-from metarep.normalisation import Normalisation
 
 
 class MAML(Method[TaskBatch]):
     """Model-agnostic meta-learning.
 
     Finn, Abbeel, Levine, Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks, 2017; Antoniou, Edwards,
-    Storkey, How to Train Your MAML, 2019 (``rates layer``, ``multi_step``, ``anneal_order``). Trap: most printed MAML
-    numbers are transductive; the default here is not.
+    Storkey, How to Train Your MAML, 2019 (``rates layer``, ``multi_step``, ``anneal_order``); Li et al., Meta-SGD, 2017
+    (``rates parameter``). Trap: most printed MAML numbers are transductive; the default here is not.
 
     Args:
         encoder: the start to learn.
@@ -30,7 +29,7 @@ class MAML(Method[TaskBatch]):
         rates: inner learning rates: fixed, parameter (Meta-SGD), or layer (one a tensor and step).
         head: rows (one row a way), prototype (any number of ways) or shared (needs two steps or more).
         scope: what the steps change: all, or all-but-norms.
-        normalisation: whose statistics: support, transductive or running.
+        normalisation: whose statistics: support or transductive.
         multi_step: share of training at whose end only the last step's query loss counts; until then every step's does,
             less and less; 0 for the last alone throughout.
         anneal_order: share of training that is first order before the second order sets in.
@@ -46,10 +45,9 @@ class MAML(Method[TaskBatch]):
     defaults: ClassVar[dict[str, Any]] = {
         "ways": 5,
         "queries": 5,
-        "tasks": 8,
-        "steps": 1000,
+        "tasks": 4,
+        "steps": 400,
         "clip": 10.0,
-        "validation_ways": 5,
         "validation_tasks": 100,
     }
     learner: GradientDescent
@@ -66,7 +64,7 @@ class MAML(Method[TaskBatch]):
         rates: RateKind = "fixed",
         head: HeadKind = "rows",
         scope: Literal["all", "all-but-norms"] = "all",
-        normalisation: Normalisation = "support",
+        normalisation: Literal["support", "transductive"] = "support",
         multi_step: float = 0.0,
         anneal_order: float = 0.0,
     ) -> None:
@@ -98,6 +96,8 @@ class MAML(Method[TaskBatch]):
 
 def step_weights(steps: int, progress: float) -> tuple[float, ...] | None:
     """Weights of the query loss after each inner step: equal at first, the last alone from ``progress`` 1 on.
+
+    Antoniou et al., 2019. They sum to 1; None stands for the last alone.
 
     >>> step_weights(2, 0.5), step_weights(2, 1.0)
     ((0.25, 0.75), None)

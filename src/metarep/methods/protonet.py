@@ -6,6 +6,7 @@ from torch import Generator
 
 from metarep.batches import Batch, TaskBatch
 from metarep.encoders import Encoder
+from metarep.errors import MetarepError
 from metarep.learners.prototypes import Metric, Prototypes
 from metarep.methods.method import Method, Step
 
@@ -35,6 +36,8 @@ class ProtoNet(Method[TaskBatch]):
         self, encoder: Encoder, *, metric: Metric = "euclidean", temperature: float = 1.0, turns: int = 1
     ) -> None:
         super().__init__()
+        if turns < 1:
+            raise MetarepError(f"turns must be at least 1, not {turns}")
         self.turns = turns
         self.learner = Prototypes(encoder, metric, temperature)
 

@@ -1,6 +1,6 @@
 """Reptile: move the start towards the weights that tasks end up with."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor
@@ -10,7 +10,7 @@ from metarep.encoders import Encoder
 from metarep.inner_loop import Adam, Adapted, InnerLoop, adapt_tasks
 from metarep.learners.descent import GradientDescent
 from metarep.methods.method import Method, Step
-from metarep.normalisation import Normalisation, update_running
+from metarep.normalisation import update_running
 
 
 class Reptile(Method[TaskBatch]):
@@ -43,11 +43,11 @@ class Reptile(Method[TaskBatch]):
         "ways": 5,
         "shots": 5,
         "queries": 5,
-        "tasks": 5,
+        "tasks": 4,
+        "steps": 250,
         "lr": 1.0,
         "schedule": "linear",
         "weight_decay": 0.0,
-        "validation_ways": 5,
         "validation_tasks": 100,
     }
     learner: GradientDescent
@@ -61,7 +61,7 @@ class Reptile(Method[TaskBatch]):
         test_steps: int = 20,
         inner_lr: float = 1e-3,
         minibatch: int = 10,
-        normalisation: Normalisation = "support",
+        normalisation: Literal["support", "transductive"] = "support",
     ) -> None:
         super().__init__()
         self.learner = GradientDescent(

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from metarep.batches import Batch, LabelledBatch
 from metarep.encoders import Encoder
-from metarep.errors import one_of
+from metarep.errors import above, one_of
 from metarep.learners.pairwise import Pairwise
 from metarep.learners.prototypes import Prototypes
 from metarep.losses import Negatives, mean_where, pair_loss, same_class
@@ -49,6 +49,7 @@ class Siamese(Method[LabelledBatch]):
         super().__init__()
         one_of("loss", loss, ("contrastive", "koch"))
         one_of("negatives", negatives, get_args(Negatives))
+        above("margin", margin)
         self.margin, self.normalise = margin, normalise
         self.negatives: Negatives = negatives
         if loss == "koch":

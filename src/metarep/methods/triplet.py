@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from metarep.batches import Batch, LabelledBatch
 from metarep.encoders import Encoder
-from metarep.errors import one_of
+from metarep.errors import above, one_of
 from metarep.learners.prototypes import Prototypes
 from metarep.losses import Mining, triplet_loss
 from metarep.methods.method import Method, Step
@@ -44,6 +44,8 @@ class Triplet(Method[LabelledBatch]):
     ) -> None:
         super().__init__()
         one_of("mining", mining, get_args(Mining))
+        if margin is not None:
+            above("margin", margin)
         self.margin, self.squared, self.normalise = margin, squared, normalise
         self.mining: Mining = mining
         self.learner = Prototypes(encoder, "cosine", temperature=0.1) if normalise else Prototypes(encoder, "euclidean")

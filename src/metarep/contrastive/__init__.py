@@ -1,0 +1,24 @@
+"""Contrastive: what learning from two views of an image is made of."""
+
+from metarep.contrastive.collapse import COLLAPSED, effective_rank, gauge, spread
+from metarep.contrastive.key_queue import KeyQueue
+from metarep.contrastive.loss import info_nce, negative_cosine, nt_xent
+from metarep.contrastive.moving_average import follow, frozen_copy
+from metarep.contrastive.projector import Projector
+from metarep.contrastive.sub_batches import encode_blocks, encode_strides
+
+__all__ = [
+    "COLLAPSED",
+    "KeyQueue",
+    "Projector",
+    "effective_rank",
+    "encode_blocks",
+    "encode_strides",
+    "follow",
+    "frozen_copy",
+    "gauge",
+    "info_nce",
+    "negative_cosine",
+    "nt_xent",
+    "spread",
+]

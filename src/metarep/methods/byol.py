@@ -1,0 +1,68 @@
+"""BYOL: predict what a slower copy of the network says of the other view; there are no negatives."""
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Generator, nn
+
+from metarep.batches import Batch, ViewBatch
+from metarep.contrastive import Projector, follow, frozen_copy, gauge, negative_cosine
+from metarep.encoders import Encoder
+from metarep.errors import MetarepError
+from metarep.learners.prototypes import Prototypes
+from metarep.methods.method import Method, Step
+
+
+class BYOL(Method[ViewBatch]):
+    """BYOL: predict a target network's projection of the other view; no labels and no negatives.
+
+    Grill et al., Bootstrap Your Own Latent, 2020. Views go through the networks one at a time, each as a batch of its
+    own. What is deployed is the online encoder. Trap: nothing in the loss forbids that all images become one point;
+    batch normalisation in projector and predictor, the slow target and a low learning rate do. Watch ``spread``.
+
+    Args:
+        encoder: the representation to train.
+        tau: share of its weights that the target keeps at the first step; it rises along a cosine to 1 at the end.
+            0.996 in the paper, too slow for short trainings.
+        hidden: units of projector and predictor; 4096 in the paper.
+        outputs: length of a projection; 256 in the paper.
+    """
+
+    eats: ClassVar[type[Batch]] = ViewBatch
+    family: ClassVar[str] = "contrastive"
+    paper: ClassVar[str] = "Grill et al. 2020"
+    defaults: ClassVar[dict[str, Any]] = {"images": 256, "steps": 1000, "lr": 1e-3}
+    target: nn.Sequential
+
+    def __init__(self, encoder: Encoder, *, tau: float = 0.99, hidden: int = 512, outputs: int = 128) -> None:
+        super().__init__()
+        if not 0 <= tau <= 1:
+            raise MetarepError(f"tau is a share of the weights, 0 to 1, not {tau}")
+        if hidden < 1:
+            raise MetarepError(f"hidden must be at least 1, not {hidden}: without a hidden layer's norm BYOL collapses")
+        self.tau = tau
+        self.learner = Prototypes(encoder, "cosine", temperature=0.1)
+        self.projector = Projector(encoder.dim, outputs, hidden=hidden, bias=False)  # the predictor's norm follows
+        self.predictor = Projector(outputs, outputs, hidden=hidden)
+        self.target = frozen_copy(nn.Sequential(encoder, self.projector))
+
+    def step(self, batch: ViewBatch, *, progress: float, generator: Generator) -> Step:  # noqa: ARG002
+        features = [self.learner.embed(view) for view in (batch.images, batch.second)]
+        projected = [self.projector(each) for each in features]
+        with torch.no_grad():
+            targets = [self.target(view) for view in (batch.second, batch.images)]
+        losses = [negative_cosine(self.predictor(p), target) for p, target in zip(projected, targets, strict=True)]
+        return Step(losses[0] + losses[1], gauge(features[0], projected[0]))
+
+    def after_step(self, carry: None, progress: float) -> None:  # noqa: ARG002
+        follow(self.target, nn.Sequential(self.learner.encoder, self.projector), tau_at(self.tau, progress))
+
+
+def tau_at(start: float, progress: float) -> float:
+    """``1 - (1 - start) * (cos(pi * progress) + 1) / 2``: from ``start`` to 1.
+
+    >>> [round(tau_at(0.9, progress), 4) for progress in (0, 0.5, 1)]
+    [0.9, 0.95, 1.0]
+    """
+    return 1 - (1 - start) * (math.cos(math.pi * progress) + 1) / 2
