@@ -24,7 +24,7 @@ test: $(VENV)/test
 	$(BIN)/pytest -n 2 --jaxtyping-packages=metarep,typechecker.check -m "not proof"
 
 proofs: $(VENV)/dev
-	$(BIN)/pytest -m proof
+	$(BIN)/pytest -m proof -rs
 
 # Every number of the README, from nothing: some hours on two cores. Timings: python benchmarks/NAME.py --out FILE.
 results: $(VENV)/run

@@ -1,18 +1,17 @@
 """How fast one meta-iteration is: metarep, other libraries, and the floor below which nobody can go.
 
-    python benchmarks/inner_loop.py [--quick] [--json] [--out results/timings/inner-loop.json]
+    python benchmarks/inner_loop.py [--quick] [--json] [--case NAME] [--out results/timings/inner-loop.json]
 
 One process, the same network and tasks for all, the ways in turns, medians of the clock. All rows but those that say
 otherwise use the query batch's own statistics, as the other libraries do. ``floor`` is one forward and backward pass of
-the same images (support counted once), task by task in bfloat16 and channels-last. A library that is not installed, or
-does not build, is left out with the reason: pip install 'metarep[rivals]'. Memory is the peak of a process of its own,
-less what it held before its first iteration.
+the same images (support counted once) in bfloat16 and channels-last, in the best batch. A library that is not
+installed, or does not build, is left out with the reason: pip install 'metarep[rivals]'. Memory is the peak of a
+process of its own, less what it held before its first iteration.
 """
 
 import argparse
 import json
 import multiprocessing
-import resource
 import statistics
 import sys
 import time
@@ -99,7 +98,10 @@ def ways_of(case: Case, *, quick: bool) -> tuple[dict[str, partial[Run]], dict[s
             else:
                 makers[label] = partial(rival, case, mixed=mixed)
     if case is FIVE:
-        makers |= {"metarep anil": partial(ours, case, "anil"), "metarep reptile": partial(ours, case, "reptile")}
+        makers |= {
+            "metarep anil": partial(ours, case, method="anil"),
+            "metarep reptile": partial(ours, case, method="reptile"),
+        }
     return makers, missing
 
 
@@ -124,28 +126,34 @@ def measure(case: Case, seconds: float, *, quick: bool) -> list[dict[str, object
             "median_ms": round(statistics.median(values), 1),
             "of_floor": round(statistics.median(values) / bottom, 3),
             "repeats": len(values),
-            "peak_mib": None if quick else peak(makers[name], images),
+            "peak_mib": None if quick else peak(case, makers[name]),
         }
         for name, values in times.items()
     ]
     return rows + [{"case": case.name, "implementation": name, "left_out": why} for name, why in missing.items()]
 
 
-def peak(make: partial, images: Images) -> int:
-    """Peak memory of one iteration, in a process of its own."""
-    context = multiprocessing.get_context("fork")
+def peak(case: Case, make: partial) -> int | None:
+    """Peak memory of one iteration in MiB, in a process of its own; None where that failed."""
+    context = multiprocessing.get_context("spawn")
     answer = context.SimpleQueue()
-
-    def child() -> None:
-        torch.set_num_threads(1)  # threads do not survive a fork
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        make(images)()
-        answer.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
-
-    process = context.Process(target=child)
+    process = context.Process(target=_child, args=(case, make, answer))
     process.start()
     process.join(300)
-    return answer.get() if process.exitcode == 0 else -1
+    return answer.get() if process.exitcode == 0 else None
+
+
+def _child(case: Case, make: partial, answer) -> None:
+    run = make(images_of(case))
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of the imports
+    before = _peak_kib()
+    run()
+    answer.put((_peak_kib() - before) // 1024)
+
+
+def _peak_kib() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def main() -> None:
@@ -154,11 +162,13 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--seconds", type=float, default=60, help="a case (default: 60)")
     parser.add_argument("--out", type=Path, help="also write the rows and the hardware to this file")
+    parser.add_argument("--case", action="append", choices=[case.name for case in CASES], help="only this one")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     keep_freed_memory()
     rows: list[dict[str, object]] = []
-    for case in CASES[:1] if args.quick else CASES:
+    chosen = [case for case in CASES if not args.case or case.name in args.case]
+    for case in chosen[:1] if args.quick else chosen:
         rows += measure(case, 15 if args.quick else args.seconds, quick=args.quick)
         if not args.json:
             for row in rows:
@@ -169,7 +179,7 @@ def main() -> None:
         print()
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        note = "Medians of interleaved runs in one process; peak memory of one iteration, in MiB, with one thread"
+        note = "Medians of interleaved runs in one process; peak memory of one iteration beyond its start in MiB"
         args.out.write_text(json.dumps({"hardware": hardware(), "note": note, "rows": rows}, indent=1) + "\n")
 
 

@@ -129,6 +129,19 @@ def test_all_is_the_three_parts():
 
 
 @pytest.mark.usefixtures("few")
+def test_every_glyph_has_draws_of_its_own(monkeypatch):
+    plain, states = glyphs.draw, []
+
+    def spy(ink, n, size, generator):
+        states.append(str(generator.bit_generator.state))
+        return plain(ink, n, size, generator)
+
+    monkeypatch.setattr(glyphs, "draw", spy)
+    glyphs.build(28)
+    assert len(set(states)) == len(states) > 10, "equal jitter of every letter could be learned"
+
+
+@pytest.mark.usefixtures("few")
 def test_size_on_request():
     part = glyphs.load("", "test", Options(size=64))
     assert part.bank.size == (64, 64)

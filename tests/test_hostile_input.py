@@ -57,12 +57,14 @@ def test_an_npz_of_another_compression_is_an_error_of_ours(tmp_path: Path, metho
         at = content.index(start) + place
         content = content[:at] + struct.pack("<H", method) + content[at + 2 :]
     (tmp_path / "train.npz").write_bytes(content)
-    with pytest.raises(DataError, match="is no .npz file of the arrays images and labels, or is damaged"):
+    with pytest.raises(DataError, match=r"is no \.npz file of the arrays images and labels, or is damaged"):
         read_npz(tmp_path / "train.npz")
 
 
 @pytest.mark.parametrize("part", ["width", "size", "mean", "std"])
-def test_a_header_that_asks_for_too_much_is_refused_in_a_sentence(small_encoder: Any, tmp_path: Path, part: str) -> None:
+def test_a_header_that_asks_for_too_much_is_refused_in_a_sentence(
+    small_encoder: Any, tmp_path: Path, part: str
+) -> None:
     path = tmp_path / "model.safetensors"
     save_checkpoint(path, METHODS["protonet"](small_encoder()), {"method": "protonet", "settings": {}}, [])
     content = path.read_bytes()

@@ -37,13 +37,15 @@ def test_banks_are_joined_in_order_and_only_of_one_size() -> None:
 
 def test_a_torch_data_set_gives_its_pixels_back() -> None:
     picture = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in PIXELS]
-    scaled = [image / 255 for image in PIXELS]  # what ToTensor makes; 255 levels come back only if they are rounded
+    scaled = [image / 255 for image in PIXELS]  # what ToTensor makes
     for images in (picture, scaled, list(PIXELS), [np.asarray(image) for image in picture]):
         bank, labels = ImageBank.from_dataset(list(zip(images, [torch.tensor(10), 9, 10, 2, 9], strict=True)))
         assert torch.equal(bank.images, PIXELS)
         assert (labels.names, labels.classes.tolist()) == (("2", "9", "10"), [2, 1, 2, 0, 1])
     levels = (torch.arange(256) / 255).view(1, 1, 256)
     assert ImageBank.from_dataset([(levels, "a")])[0].images.flatten().tolist() == list(range(256))
+    between = torch.tensor([0.4, 0.6, 254.4, 254.6]).view(1, 2, 2) / 255
+    assert ImageBank.from_dataset([(between, "a")])[0].images.flatten().tolist() == [0, 1, 254, 255], "to the nearest"
 
 
 @pytest.mark.parametrize(

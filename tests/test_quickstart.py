@@ -18,6 +18,7 @@ from metarep.errors import DataError, LeakageError
 from metarep.images import ImageBank
 from metarep.labels import Labels
 from metarep.measure import Setting, measure
+from metarep.methods import METHODS
 from metarep.quickstart import PLAN, Entry, Plan, quickstart
 from metarep.quickstart.job import kinds
 from metarep.run import open_run
@@ -207,7 +208,7 @@ def test_too_few_classes_are_refused_before_training(tiny, tmp_path, monkeypatch
 
 
 def test_every_default_training_exists():
-    assert {entry.method for entry in PLAN.entries} >= {"protonet", "siamese", "triplet"}
+    assert {METHODS[entry.method].family for entry in PLAN.entries} == {method.family for method in METHODS.values()}
     bfloat16 = PLAN.entries[0].train_settings(7, torch.device("cpu"), "bfloat16")
     assert bfloat16["seed"] == 7
     assert PLAN.entries[0].train_settings(7, torch.device("cpu"), "float32")["steps"] < bfloat16["steps"]

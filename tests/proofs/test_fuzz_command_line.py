@@ -18,14 +18,15 @@ from PIL import Image
 pytestmark = pytest.mark.proof
 
 SEED = 20260729
-NUMBER = 400  # command lines, of each command
+NUMBER = 200  # command lines, of each command
 HUGE = ("100000", "1000000", "99999999999999999999")
 WORDS = ("0", "1", "2", "3", "5", "-1", "0.5", "1e-3", "-0.0", "nan", "inf", "1e400", "0x10", "1_0", "٣", "", " ", "x")
 WORDS = (*WORDS, "none", "None", "true", "5-2", "2-4", "1,2", "5,", "-", "--", "=", "*", "$HOME", "a b", "ä", "\udcff")
 WORDS = (*WORDS, "auto", "cpu", "cuda", "cuda:99", "mps", "meta", "float32", "bfloat16", "test", "val", "train", "all")
-WORDS = (*WORDS, "glyphs", "glyphs:x", "omniglot", "omniglot:lake", "omniglot-runs", "cifar-fs", "miniimagenet", "folder")
-WORDS = (*WORDS, "folder:", "folder:photos", "folder:no-such", "folder:photos/kind 0", "miniimagenet:photos", "a-file")
-WORDS = (*WORDS, "a-file/inside", "photos", "a-run", "/dev/null", "/dev/full", "/proc/version", "x" * 300, "../up", *HUGE)
+WORDS = (*WORDS, "glyphs", "glyphs:x", "omniglot", "omniglot:lake", "omniglot-runs", "cifar-fs", "miniimagenet")
+WORDS = (*WORDS, "folder", "folder:", "folder:photos", "folder:no-such", "folder:photos/kind 0", "miniimagenet:photos")
+WORDS = (*WORDS, "a-file", "a-file/inside", "photos", "a-run", "/dev/null", "/dev/full", "/proc/version", "x" * 300)
+WORDS = (*WORDS, *HUGE)
 QUICK = ("--steps", "1", "--ways", "2", "--shots", "2", "--queries", "1", "--tasks", "1", "--width", "4")
 QUICK = (*QUICK, "--validation-tasks", "2", "--validation-ways", "2")
 
@@ -135,7 +136,6 @@ def test_command_lines(command, place):
             assert len(errors) == 1, (line, said)
         if status == 0 and "--json" in line and not {"--help", "-h"} & set(line):
             json.loads(out.getvalue())
-    print(command, dict(seen))
     assert seen[0] > NUMBER / 20, seen
     assert seen[2] > NUMBER / 20, seen
     assert not list(Path().glob("**/*.part")), "something half-written was left behind"

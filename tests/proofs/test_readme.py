@@ -24,7 +24,7 @@ LIMIT = 3600  # seconds for a command that is run to its end
 # Not run to their end, because that takes more than ten minutes: they are begun and must stop cleanly when interrupted.
 LONG = {
     "metarep train triplet --data folder:photos --size 84 --margin 0.2 --mining semi-hard": "2,000 steps at 84 px",
-    "metarep reproduce protonet-omniglot": "a training of about 20 minutes, which results/omniglot.csv is the record of",
+    "metarep reproduce protonet-omniglot": "about 20 minutes; results/omniglot.csv is its record",
 }
 BEGIN = 90  # seconds that those are given
 DATA = {"omniglot": ("images_background.zip", "images_evaluation.zip"), "cifar": ("cifar-100-python.tar.gz",)}

@@ -20,7 +20,8 @@ WIDE = """[...document.querySelectorAll('body *')].filter(each => {
 # What the eye needs between text and ground (WCAG 2.2, 1.4.3), of every element that has text of its own.
 FAINT = """(() => {
   const parse = text => text.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+  const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+    .map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
     .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
   const ground = each => {
     for (; each; each = each.parentElement) {
@@ -34,7 +35,8 @@ FAINT = """(() => {
   ).map(each => {
     const style = getComputedStyle(each);
     const a = light(parse(each.closest('svg') ? style.fill : style.color)), b = light(ground(each));
-    return [(Math.max(a, b) + .05) / (Math.min(a, b) + .05), each.tagName + ': ' + each.textContent.trim().slice(0, 40)];
+    const contrast = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+    return [contrast, each.tagName + ': ' + each.textContent.trim().slice(0, 40)];
   }).filter(([contrast]) => contrast < 4.5);
 })()"""
 

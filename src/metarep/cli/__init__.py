@@ -19,7 +19,7 @@ COMMANDS = {
     "reproduce": "train a recipe to its published numbers and write the rows down",
 }
 EXAMPLE = """first steps:
-  metarep quickstart                                 three minutes, no download
+  metarep quickstart                                 two minutes, no download
   metarep train protonet --data omniglot --out runs/protonet
   metarep evaluate runs/protonet --ways 5,20 --shots 1,5
 """

@@ -14,13 +14,13 @@ from torch import Tensor
 Encode = Callable[[Tensor], Tensor]
 
 
-def encode_blocks(encode: Encode, images: Num[Tensor, "n c h w"], groups: int) -> Float[Tensor, "n dim"]:
+def encode_blocks(encode: Encode, images: Num[Tensor, "n *row"], groups: int) -> Float[Tensor, "n dim"]:
     """Encode ``groups`` neighbouring parts of a batch one after the other, so that each has statistics of its own."""
     return torch.cat([encode(part) for part in images.chunk(groups)])
 
 
 @torch.no_grad()
-def encode_strides(encode: Encode, images: Num[Tensor, "n c h w"], groups: int) -> Float[Tensor, "n dim"]:
+def encode_strides(encode: Encode, images: Num[Tensor, "n *row"], groups: int) -> Float[Tensor, "n dim"]:
     """The same, without gradient, for every ``groups``-th image: of each block of ``encode_blocks`` an equal share."""
     parts = [encode(images[start::groups]) for start in range(min(groups, len(images)))]
     rows = parts[0].new_empty(len(images), *parts[0].shape[1:])

@@ -28,7 +28,7 @@ class MoCo(Method[ViewBatch]):
         momentum: share of its weights that the key encoder keeps at a step; 0.999 in the papers, too slow for short
             trainings.
         queue: keys of past batches that serve as negatives; 65536 in the papers, at most a quarter of the images here.
-        head: what projects features: linear (v1), or mlp with one hidden layer and no norm (v2).
+        head: what projects features: linear (v1), mlp with one hidden layer and no norm (v2), or mlp-norm with one.
         hidden: units of the mlp's hidden layer.
         outputs: length of a key.
         symmetric: let each view ask for the other, not only the first for the second.
@@ -49,14 +49,14 @@ class MoCo(Method[ViewBatch]):
         temperature: float = 0.2,
         momentum: float = 0.99,
         queue: int = 4096,
-        head: Literal["linear", "mlp"] = "mlp",
+        head: Literal["linear", "mlp", "mlp-norm"] = "mlp",
         hidden: int = 512,
         outputs: int = 128,
         symmetric: bool = False,
         norm_groups: int = 4,
     ) -> None:
         super().__init__()
-        one_of("head", head, ("linear", "mlp"))
+        one_of("head", head, ("linear", "mlp", "mlp-norm"))
         if not temperature > 0:
             raise MetarepError(f"temperature must be above 0, not {temperature}")
         if not 0 <= momentum <= 1:
@@ -66,7 +66,9 @@ class MoCo(Method[ViewBatch]):
         self.temperature, self.momentum = temperature, momentum
         self.symmetric, self.norm_groups = symmetric, norm_groups
         self.learner = Prototypes(encoder, "cosine", temperature=0.1)
-        self.projector = Projector(encoder.dim, outputs, hidden=hidden if head == "mlp" else 0, norm=False)
+        self.projector = Projector(
+            encoder.dim, outputs, hidden=0 if head == "linear" else hidden, norm=head == "mlp-norm"
+        )
         self.target = frozen_copy(nn.Sequential(encoder, self.projector))
         self.queue = KeyQueue(queue, outputs)
 
@@ -76,7 +78,7 @@ class MoCo(Method[ViewBatch]):
         for asking, asked in pairs if self.symmetric else pairs[:1]:
             key = functional.normalize(encode_strides(self.target, asked, self.norm_groups), dim=-1)
             features = encode_blocks(self.learner.embed, asking, self.norm_groups)
-            query = functional.normalize(self.projector(features), dim=-1)
+            query = functional.normalize(encode_blocks(self.projector, features, self.norm_groups), dim=-1)
             losses.append(info_nce(query, key, self.queue.keys, self.temperature, self.queue.valid))
             keys.append(key)
             logs = logs or gauge(features, query)

@@ -42,6 +42,7 @@ ENTRIES = (
     Entry("protonet", {}, {**SHARED, "steps": 480, "ways": 30, "queries": 4}),
     Entry("siamese", {}, {**SHARED, "steps": 460, "ways": 40, "shots": 4}),
     Entry("anil", ANY_WAYS, {**SHARED, "steps": 420, "ways": 30, "queries": 4, "tasks": 1}),
+    Entry("simclr", {}, {**SHARED, "steps": 280, "images": 128}),
 )
 
 
