@@ -145,7 +145,10 @@ def test_errors_of_the_machine_are_one_line(
 
     assert main(["train", "protonet", "--out", "a-file/run", "--steps", "1"]) == 2
     assert capsys.readouterr().err == "metarep: a-file/run: Not a directory\n"
-    assert main(["data", "list", "--threads", "2"]) == 2
+    assert main(["methods", "--threads", "2"]) == 2
+    assert "there is no flag --threads" in capsys.readouterr().err
+    assert main(["train", "protonet", "--threads=--"]) == 2
+    assert "--threads needs a value, not --. Try: metarep train --help" in capsys.readouterr().err
     assert main(["methods", "--json"]) == 0
     assert main(["train", "protonet", "--threads", "100000"]) == 2
     assert "--threads must be at most" in capsys.readouterr().err

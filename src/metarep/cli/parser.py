@@ -19,6 +19,12 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 - argparse's own
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # noqa: ANN401 - argparse's own
+        for arg in args or ():
+            if re.fullmatch("--?[a-z][a-z-]*=--", arg):  # argparse drops the `--`, and gives a list for the value
+                self.error(f"{arg.removesuffix('=--')} needs a value, not --")
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         choice = re.match(
             r"argument (?P<flag>[^:]+): invalid choice: '(?P<given>[^']*)' \(choose from (?P<known>.*)\)", message
