@@ -9,11 +9,11 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
+from metarep.class_means import class_means
 from metarep.encoders import Encoder, Preprocess, build_encoder
 from metarep.errors import MetarepError
 from metarep.inner_loop import InnerLoop, Task, meta_loss
 from metarep.learners import GradientDescent
-from metarep.class_means import class_means
 from metarep.methods import MAML, Reptile
 from metarep.methods.maml import step_weights
 from metarep.methods.reptile import reptile_loss

@@ -241,7 +241,14 @@ def state_key(method: Method) -> tuple[Any, ...]:
 def test_it_learns(variant: Build, drawings: Drawings) -> None:
     """Eighty steps beat the untrained encoder on unseen classes by more than both intervals."""
     method, (seen, unseen) = variant(), drawings
-    tasks = draw_tasks(unseen.labels, 100 if method.learner.ways else 300, ways=5, shots=1, queries=10, generator=Generator().manual_seed(0))
+    tasks = draw_tasks(
+        unseen.labels,
+        100 if method.learner.ways else 300,
+        ways=5,
+        shots=1,
+        queries=10,
+        generator=Generator().manual_seed(0),
+    )
     before = evaluate(method.learner, unseen.bank, tasks)
     pace = {"lr": 1e-2} | {name: method.defaults[name] for name in ("lr", "schedule") if name in method.defaults}
     if method.eats is ViewBatch:

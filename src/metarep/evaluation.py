@@ -137,7 +137,7 @@ def prepare_all(
     learner: Learner, bank: ImageBank, sets: Sequence[TaskIndex], batch: int, on_progress: Callable[[float], object]
 ) -> Shaped[Tensor, "n *row"]:
     """Prepared rows of every image that the tasks use, at its place in the bank; other rows are zero."""
-    device = next(learner.parameters(), torch.zeros(())).device
+    device = learner.device
     used = torch.unique(torch.cat([torch.cat([part.support.flatten(), part.query.flatten()]) for part in sets]))
     parts = []
     for index in used.split(batch):

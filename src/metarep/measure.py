@@ -73,7 +73,7 @@ def measure_all(
     """Reports by name of row: ``trained``, and ``untrained encoder`` and ``raw pixels`` if references are asked for."""
     rows: dict[str, Learner] = {"trained": learner}
     if references:
-        device = next(learner.parameters()).device
+        device = learner.device
         rows["untrained encoder"] = untrained(learner.encoder).to(device)
         rows["raw pixels"] = raw_pixels(learner.encoder.preprocess).to(device)
     own = learner.normalisation if isinstance(learner, GradientDescent) else None

@@ -39,7 +39,7 @@ class RunsReport:
 
 def error_rate(learner: Learner, runs: Runs) -> RunsReport:
     """Classify the test drawings of every run from its training drawings; each on its own, never as a matching."""
-    device = next(learner.parameters()).device
+    device = learner.device
     with torch.no_grad(), evaluating(learner):
         rows = learner.prepare(runs.bank.images.to(device))
         state = learner.adapt(rows[runs.support.to(device)], runs.support_y.to(device), runs.support.shape[1])

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 
+import torch
 from jaxtyping import Float, Int, Num, Shaped
 from torch import Tensor, nn
 
@@ -31,6 +32,11 @@ class Learner(nn.Module, ABC):
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
+
+    @property
+    def device(self) -> torch.device:
+        """Where its parameters are; the CPU if it has none."""
+        return next(self.parameters(), torch.zeros(())).device
 
     @property
     def called(self) -> str:

@@ -49,7 +49,7 @@ def solve_examples(learners: dict[str, Learner], split: Split, plan: Plan) -> li
     guesses = {}
     with torch.no_grad():
         for name, learner in learners.items():
-            device = next(learner.parameters(), torch.zeros(())).device
+            device = learner.device
             support, support_y, query, _, ways = compact.of(learner.prepare(split.bank.pixels(used).to(device)))
             guesses[name] = learner.logits(learner.adapt(support, support_y, ways), query).argmax(-1).tolist()
     return [
