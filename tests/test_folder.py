@@ -34,7 +34,7 @@ def root(tmp_path: Path) -> Path:
 def put(path: Path, seed: int | None = None, colour: bool = True) -> Path:
     """A random picture at ``path``; equal seeds give equal pictures."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    seed = zlib.crc32(str(path).encode()) if seed is None else seed
+    seed = zlib.crc32(os.fsencode(path)) if seed is None else seed
     shape = (20, 16, 3) if colour else (20, 16)
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)).save(path)
     return path

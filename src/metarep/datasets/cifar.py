@@ -100,7 +100,7 @@ def _digest(images: np.ndarray, names: list[str]) -> str:
 class _Sips(io.RawIOBase):
     """A file of a tar stream, read in small pieces: asked for 150 MB at once, tarfile holds them three times over."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes] | io.BufferedReader) -> None:
         self.file = file
 
     def readable(self) -> bool:
