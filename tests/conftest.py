@@ -16,13 +16,20 @@ from torch.nn import functional
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One thread a process (the same sums everywhere), and no test touches the cache of whoever runs them."""
+    """One thread a process (the same sums everywhere), and no test touches the cache of whoever runs them.
+
+    Workers of one run share its cache, which they inherit: two processes may fill it at once.
+    """
     torch.set_num_threads(1)
+    if hasattr(config, "workerinput"):
+        return
     config.stash[CACHE] = tempfile.mkdtemp(prefix="metarep-tests-"), os.environ.get("METAREP_CACHE")
     os.environ["METAREP_CACHE"] = config.stash[CACHE][0]
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        return
     folder, before = config.stash[CACHE]
     shutil.rmtree(folder, ignore_errors=True)
     if before is None:

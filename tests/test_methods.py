@@ -87,7 +87,7 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("encoder", ["conv4", "resnet12"])
+@pytest.mark.parametrize("encoder", ["conv4", pytest.param("resnet12", marks=pytest.mark.slow)])
 def test_the_loss_reaches_every_parameter(variant: Build, drawings: Drawings, encoder: str) -> None:
     method = variant(encoder).train()
     before = state_of(method)
@@ -201,7 +201,7 @@ def test_two_runs_of_one_seed_are_bitwise_equal(variant: Build, drawings: Drawin
     assert not equal(states[0], states[2])
 
 
-@pytest.mark.parametrize("encoder", ["conv4", "resnet12"])
+@pytest.mark.parametrize("encoder", ["conv4", pytest.param("resnet12", marks=pytest.mark.slow)])
 def test_a_checkpoint_gives_equal_logits(variant: Build, drawings: Drawings, encoder: str, tmp_path: Path) -> None:
     method = variant(encoder).train()
     for seed in range(3):  # so that running statistics are not those of the start
