@@ -7,36 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageEnhance
-from torch import Generator, Tensor
+from PIL import ImageEnhance
+from views import photos, pillow, seeded, still, tensor
 
 from metarep.augment import Augment, Draws
 from metarep.errors import DataError
 
 
-def seeded(seed: int = 0) -> Generator:
-    return Generator().manual_seed(seed)
-
-
-def photos(n: int = 1, side: int = 24, low: int = 70, high: int = 150, seed: int = 0) -> Tensor:
-    """Noise of muted colours, which no jitter here drives out of 0 to 255."""
-    return torch.randint(low, high, (n, 3, side, side), dtype=torch.uint8, generator=seeded(seed))
-
-
-def still(n: int = 1, **random: Any) -> Draws:
-    return Draws(torch.eye(2, 3).repeat(n, 1, 1), **random)
-
-
 def coloured(brightness: float = 1, contrast: float = 1, saturation: float = 1, hue: float = 0) -> Draws:
     return still(colour=torch.tensor([[brightness, contrast, saturation, hue * 2 * math.pi]]))
-
-
-def pillow(x: Tensor) -> Image.Image:
-    return Image.fromarray(x[0].permute(1, 2, 0).numpy())
-
-
-def tensor(image: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).unsqueeze(0) / 255
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.6, 1.4])

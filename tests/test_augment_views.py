@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageFilter, ImageOps
-from torch import Generator, Tensor
+from PIL import ImageFilter, ImageOps
+from views import photos, pillow, seeded, still, tensor
 
-from metarep.augment import PRESETS, Augment, Draws
+from metarep.augment import PRESETS, Augment
 from metarep.augment.blur import gaussian
 from metarep.errors import DataError, MetarepError
 
@@ -18,27 +18,6 @@ EVERYTHING = Augment(
     rotate=20, crop=(0.3, 1.0), flip=0.5, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, jitter=0.8, grey=0.3,
     blur=0.5, solarise=0.3, cutout=0.3,
 )  # fmt: skip
-
-
-def seeded(seed: int = 0) -> Generator:
-    return Generator().manual_seed(seed)
-
-
-def photos(n: int = 1, side: int = 24, low: int = 70, high: int = 150, seed: int = 0) -> Tensor:
-    """Noise of muted colours, which no jitter here drives out of 0 to 255."""
-    return torch.randint(low, high, (n, 3, side, side), dtype=torch.uint8, generator=seeded(seed))
-
-
-def still(n: int = 1, **random: Any) -> Draws:
-    return Draws(torch.eye(2, 3).repeat(n, 1, 1), **random)
-
-
-def pillow(x: Tensor) -> Image.Image:
-    return Image.fromarray(x[0].permute(1, 2, 0).numpy())
-
-
-def tensor(image: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).unsqueeze(0) / 255
 
 
 @pytest.mark.parametrize("sigma", [0.3, 1.0, 2.0])

@@ -59,6 +59,11 @@ def fill_tables(text: str, results: Path) -> str:
     return PLACE.sub(fill, text)
 
 
+def fill_page(text: str, results: Path) -> str:
+    """The text with its tables of accuracies and of timings made anew."""
+    return fill_timings(fill_tables(text, results), results)
+
+
 def render(rows: list[Row]) -> str:
     """Rows of a result file as Markdown: a table and its caption for each split that was measured on."""
     splits = dict.fromkeys((row["data"], row["split"]) for row in rows)
@@ -161,7 +166,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         for file in args.files:
             text = file.read_text("utf-8")
-            filled = fill_timings(fill_tables(text, args.results), args.results)
+            filled = fill_page(text, args.results)
             if filled != text:
                 stale.append(file)
                 if not args.check:

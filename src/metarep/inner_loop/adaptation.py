@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from metarep.inner_loop.adam import Adam
 from metarep.inner_loop.meta_loss import Start
-from metarep.inner_loop.network import Network, support_loss
+from metarep.inner_loop.network import Network
 from metarep.inner_loop.task import InnerLoop, refuse_blow_up, take_step
 from metarep.inner_loop.workers import run_tasks, useful_workers
 from metarep.normalisation import Statistics
@@ -54,7 +55,8 @@ def adapt_tasks(
         MetarepError: the support loss of a task is no longer a number before one of the steps; it is named.
     """
     body = [weight.detach() for weight in start.body]
-    table = start.rates.table(inner.steps)
+    with torch.no_grad():
+        table = start.rates.table(inner.steps)
     workers = useful_workers(start.encoder.body, support.device)
     networks = [Network(start.encoder, start.normalisation, differentiable=False) for _ in range(workers)]
 
@@ -64,13 +66,14 @@ def adapt_tasks(
             features = network.features(body, x).unsqueeze(0) if start.head.kind == "prototype" else None
             weight, bias = start.head.start(ways, features, y.unsqueeze(0))
         weights, state = [*body, weight[0].detach(), bias[0].detach()], adam.copy() if adam else None
+        rows = _mini_batches(y, minibatch, inner.steps)
         for step in range(inner.steps):
-            rows = _rows(y, minibatch, step)
+            part = rows[step]
             with torch.enable_grad():
-                moved, taken = take_step(network, inner, weights, table[step], x[rows], y[rows], step, keep=False)
+                moved, taken = take_step(network, inner, weights, table[step], x[part], y[part], step, keep=False)
             weights = state.step(inner.adapted, weights, taken.gradient) if state else moved
         with torch.no_grad():
-            refuse_blow_up(support_loss(network.support_logits(weights, x, record=True), y), inner.steps)
+            refuse_blow_up(cross_entropy(network.support_logits(weights, x, record=True), y), inner.steps)
         return Adapted(weights, network.seen(), state)
 
     return run_tasks(work, list(zip(support, labels, strict=True)), workers)
@@ -98,11 +101,11 @@ def query_logits(
     return torch.stack(run_tasks(work, list(zip(adapted, query, strict=True)), workers))
 
 
-def _rows(labels: Int[Tensor, " support"], minibatch: int, step: int) -> Int[Tensor, " some"]:
-    """Rows of the mini-batch of a step: the first of every class, then the second, and around the end if need be."""
+def _mini_batches(labels: Int[Tensor, " support"], minibatch: int, steps: int) -> list[Tensor | slice]:
+    """Rows of each step's mini-batch: the first of every class, then the second, and around the end if need be."""
     images = len(labels)
     if not 0 < minibatch < images:
-        return torch.arange(images)
+        return [slice(None)] * steps
     earlier = torch.ones(images, images).tril(-1).bool() & (labels.unsqueeze(1) == labels.unsqueeze(0)).cpu()
     order = earlier.sum(1).argsort(stable=True)
-    return order[(torch.arange(minibatch) + step * minibatch) % images]
+    return [order[(torch.arange(minibatch) + step * minibatch) % images] for step in range(steps)]

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from metarep.inner_loop.head import Head
-from metarep.inner_loop.network import Network, Weights, support_loss
+from metarep.inner_loop.network import Network, Weights
 from metarep.inner_loop.rates import Rate
 from metarep.inner_loop.task import InnerLoop, Taken, Task, take_step
 from metarep.normalisation import Statistics
@@ -61,7 +62,7 @@ def task_gradient(
         head: computes the classifier at the start where it depends on the task.
         classifier: weight and bias at the start where it does not.
         ways: classes of the task.
-        table: rates of each step.
+        table: rates of each step, without graph.
         task: its images and labels.
 
     Raises:
@@ -105,7 +106,7 @@ def _outer(fast: Network, weights: Weights, task: Task, share: float) -> tuple[T
     if not share:
         return None, None
     leaves = fast.leaves(weights)
-    loss = support_loss(fast.query_logits(leaves, task.query, task.support), task.query_y) * share
+    loss = cross_entropy(fast.query_logits(leaves, task.query, task.support), task.query_y) * share
     return loss.detach(), list(torch.autograd.grad(loss, leaves, materialize_grads=True))
 
 
@@ -127,9 +128,7 @@ def _carry_back(
         chosen = [carried[i] for i in inner.adapted]
         rates.append([-slope.detach() * v for slope, v in zip(taken.gradient, chosen, strict=True)])
         if inner.order == 2:
-            turned = [
-                v * (rate.detach() if isinstance(rate, Tensor) else rate) for v, rate in zip(chosen, row, strict=True)
-            ]
+            turned = [v * rate for v, rate in zip(chosen, row, strict=True)]
             bent = torch.autograd.grad(taken.gradient, taken.start, grad_outputs=turned, allow_unused=True)
             carried = [v if b is None else v - b for v, b in zip(carried, bent, strict=True)]
         if due is not None:

@@ -13,7 +13,7 @@ from metarep.errors import one_of
 from metarep.inner_loop.exact import TaskGradient, task_gradient
 from metarep.inner_loop.head import Head
 from metarep.inner_loop.network import Network
-from metarep.inner_loop.plain import mapped_loss, task_loss
+from metarep.inner_loop.plain import task_loss
 from metarep.inner_loop.rates import Rate, Rates
 from metarep.inner_loop.task import InnerLoop, Task
 from metarep.inner_loop.workers import run_tasks, useful_workers
@@ -70,14 +70,18 @@ def meta_loss(start: Start, inner: InnerLoop, tasks: Task, ways: int, path: Path
     if path == "exact":
         return _exact(start, inner, singles, ways, table)
     network = Network(start.encoder, start.normalisation, differentiable=True)
+
+    def one(*parts: Tensor) -> tuple[Tensor, Statistics]:
+        return task_loss(network, inner, start.body, start.head, ways, table, Task(*parts))
+
     if path == "mapped":
-        loss, stacked = mapped_loss(network, inner, start.body, start.head, ways, table, tasks)
+        losses, stacked = torch.func.vmap(one, randomness="different")(*tasks)
         seen = [[(mean[t].detach(), variance[t].detach()) for mean, variance in stacked] for t in range(len(singles))]
     else:
-        pairs = [task_loss(network, inner, start.body, start.head, ways, table, task) for task in singles]
-        loss, seen = torch.stack([loss for loss, _ in pairs]).mean(), [statistics for _, statistics in pairs]
+        each, seen = zip(*(one(*task) for task in singles), strict=True)
+        losses = torch.stack(each)
     _remember(start, seen)
-    return loss
+    return losses.mean()
 
 
 def _exact(
@@ -93,21 +97,22 @@ def _exact(
     if start.head.kind != "prototype":
         weight, bias = start.head.start(ways, None, torch.zeros(1, 1, dtype=torch.long))
         fixed = weight[0], bias[0]
-    rows: list[list[Tensor]] = [[rate for rate in row if isinstance(rate, Tensor)] for row in table]
+    learned: list[list[Tensor]] = [[rate for rate in row if isinstance(rate, Tensor)] for row in table]
+    plain = [weight.detach() for weight in body]
+    at = tuple(part.detach() for part in fixed) if fixed else None
+    rates = [[rate.detach() if isinstance(rate, Tensor) else rate for rate in row] for row in table]
 
     def work(worker: int, task: Task) -> TaskGradient:
         slow, fast = networks[worker]
-        plain = [weight.detach() for weight in body]
-        at = tuple(part.detach() for part in fixed) if fixed else None
         with torch.enable_grad():  # whatever the caller's mode is: threads have their own
-            return task_gradient(slow, fast, inner, plain, start.head, at, ways, table, task)
+            return task_gradient(slow, fast, inner, plain, start.head, at, ways, rates, task)
 
     found = run_tasks(work, tasks, workers)
     _remember(start, [one.seen for one in found])
     share = 1 / len(found)
     inputs = [*body, *(fixed or ())]
     gradients = [_total([one.weights[i] for one in found]) * share for i in range(len(inputs))]
-    for step, row in enumerate(rows):
+    for step, row in enumerate(learned):
         for i, rate in enumerate(row):
             inputs.append(rate)
             summed = _total([one.rates[step][i] for one in found]) * share

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional
@@ -97,8 +97,3 @@ class Network:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.mixed):
             features = functional_call(self.twin, dict(zip(self.names, body, strict=True)), (x,))
         return features.float() if self.mixed else features
-
-
-def support_loss(logits: Float[Tensor, "support ways"], labels: Int[Tensor, " support"]) -> Float[Tensor, ""]:
-    """The inner loss: the mean cross-entropy over the support (or a mini-batch of it)."""
-    return functional.cross_entropy(logits, labels)

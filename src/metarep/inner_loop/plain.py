@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from torch.func import grad
+from torch.nn.functional import cross_entropy
 
 from metarep.inner_loop.head import Head
-from metarep.inner_loop.network import Network, Weights, support_loss
+from metarep.inner_loop.network import Network, Weights
 from metarep.inner_loop.rates import Rate
 from metarep.inner_loop.task import InnerLoop, Task
 from metarep.normalisation import Statistics
@@ -42,7 +42,7 @@ def task_loss(
     total = weight.new_zeros(())
     for step in range(inner.steps + 1):
         if share := inner.weight_after(step):
-            total = total + share * support_loss(network.query_logits(weights, task.query, task.support), task.query_y)
+            total = total + share * cross_entropy(network.query_logits(weights, task.query, task.support), task.query_y)
         if step == inner.steps:
             break
 
@@ -50,7 +50,7 @@ def task_loss(
             full = list(at)
             for i, tensor in zip(inner.adapted, chosen, strict=True):
                 full[i] = tensor
-            value = support_loss(network.support_logits(full, task.support, record=True), task.support_y)
+            value = cross_entropy(network.support_logits(full, task.support, record=True), task.support_y)
             return value, network.seen()
 
         slopes, statistics = grad(loss, has_aux=True)([weights[i] for i in inner.adapted])
@@ -59,24 +59,3 @@ def task_loss(
         for i, rate, slope in zip(inner.adapted, table[step], slopes, strict=True):
             weights[i] = weights[i] - rate * (slope.detach() if inner.order == 1 else slope)
     return total, seen
-
-
-def mapped_loss(
-    network: Network,
-    inner: InnerLoop,
-    body: Weights,
-    head: Head,
-    ways: int,
-    table: Sequence[Sequence[Rate]],
-    tasks: Task,
-) -> tuple[Tensor, Statistics]:
-    """The mean of ``task_loss`` over a batch of tasks at once, and statistics with the task axis first.
-
-    Args are those of ``task_loss``; every part of ``tasks`` has the task axis first.
-    """
-
-    def one(*parts: Tensor) -> tuple[Tensor, Statistics]:
-        return task_loss(network, inner, body, head, ways, table, Task(*parts))
-
-    losses, seen = torch.func.vmap(one, randomness="different")(*tasks)
-    return losses.mean(), seen

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from metarep.errors import MetarepError
-from metarep.inner_loop.network import Network, Weights, support_loss
+from metarep.inner_loop.network import Network, Weights
 from metarep.inner_loop.rates import Rate
 
 
@@ -72,7 +73,7 @@ def take_step(
         weights: where it starts; detached here.
         network: runs the support; differentiable twice where ``keep``.
         inner: which tensors change.
-        rates: one for each adapted tensor.
+        rates: one for each adapted tensor, without graph.
         support, labels: the images that the step sees.
         step: its number, counted from 0, for the error message.
         keep: the graph of the gradient, for the second order.
@@ -82,12 +83,12 @@ def take_step(
         MetarepError: the support loss is no longer a number.
     """
     start = network.leaves(weights)
-    loss = support_loss(network.support_logits(start, support, record=record), labels)
+    loss = cross_entropy(network.support_logits(start, support, record=record), labels)
     refuse_blow_up(loss, step)
     gradient = torch.autograd.grad(loss, [start[i] for i in inner.adapted], create_graph=keep, materialize_grads=True)
     new: list[Tensor] = [weight.detach() for weight in start]
     for i, rate, slope in zip(inner.adapted, rates, gradient, strict=True):
-        new[i] = new[i] - (rate.detach() if isinstance(rate, Tensor) else rate) * slope.detach()
+        new[i] = new[i] - rate * slope.detach()
     return new, Taken(start, gradient)
 
 

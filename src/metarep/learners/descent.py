@@ -1,5 +1,6 @@
 """GradientDescent: a task is solved by a few gradient steps from a learned start."""
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -90,7 +91,6 @@ class GradientDescent(Learner):
         self.steps, self.test_steps = steps, steps if test_steps is None else test_steps
         self.scope, self.adaptation, self.minibatch = scope, adaptation, minibatch
         self.normalisation: Normalisation = "running" if scope == "head" else normalisation
-        self.protocol = "transductive" if self.normalisation == "transductive" else "inductive"
         self.head = Head(head, encoder.dim, ways)
         for taken in (self.steps, self.test_steps):
             self._refuse_idle_steps(taken)
@@ -105,6 +105,10 @@ class GradientDescent(Learner):
     @property
     def called(self) -> str:
         return f"descent, {self.test_steps} steps" if self.test_steps != 1 else "descent, 1 step"
+
+    @property
+    def protocol(self) -> str:
+        return "transductive" if self.normalisation == "transductive" else "inductive"
 
     @property
     def state_numbers(self) -> int:
@@ -142,7 +146,7 @@ class GradientDescent(Learner):
             return {"weight": weight, "bias": bias}
         inner = InnerLoop(self._steps, self.adapted, order=1)
         found = adapt_tasks(
-            self.start, inner, self._images(support), labels, ways, adam=self.adam, minibatch=self.minibatch
+            self.start, inner, self.images(support), labels, ways, adam=self.adam, minibatch=self.minibatch
         )
         weights = zip(*(task.weights for task in found), strict=True)
         statistics = zip(*([part for pair in task.statistics for part in pair] for task in found), strict=True)
@@ -161,7 +165,7 @@ class GradientDescent(Learner):
             )
             for t in range(len(query))
         ]
-        return query_logits(self.start, adapted, self._images(query))
+        return query_logits(self.start, adapted, self.images(query))
 
     def task_loss(
         self,
@@ -185,7 +189,7 @@ class GradientDescent(Learner):
             return super().task_loss(support, support_y, query, query_y, ways, progress=progress)
         refuse_missing_classes(support_y, ways)
         inner = InnerLoop(self.steps, self.adapted, order, weights)
-        tasks = Task(self._images(support), support_y, self._images(query), query_y)
+        tasks = Task(self.images(support), support_y, self.images(query), query_y)
         return meta_loss(self.start, inner, tasks, ways, self.path)
 
     def use(self, *, normalisation: Normalisation | None = None, test_steps: int | None = None) -> None:
@@ -202,7 +206,6 @@ class GradientDescent(Learner):
                     "on features under running statistics"
                 )
             self.normalisation = normalisation
-            self.protocol = "transductive" if normalisation == "transductive" else "inductive"
         if test_steps is not None:
             if test_steps < 0:
                 raise MetarepError(f"test_steps must be at least 0, not {test_steps}")
@@ -229,11 +232,19 @@ class GradientDescent(Learner):
         moments = [self.get_buffer(f"second_{place}") for place in range(len(self.adapted))]
         return Adam(self.rates.lr, moments, float(self.get_buffer("adam_steps")))
 
+    @torch.no_grad()
+    def carry_adam(self, states: Sequence[Adam]) -> None:
+        """Start the next tasks from the mean of the states that some tasks ended with."""
+        for place, moments in enumerate(zip(*(state.second for state in states), strict=True)):
+            self.get_buffer(f"second_{place}").copy_(torch.stack(moments).mean(0))
+        self.get_buffer("adam_steps").fill_(states[0].steps)
+
     @property
     def _steps(self) -> int:
         return self.steps if self.training else self.test_steps
 
-    def _images(self, x: Num[Tensor, "task n c h w"]) -> Float[Tensor, "task n c2 h2 w2"]:
+    def images(self, x: Num[Tensor, "task n c h w"]) -> Float[Tensor, "task n c2 h2 w2"]:
+        """Images of tasks as the body takes them."""
         return self.encoder.preprocess(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
     def _shapes(self) -> list[tuple[int, ...]]:

@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 from metarep.batches import Batch, TaskBatch
 from metarep.encoders import Encoder
-from metarep.inner_loop import Adam, Adapted, InnerLoop, adapt_tasks
+from metarep.inner_loop import Adapted, InnerLoop, adapt_tasks
 from metarep.learners.descent import GradientDescent
 from metarep.methods.method import Method, Step
 from metarep.normalisation import update_running
@@ -79,21 +79,15 @@ class Reptile(Method[TaskBatch]):
 
     def step(self, batch: TaskBatch, *, progress: float, generator: Generator) -> Step:  # noqa: ARG002
         learner, (support, support_y, query, query_y, ways) = self.learner, batch.tasks.of(batch.images)
-        images = learner.encoder.preprocess(torch.cat([support, query], 1).flatten(0, 1)).unflatten(
-            0, (len(support), -1)
-        )
-        labels = torch.cat([support_y, query_y], 1)
+        images, labels = learner.images(torch.cat([support, query], 1)), torch.cat([support_y, query_y], 1)
         inner = InnerLoop(learner.steps, learner.adapted, order=1)
         ends = adapt_tasks(learner.start, inner, images, labels, ways, adam=learner.adam, minibatch=learner.minibatch)
-        start = [*learner.encoder.body.parameters(), learner.head.weight, learner.head.bias]
+        start = [*learner.start.body, learner.head.weight, learner.head.bias]
         return Step(reptile_loss(start, [end.weights for end in ends]), {}, ends)
 
     def after_step(self, carry: list[Adapted], progress: float) -> None:  # noqa: ARG002
         update_running(self.learner.encoder.body, [end.statistics for end in carry])
-        states = [end.adam for end in carry if isinstance(end.adam, Adam)]
-        for place, moments in enumerate(zip(*(state.second for state in states), strict=True)):
-            self.learner.get_buffer(f"second_{place}").copy_(torch.stack(moments).mean(0))
-        self.learner.get_buffer("adam_steps").fill_(states[0].steps)
+        self.learner.carry_adam([end.adam for end in carry if end.adam is not None])
 
     def optimizer(self, lr: float, weight_decay: float) -> torch.optim.Optimizer:
         """Plain gradient descent, whose step on this loss is the paper's."""
