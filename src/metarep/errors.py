@@ -49,3 +49,13 @@ def above(what: str, given: float, least: float = 0.0) -> None:
     """Raise unless a setting is a finite number above ``least``."""
     if not least < given < math.inf:
         raise MetarepError(f"{what} must be a number above {least:g}, not {given:g}")
+
+
+def missing_extra(what: str, package: str, extra: str, why: str = "") -> MetarepError:
+    """The error for an optional package that is not there, or does not work.
+
+    >>> print(missing_extra("serving", "fastapi", "serve"))
+    serving needs fastapi: pip install 'metarep[serve]'
+    """
+    reason = f" ({why})" if why else ""
+    return MetarepError(f"{what} needs {package}{reason}: pip install 'metarep[{extra}]'")

@@ -17,6 +17,10 @@ COMMANDS = {
     "train": "train a method",
     "evaluate": "measure a trained run on classes it has not seen",
     "reproduce": "train a recipe to its published numbers and write the rows down",
+    "fit": "make a classifier of your own images, a few a class, without training",
+    "predict": "say what images show, with a classifier that was fitted",
+    "add": "teach a classifier more images, or a new class",
+    "remove": "make a classifier forget a class",
 }
 EXAMPLE = """first steps:
   metarep quickstart                                 two minutes, no download

@@ -13,8 +13,11 @@ from PIL import Image
 
 from metarep.errors import DataError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"})
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+EXTENSIONS = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
+)
+Source = Path | bytes | Image.Image
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 1 << 30
 
@@ -31,9 +34,9 @@ _TURNS = {  # EXIF orientation -> what brings the picture upright
 
 
 def decode(
-    source: Path | bytes, *, size: tuple[int, int] | None, channels: int, name: str
+    source: Source, *, size: tuple[int, int] | None, channels: int, name: str, stretch: float = 1.0
 ) -> UInt8[np.ndarray, "c h w"]:
-    """The pixels of one image file: JPEG, PNG, WebP, BMP, TIFF or the first frame of a GIF.
+    """The pixels of one image: a JPEG, PNG, WebP, BMP, TIFF or PPM file, the first frame of a GIF, or an open picture.
 
     The content decides what the file is, never its name. EXIF orientation is applied, transparency is laid on
     white, 16-bit grey is scaled to 8 bit (Pillow's own conversion clips it), CMYK and palettes become RGB.
@@ -41,10 +44,12 @@ def decode(
     the shorter side is kept whole, the ends of the longer one are lost.
 
     Args:
-        source: a file, or its bytes.
+        source: a file, its bytes, or a picture that Pillow holds.
         size: height and width in pixels; None keeps the picture's own.
         channels: 1 (luminance) or 3 (RGB).
         name: what to call the image in an error.
+        stretch: how far the picture may be squeezed out of shape before its ends are lost: with 4/3 a photograph of
+            4:3 is kept whole in a square, with 1 every shape is kept and the ends go.
 
     Raises:
         DataError: an empty, truncated, damaged, too large or unreadable file, or one that is no image.
@@ -57,11 +62,11 @@ def decode(
     """
     with warnings.catch_warnings():  # Pillow warns of odd metadata and large headers; both are dealt with here
         warnings.simplefilter("ignore")
-        return _decode(source, size, channels, name)
+        return _decode(source, size, channels, name, stretch)
 
 
 def decode_all(
-    sources: Sequence[tuple[Path | bytes, str]], *, size: tuple[int, int] | None, channels: int
+    sources: Sequence[tuple[Source, str]], *, size: tuple[int, int] | None, channels: int, stretch: float = 1.0
 ) -> Iterator[np.ndarray | DataError]:
     """For each ``(source, name)`` in order: its pixels, or the error that ``decode`` would raise.
 
@@ -69,9 +74,9 @@ def decode_all(
     caller must exhaust the iterator (or close it), and do nothing between two items that relies on warnings.
     """
 
-    def attempt(item: tuple[Path | bytes, str]) -> np.ndarray | DataError:
+    def attempt(item: tuple[Source, str]) -> np.ndarray | DataError:
         try:
-            return _decode(item[0], size, channels, item[1])
+            return _decode(item[0], size, channels, item[1], stretch)
         except DataError as error:
             return error
 
@@ -83,14 +88,13 @@ def decode_all(
             yield from pool.map(attempt, sources[start : start + window])
 
 
-def _decode(source: Path | bytes, size: tuple[int, int] | None, channels: int, name: str) -> np.ndarray:
+def _decode(source: Source, size: tuple[int, int] | None, channels: int, name: str, stretch: float) -> np.ndarray:
     if channels not in (1, 3):
         raise DataError(f"images have 1 or 3 channels, not {channels}")
-    content = source if isinstance(source, bytes) else _read(source, name)
-    if not content:
-        raise DataError(f"{name} is an empty file; {_ADVICE}")
+    if stretch < 1:
+        raise DataError(f"stretch must be at least 1, not {stretch}")
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        with _open(source, name) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise _too_large(name, f"{image.width} x {image.height} pixels")
             if size is not None:
@@ -99,7 +103,7 @@ def _decode(source: Path | bytes, size: tuple[int, int] | None, channels: int, n
             image.load()
             picture = _upright(_opaque(image, name), image)
             if size is not None:
-                picture = _cover(picture, size)
+                picture = _cover(picture, size, stretch)
             pixels = np.array(picture.convert("L" if channels == 1 else "RGB"))
     except (DataError, MemoryError):
         raise
@@ -114,6 +118,15 @@ def _decode(source: Path | bytes, size: tuple[int, int] | None, channels: int, n
     ) as error:  # hostile files make Pillow raise almost anything: struct.error, KeyError, SyntaxError ...
         raise DataError(f"{name} is truncated or damaged ({error}); {_ADVICE}") from error
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _open(source: Source, name: str) -> Image.Image:
+    if isinstance(source, Image.Image):
+        return source.copy()  # it is closed after use, and is not ours
+    content = source if isinstance(source, bytes) else _read(source, name)
+    if not content:
+        raise DataError(f"{name} is an empty file; {_ADVICE}")
+    return Image.open(io.BytesIO(content), formats=FORMATS)
 
 
 def _read(path: Path, name: str) -> bytes:
@@ -157,9 +170,10 @@ def _upright(picture: Image.Image, opened: Image.Image) -> Image.Image:
     return picture if turn is None else picture.transpose(turn)
 
 
-def _cover(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+def _cover(picture: Image.Image, size: tuple[int, int], stretch: float) -> Image.Image:
     height, width = size
-    scale = min(picture.width / width, picture.height / height)
-    left, top = (picture.width - scale * width) / 2, (picture.height - scale * height) / 2
-    box = (left, top, left + scale * width, top + scale * height)
+    across, down = picture.width / width, picture.height / height  # pixels of the picture for one of the result
+    across, down = min(across, stretch * down), min(down, stretch * across)
+    left, top = (picture.width - across * width) / 2, (picture.height - down * height) / 2
+    box = (left, top, left + across * width, top + down * height)
     return picture.resize((width, height), Image.Resampling.BILINEAR, box=box)

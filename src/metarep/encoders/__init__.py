@@ -3,14 +3,28 @@
 from typing import Any
 
 from metarep.encoders.conv4 import Conv4
+from metarep.encoders.efficientnet_lite import EfficientNetLite
 from metarep.encoders.encoder import Encoder, Precision
+from metarep.encoders.onnx import OnnxBody
 from metarep.encoders.preprocess import Preprocess
 from metarep.encoders.resnet12 import ResNet12
+from metarep.encoders.timm import TimmBody
 from metarep.errors import refuse_unknown_settings, unknown
 
-__all__ = ["ENCODERS", "Conv4", "Encoder", "Precision", "Preprocess", "ResNet12", "build_encoder"]
+__all__ = [
+    "BROUGHT",
+    "ENCODERS",
+    "Conv4",
+    "EfficientNetLite",
+    "Encoder",
+    "Precision",
+    "Preprocess",
+    "ResNet12",
+    "build_encoder",
+]
 
-ENCODERS = {"conv4": Conv4, "resnet12": ResNet12}
+ENCODERS = {"conv4": Conv4, "resnet12": ResNet12, "efficientnet-lite": EfficientNetLite}
+BROUGHT = {"timm": TimmBody, "onnx": OnnxBody}  # others' networks; made by metarep.pretrained, rebuilt from a file
 
 
 def build_encoder(name: str, preprocess: Preprocess, **settings: Any) -> Encoder:  # noqa: ANN401 - the body's own settings
@@ -19,7 +33,8 @@ def build_encoder(name: str, preprocess: Preprocess, **settings: Any) -> Encoder
     >>> build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,))).dim
     64
     """
-    if name not in ENCODERS:
+    kinds = ENCODERS | BROUGHT
+    if name not in kinds:
         raise unknown("encoder", name, ENCODERS)
-    refuse_unknown_settings(name, ENCODERS[name].__init__, settings)
-    return Encoder(ENCODERS[name](preprocess.channels, **settings), preprocess, {"name": name, **settings})
+    refuse_unknown_settings(name, kinds[name].__init__, settings)
+    return Encoder(kinds[name](preprocess.channels, **settings), preprocess, {"name": name, **settings})

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from metarep.encoders import Encoder
 from metarep.losses import task_cross_entropy
 
+LEFT_OUT = 32_000_000  # numbers of support rows held at a time when each image is left out once
+
 State = dict[str, Tensor]  # what adaptation made of a support set; every tensor has the task axis first
 
 
@@ -69,6 +71,21 @@ class Learner(nn.Module, ABC):
     @abstractmethod
     def logits(self, state: State, query: Shaped[Tensor, "task query *row"]) -> Float[Tensor, "task query ways"]:
         """Scores of each class for each query row; higher is better."""
+
+    def leave_one_out(
+        self, support: Shaped[Tensor, "n *row"], labels: Int[Tensor, " n"], ways: int
+    ) -> Float[Tensor, "n ways"]:
+        """What each image of one support set would be told by a learner adapted to all the others.
+
+        Here by adapting as often as there are images; learners that know a formula use it. The rows of images that are
+        alone in their class say nothing of that class.
+        """
+        n, found = len(support), []
+        for rows in torch.arange(n).split(max(1, LEFT_OUT // max(1, support[:1].numel() * n))):
+            others = torch.stack([torch.cat([torch.arange(row), torch.arange(row + 1, n)]) for row in rows.tolist()])
+            state = self.adapt(support[others], labels[others], ways)
+            found.append(self.logits(state, support[rows].unsqueeze(1)).squeeze(1))
+        return torch.cat(found)
 
     def task_loss(
         self,

@@ -45,5 +45,17 @@ class Prototypes(Learner):
             return query @ functional.normalize(prototypes, dim=-1).mT / self.temperature
         return -squared_distances(query, prototypes) / self.temperature
 
+    def leave_one_out(
+        self, support: Float[Tensor, "n dim"], labels: Int[Tensor, " n"], ways: int
+    ) -> Float[Tensor, "n ways"]:
+        """Only the prototype of an image's own class changes when it is left out."""
+        rows, counts = self._place(support), labels.bincount(minlength=ways)
+        means = class_means(rows.unsqueeze(0), labels.unsqueeze(0), ways)
+        scores = self.logits({"prototypes": means}, support.unsqueeze(0))[0]
+        count = counts[labels].unsqueeze(1)
+        rest = (means[0][labels] * count - rows) / (count - 1).clamp_min(1)
+        own = self.logits({"prototypes": rest.unsqueeze(1)}, support.unsqueeze(1))
+        return scores.scatter(1, labels.unsqueeze(1), own.view(-1, 1))
+
     def _place(self, rows: Tensor) -> Tensor:
         return functional.normalize(rows, dim=-1) if self.metric == "cosine" else rows

@@ -1,0 +1,162 @@
+"""FewShotClassifier: the same model as an estimator of scikit-learn."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from metarep.errors import MetarepError
+from metarep.gallery import Gallery
+from metarep.model import Answer, Model
+from metarep.photographs import are_features
+from metarep.pretrained import Representation, load_representation
+
+GIVEN = {"name": "prototypes"}  # the head for features that somebody else made
+
+
+class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
+    """Classifies images from a few examples a class; nothing is trained.
+
+    ``X`` may be paths, PIL pictures, bytes of image files, or one uint8 array of images; or a table of features
+    ``(n, dim)``, which is then used as it is, without an encoder. Trap: ``predict`` always names a class; ask
+    :meth:`known` whether the image is like any of them.
+
+    Args:
+        encoder: what :func:`metarep.pretrained.load_representation` takes, or a
+            :class:`metarep.pretrained.Representation`.
+        learner: ``auto``, or a name of ``LEARNERS``; with ``auto`` the one that was trained with the encoder, ridge
+            regression for encoders trained for something else, class means for features.
+        false_alarms: share of images of known classes that may be taken for unknown.
+        size: side of the images in pixels, for encoders that take any.
+        batch_size: images that are encoded at a time.
+
+    Attributes:
+        classes_: the classes, sorted, in the order of the columns of ``predict_proba``.
+        model_: the :class:`metarep.model.Model`.
+
+    >>> images = np.random.default_rng(0).integers(0, 255, (6, 28, 28), dtype=np.uint8)
+    >>> classifier = FewShotClassifier("omniglot-protonet").fit(images, ["a", "a", "a", "b", "b", "b"])
+    >>> classifier.predict(images[:1]), classifier.predict_proba(images).shape
+    (array(['a'], dtype='<U1'), (6, 2))
+    """
+
+    def __init__(
+        self,
+        encoder: str | Path | Representation = "auto",
+        learner: str = "auto",
+        *,
+        false_alarms: float = 0.05,
+        size: int | None = None,
+        batch_size: int = 64,
+    ) -> None:
+        self.encoder, self.learner, self.false_alarms = encoder, learner, false_alarms
+        self.size, self.batch_size = size, batch_size
+
+    def fit(self, X: Any, y: Any) -> "FewShotClassifier":  # noqa: ANN401 - scikit-learn's names
+        """Learn classes from images ``X`` and their labels ``y``; whatever was known before is forgotten."""
+        for name in ("model_", "classes_"):
+            self.__dict__.pop(name, None)
+        return self.partial_fit(X, y)
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None) -> "FewShotClassifier":  # noqa: ANN401
+        """Learn more images, of known or of new classes. ``classes`` is ignored: new ones may come at any time."""
+        first = not hasattr(self, "model_")
+        if are_features(X):
+            X, y = validate_data(self, X, y, reset=first, dtype=np.float64)
+        elif first and hasattr(self, "n_features_in_"):
+            del self.n_features_in_
+        labels = np.asarray(y)
+        check_classification_targets(labels)
+        if len(labels) != len(X):  # of features, validate_data has seen to that
+            raise ValueError(f"{len(X)} images and {len(labels)} labels; give one label an image")
+        model = self._fresh(are_features(X)) if first else self.model_
+        rows = model.prepare(X, batch=self.batch_size)
+        items = [str(x) if isinstance(x, str | Path) else f"image {i}" for i, x in enumerate(X)]
+        known = np.concatenate([self.classes_, labels]) if not first else labels
+        self.classes_ = np.unique(known)
+        self.model_ = model.changed(model.gallery.add(rows, [str(label) for label in labels], items))
+        return self
+
+    def forget(self, label: Any) -> "FewShotClassifier":  # noqa: ANN401 - whatever labels are
+        """Forget a class and its images."""
+        check_is_fitted(self)
+        self.model_ = self.model_.changed(self.model_.gallery.without_class(str(label)))
+        self.classes_ = np.array([each for each in self.classes_ if str(each) != str(label)])
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:  # noqa: ANN401
+        """The likeliest class of each image."""
+        best = self._scores(X).argmax(1)
+        return self.classes_[best]
+
+    def predict_proba(self, X: Any) -> np.ndarray:  # noqa: ANN401
+        """Probabilities ``(n, classes)``, calibrated by leave-one-out where there is enough to leave out."""
+        scores = torch.from_numpy(self._scores(X))
+        return (scores * self.model_.trust.scale).softmax(-1).numpy()
+
+    def decision_function(self, X: Any) -> np.ndarray:  # noqa: ANN401
+        """Scores ``(n, classes)``, higher is better; of two classes ``(n,)``, positive for the second."""
+        scores = self._scores(X)
+        return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
+
+    def answer(self, X: Any, neighbours: int = 3) -> list[Answer]:  # noqa: ANN401
+        """Everything the model says: label, probability, label set, nearest images."""
+        return self.model_.answer(self._rows(X), neighbours)
+
+    def known(self, X: Any) -> np.ndarray:  # noqa: ANN401
+        """For each image whether it is like any of the classes; see :class:`metarep.trust.Trust`."""
+        return self._scores(X).max(1) >= self.model_.trust.known
+
+    def transform(self, X: Any) -> np.ndarray:  # noqa: ANN401
+        """The representation ``(n, dim)``."""
+        return self.model_._features(self._rows(X)).numpy()
+
+    def kneighbors(self, X: Any, n_neighbors: int = 5) -> tuple[np.ndarray, np.ndarray]:  # noqa: ANN401
+        """Cosine distances to the nearest images that were learned, and their places in the order they came in."""
+        answers = self.answer(X, n_neighbors)
+        place = {number: row for row, number in enumerate(self.model_.gallery.ids.tolist())}
+        near = [[1 - each.similarity for each in answer.neighbours] for answer in answers]
+        return np.array(near), np.array([[place[each.id] for each in answer.neighbours] for answer in answers])
+
+    def save(self, path: str | Path) -> None:
+        """Write a model folder that ``metarep predict``, ``metarep serve`` and :meth:`load` read; nothing is pickled."""
+        from metarep.model_folder import ModelFolder
+
+        check_is_fitted(self)
+        if self.model_.representation is None:
+            raise MetarepError("a model folder holds its encoder; this classifier was fitted on features, without one")
+        ModelFolder.create(Path(path), self.model_)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "FewShotClassifier":
+        """What :meth:`save`, or ``metarep fit``, wrote; its labels are strings."""
+        from metarep.model_folder import ModelFolder
+
+        model = ModelFolder.open(Path(path)).model
+        classifier = cls(model.representation or "auto", false_alarms=model.false_alarms)
+        classifier.model_, classifier.classes_ = model, np.unique(model.gallery.names)
+        return classifier
+
+    def _fresh(self, given: bool) -> Model:
+        head = None if self.learner == "auto" else {"name": self.learner}
+        if given:
+            return Model(None, head or GIVEN, Gallery.empty(), false_alarms=self.false_alarms)
+        here = self.encoder
+        representation = here if isinstance(here, Representation) else load_representation(here, size=self.size)
+        return Model(representation, head, Gallery.empty(), false_alarms=self.false_alarms)
+
+    def _rows(self, X: Any) -> Tensor:  # noqa: ANN401
+        check_is_fitted(self)
+        if self.model_.representation is None:
+            X = validate_data(self, X, reset=False, dtype=np.float64)
+        return self.model_.prepare(X, batch=self.batch_size)
+
+    def _scores(self, X: Any) -> np.ndarray:  # noqa: ANN401
+        rows = self._rows(X)
+        place = {name: i for i, name in enumerate(self.model_.gallery.names)}
+        return self.model_.scores(rows)[:, [place[str(label)] for label in self.classes_]].double().numpy()

@@ -1,0 +1,127 @@
+"""metarep predict MODEL IMAGE…"""
+
+import argparse
+import csv
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from metarep.cli.counter import counter
+from metarep.cli.options import add_machine, add_output, print_json, set_threads
+from metarep.cli.parser import Parser
+from metarep.datasets.decode import EXTENSIONS
+from metarep.datasets.options import tell_left_out
+from metarep.errors import DataError
+from metarep.model import Answer
+from metarep.model_folder import ModelFolder
+from metarep.photographs import unreadable
+
+USAGE = "MODEL IMAGE..."
+EXAMPLE = """examples:
+  metarep predict moths new.jpg
+  metarep predict moths camera/ --csv > answers.csv    every image of a folder, with progress
+  metarep predict moths new.jpg --json                 with all probabilities and the nearest images
+"""
+COLUMNS = ("image", "label", "probability", "known", "label_set", "nearest", "similarity")
+BATCH = 64
+
+
+def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for every command
+    parser.add_argument("model", type=Path, metavar="MODEL", help="what metarep fit made")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="images, or folders of them")
+    parser.add_argument("--csv", action="store_true", help="print a table of comma-separated values")
+    parser.add_argument("--neighbours", type=int, default=3, metavar="N", help="nearest images to name (default: 3)")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out images that cannot be read, and list them")
+    add_machine(parser, precision="float32")
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    set_threads(args)
+    if args.json and args.csv:
+        args.parser.error("--json and --csv are two answers to one question; give one")
+    folder = ModelFolder.open(args.model)
+    paths = find_images(args.images)
+    rows = answers(folder, paths, args)
+    if args.json:
+        print_json([as_json(path, answer) for path, answer in rows])
+    elif args.csv:
+        writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(as_row(path, answer) for path, answer in rows)
+    else:
+        for path, answer in rows:
+            print(as_text(path, answer), flush=True)
+    return 0
+
+
+def answers(folder: ModelFolder, paths: list[Path], args: argparse.Namespace) -> Iterator[tuple[Path, Answer]]:
+    """Answers in the order of the images, a batch at a time, with a bar where it takes a while."""
+    model = folder.model
+    bad = unreadable(paths, model.learner.encoder.preprocess) if args.skip_bad else {}
+    tell_left_out(bad.values())
+    paths = [path for path in paths if path not in bad]
+    with counter(len(paths), "images", quiet=len(paths) <= BATCH) as advance:
+        for start in range(0, len(paths), BATCH):
+            some = paths[start : start + BATCH]
+            yield from zip(some, model.answer(model.prepare(some), args.neighbours), strict=True)
+            advance(len(some))
+
+
+def find_images(given: list[str]) -> list[Path]:
+    """The images that were named, and all below the folders that were.
+
+    Raises:
+        DataError: no such file, or a folder without images.
+    """
+    found: list[Path] = []
+    for name in given:
+        path = Path(name)
+        if path.is_dir():
+            inside = sorted(each for each in path.rglob("*") if each.suffix.lower() in EXTENSIONS and each.is_file())
+            if not inside:
+                raise DataError(f"{name} holds no images ({', '.join(sorted(EXTENSIONS))})")
+            found += inside
+        elif not path.exists():
+            raise DataError(f"there is no image {name!r}")
+        else:
+            found.append(path)
+    return found
+
+
+def as_json(path: Path, answer: Answer) -> dict[str, Any]:
+    return {
+        "image": str(path),
+        "label": answer.label,
+        "probability": round(answer.probability, 6),
+        "known": answer.known,
+        "label_set": list(answer.label_set),
+        "probabilities": {name: round(value, 6) for name, value in answer.probabilities.items()},
+        "neighbours": [
+            {"id": each.id, "item": each.item, "label": each.label, "similarity": round(each.similarity, 4)}
+            for each in answer.neighbours
+        ],
+    }
+
+
+def as_row(path: Path, answer: Answer) -> dict[str, Any]:
+    near = answer.neighbours[0] if answer.neighbours else None
+    return {
+        "image": str(path),
+        "label": answer.label if answer.known else "",
+        "probability": f"{answer.probability:.4f}",
+        "known": answer.known,
+        "label_set": " ".join(answer.label_set),
+        "nearest": near.item if near else "",
+        "similarity": f"{near.similarity:.4f}" if near else "",
+    }
+
+
+def as_text(path: Path, answer: Answer) -> str:
+    near = ", ".join(f"{each.item} ({each.similarity:.2f})" for each in answer.neighbours)
+    if answer.known:
+        also = [name for name in answer.label_set if name != answer.label]
+        other = f"  or {', '.join(also)}" if also else ""
+        return f"{path}: {answer.label}  {answer.probability:.2f}{other}\n    looked at: {near}"
+    return f"{path}: none of these (nearest: {answer.label})\n    looked at: {near}"

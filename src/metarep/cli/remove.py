@@ -1,0 +1,33 @@
+"""metarep remove MODEL CLASS…"""
+
+import argparse
+from pathlib import Path
+
+from metarep.cli.fit import trust_line
+from metarep.cli.options import add_output, print_json
+from metarep.cli.parser import Parser
+from metarep.model_folder import ModelFolder, summary
+
+USAGE = "MODEL CLASS..."
+EXAMPLE = """examples:
+  metarep remove moths hawkmoth
+"""
+
+
+def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for every command
+    parser.add_argument("model", type=Path, metavar="MODEL", help="what metarep fit made")
+    parser.add_argument("classes", nargs="+", metavar="CLASS", help="classes to forget, with all their images")
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    folder = ModelFolder.open(args.model)
+    for name in args.classes:
+        folder.forget(label=name)
+    model = folder.model
+    if args.json:
+        print_json({"model": str(args.model), "removed": args.classes, **summary(model)})
+    else:
+        print(f"now {len(model.gallery.names)} classes, {len(model.gallery)} images")
+        print(trust_line(model))
+    return 0

@@ -1,0 +1,137 @@
+"""Gallery: the images that a model was shown, and of what class each is. It can be added to and forgotten from."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Int, Shaped
+from torch import Tensor
+
+from metarep.errors import MetarepError, unknown
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """What a model knows. Never edited: to add or forget makes another.
+
+    Args:
+        rows: of each image, what the learner prepared of it.
+        classes: of each image, the place of its class in ``names``.
+        ids: of each image, a number that no other image of this model has had or will have.
+        items: of each image, what people call it: a path.
+        names: of the classes, in the order in which they came.
+        next_id: of the next image.
+
+    >>> empty = Gallery.empty()
+    >>> two = empty.add(torch.rand(2, 8), ["moth", "moth"], ["a.jpg", "b.jpg"]).add(torch.rand(1, 8), ["fly"], ["c.jpg"])
+    >>> two.names, two.counts.tolist(), two.without([0]).ids.tolist()
+    (('moth', 'fly'), [2, 1], [1, 2])
+    """
+
+    rows: Shaped[Tensor, "n *row"]
+    classes: Int[Tensor, " n"]
+    ids: Int[Tensor, " n"]
+    items: tuple[str, ...]
+    names: tuple[str, ...]
+    next_id: int = 0
+
+    @classmethod
+    def empty(cls) -> "Gallery":
+        none = torch.zeros(0, dtype=torch.long)
+        return cls(torch.zeros(0, 0), none, none, (), ())
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.classes)
+
+    @property
+    def counts(self) -> Int[Tensor, " ways"]:
+        """Images of each class."""
+        return self.classes.bincount(minlength=len(self.names))
+
+    def add(self, rows: Shaped[Tensor, "b *row"], labels: Sequence[str], items: Sequence[str]) -> "Gallery":
+        """With more images, of classes that are there or of new ones.
+
+        Raises:
+            MetarepError: rows, labels and items are not equally many, or rows have another length than those here.
+        """
+        if not len(rows) == len(labels) == len(items):
+            raise MetarepError(f"{len(rows)} images, {len(labels)} labels and {len(items)} names; give one each")
+        if len(self) and rows.shape[1:] != self.rows.shape[1:]:
+            here, there = tuple(self.rows.shape[1:]), tuple(rows.shape[1:])
+            raise MetarepError(
+                f"images here have features of shape {here}, and these {there}: another encoder made them"
+            )
+        names = tuple(dict.fromkeys((*self.names, *labels)))
+        place = {name: i for i, name in enumerate(names)}
+        ids = torch.arange(self.next_id, self.next_id + len(rows))
+        return Gallery(
+            torch.cat([self.rows, rows]) if len(self) else rows,
+            torch.cat([self.classes, torch.tensor([place[label] for label in labels], dtype=torch.long)]),
+            torch.cat([self.ids, ids]),
+            (*self.items, *items),
+            names,
+            self.next_id + len(rows),
+        )
+
+    def without(self, ids: Iterable[int]) -> "Gallery":
+        """Without these images; a class that loses its last is gone.
+
+        Raises:
+            MetarepError: an image that is not here.
+        """
+        gone = set(ids)
+        if missing := gone - set(self.ids.tolist()):
+            raise MetarepError(f"there is no image {min(missing)} here")
+        kept = torch.tensor([number not in gone for number in self.ids.tolist()], dtype=torch.bool)
+        return self._keep(kept)
+
+    def without_class(self, name: str) -> "Gallery":
+        """Without a class and all its images.
+
+        Raises:
+            MetarepError: there is no such class; with the nearest name.
+        """
+        return self._keep(self.classes != self._place(name))
+
+    def renamed(self, old: str, new: str) -> "Gallery":
+        """With a class called otherwise; if there is one called ``new``, the two become one."""
+        place = self._place(old)
+        if new not in self.names:
+            return replace(self, names=tuple(new if name == old else name for name in self.names))
+        return replace(self, classes=torch.where(self.classes == place, self._place(new), self.classes))._keep(
+            torch.ones(len(self), dtype=torch.bool)
+        )
+
+    def moved(self, number: int, name: str) -> "Gallery":
+        """With one image in another class, which may be new.
+
+        Raises:
+            MetarepError: an image that is not here.
+        """
+        row = (self.ids == number).nonzero().flatten()
+        if not len(row):
+            raise MetarepError(f"there is no image {number} here")
+        names = tuple(dict.fromkeys((*self.names, name)))
+        classes = self.classes.clone()
+        classes[row] = names.index(name)
+        return replace(self, classes=classes, names=names)._keep(torch.ones(len(self), dtype=torch.bool))
+
+    def _place(self, name: str) -> int:
+        if name not in self.names:
+            raise unknown("class", name, self.names)
+        return self.names.index(name)
+
+    def _keep(self, kept: Tensor) -> "Gallery":
+        left = self.classes[kept].unique().tolist()
+        place = torch.full((len(self.names),), -1).scatter(
+            0, torch.tensor(left, dtype=torch.long), torch.arange(len(left))
+        )
+        return Gallery(
+            self.rows[kept],
+            place[self.classes[kept]] if left else self.classes[kept],
+            self.ids[kept],
+            tuple(item for item, stays in zip(self.items, kept.tolist(), strict=True) if stays),
+            tuple(self.names[i] for i in left),
+            self.next_id,
+        )

@@ -1,0 +1,190 @@
+"""ModelFolder: a model on disk. Written whole or not at all; two writers wait for each other; nothing is pickled."""
+
+import fcntl
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from metarep.checkpoint import read_tensors, write_tensors
+from metarep.errors import MetarepError
+from metarep.gallery import Gallery
+from metarep.model import Model
+from metarep.pretrained import Representation, load_representation
+
+FORMAT = "model-1"
+
+
+class ModelFolder:
+    """A folder with ``encoder.safetensors``, which never changes; ``gallery.safetensors``, which is replaced by one
+    rename whenever something is learned or forgotten; and ``images/ID.png``, what the encoder saw of each image.
+
+    Args:
+        path: the folder.
+        representation: what ``encoder.safetensors`` holds.
+
+    Raises:
+        MetarepError: no model there, or a damaged one.
+    """
+
+    def __init__(self, path: Path, representation: Representation) -> None:
+        self.path, self.representation = path, representation
+        self._model: Model | None = None
+        self._stamp: tuple[int, int] | None = None
+
+    @classmethod
+    def create(cls, path: Path, model: Model) -> "ModelFolder":
+        """A new model folder.
+
+        Raises:
+            MetarepError: there is something at ``path`` already.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise MetarepError(f"{path} is there already; choose another, or add to it with metarep add {path} CLASS/")
+        if model.representation is None:
+            raise MetarepError("a model folder needs an encoder")
+        path.mkdir(parents=True, exist_ok=True)
+        model.representation.save(path / "encoder.safetensors")
+        folder = cls(path, model.representation)
+        folder._write(model)
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> "ModelFolder":
+        """A model folder that is there."""
+        if not (path / "gallery.safetensors").is_file():
+            hint = "a run folder: fit a model with --encoder" if (path / "model.safetensors").exists() else "no model"
+            raise MetarepError(f"{path} is {hint}; metarep fit PHOTOS --out {path} makes one")
+        folder = cls(path, load_representation(path / "encoder.safetensors"))
+        _ = folder.model
+        return folder
+
+    @property
+    def model(self) -> Model:
+        """The model as it is on disk now, whoever wrote it."""
+        status = self._gallery.stat()
+        stamp = status.st_mtime_ns, status.st_ino
+        if self._model is None or stamp != self._stamp:
+            self._model, self._stamp = self._read(), stamp
+        return self._model
+
+    @contextmanager
+    def writing(self) -> Iterator[Callable[[Gallery], Model]]:
+        """Hold the folder while changing it: yields a function that puts another gallery in place.
+
+        Take ``folder.model`` anew inside: another process may have written in between.
+        """
+        with (self.path / ".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # released when closed, also by kill -9
+            yield self._change
+
+    def learn(self, images: Any, labels: Sequence[str], items: Sequence[str], *, batch: int = 64) -> list[int]:  # noqa: ANN401
+        """Add images, and return their ids. Encoding, which takes time, is done before the folder is held."""
+        read = list(self.model.read(images, batch=batch))
+        rows, pixels = torch.cat([rows for _, rows in read]), [image for some, _ in read for image in some]
+        with self.writing() as put:
+            gallery = self.model.gallery.add(rows, labels, items)
+            ids = gallery.ids[-len(rows) :].tolist()
+            for number, image in zip(ids, pixels, strict=True):
+                self._draw(number, image)
+            put(gallery)
+        return ids
+
+    def forget(self, ids: Iterable[int] = (), label: str | None = None) -> None:
+        """Remove images, or a whole class."""
+        with self.writing() as put:
+            gallery = self.model.gallery.without(ids)
+            put(gallery if label is None else gallery.without_class(label))
+
+    def rename(self, old: str, new: str) -> None:
+        """Call a class otherwise; one that is there already takes its images."""
+        with self.writing() as put:
+            put(self.model.gallery.renamed(old, new))
+
+    def move(self, number: int, label: str) -> None:
+        """Put an image into another class."""
+        with self.writing() as put:
+            put(self.model.gallery.moved(number, label))
+
+    def remove(self) -> None:
+        """Delete the folder."""
+        shutil.rmtree(self.path)
+
+    def image(self, number: int) -> Path:
+        """What the encoder saw of an image, as a file; it may be missing."""
+        return self.path / "images" / f"{number}.png"
+
+    @property
+    def _gallery(self) -> Path:
+        return self.path / "gallery.safetensors"
+
+    def _change(self, gallery: Gallery) -> Model:
+        before = set(self.model.gallery.ids.tolist())
+        model = self.model.changed(gallery)
+        self._write(model)
+        for number in before - set(gallery.ids.tolist()):
+            self.image(number).unlink(missing_ok=True)  # only now: a reader of the old gallery may still ask for it
+        return model
+
+    def _write(self, model: Model) -> None:
+        gallery = model.gallery
+        header = {
+            "format": FORMAT,
+            "space": self.representation.digest,
+            "head": model.head,
+            "false_alarms": model.false_alarms,
+            "names": gallery.names,
+            "items": gallery.items,
+            "next_id": gallery.next_id,
+        }
+        write_tensors(self._gallery, {"rows": gallery.rows, "classes": gallery.classes, "ids": gallery.ids}, header)
+
+    def _read(self) -> Model:
+        tensors, header = read_tensors(self._gallery)
+        try:
+            if header["format"] != FORMAT:
+                raise ValueError(f"its format is {header['format']}, not {FORMAT}")
+            if header["space"] != self.representation.digest:
+                raise ValueError("encoder.safetensors is not the encoder that its features come from")
+            names, items = tuple(header["names"]), tuple(header["items"])
+            gallery = Gallery(tensors["rows"], tensors["classes"], tensors["ids"], items, names, header["next_id"])
+            if not len(gallery.rows) == len(gallery.classes) == len(gallery.ids) == len(items):
+                raise ValueError("its parts are not equally long")
+            return Model(self.representation, header["head"], gallery, false_alarms=header["false_alarms"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise MetarepError(f"{self._gallery} is damaged, or of a newer metarep: {error}") from error
+
+    def _draw(self, number: int, pixels: Tensor) -> None:
+        path = self.image(number)
+        path.parent.mkdir(exist_ok=True)
+        array = pixels.permute(1, 2, 0).numpy()
+        Image.fromarray(array[..., 0] if array.shape[2] == 1 else array).save(path)
+
+
+def summary(model: Model) -> dict[str, Any]:
+    """What a model is and how far it can be trusted, as JSON holds it."""
+    gallery, trust = model.gallery, model.trust
+    return {
+        "classes": dict(zip(gallery.names, gallery.counts.tolist(), strict=True)),
+        "images": len(gallery),
+        "encoder": model.representation.name if model.representation else None,
+        "size": list(model.learner.encoder.preprocess.size),
+        "head": model.head,
+        "trust": json.loads(json.dumps(trust.as_dict())),
+        "suspects": [
+            {
+                "id": int(gallery.ids[each.row]),
+                "item": gallery.items[each.row],
+                "label": gallery.names[int(gallery.classes[each.row])],
+                "likelier": gallery.names[each.likelier],
+                "probability": round(each.probability, 4),
+            }
+            for each in model.suspects
+        ],
+    }

@@ -1,0 +1,76 @@
+"""Images as people have them, files, pictures or arrays, made ready for an encoder."""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from metarep.datasets.decode import decode_all
+from metarep.encoders import Preprocess
+from metarep.errors import DataError, MetarepError
+from metarep.images import ImageBank
+
+STRETCH = 4 / 3  # a photograph of 4:3 is kept whole; longer ones lose their ends
+
+
+def read_images(
+    images: Sequence[Any] | np.ndarray | Tensor, preprocess: Preprocess, *, batch: int = 64
+) -> Iterator[UInt8[Tensor, "b c h w"]]:
+    """Images of any kind as uint8 batches of the encoder's size, a few at a time.
+
+    Args:
+        images: paths, bytes of files, PIL pictures, or one uint8 array ``(n, h, w)``, ``(n, c, h, w)`` or
+            ``(n, h, w, c)``; also a list of such arrays without ``n``, which may be of many sizes.
+        preprocess: of the encoder.
+        batch: images at a time.
+
+    Raises:
+        DataError: an image that cannot be read, by name; see :func:`metarep.datasets.decode.decode`.
+        MetarepError: something that is no image.
+    """
+    if isinstance(images, np.ndarray | Tensor) and images.dtype != object:
+        yield from ImageBank.from_arrays(images).images.split(batch)
+        return
+    sources = [_source(image, place) for place, image in enumerate(images)]
+    decoded = decode_all(sources, size=preprocess.size, channels=preprocess.channels, stretch=STRETCH)
+    while True:
+        some = list(islice(decoded, batch))
+        if not some:
+            return
+        for pixels in some:
+            if isinstance(pixels, DataError):
+                raise pixels
+        yield torch.from_numpy(np.stack([pixels for pixels in some if isinstance(pixels, np.ndarray)]))
+
+
+def are_features(x: object) -> bool:
+    """Whether ``x`` is a table of numbers, one row an item, rather than images."""
+    if isinstance(x, Sequence):
+        return bool(len(x)) and isinstance(x[0], Sequence) and not isinstance(x[0], str | bytes)
+    return getattr(x if hasattr(x, "ndim") else np.asarray(x), "ndim", 0) == 2
+
+
+def _source(image: Any, place: int) -> tuple[Path | bytes | Image.Image, str]:  # noqa: ANN401 - whatever people have
+    if isinstance(image, str | Path):
+        return Path(image), str(image)
+    name = f"image {place}"
+    if isinstance(image, bytes | Image.Image):
+        return image, name
+    if isinstance(image, np.ndarray | Tensor) and image.ndim in (2, 3):
+        pixels = ImageBank.from_arrays(image[None]).images[0]
+        array = pixels.permute(1, 2, 0).numpy()
+        return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array), name
+    raise MetarepError(f"{name} is a {type(image).__name__}; an image is a path, a picture, bytes or a uint8 array")
+
+
+def unreadable(paths: Sequence[Path], preprocess: Preprocess) -> dict[Path, str]:
+    """Which of these images cannot be read, and why."""
+    sources = [(path, str(path)) for path in paths]
+    decoded = decode_all(sources, size=preprocess.size, channels=preprocess.channels, stretch=STRETCH)
+    return {path: str(found) for path, found in zip(paths, decoded, strict=True) if isinstance(found, DataError)}
