@@ -63,13 +63,13 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
             self.__dict__.pop(name, None)
         return self.partial_fit(X, y)
 
-    def partial_fit(self, X: Any, y: Any, classes: Any = None) -> "FewShotClassifier":  # noqa: ANN401
+    def partial_fit(self, X: Any, y: Any, classes: Any = None) -> "FewShotClassifier":  # noqa: ANN401, ARG002
         """Learn more images, of known or of new classes. ``classes`` is ignored: new ones may come at any time."""
         first = not hasattr(self, "model_")
         if are_features(X):
             X, y = validate_data(self, X, y, reset=first, dtype=np.float64)
-        elif first and hasattr(self, "n_features_in_"):
-            del self.n_features_in_
+        elif first:
+            self.__dict__.pop("n_features_in_", None)
         labels = np.asarray(y)
         check_classification_targets(labels)
         if len(labels) != len(X):  # of features, validate_data has seen to that
@@ -124,7 +124,7 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         return np.array(near), np.array([[place[each.id] for each in answer.neighbours] for answer in answers])
 
     def save(self, path: str | Path) -> None:
-        """Write a model folder that ``metarep predict``, ``metarep serve`` and :meth:`load` read; nothing is pickled."""
+        """Write a model folder, for ``metarep predict``, ``metarep serve`` and :meth:`load`; nothing is pickled."""
         from metarep.model_folder import ModelFolder
 
         check_is_fitted(self)

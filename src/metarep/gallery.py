@@ -22,8 +22,8 @@ class Gallery:
         names: of the classes, in the order in which they came.
         next_id: of the next image.
 
-    >>> empty = Gallery.empty()
-    >>> two = empty.add(torch.rand(2, 8), ["moth", "moth"], ["a.jpg", "b.jpg"]).add(torch.rand(1, 8), ["fly"], ["c.jpg"])
+    >>> moths = Gallery.empty().add(torch.rand(2, 8), ["moth", "moth"], ["a.jpg", "b.jpg"])
+    >>> two = moths.add(torch.rand(1, 8), ["fly"], ["c.jpg"])
     >>> two.names, two.counts.tolist(), two.without([0]).ids.tolist()
     (('moth', 'fly'), [2, 1], [1, 2])
     """

@@ -20,7 +20,7 @@ from metarep.photographs import read_images
 from metarep.pretrained import Representation
 from metarep.trust import FEWEST, Suspect, Trust, find_suspects, measure_trust
 
-# The head of an encoder that was trained for something else: what did best on unseen photographs, docs/your-own-images.md
+# For encoders trained for something else: what did best on photographs of unseen classes (docs/your-own-images.md).
 HEAD = {"name": "linear", "solver": "ridge", "strength": 0.5, "power": 0.5, "centre": True}
 
 
@@ -71,7 +71,7 @@ class Model:
         false_alarms: see :class:`metarep.trust.Trust`.
 
     Raises:
-        MetarepError: an unknown learner, or one that was made for another number of classes.
+        MetarepError: an unknown learner, none that was trained with the encoder, or false alarms that are no share.
     """
 
     def __init__(
@@ -82,6 +82,8 @@ class Model:
         *,
         false_alarms: float = 0.05,
     ) -> None:
+        if not 0 < false_alarms < 1:
+            raise MetarepError(f"false_alarms is a share, above 0 and below 1, not {false_alarms}")
         self.representation, self.false_alarms = representation, false_alarms
         self.gallery = gallery if gallery is not None else Gallery.empty()
         trained = representation.learner if representation else None

@@ -138,7 +138,8 @@ def _weights(variant: int) -> Path | None:
 
 
 def _photos(size: int | None) -> Preprocess:
-    return Preprocess((size or PHOTO_SIZE,) * 2, 3, PHOTO_MEAN, PHOTO_STD)
+    side = size or PHOTO_SIZE
+    return Preprocess((side, side), 3, PHOTO_MEAN, PHOTO_STD)
 
 
 def _rebuildable(encoder: Encoder) -> Encoder:

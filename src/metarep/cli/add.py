@@ -1,4 +1,4 @@
-"""metarep add MODEL CLASS/ | IMAGE… --to CLASS."""
+"""metarep add MODEL CLASS/, or IMAGE --to CLASS."""
 
 import argparse
 from pathlib import Path

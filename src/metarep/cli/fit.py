@@ -61,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
     set_threads(args)
     tree = scan(args.photos)
     if len(tree.classes) < 2:
-        raise DataError(f"{args.photos} holds a single class, {tree.classes[0].name!r}; two are needed to tell apart")
+        only = ", ".join(repr(entry.name) for entry in tree.classes)
+        raise DataError(f"{args.photos} holds a single class, {only}; two are needed to tell apart")
     representation = load_representation(args.encoder, arch=args.arch, size=args.size)
     head = {"name": args.learner} if args.learner else None
     model = Model(representation, head, Gallery.empty(), false_alarms=args.false_alarms)
@@ -84,7 +85,8 @@ def run(args: argparse.Namespace) -> int:
 
 def learn_tree(folder: ModelFolder, tree: FolderTree, *, skip_bad: bool) -> None:
     """Learn every image of every class."""
-    files = [(tree.root / file, entry.name) for entry in tree.classes for file in entry.files]
+    entries = sorted(tree.classes, key=lambda entry: entry.name)  # a tree has them by split
+    files = [(tree.root / file, entry.name) for entry in entries for file in entry.files]
     bad = unreadable([path for path, _ in files], folder.representation.encoder.preprocess) if skip_bad else {}
     tell_left_out(bad.values())
     files = [pair for pair in files if pair[0] not in bad]

@@ -1,4 +1,4 @@
-"""metarep predict MODEL IMAGE…"""
+"""metarep predict MODEL IMAGE [IMAGE ...]."""
 
 import argparse
 import csv
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json([as_json(path, answer) for path, answer in rows])
     elif args.csv:
-        writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(sys.stdout, list(COLUMNS), lineterminator="\n")
         writer.writeheader()
         writer.writerows(as_row(path, answer) for path, answer in rows)
     else:

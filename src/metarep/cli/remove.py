@@ -1,4 +1,4 @@
-"""metarep remove MODEL CLASS…"""
+"""metarep remove MODEL CLASS [CLASS ...]."""
 
 import argparse
 from pathlib import Path

@@ -39,7 +39,7 @@ class OnnxBody(nn.Module):
     def _open(self) -> Any:  # noqa: ANN401 - onnxruntime's own
         if self._session is None:
             try:
-                import onnxruntime
+                import onnxruntime  # pyright: ignore[reportMissingImports]
             except ImportError:
                 raise missing_extra("an ONNX encoder", "onnxruntime", "onnx") from None
             try:

@@ -22,7 +22,7 @@ class TimmBody(nn.Module):
     def __init__(self, channels: int, *, model: str, pretrained: bool = False) -> None:
         super().__init__()
         try:
-            import timm
+            import timm  # pyright: ignore[reportMissingImports]
         except (ImportError, RuntimeError) as error:  # a torchvision of another torch raises RuntimeError
             raise missing_extra(f"the encoder timm:{model}", "timm", "timm", str(error)) from error
         try:

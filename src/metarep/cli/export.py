@@ -1,0 +1,39 @@
+"""metarep export MODEL --onnx FILE | --torch-export FILE."""
+
+import argparse
+from pathlib import Path
+
+from metarep.cli.options import add_output, print_json
+from metarep.cli.parser import Parser
+from metarep.model_folder import ModelFolder
+
+USAGE = "MODEL"
+EXAMPLE = """examples:
+  metarep export moths --onnx moths.onnx             for onnxruntime: images (uint8) to probabilities and scores
+  metarep export moths --torch-export moths.pt2      for torch.export.load
+"""
+
+
+def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for every command
+    parser.add_argument("model", type=Path, metavar="MODEL", help="what metarep fit made")
+    parser.add_argument("--onnx", type=Path, metavar="FILE", help="write an ONNX graph; needs metarep[onnx]")
+    parser.add_argument("--torch-export", type=Path, metavar="FILE", help="write a graph of torch.export")
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from metarep.export import export_onnx, export_torch
+
+    if not (args.onnx or args.torch_export):
+        args.parser.error("say what to write: --onnx FILE or --torch-export FILE")
+    model = ModelFolder.open(args.model).model
+    written = []
+    for write, path in ((export_onnx, args.onnx), (export_torch, args.torch_export)):
+        if path:
+            write(model, path)
+            written.append(str(path))
+    if args.json:
+        print_json({"written": written, "classes": model.gallery.names})
+    else:
+        print("\n".join(f"{path}: {len(model.gallery.names)} classes" for path in written))
+    return 0

@@ -1,0 +1,121 @@
+"""Export: encoder and classes in one graph, for programs that have no metarep."""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from metarep.errors import MetarepError, missing_extra
+from metarep.model import Model
+
+EXAMPLES = 2  # images in the batch that is traced; the graph takes any number
+
+
+class Deployed(nn.Module):
+    """From uint8 images of the encoder's size to calibrated probabilities and raw scores.
+
+    Args:
+        model: with at least two classes, and a learner that leaves the encoder as it is.
+
+    Raises:
+        MetarepError: the learner adapts the body, or there are no classes.
+    """
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        if len(model.gallery.names) < 2:
+            raise MetarepError("a model needs two classes before it can be exported")
+        if model.gallery.rows.ndim != 2:
+            raise MetarepError(
+                f"the learner {model.learner.called!r} adapts the encoder to the classes, so there is no one graph to "
+                "export; fit with --learner prototypes or linear"
+            )
+        self.learner, self.scale = model.learner, model.trust.scale
+        self.names = list(model._state)
+        for name in self.names:
+            self.register_buffer(f"state_{name}", model._state[name])
+
+    def forward(self, images: UInt8[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b ways"], Float[Tensor, "b ways"]]:
+        state = {name: self.get_buffer(f"state_{name}") for name in self.names}
+        scores = self.learner.logits(state, self.learner.prepare(images).unsqueeze(0))[0]
+        return (scores * self.scale).softmax(-1), scores
+
+
+def export_onnx(model: Model, path: Path) -> None:
+    """Write ``path``: input ``images`` (uint8, any batch), outputs ``probabilities`` and ``scores``.
+
+    The names of the classes, the threshold for none of these and the size of the images stand in its metadata as JSON
+    under ``metarep``.
+
+    Raises:
+        MetarepError: see :class:`Deployed`; or the packages are missing.
+    """
+    for package in ("onnx", "onnxscript"):
+        if find_spec(package) is None:
+            raise missing_extra("ONNX export", package, "onnx")
+    import onnx
+
+    deployed, images = Deployed(model).eval(), _example(model)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _quietly():
+        torch.onnx.export(
+            deployed,
+            (images,),
+            str(path),
+            input_names=["images"],
+            output_names=["probabilities", "scores"],
+            dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    graph = onnx.load(str(path))
+    entry = graph.metadata_props.add()
+    entry.key, entry.value = "metarep", json.dumps(_facts(model))
+    onnx.save(graph, str(path))
+
+
+def export_torch(model: Model, path: Path) -> None:
+    """Write ``path`` (``.pt2``) for ``torch.export.load``; the names of the classes are in ``metarep.json`` inside."""
+    deployed, images = Deployed(model).eval(), _example(model)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _quietly():
+        shapes = {"images": {0: torch.export.Dim("batch", min=1)}}
+        program = torch.export.export(deployed, (images,), dynamic_shapes=shapes)
+        torch.export.save(program, str(path), extra_files={"metarep.json": json.dumps(_facts(model))})
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """No graph is kept, and exporters keep their notes on what else is not installed to themselves."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+def _example(model: Model) -> UInt8[Tensor, "b c h w"]:
+    preprocess = model.learner.encoder.preprocess
+    return torch.zeros(EXAMPLES, preprocess.channels, *preprocess.size, dtype=torch.uint8)
+
+
+def _facts(model: Model) -> dict[str, object]:
+    preprocess = model.learner.encoder.preprocess
+    return {
+        "classes": model.gallery.names,
+        "size": preprocess.size,
+        "channels": preprocess.channels,
+        "trust": model.trust.as_dict(),
+    }
