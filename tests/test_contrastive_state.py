@@ -223,11 +223,44 @@ def test_byols_loss_is_both_directions_with_the_target_held_fixed(drawings: Draw
     assert isinstance(method.projector[1], nn.BatchNorm1d)
 
 
-def test_simclr_normalises_both_views_as_one_batch(drawings: Drawings, small_encoder: Make) -> None:
-    method, batch = make("simclr", small_encoder()), views(drawings[0])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"temperature": 0.5, "norm_groups": 2}, {"symmetric": True, "norm_groups": 1}, {"head": "mlp-norm"}],
+    ids=["default", "groups of 8", "symmetric", "mlp-norm"],
+)
+def test_mocos_loss_is_each_query_against_its_key_and_the_queue(
+    settings: dict[str, Any], drawings: Drawings, small_encoder: Make
+) -> None:
+    """By loops over queries and keys, normalised in the groups that the settings ask for."""
+    method, batch = make("moco", small_encoder(), **settings), views(drawings[0])
+    advance(method, drawings[0], 1)  # so that the target is another, and the queue partly filled
+    twin = copy.deepcopy(method)
+    loss = method.step(batch, progress=0.0, generator=Generator()).loss
+    groups, temperature = settings.get("norm_groups", 4), settings.get("temperature", 0.2)
+    online = nn.Sequential(twin.learner.encoder, twin.projector)
+    queue = twin.queue.keys[: int(twin.queue.fill)]
+    assert len(queue) == (32 if settings.get("symmetric") else 16)
+    losses = []
+    pairs = [(batch.images, batch.second), (batch.second, batch.images)]
+    for asking, asked in pairs if settings.get("symmetric") else pairs[:1]:
+        size = len(asking) // groups
+        queries, keys = {}, {}
+        for group in range(groups):
+            block, stride = list(range(group * size, (group + 1) * size)), list(range(group, len(asked), groups))
+            queries |= dict(zip(block, functional.normalize(online(asking[block]), dim=1), strict=True))
+            keys |= dict(zip(stride, functional.normalize(twin.target(asked[stride]), dim=1), strict=True))
+        for i in range(len(asking)):
+            scores = torch.stack([queries[i] @ keys[i], *(queries[i] @ other for other in queue)]) / temperature
+            losses.append(scores.logsumexp(0) - scores[0])
+    assert loss.item() == pytest.approx(torch.stack(losses).mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.5])
+def test_simclr_normalises_both_views_as_one_batch(temperature: float, drawings: Drawings, small_encoder: Make) -> None:
+    method, batch = make("simclr", small_encoder(), temperature=temperature), views(drawings[0])
     projected = method.projector(method.learner.encoder(torch.cat([batch.images, batch.second])))
     loss = method.step(batch, progress=0.0, generator=Generator()).loss
-    assert loss.item() == pytest.approx(nt_xent(projected[:16], projected[16:], 0.1).item(), rel=1e-5)
+    assert loss.item() == pytest.approx(nt_xent(projected[:16], projected[16:], temperature).item(), rel=1e-5)
     assert torch.equal(method.eval().learner.prepare(batch.images), method.learner.encoder(batch.images)), (
         "features are deployed, not projections"
     )
