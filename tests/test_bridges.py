@@ -120,10 +120,10 @@ def test_few_labels_are_said_in_the_row_and_the_folder(data: dict[str, Split], t
     job = narrow("protonet", init=str(tmp_path / "first"), labels_per_class=4)
     start(job, tmp_path / "few", precision="float32")
     trained = load_checkpoint(tmp_path / "few" / "model.safetensors")
-    assert trained.labels == "4 a class"
+    assert trained.labels == "4-a-class"
     tasks = draw_tasks(data["val"].labels, 2, ways=2, shots=1, queries=1, generator=Generator())
     row = result_row(trained, "trained", evaluate(trained.learner, data["val"].bank, tasks, split="a/b"), "path")
-    assert (row["labels"], row["init"]) == ("4 a class", "first")
+    assert (row["labels"], row["init"]) == ("4-a-class", "first")
     with pytest.raises(MetarepError, match=r"holds a run with data\.\w+ = .*choose another --out"):
         start(narrow("protonet", init=str(tmp_path / "first"), labels_per_class=5), tmp_path / "few")
 

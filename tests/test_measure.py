@@ -161,7 +161,7 @@ def test_a_recipe_can_start_from_another_and_cluster_by_it(
     monkeypatch.setattr(module, "recipe_names", lambda: list(recipes))
     rows = reproduce("from", tmp_path / "runs", tmp_path / "results", tasks=10)
     own = [row for row in rows if row["method"] == "protonet"]
-    assert {(row["init"], row["labels"]) for row in own} == {(base.name, "6 a class")}
+    assert {(row["init"], row["labels"]) for row in own} == {(base.name, "6-a-class")}
     assert {row["init"] for row in rows if row["method"] == "untrained encoder"} == {"random"}
     model = tmp_path / "runs" / f"{base.name}-trainval-0" / "model.safetensors"
     before = model.stat().st_mtime_ns

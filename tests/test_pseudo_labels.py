@@ -180,12 +180,12 @@ def test_what_was_read_is_the_most_that_any_run_read(small_encoder: Make) -> Non
     def run(labels: str) -> Checkpoint:
         return Checkpoint(METHODS["protonet"](small_encoder()), {"labels": labels}, frozenset())
 
-    order = ["none", "instances", "clusters", "1 a class", "5 a class", "10 a class", "true"]
+    order = ["none", "instances", "clusters", "1-a-class", "5-a-class", "10-a-class", "true"]
     for place, low in enumerate(order):
         for high in order[place:]:
             assert labels_read(low, run(high), None) == labels_read(high, None, run(low)) == high
     assert Labelling("clusters:runs/a").called == "clusters"
-    assert Labelling(per_class=3).called == "3 a class"
+    assert Labelling(per_class=3).called == "3-a-class"
 
 
 # trainings

@@ -14,7 +14,7 @@ from metarep.images import ImageBank
 from metarep.labels import Labels
 from metarep.tasks import TaskIndex, draw_tasks
 
-VIEW_PRESETS = "set augment to views-drawings, views-32 or few-shot-84"
+VIEW_PRESETS = "set augment to views-drawings, crops-drawings, views-32 or few-shot-84"
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class Checkpoint:
     def labels(self) -> str:
         """What labels were read in training, by this run or by one it is based on.
 
-        ``none``, ``instances``, ``clusters``, ``5 a class``, or ``true`` for all.
+        ``none``, ``instances``, ``clusters``, ``5-a-class``, or ``true`` for all.
         """
         return self.settings.get("labels", "true")
 

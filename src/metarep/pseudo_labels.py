@@ -69,8 +69,8 @@ class Labelling:
 
     @property
     def called(self) -> str:
-        """What result rows say: ``true``, ``clusters``, ``instances``, or ``5 a class``."""
-        return self.kind if self.per_class is None else f"{self.per_class} a class"
+        """What result rows say: ``true``, ``clusters``, ``instances``, or ``5-a-class``."""
+        return self.kind if self.per_class is None else f"{self.per_class}-a-class"
 
     def as_dict(self) -> dict[str, Any]:
         """What a run folder keeps of it, beyond what rows say; nothing where all true labels are read."""
@@ -177,5 +177,5 @@ def usable(labels: Labels, need: int) -> int:
 def _amount(labels: str) -> tuple[int, int]:
     if labels in ORDER:
         return ORDER.index(labels), 0
-    number = labels.partition(" ")[0]
+    number = labels.partition("-")[0]
     return (len(ORDER), int(number)) if number.isdigit() else (len(ORDER) + 1, 0)
