@@ -138,16 +138,17 @@ def pseudo_classes(clusters: list[Tensor]) -> Labels:
 def few(split: Split, count: int, seed: int) -> Split:
     """At most ``count`` images of each class, chosen by ``seed``; of the others not even the pixels are left.
 
-    The choice is by class alone and grows with ``count``: five of a class are the first five of ten.
+    The choice grows with ``count``: five of a class are the first five of ten. Where labels have groups they are of as
+    many as there are, for support and query must not share one.
     """
-    labels = split.labels
-    key = torch.rand(len(labels), generator=Generator().manual_seed(seed))
-    shuffled = key.argsort()
-    by_class = shuffled[labels.classes.cpu()[shuffled].argsort(stable=True)]
-    place = torch.arange(len(labels)) - labels.starts[labels.classes.cpu()[by_class]]
-    rows = by_class[place < count].sort().values
-    groups = None if labels.groups is None else labels.groups.cpu()[rows]
-    chosen = Labels(labels.classes.cpu()[rows], labels.names, labels.keys, groups)
+    labels, classes = split.labels, split.labels.classes.cpu()
+    order = torch.rand(len(labels), generator=Generator().manual_seed(seed)).argsort()
+    if labels.groups is not None:
+        groups = labels.groups.cpu()
+        order = order[_places(classes[order] * (int(groups.max()) + 1) + groups[order]).argsort(stable=True)]
+    rows = order[_places(classes[order]) < count].sort().values
+    kept = None if labels.groups is None else labels.groups.cpu()[rows]
+    chosen = Labels(classes[rows], labels.names, labels.keys, kept)
     return Split(ImageBank(split.bank.pixels(rows)), chosen, split.name)
 
 
@@ -172,6 +173,14 @@ def usable(labels: Labels, need: int) -> int:
     if labels.kind == "instances":
         return len(labels.names)
     return min(int((part.counts >= need).sum()) for part in (labels, *labels.others))
+
+
+def _places(values: Tensor) -> Tensor:
+    """For each element how many equal ones stand before it."""
+    order = values.argsort(stable=True)
+    counts = torch.unique_consecutive(values[order], return_counts=True)[1]
+    first = (counts.cumsum(0) - counts).repeat_interleave(counts)
+    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order)) - first)
 
 
 def _amount(labels: str) -> tuple[int, int]:
