@@ -14,6 +14,7 @@ from metarep.datasets import load
 from metarep.datasets.split import Split
 from metarep.device import pick_device, pick_precision
 from metarep.encoders import Encoder, Preprocess, build_encoder
+from metarep.encoders.take_over import take_over
 from metarep.errors import MetarepError
 from metarep.methods import METHODS, Method
 from metarep.pseudo_labels import Labelling, labels_read, usable
@@ -149,36 +150,6 @@ def suited_augment(preprocess: Preprocess, *, views: bool) -> str:
     if preprocess.invert:
         return "views-drawings" if views else "drawings"
     return ("few-shot-84" if max(preprocess.size) >= 64 else "views-32") if views else "photos"
-
-
-def take_over(encoder: Encoder, trained: Encoder, name: str) -> None:
-    """Give ``encoder`` the weights of a trained one, and the mean and deviation that its images were scaled by.
-
-    Args:
-        encoder: changed in place.
-        trained: of the same architecture, for images of the same size, channels and polarity.
-        name: of the run it is from, for the error.
-
-    Raises:
-        MetarepError: it is another architecture, or for other images.
-    """
-    ours, theirs = encoder.preprocess, trained.preprocess
-    for what in ("size", "channels", "invert"):
-        here, there = getattr(ours, what), getattr(theirs, what)
-        if here != there:
-            raise MetarepError(
-                f"{name} was trained on images with {what} {there}, and these have {here}; start from a run on images "
-                "like these, or choose --data and --size like its"
-            )
-    weights = trained.body.state_dict()
-    shapes = {key: tuple(value.shape) for key, value in encoder.body.state_dict().items()}
-    if trained.arch["name"] != encoder.arch["name"] or shapes != {k: tuple(v.shape) for k, v in weights.items()}:
-        raise MetarepError(
-            f"{name} has the encoder {trained.arch}, and this training {encoder.arch}; choose "
-            "--encoder and --width like its"
-        )
-    encoder.body.load_state_dict(weights)
-    encoder.preprocess = theirs
 
 
 def own_settings(job: Job, settings: TrainSettings) -> dict[str, Any]:
