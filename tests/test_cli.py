@@ -60,6 +60,13 @@ def test_help_needs_no_torch_and_takes_less_than_a_second():
         (["train", "protonet", "--threads", "0"], "--threads must be at least 1, not 0"),
         (["train", "protonet", "--augment", "drawing"], "unknown augmentation 'drawing'; did you mean 'drawings'?"),
         (["train", "protonet", "--ways", "100000"], "100000-way 1-shot tasks"),
+        (["train", "protonet", "--labels", "cluster:x"], "unknown labels 'cluster:x'; did you mean 'clusters:RUN'"),
+        (["train", "protonet", "--labels", "clusters:x"], "unknown model or run folder 'x'"),
+        (["train", "simclr", "--labels", "instances"], "simclr reads no labels: leave out labels"),
+        (
+            ["train", "anil", "--recipe", "cifar-fs-5-labels-from-simclr"],
+            "recipe cifar-fs-5-labels-from-simclr needs a run of recipe simclr-cifar-fs: name one by --init RUN",
+        ),
         (["evaluate", "no-such-run"], "unknown model or run folder 'no-such-run'"),
         (["evaluate", "x", "--ways", "five"], "'five' is not a number, a list (5,20) or a range (5-20)"),
         (["data", "show"], "data show needs the name of a data set"),
@@ -73,6 +80,28 @@ def test_wrong_input_is_one_line_that_helps(argv, message, capsys, tmp_path, mon
     assert message in err
     assert len(err.strip().splitlines()) == 1, err
     assert "Traceback" not in err + out
+
+
+def test_labels_of_a_run_of_instances_and_of_few_of_a_class(tmp_path, capsys, monkeypatch):
+    """Each flag reaches the run folder, and the rows say what was read."""
+    monkeypatch.chdir(tmp_path)
+    views = ["--steps", "2", "--images", "16", "--width", "8", "--validate-every", "2"]
+    assert main(["train", "simclr", *views, "--out", "first", "--json"]) == 0
+    few = [*TINY, "--queries", "1"]
+    for flags, said in (
+        (["--labels", "clusters:first", "--clusters", "90", "--partitions", "2"], "clusters"),
+        (["--labels", "instances"], "instances"),
+        (["--labels-per-class", "3", "--init", "first"], "3-a-class"),
+    ):
+        assert main(["train", "protonet", *few, *flags, "--out", said, "--json"]) == 0
+        capsys.readouterr()
+        assert main(["evaluate", said, "--learner", "neighbours", "--tasks", "20", "--json"]) == 0
+        rows = json.loads(capsys.readouterr().out)
+        assert [row["labels"] for row in rows] == [said, "none", "none"]
+    kept = json.loads((tmp_path / "clusters" / "settings.json").read_text())["data"]
+    assert (kept["clusters"], kept["partitions"], kept["clustered_by"]) == (90, 2, "first")
+    assert main(["evaluate", "instances", "--data", "glyphs", "--split", "train"]) == 2
+    assert "were seen in training (Latin/" in capsys.readouterr().err
 
 
 def test_train_then_evaluate_then_refuse(tmp_path, capsys, monkeypatch):

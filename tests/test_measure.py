@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -138,6 +139,38 @@ def test_a_recipe_is_the_mean_of_its_trainings(asked: list[str], drawings: Drawi
     assert [row["method"] for row in references] == ["untrained encoder", "raw pixels"] * 3
     assert all(row["seeds"] == 1 and "published" not in row for row in references)
     assert len(read(tmp_path / "results" / "drawings.csv")) == len(rows) == 9
+
+
+def test_a_recipe_can_start_from_another_and_cluster_by_it(
+    asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other's run is trained once, finished if it was interrupted, and named by its recipe in the rows."""
+    module = sys.modules[reproduce.__module__]
+    base = replace(
+        RECIPE,
+        name="simclr-drawings",
+        method="simclr",
+        job={**RECIPE.job, "train": {"steps": 2, "images": 16, "validate_every": 1, "validation_tasks": 10}},
+    )
+    based = {
+        "from": replace(RECIPE, name="from", job={**RECIPE.job, "init": base.name, "labels_per_class": 6}),
+        "by": replace(RECIPE, name="by", job={**RECIPE.job, "labels": f"clusters:{base.name}", "clusters": 30}),
+    }
+    recipes = {base.name: base, **based}
+    monkeypatch.setattr(module, "load_recipe", recipes.__getitem__)
+    monkeypatch.setattr(module, "recipe_names", lambda: list(recipes))
+    rows = reproduce("from", tmp_path / "runs", tmp_path / "results", tasks=10)
+    own = [row for row in rows if row["method"] == "protonet"]
+    assert {(row["init"], row["labels"]) for row in own} == {(base.name, "6-a-class")}
+    assert {row["init"] for row in rows if row["method"] == "untrained encoder"} == {"random"}
+    model = tmp_path / "runs" / f"{base.name}-trainval-0" / "model.safetensors"
+    before = model.stat().st_mtime_ns
+    model.with_name("state.safetensors").unlink()  # as small runs may
+    rows = reproduce("by", tmp_path / "runs", tmp_path / "results", tasks=10)
+    assert {(row["init"], row["labels"]) for row in rows if row["method"] == "protonet"} == {("random", "clusters")}
+    assert model.stat().st_mtime_ns == before, "it was there"
+    rows = reproduce("from", tmp_path / "runs", tmp_path / "results", seeds=2, tasks=10)
+    assert (tmp_path / "runs" / f"{base.name}-trainval-1" / "model.safetensors").exists()
 
 
 def test_choosing_on_validation_never_sees_the_test_classes(asked: list[str], tmp_path: Path) -> None:

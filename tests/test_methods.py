@@ -34,12 +34,13 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "siamese, active negatives, as is": ("siamese", {"negatives": "active", "normalise": False, "margin": 3.0}),
     "triplet, batch-all": ("triplet", {"mining": "batch-all", "squared": True}),
     "simclr, linear projector": ("simclr", {"temperature": 0.5, "hidden": 0, "outputs": 16}),
-    "moco": ("moco", {"momentum": 0.9, "queue": 120}),  # at the default momentum it needs hundreds of steps
+    # at the default momentum it needs hundreds of steps
+    "moco": ("moco", {"momentum": 0.9, "queue": 400, "temperature": 0.1, "head": "mlp-norm"}),
     "moco, first version, symmetric": (
         "moco",
         {"head": "linear", "temperature": 0.07, "symmetric": True, "norm_groups": 1, "queue": 200, "momentum": 0.8},
     ),
-    "byol": ("byol", {"tau": 0.9}),
+    "byol": ("byol", {"tau": 0.5}),
     "triplet, soft batch-hard": ("triplet", {"mining": "batch-hard", "margin": None, "normalise": False}),
 }
 SHAPES: dict[type[Batch], dict[str, int]] = {
@@ -239,7 +240,10 @@ def state_key(method: Method) -> tuple[Any, ...]:
 
 @pytest.mark.slow
 def test_it_learns(variant: Build, drawings: Drawings) -> None:
-    """Eighty steps beat the untrained encoder on unseen classes by more than both intervals."""
+    """Eighty steps, or 240 of what follows itself, beat the untrained encoder by ten points and both intervals.
+
+    On unseen classes. Statistics of norm layers alone, at a learning rate of nothing, give at most a point.
+    """
     method, (seen, unseen) = variant(), drawings
     tasks = draw_tasks(
         unseen.labels,
@@ -253,10 +257,10 @@ def test_it_learns(variant: Build, drawings: Drawings) -> None:
     pace = {"lr": 1e-2} | {name: method.defaults[name] for name in ("lr", "schedule") if name in method.defaults}
     if method.eats is ViewBatch:
         pace |= {"lr": 1e-2, "augment": "views-drawings"}
-    train(method, seen, TrainSettings(steps=80, **pace, **shape_for(method)))
+    steps = 240 if hasattr(method, "target") else 80  # the first ones are spent on contrasting with noise
+    train(method, seen, TrainSettings(steps=steps, **pace, **shape_for(method)))
     after = evaluate(method.learner, unseen.bank, tasks)
-    margin = 1 if hasattr(method, "target") else 10  # what follows itself starts slowly
-    assert after.accuracy - before.accuracy > margin + after.ci95 + before.ci95
+    assert after.accuracy - before.accuracy > 10 + after.ci95 + before.ci95
 
 
 @pytest.mark.parametrize("name", list(METHODS))

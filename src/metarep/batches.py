@@ -14,6 +14,8 @@ from metarep.images import ImageBank
 from metarep.labels import Labels
 from metarep.tasks import TaskIndex, draw_tasks
 
+VIEW_PRESETS = "set augment to views-drawings, crops-drawings, views-32 or few-shot-84"
+
 
 @dataclass(frozen=True)
 class BatchShape:
@@ -39,7 +41,7 @@ class Batch:
     """Images and where they are from, on the device of the bank.
 
     Args:
-        images: raw or augmented, every one of the batch once.
+        images: raw or augmented, every one of the batch once; of ``instances`` every view.
         rows: which rows of the bank they are.
     """
 
@@ -92,9 +94,12 @@ def draw_batch(
 ) -> Batch:
     """Draw a batch of what a method eats; with ``augment`` every image is a view of its own.
 
+    An image that stands for its class alone (``labels.kind`` is ``instances``) comes up once for every sample, each
+    time with its own draw.
+
     Raises:
         DataError: the labels, or for views the bank, cannot give ``shape``.
-        MetarepError: a shape that nothing can be learned from, or views without an augmentation.
+        MetarepError: a shape that nothing can be learned from, or views or instances without an augmentation.
     """
     if eats is ViewBatch:
         return _draw_views(bank, shape.images, augment, generator)
@@ -103,6 +108,14 @@ def draw_batch(
         raise MetarepError(f"a labelled batch needs at least 2 images a class to make pairs, not shots={shape.shots}")
     if not labelled and shape.queries < 1:
         raise MetarepError(f"tasks to train on need at least 1 query a class, not queries={shape.queries}")
+    if labels.kind == "instances" and augment is None:
+        raise MetarepError(
+            "the samples of an image that is its own class are the same without augmentation, and nothing could be "
+            f"learned from them; {VIEW_PRESETS}"
+        )
+    if labels.others:
+        choice = (labels, *labels.others)
+        labels = choice[int(torch.randint(len(choice), (), generator=generator))]
     index = draw_tasks(
         labels,
         1 if labelled else shape.tasks,
@@ -127,8 +140,8 @@ def draw_batch(
 def _draw_views(bank: ImageBank, n: int, augment: Augment | None, generator: Generator) -> ViewBatch:
     if augment is None:
         raise MetarepError(
-            "two views of an image are the same without augmentation, and nothing could be learned from them; set "
-            "augment to views-drawings, views-32 or few-shot-84"
+            "two views of an image are the same without augmentation, and nothing could be learned from them; "
+            f"{VIEW_PRESETS}"
         )
     if n > len(bank):
         raise DataError(f"a batch of {n} different images needs a data set of as many, not {len(bank)}; ask for fewer")

@@ -43,7 +43,10 @@ class Checkpoint:
 
     @property
     def labels(self) -> str:
-        """What labels were read in training, by this method or by one that it started from: ``true`` or ``none``."""
+        """What labels were read in training, by this run or by one it is based on.
+
+        ``none``, ``instances``, ``clusters``, ``5-a-class``, or ``true`` for all.
+        """
         return self.settings.get("labels", "true")
 
     def refuse_seen(self, labels: Labels, split: str) -> None:

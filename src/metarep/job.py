@@ -8,18 +8,22 @@ from typing import Any
 import torch
 
 from metarep.augment import preset
-from metarep.batches import ViewBatch
+from metarep.batches import TaskBatch, ViewBatch
 from metarep.checkpoint import Checkpoint, build_method, check_settings, key_digest
 from metarep.datasets import load
 from metarep.datasets.split import Split
 from metarep.device import pick_device, pick_precision
 from metarep.encoders import Encoder, Preprocess, build_encoder
+from metarep.encoders.take_over import take_over
 from metarep.errors import MetarepError
 from metarep.methods import METHODS, Method
+from metarep.pseudo_labels import Labelling, labels_read, usable
 from metarep.run import RunFolder
 from metarep.settings import TrainSettings
 from metarep.training import Outcome, Watch, train
 from metarep.zoo import load_trained
+
+CLUSTERS = "clusters.safetensors"  # in the run folder: who is in which pseudo-class
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Job:
         encoder: name and settings of the body.
         init: a run folder, a ``.safetensors`` file or a model that ships: its encoder is where this one starts, of
             whatever method it is. The classes it has seen count as seen.
+        labels, clusters, partitions, labels_per_class: what is trained on for labels; see
+            :class:`metarep.pseudo_labels.Labelling`. A run that clusters are made with counts like ``init``.
     """
 
     method: str
@@ -49,6 +55,10 @@ class Job:
     size: int | None = None
     encoder: dict[str, Any] = field(default_factory=lambda: {"name": "conv4"})
     init: str | None = None
+    labels: str = "true"
+    clusters: int | None = None
+    partitions: int = 1
+    labels_per_class: int | None = None
 
     def __post_init__(self) -> None:
         if self.train_on not in ("train", "trainval"):
@@ -57,6 +67,17 @@ class Job:
             )
         check_settings(self.method, self.settings)
         preset(self.train_settings.augment)
+        labelling = self.labelling  # which refuses what cannot be meant
+        if METHODS[self.method].eats.label_free and labelling != Labelling():
+            raise MetarepError(
+                f"{self.method} reads no labels: leave out labels and labels_per_class, or train a method that reads "
+                f"them on its run (--init, or --labels clusters:RUN)"
+            )
+
+    @property
+    def labelling(self) -> Labelling:
+        """What is trained on for labels."""
+        return Labelling(self.labels, self.clusters, self.partitions, self.labels_per_class)
 
     @property
     def train_settings(self) -> TrainSettings:
@@ -85,15 +106,20 @@ def start(
     if job.train_on == "train":
         validation = load(job.data, "val", size=job.size, data_dir=data_dir, skip_bad=skip_bad)
     initial = load_trained(job.init) if job.init else None
+    source = load_trained(job.labelling.run, place) if job.labelling.run else None
+    seen = seen_by(split, validation).union(*(each.seen for each in (initial, source) if each))
+    seed, kept = job.train_settings.seed, Path(out) / CLUSTERS
+    split = job.labelling.of(split, seed, source, kept)
+    if validation and job.labels_per_class:
+        validation = job.labelling.of(validation, seed)
     method, settings = build(job, split, initial)
     method.to(place)
     chosen = pick_precision(precision, place)
     for encoder in method.modules():
         if isinstance(encoder, Encoder):  # a target's too
             encoder.precision = chosen
-    described = describe(job, split, settings, chosen, initial)
-    seen = seen_by(split, validation) | (initial.seen if initial else set())
-    folder = RunFolder(out, described, seen)
+    folder = RunFolder(out, describe(job, split, settings, chosen, initial, source), seen)
+    job.labelling.keep(kept, split.labels, seed)
     return method, train(method, split, settings, validation=validation, run=folder, watch=watch)
 
 
@@ -102,11 +128,14 @@ def build(job: Job, split: Split, initial: Checkpoint | None = None) -> tuple[Me
     preprocess = Preprocess.of(split.bank)
     settings, views = job.train_settings, METHODS[job.method].eats is ViewBatch
     if "augment" not in job.train:
-        settings = replace(settings, augment=suited_augment(preprocess, views=views))
+        lone = job.labelling.kind == "instances"
+        settings = replace(settings, augment=suited_augment(preprocess, views=views or lone))
     if views and "images" not in job.train:
         settings = replace(settings, images=min(settings.images, len(split.bank)))
     if not views and "ways" not in job.train:
-        settings = replace(settings, ways=min(settings.ways, len(split.labels.names)))
+        labels, queries = split.labels, settings.queries if METHODS[job.method].eats is TaskBatch else 0
+        there = len(labels.names) if labels.kind == "true" else usable(labels, settings.shots + queries)
+        settings = replace(settings, ways=max(2, min(settings.ways, there)))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         encoder = build_encoder(preprocess=preprocess, **job.encoder)
@@ -123,36 +152,6 @@ def suited_augment(preprocess: Preprocess, *, views: bool) -> str:
     return ("few-shot-84" if max(preprocess.size) >= 64 else "views-32") if views else "photos"
 
 
-def take_over(encoder: Encoder, trained: Encoder, name: str) -> None:
-    """Give ``encoder`` the weights of a trained one, and the mean and deviation that its images were scaled by.
-
-    Args:
-        encoder: changed in place.
-        trained: of the same architecture, for images of the same size, channels and polarity.
-        name: of the run it is from, for the error.
-
-    Raises:
-        MetarepError: it is another architecture, or for other images.
-    """
-    ours, theirs = encoder.preprocess, trained.preprocess
-    for what in ("size", "channels", "invert"):
-        here, there = getattr(ours, what), getattr(theirs, what)
-        if here != there:
-            raise MetarepError(
-                f"{name} was trained on images with {what} {there}, and these have {here}; start from a run on images "
-                "like these, or choose --data and --size like its"
-            )
-    weights = trained.body.state_dict()
-    shapes = {key: tuple(value.shape) for key, value in encoder.body.state_dict().items()}
-    if trained.arch["name"] != encoder.arch["name"] or shapes != {k: tuple(v.shape) for k, v in weights.items()}:
-        raise MetarepError(
-            f"{name} has the encoder {trained.arch}, and this training {encoder.arch}; choose "
-            "--encoder and --width like its"
-        )
-    encoder.body.load_state_dict(weights)
-    encoder.preprocess = theirs
-
-
 def own_settings(job: Job, settings: TrainSettings) -> dict[str, Any]:
     """The method's own settings, with training's ways where it wants to know them (for a head with a row a way)."""
     wanted = inspect.signature(METHODS[job.method].__init__).parameters
@@ -160,20 +159,31 @@ def own_settings(job: Job, settings: TrainSettings) -> dict[str, Any]:
 
 
 def describe(
-    job: Job, split: Split, settings: TrainSettings, precision: str, initial: Checkpoint | None = None
+    job: Job,
+    split: Split,
+    settings: TrainSettings,
+    precision: str,
+    initial: Checkpoint | None = None,
+    source: Checkpoint | None = None,
 ) -> dict[str, Any]:
-    """The settings that a run folder and a checkpoint keep; ``labels`` are ``none`` only if no start used any."""
-    kind = METHODS[job.method].eats
-    free = kind.label_free and (initial is None or initial.labels == "none")
-    digest = key_digest("\n".join(split.labels.names)) if kind.label_free else split.labels.digest
+    """The settings that a run folder and a checkpoint keep; ``labels`` is the most that this run or its starts read."""
+    free = METHODS[job.method].eats.label_free
+    labels = labels_read("none" if free else job.labelling.called, initial, source)
+    digest = key_digest("\n".join(split.labels.names)) if free else split.labels.digest
     return {
         "method": job.method,
         "settings": own_settings(job, settings),
         "encoder": job.encoder,
         "train": settings.as_dict(),
         "precision": precision,
-        "data": {"name": job.data, "split": job.train_on, "size": split.bank.size[0], "digest": digest},
-        **({"labels": "none"} if free else {}),
+        "data": {
+            "name": job.data,
+            "split": job.train_on,
+            "size": split.bank.size[0],
+            "digest": digest,
+            **job.labelling.as_dict(),
+        },
+        **({"labels": labels} if labels != "true" else {}),
         **({"init": Path(str(job.init)).name} if initial else {}),
     }
 

@@ -4,12 +4,15 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from metarep.errors import DataError
+
+Kind = Literal["true", "clusters", "instances"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,9 @@ class Labels:
             that character; CIFAR-FS and FC100 share classes). Unlike names they may repeat.
         groups: for each image, what it shares with others of its class that a task must not give away: the typeface
             of a glyph. Support and query of one class never come from the same group.
+        kind: where the classes are from: people, clusters of features, or each image a class of its own. Of
+            ``instances`` a task draws its image as often as it needs samples, each a view of its own.
+        others: other ways to divide the same images; every batch is drawn from one of them all.
 
     >>> labels = Labels.of(["cat", "dog", "cat"])
     >>> labels.names, labels.classes.tolist(), labels.counts.tolist()
@@ -34,6 +40,8 @@ class Labels:
     names: tuple[str, ...]
     keys: tuple[str, ...]
     groups: Int[Tensor, " n"] | None = None
+    kind: Kind = "true"
+    others: "tuple[Labels, ...]" = ()
 
     def __post_init__(self) -> None:
         if len(set(self.names)) != len(self.names):
@@ -86,7 +94,8 @@ class Labels:
     def digest(self) -> str:
         """Twelve hexadecimal digits that name these labels: who is in which class, under which name."""
         content = hashlib.sha256("\n".join(self.names).encode())
-        content.update(self.classes.cpu().to(torch.int64).numpy().tobytes())
+        for part in (self, *self.others):
+            content.update(part.classes.cpu().to(torch.int64).numpy().tobytes())
         return content.hexdigest()[:12]
 
     @staticmethod

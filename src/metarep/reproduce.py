@@ -9,7 +9,7 @@ from metarep.errors import MetarepError
 from metarep.evaluation import Report
 from metarep.job import Job, start
 from metarep.measure import Setting, measure_all, result_row, use_precision
-from metarep.recipes import Recipe, load_recipe
+from metarep.recipes import Recipe, load_recipe, recipe_names
 from metarep.results import read, record
 from metarep.run import open_run
 from metarep.training import Watch
@@ -31,7 +31,9 @@ def reproduce(
     """Train a recipe and measure it at every setting that it names.
 
     With ``train_on="trainval"`` the last weights are measured once on the test classes; with ``train`` the weights that
-    were best on validation are measured on the validation classes, which is how a recipe's steps are chosen.
+    were best on validation are measured on the validation classes, which is how a recipe's steps are chosen. Where a
+    recipe starts from another recipe, or takes its classes from another's clusters, that one's run of the same seed is
+    trained first, if it is not there.
 
     Args:
         name: of the recipe.
@@ -56,10 +58,11 @@ def reproduce(
     table = results / f"{recipe.job['data'].partition(':')[0]}.csv"
     read(table)  # a table that cannot be read is better known before a training than after it
     measured, rows = ("test", []) if train_on == "trainval" else ("val", [])
+    machine = {"device": device, "precision": precision, "data_dir": data_dir, "watch": watch}
     for seed in range(seeds):
-        folder = out / f"{name}-{train_on}-{seed}"
-        job = _job(recipe, train_on, seed)
-        _, outcome = start(job, folder, device=device, precision=precision, data_dir=data_dir, watch=watch)
+        folder = _folder(out, name, train_on, seed)
+        job = _job(recipe, out, train_on, seed, machine)
+        _, outcome = start(job, folder, **machine)
         trained = open_run(folder)
         use_precision(trained.learner, "float32")
         split = load(job.data, measured, size=job.size, data_dir=data_dir)
@@ -68,15 +71,38 @@ def reproduce(
         more = {"recipe": name, "source": recipe.source, "train_seconds": round(outcome.seconds)}
         for row_name, report in measure_all(trained.learner, split, settings, references=seed == 0):
             own = more | {"published": _published(recipe, report)} if row_name == "trained" else {}
+            own |= {"init": recipe.job["init"]} if own and "init" in recipe.job else {}
             rows.append(result_row(trained, row_name, report, folder, **own))
     rows = _over_seeds(rows)
     record(table, rows)
     return rows
 
 
-def _job(recipe: Recipe, train_on: str, seed: int) -> Job:
+def _job(recipe: Recipe, out: Path, train_on: str, seed: int, machine: dict[str, Any]) -> Job:
+    """The recipe's training; runs that it is based on are trained when they are not there."""
     fields = {**recipe.job, "train": {**recipe.job.get("train", {}), "seed": seed}}
+
+    def run(text: str) -> str:
+        return str(_trained(text, out, train_on, seed, machine)) if text in recipe_names() else text
+
+    if "init" in fields:
+        fields["init"] = run(fields["init"])
+    kind, _, source = fields.get("labels", "").partition(":")
+    if source:
+        fields["labels"] = f"{kind}:{run(source)}"
     return Job(recipe.method, train_on=train_on, **fields)
+
+
+def _trained(name: str, out: Path, train_on: str, seed: int, machine: dict[str, Any]) -> Path:
+    """The folder of a recipe's finished run; one that was interrupted is finished first."""
+    folder = _folder(out, name, train_on, seed)
+    if not (folder / "model.safetensors").exists() or (folder / "state.safetensors").exists():
+        start(_job(load_recipe(name), out, train_on, seed, machine), folder, **machine)  # at once where it is done
+    return folder
+
+
+def _folder(out: Path, name: str, train_on: str, seed: int) -> Path:
+    return out / f"{name}-{train_on}-{seed}"
 
 
 def _published(recipe: Recipe, report: Report) -> float | str:

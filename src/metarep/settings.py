@@ -26,8 +26,9 @@ class TrainSettings:
         queries: query images a class (methods that eat tasks).
         tasks: tasks a batch (methods that eat tasks).
         images: images a batch, each seen as two views (methods that eat views).
-        augment: a preset: none, drawings, photos, views-drawings, views-32 or few-shot-84; the command line picks
-            by the images if not told, one of the last three for methods that eat views.
+        augment: a preset: none, drawings, photos, views-drawings, crops-drawings, views-32 or few-shot-84; the
+            command line picks by the images if not told: one for views, which differ more, for methods that eat views
+            and for labels=instances.
         validate_every: steps between validations.
         validation_tasks: tasks a validation, the same every time.
         validation_ways: ways of those tasks, where the method does not fix them.

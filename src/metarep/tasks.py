@@ -110,7 +110,9 @@ def draw_tasks(labels: Labels, n: int, *, ways: int, shots: int, queries: int, g
 
     Every set of classes, and within a class every set of images, is equally likely; there is no Python loop over
     tasks. Classes with fewer than ``shots + queries`` images are never drawn. Where labels have groups (typefaces),
-    a class's support and query images come from different groups.
+    a class's support and query images come from different groups. Where each image is a class of its own
+    (``labels.kind`` is ``instances``) it is drawn ``shots + queries`` times: its samples are views, which whoever
+    takes the pixels must make.
 
     Args:
         labels: the classes to draw from.
@@ -133,7 +135,9 @@ def draw_tasks(labels: Labels, n: int, *, ways: int, shots: int, queries: int, g
         )
     usable = _usable_classes(labels, ways, shots, queries)
     classes = usable[_distinct(torch.full((n,), len(usable)), ways, generator)]
-    if labels.groups is None or queries == 0:
+    if labels.kind == "instances":
+        place = torch.zeros(*classes.shape, shots + queries, dtype=torch.long)
+    elif labels.groups is None or queries == 0:
         place = _distinct(labels.counts[classes], shots + queries, generator)
     else:
         place = _apart(labels, labels.groups.cpu(), classes, shots, queries, generator)
@@ -161,10 +165,15 @@ def draw_varied_tasks(
 
 
 def _usable_classes(labels: Labels, ways: int, shots: int, queries: int) -> Tensor:
-    need = shots + queries
+    need = 1 if labels.kind == "instances" else shots + queries
     usable = (labels.counts >= need).nonzero().squeeze(1)
     if len(usable) < ways:
         want = f"{ways}-way {shots}-shot tasks with {queries} queries need {ways} classes of at least {need} images"
+        if labels.kind == "clusters":
+            raise DataError(
+                f"{want}; {len(usable)} of the {len(labels.names)} clusters have as many. Use fewer clusters, ways, "
+                "shots or queries"
+            )
         if len(labels.names) < ways:
             raise DataError(f"{want}; there are {len(labels.names)} classes. Use fewer ways, or add classes")
         smallest = int(labels.counts.argmin())

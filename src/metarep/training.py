@@ -67,8 +67,8 @@ def train(
 ) -> Outcome:
     """Train ``method`` on ``split``; it then holds the weights that were best on validation, or else the last.
 
-    A method that never reads labels always keeps the last: validation labels would choose for it. Its validation is
-    only logged.
+    A training that reads no true label, for its method never does or because its classes are clusters or instances,
+    always keeps the last: validation labels would choose for it. Its validation is only logged.
 
     Everything random comes from one generator seeded by ``settings.seed``. With a ``run`` folder the training is
     logged and saved at every validation, and calling this again with the same folder goes on from there: the end
@@ -231,11 +231,16 @@ class _Loop:
             return
         report = evaluate(self.method.learner, self.validation.bank, self.tasks)
         self._tell({"step": self.step, "accuracy": report.accuracy, "ci95": report.ci95})
-        if self.method.eats.label_free:
+        if self.label_free:
             self.best_step, self.best_accuracy = self.step, report.accuracy  # the last, whatever labels say
         elif self.best_accuracy is None or report.accuracy > self.best_accuracy:
             self.best_step, self.best_accuracy = self.step, report.accuracy
             self.best = {name: value.detach().clone() for name, value in self.method.state_dict().items()}
+
+    @property
+    def label_free(self) -> bool:
+        """No true label of a training image is read, so none of another class must choose among weights either."""
+        return self.method.eats.label_free or self.split.labels.kind != "true"
 
     def _tell(self, record: dict[str, Any]) -> None:
         self.watch({"steps": self.settings.steps, **record})

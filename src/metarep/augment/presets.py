@@ -11,6 +11,8 @@ PRESETS: dict[str, Augment | None] = {
     "photos": Augment(crop=(0.4, 1.0), flip=0.5),
     # For training without: what two views share is all that is learned, so they must differ in everything else.
     "views-drawings": Augment(rotate=20, scale=(0.7, 1.3), shear=15, shift=0.12),
+    # The same and a crop of another shape, which stretches: for long trainings, in which the first becomes too easy.
+    "crops-drawings": Augment(rotate=20, scale=(0.7, 1.3), shear=15, shift=0.12, crop=(0.4, 1.0), ratio=(0.6, 5 / 3)),
     "views-32": Augment(
         crop=(0.2, 1.0), flip=0.5, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, jitter=0.8, grey=0.2
     ),

@@ -3,10 +3,11 @@
 import argparse
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from metarep.cli.options import add_data, add_machine, add_output, print_json, set_threads
 from metarep.cli.parser import Parser, add_flags
-from metarep.errors import unknown
+from metarep.errors import MetarepError, unknown
 from metarep.job import Job, start
 from metarep.methods import METHODS
 from metarep.progress import progress
@@ -19,6 +20,8 @@ EXAMPLE = """examples:
   metarep train protonet --recipe omniglot --out runs/protonet
   metarep train simclr --data folder:PHOTOS --out runs/simclr
   metarep train protonet --data folder:PHOTOS --init runs/simclr
+  metarep train protonet --data folder:PHOTOS --labels clusters:runs/simclr
+  metarep train anil --data folder:PHOTOS --init runs/simclr --labels-per-class 5
   metarep train triplet --data folder:PHOTOS --margin 0.2 --mining semi-hard
 The same command goes on with a run that was interrupted. metarep train METHOD --help lists the method's own settings.
 """
@@ -44,6 +47,7 @@ def add(parser: Parser, argv: list[str]) -> None:
     parser.add_argument(
         "--init", metavar="RUN", help="start from the encoder of another run, of any method (default: random weights)"
     )
+    add_labels(parser)
     parser.add_argument(
         "--tensorboard", action="store_true", help="also write TensorBoard logs; needs metarep[tensorboard]"
     )
@@ -94,9 +98,34 @@ def read_job(args: argparse.Namespace) -> Job:
     fields["data"] = args.data or fields.get("data", "glyphs")
     if args.size is not None:
         fields["size"] = args.size
-    if args.init is not None:
-        fields["init"] = args.init
+    for name in ("init", "labels", "clusters", "partitions", "labels_per_class"):
+        if given[name] is not None:
+            fields[name] = given[name]
+    refuse_recipes(args.recipe, fields)
     return Job(args.method, settings, train, train_on=args.train_on, encoder=encoder, **fields)
+
+
+def add_labels(parser: Parser) -> None:
+    """What is trained on for labels."""
+    group = parser.add_argument_group("labels")
+    group.add_argument(
+        "--labels",
+        metavar="WHICH",
+        help="true; clusters:RUN, classes made of a run's features; or instances, each image a class (default: true)",
+    )
+    group.add_argument("--clusters", type=int, metavar="N", help="how many (default: one for every 40 images)")
+    group.add_argument("--partitions", type=int, metavar="N", help="how often images are divided anew (default: 1)")
+    group.add_argument("--labels-per-class", type=int, metavar="N", help="true labels a class (default: all)")
+
+
+def refuse_recipes(recipe: str | None, fields: dict[str, Any]) -> None:
+    """Raise where a recipe names another recipe's run, which only ``reproduce`` makes."""
+    for name, text in (("init", fields.get("init")), ("labels", fields.get("labels", "").partition(":")[2])):
+        if text in recipe_names() and not Path(text).exists():
+            flag = "--init RUN" if name == "init" else "--labels clusters:RUN"
+            raise MetarepError(
+                f"recipe {recipe} needs a run of recipe {text}: name one by {flag}, or let metarep reproduce train it"
+            )
 
 
 def _recipes(method: str | None) -> list[str]:

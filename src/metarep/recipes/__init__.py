@@ -7,6 +7,8 @@ from typing import Any
 
 from metarep.errors import MetarepError, unknown
 
+JOB = ("data", "size", "encoder", "settings", "train", "init", "labels", "clusters", "partitions", "labels_per_class")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -16,7 +18,8 @@ class Recipe:
         name: the file's name without ending, ``protonet-omniglot``.
         about: one line.
         source: where the published numbers are from.
-        job: fields of ``metarep.job.Job`` but for the method.
+        job: fields of ``metarep.job.Job`` but for the method. Where ``init`` or ``labels = "clusters:..."`` name
+            another recipe, its run is meant.
         measure: ``{"ways": 5, "shots": 1, "published": 98.8}``, one for each setting; without ``published`` where
             nobody printed a number.
     """
@@ -44,7 +47,7 @@ def load_recipe(name: str) -> Recipe:
     if name not in recipe_names():
         raise unknown("recipe", name, recipe_names())
     content = tomllib.loads((files(__name__) / f"{name}.toml").read_text())
-    job = {key: content[key] for key in ("data", "size", "encoder", "settings", "train") if key in content}
+    job = {key: content[key] for key in JOB if key in content}
     extra = content.keys() - job.keys() - {"about", "source", "measure"}
     if extra:
         raise MetarepError(f"recipe {name} has unknown entries: {', '.join(sorted(extra))}")
