@@ -104,8 +104,8 @@ def main() -> None:
             found = measure(model, prepared, labels, tasks)
             print(name, shots, found, flush=True)
             rows.append(row(model, args.data, shots, tasks, found))
-            unknown.append({"encoder": name, "data": args.data, "ways": WAYS, "shots": shots, "tasks": args.tasks,
-                            **{key: value for key, value in found.items() if key not in ("accuracy", "ci95")}})  # fmt: skip
+            about = {"encoder": name, "data": args.data, "ways": WAYS, "shots": shots, "tasks": args.tasks}
+            unknown.append(about | {key: value for key, value in found.items() if key not in ("accuracy", "ci95")})
     record(RESULTS / "own-images.csv", rows)
     path = RESULTS / "unknown.json"
     old = json.loads(path.read_text()) if path.exists() else []

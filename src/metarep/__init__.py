@@ -35,6 +35,7 @@ _HOME = {
     "train": "training",
     "evaluate": "evaluation",
     "Report": "evaluation",
+    "FewShotClassifier": "classifier",
     "load": "zoo",
     "load_data": "datasets",
     "MetarepError": "errors",
