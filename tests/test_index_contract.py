@@ -21,7 +21,10 @@ from metarep.index import INDEXES, ExactIndex, Index, SpaceError, build_index
 from metarep.index.exact import nearest
 
 DIM = 8
-KINDS: dict[str, tuple[str, dict[str, Any]]] = {"exact": ("exact", {})}
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "exact": ("exact", {}),
+    **{f"faiss, {kind}": ("faiss", {"kind": kind}) for kind in ("flat", "hnsw", "ivf", "sq8", "pq")},
+}
 Make = Callable[..., Index]
 
 
@@ -29,6 +32,8 @@ Make = Callable[..., Index]
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
     """A function that makes an empty index of this kind."""
     name, own = KINDS[request.param]
+    if name == "faiss":
+        pytest.importorskip("faiss", reason="needs metarep[ann]")
     made: list[Index] = []
 
     def build(dim: int = DIM, space: str = "here", **more: Any) -> Index:

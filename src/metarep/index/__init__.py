@@ -4,12 +4,13 @@ from typing import Any
 
 from metarep.errors import refuse_unknown_settings, unknown
 from metarep.index.exact import ExactIndex
+from metarep.index.faiss import FaissIndex
 from metarep.index.index import Index, SpaceError
 from metarep.index.space import space_of
 
-__all__ = ["INDEXES", "ExactIndex", "Index", "SpaceError", "build_index", "space_of"]
+__all__ = ["INDEXES", "ExactIndex", "FaissIndex", "Index", "SpaceError", "build_index", "space_of"]
 
-INDEXES: dict[str, type[Index]] = {"exact": ExactIndex}
+INDEXES: dict[str, type[Index]] = {"exact": ExactIndex, "faiss": FaissIndex}
 
 
 def build_index(name: str, dim: int, space: str = "", **settings: Any) -> Index:  # noqa: ANN401 - the backend's own

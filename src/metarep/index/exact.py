@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metarep.device import pick_device
-from metarep.index.id_map import IdMap
+from metarep.index.id_map import IdMap, grown
 from metarep.index.index import Index
 
 BLOCK_BYTES = 1 << 24  # vectors are kept in blocks of this size: growth copies nothing
@@ -48,10 +48,7 @@ class ExactIndex(Index):
         first, last = len(self), len(self) + len(ids)
         while len(self.blocks) * self.size < last:  # memory that nothing was written to costs nothing yet
             self.blocks.append(torch.empty(self.size, self.dim, device=self.device))
-        if last > len(self.row_ids):
-            more = np.empty(max(last, len(self.row_ids) * 9 // 8), np.int64)
-            more[:first] = self.row_ids[:first]
-            self.row_ids = more
+        self.row_ids = grown(self.row_ids, last, first)
         done = 0
         while done < len(ids):
             block, at = divmod(first + done, self.size)

@@ -33,6 +33,8 @@ class IdMap:
 
     def add(self, ids: Ids, rows: np.ndarray) -> None:
         """Ids that are not there yet."""
+        if not len(ids):
+            return
         order = np.argsort(ids, kind="stable")
         self.runs.append((ids[order], rows[order].astype(np.int32)))
         self.live += len(ids)
@@ -64,3 +66,12 @@ class IdMap:
         ids, rows = ids[kept], rows[kept]
         order = np.argsort(ids, kind="stable")  # two sorted runs: a merge, not a sort
         self.runs[-last:] = [(ids[order], rows[order])] if len(ids) else []
+
+
+def grown(values: np.ndarray, needed: int, filled: int) -> np.ndarray:
+    """The array, or a longer copy of what is filled: an eighth is added at a time, so that growth costs little."""
+    if needed <= len(values):
+        return values
+    more = np.empty(max(needed, len(values) * 9 // 8), values.dtype)
+    more[:filled] = values[:filled]
+    return more

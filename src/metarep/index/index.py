@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metarep.checkpoint import read_tensors, write_tensors
 from metarep.errors import MetarepError, refuse_unknown_settings, unknown
 
 FORMAT = 1
@@ -140,6 +139,8 @@ class Index(ABC):
 
     def save(self, path: Path | str) -> None:
         """Write one file, whole or not at all: what stood there before stays until the last moment."""
+        from metarep.checkpoint import write_tensors  # not above: checkpoints hold learners, and a learner may hold us
+
         header = {"format": FORMAT, "index": self.name, "dim": self.dim, "space": self.space}
         tensors, more = self._saved()
         write_tensors(Path(path), tensors, {**header, "settings": self._settings(), "more": more, "n": len(self)})
@@ -155,6 +156,7 @@ class Index(ABC):
         Raises:
             MetarepError: no such file, a damaged one, or another backend's.
         """
+        from metarep.checkpoint import read_tensors
         from metarep.index import INDEXES
 
         tensors, header = read_tensors(Path(path))
