@@ -132,7 +132,7 @@ def test_bad_images_are_named_or_left_out(photos: Path, tmp_path: Path) -> None:
 def test_another_encoder_kind_or_folder_is_refused(photos: Path, tmp_path: Path) -> None:
     index = build(tmp_path / "an.index", photos / "kind 0")
     pytest.importorskip("faiss", reason="needs metarep[ann]")
-    with pytest.raises(MetarepError, match="holds an index with the kind exact, not faiss"):
+    with pytest.raises(MetarepError, match="holds an index with the backend exact, not faiss"):
         ImageIndex.create(tmp_path / "an.index", open_encoder(MODEL), "faiss")
     other = open_encoder(MODEL)
     next(other.learner.encoder.parameters()).data.mul_(1.001)
@@ -256,7 +256,7 @@ def test_the_command_line_from_folder_to_duplicates(
     assert {"0.png", "copy.png"} <= {Path(item["path"]).name for item in groups[0]}
     assert Path("twins.png").exists()
     facts = say("index", "stats", "an.index")
-    assert (facts["images"], facts["kind"], facts["missing"]) == (81, "exact", 0)
+    assert (facts["images"], facts["backend"], facts["missing"]) == (81, "exact", 0)
     assert say("index", "remove", "an.index", "photos/kind 3")["removed"] == 10
     for words in (["index", "stats", "an.index"], ["index", "duplicates", "an.index", "--out", "x.png"]):
         assert main(words) == 0
@@ -290,3 +290,17 @@ def test_wrong_words_are_one_line_that_helps(
     said = capsys.readouterr().err
     assert message in said
     assert len(said.strip().splitlines()) == 1
+
+
+def test_the_backend_and_its_settings_are_flags(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("faiss", reason="needs metarep[ann]")
+    path = str(tmp_path / "an.index")
+    words = ["index", "build", path, str(photos), "--encoder", MODEL, "--index", "faiss", "--kind", "ivf"]
+    assert main(words) == 0
+    assert main(["index", "stats", path]) == 0
+    assert "backend            faiss" in capsys.readouterr().out
+    assert ImageIndex(Path(path)).index._settings()["kind"] == "ivf"
+    assert main([*words[:-1], "sq8"]) == 2
+    assert "holds an index with the settings" in capsys.readouterr().err

@@ -46,16 +46,16 @@ def add(parser: Parser, argv: list[str]) -> None:
         "--threshold", type=float, default=0.995, metavar="X", help="for duplicates: cosine (default: 0.995)"
     )
     add_search(parser)
-    kind = next((after for flag, after in pairwise(argv) if flag == "--index"), "exact")
+    name = next((after for flag, after in pairwise(argv) if flag == "--index"), "exact")
     parser.add_argument(
         "--index",
-        dest="kind",
+        dest="backend",
         default="exact",
         metavar="NAME",
         help=f"for build: {', '.join(INDEXES)} (default: exact)",
     )
-    known = kind in INDEXES
-    parser.set_defaults(own=add_flags(parser, f"settings of {kind}", INDEXES[kind], skip=("device",)) if known else [])
+    known = name in INDEXES
+    parser.set_defaults(own=add_flags(parser, f"settings of {name}", INDEXES[name], skip=("device",)) if known else [])
     add_machine(parser, precision="float32")
     add_output(parser)
 
@@ -115,16 +115,16 @@ def search(args: argparse.Namespace) -> int:
 def _build(args: argparse.Namespace) -> int:
     if args.encoder is None:
         raise MetarepError("index build needs --encoder RUN: whose eyes to look with (a run, or omniglot-protonet)")
-    if args.kind not in INDEXES:
-        raise unknown("index", args.kind, INDEXES)
+    if args.backend not in INDEXES:
+        raise unknown("index", args.backend, INDEXES)
     device = pick_device(args.device)
     index = ImageIndex.create(
         args.index,
         open_encoder(args.encoder, device),
-        args.kind,
+        args.backend,
+        {name: vars(args)[name] for name in args.own if name in vars(args)},
         device=device,
         precision=pick_precision(args.precision, device),
-        **{name: vars(args)[name] for name in args.own if name in vars(args)},
     )
     return _fill(index, args)
 
@@ -169,7 +169,7 @@ def _stats(args: argparse.Namespace) -> int:
     index = _open(args)
     facts = {
         "images": len(index),
-        "kind": index.index.name,
+        "backend": index.index.name,
         "dim": index.index.dim,
         "encoder": index.index.space,
         "bytes": sum(file.stat().st_size for file in args.index.iterdir() if file.is_file()),

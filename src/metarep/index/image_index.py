@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -75,24 +75,31 @@ class ImageIndex:
         cls,
         path: Path,
         trained: Checkpoint,
-        kind: str = "exact",
+        backend: str = "exact",
+        settings: Mapping[str, Any] | None = None,
         *,
         device: torch.device | str = "cpu",
         precision: Precision = "float32",
-        **settings: Any,  # noqa: ANN401 - the index's own
     ) -> "ImageIndex":
         """An empty one in a folder that holds none, or the one that is there if it was made the same way.
 
+        Args:
+            path: made if need be.
+            trained: whose eyes to look with; it is copied.
+            backend: a name of ``INDEXES``.
+            settings: the backend's own.
+            device, precision: as above.
+
         Raises:
-            MetarepError: the folder holds an index of another encoder or kind.
+            MetarepError: the folder holds an index of another encoder, backend or settings.
         """
         embedder = Embedder(trained, precision)
-        empty = build_index(kind, embedder.dim, embedder.space, **settings)
+        empty = build_index(backend, embedder.dim, embedder.space, **(settings or {}))
         if is_index(Path(path)):
             found = cls(path, device=device, precision=precision)
             for what, was, now in (
                 ("the encoder", found.embedder.space, embedder.space),
-                ("the kind", found.index.name, empty.name),
+                ("the backend", found.index.name, empty.name),
                 ("the settings", found.index._settings(), empty._settings()),
             ):
                 if was != now:
@@ -170,7 +177,7 @@ class ImageIndex:
         allowed = None if below is None else self.items.below(_absolute(below))
         if allowed is not None and not allowed:
             raise MetarepError(f"the index holds no image below {shown(below or '')!r}")
-        scores, ids = self.index.search(rows, k, allowed, space=self.embedder.space)
+        scores, ids = self.index.search(rows, min(k, max(1, len(self))), allowed, space=self.embedder.space)
         return [
             [Hit(self.items.items[i].path, score) for score, i in zip(*row, strict=True) if i >= 0]
             for row in zip(scores.tolist(), ids.tolist(), strict=True)
