@@ -1,5 +1,6 @@
 """Indexes: one contract for all backends, each against the slow and obvious one."""
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -24,6 +25,9 @@ DIM = 8
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "exact": ("exact", {}),
     **{f"faiss, {kind}": ("faiss", {"kind": kind}) for kind in ("flat", "hnsw", "ivf", "sq8", "pq")},
+    "pgvector": ("pgvector", {}),
+    "pgvector, graph": ("pgvector", {"graph": True}),
+    "qdrant": ("qdrant", {}),
 }
 Make = Callable[..., Index]
 
@@ -32,12 +36,21 @@ Make = Callable[..., Index]
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
     """A function that makes an empty index of this kind."""
     name, own = KINDS[request.param]
+    where: Callable[[], dict[str, Any]] = dict
     if name == "faiss":
         pytest.importorskip("faiss", reason="needs metarep[ann]")
+    if name == "pgvector":
+        pytest.importorskip("psycopg", reason="needs metarep[pgvector]")
+        url, number = request.getfixturevalue("postgres"), itertools.count()
+        where = lambda: {"url": url, "table": f"t{request.node.name.__hash__() % 10**9}_{next(number)}"}  # noqa: E731
+    if name == "qdrant":
+        pytest.importorskip("qdrant_client", reason="needs metarep[qdrant]")
+        saved = "saved" in request.node.name
+        where = lambda: {"url": str(tmp_path / "qdrant") if saved else ":memory:"}  # noqa: E731
     made: list[Index] = []
 
     def build(dim: int = DIM, space: str = "here", **more: Any) -> Index:
-        made.append(build_index(name, dim, space, **own, **more))
+        made.append(build_index(name, dim, space, **own, **where(), **more))
         return made[-1]
 
     yield build
@@ -244,9 +257,9 @@ def test_any_sequence_leaves_what_a_dictionary_holds(make: Make, steps: list[tup
 
 def test_a_filter_keeps_its_recall(make: Make) -> None:
     """Two percent allowed: where an approximate graph would lose half of what there is."""
-    index, rows = make(dim=16), clustered(2000, 16)
-    index.add(torch.arange(2000), rows)
-    allowed = torch.randperm(2000, generator=Generator().manual_seed(1))[:40]
+    index, rows = make(dim=16), clustered(1000, 16)
+    index.add(torch.arange(1000), rows)
+    allowed = torch.randperm(1000, generator=Generator().manual_seed(1))[:20]
     queries = clustered(50, 16, seed=1)
     _, ids = index.search(queries, 10, allowed)
     assert bool(torch.isin(ids, allowed).all())
@@ -309,7 +322,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 
 def _save_for_ever(path: str) -> None:
     index = ExactIndex(64, "here")
-    index.add(torch.arange(20_000), torch.ones(20_000, 64))
+    index.add(torch.arange(9000), torch.ones(9000, 64))
     while True:
         index.save(path)
 
@@ -317,7 +330,7 @@ def _save_for_ever(path: str) -> None:
 def test_a_process_killed_while_saving_leaves_the_old_index(tmp_path: Path) -> None:
     path = tmp_path / "an.index"
     context = multiprocessing.get_context("fork")
-    for pause in (0.0, 0.003, 0.01):
+    for pause in (0.0, 0.004):
         first = ExactIndex(64, "here")
         first.add([7], torch.ones(1, 64))
         first.save(path)
@@ -326,11 +339,11 @@ def test_a_process_killed_while_saving_leaves_the_old_index(tmp_path: Path) -> N
         partial = path.with_name(path.name + ".part")
         deadline = time.monotonic() + 30
         while not partial.exists() and time.monotonic() < deadline:
-            pass
+            time.sleep(0.0005)
         time.sleep(pause)
         os.kill(process.pid or 0, signal.SIGKILL)
         process.join()
-        assert len(Index.load(path)) in (1, 20_000)
+        assert len(Index.load(path)) in (1, 9000)
 
 
 def test_a_million_vectors_would_fit() -> None:

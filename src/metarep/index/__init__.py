@@ -6,11 +6,28 @@ from metarep.errors import refuse_unknown_settings, unknown
 from metarep.index.exact import ExactIndex
 from metarep.index.faiss import FaissIndex
 from metarep.index.index import Index, SpaceError
+from metarep.index.pgvector import PgvectorIndex
+from metarep.index.qdrant import QdrantIndex
 from metarep.index.space import space_of
 
-__all__ = ["INDEXES", "ExactIndex", "FaissIndex", "Index", "SpaceError", "build_index", "space_of"]
+__all__ = [
+    "INDEXES",
+    "ExactIndex",
+    "FaissIndex",
+    "Index",
+    "PgvectorIndex",
+    "QdrantIndex",
+    "SpaceError",
+    "build_index",
+    "space_of",
+]
 
-INDEXES: dict[str, type[Index]] = {"exact": ExactIndex, "faiss": FaissIndex}
+INDEXES: dict[str, type[Index]] = {
+    "exact": ExactIndex,
+    "faiss": FaissIndex,
+    "pgvector": PgvectorIndex,
+    "qdrant": QdrantIndex,
+}
 
 
 def build_index(name: str, dim: int, space: str = "", **settings: Any) -> Index:  # noqa: ANN401 - the backend's own

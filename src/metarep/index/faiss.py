@@ -150,7 +150,9 @@ class FaissIndex(Index):
 
     def _lists(self, n: int) -> Any:  # noqa: ANN401
         """Untrained lists that suit ``n`` vectors."""
-        number = 2 ** round(math.log2(4 * math.sqrt(n)))
+        number = 2 ** min(
+            round(math.log2(4 * math.sqrt(n))), int(math.log2(max(2, n / 39)))
+        )  # 39 points each to learn from
         # "np": without a training for Hamming distances, which takes most of the time and is never used here
         stored = {"ivf": "Flat", "sq8": "SQ8", "pq": f"PQ{_parts(self.dim)}x8np"}[self.kind]
         made = self.faiss.index_factory(self.dim, f"IVF{number},{stored}", self.faiss.METRIC_INNER_PRODUCT)
