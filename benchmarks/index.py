@@ -17,12 +17,14 @@ import multiprocessing
 import statistics
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from index_rivals import OWN, RIVALS, K, Search
+from threadpoolctl import threadpool_limits
 
 from metarep.index import ExactIndex, Index, build_index
 from metarep.run import hardware
@@ -189,6 +191,10 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=[*OWN, *RIVALS], help="only this implementation")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    warnings.simplefilter("ignore")
+    import faiss  # noqa: F401 - so that its BLAS is there to be told
+
+    threadpool_limits(args.threads)
     chosen = [case for case in CASES if not args.case or case.name in args.case]
     rows: list[dict[str, object]] = []
     for case in chosen[:1] if args.quick else chosen:

@@ -106,10 +106,10 @@ class FaissIndex(Index):
             if len(chosen) <= max(FEW, KEEP * len(self)):
                 return self._look_at(queries.cpu(), k, chosen)
         scores, rows = self.inner.search(queries.cpu().numpy(), k, params=self._parameters(k, chosen))
-        if rows[:, -1].min() < 0:
-            scores[rows < 0] = -np.inf
-            return torch.from_numpy(scores), torch.from_numpy(np.where(rows < 0, -1, self.row_ids[rows]))
-        return torch.from_numpy(scores), torch.from_numpy(self.row_ids[rows])
+        ids = self.row_ids[rows]
+        if rows.min() < 0:  # fewer were found, and faiss says so with -1
+            ids[rows < 0], scores[rows < 0] = -1, -np.inf
+        return torch.from_numpy(scores), torch.from_numpy(ids)
 
     def _look_at(self, queries: Tensor, k: int, chosen: np.ndarray) -> tuple[Tensor, Tensor]:
         """The best of these rows, all of them looked at."""
@@ -124,27 +124,33 @@ class FaissIndex(Index):
         return scores, torch.from_numpy(np.where(places < 0, -1, self.row_ids[chosen[places]] if len(chosen) else -1))
 
     def _parameters(self, k: int, chosen: np.ndarray | None) -> Any:  # noqa: ANN401 - faiss's own
-        """How hard to look, and at what: never at a tombstone."""
+        """None, or what differs from how :meth:`_tune` left it: wider for many neighbours, and never a tombstone."""
         own: dict[str, Any] = {}
-        if chosen is not None or len(self) < len(self.alive):
+        if chosen is not None or len(self) < self.inner.ntotal:
             mask = self.alive
             if chosen is not None:
                 mask = np.zeros(len(self.alive), bool)
                 mask[chosen] = True
             own["sel"] = self.faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
-        if self.kind == "hnsw":
+        if self.kind == "hnsw" and (own or k > self.search_width):
             return self.faiss.SearchParametersHNSW(efSearch=max(self.search_width, k), **own)
-        if self.learned_at:
-            lists = self.inner.nlist
-            return self.faiss.SearchParametersIVF(nprobe=min(lists, self.probes or max(16, lists // 16)), **own)
+        if self.learned_at and own:
+            return self.faiss.SearchParametersIVF(nprobe=self.inner.nprobe, **own)
         return self.faiss.SearchParameters(**own) if own else None
+
+    def _tune(self) -> None:
+        """Tell faiss how hard to look: once, for making parameters anew for each search takes longer than it seems."""
+        if self.kind == "hnsw":
+            self.inner.hnsw.efSearch = self.search_width
+        elif self.learned_at:
+            self.inner.nprobe = min(self.inner.nlist, self.probes or max(16, self.inner.nlist // 16))
 
     def _fresh(self) -> Any:  # noqa: ANN401 - faiss has no types
         """An empty index of faiss; lists that have not learned yet are a flat one."""
         product = self.faiss.METRIC_INNER_PRODUCT
         if self.kind == "hnsw":
             made = self.faiss.IndexHNSWFlat(self.dim, self.links, product)
-            made.hnsw.efConstruction = self.build_width
+            made.hnsw.efConstruction, made.hnsw.efSearch = self.build_width, self.search_width
             return made
         return self.faiss.IndexFlatIP(self.dim)
 
@@ -176,6 +182,7 @@ class FaissIndex(Index):
         self.inner.add(rows)
         if self.learned_at:
             self.inner.make_direct_map()  # lists know no row numbers otherwise
+            self._tune()
         self.row_ids = np.concatenate([self.row_ids[kept], ids])
         self.living = np.ones(len(rows), bool)
         self.rows = IdMap()
@@ -198,6 +205,7 @@ class FaissIndex(Index):
             raise ValueError("its bytes are not those that were written")
         self.inner = self.faiss.deserialize_index(tensors["faiss"].numpy())
         self.learned_at = more["learned_at"]
+        self._tune()
         self.row_ids, self.living = tensors["ids"].numpy(), tensors["alive"].numpy()
         live = np.flatnonzero(self.alive)
         self.rows.add(self.row_ids[live], live)
