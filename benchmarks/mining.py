@@ -3,9 +3,9 @@
     python benchmarks/mining.py [--seeds 5] [--method siamese] [--threads N] [--out results/timings/mining.json]
 
 20-way 1-shot, the same 2,000 tasks for all, on the 63 test classes, and on the 99 validation classes, by which one
-would choose. Encoders have 32 channels, for time; settings are otherwise the methods' own. Intervals are of the mean over
-seeds (Student's t); ``gain`` is the mean of the differences within a seed, on the test classes. Weights, and batches
-until the first refresh, are the same with and without.
+would choose. Encoders have 32 channels, for time; settings are otherwise the methods' own. Intervals are of the mean
+over seeds (Student's t); ``gain`` is the mean of the differences within a seed, on the test classes. Weights, and
+batches until the first refresh, are the same with and without.
 """
 
 import argparse
@@ -88,7 +88,8 @@ def main() -> None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         note = (
             "20-way 1-shot accuracy in percent on classes of glyphs that were not trained on, 2,000 tasks, the "
-            "interval over seeds; gain is within a seed, on test; seconds are the median of a training beside other work"
+            "interval over seeds; gain is within a seed, on test; seconds are the median of a training, beside other "
+            "work"
         )
         args.out.write_text(json.dumps({"hardware": hardware(), "note": note, "rows": rows}, indent=1) + "\n")
 
