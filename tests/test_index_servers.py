@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
+from metarep.cli import main
 from metarep.errors import MetarepError
 from metarep.index import Index, SpaceError, build_index, qdrant
 
@@ -85,3 +87,19 @@ def test_qdrant_knows_whose_vectors_it_holds(tmp_path: Path, monkeypatch: pytest
     memory.close()
     with pytest.raises(MetarepError, match=r"Qdrant at http://127\.0\.0\.1:9 did not answer"):
         build_index("qdrant", 4, url="http://127.0.0.1:9")
+
+
+def test_a_folder_of_images_in_a_table(postgres: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(5):
+        Image.new("L", (28, 28), 50 * number).save(tmp_path / f"{number}.png")
+    encoder = ["--encoder", "omniglot-protonet"]
+    words = ["--index", "pgvector", "--url", postgres, "--table", "pictures"]
+    build = ["index", "build", str(tmp_path / "an.index"), str(tmp_path), *encoder, *words]
+    assert main(build) == 0
+    assert main(build) == 0
+    assert "0 new, 5 known already" in capsys.readouterr().out
+    assert main(["search", str(tmp_path / "an.index"), str(tmp_path / "3.png"), "-k", "1"]) == 0
+    assert "1.000" in capsys.readouterr().out
+    build[2] = str(tmp_path / "other.index")
+    assert main(build) == 2
+    assert "the pgvector index holds vectors already" in capsys.readouterr().err

@@ -83,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
 
 def search(args: argparse.Namespace) -> int:
     """Of ``metarep search`` too."""
-    found = _open(args).search(args.places, args.hits, args.below)
+    with _open(args) as index:
+        found = index.search(args.places, args.hits, args.below)
     if args.out:
         contact_sheet(
             [
@@ -118,19 +119,20 @@ def _build(args: argparse.Namespace) -> int:
     if args.backend not in INDEXES:
         raise unknown("index", args.backend, INDEXES)
     device = pick_device(args.device)
-    index = ImageIndex.create(
+    with ImageIndex.create(
         args.index,
         open_encoder(args.encoder, device),
         args.backend,
         {name: vars(args)[name] for name in args.own if name in vars(args)},
         device=device,
         precision=pick_precision(args.precision, device),
-    )
-    return _fill(index, args)
+    ) as index:
+        return _fill(index, args)
 
 
 def _add(args: argparse.Namespace) -> int:
-    return _fill(_open(args), args)
+    with _open(args) as index:
+        return _fill(index, args)
 
 
 def _fill(index: ImageIndex, args: argparse.Namespace) -> int:
@@ -156,26 +158,26 @@ def _fill(index: ImageIndex, args: argparse.Namespace) -> int:
 def _remove(args: argparse.Namespace) -> int:
     if not args.places and not args.missing:
         raise MetarepError(f"index remove needs files, folders, or --missing: metarep index remove {args.index} ...")
-    index = _open(args)
-    gone = index.remove(args.places, missing=args.missing)
+    with _open(args) as index:
+        gone, left = index.remove(args.places, missing=args.missing), len(index)
     if args.json:
-        print_json({"images": len(index), "removed": gone})
+        print_json({"images": left, "removed": gone})
     else:
-        print(f"{len(index):,} images in {args.index}: {gone:,} removed")
+        print(f"{left:,} images in {args.index}: {gone:,} removed")
     return 0
 
 
 def _stats(args: argparse.Namespace) -> int:
-    index = _open(args)
-    facts = {
-        "images": len(index),
-        "backend": index.index.name,
-        "dim": index.index.dim,
-        "encoder": index.index.space,
-        "bytes": sum(file.stat().st_size for file in args.index.iterdir() if file.is_file()),
-        "missing": sum(not Path(item.path).exists() for item in index.items.items.values()),
-        "nearest_neighbour": _quantiles(index),
-    }
+    with _open(args) as index:
+        facts = {
+            "images": len(index),
+            "backend": index.index.name,
+            "dim": index.index.dim,
+            "encoder": index.index.space,
+            "bytes": sum(file.stat().st_size for file in args.index.iterdir() if file.is_file()),
+            "missing": sum(not Path(item.path).exists() for item in index.items.items.values()),
+            "nearest_neighbour": _quantiles(index),
+        }
     if args.json:
         print_json(facts)
         return 0
@@ -202,11 +204,10 @@ def _quantiles(index: ImageIndex) -> dict[str, float]:
 def _duplicates(args: argparse.Namespace) -> int:
     if not -1 <= args.threshold <= 1:
         raise MetarepError(f"--threshold is a cosine, from -1 to 1, not {args.threshold:g}")
-    index = _open(args)
-    groups = [
-        [index.items.items[each] for each in group]
-        for group in near_duplicates(index.index, args.threshold, watch=None if args.json else _counter(len(index)))
-    ]
+    with _open(args) as index:
+        watch = None if args.json else _counter(len(index))
+        found = near_duplicates(index.index, args.threshold, watch=watch)
+        groups = [[index.items.items[each] for each in group] for group in found]
     if args.out and groups:
         contact_sheet([[(item.path, "") for item in group] for group in groups], args.out, first="")
     if args.json:

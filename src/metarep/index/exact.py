@@ -129,7 +129,9 @@ class ExactIndex(Index):
         ids, start = tensors["ids"], 0
         for number in range(len(tensors) - 1):
             part = tensors.pop(f"vectors.{number}")  # so that no two copies of all stand in memory
-            self.add(ids[start : start + len(part)], part)
+            if part.ndim != 2 or part.shape[1] != self.dim or part.dtype != torch.float32:
+                raise ValueError(f"vectors of shape {tuple(part.shape)}")
+            self._add(ids[start : start + len(part)], part)  # as they are: scaling them again would change a last digit
             start += len(part)
 
     def _settings(self) -> dict[str, Any]:

@@ -96,6 +96,7 @@ class ImageIndex:
         embedder = Embedder(trained, precision)
         empty = build_index(backend, embedder.dim, embedder.space, **(settings or {}))
         if is_index(Path(path)):
+            empty.close()
             found = cls(path, device=device, precision=precision)
             for what, was, now in (
                 ("the encoder", found.embedder.space, embedder.space),
@@ -103,9 +104,15 @@ class ImageIndex:
                 ("the settings", found.index._settings(), empty._settings()),
             ):
                 if was != now:
+                    found.close()
                     raise MetarepError(f"{path} holds an index with {what} {was}, not {now}; choose another folder")
-            empty.close()
             return found
+        if len(empty):
+            empty.close()
+            raise MetarepError(
+                f"the {backend} index holds vectors already, and {path} does not know of what; name another table or "
+                "collection"
+            )
         Path(path).mkdir(parents=True, exist_ok=True)
         (Path(path) / "items.jsonl").unlink(missing_ok=True)  # of a beginning that never got so far
         save_checkpoint(Path(path) / "encoder.safetensors", trained.method, trained.settings, trained.seen)
@@ -115,6 +122,16 @@ class ImageIndex:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def close(self) -> None:
+        """Let go of a server."""
+        self.index.close()
+
+    def __enter__(self) -> "ImageIndex":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def add(self, places: Iterable[Path], *, skip_bad: bool = False, watch: Watch | None = None) -> Added:
         """Embed the images of these files and folders that are new or have changed.
