@@ -6,7 +6,8 @@ Nothing of metarep is imported before a fixture runs, so that ``--jaxtyping-pack
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,6 +81,21 @@ def small_encoder(preprocess: Any) -> Callable[..., Any]:
             return build_encoder(name, preprocess, **settings)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a PostgreSQL with pgvector, from the wheel of pgserver, for as long as the tests run."""
+    before = os.environ.get("XDG_RUNTIME_DIR")
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))  # or importing it warns
+    pgserver = pytest.importorskip("pgserver", reason="needs pgserver: a PostgreSQL to test against")
+    if before is None:
+        del os.environ["XDG_RUNTIME_DIR"]
+    home = Path(tempfile.mkdtemp(prefix="metarep-postgres-"))  # a socket's path must be short
+    server = pgserver.get_server(home, cleanup_mode="stop")
+    yield server.get_uri()
+    server.cleanup()
+    shutil.rmtree(home, ignore_errors=True)
 
 
 def draw(classes: int, each: int, generator: Generator, side: int = 20) -> torch.Tensor:

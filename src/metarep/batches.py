@@ -103,11 +103,8 @@ def draw_batch(
     """
     if eats is ViewBatch:
         return _draw_views(bank, shape.images, augment, generator)
+    check_shape(eats, shape)
     labelled = eats is LabelledBatch
-    if labelled and shape.shots < 2:
-        raise MetarepError(f"a labelled batch needs at least 2 images a class to make pairs, not shots={shape.shots}")
-    if not labelled and shape.queries < 1:
-        raise MetarepError(f"tasks to train on need at least 1 query a class, not queries={shape.queries}")
     if labels.kind == "instances" and augment is None:
         raise MetarepError(
             "the samples of an image that is its own class are the same without augmentation, and nothing could be "
@@ -124,12 +121,27 @@ def draw_batch(
         queries=0 if labelled else shape.queries,
         generator=generator,
     )
+    return batch_of(eats, bank, index, augment, generator)
+
+
+def check_shape(eats: type[Batch], shape: BatchShape) -> None:
+    """Raise for a shape that nothing can be learned from."""
+    if eats is LabelledBatch and shape.shots < 2:
+        raise MetarepError(f"a labelled batch needs at least 2 images a class to make pairs, not shots={shape.shots}")
+    if eats is TaskBatch and shape.queries < 1:
+        raise MetarepError(f"tasks to train on need at least 1 query a class, not queries={shape.queries}")
+
+
+def batch_of(
+    eats: type[Batch], bank: ImageBank, index: TaskIndex, augment: Augment | None, generator: Generator
+) -> Batch:
+    """The images of tasks that were drawn already, as what a method eats: labelled images (of one task) or tasks."""
     both = torch.cat([index.support, index.query], dim=1)
     rows = both.reshape(-1)
     images = bank.pixels(rows)
     if augment:
         images = augment(images, generator)
-    if labelled:
+    if eats is LabelledBatch:
         return LabelledBatch(images, rows, index.support_y[0].to(images.device))
     place = torch.arange(both.numel()).view(both.shape)
     support, query = place.split([index.support.shape[1], index.query.shape[1]], dim=1)

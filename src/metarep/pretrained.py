@@ -1,7 +1,5 @@
 """Representations by name: runs of ours, encoders that ship, and networks that others trained."""
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -11,7 +9,7 @@ import torch
 from torch import Tensor
 
 from metarep.checkpoint import Checkpoint, read_tensors, save_checkpoint, write_tensors
-from metarep.encoders import ENCODERS, Encoder, Preprocess, build_encoder
+from metarep.encoders import ENCODERS, Encoder, Preprocess, build_encoder, space_of
 from metarep.errors import MetarepError, missing_extra, unknown
 from metarep.learners import Learner
 from metarep.zoo import load_trained, zoo_names
@@ -46,7 +44,7 @@ class Representation:
     @property
     def digest(self) -> str:
         """Names the space that features lie in: two encoders of one digest give the same features."""
-        return space_digest(self.encoder)
+        return space_of(self.encoder)
 
     def save(self, path: Path) -> None:
         """One file that :func:`load_representation` reads, on a machine that has nothing else."""
@@ -99,16 +97,6 @@ def best_installed() -> str:
     if ours:
         return ours[0]
     raise missing_extra("an encoder of photographs", "weights", "pretrained", "or name a run with --encoder RUN")
-
-
-def space_digest(encoder: Encoder) -> str:
-    """Sixteen hexadecimal digits of an encoder's weights and preprocessing."""
-    about = json.dumps([encoder.arch, asdict(encoder.preprocess)], sort_keys=True)
-    content = hashlib.sha256(about.encode())
-    for name, tensor in encoder.body.state_dict().items():
-        content.update(name.encode())
-        content.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return content.hexdigest()[:16]
 
 
 def _lite(variant: int, size: int) -> Encoder:

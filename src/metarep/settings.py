@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from metarep.batches import BatchShape
-from metarep.errors import MetarepError
+from metarep.errors import MetarepError, one_of
 
 SCHEDULES = ("one-cycle", "cosine", "constant", "linear")
 
@@ -26,6 +26,11 @@ class TrainSettings:
         queries: query images a class (methods that eat tasks).
         tasks: tasks a batch (methods that eat tasks).
         images: images a batch, each seen as two views (methods that eat views).
+        mine: where the classes of a batch come from: ``batch``, all alike; ``index``, every drawn class brings those
+            that it is taken for, found in an index of all classes that is refreshed as training goes (methods that eat
+            labelled images or tasks).
+        mine_every: steps between refreshes of that index; until the first, batches are drawn as without.
+        mine_near: classes that each drawn class brings.
         augment: a preset: none, drawings, photos, views-drawings, crops-drawings, views-32 or few-shot-84; the
             command line picks by the images if not told: one for views, which differ more, for methods that eat views
             and for labels=instances.
@@ -48,6 +53,9 @@ class TrainSettings:
     queries: int = 5
     tasks: int = 1
     images: int = 256
+    mine: Literal["batch", "index"] = "batch"
+    mine_every: int = 100
+    mine_near: int = 3
     augment: str = "none"
     validate_every: int = 250
     validation_tasks: int = 500
@@ -57,7 +65,9 @@ class TrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "ways", "shots", "tasks", "validate_every", "validation_tasks", "validation_shots"):
+        one_of("mine", self.mine, ("batch", "index"))
+        positive = ("steps", "ways", "shots", "tasks", "mine_every", "mine_near", "validate_every")
+        for name in (*positive, "validation_tasks", "validation_shots"):
             if getattr(self, name) < 1:
                 raise MetarepError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name, least in (("queries", 0), ("clip", 0), ("weight_decay", 0), ("validation_ways", 2), ("images", 2)):

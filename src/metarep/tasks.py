@@ -133,8 +133,16 @@ def draw_tasks(labels: Labels, n: int, *, ways: int, shots: int, queries: int, g
         raise MetarepError(
             f"tasks need at least 1 way and 1 shot, not ways={ways}, shots={shots}, queries={queries}, n={n}"
         )
-    usable = _usable_classes(labels, ways, shots, queries)
+    usable = usable_classes(labels, ways, shots, queries)
     classes = usable[_distinct(torch.full((n,), len(usable)), ways, generator)]
+    return tasks_of(labels, classes, shots=shots, queries=queries, generator=generator)
+
+
+def tasks_of(
+    labels: Labels, classes: Int[Tensor, "task ways"], *, shots: int, queries: int, generator: Generator
+) -> TaskIndex:
+    """Tasks of classes that somebody has chosen; images are drawn as in :func:`draw_tasks`."""
+    n, ways = classes.shape
     if labels.kind == "instances":
         place = torch.zeros(*classes.shape, shots + queries, dtype=torch.long)
     elif labels.groups is None or queries == 0:
@@ -164,7 +172,12 @@ def draw_varied_tasks(
     ]
 
 
-def _usable_classes(labels: Labels, ways: int, shots: int, queries: int) -> Tensor:
+def usable_classes(labels: Labels, ways: int, shots: int, queries: int) -> Int[Tensor, " n"]:
+    """The classes with enough images for such tasks.
+
+    Raises:
+        DataError: they are fewer than ``ways``; it names the smallest class.
+    """
     need = 1 if labels.kind == "instances" else shots + queries
     usable = (labels.counts >= need).nonzero().squeeze(1)
     if len(usable) < ways:

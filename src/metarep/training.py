@@ -12,13 +12,14 @@ from torch import Generator, Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from metarep.augment import preset
-from metarep.batches import Batch, draw_batch
+from metarep.batches import Batch, batch_of, draw_batch
 from metarep.contrastive import COLLAPSED
 from metarep.datasets.split import Split
 from metarep.device import keep_freed_memory
 from metarep.encoders.resnet12 import DropBlock
 from metarep.errors import MetarepError
 from metarep.evaluation import evaluate
+from metarep.hard_classes import HardClasses
 from metarep.methods import Method
 from metarep.run import RunFolder
 from metarep.settings import TrainSettings
@@ -120,6 +121,8 @@ class _Loop:
         self.augment = preset(settings.augment)
         self.bank = split.bank.to(self.device)
         self.tasks = self._validation_tasks()
+        mining = settings.mine == "index"
+        self.miner = HardClasses(method.eats, split.labels, settings.shape, settings.mine_near) if mining else None
         self.step, self.seconds = 0, 0.0
         self.best: dict[str, Tensor] = {}
         self.best_step, self.best_accuracy = 0, None
@@ -136,9 +139,7 @@ class _Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr_at(self.step)
         self.method.train()
-        batch = draw_batch(
-            self.method.eats, self.bank, self.split.labels, self.settings.shape, self.augment, self.generator
-        )
+        batch = self._draw()
         step = self.method.step(batch, progress=progress, generator=self.generator)
         self.optimizer.zero_grad(set_to_none=True)
         step.loss.backward()
@@ -156,6 +157,16 @@ class _Loop:
             self._refuse_lost_weights()
             self._validate()
             self._save()
+
+    def _draw(self) -> Batch:
+        """A batch; of classes that are hard to tell apart, where they are mined and known by now."""
+        eats, settings = self.method.eats, self.settings
+        if self.miner and self.step and self.step % settings.mine_every == 0:
+            self.miner.refresh(self.method.learner, self.bank, turn=self.step // settings.mine_every)
+        if self.miner and self.miner.ready:
+            index = self.miner.draw(self.generator)
+            return batch_of(eats, self.bank, index, self.augment, self.generator)
+        return draw_batch(eats, self.bank, self.split.labels, settings.shape, self.augment, self.generator)
 
     def finish(self) -> Outcome:
         if self.best:
@@ -260,6 +271,8 @@ class _Loop:
                 f"optimizer.{row}.{name}": torch.as_tensor(value) for name, value in state.items() if value is not None
             }
         tensors["generator"] = self.generator.get_state()
+        if self.miner and self.miner.ready:
+            tensors["miner.near"] = self.miner.near
         header = {
             "step": self.step,
             "seconds": self.seconds,
@@ -286,6 +299,8 @@ class _Loop:
             state.setdefault(int(row), {})[field] = value
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.generator.set_state(tensors["generator"])
+        if self.miner and "miner.near" in tensors:
+            self.miner.near = tensors["miner.near"]
         self.last_reading = (self.step, time.perf_counter())
 
 

@@ -65,6 +65,7 @@ def place(tmp_path, monkeypatch):
     for module in ("recipes", "reproduce", "cli.train"):
         monkeypatch.setattr(import_module(f"metarep.{module}"), "load_recipe", shortened)
     assert main(["train", "protonet", *QUICK, "--size", "16", "--data", "folder:photos", "--out", "a-run"]) == 0
+    assert main(["index", "build", "an.index", "photos/kind 0", "--encoder", "a-run"]) == 0
     return tmp_path
 
 
@@ -87,6 +88,13 @@ def drawn(command: str, dice: random.Random) -> list[str]:
         "train": [method],
         "evaluate": [dice.choice(["a-run", "a-run", "omniglot-protonet", "a-run/model.safetensors"])],
         "data": [dice.choice(["list", "prepare", "show"]), dice.choice(["folder:photos", "glyphs"])],
+        "index": [
+            dice.choice(["build", "add", "remove", "search", "stats", "duplicates"]),
+            dice.choice(["an.index", "an.index", "new.index"]),
+            dice.choice(["photos/kind 0", "photos/kind 1/3.png", "photos"]),
+            *dice.choice([[], ["--encoder", "a-run"], ["--index", "faiss", "--encoder", "a-run"]]),
+        ],
+        "search": ["an.index", "photos/kind 1/3.png"],
         "reproduce": [dice.choice(recipe_names()), "--tasks", "20"],
     }.get(command, [])
     line = [command, *first]
@@ -105,7 +113,9 @@ def drawn(command: str, dice: random.Random) -> list[str]:
     return line
 
 
-@pytest.mark.parametrize("command", ["quickstart", "data", "methods", "train", "evaluate", "reproduce"])
+@pytest.mark.parametrize(
+    "command", ["quickstart", "data", "methods", "train", "evaluate", "reproduce", "index", "search"]
+)
 def test_command_lines(command, place):
     from metarep.cli import main
 

@@ -16,6 +16,8 @@ COMMANDS = {
     "methods": "what there is to train",
     "train": "train a method",
     "evaluate": "measure a trained run on classes it has not seen",
+    "index": "find images by what they look like: build, add, remove, search, stats, duplicates",
+    "search": "find the images of an index that look like an image",
     "reproduce": "train a recipe to its published numbers and write the rows down",
     "fit": "make a classifier of your own images, a few a class, without training",
     "predict": "say what images show, with a classifier that was fitted",

@@ -4,6 +4,7 @@ import hashlib
 import os
 import unicodedata
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +80,24 @@ def shown(path: Path | str, root: Path | None = None) -> str:
     if isinstance(path, Path):
         path = (path.relative_to(root) if root else path).as_posix()
     return path.encode("utf-8", "backslashreplace").decode()
+
+
+def image_files(place: Path) -> Iterator[Path]:
+    """The images below a folder, however deep, in order; a file is itself, whatever its name.
+
+    Raises:
+        DataError: there is no such place, or it cannot be read.
+    """
+    if place.is_file():
+        yield place
+        return
+    if not place.is_dir():
+        raise DataError(f"there is no file or folder {shown(place)!r}")
+    try:
+        for folder, names in _walk(place):
+            yield from (folder / name for name in sorted(names) if _is_image(folder / name))
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read ({error.strerror}); check its permissions") from error
 
 
 def _scan(root: Path, argument: str) -> FolderTree:

@@ -8,6 +8,7 @@ from metarep.encoders.encoder import Encoder, Precision
 from metarep.encoders.onnx import OnnxBody
 from metarep.encoders.preprocess import Preprocess
 from metarep.encoders.resnet12 import ResNet12
+from metarep.encoders.space import space_of
 from metarep.encoders.timm import TimmBody
 from metarep.errors import refuse_unknown_settings, unknown
 
@@ -21,6 +22,7 @@ __all__ = [
     "Preprocess",
     "ResNet12",
     "build_encoder",
+    "space_of",
 ]
 
 ENCODERS = {"conv4": Conv4, "resnet12": ResNet12, "efficientnet-lite": EfficientNetLite}

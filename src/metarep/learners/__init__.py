@@ -1,13 +1,24 @@
 """Learners: what is deployed, and how a new task is solved."""
 
 from metarep.learners.descent import GradientDescent
+from metarep.learners.labelled_index import LabelledIndex
 from metarep.learners.learner import Learner, State
 from metarep.learners.linear import Linear
 from metarep.learners.neighbours import Neighbours
 from metarep.learners.pairwise import Pairwise
 from metarep.learners.prototypes import Prototypes
 
-__all__ = ["LEARNERS", "GradientDescent", "Learner", "Linear", "Neighbours", "Pairwise", "Prototypes", "State"]
+__all__ = [
+    "LEARNERS",
+    "GradientDescent",
+    "LabelledIndex",
+    "Learner",
+    "Linear",
+    "Neighbours",
+    "Pairwise",
+    "Prototypes",
+    "State",
+]
 
 LEARNERS: dict[str, type[Learner]] = {
     "prototypes": Prototypes,

@@ -1,10 +1,13 @@
 """Neighbours: the k nearest support images vote."""
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
 from metarep.encoders import Encoder
+from metarep.errors import MetarepError
+from metarep.learners.labelled_index import LabelledIndex
 from metarep.learners.learner import Learner, State
 from metarep.learners.prototypes import Metric
 from metarep.losses import squared_distances
@@ -15,6 +18,9 @@ class Neighbours(Learner):
 
     The nearest ``k`` support rows (all of them if there are fewer) share one vote, weighted by a softmax of their
     similarity; the logits are the logarithm of each class's share. With ``k=1`` this is the nearest neighbour.
+
+    Tasks are solved in batches, every query against every support row. One task that grows without end is a
+    :class:`LabelledIndex`, which may stand for the state: an index finds the rows that vote.
 
     Args:
         encoder: the representation.
@@ -32,7 +38,15 @@ class Neighbours(Learner):
     ) -> State:
         return {"support": support, "onehot": functional.one_hot(labels, ways).to(support)}
 
-    def logits(self, state: State, query: Float[Tensor, "task query dim"]) -> Float[Tensor, "task query ways"]:
+    def logits(
+        self, state: State | LabelledIndex, query: Float[Tensor, "task query dim"]
+    ) -> Float[Tensor, "task query ways"]:
+        if isinstance(state, LabelledIndex):
+            if len(query) != 1:
+                raise MetarepError(f"a gallery is one task, and these queries are of {len(query)}")
+            shares, classes = self._votes(state, query[0])
+            rows = shares.new_zeros(len(shares), state.ways).scatter_add_(1, classes.clamp_min(0), shares)
+            return rows.clamp_min(1e-12).log().unsqueeze(0)
         support = state["support"]
         if self.metric == "cosine":
             near = functional.normalize(query, dim=-1) @ functional.normalize(support, dim=-1).mT
@@ -44,3 +58,27 @@ class Neighbours(Learner):
             near = near.masked_fill(near < floor, float("-inf"))
         shares = (near / self.temperature).softmax(-1) @ state["onehot"]
         return shares.clamp_min(1e-12).log()
+
+    def rank(
+        self, gallery: LabelledIndex, query: Float[Tensor, "query dim"]
+    ) -> tuple[Float[Tensor, "query k"], Int[Tensor, "query k"]]:
+        """The classes that got votes, best first, with their logits: :meth:`logits` without a number for every class.
+
+        With 100,000 classes a row of logits is 400 kB an image, and all but ``k`` of its numbers are the same.
+
+        Returns:
+            Logits and classes; -inf and -1 behind the last.
+        """
+        shares, classes = self._votes(gallery, query)
+        same = classes.unsqueeze(2) == classes.unsqueeze(1)
+        total = (same * shares.unsqueeze(1)).sum(-1)
+        later = (same & torch.ones_like(same[0]).tril(-1)).any(-1)  # a nearer row has spoken for this class
+        total, order = total.masked_fill(later | (classes < 0), 0).sort(-1, descending=True)
+        return total.log(), classes.gather(1, order).masked_fill(total == 0, -1)
+
+    def _votes(self, gallery: LabelledIndex, query: Tensor) -> tuple[Tensor, Tensor]:
+        """The share of each of the nearest rows, and its class."""
+        if self.metric != "cosine":
+            raise MetarepError(f"a gallery is searched by cosine; Neighbours(metric='cosine') can, not {self.metric!r}")
+        near, classes, _ = gallery.search(query, min(self.k, max(1, len(gallery))))
+        return (near / self.temperature).softmax(-1), classes

@@ -1,0 +1,21 @@
+"""The space of an encoder: a digest that says whose vectors these are."""
+
+import hashlib
+import json
+from dataclasses import asdict
+
+from metarep.encoders.encoder import Encoder
+
+
+def space_of(encoder: Encoder) -> str:
+    """Sixteen hexadecimal digits that name an encoder: its body, its weights, and how it wants images prepared.
+
+    Two encoders of one name have one space, wherever their files lie; one more step of training makes another. The
+    precision it computes in is no part of it: features of one image differ by a percent between float32 and bfloat16.
+    """
+    about = {"arch": encoder.arch, "preprocess": asdict(encoder.preprocess)}
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
+    for name, value in sorted(encoder.body.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(-1).numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,45 @@
+"""Indexes: where vectors live, and which of them are near. A new backend is a file here and a line in INDEXES."""
+
+from typing import Any
+
+from metarep.encoders import space_of
+from metarep.errors import refuse_unknown_settings, unknown
+from metarep.index.exact import ExactIndex
+from metarep.index.faiss import FaissIndex
+from metarep.index.index import Index, SpaceError
+from metarep.index.pgvector import PgvectorIndex
+from metarep.index.qdrant import QdrantIndex
+
+__all__ = [
+    "INDEXES",
+    "ExactIndex",
+    "FaissIndex",
+    "Index",
+    "PgvectorIndex",
+    "QdrantIndex",
+    "SpaceError",
+    "build_index",
+    "space_of",
+]
+
+INDEXES: dict[str, type[Index]] = {
+    "exact": ExactIndex,
+    "faiss": FaissIndex,
+    "pgvector": PgvectorIndex,
+    "qdrant": QdrantIndex,
+}
+
+
+def build_index(name: str, dim: int, space: str = "", **settings: Any) -> Index:  # noqa: ANN401 - the backend's own
+    """An empty index, by name; ``settings`` are those of its class.
+
+    >>> index = build_index("exact", 2)
+    >>> index.add([7, 8, 9], [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    >>> scores, ids = index.search([[0.0, 2.0]], k=2)
+    >>> ids.tolist(), [round(score, 2) for score in scores[0].tolist()]
+    ([[8, 9]], [1.0, 0.71])
+    """
+    if name not in INDEXES:
+        raise unknown("index", name, INDEXES)
+    refuse_unknown_settings(name, INDEXES[name].__init__, settings)
+    return INDEXES[name](dim, space, **settings)

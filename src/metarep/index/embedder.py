@@ -1,0 +1,48 @@
+"""Embedder: from image files to vectors, by a trained encoder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metarep.datasets.decode import decode_all
+from metarep.datasets.folder_tree import shown
+from metarep.encoders import Precision, space_of
+from metarep.errors import DataError
+from metarep.photographs import STRETCH
+from metarep.pretrained import Representation
+
+
+class Embedder:
+    """Decodes files as the encoder wants them and embeds them, a batch at a time.
+
+    Args:
+        representation: whose encoder embeds.
+        device: to embed on.
+        precision: of the encoder; an index should have been built in the one it is asked in.
+    """
+
+    def __init__(
+        self, representation: Representation, device: torch.device | str = "cpu", precision: Precision = "float32"
+    ) -> None:
+        self.device, self.encoder = device, representation.encoder.to(device).eval()
+        self.encoder.precision = precision
+        self.space, self.dim = space_of(self.encoder), self.encoder.dim
+
+    def __call__(self, files: Sequence[Path]) -> tuple[Float[Tensor, "n dim"], list[DataError | None]]:
+        """Vectors of the files that can be read, in order, and for each file None or why it cannot."""
+        wanted = self.encoder.preprocess
+        sources = [(file, shown(file)) for file in files]
+        images, errors = [], []
+        for pixels in decode_all(sources, size=wanted.size, channels=wanted.channels, stretch=STRETCH):
+            errors.append(pixels if isinstance(pixels, DataError) else None)
+            if not isinstance(pixels, DataError):
+                images.append(pixels)
+        if not images:
+            return torch.empty(0, self.dim), errors
+        with torch.no_grad():
+            batch = torch.from_numpy(np.stack(images)).to(self.device)
+            return self.encoder(batch).float().cpu(), errors

@@ -1,0 +1,292 @@
+"""ImageIndex: a folder on disk that knows the images of other folders by what they look like."""
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metarep.datasets.folder_tree import image_files, shown
+from metarep.encoders import Precision
+from metarep.errors import DataError, MetarepError
+from metarep.index import Index, build_index
+from metarep.index.catalogue import Catalogue, Item
+from metarep.index.embedder import Embedder
+from metarep.pretrained import Representation, load_representation
+
+BATCH = 256
+SAVE_EVERY = 5.0  # seconds of work that may be lost, or twenty times as long as a save takes if that is more
+
+Watch = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class Added:
+    """What came of adding: numbers of images, and what could not be read."""
+
+    new: int = 0
+    changed: int = 0
+    known: int = 0
+    bad: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class Hit:
+    """An image that was found: its path and its cosine to the query."""
+
+    path: str
+    score: float
+
+
+class ImageIndex:
+    """Three files: ``index.safetensors`` (vectors by id), ``items.jsonl`` (images by id), ``encoder.safetensors``.
+
+    It works alone, wherever the encoder came from, and takes vectors of no other. Images themselves stay where they
+    are; an image whose file changes is read again by the next :meth:`add`. Whatever stops a program, the folder holds
+    what was last saved, and adding the same places again goes on from there.
+
+    Args:
+        path: the folder.
+        device: to embed and search on.
+        precision: of the encoder.
+
+    Raises:
+        MetarepError: no index there, or a damaged one.
+    """
+
+    def __init__(self, path: Path, *, device: torch.device | str = "cpu", precision: Precision = "float32") -> None:
+        self.path = Path(path)
+        if not is_index(self.path):
+            raise MetarepError(f"{path} holds no index; metarep index build {path} FOLDER --encoder RUN makes one")
+        self.embedder = Embedder(load_representation(self.path / "encoder.safetensors"), device, precision)
+        self.index = Index.load(self.path / "index.safetensors")
+        self.index.check_space(self.embedder.space)
+        self.items = Catalogue(self.path / "items.jsonl", self.index.ids().tolist())
+        self.saved, self.stamp = (time.monotonic(), 0.0), self._stamp()  # when, and how long it took; which file it is
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        representation: Representation,
+        backend: str = "exact",
+        settings: Mapping[str, Any] | None = None,
+        *,
+        device: torch.device | str = "cpu",
+        precision: Precision = "float32",
+    ) -> "ImageIndex":
+        """An empty one in a folder that holds none, or the one that is there if it was made the same way.
+
+        Args:
+            path: made if need be.
+            representation: whose eyes to look with; it is copied.
+            backend: a name of ``INDEXES``.
+            settings: the backend's own.
+            device, precision: as above.
+
+        Raises:
+            MetarepError: the folder holds an index of another encoder, backend or settings.
+        """
+        embedder = Embedder(representation, device, precision)
+        empty = build_index(backend, embedder.dim, embedder.space, **(settings or {}))
+        if is_index(Path(path)):
+            empty.close()
+            found = cls(path, device=device, precision=precision)
+            for what, was, now in (
+                ("the encoder", found.embedder.space, embedder.space),
+                ("the backend", found.index.name, empty.name),
+                ("the settings", found.index._settings(), empty._settings()),
+            ):
+                if was != now:
+                    found.close()
+                    raise MetarepError(f"{path} holds an index with {what} {was}, not {now}; choose another folder")
+            return found
+        if len(empty):
+            empty.close()
+            raise MetarepError(
+                f"the {backend} index holds vectors already, and {path} does not know of what; name another table or "
+                "collection"
+            )
+        Path(path).mkdir(parents=True, exist_ok=True)
+        (Path(path) / "items.jsonl").unlink(missing_ok=True)  # of a beginning that never got so far
+        representation.save(Path(path) / "encoder.safetensors")
+        empty.save(Path(path) / "index.safetensors")
+        empty.close()
+        return cls(path, device=device, precision=precision)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def close(self) -> None:
+        """Let go of a server."""
+        self.index.close()
+
+    def __enter__(self) -> "ImageIndex":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def add(self, places: Iterable[Path], *, skip_bad: bool = False, watch: Watch | None = None) -> Added:
+        """Embed the images of these files and folders that are new or have changed.
+
+        Args:
+            places: folders are searched to their ends.
+            skip_bad: leave out what cannot be read.
+            watch: called after each batch with ``done``, ``total`` and ``embedded``.
+
+        Raises:
+            DataError: an image that cannot be read; what was embedded before stays.
+        """
+        with self.locked():
+            files = list(dict.fromkeys(_absolute(file) for place in places for file in image_files(place)))
+            done, result = 0, Added(bad=[])
+            for batch in _batches(files):
+                self._add_batch(batch, result, skip_bad=skip_bad)
+                done += len(batch)
+                embedded = result.new + result.changed
+                if watch:
+                    watch({"done": done, "total": len(files), "embedded": embedded})
+                if time.monotonic() - self.saved[0] > max(SAVE_EVERY, 20 * self.saved[1]):
+                    self.save()
+            self.save()
+        return result
+
+    def remove(self, places: Iterable[Path], *, missing: bool = False) -> int:
+        """Forget images, by file or by folder; with ``missing`` also all whose files are gone. Returns how many.
+
+        Raises:
+            MetarepError: a place with no image of this index; nothing is then removed.
+        """
+        with self.locked():
+            gone: set[int] = set()
+            for place in places:
+                found = self.items.below(_absolute(place))
+                if not found:
+                    raise MetarepError(f"the index holds no image {shown(place)!r} and none below it")
+                gone.update(found)
+            if missing:
+                gone.update(each for each, item in self.items.items.items() if not os.path.exists(item.path))
+            self._forget(sorted(gone))
+            self.save()
+        return len(gone)
+
+    def search(self, images: Sequence[Path], k: int, below: Path | None = None) -> list[list[Hit]]:
+        """The nearest images of each image, best first.
+
+        Args:
+            images: files, which need not be in the index.
+            k: how many.
+            below: only images below this folder.
+
+        Raises:
+            DataError: an image that cannot be read.
+        """
+        rows, errors = self.embedder(images)
+        if bad := [error for error in errors if error]:
+            raise bad[0]
+        allowed = None if below is None else self.items.below(_absolute(below))
+        if allowed is not None and not allowed:
+            raise MetarepError(f"the index holds no image below {shown(below or '')!r}")
+        scores, ids = self.index.search(rows, min(k, max(1, len(self))), allowed, space=self.embedder.space)
+        return [
+            [Hit(self.items.items[i].path, score) for score, i in zip(*row, strict=True) if i >= 0]
+            for row in zip(scores.tolist(), ids.tolist(), strict=True)
+        ]
+
+    def save(self) -> None:
+        """Write the index; its items are written already."""
+        started = time.monotonic()
+        self.index.save(self.path / "index.safetensors")
+        self.items.sweep()
+        self.saved, self.stamp = (time.monotonic(), time.monotonic() - started), self._stamp()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """One writer at a time; a lock dies with its process.
+
+        Raises:
+            MetarepError: another process is writing, or has written since this index was opened.
+        """
+        try:
+            import fcntl
+        except ImportError:  # not on Windows: there nobody watches
+            yield
+            return
+        with open(self.path / "lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise MetarepError(f"another process is writing to {self.path}; wait until it has ended") from None
+            if self._stamp() != self.stamp:
+                raise MetarepError(f"another process has changed {self.path} since it was opened; open it again")
+            yield
+
+    def _stamp(self) -> tuple[int, int]:
+        status = (self.path / "index.safetensors").stat()
+        return status.st_ino, status.st_mtime_ns
+
+    def _add_batch(self, batch: list[Path], result: Added, *, skip_bad: bool) -> None:
+        todo = [(file, status) for file in batch if (status := self._changed(file, result)) is not None]
+        if not todo:
+            return
+        rows, errors = self.embedder([file for file, _ in todo])
+        result.bad = (result.bad or []) + [str(error) for error in errors if error]
+        kept = [each for each, error in zip(todo, errors, strict=True) if error is None]
+        fresh = [
+            Item(self.items.next + row, str(file), status.st_size, status.st_mtime_ns, _digest(file))
+            for row, (file, status) in enumerate(kept)
+        ]
+        stale = [self.items.by_path[item.path] for item in fresh if item.path in self.items.by_path]
+        self._forget(stale)
+        self.items.append(fresh)
+        self.index.add([item.id for item in fresh], rows, space=self.embedder.space)
+        result.changed += len(stale)
+        result.new += len(fresh) - len(stale)
+        if result.bad and not skip_bad:
+            self.save()
+            raise DataError(f"{result.bad[0]}. {len(self):,} images are in the index, and stay")
+
+    def _changed(self, file: Path, result: Added) -> os.stat_result | None:
+        """The state of a file that is new or not as it was; None for one that is known."""
+        try:
+            status = file.stat()
+        except OSError as error:
+            raise DataError(f"{shown(file)} cannot be read ({error.strerror})") from error
+        known = self.items.by_path.get(str(file))
+        if known is not None:
+            item = self.items.items[known]
+            if (item.size, item.time) == (status.st_size, status.st_mtime_ns):
+                result.known += 1
+                return None
+        return status
+
+    def _forget(self, ids: list[int]) -> None:
+        self.index.remove(ids)
+        self.items.forget(ids)
+
+
+def is_index(path: Path) -> bool:
+    """Whether a folder holds an index of images."""
+    return all((path / name).is_file() for name in ("index.safetensors", "encoder.safetensors"))
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path.expanduser()))  # links stay as they are named
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()[:16]
+
+
+def _batches(files: list[Path]) -> Iterator[list[Path]]:
+    rest = iter(files)
+    while batch := list(islice(rest, BATCH)):
+        yield batch
