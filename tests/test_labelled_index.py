@@ -70,7 +70,7 @@ def test_what_cannot_be_is_refused() -> None:
     for act, message in (
         (lambda: learner().logits(held, rows_of(1).unsqueeze(0)), "the gallery is empty"),
         (lambda: held.add(rows_of(1), torch.tensor([-1])), "classes are 0 or more, not -1"),
-        (lambda: held.add(rows_of(2), torch.tensor([1])), "2 ids do not name|1 ids do not name|parameter 'labels'"),
+        (lambda: held.add(rows_of(2), torch.tensor([1])), "2 rows and 1 classes|parameter 'labels'"),
         (lambda: LabelledIndex(filled()), "starts from an empty index, not from one of 1 vectors"),
         (lambda: learner(metric="euclidean").rank(filled_gallery(), rows_of(1)), "searched by cosine"),
         (

@@ -61,7 +61,8 @@ class EfficientNetLite(nn.Sequential):
         mirror: at test time the features are the mean of the image's and its mirror image's: twice the time, and
             about a point more on photographs of few classes.
 
-    >>> EfficientNetLite(3)(torch.zeros(2, 3, 64, 64)).shape
+    >>> import torch
+    >>> EfficientNetLite(3).eval()(torch.zeros(2, 3, 64, 64)).shape
     torch.Size([2, 1280])
     """
 

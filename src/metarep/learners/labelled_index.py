@@ -46,6 +46,8 @@ class LabelledIndex:
             rows: prepared by the learner.
             labels: the class of each, 0 or more; new classes need no announcement.
         """
+        if len(rows) != len(labels):
+            raise MetarepError(f"{len(rows)} rows and {len(labels)} classes; give one each")
         if len(labels) and int(labels.min()) < 0:
             raise MetarepError(f"classes are 0 or more, not {int(labels.min())}")
         ids = torch.arange(len(rows)) + len(self.labels)
