@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ class Representation:
         learner = self.checkpoint.learner if self.checkpoint else None
         return learner if learner is not None and learner.ways is None else None
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Names the space that features lie in: two encoders of one digest give the same features."""
         return space_digest(self.encoder)

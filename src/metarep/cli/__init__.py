@@ -21,6 +21,7 @@ COMMANDS = {
     "predict": "say what images show, with a classifier that was fitted",
     "add": "teach a classifier more images, or a new class",
     "remove": "make a classifier forget a class",
+    "serve": "put a classifier behind a page and an API",
 }
 EXAMPLE = """first steps:
   metarep quickstart                                 two minutes, no download
