@@ -69,6 +69,8 @@ def server(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def address_of(process: "subprocess.Popen[str]") -> str:
