@@ -17,6 +17,33 @@ from typing import Any
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PATIENCE = 120.0  # seconds for an answer
+# Elements that reach beyond the window.
+WIDE = """[...document.querySelectorAll('body *')].filter(each => {
+  const box = each.getBoundingClientRect();
+  return box.right > innerWidth + 1 && !each.closest('.scroll, svg');
+}).map(each => each.tagName + '.' + each.className)"""
+# What the eye needs between text and ground (WCAG 2.2, 1.4.3), of every element that has text of its own.
+FAINT = """(() => {
+  const parse = text => text.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+    .map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+  const ground = each => {
+    for (; each; each = each.parentElement) {
+      const colour = parse(getComputedStyle(each).backgroundColor);
+      if (colour.length < 4 || colour[3] > 0) return colour;
+    }
+    return [255, 255, 255];
+  };
+  return [...document.querySelectorAll('body *')].filter(each =>
+    [...each.childNodes].some(node => node.nodeType == 3 && node.textContent.trim()) && !each.closest('.mark, title')
+  ).map(each => {
+    const style = getComputedStyle(each);
+    const a = light(parse(each.closest('svg') ? style.fill : style.color)), b = light(ground(each));
+    const contrast = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+    return [contrast, each.tagName + ': ' + each.textContent.trim().slice(0, 40)];
+  }).filter(([contrast]) => contrast < 4.5);
+})()"""
 
 
 class Page:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -164,6 +165,8 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]
     partial = path.with_name(path.name + ".part")
     try:
         save_file(apart, partial, {"metarep": json.dumps(header, sort_keys=True)})
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())  # or a power cut may leave the new name with no content
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)

@@ -2,7 +2,9 @@
 
 import ctypes
 import functools
+import os
 import platform
+import sys
 from pathlib import Path
 
 import torch
@@ -67,3 +69,14 @@ def keep_freed_memory() -> bool:
     libc = ctypes.CDLL(None)
     map_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
     return bool(libc.mallopt(map_threshold, 1 << 30) and libc.mallopt(trim_threshold, (1 << 31) - 1))
+
+
+def resident_bytes() -> int:
+    """Memory that this process holds now; its largest so far where the system does not say."""
+    status = Path("/proc/self/statm")
+    if status.exists():
+        return int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most << 10

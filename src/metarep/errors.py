@@ -14,6 +14,10 @@ class DataError(MetarepError):
     """An image, class, archive or data set cannot be used; the message names it and says what to do."""
 
 
+class NotHereError(MetarepError):
+    """A class or an image that the model does not have."""
+
+
 class LeakageError(MetarepError):
     """An evaluation would use classes that the representation was trained on."""
 

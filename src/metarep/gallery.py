@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
-from metarep.errors import MetarepError, unknown
+from metarep.errors import MetarepError, NotHereError, unknown
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,11 @@ class Gallery:
         """Without these images; a class that loses its last is gone.
 
         Raises:
-            MetarepError: an image that is not here.
+            NotHereError: an image that is not here.
         """
         gone = set(ids)
         if missing := gone - set(self.ids.tolist()):
-            raise MetarepError(f"there is no image {min(missing)} here")
+            raise NotHereError(f"there is no image {min(missing)} here")
         kept = torch.tensor([number not in gone for number in self.ids.tolist()], dtype=torch.bool)
         return self._keep(kept)
 
@@ -90,7 +90,7 @@ class Gallery:
         """Without a class and all its images.
 
         Raises:
-            MetarepError: there is no such class; with the nearest name.
+            NotHereError: there is no such class; with the nearest name.
         """
         return self._keep(self.classes != self._place(name))
 
@@ -107,11 +107,11 @@ class Gallery:
         """With one image in another class, which may be new.
 
         Raises:
-            MetarepError: an image that is not here.
+            NotHereError: an image that is not here.
         """
         row = (self.ids == number).nonzero().flatten()
         if not len(row):
-            raise MetarepError(f"there is no image {number} here")
+            raise NotHereError(f"there is no image {number} here")
         names = tuple(dict.fromkeys((*self.names, name)))
         classes = self.classes.clone()
         classes[row] = names.index(name)
@@ -119,7 +119,7 @@ class Gallery:
 
     def _place(self, name: str) -> int:
         if name not in self.names:
-            raise unknown("class", name, self.names)
+            raise NotHereError(str(unknown("class", name, self.names)))
         return self.names.index(name)
 
     def _keep(self, kept: Tensor) -> "Gallery":

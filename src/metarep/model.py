@@ -146,9 +146,7 @@ class Model:
         """What to say of prepared rows."""
         scores, trust = self.scores(rows), self.trust
         probabilities = (scores * trust.scale).softmax(-1)
-        near, which = (functional.normalize(self._features(rows), dim=-1) @ self._unit.mT).topk(
-            min(neighbours, len(self.gallery)), dim=-1
-        )
+        near = self.nearest(rows, neighbours)
         names, found = self.gallery.names, []
         for row in range(len(rows)):
             own, order = probabilities[row].tolist(), probabilities[row].argsort(descending=True).tolist()
@@ -159,10 +157,24 @@ class Model:
                     bool(scores[row].max() >= trust.known),
                     tuple(names[i] for i in order if own[i] >= trust.likely) or (names[order[0]],),
                     dict(zip(names, own, strict=True)),
-                    tuple(self._neighbour(i, s) for i, s in zip(which[row].tolist(), near[row].tolist(), strict=True)),
+                    near[row],
                 )
             )
         return found
+
+    def nearest(self, rows: Shaped[Tensor, "n *row"], neighbours: int) -> list[tuple[Neighbour, ...]]:
+        """The images of the gallery that each prepared row is most similar to, the nearest first."""
+        if not len(self.gallery):
+            return [()] * len(rows)
+        similar = functional.normalize(self._features(rows), dim=-1) @ self.features.mT
+        near, which = similar.topk(min(neighbours, len(self.gallery)), dim=-1)
+        pairs = zip(which.tolist(), near.tolist(), strict=True)
+        return [tuple(self._neighbour(i, s) for i, s in zip(*pair, strict=True)) for pair in pairs]
+
+    @cached_property
+    def features(self) -> Float[Tensor, "n dim"]:
+        """Features of the gallery's images, each of length one."""
+        return functional.normalize(self._features(self.gallery.rows), dim=-1)
 
     @cached_property
     def left_out(self) -> tuple[Float[Tensor, "tested ways"], Tensor]:
@@ -170,7 +182,7 @@ class Model:
         gallery = self.gallery
         rows = (gallery.counts[gallery.classes] > 1).nonzero().flatten()
         if len(gallery.names) < 2 or not len(rows):
-            return torch.zeros(0, len(gallery.names)), rows
+            return torch.zeros(0, len(gallery.names)), rows[:0]
         with torch.no_grad():
             scores = self.learner.leave_one_out(gallery.rows, gallery.classes, len(gallery.names))
         return scores[rows], rows
@@ -180,7 +192,7 @@ class Model:
         """By leave-one-out; where too few images can be left out, by what was measured of the encoder, if anything."""
         scores, rows = self.left_out
         own = measure_trust(scores, self.gallery.classes[rows], self.false_alarms)
-        if own.tested >= FEWEST or self.representation is None:
+        if own.tested >= FEWEST or self.representation is None or len(self.gallery.names) < 2:
             return own
         name = self.representation.name
         return shipped_trust(name, self.head, len(self.gallery.names), self.false_alarms) or own
@@ -189,6 +201,8 @@ class Model:
     def suspects(self) -> list[Suspect]:
         """Images that look as if they were in the wrong class."""
         scores, rows = self.left_out
+        if not len(rows):
+            return []
         return find_suspects(scores, self.gallery.classes[rows], self.trust.scale, rows.tolist())
 
     @cached_property
@@ -196,10 +210,6 @@ class Model:
         gallery = self.gallery
         with torch.no_grad():
             return self.learner.adapt(gallery.rows.unsqueeze(0), gallery.classes.unsqueeze(0), len(gallery.names))
-
-    @cached_property
-    def _unit(self) -> Tensor:
-        return functional.normalize(self._features(self.gallery.rows), dim=-1)
 
     def _features(self, rows: Tensor) -> Tensor:
         """Features of prepared rows; where the body is adapted to each task, rows are images."""

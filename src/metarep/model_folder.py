@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from metarep.model import Model
 from metarep.pretrained import Representation, load_representation
 
 FORMAT = "model-1"
+Allow = Callable[[Gallery, Gallery], None]
 
 
 class ModelFolder:
@@ -68,11 +70,12 @@ class ModelFolder:
     @property
     def model(self) -> Model:
         """The model as it is on disk now, whoever wrote it."""
-        status = self._gallery.stat()
-        stamp = status.st_mtime_ns, status.st_ino
-        if self._model is None or stamp != self._stamp:
-            self._model, self._stamp = self._read(), stamp
-        return self._model
+        stamp = self._now()
+        model = self._model
+        if model is None or stamp != self._stamp:
+            model = self._read()
+            self._model, self._stamp = model, stamp  # in this order: a thread between the two reads once more
+        return model
 
     @contextmanager
     def writing(self) -> Iterator[Callable[[Gallery], Model]]:
@@ -87,30 +90,61 @@ class ModelFolder:
     def learn(self, images: Any, labels: Sequence[str], items: Sequence[str], *, batch: int = 64) -> list[int]:  # noqa: ANN401
         """Add images, and return their ids. Encoding, which takes time, is done before the folder is held."""
         read = list(self.model.read(images, batch=batch))
+        if not read:
+            raise MetarepError("there are no images")
         rows, pixels = torch.cat([rows for _, rows in read]), [image for some, _ in read for image in some]
+        return self.keep(pixels, rows, labels, items)
+
+    def keep(
+        self,
+        pixels: Sequence[Tensor],
+        rows: Tensor,
+        labels: Sequence[str],
+        items: Sequence[str],
+        *,
+        allow: Allow | None = None,
+    ) -> list[int]:
+        """Add images that are encoded already, and return their ids.
+
+        Args:
+            pixels: of each, ``c h w`` in uint8, as the encoder saw it.
+            rows: of each, what the learner prepared of it.
+            labels, items: of each, its class and what people call it.
+            allow: given the gallery as it is and as it would be, it may raise, and nothing is changed.
+        """
         with self.writing() as put:
-            gallery = self.model.gallery.add(rows, labels, items)
+            before = self.model.gallery
+            gallery = before.add(rows, labels, items)
+            if allow:
+                allow(before, gallery)
             ids = gallery.ids[-len(rows) :].tolist()
             for number, image in zip(ids, pixels, strict=True):
                 self._draw(number, image)
             put(gallery)
         return ids
 
+    def change(self, edit: Callable[[Gallery], Gallery], *, allow: Allow | None = None) -> None:
+        """Put what ``edit`` makes of the gallery in its place; ``allow`` as for :meth:`keep`."""
+        with self.writing() as put:
+            before = self.model.gallery
+            gallery = edit(before)
+            if allow:
+                allow(before, gallery)
+            put(gallery)
+
     def forget(self, ids: Iterable[int] = (), label: str | None = None) -> None:
         """Remove images, or a whole class."""
-        with self.writing() as put:
-            gallery = self.model.gallery.without(ids)
-            put(gallery if label is None else gallery.without_class(label))
+        self.change(
+            lambda gallery: gallery.without(ids) if label is None else gallery.without(ids).without_class(label)
+        )
 
     def rename(self, old: str, new: str) -> None:
         """Call a class otherwise; one that is there already takes its images."""
-        with self.writing() as put:
-            put(self.model.gallery.renamed(old, new))
+        self.change(lambda gallery: gallery.renamed(old, new))
 
     def move(self, number: int, label: str) -> None:
         """Put an image into another class."""
-        with self.writing() as put:
-            put(self.model.gallery.moved(number, label))
+        self.change(lambda gallery: gallery.moved(number, label))
 
     def remove(self) -> None:
         """Delete the folder."""
@@ -125,10 +159,11 @@ class ModelFolder:
         return self.path / "gallery.safetensors"
 
     def _change(self, gallery: Gallery) -> Model:
-        before = set(self.model.gallery.ids.tolist())
-        model = self.model.changed(gallery)
+        before = self.model
+        model = before.changed(gallery)
         self._write(model)
-        for number in before - set(gallery.ids.tolist()):
+        self._model, self._stamp = model, self._now()
+        for number in set(before.gallery.ids.tolist()) - set(gallery.ids.tolist()):
             self.image(number).unlink(missing_ok=True)  # only now: a reader of the old gallery may still ask for it
         return model
 
@@ -143,7 +178,14 @@ class ModelFolder:
             "items": gallery.items,
             "next_id": gallery.next_id,
         }
+        before = self._now()[0] if self._gallery.exists() else 0
         write_tensors(self._gallery, {"rows": gallery.rows, "classes": gallery.classes, "ids": gallery.ids}, header)
+        if self._now()[0] <= before:  # clocks of files tick every few milliseconds, and every state needs its own stamp
+            os.utime(self._gallery, ns=(before + 1, before + 1))
+
+    def _now(self) -> tuple[int, int]:
+        status = self._gallery.stat()
+        return status.st_mtime_ns, status.st_ino
 
     def _read(self) -> Model:
         tensors, header = read_tensors(self._gallery)

@@ -1,6 +1,7 @@
 """Representations by name: runs of ours, encoders that ship, and networks that others trained."""
 
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ class Representation:
         learner = self.checkpoint.learner if self.checkpoint else None
         return learner if learner is not None and learner.ways is None else None
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Names the space that features lie in: two encoders of one digest give the same features."""
         return space_of(self.encoder)

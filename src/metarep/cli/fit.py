@@ -29,7 +29,7 @@ MOST = 5  # doubtful images and confused pairs that are printed
 def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for every command
     parser.add_argument("photos", metavar="PHOTOS", help="a folder that holds one folder of images for each class")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the model folder to make")
-    add_encoder(parser)
+    add_encoder(parser, "auto")
     parser.add_argument("--learner", choices=sorted(LEARNERS), help="the head (default: what suits the encoder)")
     parser.add_argument(
         "--false-alarms",
@@ -43,15 +43,15 @@ def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for
     add_output(parser)
 
 
-def add_encoder(parser: argparse.ArgumentParser) -> None:
+def add_encoder(parser: argparse.ArgumentParser, default: str | None) -> None:
     """What sees the images."""
     group = parser.add_argument_group("encoder")
     group.add_argument(
         "--encoder",
-        default="auto",
+        default=default,
         metavar="NAME",
         help="efficientnet-lite0 to 2, timm:NAME, a run of yours, a model that ships, FILE.onnx, or FILE.safetensors "
-        "with --arch (default: the best of photographs that is installed)",
+        f"with --arch; auto is the best of photographs that is installed (default: {default or 'none'})",
     )
     group.add_argument("--arch", metavar="NAME", help="of bare weights: conv4, resnet12 or efficientnet-lite")
     group.add_argument("--size", type=int, metavar="PX", help="side of the images, for encoders that take any (160)")

@@ -34,7 +34,14 @@ _TURNS = {  # EXIF orientation -> what brings the picture upright
 
 
 def decode(
-    source: Source, *, size: tuple[int, int] | None, channels: int, name: str, stretch: float = 1.0
+    source: Source,
+    *,
+    size: tuple[int, int] | None,
+    channels: int,
+    name: str,
+    stretch: float = 1.0,
+    most_pixels: int = MAX_PIXELS,
+    hush: bool = True,
 ) -> UInt8[np.ndarray, "c h w"]:
     """The pixels of one image: a JPEG, PNG, WebP, BMP, TIFF or PPM file, the first frame of a GIF, or an open picture.
 
@@ -50,6 +57,8 @@ def decode(
         name: what to call the image in an error.
         stretch: how far the picture may be squeezed out of shape before its ends are lost: with 4/3 a photograph of
             4:3 is kept whole in a square, with 1 every shape is kept and the ends go.
+        most_pixels: more are refused before any is decoded.
+        hush: silence Pillow's warnings, which is not thread-safe: False where many threads decode.
 
     Raises:
         DataError: an empty, truncated, damaged, too large or unreadable file, or one that is no image.
@@ -60,9 +69,11 @@ def decode(
     >>> pixels.shape, int(pixels.min())
     ((1, 8, 8), 255)
     """
+    if not hush:
+        return _decode(source, size, channels, name, stretch, most_pixels)
     with warnings.catch_warnings():  # Pillow warns of odd metadata and large headers; both are dealt with here
         warnings.simplefilter("ignore")
-        return _decode(source, size, channels, name, stretch)
+        return _decode(source, size, channels, name, stretch, most_pixels)
 
 
 def decode_all(
@@ -76,7 +87,7 @@ def decode_all(
 
     def attempt(item: tuple[Source, str]) -> np.ndarray | DataError:
         try:
-            return _decode(item[0], size, channels, item[1], stretch)
+            return _decode(item[0], size, channels, item[1], stretch, MAX_PIXELS)
         except DataError as error:
             return error
 
@@ -88,15 +99,17 @@ def decode_all(
             yield from pool.map(attempt, sources[start : start + window])
 
 
-def _decode(source: Source, size: tuple[int, int] | None, channels: int, name: str, stretch: float) -> np.ndarray:
+def _decode(
+    source: Source, size: tuple[int, int] | None, channels: int, name: str, stretch: float, most: int
+) -> np.ndarray:
     if channels not in (1, 3):
         raise DataError(f"images have 1 or 3 channels, not {channels}")
     if stretch < 1:
         raise DataError(f"stretch must be at least 1, not {stretch}")
     try:
         with _open(source, name) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise _too_large(name, f"{image.width} x {image.height} pixels")
+            if image.width * image.height > most:
+                raise _too_large(name, f"{image.width} x {image.height} pixels", most)
             if size is not None:
                 # A JPEG can be decoded at a half, a quarter or an eighth; twice the target leaves the filter its work.
                 image.draft(None, (2 * max(size), 2 * max(size)))
@@ -112,7 +125,7 @@ def _decode(source: Source, size: tuple[int, int] | None, channels: int, name: s
             f"{name} is no image of a known kind ({', '.join(FORMATS)}), or damaged at its start; {_ADVICE}"
         ) from None
     except Image.DecompressionBombError:
-        raise _too_large(name, "far more pixels than Pillow admits") from None
+        raise _too_large(name, "far more pixels than Pillow admits", most) from None
     except (
         Exception
     ) as error:  # hostile files make Pillow raise almost anything: struct.error, KeyError, SyntaxError ...
@@ -140,8 +153,8 @@ def _read(path: Path, name: str) -> bytes:
         raise DataError(f"{name} cannot be read ({error.strerror or error}); {_ADVICE}") from error
 
 
-def _too_large(name: str, found: str) -> DataError:
-    limit = f"at most {MAX_PIXELS // 1_000_000} megapixels and {MAX_BYTES >> 30} GiB are read"
+def _too_large(name: str, found: str, most: int = MAX_PIXELS) -> DataError:
+    limit = f"at most {most / 1e6:g} megapixels and {MAX_BYTES >> 30} GiB are read"
     return DataError(f"{name} is too large: {found}, {limit}; shrink it, or leave such files out with --skip-bad")
 
 

@@ -1,0 +1,1 @@
+"""The server and its page: a model folder over HTTP (extra ``serve``)."""

@@ -1,0 +1,91 @@
+"""Limits: how much a request may ask for, and what a class may be called."""
+
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass
+
+from metarep.errors import MetarepError
+from metarep.gallery import Gallery
+
+LONGEST = 80  # characters of a name
+TURNED = frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))  # they make a text read otherwise
+
+
+class TooMuchError(MetarepError):
+    """More than a limit allows."""
+
+
+class BadNameError(MetarepError):
+    """What no class can be called."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may ask for.
+
+    Args:
+        megabytes: of a request, of 2^20 bytes each.
+        megapixels: of an image, before it is scaled.
+        files: images of a request.
+        images: images that a class may have.
+        classes: classes that the model may have.
+        requests: that are answered at a time; further ones are told to come again.
+        patience: seconds that a request may take to arrive.
+    """
+
+    megabytes: int = 32
+    megapixels: float = 40.0
+    files: int = 64
+    images: int = 500
+    classes: int = 500
+    requests: int = 64
+    patience: float = 60.0
+
+    @property
+    def pixels(self) -> int:
+        return round(self.megapixels * 1e6)
+
+    @property
+    def body(self) -> int:
+        return self.megabytes << 20
+
+    def allow(self, before: Gallery, after: Gallery) -> None:
+        """Refuse a gallery that has grown beyond the limits; one that was beyond them already may shrink."""
+        if len(after.names) > max(self.classes, len(before.names)):
+            raise TooMuchError(f"a model has at most {self.classes} classes here; remove one first")
+        here = Counter(dict(zip(before.names, before.counts.tolist(), strict=True)))
+        for name, count in zip(after.names, after.counts.tolist(), strict=True):
+            if count > max(self.images, here[name]):
+                raise TooMuchError(
+                    f"class {name!r} would have {count} images, and at most {self.images} are kept; remove some first"
+                )
+
+
+def clean_name(given: str) -> str:
+    """The name of a class as it is kept: composed, without space around it.
+
+    Raises:
+        BadNameError: an empty or overlong one, or one with characters that cannot be seen.
+
+    >>> clean_name("  hawk moth ")
+    'hawk moth'
+    """
+    name = unicodedata.normalize("NFC", given).strip()
+    if not name:
+        raise BadNameError("a class needs a name")
+    if len(name) > LONGEST:
+        raise BadNameError(f"the name {name[:20]!r}… has {len(name)} characters; at most {LONGEST} are kept")
+    if any(unicodedata.category(letter) in ("Cc", "Cs", "Co", "Cn", "Zl", "Zp") or letter in TURNED for letter in name):
+        raise BadNameError(f"the name {name!r} has characters that cannot be seen; use letters, digits and signs")
+    return name
+
+
+def shown_name(given: str | None, place: int) -> str:
+    r"""What to call an uploaded file: the end of what it says it is called. It is shown, and never opened.
+
+    >>> shown_name("../../etc/moth\x00.jpg", 0), shown_name(None, 2)
+    ('moth.jpg', 'image 2')
+    """
+    last = (given or "").replace("\\", "/").rpartition("/")[2]
+    kept = "".join(each for each in last if unicodedata.category(each)[0] != "C" and each not in TURNED).strip()
+    return kept[-LONGEST:] or f"image {place}"

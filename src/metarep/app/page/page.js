@@ -1,0 +1,66 @@
+// The page: what stands in its head, its language, its token, and who draws what when the model has changed.
+
+import { drawAsk, setUpAsk } from "/page/ask.js";
+import { setUpCamera } from "/page/camera.js";
+import { drawClasses, setUpClasses } from "/page/classes.js";
+import { setUpImage } from "/page/image.js";
+import { model, redraw, refresh, watch } from "/page/model.js";
+import { attempt, find, hideNotice, make, takeBack } from "/page/parts.js";
+import * as server from "/page/server.js";
+import { drawMap, drawTrust } from "/page/trust.js";
+import { say, switchLanguage, translate } from "/page/words.js";
+
+function drawHead({ summary }) {
+  const { name, classes, images, encoder, size } = summary;
+  document.title = `${name} · metarep`;
+  find("name").textContent = name;
+  const counted = { classes: say("classes.n", { n: classes }), images: say("images.n", { n: images }) };
+  find("facts").textContent = say("facts", { ...counted, encoder, height: size[0], width: size[1] });
+  find("welcome").hidden = classes >= 2;
+  find("download").hidden = images === 0;
+}
+
+const download = attempt(async () => {
+  const link = make("a", { href: URL.createObjectURL(await server.download()), download: `${model.summary.name}.zip` });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+});
+
+let asking = null; // many requests may need the token at once, and it is asked for once
+
+function askForToken(wrong) {
+  asking ??= new Promise((done) => {
+    find("token-wrong").textContent = wrong ? say("token.wrong") : "";
+    find("token-input").value = "";
+    if (!find("token-dialog").open) find("token-dialog").showModal();
+    find("token-form").addEventListener(
+      "submit",
+      (event) => {
+        event.preventDefault();
+        sessionStorage.setItem("token", find("token-input").value.trim());
+        find("token-dialog").close();
+        asking = null;
+        done();
+      },
+      { once: true },
+    );
+  });
+  return asking;
+}
+
+server.onToken(askForToken);
+for (const draw of [drawHead, drawClasses, drawAsk, drawTrust, drawMap]) watch(draw);
+for (const setUp of [setUpAsk, setUpCamera, setUpClasses, setUpImage]) setUp();
+find("language").addEventListener("click", () => {
+  switchLanguage();
+  translate();
+  if (model.summary) redraw();
+});
+find("download").addEventListener("click", download);
+find("notice-close").addEventListener("click", hideNotice);
+find("notice-undo").addEventListener("click", takeBack);
+find("token-dialog").addEventListener("cancel", (event) => event.preventDefault());
+for (const kind of ["dragover", "drop"]) document.addEventListener(kind, (event) => event.preventDefault()); // beside a place
+addEventListener("focus", () => model.summary && refresh().catch(() => {})); // others may have taught it meanwhile
+translate();
+attempt(refresh)();

@@ -1,0 +1,115 @@
+"""Service: a model folder, and what is done with it between a request and its answer."""
+
+import asyncio
+import os
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO, Annotated, TypeVar
+
+import numpy as np
+import torch
+from fastapi import Depends, Request, UploadFile
+from jaxtyping import UInt8
+from starlette.concurrency import run_in_threadpool
+from torch import Tensor
+
+from metarep.app.batcher import Batcher
+from metarep.app.limits import Limits, TooMuchError, clean_name, shown_name
+from metarep.app.metrics import Metrics
+from metarep.datasets.decode import decode
+from metarep.errors import DataError
+from metarep.gallery import Gallery
+from metarep.model import Model
+from metarep.model_folder import ModelFolder
+from metarep.photographs import STRETCH
+
+T = TypeVar("T")
+ADVICE = re.compile(r"; (?:replace or remove it|shrink it), or leave such files out with --skip-bad$")
+
+
+class Service:
+    """What the routes use. Images are decoded on all cores, encoded and compared by one thread, written by any.
+
+    Args:
+        folder: the model.
+        limits: see :class:`metarep.app.limits.Limits`.
+    """
+
+    def __init__(self, folder: ModelFolder, limits: Limits) -> None:
+        self.folder, self.limits, self.metrics = folder, limits, Metrics()
+        self.batcher = Batcher(folder, seen=lambda images: self.metrics.observe("metarep_batch_images", images))
+        self._readers = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="reader")
+
+    def start(self) -> None:
+        self.batcher.start()
+
+    def stop(self) -> None:
+        self.batcher.stop()
+        self._readers.shutdown(cancel_futures=True)
+
+    async def read(self, uploads: Sequence[UploadFile]) -> tuple[UInt8[Tensor, "n c h w"], list[str]]:
+        """Pixels at the encoder's size, and what to call the images.
+
+        Raises:
+            DataError: one that is no image; it is named.
+            TooMuchError: more images, or larger ones, than the limits allow.
+        """
+        if len(uploads) > self.limits.files:
+            raise TooMuchError(f"{len(uploads)} images; a request may bring at most {self.limits.files}")
+        names = [shown_name(upload.filename, place) for place, upload in enumerate(uploads)]
+        loop = asyncio.get_running_loop()
+        jobs = [
+            loop.run_in_executor(self._readers, self._decode, up.file, name)
+            for up, name in zip(uploads, names, strict=True)
+        ]
+        found = await asyncio.gather(*jobs, return_exceptions=True)  # the files are closed when the request is done
+        for each in found:
+            if isinstance(each, BaseException):
+                raise each
+        return torch.from_numpy(np.stack([each for each in found if isinstance(each, np.ndarray)])), names
+
+    async def ask(self, then: Callable[[Model, Tensor], T], pixels: Tensor | None = None) -> T:
+        """``then(model, rows)`` on the thread that does all the arithmetic."""
+        return await asyncio.wrap_future(self.batcher.submit(pixels, then))
+
+    async def learn(self, uploads: Sequence[UploadFile], label: str) -> list[int]:
+        """Add images to a class, which may be new: all of them, or none and an error."""
+        name = clean_name(label)
+        pixels, items = await self.read(uploads)
+        rows = await self.ask(lambda _, rows: rows, pixels)
+        labels = [name] * len(items)
+        ids = await run_in_threadpool(self.folder.keep, list(pixels), rows, labels, items, allow=self.limits.allow)
+        self.metrics.count("metarep_learned_total", len(ids))
+        return ids
+
+    async def change(self, edit: Callable[[Gallery], Gallery]) -> None:
+        """Write what ``edit`` makes of the gallery."""
+        await run_in_threadpool(self.folder.change, edit, allow=self.limits.allow)
+
+    def _decode(self, file: IO[bytes], name: str) -> np.ndarray:
+        preprocess = self.folder.representation.encoder.preprocess
+        try:
+            return decode(
+                file.read(),
+                size=preprocess.size,
+                channels=preprocess.channels,
+                name=name,
+                stretch=STRETCH,
+                most_pixels=self.limits.pixels,
+                hush=False,
+            )
+        except DataError as error:
+            short = ADVICE.sub("", str(error))  # the flag that it recommends is not there to be given
+            if "is too large" in short:
+                raise TooMuchError(short) from None
+            raise DataError(short) from None
+        except MemoryError:
+            raise TooMuchError(f"{name} needs more memory than there is") from None
+
+
+def _service(request: Request) -> Service:
+    return request.app.state.service
+
+
+Served = Annotated[Service, Depends(_service)]

@@ -1,0 +1,354 @@
+"""The page of ``metarep serve`` in a real browser: from an empty model to answers, corrections and refusals.
+
+Pictures of it are kept in the folder that METAREP_SCREENSHOTS names, else where pytest keeps its own.
+"""
+
+import io
+import itertools
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import BROWSER, FAINT, WIDE
+from serving import ENCODER, KINDS, drawing, server
+
+playwright = pytest.importorskip("playwright.sync_api", reason="the page is looked at with playwright")
+pytest.importorskip("fastapi", reason="the server needs fastapi: pip install 'metarep[serve]'")
+pytestmark = [
+    pytest.mark.proof,
+    pytest.mark.skipif(BROWSER is None, reason="no chromium here, so the page is not looked at"),
+]
+FLAGS = ["--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+EXPECTED = ("422", "401")  # the browser's own word for a refusal that the page tells in words
+TOKEN = "a token for these tests"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=BROWSER, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = Path(os.environ.get("METAREP_SCREENSHOTS") or tmp_path_factory.mktemp("pages"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def window(chromium: Any, address: str, **options: Any) -> Iterator[Any]:
+    """A page of its own, which must not complain, fetch from elsewhere, or throw."""
+    context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, "locale": "en-GB", **options})
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    complaints: list[str] = []
+    page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda asked: complaints.append(asked.url) if is_elsewhere(asked.url, address) else None)
+    page.on("filechooser", lambda _: None)  # or choosers are intercepted a moment too late for a key
+    page.goto(address)
+    yield page
+    context.close()
+    assert [each for each in complaints if not any(f"status of {code}" in each for code in EXPECTED)] == []
+
+
+def is_elsewhere(url: str, address: str) -> bool:
+    return not url.startswith((address, "blob:", "data:"))
+
+
+def files(kind: str, *seeds: int) -> list[dict[str, Any]]:
+    return [{"name": f"{kind}{i}.png", "mimeType": "image/png", "buffer": drawing(kind, i)} for i in seeds]
+
+
+def choose(page: Any, press: Callable[[], None], chosen: list[dict[str, Any]]) -> None:
+    with page.expect_file_chooser() as chooser:
+        press()
+    chooser.value.set_files(chosen)
+
+
+def add_class(page: Any, kind: str, *seeds: int) -> None:
+    page.get_by_label("A new class").fill(kind)
+    choose(page, lambda: page.keyboard.press("Enter"), files(kind, *seeds))
+    page.get_by_role("article", name=kind).wait_for()
+
+
+def until(page: Any, script: str) -> None:
+    """Wait for an expression to be true; Playwright's own way needs eval, which the page forbids."""
+    for _ in range(300):
+        if page.evaluate(script):
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError(f"it did not come to be: {script}")
+
+
+SEEN = "[...document.querySelectorAll('[data-picture]')].every(each => each.naturalWidth)"
+
+
+def ask(page: Any, chosen: list[dict[str, Any]]) -> None:
+    choose(page, lambda: page.get_by_role("button", name="Choose a file").click(), chosen)
+
+
+def verdict(page: Any, text: str) -> None:
+    page.locator(".verdict", has_text=text).wait_for()
+
+
+def test_from_nothing_to_an_answer_a_correction_and_a_bad_file(chromium: Any, pictures: Path, tmp_path: Path) -> None:
+    with (
+        server(tmp_path / "letters", "--encoder", ENCODER) as (_, address),
+        window(chromium, address) as page,
+    ):
+        page.get_by_role("heading", name="letters").wait_for()
+        assert page.get_by_text("Teach it a few of your own images").is_visible()
+        assert not page.locator("#ask").is_visible()
+        page.screenshot(path=pictures / "1-empty.png")
+
+        add_class(page, "ring", 0, 1, 2)
+        assert not page.locator("#ask").is_visible(), "with one class there is nothing to ask"
+        add_class(page, "cross", 0, 1, 2)
+        page.locator("#ask").wait_for()
+        assert not page.get_by_text("Teach it a few of your own images").is_visible()
+        ask(page, files("ring", 9))
+        verdict(page, "ring")
+        assert page.locator("#answer .near li").count() == 5
+        assert page.locator("#answer .near .label").first.inner_text() == "ring"
+        page.screenshot(path=pictures / "2-answer.png")
+
+        ask(page, files("comb", 9))  # it is neither, and the model cannot know
+        page.locator("#answer", has_text="Is that right?").wait_for()
+        page.get_by_label("No, it is").fill("comb")
+        page.keyboard.press("Enter")
+        verdict(page, "comb")
+        assert "Learned 1 image as comb." in page.locator("#notice").inner_text()
+        assert page.get_by_role("article", name="comb").get_by_text("1 image").is_visible()
+        page.screenshot(path=pictures / "3-corrected.png")
+        page.get_by_role("button", name="Undo").click()
+        page.get_by_role("article", name="comb").wait_for(state="detached")
+
+        bad = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"these are notes"}
+        ask(page, [bad])
+        alert = page.get_by_role("alert").filter(has_text="notes.txt")
+        alert.wait_for()
+        assert "no image of a known kind" in alert.inner_text()
+        page.screenshot(path=pictures / "4-bad-file.png")
+        card = page.get_by_role("article", name="ring")
+        choose(page, card.get_by_role("button", name="Add images").click, [*files("ring", 3), bad, *files("ring", 4)])
+        card.get_by_text("5 images").wait_for()  # what can be read is learned
+        alert.wait_for()
+
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Download the model").click()
+        with zipfile.ZipFile(download.value.path()) as archive:
+            assert "letters/gallery.safetensors" in archive.namelist()
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server of a model with four classes of eight, one image of them in the wrong place."""
+    from metarep.gallery import Gallery
+    from metarep.model import Model
+    from metarep.model_folder import ModelFolder
+    from metarep.pretrained import load_representation
+
+    path = tmp_path_factory.mktemp("filled") / "signs"
+    folder = ModelFolder.create(path, Model(load_representation(ENCODER), None, Gallery.empty()))
+    for kind in KINDS:
+        folder.learn([drawing(kind, i) for i in range(8)], [kind] * 8, [f"{kind}{i}.png" for i in range(8)])
+    folder.learn([drawing("comb", 20)], ["ring"], ["stray.png"])
+    with server(path) as (_, address):
+        yield address
+
+
+@pytest.mark.parametrize(
+    ("width", "language", "dark"), [*itertools.product((1280, 390), ("en-GB", "zh-CN"), (False, True))]
+)
+def test_it_fits_and_can_be_read(
+    chromium: Any, pictures: Path, filled: str, width: int, language: str, dark: bool
+) -> None:
+    options = {"color_scheme": "dark" if dark else "light", "locale": language}
+    chinese = language == "zh-CN"
+    with window(chromium, filled, viewport={"width": width, "height": 900}, has_touch=width < 600, **options) as page:
+        page.locator("#ask").wait_for()
+        assert page.evaluate("document.documentElement.lang") == ("zh" if chinese else "en")
+        choose(page, lambda: page.locator("#query-file").click(), files("ring", 9) + files("steps", 9))
+        verdict(page, "steps")
+        page.evaluate("""async () => { for (let y = 0; y < document.body.scrollHeight; y += 300) {
+          scrollTo(0, y); await new Promise(done => setTimeout(done, 30)); } scrollTo(0, 0); }""")
+        until(page, SEEN)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(WIDE) == []
+        assert page.evaluate(FAINT) == []
+        assert page.evaluate(UNNAMED) == []
+        words = page.evaluate("document.body.innerText")
+        assert ("类别" in words) == chinese
+        assert "{" not in words, "a word was not filled in"
+        assert "undefined" not in words
+        name = f"5-{width}-{language}-{'dark' if dark else 'light'}.png"
+        page.screenshot(path=pictures / name, full_page=True)
+
+
+# Controls that a screen reader has no name for.
+UNNAMED = """[...document.querySelectorAll('button, input, select, a, img, svg[role]')].filter(each =>
+  each.checkVisibility() && !each.getAttribute('aria-label') && !each.labels?.length && !each.textContent.trim()
+  && !each.hasAttribute('alt') && !each.querySelector('img[alt]:not([alt=""])')
+  && !each.getAttribute('aria-labelledby')).map(each => each.outerHTML.slice(0, 90))"""
+
+
+def test_the_language_is_remembered(chromium: Any, filled: str) -> None:
+    with window(chromium, filled) as page:
+        page.get_by_role("button", name="中文").click()
+        page.get_by_role("heading", name="可以信它几分").wait_for()
+        page.reload()
+        page.get_by_role("heading", name="可以信它几分").wait_for()
+        page.get_by_role("button", name="English").click()
+        page.get_by_role("heading", name="How far to trust it").wait_for()
+
+
+def test_doubts_map_and_move(chromium: Any, filled: str, pictures: Path) -> None:
+    with window(chromium, filled) as page:
+        page.get_by_text("stray.png is in ring and looks like comb").wait_for()
+        assert page.locator("#map circle").count() == 33
+        page.get_by_role("button", name="ring", exact=True).focus()  # of the legend
+        assert page.locator("#map circle.lit").count() == 9
+        page.get_by_role("button", name="Move to comb").click()
+        page.get_by_text("No image looks mislabelled.").wait_for()
+        assert page.get_by_role("article", name="comb").get_by_text("9 images").is_visible()
+        page.get_by_role("button", name="Undo").click()
+        page.get_by_text("stray.png is in ring and looks like comb").wait_for()
+        page.locator("#map circle").last.click()  # the others may lie below another
+        page.get_by_role("dialog").get_by_role("heading", name="stray.png").wait_for()
+        page.screenshot(path=pictures / "6-image.png")
+
+
+def test_by_keyboard_alone(chromium: Any, tmp_path: Path) -> None:
+    """Every step of use by Tab, Enter and Escape."""
+
+    def reach(name: str) -> None:
+        for _ in range(80):
+            page.keyboard.press("Tab")
+            at = "(() => { const at = document.activeElement; return at.getAttribute('aria-label') || at.labels?.[0]?.textContent || at.textContent; })()"
+            if page.evaluate(at) == name:
+                return
+        raise AssertionError(f"{name} is not reached by Tab")
+
+    with (
+        server(tmp_path / "letters", "--encoder", ENCODER) as (_, address),
+        window(chromium, address) as page,
+    ):
+        page.get_by_role("heading", name="letters").wait_for()
+        for kind in ("ring", "cross"):
+            reach("A new class")
+            page.keyboard.type(kind)
+            choose(page, lambda: page.keyboard.press("Enter"), files(kind, 0, 1))
+            page.get_by_role("article", name=kind).wait_for()
+        reach("Choose a file")
+        choose(page, lambda: page.keyboard.press("Enter"), files("cross", 9))
+        verdict(page, "cross")
+        reach("Yes, learn it as cross")
+        page.keyboard.press("Enter")
+        page.get_by_role("article", name="cross").get_by_text("3 images").wait_for()
+        reach("Rename: cross")
+        page.keyboard.press("Enter")
+        page.keyboard.type("x")
+        page.keyboard.press("Enter")
+        page.get_by_role("article", name="x").wait_for()
+        reach("x, 2")
+        page.keyboard.press("Enter")
+        page.get_by_role("dialog").wait_for()
+        page.keyboard.press("Escape")
+        page.get_by_role("dialog").wait_for(state="hidden")
+        reach("Remove: x")
+        page.keyboard.press("Enter")
+        page.get_by_role("dialog").wait_for()
+        page.keyboard.press("Enter")
+        page.get_by_role("article", name="x").wait_for(state="detached")
+
+
+DROP = """([place, named]) => {
+  const carried = new DataTransfer();
+  for (const [name, text] of named)
+    carried.items.add(new File([Uint8Array.from(atob(text), each => each.charCodeAt(0))], name, {type: 'image/png'}));
+  document.querySelector(place).dispatchEvent(new DragEvent('drop', {dataTransfer: carried, bubbles: true, cancelable: true}));
+}"""
+
+
+def test_drop_paste_and_camera(chromium: Any, tmp_path: Path, pictures: Path) -> None:
+    import base64
+
+    def drop(place: str, kind: str, *seeds: int) -> None:
+        page.evaluate(DROP, [place, [[f"{kind}{i}.png", base64.b64encode(drawing(kind, i)).decode()] for i in seeds]])
+
+    with (
+        server(tmp_path / "letters", "--encoder", ENCODER) as (_, address),
+        window(chromium, address, permissions=["camera"]) as page,
+    ):
+        page.get_by_role("heading", name="letters").wait_for()
+        drop("#new", "ring", 0)
+        page.get_by_role("alert").filter(has_text="Give the class a name first.").wait_for()
+        for kind in ("ring", "cross"):
+            page.get_by_label("A new class").fill(kind)
+            drop("#new", kind, 0, 1)
+            page.get_by_role("article", name=kind).get_by_text("2 images").wait_for()
+        drop("article[aria-label=ring]", "ring", 2)
+        page.get_by_role("article", name="ring").get_by_text("3 images").wait_for()
+        drop("#query", "cross", 5)
+        verdict(page, "cross")
+        page.get_by_role("article", name="cross").get_by_role("button", name="Camera").click()
+        until(page, "document.querySelector('video').videoWidth > 0")
+        page.get_by_role("button", name="Take a picture").click()
+        page.get_by_role("dialog").get_by_text("1 taken").wait_for()
+        page.screenshot(path=pictures / "7-camera.png")
+        page.get_by_role("button", name="Done").click()
+        page.get_by_role("article", name="cross").get_by_text("3 images").wait_for()
+        assert page.evaluate("document.querySelector('video').srcObject") is None, "the camera is let go"
+
+
+def test_the_token_is_asked_for(chromium: Any, tmp_path: Path, pictures: Path) -> None:
+    with (
+        server(tmp_path / "letters", "--encoder", ENCODER, environment={"METAREP_TOKEN": TOKEN}) as (_, address),
+        window(chromium, address) as page,
+    ):
+        page.get_by_role("heading", name="This server asks for a token").wait_for()
+        page.screenshot(path=pictures / "8-token.png")
+        page.get_by_label("Token, as").fill("another")
+        page.keyboard.press("Enter")
+        page.get_by_role("alert").filter(has_text="That is not it.").wait_for()
+        page.get_by_label("Token, as").fill(TOKEN)
+        page.keyboard.press("Enter")
+        page.get_by_role("heading", name="letters").wait_for()
+        add_class(page, "ring", 0)
+        until(page, SEEN)
+        page.reload()
+        page.get_by_role("article", name="ring").wait_for()  # it is not asked for twice
+
+
+def test_a_server_that_is_gone(chromium: Any, tmp_path: Path) -> None:
+    with server(tmp_path / "letters", "--encoder", ENCODER) as (process, address):
+        context = chromium.new_context(locale="en-GB")
+        page = context.new_page()
+        page.on("filechooser", lambda _: None)
+        page.goto(address)
+        add_class(page, "ring", 0)
+        process.kill()
+        process.wait()
+        page.get_by_label("A new class").fill("cross")
+        choose(page, lambda: page.keyboard.press("Enter"), files("cross", 0))
+        page.get_by_role("alert").filter(has_text="The server does not answer").wait_for()
+        context.close()
+
+
+def test_pictures_are_pictures(pictures: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    kept = sorted(pictures.glob("*.png"))
+    assert len(kept) >= 8
+    for path in kept:
+        pixels = np.asarray(Image.open(io.BytesIO(path.read_bytes())).convert("L")).astype(int)
+        assert (np.abs(pixels - np.median(pixels)) > 40).mean() > 0.005, f"hardly anything is drawn in {path.name}"
