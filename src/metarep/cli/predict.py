@@ -23,7 +23,7 @@ EXAMPLE = """examples:
   metarep predict moths camera/ --csv > answers.csv    every image of a folder, with progress
   metarep predict moths new.jpg --json                 with all probabilities and the nearest images
 """
-COLUMNS = ("image", "label", "probability", "known", "label_set", "nearest", "similarity")
+COLUMNS: tuple[str, ...] = ("image", "label", "probability", "known", "label_set", "nearest", "similarity")
 BATCH = 64
 
 
