@@ -25,6 +25,7 @@ LIMIT = 3600  # seconds for a command that is run to its end
 LONG = {
     "metarep train triplet --data folder:photos --size 84 --margin 0.2 --mining semi-hard": "2,000 steps at 84 px",
     "metarep reproduce protonet-omniglot": "about 20 minutes; results/omniglot.csv is its record",
+    "metarep serve moths": "it serves until it is told to stop",
 }
 BEGIN = 90  # seconds that those are given
 DATA = {"omniglot": ("images_background.zip", "images_evaluation.zip"), "cifar": ("cifar-100-python.tar.gz",)}
@@ -58,6 +59,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i in range(12):
             small = (colours + generator.integers(-30, 31, colours.shape)).clip(0, 255).astype(np.uint8)
             Image.fromarray(small).resize((150, 100), Image.Resampling.BICUBIC).save(home / f"{i}.jpg")
+    shutil.copytree(place / "photos" / "kind 00", place / "emperor")
+    shutil.copytree(place / "photos" / "kind 01", place / "archive")
+    shutil.copy(place / "photos" / "kind 02" / "3.jpg", place / "new.jpg")
     return place
 
 
