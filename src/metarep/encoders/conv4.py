@@ -1,9 +1,11 @@
 """Conv4: the field's small backbone, four convolution blocks."""
 
-from torch import nn
+from torch import Tensor, nn
 
+from metarep.encoders.first_block import first_block, fits
 from metarep.encoders.initialise import initialise
 from metarep.errors import MetarepError
+from metarep.normalisation import ExplicitNorm, follow
 
 
 class Conv4(nn.Sequential):
@@ -29,7 +31,30 @@ class Conv4(nn.Sequential):
         blocks = []
         for _ in range(4):
             convolution = nn.Conv2d(channels, width, 3, padding=1, bias=False)
-            blocks.append(nn.Sequential(convolution, nn.BatchNorm2d(width), nn.MaxPool2d(2), nn.ReLU()))
+            blocks.append(ConvBlock(convolution, nn.BatchNorm2d(width), nn.MaxPool2d(2), nn.ReLU()))
             channels = width
         super().__init__(*blocks, nn.Flatten())
         initialise(self)
+
+
+class ConvBlock(nn.Sequential):
+    """Convolution, norm, pooling, ReLU: one after another, or in one go where that is possible and faster.
+
+    Trap: in one go the layers are not called, so hooks on them do not run in a first block on a processor.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        convolution, norm = self[0], self[1]
+        if not fits(x) or not isinstance(convolution, nn.Conv2d):
+            return super().forward(x)
+        layer = convolution.weight, norm.weight, norm.bias, norm.eps
+        if isinstance(norm, ExplicitNorm) and not norm.differentiable:
+            block = first_block(x, *layer, norm.rows, norm.given)
+            if norm.recording:
+                norm.seen = block.mean, block.variance
+            return block.z
+        if type(norm) is nn.BatchNorm2d and norm.training and norm.running_mean is not None:
+            block = first_block(x, *layer)
+            follow(norm, block.mean, block.variance, x.numel() // x.shape[1])
+            return block.z
+        return super().forward(x)
