@@ -30,6 +30,11 @@ def learner(seed: int = 0, *, width: int = 4, dtype: torch.dtype = torch.float64
         made = GradientDescent(encoder, ways=WAYS, **settings).to(dtype)
         for parameter in made.rates.parameters():  # rates that differ, so that a mix-up shows
             nn.init.normal_(parameter, -1.5, 0.2)
+        for layer in made.encoder.body.modules():  # scales of both signs, shifts that are not zero
+            if isinstance(layer, nn.BatchNorm2d):
+                nn.init.uniform_(layer.weight, 0.5, 1.5)
+                nn.init.normal_(layer.bias, 0.0, 0.2)
+                layer.weight.data[1] *= -1
     return made.train()
 
 

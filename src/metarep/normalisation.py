@@ -165,7 +165,9 @@ def follow(layer: _BatchNorm, mean: Float[Tensor, " c"], variance: Float[Tensor,
         mean, variance: (biased) of the batch.
         places: numbers a channel that they were taken of; the variance that is kept is the unbiased one.
     """
-    assert layer.running_mean is not None and layer.running_var is not None and layer.num_batches_tracked is not None
+    assert layer.running_mean is not None
+    assert layer.running_var is not None
+    assert layer.num_batches_tracked is not None
     layer.num_batches_tracked.add_(1)
     momentum = 1 / int(layer.num_batches_tracked) if layer.momentum is None else layer.momentum
     layer.running_mean.lerp_(mean.to(layer.running_mean), momentum)

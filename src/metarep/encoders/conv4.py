@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from metarep.encoders.first_block import first_block, fits
+from metarep.encoders.first_block import Block, first_block, fits
 from metarep.encoders.initialise import initialise
 from metarep.errors import MetarepError
 from metarep.normalisation import ExplicitNorm, follow
@@ -44,17 +44,29 @@ class ConvBlock(nn.Sequential):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        convolution, norm = self[0], self[1]
-        if not fits(x) or not isinstance(convolution, nn.Conv2d):
-            return super().forward(x)
-        layer = convolution.weight, norm.weight, norm.bias, norm.eps
-        if isinstance(norm, ExplicitNorm) and not norm.differentiable:
-            block = first_block(x, *layer, norm.rows, norm.given)
+        norm = self[1]
+        if fits(x) and isinstance(norm, ExplicitNorm) and not norm.differentiable:
+            block = self._at_once(x, norm, norm.given, norm.rows)
             if norm.recording:
                 norm.seen = block.mean, block.variance
             return block.z
-        if type(norm) is nn.BatchNorm2d and norm.training and norm.running_mean is not None:
-            block = first_block(x, *layer)
+        if fits(x) and isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
+            if not norm.training:
+                return self._at_once(x, norm, (norm.get_buffer("running_mean"), norm.get_buffer("running_var"))).z
+            block = self._at_once(x, norm)
             follow(norm, block.mean, block.variance, x.numel() // x.shape[1])
             return block.z
         return super().forward(x)
+
+    def _at_once(
+        self,
+        x: Tensor,
+        norm: nn.BatchNorm2d | ExplicitNorm,
+        given: tuple[Tensor, Tensor] | None = None,
+        rows: int | None = None,
+    ) -> Block:
+        filters = self[0].weight
+        assert isinstance(filters, Tensor)
+        assert norm.weight is not None
+        assert norm.bias is not None
+        return first_block(x, filters, norm.weight, norm.bias, norm.eps, rows, given)

@@ -33,7 +33,7 @@ def fits(x: Tensor) -> bool:
     """
     if x.device.type != "cpu" or x.requires_grad or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
-    plain = not torch._C._functorch.is_functorch_wrapped_tensor(x)
+    plain = not torch._C._functorch.is_functorch_wrapped_tensor(x)  # pyright: ignore[reportAttributeAccessIssue]
     return plain and x.ndim == 4 and x.shape[1] <= 4 and x.shape[2] % 2 == x.shape[3] % 2 == 0 < x.numel()
 
 
@@ -61,7 +61,13 @@ def first_block(
 
 
 def plain_block(
-    x: Tensor, weight: Tensor, scale: Tensor, shift: Tensor, eps: float, rows: int | None, given: Any  # noqa: ANN401
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    eps: float,
+    rows: int | None,
+    given: Any,  # noqa: ANN401
 ) -> Tensor:
     """The same of operations that can be differentiated as often as one likes."""
     y = functional.conv2d(x, weight.to(x.dtype), padding=1)
