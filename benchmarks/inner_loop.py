@@ -1,26 +1,31 @@
 """How fast one meta-iteration is: metarep, other libraries, and the floor below which nobody can go.
 
-    python benchmarks/inner_loop.py [--quick] [--json] [--case NAME] [--out results/timings/inner-loop.json]
+    python benchmarks/inner_loop.py [--quick] [--json] [--one-thread] [--case NAME] [--out FILE]
 
 One process, the same network and tasks for all, the ways in turns, medians of the clock. All rows but those that say
 otherwise use the query batch's own statistics, as the other libraries do. ``floor`` is one forward and backward pass of
-the same images (support counted once) in bfloat16 and channels-last, in the best batch. A library that is not
-installed, or does not build, is left out with the reason: pip install 'metarep[rivals]'. Memory is the peak of a
-process of its own, less what it held before its first iteration.
+the same images (support counted once) in bfloat16 and channels-last, in the best batch. Beside other programs the clock
+says little: ``--one-thread`` takes processor time on one thread instead. A library that is not installed, or does not
+build, is left out with the reason: pip install 'metarep[rivals]', and inner_loop_worker.py for learn2learn. Memory is
+the peak of a process of its own, less what it held before its first iteration.
 """
 
 import argparse
 import json
 import multiprocessing
+import os
 import statistics
 import sys
 import time
-import warnings
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the command line does; for all ways alike, and before torch
+
 import torch
-from inner_loop_rivals import RIVALS, Case, Images, Run, floor
+from inner_loop_rivals import RIVALS, Case, Images, Run, floor, images_of, peak_of, prepare, timed
+from inner_loop_worker import Worker
 from torch import Generator
 
 from metarep.batches import TaskBatch
@@ -38,16 +43,6 @@ CASES = [
     Case("maml-28px-20-way-second-order-1-step", 20, 1, 15, 8, 1, 2, lr=0.1),
     Case("maml-84px-second-order-5-steps", 5, 1, 15, 4, 5, 2, side=84, channels=3, width=32, lr=0.01),
 ]
-
-
-def images_of(case: Case) -> Images:
-    g = Generator().manual_seed(0)
-
-    def some(each: int) -> tuple[torch.Tensor, torch.Tensor]:
-        y = torch.arange(case.ways).repeat_interleave(each).expand(case.tasks, -1)
-        return torch.rand(case.tasks, case.ways * each, case.channels, case.side, case.side, generator=g), y
-
-    return Images(*some(case.shots), *some(case.queries))
 
 
 def ours(case: Case, images: Images, method: str = "maml", normalisation: str = "transductive") -> Run:
@@ -78,9 +73,11 @@ def ours(case: Case, images: Images, method: str = "maml", normalisation: str = 
     return run
 
 
-def ways_of(case: Case, *, quick: bool) -> tuple[dict[str, partial[Run]], dict[str, str]]:
-    """What is timed, as functions that build it, and why the rest is not."""
-    makers: dict[str, partial] = {
+def ways_of(
+    case: Case, *, quick: bool, one_thread: bool, bare: bool
+) -> tuple[dict[str, partial | Worker], dict[str, str]]:
+    """What is timed, as functions that build it (or a process that has), and why the rest is not."""
+    makers: dict[str, partial | Worker] = {
         "metarep": partial(ours, case),
         "metarep, inductive": partial(ours, case, normalisation="support"),
         "floor": partial(floor, case),
@@ -88,15 +85,20 @@ def ways_of(case: Case, *, quick: bool) -> tuple[dict[str, partial[Run]], dict[s
     missing: dict[str, str] = {}
     if quick:
         return {**makers, "higher": partial(RIVALS["higher"], case, mixed=False)}, missing
-    for name, rival in RIVALS.items():
-        for mixed in (False, True):
+    for name in (*RIVALS, "learn2learn"):
+        if name in without:
+            missing[name] = "not asked for"
+            continue
+        for mixed in (False,) if bare else (False, True):
             label = f"{name}, autocast" if mixed else name
             try:
-                rival(case, images_of(case), mixed=mixed)()
+                if name == "learn2learn":
+                    makers[label] = Worker(case, mixed=mixed, one_thread=one_thread)
+                else:
+                    RIVALS[name](case, images_of(case), mixed=mixed)()
+                    makers[label] = partial(RIVALS[name], case, mixed=mixed)
             except Exception as error:
                 missing[label] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-            else:
-                makers[label] = partial(rival, case, mixed=mixed)
     if case is FIVE:
         makers |= {
             "metarep anil": partial(ours, case, method="anil"),
@@ -105,36 +107,48 @@ def ways_of(case: Case, *, quick: bool) -> tuple[dict[str, partial[Run]], dict[s
     return makers, missing
 
 
-def measure(case: Case, seconds: float, *, quick: bool) -> list[dict[str, object]]:
+def measure(
+    case: Case, seconds: float, *, quick: bool, one_thread: bool, bare: bool = False, without: list[str] | None = None
+) -> list[dict[str, object]]:
     images = images_of(case)
-    makers, missing = ways_of(case, quick=quick)
-    runs = {name: make(images) for name, make in makers.items()}
-    for run in runs.values():
-        run()
-    times: dict[str, list[float]] = {name: [] for name in runs}
+    makers, missing = ways_of(case, quick=quick, one_thread=one_thread, bare=bare, without=without or [])
+    runs: dict[str, Callable[[], float]] = {}
+    for name, make in makers.items():
+        runs[name] = make if isinstance(make, Worker) else partial(timed, make(images), one_thread)
     started = time.perf_counter()
-    while len(times["floor"]) < 3 or time.perf_counter() - started < seconds:
+    first = {
+        name: run() for name, run in runs.items()
+    }  # does not count, unless a busy machine leaves time for no other
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    least = 0 if quick and time.perf_counter() - started > seconds else 3
+    started = time.perf_counter()
+    while len(times["floor"]) < least or (least and time.perf_counter() - started < seconds):
         for name, run in runs.items():
-            before = time.perf_counter()
-            run()
-            times[name].append((time.perf_counter() - before) * 1e3)
-    bottom = statistics.median(times["floor"])
+            times[name].append(run())
+        if quick and time.perf_counter() - started > seconds:
+            break
+    for make in makers.values():
+        if isinstance(make, Worker):
+            make.end()
+    middle = {name: statistics.median(values or [first[name]]) for name, values in times.items()}
     rows: list[dict[str, object]] = [
         {
             "case": case.name,
             "implementation": name,
-            "median_ms": round(statistics.median(values), 1),
-            "of_floor": round(statistics.median(values) / bottom, 3),
-            "repeats": len(values),
+            "median_ms": round(middle[name], 1),
+            "of_floor": round(middle[name] / middle["floor"], 3),
+            "repeats": len(times[name]) or 1,
             "peak_mib": None if quick else peak(case, makers[name]),
         }
-        for name, values in times.items()
+        for name in runs
     ]
     return rows + [{"case": case.name, "implementation": name, "left_out": why} for name, why in missing.items()]
 
 
-def peak(case: Case, make: partial) -> int | None:
+def peak(case: Case, make: partial | Worker) -> int | None:
     """Peak memory of one iteration in MiB, in a process of its own; None where that failed."""
+    if isinstance(make, Worker):
+        return None
     context = multiprocessing.get_context("spawn")
     answer = context.SimpleQueue()
     process = context.Process(target=_child, args=(case, make, answer))
@@ -144,32 +158,27 @@ def peak(case: Case, make: partial) -> int | None:
 
 
 def _child(case: Case, make: partial, answer) -> None:
-    run = make(images_of(case))
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of the imports
-    before = _peak_kib()
-    run()
-    answer.put((_peak_kib() - before) // 1024)
-
-
-def _peak_kib() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    answer.put(peak_of(make(images_of(case))))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one case, higher alone as rival, under a minute")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--one-thread", action="store_true", help="processor time on one thread, for busy machines")
+    parser.add_argument("--float32", action="store_true", help="without the rivals' autocast rows")
+    parser.add_argument("--without", action="append", metavar="RIVAL", help="leave this one out")
     parser.add_argument("--seconds", type=float, default=60, help="a case (default: 60)")
     parser.add_argument("--out", type=Path, help="also write the rows and the hardware to this file")
     parser.add_argument("--case", action="append", choices=[case.name for case in CASES], help="only this one")
     args = parser.parse_args()
-    warnings.simplefilter("ignore")
+    prepare(one_thread=args.one_thread)
     keep_freed_memory()
     rows: list[dict[str, object]] = []
     chosen = [case for case in CASES if not args.case or case.name in args.case]
     for case in chosen[:1] if args.quick else chosen:
-        rows += measure(case, 15 if args.quick else args.seconds, quick=args.quick)
+        settings = {"quick": args.quick, "one_thread": args.one_thread, "bare": args.float32, "without": args.without}
+        rows += measure(case, 15 if args.quick else args.seconds, **settings)
         if not args.json:
             for row in rows:
                 if row["case"] == case.name:
@@ -179,7 +188,8 @@ def main() -> None:
         print()
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        note = "Medians of interleaved runs in one process; peak memory of one iteration beyond its start in MiB"
+        clock = "processor time on one thread" if args.one_thread else "the clock"
+        note = f"Medians of {clock}, interleaved runs; peak memory of one iteration beyond its start in MiB"
         args.out.write_text(json.dumps({"hardware": hardware(), "note": note, "rows": rows}, indent=1) + "\n")
 
 
