@@ -18,6 +18,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -73,63 +74,65 @@ def ours(case: Case, images: Images, method: str = "maml", normalisation: str = 
     return run
 
 
-def ways_of(
-    case: Case, *, quick: bool, one_thread: bool, bare: bool
-) -> tuple[dict[str, partial | Worker], dict[str, str]]:
-    """What is timed, as functions that build it (or a process that has), and why the rest is not."""
-    makers: dict[str, partial | Worker] = {
+@dataclass(frozen=True)
+class Wish:
+    """How much is measured, as the flags say."""
+
+    quick: bool
+    one_thread: bool
+    float32: bool
+    without: list[str]
+    seconds: float
+    repeats: int
+    peaks: bool
+
+
+def makers_of(case: Case, wish: Wish) -> dict[str, partial]:
+    """What is timed, as functions that build it from images (learn2learn, in its own process, from nothing)."""
+    makers = {
         "metarep": partial(ours, case),
         "metarep, inductive": partial(ours, case, normalisation="support"),
         "floor": partial(floor, case),
     }
-    missing: dict[str, str] = {}
-    if quick:
-        return {**makers, "higher": partial(RIVALS["higher"], case, mixed=False)}, missing
-    for name in (*RIVALS, "learn2learn"):
-        if name in without:
-            missing[name] = "not asked for"
-            continue
-        for mixed in (False,) if bare else (False, True):
-            label = f"{name}, autocast" if mixed else name
-            try:
-                if name == "learn2learn":
-                    makers[label] = Worker(case, mixed=mixed, one_thread=one_thread)
-                else:
-                    RIVALS[name](case, images_of(case), mixed=mixed)()
-                    makers[label] = partial(RIVALS[name], case, mixed=mixed)
-            except Exception as error:
-                missing[label] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    if wish.quick:
+        return makers | {"higher": partial(RIVALS["higher"], case, mixed=False)}
+    for mixed in (False,) if wish.float32 else (False, True):
+        for name in [rival for rival in RIVALS if rival not in wish.without]:
+            makers[f"{name}, autocast" if mixed else name] = partial(RIVALS[name], case, mixed=mixed)
+        if "learn2learn" not in wish.without:
+            worker = partial(Worker, case, mixed=mixed, one_thread=wish.one_thread)
+            makers["learn2learn, autocast" if mixed else "learn2learn"] = worker
     if case is FIVE:
         makers |= {
             "metarep anil": partial(ours, case, method="anil"),
             "metarep reptile": partial(ours, case, method="reptile"),
         }
-    return makers, missing
+    return makers
 
 
-def measure(
-    case: Case, seconds: float, *, quick: bool, one_thread: bool, bare: bool = False, without: list[str] | None = None
-) -> list[dict[str, object]]:
-    images = images_of(case)
-    makers, missing = ways_of(case, quick=quick, one_thread=one_thread, bare=bare, without=without or [])
+def measure(case: Case, wish: Wish) -> list[dict[str, object]]:
+    images, makers = images_of(case), makers_of(case, wish)
     runs: dict[str, Callable[[], float]] = {}
+    first: dict[str, float] = {}  # does not count, unless a busy machine leaves time for no other
+    missing: dict[str, str] = dict.fromkeys(wish.without, "not asked for")
+    started = time.perf_counter()
     for name, make in makers.items():
-        runs[name] = make if isinstance(make, Worker) else partial(timed, make(images), one_thread)
-    started = time.perf_counter()
-    first = {
-        name: run() for name, run in runs.items()
-    }  # does not count, unless a busy machine leaves time for no other
+        try:
+            runs[name] = make() if make.func is Worker else partial(timed, make(images), wish.one_thread)
+            first[name] = runs[name]()
+        except Exception as error:
+            runs.pop(name, None)
+            missing[name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     times: dict[str, list[float]] = {name: [] for name in runs}
-    least = 0 if quick and time.perf_counter() - started > seconds else 3
+    late = wish.quick and time.perf_counter() - started > wish.seconds
     started = time.perf_counter()
-    while len(times["floor"]) < least or (least and time.perf_counter() - started < seconds):
+    while not late and (len(times["floor"]) < wish.repeats or time.perf_counter() - started < wish.seconds):
         for name, run in runs.items():
             times[name].append(run())
-        if quick and time.perf_counter() - started > seconds:
-            break
-    for make in makers.values():
-        if isinstance(make, Worker):
-            make.end()
+        late = wish.quick and time.perf_counter() - started > wish.seconds
+    for run in runs.values():
+        if isinstance(run, Worker):
+            run.end()
     middle = {name: statistics.median(values or [first[name]]) for name, values in times.items()}
     rows: list[dict[str, object]] = [
         {
@@ -138,17 +141,15 @@ def measure(
             "median_ms": round(middle[name], 1),
             "of_floor": round(middle[name] / middle["floor"], 3),
             "repeats": len(times[name]) or 1,
-            "peak_mib": None if quick else peak(case, makers[name]),
+            "peak_mib": peak(case, makers[name]) if wish.peaks and makers[name].func is not Worker else None,
         }
         for name in runs
     ]
     return rows + [{"case": case.name, "implementation": name, "left_out": why} for name, why in missing.items()]
 
 
-def peak(case: Case, make: partial | Worker) -> int | None:
+def peak(case: Case, make: partial) -> int | None:
     """Peak memory of one iteration in MiB, in a process of its own; None where that failed."""
-    if isinstance(make, Worker):
-        return None
     context = multiprocessing.get_context("spawn")
     answer = context.SimpleQueue()
     process = context.Process(target=_child, args=(case, make, answer))
@@ -167,18 +168,28 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--one-thread", action="store_true", help="processor time on one thread, for busy machines")
     parser.add_argument("--float32", action="store_true", help="without the rivals' autocast rows")
-    parser.add_argument("--without", action="append", metavar="RIVAL", help="leave this one out")
+    parser.add_argument("--without", action="append", default=[], metavar="RIVAL", help="leave this one out")
     parser.add_argument("--seconds", type=float, default=60, help="a case (default: 60)")
+    parser.add_argument("--repeats", type=int, default=3, help="at least (default: 3)")
+    parser.add_argument("--no-peaks", action="store_true", help="do not measure memory")
     parser.add_argument("--out", type=Path, help="also write the rows and the hardware to this file")
     parser.add_argument("--case", action="append", choices=[case.name for case in CASES], help="only this one")
     args = parser.parse_args()
     prepare(one_thread=args.one_thread)
     keep_freed_memory()
     rows: list[dict[str, object]] = []
+    wish = Wish(
+        args.quick,
+        args.one_thread,
+        args.float32,
+        args.without,
+        15 if args.quick else args.seconds,
+        args.repeats,
+        peaks=not (args.quick or args.no_peaks),
+    )
     chosen = [case for case in CASES if not args.case or case.name in args.case]
     for case in chosen[:1] if args.quick else chosen:
-        settings = {"quick": args.quick, "one_thread": args.one_thread, "bare": args.float32, "without": args.without}
-        rows += measure(case, 15 if args.quick else args.seconds, **settings)
+        rows += measure(case, wish)
         if not args.json:
             for row in rows:
                 if row["case"] == case.name:

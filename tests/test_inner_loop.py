@@ -307,10 +307,11 @@ def test_multi_step_weights_sum_to_one_and_end_on_the_last() -> None:
     assert step_weights(5, 0.0) == pytest.approx([0.2] * 5)
 
 
-def test_training_moves_running_statistics_to_those_of_the_support() -> None:
+@pytest.mark.parametrize("path", ["plain", "exact", "mapped"])
+def test_training_moves_running_statistics_to_those_of_the_support(path: str) -> None:
     made, tasks = learner(), tasks_of()
     first = made.encoder.body[0]
-    made.task_loss(*tasks, WAYS)
+    meta_loss(made.start, InnerLoop(made.steps, made.adapted), tasks, WAYS, path)
     rows = torch.stack([first[0](x).mean((0, 2, 3)) for x in tasks.support]).mean(0)
     torch.testing.assert_close(first[1].running_mean, 0.1 * rows)
 

@@ -95,16 +95,16 @@ class _FirstBlock(torch.autograd.Function):
         ctx.eps, ctx.rows, ctx.sign, ctx.owed = eps, rows, signs(scale), None
         filters, seen = spread(turned(weight, ctx.sign).to(x.dtype)), windows(x)
         if mean is None or variance is None:
-            some = seen[: None if rows is None else rows * len(seen) // len(x)].to(weight.dtype)
-            middle, wide = some.mean(0), filters.to(weight.dtype)
-            some = some - middle
-            bent, means = (some.mT @ some / len(some)) @ wide, middle @ wide  # of each corner and channel
+            some = seen[:, : None if rows is None else rows * seen.shape[1] // len(x)].to(weight.dtype)
+            middle, wide = some.mean(1), filters.to(weight.dtype)
+            some = some - middle.unsqueeze(1)
+            bent, means = (some @ some.mT / some.shape[1]) @ wide, middle @ wide  # of each corner and channel
             mean = means.mean(0)
             variance = ((wide * bent).sum(1) + (means - mean).square()).mean(0)
             ctx.owed = middle.view(1, -1, 1), bent, means - mean
         else:
             mean = turned(mean, ctx.sign)
-        y = torch.bmm(seen.expand(4, -1, -1), filters)
+        y = torch.bmm(seen.mT.expand(4, -1, -1), filters)
         pairs = torch.maximum(y[0::2], y[1::2])
         top = torch.maximum(pairs[0], pairs[1]).view(len(x), x.shape[2] // 2, x.shape[3] // 2, -1).permute(0, 3, 1, 2)
         z = functional.batch_norm(top, mean, variance, scale.abs(), shift, False, 0.0, eps).relu_()
@@ -129,7 +129,7 @@ class _FirstBlock(torch.autograd.Function):
             masked, top, scale.abs(), mean, variance, None, None, False, ctx.eps, [True] * 3
         )
         slope = _to_maxima(own.permute(0, 2, 3, 1).reshape_as(pairs[0]), y, pairs)
-        d_filters = torch.bmm(seen.mT.expand(4, -1, -1), slope).to(weight.dtype)
+        d_filters = torch.bmm(seen.expand(4, -1, -1), slope).to(weight.dtype)
         if ctx.owed is not None:
             middle, bent, apart = ctx.owed
             inverse = (variance + ctx.eps).rsqrt()
@@ -153,13 +153,13 @@ def _to_maxima(own: Tensor, y: Tensor, pairs: Tensor) -> Tensor:
     return slope
 
 
-def windows(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "windows inputs"]:
-    """The 4x4 inputs of every 2x2 outputs: ``(b * h / 2 * w / 2, 16 * c)``."""
+def windows(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "inputs windows"]:
+    """The 4x4 inputs of every 2x2 outputs: ``(16 * c, b * h / 2 * w / 2)``, for so they are copied in long runs."""
     padded = functional.pad(x, (1, 1, 1, 1)).contiguous()
     b, c, h, w = padded.shape
     image, channel, row, column = padded.stride()
-    shape, steps = (b, (h - 2) // 2, (w - 2) // 2, 4, 4, c), (image, 2 * row, 2 * column, row, column, channel)
-    return padded.as_strided(shape, steps).reshape(-1, 16 * c)
+    shape, steps = (4, 4, c, b, (h - 2) // 2, (w - 2) // 2), (row, column, channel, image, 2 * row, 2 * column)
+    return padded.as_strided(shape, steps).reshape(16 * c, -1)
 
 
 def spread(weight: Float[Tensor, "out c 3 3"]) -> Float[Tensor, "corner inputs out"]:
