@@ -1,6 +1,6 @@
 """How fast views are made on one thread: the engine against Pillow, kornia and a loop over tensors.
 
-    python benchmarks/augment.py [--quick] [--json]
+    python benchmarks/augment.py [--quick] [--json] [--out results/timings/augment.json]
 
 Goals, as ratios: 10 over Pillow and 4 over kornia for the geometric presets at 28 and 32 pixels; 2 over both for the
 photographic preset at 84. All ways run in one process, in turns, on the same images with the same settings; figures
@@ -13,6 +13,7 @@ import json
 import statistics
 import time
 import warnings
+from pathlib import Path
 
 import torch
 from augment_rivals import Views, by_kornia, by_pillow, by_tensors
@@ -60,6 +61,7 @@ def measure(augment: Augment, channels: int, side: int, n: int, seconds: float) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--out", type=Path, help="also write the rows and the hardware to this file")
     parser.add_argument("--quick", action="store_true", help="a second a case instead of five")
     parser.add_argument("--batch", type=int, default=512, help="images at a time: a contrastive step has hundreds")
     args = parser.parse_args()
@@ -76,6 +78,15 @@ def main() -> None:
             row = {"preset": name, "kind": kind, "pixels": side, "batch": args.batch, "way": way}
             row |= {"us_per_image": round(microseconds, 2), "ratio": round(ratio, 2), "goal": goals.get(way)}
             rows.append(row | {"reached": None if way not in goals else ratio >= goals[way], "hardware": hardware()})
+    if args.out:
+        kept = [{key: value for key, value in row.items() if key not in ("kind", "batch", "hardware")} for row in rows]
+        for row in kept:
+            row["reached"] = {None: None, True: "yes", False: "no"}[row["reached"]]
+        left_out = [{"implementation": "kornia", "left_out": missing}] if missing else []
+        note = f"Medians of processor time, batches of {args.batch}, ways in turns; ratio to metarep's time"
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        content = {"hardware": hardware(), "note": note, "rows": kept + left_out}
+        args.out.write_text(json.dumps(content, indent=1) + "\n")
     if args.json:
         print(json.dumps(rows, indent=2))
         return

@@ -1,26 +1,32 @@
 """How fast one meta-iteration is: metarep, other libraries, and the floor below which nobody can go.
 
-    python benchmarks/inner_loop.py [--quick] [--json] [--case NAME] [--out results/timings/inner-loop.json]
+    python benchmarks/inner_loop.py [--quick] [--json] [--one-thread] [--case NAME] [--out FILE]
 
 One process, the same network and tasks for all, the ways in turns, medians of the clock. All rows but those that say
 otherwise use the query batch's own statistics, as the other libraries do. ``floor`` is one forward and backward pass of
-the same images (support counted once) in bfloat16 and channels-last, in the best batch. A library that is not
-installed, or does not build, is left out with the reason: pip install 'metarep[rivals]'. Memory is the peak of a
-process of its own, less what it held before its first iteration.
+the same images (support counted once) in bfloat16 and channels-last, in the best batch. Beside other programs the clock
+says little: ``--one-thread`` takes processor time on one thread instead. A library that is not installed, or does not
+build, is left out with the reason: pip install 'metarep[rivals]', and inner_loop_worker.py for learn2learn. Memory is
+the peak of a process of its own, less what it held before its first iteration.
 """
 
 import argparse
 import json
 import multiprocessing
+import os
 import statistics
 import sys
 import time
-import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the command line does; for all ways alike, and before torch
+
 import torch
-from inner_loop_rivals import RIVALS, Case, Images, Run, floor
+from inner_loop_rivals import RIVALS, Case, Images, Run, floor, images_of, peak_of, prepare, timed
+from inner_loop_worker import Worker
 from torch import Generator
 
 from metarep.batches import TaskBatch
@@ -38,16 +44,6 @@ CASES = [
     Case("maml-28px-20-way-second-order-1-step", 20, 1, 15, 8, 1, 2, lr=0.1),
     Case("maml-84px-second-order-5-steps", 5, 1, 15, 4, 5, 2, side=84, channels=3, width=32, lr=0.01),
 ]
-
-
-def images_of(case: Case) -> Images:
-    g = Generator().manual_seed(0)
-
-    def some(each: int) -> tuple[torch.Tensor, torch.Tensor]:
-        y = torch.arange(case.ways).repeat_interleave(each).expand(case.tasks, -1)
-        return torch.rand(case.tasks, case.ways * each, case.channels, case.side, case.side, generator=g), y
-
-    return Images(*some(case.shots), *some(case.queries))
 
 
 def ours(case: Case, images: Images, method: str = "maml", normalisation: str = "transductive") -> Run:
@@ -78,57 +74,76 @@ def ours(case: Case, images: Images, method: str = "maml", normalisation: str = 
     return run
 
 
-def ways_of(case: Case, *, quick: bool) -> tuple[dict[str, partial[Run]], dict[str, str]]:
-    """What is timed, as functions that build it, and why the rest is not."""
-    makers: dict[str, partial] = {
+@dataclass(frozen=True)
+class Wish:
+    """How much is measured, as the flags say."""
+
+    quick: bool
+    one_thread: bool
+    float32: bool
+    without: list[str]
+    seconds: float
+    repeats: int
+    peaks: bool
+
+
+def makers_of(case: Case, wish: Wish) -> dict[str, partial]:
+    """What is timed, as functions that build it from images (learn2learn, in its own process, from nothing)."""
+    makers = {
         "metarep": partial(ours, case),
         "metarep, inductive": partial(ours, case, normalisation="support"),
         "floor": partial(floor, case),
     }
-    missing: dict[str, str] = {}
-    if quick:
-        return {**makers, "higher": partial(RIVALS["higher"], case, mixed=False)}, missing
-    for name, rival in RIVALS.items():
-        for mixed in (False, True):
-            label = f"{name}, autocast" if mixed else name
-            try:
-                rival(case, images_of(case), mixed=mixed)()
-            except Exception as error:
-                missing[label] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-            else:
-                makers[label] = partial(rival, case, mixed=mixed)
+    if wish.quick:
+        return makers | {"higher": partial(RIVALS["higher"], case, mixed=False)}
+    for mixed in (False,) if wish.float32 else (False, True):
+        for name in [rival for rival in RIVALS if rival not in wish.without]:
+            makers[f"{name}, autocast" if mixed else name] = partial(RIVALS[name], case, mixed=mixed)
+        if "learn2learn" not in wish.without:
+            worker = partial(Worker, case, mixed=mixed, one_thread=wish.one_thread)
+            makers["learn2learn, autocast" if mixed else "learn2learn"] = worker
     if case is FIVE:
         makers |= {
             "metarep anil": partial(ours, case, method="anil"),
             "metarep reptile": partial(ours, case, method="reptile"),
         }
-    return makers, missing
+    return makers
 
 
-def measure(case: Case, seconds: float, *, quick: bool) -> list[dict[str, object]]:
-    images = images_of(case)
-    makers, missing = ways_of(case, quick=quick)
-    runs = {name: make(images) for name, make in makers.items()}
-    for run in runs.values():
-        run()
-    times: dict[str, list[float]] = {name: [] for name in runs}
+def measure(case: Case, wish: Wish) -> list[dict[str, object]]:
+    images, makers = images_of(case), makers_of(case, wish)
+    runs: dict[str, Callable[[], float]] = {}
+    first: dict[str, float] = {}  # does not count, unless a busy machine leaves time for no other
+    missing: dict[str, str] = dict.fromkeys(wish.without, "not asked for")
     started = time.perf_counter()
-    while len(times["floor"]) < 3 or time.perf_counter() - started < seconds:
+    for name, make in makers.items():
+        try:
+            runs[name] = make() if make.func is Worker else partial(timed, make(images), wish.one_thread)
+            first[name] = runs[name]()
+        except Exception as error:
+            runs.pop(name, None)
+            missing[name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    late = wish.quick and time.perf_counter() - started > wish.seconds
+    started = time.perf_counter()
+    while not late and (len(times["floor"]) < wish.repeats or time.perf_counter() - started < wish.seconds):
         for name, run in runs.items():
-            before = time.perf_counter()
-            run()
-            times[name].append((time.perf_counter() - before) * 1e3)
-    bottom = statistics.median(times["floor"])
+            times[name].append(run())
+        late = wish.quick and time.perf_counter() - started > wish.seconds
+    for run in runs.values():
+        if isinstance(run, Worker):
+            run.end()
+    middle = {name: statistics.median(values or [first[name]]) for name, values in times.items()}
     rows: list[dict[str, object]] = [
         {
             "case": case.name,
             "implementation": name,
-            "median_ms": round(statistics.median(values), 1),
-            "of_floor": round(statistics.median(values) / bottom, 3),
-            "repeats": len(values),
-            "peak_mib": None if quick else peak(case, makers[name]),
+            "median_ms": round(middle[name], 1),
+            "of_floor": round(middle[name] / middle["floor"], 3),
+            "repeats": len(times[name]) or 1,
+            "peak_mib": peak(case, makers[name]) if wish.peaks and makers[name].func is not Worker else None,
         }
-        for name, values in times.items()
+        for name in runs
     ]
     return rows + [{"case": case.name, "implementation": name, "left_out": why} for name, why in missing.items()]
 
@@ -144,32 +159,37 @@ def peak(case: Case, make: partial) -> int | None:
 
 
 def _child(case: Case, make: partial, answer) -> None:
-    run = make(images_of(case))
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of the imports
-    before = _peak_kib()
-    run()
-    answer.put((_peak_kib() - before) // 1024)
-
-
-def _peak_kib() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    answer.put(peak_of(make(images_of(case))))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one case, higher alone as rival, under a minute")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--one-thread", action="store_true", help="processor time on one thread, for busy machines")
+    parser.add_argument("--float32", action="store_true", help="without the rivals' autocast rows")
+    parser.add_argument("--without", action="append", default=[], metavar="RIVAL", help="leave this one out")
     parser.add_argument("--seconds", type=float, default=60, help="a case (default: 60)")
+    parser.add_argument("--repeats", type=int, default=3, help="at least (default: 3)")
+    parser.add_argument("--no-peaks", action="store_true", help="do not measure memory")
     parser.add_argument("--out", type=Path, help="also write the rows and the hardware to this file")
     parser.add_argument("--case", action="append", choices=[case.name for case in CASES], help="only this one")
     args = parser.parse_args()
-    warnings.simplefilter("ignore")
+    prepare(one_thread=args.one_thread)
     keep_freed_memory()
     rows: list[dict[str, object]] = []
+    wish = Wish(
+        args.quick,
+        args.one_thread,
+        args.float32,
+        args.without,
+        15 if args.quick else args.seconds,
+        args.repeats,
+        peaks=not (args.quick or args.no_peaks),
+    )
     chosen = [case for case in CASES if not args.case or case.name in args.case]
     for case in chosen[:1] if args.quick else chosen:
-        rows += measure(case, 15 if args.quick else args.seconds, quick=args.quick)
+        rows += measure(case, wish)
         if not args.json:
             for row in rows:
                 if row["case"] == case.name:
@@ -179,7 +199,8 @@ def main() -> None:
         print()
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        note = "Medians of interleaved runs in one process; peak memory of one iteration beyond its start in MiB"
+        clock = "processor time on one thread" if args.one_thread else "the clock"
+        note = f"Medians of {clock}, interleaved runs; peak memory of one iteration beyond its start in MiB"
         args.out.write_text(json.dumps({"hardware": hardware(), "note": note, "rows": rows}, indent=1) + "\n")
 
 

@@ -1,14 +1,18 @@
 """One meta-iteration as other libraries write it; each is a function from (network, tasks, settings) to a gradient.
 
-All use the query batch's own statistics, one gradient over all tasks and plain SGD inside. metarep uses none of it.
+All use the query batch's own statistics, one gradient over all tasks and plain SGD inside. metarep uses none of it, and
+none of it uses metarep: learn2learn runs in a process without (inner_loop_worker.py).
 """
 
+import ctypes
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
@@ -40,6 +44,51 @@ class Images:
     support_y: Tensor
     query: Tensor
     query_y: Tensor
+
+
+def prepare(*, one_thread: bool) -> None:
+    """What holds for all of them."""
+    warnings.simplefilter("ignore")
+    if one_thread:
+        torch.set_num_threads(1)
+
+
+def keep_freed_memory() -> None:
+    """As metarep does (:func:`metarep.device.keep_freed_memory`), for a process without it."""
+    libc = ctypes.CDLL(None)
+    libc.mallopt(-3, 1 << 30)
+    libc.mallopt(-1, (1 << 31) - 1)
+
+
+def timed(run: Run, one_thread: bool) -> float:
+    """Milliseconds of one iteration: of the clock, or on one thread of the processor."""
+    clock = time.process_time if one_thread else time.perf_counter
+    before = clock()
+    run()
+    return (clock() - before) * 1e3
+
+
+def peak_of(run: Run) -> int:
+    """Peak memory of one iteration in MiB, beyond what the process holds at its start."""
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of the imports
+    before = _peak_kib()
+    run()
+    return (_peak_kib() - before) // 1024
+
+
+def _peak_kib() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
+def images_of(case: Case) -> Images:
+    g = Generator().manual_seed(0)
+
+    def some(each: int) -> tuple[Tensor, Tensor]:
+        y = torch.arange(case.ways).repeat_interleave(each).expand(case.tasks, -1)
+        return torch.rand(case.tasks, case.ways * each, case.channels, case.side, case.side, generator=g), y
+
+    return Images(*some(case.shots), *some(case.queries))
 
 
 def network(case: Case) -> nn.Module:
@@ -151,6 +200,57 @@ def by_learn2learn(case: Case, images: Images, *, mixed: bool) -> Run:
     return run
 
 
+def by_metalearn(case: Case, images: Images, *, mixed: bool) -> Run:
+    """parallel-metalearn, by the faster of its two ways, vmap and a loop; its outer optimiser steps by zero."""
+    from metalearn.algorithms import MAML
+    from metalearn.inner_optimizers import InnerSGD
+    from metalearn.loss import CategoricalAccuracy, CrossEntropy
+    from metalearn.model_wrappers.MAMLWrapper import MAML_Model
+
+    *body, linear = network(case)
+    model = MAML_Model(_Deaf(nn.Sequential(*body)), _Deaf(linear))
+    tasks = images.support, {"labels": images.support_y}, images.query, {"labels": images.query_y}
+
+    def by(backend: str) -> Run:
+        settings = {"first_order": case.order == 1, "inner_lr": case.lr, "max_inner_steps": case.steps}
+        maml = MAML(
+            model=model,
+            optimizer=torch.optim.SGD(model.parameters(), lr=0.0),
+            inner_optimizer=InnerSGD(model.get_fast_weights(), learn_lr=False, **settings),
+            support_loss_fn=CrossEntropy(CategoricalAccuracy()),  # its default is the class, which fails
+            inner_steps=case.steps,
+            backend=backend,
+            chunk_size=8,
+            device=torch.device("cpu"),
+        )
+
+        def run() -> None:
+            with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+                maml.step(iter([tasks]))
+
+        return run
+
+    def seconds(run: Run) -> float:
+        try:
+            run()
+        except RuntimeError:
+            return float("inf")
+        return timed(run, one_thread=False)
+
+    return min((by("vmap"), by("sequential")), key=seconds)
+
+
+class _Deaf(nn.Module):
+    """A module that is told more than it wants to know."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor, **_: object) -> Tensor:
+        return self.inner(x)
+
+
 def by_functional_loop(case: Case, images: Images, *, mixed: bool) -> Run:
     net = network(case)
 
@@ -194,7 +294,7 @@ def by_vmap(case: Case, images: Images, *, mixed: bool) -> Run:
 RIVALS: dict[str, Callable[..., Run]] = {
     "higher": by_higher,
     "torchopt": by_torchopt,
-    "learn2learn": by_learn2learn,
+    "parallel-metalearn": by_metalearn,
     "functional loop": by_functional_loop,
     "vmap": by_vmap,
 }

@@ -157,6 +157,24 @@ def running_statistics(body: nn.Module) -> Statistics:
 
 
 @torch.no_grad()
+def follow(layer: _BatchNorm, mean: Float[Tensor, " c"], variance: Float[Tensor, " c"], places: int) -> None:
+    """Move a layer's running statistics towards those of a batch, as torch does in training.
+
+    Args:
+        layer: its buffers change.
+        mean, variance: (biased) of the batch.
+        places: numbers a channel that they were taken of; the variance that is kept is the unbiased one.
+    """
+    assert layer.running_mean is not None
+    assert layer.running_var is not None
+    assert layer.num_batches_tracked is not None
+    layer.num_batches_tracked.add_(1)
+    momentum = 1 / int(layer.num_batches_tracked) if layer.momentum is None else layer.momentum
+    layer.running_mean.lerp_(mean.to(layer.running_mean), momentum)
+    layer.running_var.lerp_(variance.to(layer.running_var) * (places / (places - 1)), momentum)
+
+
+@torch.no_grad()
 def update_running(body: nn.Module, seen: Sequence[Statistics]) -> None:
     """Move running statistics towards the mean of what several tasks saw, so that the body can be used without them.
 

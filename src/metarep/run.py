@@ -130,7 +130,8 @@ def hardware() -> str:
             line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
         ]
         model = names[0] if names else model
-    return f"{torch.get_num_threads()} threads of {model} ({torch.backends.cpu.get_cpu_capability()})"
+    threads = torch.get_num_threads()
+    return f"{threads} thread{'s' if threads != 1 else ''} of {model} ({torch.backends.cpu.get_cpu_capability()})"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """Conv4: the field's small backbone, four convolution blocks."""
 
-from torch import nn
+from torch import Tensor, nn
 
+from metarep.encoders.first_block import Block, first_block, fits
 from metarep.encoders.initialise import initialise
 from metarep.errors import MetarepError
+from metarep.normalisation import ExplicitNorm, follow
 
 
 class Conv4(nn.Sequential):
@@ -29,7 +31,42 @@ class Conv4(nn.Sequential):
         blocks = []
         for _ in range(4):
             convolution = nn.Conv2d(channels, width, 3, padding=1, bias=False)
-            blocks.append(nn.Sequential(convolution, nn.BatchNorm2d(width), nn.MaxPool2d(2), nn.ReLU()))
+            blocks.append(ConvBlock(convolution, nn.BatchNorm2d(width), nn.MaxPool2d(2), nn.ReLU()))
             channels = width
         super().__init__(*blocks, nn.Flatten())
         initialise(self)
+
+
+class ConvBlock(nn.Sequential):
+    """Convolution, norm, pooling, ReLU: one after another, or in one go where that is possible and faster.
+
+    Trap: in one go the layers are not called, so hooks on them do not run in a first block on a processor.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm = self[1]
+        if fits(x) and isinstance(norm, ExplicitNorm) and not norm.differentiable:
+            block = self._at_once(x, norm, norm.given, norm.rows)
+            if norm.recording:
+                norm.seen = block.mean, block.variance
+            return block.z
+        if fits(x) and isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
+            if not norm.training:
+                return self._at_once(x, norm, (norm.get_buffer("running_mean"), norm.get_buffer("running_var"))).z
+            block = self._at_once(x, norm)
+            follow(norm, block.mean, block.variance, x.numel() // x.shape[1])
+            return block.z
+        return super().forward(x)
+
+    def _at_once(
+        self,
+        x: Tensor,
+        norm: nn.BatchNorm2d | ExplicitNorm,
+        given: tuple[Tensor, Tensor] | None = None,
+        rows: int | None = None,
+    ) -> Block:
+        filters = self[0].weight
+        assert isinstance(filters, Tensor)
+        assert norm.weight is not None
+        assert norm.bias is not None
+        return first_block(x, filters, norm.weight, norm.bias, norm.eps, rows, given)

@@ -20,7 +20,8 @@ from torch.nn.functional import cross_entropy
 from metarep.inner_loop.head import Head
 from metarep.inner_loop.network import Network, Weights
 from metarep.inner_loop.rates import Rate
-from metarep.inner_loop.task import InnerLoop, Taken, Task, take_step
+from metarep.inner_loop.support import Slope
+from metarep.inner_loop.task import InnerLoop, Task, take_step
 from metarep.normalisation import Statistics
 
 
@@ -70,7 +71,7 @@ def task_gradient(
     """
     started, origin = (None, None) if classifier else _prototypes(slow, body, head, task, ways)
     weights = [*body, *(classifier or started or ())]
-    trail: list[Taken] = []
+    trail: list[Slope] = []
     losses: list[Tensor] = []
     owed: list[list[Tensor] | None] = []
     for step in range(inner.steps + 1):
@@ -111,13 +112,13 @@ def _outer(fast: Network, weights: Weights, task: Task, share: float) -> tuple[T
 
 
 def _carry_back(
-    inner: InnerLoop, trail: list[Taken], owed: list[list[Tensor] | None], table: Sequence[Sequence[Rate]]
+    inner: InnerLoop, trail: list[Slope], owed: list[list[Tensor] | None], table: Sequence[Sequence[Rate]]
 ) -> tuple[list[Tensor], list[list[Tensor]]]:
     """From derivatives at the adapted weights to those at the start, and those of the rates.
 
     Args:
         inner: order, and which tensors the steps changed.
-        trail: the steps, in order; with graphs of their gradients for the second order.
+        trail: the slopes that the steps went down, in order.
         owed: derivatives of the query loss after 0, 1, ... steps; None where that has no share.
         table: rates of each step.
     """
@@ -126,10 +127,9 @@ def _carry_back(
     rates: list[list[Tensor]] = []
     for taken, due, row in zip(reversed(trail), reversed(owed[:-1]), reversed(table), strict=True):
         chosen = [carried[i] for i in inner.adapted]
-        rates.append([-slope.detach() * v for slope, v in zip(taken.gradient, chosen, strict=True)])
-        if inner.order == 2:
-            turned = [v * rate for v, rate in zip(chosen, row, strict=True)]
-            bent = torch.autograd.grad(taken.gradient, taken.start, grad_outputs=turned, allow_unused=True)
+        rates.append([-slope * v for slope, v in zip(taken.gradient, chosen, strict=True)])
+        if taken.bend is not None:
+            bent = taken.bend([v * rate for v, rate in zip(chosen, row, strict=True)])
             carried = [v if b is None else v - b for v, b in zip(carried, bent, strict=True)]
         if due is not None:
             carried = [v + d for v, d in zip(carried, due, strict=True)]

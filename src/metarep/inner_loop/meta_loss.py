@@ -66,9 +66,8 @@ def meta_loss(start: Start, inner: InnerLoop, tasks: Task, ways: int, path: Path
     if path == "auto":
         path = "exact" if tasks.support.device.type == "cpu" else "mapped"
     table = start.rates.table(inner.steps)
-    singles = [Task(*parts) for parts in zip(*tasks, strict=True)]
     if path == "exact":
-        return _exact(start, inner, singles, ways, table)
+        return _exact(start, inner, _singles(tasks), ways, table)
     network = Network(start.encoder, start.normalisation, differentiable=True)
 
     def one(*parts: Tensor) -> tuple[Tensor, Statistics]:
@@ -76,12 +75,17 @@ def meta_loss(start: Start, inner: InnerLoop, tasks: Task, ways: int, path: Path
 
     if path == "mapped":
         losses, stacked = torch.func.vmap(one, randomness="different")(*tasks)
-        seen = [[(mean[t].detach(), variance[t].detach()) for mean, variance in stacked] for t in range(len(singles))]
+        # The mean over tasks is all that anybody asks for; a slice for each task and layer would be a launch for each.
+        seen = [[(mean.detach().mean(0), variance.detach().mean(0)) for mean, variance in stacked]]
     else:
-        each, seen = zip(*(one(*task) for task in singles), strict=True)
+        each, seen = zip(*(one(*task) for task in _singles(tasks)), strict=True)
         losses = torch.stack(each)
     _remember(start, seen)
     return losses.mean()
+
+
+def _singles(tasks: Task) -> list[Task]:
+    return [Task(*parts) for parts in zip(*tasks, strict=True)]
 
 
 def _exact(

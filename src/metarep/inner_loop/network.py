@@ -31,7 +31,8 @@ class Network:
         self.normalisation: Normalisation = normalisation
         self.running = running_statistics(encoder.body) if normalisation == "running" else None
         self.layout = torch.contiguous_format if differentiable else torch.channels_last
-        self.mixed = encoder.precision == "bfloat16" and not differentiable
+        self.bfloat16 = encoder.precision == "bfloat16"
+        self.mixed = self.bfloat16 and not differentiable
 
     def leaves(self, weights: Weights) -> list[Tensor]:
         """The weights as leaves of a new graph, in this network's memory format.

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from metarep.errors import MetarepError
 from metarep.inner_loop.network import Network, Weights
 from metarep.inner_loop.rates import Rate
+from metarep.inner_loop.support import Slope, support_slope
 
 
 class Task(NamedTuple):
@@ -48,13 +47,6 @@ class InnerLoop:
         return self.weights[step - 1] if step else 0.0
 
 
-class Taken(NamedTuple):
-    """A step that was taken: from where, and the support gradient there (with its graph where one was kept)."""
-
-    start: list[Tensor]
-    gradient: tuple[Tensor, ...]
-
-
 def take_step(
     network: Network,
     inner: InnerLoop,
@@ -66,8 +58,8 @@ def take_step(
     *,
     keep: bool,
     record: bool = False,
-) -> tuple[list[Tensor], Taken]:
-    """One step of gradient descent, and what is needed to differentiate through it.
+) -> tuple[list[Tensor], Slope]:
+    """One step of gradient descent, and the slope it went down, which is all it takes to differentiate through it.
 
     Args:
         weights: where it starts; detached here.
@@ -76,20 +68,18 @@ def take_step(
         rates: one for each adapted tensor, without graph.
         support, labels: the images that the step sees.
         step: its number, counted from 0, for the error message.
-        keep: the graph of the gradient, for the second order.
+        keep: what the second order needs.
         record: remember the support's statistics, for ``network.seen()``.
 
     Raises:
         MetarepError: the support loss is no longer a number.
     """
-    start = network.leaves(weights)
-    loss = cross_entropy(network.support_logits(start, support, record=record), labels)
-    refuse_blow_up(loss, step)
-    gradient = torch.autograd.grad(loss, [start[i] for i in inner.adapted], create_graph=keep, materialize_grads=True)
-    new: list[Tensor] = [weight.detach() for weight in start]
-    for i, rate, slope in zip(inner.adapted, rates, gradient, strict=True):
-        new[i] = new[i] - rate * slope.detach()
-    return new, Taken(start, gradient)
+    weights = [weight.detach() for weight in weights]
+    slope = support_slope(network, weights, inner.adapted, support, labels, keep=keep, record=record)
+    refuse_blow_up(slope.loss, step)
+    for i, rate, part in zip(inner.adapted, rates, slope.gradient, strict=True):
+        weights[i] = weights[i] - rate * part
+    return weights, slope
 
 
 def refuse_blow_up(loss: Float[Tensor, ""], step: int) -> None:

@@ -1,0 +1,82 @@
+"""The support loss: its gradient, and the product of a vector with its Hessian."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from metarep.encoders import Conv4
+from metarep.inner_loop import conv4_curvature
+from metarep.inner_loop.network import Network, Weights
+
+Bend = Callable[[Sequence[Tensor]], Sequence[Tensor | None]]
+
+
+class Slope(NamedTuple):
+    """Of the support loss at some weights.
+
+    Args:
+        loss: mean cross-entropy.
+        gradient: with respect to each adapted tensor.
+        bend: from a vector (a part for each adapted tensor) to the derivative of its product with the gradient, with
+            respect to every tensor; None where there is none, or where it was not asked for.
+    """
+
+    loss: Tensor
+    gradient: list[Tensor]
+    bend: Bend | None
+
+
+def support_slope(
+    network: Network,
+    weights: Weights,
+    adapted: Sequence[int],
+    support: Float[Tensor, "support c h w"],
+    labels: Int[Tensor, " support"],
+    *,
+    keep: bool,
+    record: bool,
+) -> Slope:
+    """Loss and gradient; by a formula for Conv4 on processors where ``bend`` is wanted, otherwise by autograd.
+
+    Args:
+        network: runs the support; differentiable twice where ``keep``.
+        weights: where.
+        adapted: places in ``weights`` of the tensors that the gradient is taken of.
+        support, labels: images and classes.
+        keep: what ``bend`` needs.
+        record: remember the statistics, for ``network.seen()``.
+    """
+    if keep and network.running is None and isinstance(network.twin, Conv4) and support.device.type == "cpu":
+        return _written_out(network, weights, adapted, support, labels, record=record)
+    start = network.leaves(weights)
+    loss = cross_entropy(network.support_logits(start, support, record=record), labels)
+    gradient = torch.autograd.grad(loss, [start[i] for i in adapted], create_graph=keep, materialize_grads=True)
+
+    def bend(v: Sequence[Tensor]) -> Sequence[Tensor | None]:
+        return torch.autograd.grad(gradient, start, grad_outputs=v, allow_unused=True)
+
+    return Slope(loss.detach(), [slope.detach() for slope in gradient], bend if keep else None)
+
+
+@torch.no_grad()
+def _written_out(
+    network: Network, weights: Weights, adapted: Sequence[int], support: Tensor, labels: Tensor, *, record: bool
+) -> Slope:
+    kind = torch.bfloat16 if network.bfloat16 else weights[0].dtype
+    loss, gradient, tape, seen = conv4_curvature.gradient(weights, support, labels, network.norms[0].eps, kind)
+    if record:
+        for norm, statistics in zip(network.norms, seen, strict=True):
+            norm.seen = statistics
+
+    @torch.no_grad()
+    def bend(v: Sequence[Tensor]) -> Sequence[Tensor | None]:
+        full = [torch.zeros_like(weight) for weight in weights]
+        for i, part in zip(adapted, v, strict=True):
+            full[i] = part
+        return conv4_curvature.bend(tape, full)
+
+    return Slope(loss, [gradient[i] for i in adapted], bend)
