@@ -185,6 +185,7 @@ def test_a_downloaded_model_opens(taught: Any, tmp_path: Path) -> None:
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
         archive.extractall(tmp_path / "unpacked")
     copy = ModelFolder.open(tmp_path / "unpacked" / "letters")
+    assert copy.representation.name == ENCODER
     assert copy.model.gallery.names == ("ring", "cross")
     assert copy.image(3).read_bytes() == taught.get("/images/3").content
 

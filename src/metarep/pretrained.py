@@ -50,7 +50,8 @@ class Representation:
     def save(self, path: Path) -> None:
         """One file that :func:`load_representation` reads, on a machine that has nothing else."""
         if self.checkpoint:
-            save_checkpoint(path, self.checkpoint.method, self.checkpoint.settings, self.checkpoint.seen)
+            settings = self.checkpoint.settings | {"name": self.name}
+            save_checkpoint(path, self.checkpoint.method, settings, self.checkpoint.seen)
         else:
             header = {"format": FORMAT, "encoder": self.encoder.arch, "preprocess": asdict(self.encoder.preprocess)}
             write_tensors(path, dict(self.encoder.body.state_dict()), header | {"name": self.name})
@@ -86,7 +87,7 @@ def load_representation(spec: str | Path, *, arch: str | None = None, size: int 
     if not Path(spec).exists() and spec not in zoo_names():
         raise unknown("encoder", spec, [*LITE, *zoo_names(), "timm:NAME", "FILE.onnx", "a run folder"])
     trained = load_trained(spec)
-    return Representation(trained.learner.encoder, spec, trained)
+    return Representation(trained.learner.encoder, str(trained.settings.get("name", spec)), trained)
 
 
 def best_installed() -> str:

@@ -232,8 +232,7 @@ def test_by_keyboard_alone(chromium: Any, tmp_path: Path) -> None:
     def reach(name: str) -> None:
         for _ in range(80):
             page.keyboard.press("Tab")
-            at = "(() => { const at = document.activeElement; return at.getAttribute('aria-label') || at.labels?.[0]?.textContent || at.textContent; })()"
-            if page.evaluate(at) == name:
+            if page.evaluate(FOCUSED) == name:
                 return
         raise AssertionError(f"{name} is not reached by Tab")
 
@@ -265,16 +264,26 @@ def test_by_keyboard_alone(chromium: Any, tmp_path: Path) -> None:
         page.get_by_role("dialog").wait_for(state="hidden")
         reach("Remove: x")
         page.keyboard.press("Enter")
+        page.get_by_role("dialog").get_by_text("Its images are forgotten with it: 3 images.").wait_for()
+        page.keyboard.press("Enter")  # the first that is offered is to keep it
+        page.get_by_role("dialog").wait_for(state="hidden")
+        assert page.get_by_role("article", name="x").is_visible()
+        page.keyboard.press("Enter")  # where one was before
         page.get_by_role("dialog").wait_for()
+        reach("Remove")
         page.keyboard.press("Enter")
         page.get_by_role("article", name="x").wait_for(state="detached")
 
 
+# What a screen reader calls the control that has the focus.
+FOCUSED = """(() => { const at = document.activeElement;
+  return at.getAttribute('aria-label') || at.labels?.[0]?.textContent || at.textContent; })()"""
 DROP = """([place, named]) => {
   const carried = new DataTransfer();
   for (const [name, text] of named)
     carried.items.add(new File([Uint8Array.from(atob(text), each => each.charCodeAt(0))], name, {type: 'image/png'}));
-  document.querySelector(place).dispatchEvent(new DragEvent('drop', {dataTransfer: carried, bubbles: true, cancelable: true}));
+  const event = new DragEvent('drop', {dataTransfer: carried, bubbles: true, cancelable: true});
+  document.querySelector(place).dispatchEvent(event);
 }"""
 
 

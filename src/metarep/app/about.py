@@ -29,6 +29,7 @@ async def tell_summary(service: Served) -> Summary:
     """What the model is, how far to trust it, and which images look mislabelled."""
     facts = await service.ask(lambda model, _: summary(model))
     facts["classes"] = len(facts["classes"])
+    facts["encoder"] = shown_name(facts["encoder"], 0)  # it may be a path
     facts["suspects"] = [
         Suspect(**{**each, "item": shown_name(each["item"], each["id"])}) for each in facts["suspects"]
     ]

@@ -79,7 +79,9 @@ function correction(question) {
   const { label, known } = question.answer;
   const learn = attempt(async (name) => {
     const ids = await teach(name, [question.file]);
-    if (ids.length) await answer(question);
+    if (!ids.length) return;
+    await answer(question);
+    drawAsked();
   });
   const input = make("input", { id: "really", list: "names", maxlength: 80, autocomplete: "off", required: true });
   const yes = make("button", { id: "yes", type: "button", onclick: () => learn(label) }, say("yes", { label }));

@@ -6,24 +6,30 @@ import { attempt, find, make, picture } from "/page/parts.js";
 import { say } from "/page/words.js";
 
 const DRAWN = 12; // doubtful images
+const FEW = 20; // images
 const NAMESPACE = "http://www.w3.org/2000/svg";
 const GOLDEN = 137.508; // degrees: neighbours on the list get unlike colours
 const settled = new Set(); // doubtful images that somebody has looked at
 
 export function drawTrust({ summary }) {
-  const { trust, suspects, images, classes } = summary;
+  const { trust, suspects, classes } = summary;
   find("trust").hidden = classes < 2;
   const own = trust.source === "leave-one-out";
-  const accuracy = say("accuracy.interval", { accuracy: trust.accuracy?.toFixed(1), ci95: trust.ci95?.toFixed(1) });
-  const tested = say("images.n", { n: trust.tested });
-  find("accuracy").textContent =
-    trust.accuracy === null ? say("accuracy.none") : own ? say("accuracy", { accuracy, tested }) : say("accuracy.expected", { accuracy, source: trust.source });
+  find("accuracy").textContent = accuracy(trust, own);
   const needed = Math.max(10, Math.ceil(1 / trust.false_alarms) - 1);
   find("unknowns").textContent =
     trust.known === null ? say("known.none", { n: needed }) : say("known", { share: Math.round(100 * trust.false_alarms) });
   const doubts = suspects.filter(({ id }) => !settled.has(id)).slice(0, DRAWN);
-  const heading = doubts.length ? make("h3", {}, say("doubts")) : own && images ? make("p", { class: "note" }, say("doubts.none")) : "";
+  const heading = doubts.length ? make("h3", {}, say("doubts")) : own && trust.tested ? make("p", { class: "note" }, say("doubts.none")) : "";
   find("doubts").replaceChildren(heading, ...doubts.map((each) => doubt(each, () => drawTrust({ summary }))));
+}
+
+function accuracy({ accuracy, ci95, tested, source }, own) {
+  if (accuracy === null) return say("accuracy.none");
+  const right = Math.round((accuracy * tested) / 100);
+  if (own && tested < FEW) return say("accuracy.few", { right, tested });
+  const share = say("accuracy.interval", { accuracy: accuracy.toFixed(1), ci95: ci95.toFixed(1) });
+  return own ? say("accuracy", { accuracy: share, tested: say("images.n", { n: tested }) }) : say("accuracy.expected", { accuracy: share, source });
 }
 
 function doubt({ id, item, label, likelier, probability }, again) {
