@@ -24,6 +24,7 @@ from metarep.methods import Method
 from metarep.run import RunFolder
 from metarep.settings import TrainSettings
 from metarep.tasks import TaskIndex, draw_tasks
+from metarep.training_state import pack, unpack
 
 LOG_EVERY = 20  # steps between readings of the loss; on a GPU each is a wait
 
@@ -264,13 +265,7 @@ class _Loop:
         self.last_reading = (self.step, now)
         if not self.run:
             return
-        tensors = {f"method.{name}": value for name, value in self.method.state_dict().items()}
-        tensors |= {f"best.{name}": value for name, value in self.best.items()}
-        for row, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {
-                f"optimizer.{row}.{name}": torch.as_tensor(value) for name, value in state.items() if value is not None
-            }
-        tensors["generator"] = self.generator.get_state()
+        tensors = pack(self.method, self.best, self.optimizer, self.generator)
         if self.miner and self.miner.ready:
             tensors["miner.near"] = self.miner.near
         header = {
@@ -291,14 +286,7 @@ class _Loop:
         tensors, header = saved
         self.step, self.seconds = header["step"], header["seconds"]
         self.best_step, self.best_accuracy = header["best_step"], header["best_accuracy"]
-        self.method.load_state_dict(_part(tensors, "method."))
-        self.best = _part(tensors, "best.")
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in _part(tensors, "optimizer.").items():
-            row, field = name.split(".")
-            state.setdefault(int(row), {})[field] = value
-        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
-        self.generator.set_state(tensors["generator"])
+        self.best = unpack(tensors, self.method, self.optimizer, self.generator)
         if self.miner and "miner.near" in tensors:
             self.miner.near = tensors["miner.near"]
         self.last_reading = (self.step, time.perf_counter())
@@ -306,7 +294,3 @@ class _Loop:
 
 def _unwatched(_: dict[str, Any]) -> None:
     """Nobody is watching."""
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
