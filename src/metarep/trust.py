@@ -108,9 +108,9 @@ def fit_scale(scores: Float[Tensor, "n ways"], labels: Int[Tensor, " n"]) -> flo
     Modern Neural Networks, 2017, whose temperature is its inverse). One pseudo-image of uniform answers keeps it finite
     where all are right.
     """
-    many = SCALES.view(-1, 1, 1) * scores.double()
-    own = many.log_softmax(-1).gather(2, labels.view(1, -1, 1).expand(len(SCALES), -1, 1)).sum((1, 2))
-    uniform = many.log_softmax(-1).mean((1, 2))
+    logs = (SCALES.view(-1, 1, 1) * scores.double()).log_softmax(-1)
+    own = logs.gather(2, labels.view(1, -1, 1).expand(len(SCALES), -1, 1)).sum((1, 2))
+    uniform = logs.mean((1, 2))
     return SCALES[(own + uniform).argmax()].item()
 
 
