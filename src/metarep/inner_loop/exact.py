@@ -7,7 +7,7 @@ Hessian-vector products on the *support* images alone, which are few:
     v <- v - H(w[i]) (a[i] * v)        and        dL/da[i] = -g(w[i]) * v
 
 So the many query images pass the network once forward and once back, in the fastest format there is, and only the
-support is differentiated twice, in float32.
+support is differentiated twice, in float32: by autograd, or for Conv4 by a formula (:mod:`conv4_curvature`).
 """
 
 from collections.abc import Sequence
