@@ -27,9 +27,11 @@ IMAGES = 40  # of each class
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--encoder", action="append", help="again and again (default: all)")
     args = parser.parse_args()
-    rows = []
-    for name in [*LITE, *zoo_names()]:
+    names = args.encoder or [*LITE, *zoo_names()]
+    rows = [row for row in json.loads(OUT.read_text()) if row["encoder"] not in names] if OUT.exists() else []
+    for name in names:
         representation = load_representation(name)
         photos = representation.encoder.preprocess.channels == 3
         data, part, all_ways, source = PHOTOS if photos else DRAWINGS

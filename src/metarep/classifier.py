@@ -47,12 +47,12 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
 
     def __init__(
         self,
-        encoder: str | Path | Representation = "auto",
-        learner: str = "auto",
+        encoder: Any = "auto",  # noqa: ANN401 - scikit-learn sets anything, and fit is to complain
+        learner: Any = "auto",  # noqa: ANN401
         *,
-        false_alarms: float = 0.05,
-        size: int | None = None,
-        batch_size: int = 64,
+        false_alarms: Any = 0.05,  # noqa: ANN401
+        size: Any = None,  # noqa: ANN401
+        batch_size: Any = 64,  # noqa: ANN401
     ) -> None:
         self.encoder, self.learner, self.false_alarms = encoder, learner, false_alarms
         self.size, self.batch_size = size, batch_size
