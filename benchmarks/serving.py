@@ -167,12 +167,14 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--encoder", default="efficientnet-lite0")
     parser.add_argument("--size", type=int)
+    parser.add_argument("--threads", type=int, help="of the server")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model"
         expected = make(path, args.encoder, args.size)
         command = [sys.executable, "-m", "metarep", "serve", str(path), "--port", "0"]
+        command += ["--threads", str(args.threads)] if args.threads else []
         server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             return measure(args, server, path, expected)

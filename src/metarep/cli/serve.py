@@ -50,10 +50,11 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     for field in fields(Limits):
         kind, default = type(field.default), field.default
         text = f"{helps[field.name]} (default: {default:g})"
-        group.add_argument(_flag(field.name), dest=field.name, type=kind, default=default, metavar="N", help=text)
+        group.add_argument(flag_of(field.name), dest=field.name, type=kind, default=default, metavar="N", help=text)
 
 
-def _flag(limit: str) -> str:
+def flag_of(limit: str) -> str:
+    """The flag of a field of ``Limits``."""
     return "--patience" if limit == "patience" else f"--most-{limit}"
 
 
@@ -87,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             uvicorn.Server(config).run(sockets=[listening])
         except KeyboardInterrupt:
-            pass  # what was asked for
+            return 130  # as every command that is interrupted, but nothing is left unfinished
     return 0
 
 
@@ -144,7 +145,7 @@ def read_limits(args: argparse.Namespace):  # noqa: ANN201 - Limits
 
     given = {field.name: getattr(args, field.name) for field in fields(Limits)}
     for name, value in given.items():
-        above(_flag(name), value)
+        above(flag_of(name), value)
     return Limits(**given)
 
 
