@@ -59,7 +59,7 @@ def folder(photos: Path, tmp_path: Path) -> ModelFolder:
     return ModelFolder.open(tmp_path / "model")
 
 
-@parametrize_with_checks([FewShotClassifier(), FewShotClassifier(learner="linear")])
+@parametrize_with_checks([FewShotClassifier(), FewShotClassifier(learner="neighbours")])
 def test_scikit_learn_takes_it_for_one_of_its_own(estimator: FewShotClassifier, check) -> None:
     with np.errstate(all="ignore"):
         check(estimator)
