@@ -17,7 +17,12 @@ def test_wheel_installs_and_trains(tmp_path):
     )
     (wheel,) = tmp_path.glob("metarep-*-py3-none-any.whl")
     inside = zipfile.ZipFile(wheel).namelist()
-    for part in ("recipes/protonet-omniglot.toml", "datasets/splits/omniglot_vinyals.json", "quickstart/page.html"):
+    for part in (
+        "recipes/protonet-omniglot.toml",
+        "datasets/splits/omniglot_vinyals.json",
+        "quickstart/page.html",
+        "app/page/index.html",
+    ):
         assert f"metarep/{part}" in inside
     assert sum(entry.file_size for entry in zipfile.ZipFile(wheel).infolist() if "/zoo/" in entry.filename) < 2_000_000
 

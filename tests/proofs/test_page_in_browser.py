@@ -120,14 +120,15 @@ def test_from_nothing_to_an_answer_a_correction_and_a_bad_file(chromium: Any, pi
         assert page.locator("#answer .near .label").first.inner_text() == "ring"
         page.screenshot(path=pictures / "2-answer.png")
 
-        ask(page, files("comb", 9))  # it is neither, and the model cannot know
-        page.locator("#answer", has_text="Is that right?").wait_for()
-        page.get_by_label("No, it is").fill("comb")
+        ask(page, files("comb", 9))  # it is neither, and the model says so
+        verdict(page, "None of these")
+        page.screenshot(path=pictures / "3-none-of-these.png")
+        page.get_by_label("Tell it what it is").fill("comb")
         page.keyboard.press("Enter")
         verdict(page, "comb")
         assert "Learned 1 image as comb." in page.locator("#notice").inner_text()
         assert page.get_by_role("article", name="comb").get_by_text("1 image").is_visible()
-        page.screenshot(path=pictures / "3-corrected.png")
+        page.screenshot(path=pictures / "4-corrected.png")
         page.get_by_role("button", name="Undo").click()
         page.get_by_role("article", name="comb").wait_for(state="detached")
 
@@ -136,7 +137,7 @@ def test_from_nothing_to_an_answer_a_correction_and_a_bad_file(chromium: Any, pi
         alert = page.get_by_role("alert").filter(has_text="notes.txt")
         alert.wait_for()
         assert "no image of a known kind" in alert.inner_text()
-        page.screenshot(path=pictures / "4-bad-file.png")
+        page.screenshot(path=pictures / "4-refused.png")
         card = page.get_by_role("article", name="ring")
         choose(page, card.get_by_role("button", name="Add images").click, [*files("ring", 3), bad, *files("ring", 4)])
         card.get_by_text("5 images").wait_for()  # what can be read is learned

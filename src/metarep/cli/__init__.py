@@ -24,7 +24,7 @@ COMMANDS = {
     "add": "teach a classifier more images, or a new class",
     "remove": "make a classifier forget a class",
     "export": "write a classifier as an ONNX or torch graph",
-    "serve": "put a classifier behind a page and an API",
+    "serve": "put a classifier behind a page, for people and for programs",
 }
 EXAMPLE = """first steps:
   metarep quickstart                                 two minutes, no download
