@@ -104,10 +104,10 @@ def network(case: Case) -> nn.Module:
 
 
 def floor(case: Case, images: Images) -> Run:
-    """Forward and backward of the same images once, in the best format there is and the best of three batch sizes."""
+    """Forward and backward of the queries once and of the support once a step, in the best format and batch."""
     net = network(case).to(memory_format=torch.channels_last)
-    x = torch.cat([images.support, images.query], 1).flatten(0, 1)
-    y = torch.cat([images.support_y, images.query_y], 1).flatten()
+    x = torch.cat([*[images.support] * case.steps, images.query], 1).flatten(0, 1)
+    y = torch.cat([*[images.support_y] * case.steps, images.query_y], 1).flatten()
     a_task = len(y) // case.tasks
 
     def at(batch: int) -> Run:
