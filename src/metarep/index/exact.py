@@ -76,8 +76,7 @@ class ExactIndex(Index):
     ) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
         chosen = None
         if allowed is not None:
-            chosen = np.sort(self.rows.find(allowed.numpy()))
-            chosen = chosen[chosen >= 0]
+            chosen = self.rows.find_present(allowed.numpy())
         scores, rows = nearest(queries.to(self.device), self._chunks(len(queries), chosen), k)
         scores, rows = scores.cpu(), rows.cpu().numpy()
         if chosen is not None and len(chosen):

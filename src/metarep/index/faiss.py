@@ -101,8 +101,7 @@ class FaissIndex(Index):
     ) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
         chosen = None
         if allowed is not None:
-            chosen = np.sort(self.rows.find(allowed.numpy()))
-            chosen = chosen[chosen >= 0]
+            chosen = self.rows.find_present(allowed.numpy())
             if len(chosen) <= max(FEW, KEEP * len(self)):
                 return self._look_at(queries.cpu(), k, chosen)
         scores, rows = self.inner.search(queries.cpu().numpy(), k, params=self._parameters(k, chosen))

@@ -31,6 +31,11 @@ class IdMap:
             rows[hit] = places[at[hit]]
         return rows
 
+    def find_present(self, ids: Ids) -> np.ndarray:
+        """Sorted rows of those of the ids that are here."""
+        rows = np.sort(self.find(ids))
+        return rows[rows >= 0]
+
     def add(self, ids: Ids, rows: np.ndarray) -> None:
         """Ids that are not there yet."""
         if not len(ids):
