@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
+from metarep.batches import BatchShape, TaskBatch, draw_batch
 from metarep.class_means import class_means
 from metarep.encoders import Encoder, Preprocess, build_encoder
 from metarep.errors import MetarepError
@@ -35,6 +36,9 @@ def learner(seed: int = 0, *, width: int = 4, dtype: torch.dtype = torch.float64
                 nn.init.uniform_(layer.weight, 0.5, 1.5)
                 nn.init.normal_(layer.bias, 0.0, 0.2)
                 layer.weight.data[1] *= -1
+                if settings.get("normalisation") == "running":
+                    layer.running_mean.normal_(0.0, 0.2)
+                    layer.running_var.uniform_(0.5, 1.5)
     return made.train()
 
 
@@ -55,13 +59,17 @@ def reference(made: GradientDescent, tasks: Task, order: int, weights: tuple[flo
     body = [(block[0].weight, block[1].weight, block[1].bias) for block in list(made.encoder.body)[:4]]
     flat = [tensor for block in body for tensor in block]
     norms = {i for i in range(12) if i % 3}
+    kept = [(block[1].running_mean, block[1].running_var) for block in list(made.encoder.body)[:4]]
 
     def features(weights: list[Tensor], x: Tensor, first: int | None) -> Tensor:
         for b in range(4):
             x = functional.conv2d(x, weights[3 * b], padding=1)
             some = x[:first]
             mean = some.mean((0, 2, 3), keepdim=True)
-            deviation = ((some - mean).square().mean((0, 2, 3), keepdim=True) + 1e-5).sqrt()
+            variance = (some - mean).square().mean((0, 2, 3), keepdim=True)
+            if made.normalisation == "running":
+                mean, variance = (statistic.view(1, -1, 1, 1) for statistic in kept[b])
+            deviation = (variance + 1e-5).sqrt()
             x = (x - mean) / deviation * weights[3 * b + 1].view(1, -1, 1, 1) + weights[3 * b + 2].view(1, -1, 1, 1)
             x = functional.max_pool2d(x.relu(), 2)
         return x.flatten(1)
@@ -117,6 +125,7 @@ CASES: list[tuple[dict[str, Any], int, tuple[float, ...] | None]] = [
     ({"steps": 3}, 2, (0.2, 0.3, 0.5)),
     ({"steps": 3}, 1, (0.2, 0.3, 0.5)),
     ({"normalisation": "transductive"}, 2, None),
+    ({"normalisation": "running", "head": "prototype"}, 2, None),
     ({"rates": "parameter"}, 2, None),
     ({"rates": "layer"}, 2, None),
     ({"rates": "layer", "scope": "all-but-norms"}, 2, (0.4, 0.6)),
@@ -449,6 +458,16 @@ def test_maml_refuses_what_cannot_be() -> None:
     encoder = build_encoder("conv4", PLAIN, width=4)
     with pytest.raises(MetarepError, match="multi_step is a share of training"):
         MAML(encoder, multi_step=2.0)
+
+
+def test_maml_trains_under_running_statistics_only_where_there_are_some(drawings: Any, small_encoder: Any) -> None:
+    encoder, shape = small_encoder(), BatchShape(ways=WAYS, shots=2, queries=3)
+    batch = draw_batch(TaskBatch, drawings[1].bank, drawings[1].labels, shape, None, Generator().manual_seed(0))
+    made = MAML(encoder, ways=WAYS, normalisation="running")
+    with pytest.raises(MetarepError, match=r"start from a trained one \(--init RUN\), or take normalisation=support"):
+        made.step(batch, progress=0.0, generator=Generator())
+    encoder.body[0][1].running_mean += 0.1
+    assert made.step(batch, progress=0.0, generator=Generator()).loss.isfinite()
 
 
 def test_a_measurement_under_other_statistics_leaves_the_learner_as_it_was(drawings: Any, small_encoder: Any) -> None:

@@ -10,6 +10,7 @@ from metarep.errors import MetarepError
 from metarep.inner_loop import HeadKind, RateKind
 from metarep.learners.descent import GradientDescent
 from metarep.methods.method import Method, Step
+from metarep.normalisation import Normalisation, running_statistics
 
 
 class MAML(Method[TaskBatch]):
@@ -29,7 +30,8 @@ class MAML(Method[TaskBatch]):
         rates: inner learning rates: fixed, parameter (Meta-SGD), or layer (one a tensor and step).
         head: rows (one row a way), prototype (any number of ways) or shared (needs two steps or more).
         scope: what the steps change: all, or all-but-norms.
-        normalisation: whose statistics: support or transductive.
+        normalisation: whose statistics: support, transductive, or running (those of the encoder that training starts
+            from, which stay as they are).
         multi_step: share of training at whose end only the last step's query loss counts; until then every step's does,
             less and less; 0 for the last alone throughout.
         anneal_order: share of training that is first order before the second order sets in.
@@ -64,7 +66,7 @@ class MAML(Method[TaskBatch]):
         rates: RateKind = "fixed",
         head: HeadKind = "rows",
         scope: Literal["all", "all-but-norms"] = "all",
-        normalisation: Literal["support", "transductive"] = "support",
+        normalisation: Normalisation = "support",
         multi_step: float = 0.0,
         anneal_order: float = 0.0,
     ) -> None:
@@ -88,10 +90,20 @@ class MAML(Method[TaskBatch]):
         )
 
     def step(self, batch: TaskBatch, *, progress: float, generator: Generator) -> Step:  # noqa: ARG002
+        if self.learner.normalisation == "running":
+            self._refuse_empty_statistics()
         tasks = batch.tasks.of(self.learner.prepare(batch.images))
         order = 1 if progress < self.anneal_order else self.order
         weights = step_weights(self.learner.steps, progress / self.multi_step if self.multi_step else 1.0)
         return Step(self.learner.task_loss(*tasks, progress=progress, order=order, weights=weights), {})
+
+    def _refuse_empty_statistics(self) -> None:
+        means = [mean for mean, _ in running_statistics(self.learner.encoder.body)]
+        if means and not any(bool(mean.any()) for mean in means):
+            raise MetarepError(
+                "normalisation=running keeps the statistics that the encoder comes with, and this one has none yet: "
+                "start from a trained one (--init RUN), or take normalisation=support"
+            )
 
 
 def step_weights(steps: int, progress: float) -> tuple[float, ...] | None:
