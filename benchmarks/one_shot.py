@@ -51,7 +51,7 @@ def main() -> None:
         for ways in all_ways:
             trust = measure_one_shot(model, prepared, labels, ways, source=source)
             rows.append({"encoder": name, "head": model.head, "ways": ways, "trust": trust.as_dict()})
-            print(name, ways, f"{trust.accuracy:.1f} ± {trust.ci95:.1f} %", flush=True)
+            print(name, ways, f"{trust}", flush=True)
     OUT.write_text(json.dumps(rows, indent=1) + "\n")
 
 

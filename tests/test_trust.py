@@ -1,15 +1,17 @@
 """Leave-one-out and what is calibrated by it."""
 
+import json
 import math
 
 import pytest
 import torch
+from scipy.stats import binomtest
 from torch import Generator, nn
 
 from metarep.encoders import Encoder, Preprocess
 from metarep.errors import MetarepError
 from metarep.learners import LEARNERS, Learner, Linear, Prototypes
-from metarep.trust import find_suspects, fit_scale, measure_trust
+from metarep.trust import Trust, find_suspects, fit_scale, measure_trust, wilson
 
 
 def features(dim: int) -> Encoder:
@@ -118,3 +120,15 @@ def test_an_image_in_the_wrong_class_is_found() -> None:
 def test_a_share_is_a_share(share: float) -> None:
     with pytest.raises(MetarepError, match="above 0 and below 1"):
         measure_trust(torch.eye(20), torch.arange(20), share)
+
+
+@pytest.mark.parametrize(("right", "tested"), [(0, 7), (3, 12), (60, 60), (499, 1000)])
+def test_the_interval_is_wilsons(right: int, tested: int) -> None:
+    bounds = binomtest(right, tested).proportion_ci(0.95, "wilson")
+    assert wilson(right, tested) == pytest.approx((100 * bounds.low, 100 * bounds.high), abs=0.006)
+
+
+def test_all_right_is_not_certainty() -> None:
+    trust = measure_trust(5 * torch.eye(4), torch.arange(4))
+    assert str(trust) == "100.0 % (51.0 to 100.0)"
+    assert Trust.of_dict(json.loads(json.dumps(trust.as_dict()))) == trust

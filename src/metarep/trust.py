@@ -22,7 +22,8 @@ class Trust:
 
     Args:
         accuracy: in percent, of the images tested; None if there were none.
-        ci95: half its 95 % interval, over images.
+        interval: the 95 % interval of the accuracy over images, in percent; Wilson's, so that it is no point where all
+            are right.
         tested: images left out, one after the other.
         scale: multiplies scores before the softmax, so that a probability is how often it is right.
         known: the highest score of an image below this: none of these classes.
@@ -33,7 +34,7 @@ class Trust:
     """
 
     accuracy: float | None
-    ci95: float | None
+    interval: tuple[float, float] | None
     tested: int
     scale: float = 1.0
     known: float = -math.inf
@@ -47,7 +48,13 @@ class Trust:
 
     @classmethod
     def of_dict(cls, fields: dict[str, Any]) -> "Trust":
-        return cls(**{**fields, "known": -math.inf if fields["known"] is None else fields["known"]})
+        known = -math.inf if fields["known"] is None else fields["known"]
+        return cls(**{**fields, "known": known, "interval": fields["interval"] and tuple(fields["interval"])})
+
+    def __str__(self) -> str:
+        if self.accuracy is None or self.interval is None:
+            return "unknown"
+        return f"{self.accuracy:.1f} % ({self.interval[0]:.1f} to {self.interval[1]:.1f})"
 
 
 @dataclass(frozen=True)
@@ -92,15 +99,27 @@ def measure_trust(
         raise MetarepError(f"false_alarms is a share, above 0 and below 1, not {false_alarms}")
     if not len(scores):
         return Trust(None, None, 0, false_alarms=false_alarms, source=source)
-    right = (scores.argmax(-1) == labels).double()
-    accuracy, tested = 100 * right.mean().item(), len(scores)
-    ci95 = 196 * (right.mean() * (1 - right.mean()) / tested).sqrt().item()
+    right, tested = int((scores.argmax(-1) == labels).sum()), len(scores)
+    accuracy, interval = 100 * right / tested, wilson(right, tested)
     if tested < FEWEST or scores.shape[1] < 2:
-        return Trust(accuracy, ci95, tested, false_alarms=false_alarms, source=source)
+        return Trust(accuracy, interval, tested, false_alarms=false_alarms, source=source)
     scale = fit_scale(scores, labels)
     own = (scores * scale).softmax(-1).gather(1, labels.unsqueeze(1)).flatten()
     known, likely = _low(scores.amax(-1), false_alarms), _low(own, false_alarms)
-    return Trust(accuracy, ci95, tested, scale, known, max(0.0, likely), false_alarms, source)
+    return Trust(accuracy, interval, tested, scale, known, max(0.0, likely), false_alarms, source)
+
+
+def wilson(right: int, tested: int) -> tuple[float, float]:
+    """The 95 % interval of a share, in percent (Wilson, Probable Inference, JASA 1927).
+
+    >>> wilson(60, 60)
+    (93.98, 100.0)
+    """
+    share, z2 = right / tested, 1.96**2
+    middle = share + z2 / (2 * tested)
+    half = 1.96 * math.sqrt(share * (1 - share) / tested + z2 / (4 * tested**2))
+    low, high = ((middle + side * half) / (1 + z2 / tested) for side in (-1, 1))
+    return round(100 * max(low, 0.0), 2), round(100 * min(high, 1.0), 2)
 
 
 def fit_scale(scores: Float[Tensor, "n ways"], labels: Int[Tensor, " n"]) -> float:

@@ -127,7 +127,7 @@ def trust_line(model: Model) -> str:
     if trust.accuracy is None:
         return "accuracy: unknown; no class has a second image to test with, and the encoder was not measured before"
     rest = f"; {alone} classes have one image and are not tested" if alone and trust.source == "leave-one-out" else ""
-    what = f"accuracy {trust.accuracy:.1f} ± {trust.ci95:.1f} %"
+    what = f"accuracy {trust}"
     if trust.source == "leave-one-out":
         return f"{what}, each of {trust.tested} images left out once{rest}"
     return f"{what}, expected: {trust.source}; your images were not tested"

@@ -24,11 +24,12 @@ export function drawTrust({ summary }) {
   find("doubts").replaceChildren(heading, ...doubts.map((each) => doubt(each, () => drawTrust({ summary }))));
 }
 
-function accuracy({ accuracy, ci95, tested, source }, own) {
+function accuracy({ accuracy, interval, tested, source }, own) {
   if (accuracy === null) return say("accuracy.none");
   const right = Math.round((accuracy * tested) / 100);
   if (own && tested < FEW) return say("accuracy.few", { right, tested });
-  const share = say("accuracy.interval", { accuracy: accuracy.toFixed(1), ci95: ci95.toFixed(1) });
+  const [low, high] = interval.map((bound) => bound.toFixed(1));
+  const share = say("accuracy.interval", { accuracy: accuracy.toFixed(1), low, high });
   return own ? say("accuracy", { accuracy: share, tested: say("images.n", { n: tested }) }) : say("accuracy.expected", { accuracy: share, source });
 }
 
