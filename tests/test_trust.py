@@ -11,6 +11,7 @@ from torch import Generator, nn
 from metarep.encoders import Encoder, Preprocess
 from metarep.errors import MetarepError
 from metarep.learners import LEARNERS, Learner, Linear, Prototypes
+from metarep.learners.learner import spread_groups
 from metarep.trust import Trust, find_suspects, fit_scale, measure_trust, wilson
 
 
@@ -45,6 +46,21 @@ def test_leaving_one_out_is_adapting_to_the_others(name: str) -> None:
 def test_formulas_of_leaving_out_equal_the_loop(learner: Learner) -> None:
     x, y = draw(30, 6, 4)
     torch.testing.assert_close(learner.leave_one_out(x, y, 4), Learner.leave_one_out(learner, x, y, 4))
+
+
+def test_many_are_left_out_in_groups_that_never_hold_a_whole_class() -> None:
+    y = torch.tensor([0, 0, *[1] * 130, *[2] * 7, 0])
+    groups = [rows for some in spread_groups(y, 50) for rows in some]
+    assert len(groups) == 50
+    assert torch.cat(groups).sort().values.tolist() == list(range(len(y)))
+    for rows in groups:
+        assert (y[rows].bincount(minlength=3) < y.bincount()).all()
+    x, y = draw(120, 12, 4)
+    learner = Linear(features(12)).double()
+    found, alone = learner.leave_one_out(x, y, 4), torch.arange(120)[:, None] != torch.arange(120)
+    each = torch.arange(120).expand(120, 120)[alone].view(120, 119)
+    want = learner.logits(learner.adapt(x[each], y[each], 4), x.unsqueeze(1)).squeeze(1)
+    assert (found - want).abs().mean() < 0.05 * want.abs().mean()
 
 
 def test_with_a_centre_leaving_out_is_nearly_the_loop() -> None:

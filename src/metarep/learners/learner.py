@@ -10,6 +10,7 @@ from metarep.encoders import Encoder
 from metarep.losses import task_cross_entropy
 
 LEFT_OUT = 32_000_000  # numbers of support rows held at a time when each image is left out once
+GROUPS = 50  # in which more images than that are left out
 
 State = dict[str, Tensor]  # what adaptation made of a support set; every tensor has the task axis first
 
@@ -77,15 +78,19 @@ class Learner(nn.Module, ABC):
     ) -> Float[Tensor, "n ways"]:
         """What each image of one support set would be told by a learner adapted to all the others.
 
-        Here by adapting as often as there are images; learners that know a formula use it. The rows of images that are
-        alone in their class say nothing of that class.
+        Here by adapting once an image; learners that know a formula use it. More than ``GROUPS`` images are left out in
+        so many groups, a class spread over as many of them as it can be. The rows of images that are alone in their
+        class say nothing of that class.
         """
-        n, found = len(support), []
-        for rows in torch.arange(n).split(max(1, LEFT_OUT // max(1, support[:1].numel() * n))):
-            others = torch.stack([torch.cat([torch.arange(row), torch.arange(row + 1, n)]) for row in rows.tolist()])
-            state = self.adapt(support[others], labels[others], ways)
-            found.append(self.logits(state, support[rows].unsqueeze(1)).squeeze(1))
-        return torch.cat(found)
+        n, found = len(support), support.new_empty(len(support), ways)
+        each = torch.arange(n, device=labels.device)
+        for group in spread_groups(labels, GROUPS):
+            for out in group.split(max(1, LEFT_OUT // max(1, support[:1].numel() * n))):
+                stays = torch.ones(len(out), n, dtype=torch.bool, device=labels.device).scatter_(1, out, False)
+                others = each.expand(len(out), n)[stays].view(len(out), -1)
+                state = self.adapt(support[others], labels[others], ways)
+                found[out] = self.logits(state, support[out])
+        return found
 
     def task_loss(
         self,
@@ -99,3 +104,16 @@ class Learner(nn.Module, ABC):
     ) -> Float[Tensor, ""]:
         """Cross-entropy of the queries under what is deployed; the mean over queries, then over tasks."""
         return task_cross_entropy(self.logits(self.adapt(support, support_y, ways), query), query_y)
+
+
+def spread_groups(labels: Int[Tensor, " n"], most: int) -> list[Int[Tensor, "group size"]]:
+    """All rows in at most so many groups, each class in as many of them as it can be; a tensor for each size of group.
+
+    >>> [groups.tolist() for groups in spread_groups(torch.tensor([0, 0, 1, 1, 1]), 3)]
+    [[[0, 3], [1, 4]], [[2]]]
+    """
+    order = labels.argsort(stable=True)
+    groups = min(most, len(order))
+    size, over = divmod(len(order), max(1, groups))
+    whole, rest = order[: size * groups].view(size, groups).mT, order[size * groups :]
+    return [some for some in (torch.cat([whole[:over], rest.unsqueeze(1)], 1), whole[over:]) if len(some)]
