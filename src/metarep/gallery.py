@@ -74,16 +74,25 @@ class Gallery:
             self.next_id + len(rows),
         )
 
+    def row(self, number: int) -> int:
+        """Where an image stands.
+
+        Raises:
+            NotHereError: it is not here.
+        """
+        ids = self.ids.tolist()
+        if number not in ids:
+            raise NotHereError(f"there is no image {number} here")
+        return ids.index(number)
+
     def without(self, ids: Iterable[int]) -> "Gallery":
         """Without these images; a class that loses its last is gone.
 
         Raises:
             NotHereError: an image that is not here.
         """
-        gone = set(ids)
-        if missing := gone - set(self.ids.tolist()):
-            raise NotHereError(f"there is no image {min(missing)} here")
-        kept = torch.tensor([number not in gone for number in self.ids.tolist()], dtype=torch.bool)
+        kept = torch.ones(len(self), dtype=torch.bool)
+        kept[[self.row(number) for number in ids]] = False
         return self._keep(kept)
 
     def without_class(self, name: str) -> "Gallery":
@@ -109,9 +118,7 @@ class Gallery:
         Raises:
             NotHereError: an image that is not here.
         """
-        row = (self.ids == number).nonzero().flatten()
-        if not len(row):
-            raise NotHereError(f"there is no image {number} here")
+        row = self.row(number)
         names = tuple(dict.fromkeys((*self.names, name)))
         classes = self.classes.clone()
         classes[row] = names.index(name)

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from metarep.app.schemas import Answers, Found, NeighbourOut, answer_out, neighbour_out
 from metarep.app.service import Served
-from metarep.errors import NotHereError
 from metarep.model import Answer, Model, Neighbour
 
 router = APIRouter(tags=["ask"])
@@ -53,8 +52,6 @@ async def search(
 
 def _like(model: Model, number: int, neighbours: int) -> list[Neighbour]:
     """What is like an image of the model, but for itself."""
-    row = (model.gallery.ids == number).nonzero().flatten()
-    if not len(row):
-        raise NotHereError(f"there is no image {number} here")
-    near = model.nearest(model.gallery.rows[row], neighbours + 1)[0]
+    row = model.gallery.row(number)
+    near = model.nearest(model.gallery.rows[row : row + 1], neighbours + 1)[0]
     return [each for each in near if each.id != number][:neighbours]
