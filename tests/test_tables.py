@@ -154,6 +154,22 @@ def test_recipes_are_named_only_where_nothing_else_tells_rows_apart(results: Pat
     assert "| protonet | prototypes | protonet-cosine | 95.00 ± 0.50 (89.8) |  |" in filled
 
 
+def test_of_a_reference_the_row_of_most_tasks_is_shown(results: Path) -> None:
+    few = [PROTONET | {"method": "maml", "recipe": "m", "tasks": 900}, PIXELS | {"tasks": 900, "accuracy": 41.5}]
+    record(results / "omniglot.csv", few)
+    both = fill_tables(PLACE.format(""), results)
+    assert (both.count("| raw pixels |"), "40.25" in both, "41.5" in both) == (1, True, False)
+    assert "41.5" in fill_tables(PLACE.format(" method=maml"), results), "where no more were measured"
+
+
+def test_minutes_of_several_recipes_of_a_method_are_told_apart(results: Path) -> None:
+    record(
+        results / "omniglot.csv", [PROTONET | {"recipe": "protonet-short", "labels": "clusters", "train_seconds": 60}]
+    )
+    filled = fill_tables(PLACE.format(""), results)
+    assert "Training: protonet-short, 1 min; protonet-omniglot, 9 min; siamese, 9 min" in filled
+
+
 def test_validation_rows_are_shown_only_where_they_are_asked_for(results: Path) -> None:
     assert "99.00" not in fill_tables(PLACE.format(""), results)
     assert "99.00 ± 0.50" in fill_tables(PLACE.format(" split=val"), results)

@@ -83,7 +83,11 @@ def _choose(rows: list[Row], wanted: dict[str, str]) -> list[Row]:
     chosen = [row for row in _trained(rows) if all(row[column] == value for column, value in wanted.items())]
     measured = _distinct(chosen, SETTING)
     beside = [row for name in REFERENCES for row in rows if row["method"] == name]
-    return chosen + [row for row in beside if _distinct([row], SETTING) <= measured]
+    beside = [row for row in beside if _distinct([row], SETTING) <= measured]
+    best: dict[tuple[str, ...], Row] = {}
+    for row in sorted(beside, key=lambda row: int(row["tasks"])):  # the same thing, of more tasks
+        best[tuple(row[column] for column in ("method", *SETTING[:-1]))] = row
+    return chosen + [row for row in beside if row in best.values()]
 
 
 def _table(rows: list[Row]) -> str:
@@ -118,9 +122,15 @@ def _caption(rows: list[Row]) -> str:
     def each(column: str) -> str:
         return " or ".join(_values(trained, column))
 
+    recipes = _distinct(trained, ("method", "recipe"))
+
+    def who(row: Row) -> str:
+        several = sum(method == row["method"] for method, _ in recipes) > 1
+        return row["recipe"] if several and row["recipe"] else row["method"]
+
     def of_methods(say: Callable[[Row], str]) -> str:
-        """What is said of a method's rows, once a method; rows of which nothing is said are left out."""
-        return "; ".join(dict.fromkeys(f"{row['method']}, {say(row)}" for row in trained if say(row)))
+        """What is said of a method's rows, once a method or recipe; rows of which nothing is said are left out."""
+        return "; ".join(dict.fromkeys(f"{who(row)}, {say(row)}" for row in trained if say(row)))
 
     tasks = " or ".join(f"{int(number):,}" for number in _values(trained, "tasks"))
     facts = [
