@@ -131,6 +131,7 @@ def test_few_labels_are_said_in_the_row_and_the_folder(data: dict[str, Split], t
 # every learner on every representation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_every_learner_takes_every_representation(name: str, data: dict[str, Split], tmp_path: Path) -> None:
     """Whatever trained it: any ways, any shots, better than chance, and the report says which learner it was."""

@@ -82,6 +82,7 @@ def test_wrong_input_is_one_line_that_helps(argv, message, capsys, tmp_path, mon
     assert "Traceback" not in err + out
 
 
+@pytest.mark.slow
 def test_labels_of_a_run_of_instances_and_of_few_of_a_class(tmp_path, capsys, monkeypatch):
     """Each flag reaches the run folder, and the rows say what was read."""
     monkeypatch.chdir(tmp_path)

@@ -63,6 +63,7 @@ def test_all_pages_are_seen() -> None:
     assert len(commands("README.md")) >= 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("page", "number"),
     [(page, number) for page in PAGES if page != "README.zh-CN.md" for number in range(len(blocks(page, "python")))],

@@ -52,6 +52,7 @@ def some_encoder(path: Path, make: Make) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "labels"),
     [(name, kind) for name in METHODS for kind in (("true",) if name in VIEWS else ("instances", "clusters"))],
