@@ -100,6 +100,7 @@ class PulledError(Exception):
 
 @pytest.mark.parametrize("kind", [Siamese, Triplet, ProtoNet])
 @pytest.mark.parametrize("pulled", [4, 8])
+@pytest.mark.slow
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
     kind: type[Method], pulled: int, drawings: Drawings, small_encoder: Callable[..., Encoder], tmp_path: Path
 ) -> None:

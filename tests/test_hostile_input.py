@@ -159,6 +159,7 @@ def test_errors_of_the_machine_are_one_line(
         main(["train", "protonet", "--debug"])
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_is_no_traceback() -> None:
     """``metarep data list | head``."""
     reading, writing = os.pipe()

@@ -109,6 +109,7 @@ class PulledError(Exception):
 
 
 @pytest.mark.parametrize("name", VIEWS)
+@pytest.mark.slow
 def test_a_resumed_training_is_the_uninterrupted_one(
     name: str, drawings: Drawings, small_encoder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -141,6 +141,7 @@ def test_a_recipe_is_the_mean_of_its_trainings(asked: list[str], drawings: Drawi
     assert len(read(tmp_path / "results" / "drawings.csv")) == len(rows) == 9
 
 
+@pytest.mark.slow
 def test_a_recipe_can_start_from_another_and_cluster_by_it(
     asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -190,6 +190,7 @@ def test_defaults_are_settings_of_training(variant: Build) -> None:
     TrainSettings(**variant().defaults)
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_seed_are_bitwise_equal(variant: Build, drawings: Drawings) -> None:
     states = []
     for seed in (1, 1, 2):

@@ -93,6 +93,7 @@ def test_the_order_of_labels_is_the_tasks_own() -> None:
     assert len({tuple(row) for row in tasks.classes.tolist()}) == 6
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_tasks_in_every_process() -> None:
     program = (
         "import torch; from metarep.labels import Labels; from metarep.tasks import draw_tasks\n"

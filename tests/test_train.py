@@ -113,6 +113,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("pulls", [(7,), (3, 5, 9, 12)], ids=["once", "four times"])
+@pytest.mark.slow
 def test_a_resumed_training_is_the_uninterrupted_one(
     case: Case, pulls: tuple[int, ...], drawings: Drawings, small_encoder: Make, tmp_path: Path
 ) -> None:
