@@ -8,9 +8,9 @@ import torch
 from scipy.stats import binomtest
 from torch import Generator, nn
 
-from metarep.encoders import Encoder, Preprocess
+from metarep.encoders import Encoder, Preprocess, build_encoder
 from metarep.errors import MetarepError
-from metarep.learners import LEARNERS, Learner, Linear, Prototypes
+from metarep.learners import LEARNERS, GradientDescent, Learner, Linear, Prototypes
 from metarep.learners.learner import spread_groups
 from metarep.trust import Trust, find_suspects, fit_scale, measure_trust, wilson
 
@@ -61,6 +61,19 @@ def test_many_are_left_out_in_groups_that_never_hold_a_whole_class() -> None:
     each = torch.arange(120).expand(120, 120)[alone].view(120, 119)
     want = learner.logits(learner.adapt(x[each], y[each], 4), x.unsqueeze(1)).squeeze(1)
     assert (found - want).abs().mean() < 0.05 * want.abs().mean()
+
+
+def test_scores_stay_fractions_where_rows_are_whole_numbers() -> None:
+    """Learners that adapt the body keep the images themselves, in bytes."""
+    y = torch.arange(9) % 3
+    images = (60 * y.view(-1, 1, 1, 1) + torch.randint(60, (9, 1, 16, 16), generator=Generator().manual_seed(0))).byte()
+    encoder = build_encoder("conv4", Preprocess((16, 16), 1, (0.5,), (0.25,)), width=4)
+    learner = GradientDescent(encoder, ways=3, scope="all", steps=1).eval()
+    with torch.no_grad():
+        found = learner.leave_one_out(learner.prepare(images), y, 3)
+        state = learner.adapt(learner.prepare(images[1:]).unsqueeze(0), y[1:].unsqueeze(0), 3)
+        want = learner.logits(state, learner.prepare(images[:1]).unsqueeze(0))[0, 0]
+    torch.testing.assert_close(found[0], want)
 
 
 def test_with_a_centre_leaving_out_is_nearly_the_loop() -> None:
