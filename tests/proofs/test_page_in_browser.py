@@ -316,7 +316,7 @@ def test_drop_paste_and_camera(chromium: Any, tmp_path: Path, pictures: Path) ->
         page.screenshot(path=pictures / "7-camera.png")
         page.get_by_role("button", name="Done").click()
         page.get_by_role("article", name="cross").get_by_text("3 images").wait_for()
-        assert page.evaluate("document.querySelector('video').srcObject") is None, "the camera is let go"
+        until(page, "document.querySelector('video').srcObject === null")  # the camera is let go
 
 
 def test_the_token_is_asked_for(chromium: Any, tmp_path: Path, pictures: Path) -> None:
