@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -258,6 +258,7 @@ WHOLE: dict[str, dict[str, Any]] = {
     "maml": {},
     "proto-maml": {"head": "prototype"},
     "adam": {"adaptation": "adam", "minibatch": 4, "inner_lr": 0.01},
+    "proto-adam": {"adaptation": "adam", "head": "prototype", "minibatch": 4, "inner_lr": 0.01},
     "running": {"normalisation": "running"},
 }
 
@@ -363,7 +364,7 @@ def rows_of_features() -> tuple[Tensor, Tensor]:
     [
         (lambda: learner(steps=-1), "steps must be at least 0, not -1"),
         (lambda: learner(inner_lr=0.0), "inner learning rate must be above 0"),
-        (lambda: learner(adaptation="adam", head="prototype"), "adaptation=adam .* goes with head=rows"),
+        (lambda: learner(adaptation="adam", rates="layer"), "adaptation=adam .* goes with rates=fixed"),
         (lambda: learner(scope="head", inner_lr=1e300).eval().adapt(*rows_of_features(), WAYS), "no longer numbers"),
         (lambda: learner(head="shared").use(test_steps=1), "one shared row .* gradient .* is zero"),
         (lambda: learner(head="shared", steps=1), "one shared row .* gradient .* is zero"),
@@ -402,12 +403,14 @@ def test_one_shared_row_gives_the_body_nothing_at_the_first_step() -> None:
 # Reptile
 
 
-def test_reptile_is_its_textbook_update() -> None:
+@pytest.mark.parametrize("kind", ["rows", "prototype"])
+def test_reptile_is_its_textbook_update(kind: Literal["rows", "prototype"]) -> None:
     """Start plus rate times (mean end - start), the ends by Adam as the paper's code has it, one task after another."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        made = Reptile(build_encoder("conv4", PLAIN, width=4), ways=WAYS, inner_steps=3, minibatch=0).double().train()
-    tasks, copies = tasks_of(), []
+        encoder = build_encoder("conv4", PLAIN, width=4)
+        made = Reptile(encoder, ways=WAYS, head=kind, inner_steps=3, minibatch=0).double().train()
+    tasks, copies, moments = tasks_of(), [], []
     learner_ = made.learner
     for support, y in zip(
         torch.cat([tasks.support, tasks.query], 1), torch.cat([tasks.support_y, tasks.query_y], 1), strict=True
@@ -415,7 +418,11 @@ def test_reptile_is_its_textbook_update() -> None:
         body = build_encoder("conv4", PLAIN, width=4).double().train()
         body.load_state_dict(learner_.encoder.state_dict())
         head = nn.Linear(4, WAYS).double()
-        head.load_state_dict({"weight": learner_.head.weight, "bias": learner_.head.bias})
+        if kind == "rows":
+            head.load_state_dict({"weight": learner_.head.weight, "bias": learner_.head.bias})
+        else:
+            means = torch.stack([body(support)[y == way].mean(0) for way in range(WAYS)]).detach()
+            head.load_state_dict({"weight": 2 * means, "bias": -means.square().sum(1)})
         own = [*body.body.parameters(), *head.parameters()]
         second = [torch.zeros_like(p) for p in own]
         for t in (1, 2, 3):
@@ -425,7 +432,8 @@ def test_reptile_is_its_textbook_update() -> None:
                 for p, s, g in zip(own, second, slopes, strict=True):
                     p -= 1e-3 * (1 - 0.999**t) ** 0.5 * g / (s.sqrt() + 1e-8)
         copies.append([p.detach() for p in own])
-    start = [*learner_.encoder.body.parameters(), learner_.head.weight, learner_.head.bias]
+        moments.append(second)
+    start = [*learner_.encoder.body.parameters(), *learner_.head.parameters()]
     want = [
         p.detach() + 0.7 * (torch.stack(ends).mean(0) - p.detach()) for p, *ends in zip(start, *copies, strict=True)
     ]
@@ -445,7 +453,10 @@ def test_reptile_is_its_textbook_update() -> None:
     assert not any(learner_.get_buffer(f"second_{i}").any() for i in range(14))
     made.after_step(step.carry, 0.0)
     assert learner_.get_buffer("adam_steps") == 3
-    assert all(learner_.get_buffer(f"second_{i}").any() for i in range(14))
+    for i, mean in enumerate(torch.stack(part).mean(0) for part in zip(*moments, strict=True)):
+        kept = learner_.get_buffer(f"second_{i}")
+        torch.testing.assert_close(kept, mean if kept.shape == mean.shape else mean.mean(0, keepdim=True))
+        assert kept.any()
 
 
 def test_the_gradient_of_reptiles_loss_is_its_step() -> None:

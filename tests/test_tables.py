@@ -68,10 +68,19 @@ def test_a_table_is_what_the_result_file_says(results: Path) -> None:
         "| siamese | prototypes | 85.00 ± 0.50 |  |",
         "| raw pixels | prototypes | 40.25 ± 0.50 |  |",
         "",
-        "Accuracy in percent ± half its 95 % interval over tasks. 10,000 tasks of 15 queries a class, inductive, "
+        "Accuracy in percent ± half its 95 % interval over tasks. 10,000 tasks of 15 queries a class, inductive under "
         "running statistics. Split omniglot:vinyals/test; encoder conv4-64, trained on omniglot:vinyals/trainval. "
-        "Training: protonet, 9 min; siamese, 9 min. Hardware: 2 threads; commit abc. "
-        "In brackets what was published (protonet, Somebody 2017).",
+        "In brackets what was published.",
+        "",
+        "<details>",
+        "<summary>Where each row comes from</summary>",
+        "",
+        "| row | tasks | training | hardware | commit | figure in brackets |",
+        "| --- | ---: | ---: | --- | --- | --- |",
+        "| protonet | 10,000 | 9 min | 2 threads | abc | Somebody 2017 |",
+        "| siamese | 10,000 | 9 min | 2 threads | abc |  |",
+        "",
+        "</details>",
         "<!-- /table -->",
         "after",
     ]
@@ -145,13 +154,34 @@ def test_a_result_file_that_is_none_is_refused(tmp_path: Path, text: str | bytes
     assert path.read_bytes() == before
 
 
+def test_of_one_recipe_all_stands_in_the_caption(results: Path) -> None:
+    filled = fill_tables(PLACE.format(" method=protonet"), results)
+    assert "trained on omniglot:vinyals/trainval. Training: 9 min. Hardware: 2 threads; commit abc. " in filled
+    assert "In brackets what was published (Somebody 2017).\n<!-- /table -->" in filled
+
+
+def test_a_figure_from_memory_says_so(results: Path) -> None:
+    record(results / "omniglot.csv", [PROTONET | {"source": "recalled: a table"}])
+    assert "90.00 ± 0.50 (89.8 recalled)" in fill_tables(PLACE.format(""), results)
+
+
+def test_what_follows_from_another_column_gets_none(results: Path) -> None:
+    other = {"normalisation": "transductive", "protocol": "transductive", "tasks": 900}
+    record(results / "omniglot.csv", [PROTONET | {"method": "maml", "recipe": "m", "accuracy": 70.0} | other])
+    filled = fill_tables(PLACE.format(""), results)
+    assert "| method | learner | normalisation | 5-way 1-shot |" in filled
+    assert "10,000 or 900 tasks of 15 queries a class, inductive under running statistics, or transductive." in filled
+    assert "| m | 900 |" not in filled
+    assert "| maml | 900 | 9 min |" in filled
+
+
 def test_recipes_are_named_only_where_nothing_else_tells_rows_apart(results: Path) -> None:
-    assert "recipe" not in fill_tables(PLACE.format(""), results)
+    assert "protonet-omniglot" not in fill_tables(PLACE.format(""), results)
     record(results / "omniglot.csv", [PROTONET | {"recipe": "protonet-cosine", "accuracy": 95.0}])
     filled = fill_tables(PLACE.format(" method=protonet"), results)
-    assert "| method | learner | recipe | 5-way 1-shot | 20-way 1-shot |" in filled
-    assert "90.00 ± 0.50" in filled, "another recipe takes no place"
-    assert "| protonet | prototypes | protonet-cosine | 95.00 ± 0.50 (89.8) |  |" in filled
+    assert "| method | learner | 5-way 1-shot | 20-way 1-shot |" in filled
+    assert "| protonet-omniglot | prototypes | 90.00 ± 0.50 (89.8) |" in filled, "another recipe takes no place"
+    assert "| protonet-cosine | prototypes | 95.00 ± 0.50 (89.8) |  |" in filled
 
 
 def test_of_a_reference_the_row_of_most_tasks_is_shown(results: Path) -> None:
@@ -167,7 +197,8 @@ def test_minutes_of_several_recipes_of_a_method_are_told_apart(results: Path) ->
         results / "omniglot.csv", [PROTONET | {"recipe": "protonet-short", "labels": "clusters", "train_seconds": 60}]
     )
     filled = fill_tables(PLACE.format(""), results)
-    assert "Training: protonet-short, 1 min; protonet-omniglot, 9 min; siamese, 9 min" in filled
+    for row in ("protonet-short | 10,000 | 1 min", "protonet-omniglot | 10,000 | 9 min", "siamese | 10,000 | 9 min"):
+        assert f"| {row} |" in filled
 
 
 def test_validation_rows_are_shown_only_where_they_are_asked_for(results: Path) -> None:
@@ -207,8 +238,8 @@ def test_wrong_markers_are_refused(results: Path, text: str, message: str) -> No
 
 def test_several_tables_of_one_page_are_filled_each_on_its_own(results: Path) -> None:
     filled = fill_tables(f"{PLACE.format('')}\n{PLACE.format(' method=siamese')}", results)
-    assert filled.count("| siamese |") == 2
-    assert filled.count("| protonet |") == 1
+    assert filled.count("| siamese | prototypes |") == 2
+    assert filled.count("| protonet | prototypes |") == 1
     assert filled.count("after") == 2
 
 

@@ -54,6 +54,7 @@ KEY = (
     "tasks",
     "recipe",
 )
+Row = dict[str, str]
 NUMBERS = {"ways": r"\d+(-\d+)?", "shots": r"\d+(-\d+)?", "queries": r"\d+", "tasks": r"\d+", "train_seconds": r"\d*"}
 
 
@@ -80,7 +81,7 @@ def record(path: Path, rows: list[dict[str, Any]]) -> None:
     partial.replace(path)
 
 
-def read(path: Path) -> list[dict[str, str]]:
+def read(path: Path) -> list[Row]:
     """All rows of a table; none if there is no file.
 
     Raises:

@@ -6,11 +6,12 @@
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections import Counter
 from pathlib import Path
 
 from metarep.errors import MetarepError, unknown
-from metarep.results import COLUMNS, read
+from metarep.results import COLUMNS, Row, read
+from metarep.table_captions import caption, distinct, markdown, values
 from metarep.timings import fill_timings
 
 OPENING = re.compile(r"^<!-- table:[^\n]* -->$", re.MULTILINE)
@@ -22,8 +23,6 @@ IDENTITY = (  # of a table's row: with data, split, ways and shots this is what 
 )
 SETTING = ("data", "split", "ways", "shots", "queries", "tasks")
 NOTHING = "not measured yet"
-
-Row = dict[str, str]
 
 
 def fill_tables(text: str, results: Path) -> str:
@@ -68,7 +67,7 @@ def render(rows: list[Row]) -> str:
     """Rows of a result file as Markdown: a table and its caption for each split that was measured on."""
     splits = dict.fromkeys((row["data"], row["split"]) for row in rows)
     parts = [[row for row in rows if (row["data"], row["split"]) == split] for split in splits]
-    return "\n\n".join(f"{_table(part)}\n\n{_caption(part)}" for part in parts) or NOTHING
+    return "\n\n".join(f"{_table(part)}\n\n{caption(_trained(part))}" for part in parts) or NOTHING
 
 
 def _filter(text: str) -> tuple[str, str]:
@@ -81,9 +80,9 @@ def _filter(text: str) -> tuple[str, str]:
 def _choose(rows: list[Row], wanted: dict[str, str]) -> list[Row]:
     wanted = {"split": "test"} | wanted
     chosen = [row for row in _trained(rows) if all(row[column] == value for column, value in wanted.items())]
-    measured = _distinct(chosen, SETTING)
+    measured = distinct(chosen, SETTING)
     beside = [row for name in REFERENCES for row in rows if row["method"] == name]
-    beside = [row for row in beside if _distinct([row], SETTING) <= measured]
+    beside = [row for row in beside if distinct([row], SETTING) <= measured]
     best: dict[tuple[str, ...], Row] = {}
     for row in sorted(beside, key=lambda row: int(row["tasks"])):  # the same thing, of more tasks
         best[tuple(row[column] for column in ("method", *SETTING[:-1]))] = row
@@ -92,73 +91,41 @@ def _choose(rows: list[Row], wanted: dict[str, str]) -> list[Row]:
 
 def _table(rows: list[Row]) -> str:
     settings = sorted({(row["ways"], row["shots"]) for row in rows}, key=lambda pair: [_low(span) for span in pair])
-    shown = ["method", "learner", *(c for c in IDENTITY[2:-1] if len(_values(_trained(rows), c)) > 1)]
-    if len(_distinct(rows, shown)) < len(_distinct(rows, IDENTITY)):  # recipes of one method that differ in settings
-        shown.append("recipe")
+    shown = _columns(_trained(rows))
     lines: dict[tuple[str, ...], Row] = {}
     cells: dict[tuple[str, ...], dict[tuple[str, str], str]] = {}
     for row in rows:
         who = tuple(row[column] for column in IDENTITY)
         lines.setdefault(who, row)
         cells.setdefault(who, {})[row["ways"], row["shots"]] = _cell(row)
+    alike = Counter(tuple(row[column] for column in shown) for row in lines.values())
     head = [*(name.replace("_", " ") for name in shown), *(f"{ways}-way {shots}-shot" for ways, shots in settings)]
-    body = [
-        [*(row[column] for column in shown), *(cells[who].get(setting, "") for setting in settings)]
-        for who, row in lines.items()
-    ]
+    body = []
+    for who, row in lines.items():
+        names = [row[column] for column in shown]
+        if alike[tuple(names)] > 1:  # recipes of one method that differ in settings alone
+            names[0] = row["recipe"] or row["method"]
+        body.append([*names, *(cells[who].get(setting, "") for setting in settings)])
     rule = ["---"] * len(shown) + ["---:"] * len(settings)
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *body))
+    return markdown([head, rule, *body])
+
+
+def _columns(trained: list[Row]) -> list[str]:
+    """What tells rows apart; not what follows from another column, or is said below the table for each recipe."""
+    differ = [column for column in IDENTITY[2:-1] if len(values(trained, column)) > 1]
+    for column, given in (("protocol", ["normalisation"]), ("tasks", ["method", "recipe"])):
+        if column in differ and len(distinct(trained, [*given, column])) == len(distinct(trained, given)):
+            differ.remove(column)
+    return ["method", "learner", *differ]
 
 
 def _cell(row: Row) -> str:
-    published = f" ({row['published'].removesuffix('0')})" if row["published"] else ""
-    return f"{row['accuracy']} ± {row['ci95']}{published}"
-
-
-def _caption(rows: list[Row]) -> str:
-    """What the cells have in common: how they were measured, on what, by which code."""
-    trained = _trained(rows)
-
-    def each(column: str) -> str:
-        return " or ".join(_values(trained, column))
-
-    recipes = _distinct(trained, ("method", "recipe"))
-
-    def who(row: Row) -> str:
-        several = sum(method == row["method"] for method, _ in recipes) > 1
-        return row["recipe"] if several and row["recipe"] else row["method"]
-
-    def of_methods(say: Callable[[Row], str]) -> str:
-        """What is said of a method's rows, once a method or recipe; rows of which nothing is said are left out."""
-        return "; ".join(dict.fromkeys(f"{who(row)}, {say(row)}" for row in trained if say(row)))
-
-    tasks = " or ".join(f"{int(number):,}" for number in _values(trained, "tasks"))
-    facts = [
-        "Accuracy in percent ± half its 95 % interval over tasks",
-        f"{tasks} tasks of {each('queries')} queries a class, {each('protocol')}, {each('normalisation')} statistics",
-        f"split {rows[0]['data']}/{rows[0]['split']}; encoder {each('encoder')}, trained on {each('trained_on')}",
-    ]
-    minutes = of_methods(lambda row: f"{int(row['train_seconds']) / 60:.0f} min" if row["train_seconds"] else "")
-    facts += [f"training: {minutes}"] if minutes else []
-    spread = of_methods(lambda row: f"mean of {row['seeds']} trainings" if row["seeds"] not in ("", "1") else "")
-    facts += [spread] if spread else []
-    facts += [f"hardware: {each('hardware')}; commit {each('commit') or 'unknown'}"]
-    sources = of_methods(lambda row: row["source"] if row["published"] else "")
-    facts += [f"in brackets what was published ({sources})"] if sources else []
-    return ". ".join(fact[0].upper() + fact[1:] for fact in facts) + "."
+    published = row["published"].removesuffix("0") + (" recalled" if row["source"].startswith("recalled") else "")
+    return f"{row['accuracy']} ± {row['ci95']}{f' ({published})' if row['published'] else ''}"
 
 
 def _trained(rows: list[Row]) -> list[Row]:
     return [row for row in rows if row["method"] not in REFERENCES]
-
-
-def _values(rows: Iterable[Row], column: str) -> list[str]:
-    return list(dict.fromkeys(row[column] for row in rows if row[column]))
-
-
-def _distinct(rows: Iterable[Row], columns: Iterable[str]) -> set[tuple[str, ...]]:
-    columns = tuple(columns)
-    return {tuple(row[column] for column in columns) for row in rows}
 
 
 def _low(span: str) -> tuple[int, str]:

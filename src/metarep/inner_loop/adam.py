@@ -18,7 +18,8 @@ class Adam:
 
     Args:
         lr: learning rate.
-        second: running mean of the squared gradient of each adapted tensor, not corrected for its start at zero.
+        second: running mean of the squared gradient of each adapted tensor, not corrected for its start at zero; one
+            row for a head whose rows belong to the ways of one task.
         steps: taken so far.
     """
 
@@ -26,9 +27,10 @@ class Adam:
     second: list[Tensor]
     steps: float = 0
 
-    def copy(self) -> "Adam":
-        """Another state of the same values, for a task to go on from."""
-        return Adam(self.lr, [moment.clone() for moment in self.second], self.steps)
+    def of_task(self, adapted: Sequence[int], weights: Sequence[Tensor]) -> "Adam":
+        """Another state of the same values, for a task with these weights to go on from."""
+        second = [moment.expand_as(weights[i]).clone() for i, moment in zip(adapted, self.second, strict=True)]
+        return Adam(self.lr, second, self.steps)
 
     @torch.no_grad()
     def step(self, adapted: Sequence[int], weights: Sequence[Tensor], gradient: Sequence[Tensor]) -> list[Tensor]:

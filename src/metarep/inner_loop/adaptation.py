@@ -22,7 +22,7 @@ class Adapted:
 
     Args:
         weights: of the body, then the head's weight and bias.
-        statistics: of the support under these weights.
+        statistics: of the support under these weights; of the last mini-batch, where nobody is to use them.
         adam: the optimiser's state, where there is one.
     """
 
@@ -40,6 +40,7 @@ def adapt_tasks(
     *,
     adam: Adam | None = None,
     minibatch: int = 0,
+    settle: bool = True,
 ) -> list[Adapted]:
     """Adapt to each task from the same start.
 
@@ -50,6 +51,8 @@ def adapt_tasks(
         ways: classes a task.
         adam: step by this optimiser's state, copied for each task, instead of plain gradient descent.
         minibatch: images a step, evenly of every class, cycling through the support; 0 for all of it.
+        settle: pass the whole support once more, for its statistics under the weights that it ended with. Without,
+            they are those that the last step saw.
 
     Raises:
         MetarepError: the support loss of a task is no longer a number before one of the steps; it is named.
@@ -65,15 +68,20 @@ def adapt_tasks(
         with torch.no_grad():
             features = network.features(body, x).unsqueeze(0) if start.head.kind == "prototype" else None
             weight, bias = start.head.start(ways, features, y.unsqueeze(0))
-        weights, state = [*body, weight[0].detach(), bias[0].detach()], adam.copy() if adam else None
+        weights = [*body, weight[0].detach(), bias[0].detach()]
+        state = adam.of_task(inner.adapted, weights) if adam else None
         rows = _mini_batches(y, minibatch, inner.steps)
         for step in range(inner.steps):
             part = rows[step]
             with torch.enable_grad():
-                moved, taken = take_step(network, inner, weights, table[step], x[part], y[part], step, keep=False)
+                moved, taken = take_step(
+                    network, inner, weights, table[step], x[part], y[part], step,
+                    keep=False, record=step == inner.steps - 1,
+                )  # fmt: skip
             weights = state.step(inner.adapted, weights, taken.gradient) if state else moved
-        with torch.no_grad():
-            refuse_blow_up(cross_entropy(network.support_logits(weights, x, record=True), y), inner.steps)
+        if settle or not inner.steps:
+            with torch.no_grad():
+                refuse_blow_up(cross_entropy(network.support_logits(weights, x, record=True), y), inner.steps)
         return Adapted(weights, network.seen(), state)
 
     return run_tasks(work, list(zip(support, labels, strict=True)), workers)

@@ -79,10 +79,10 @@ class GradientDescent(Learner):
         for name, value in (("steps", steps), ("test_steps", test_steps), ("minibatch", minibatch)):
             if value is not None and value < 0:
                 raise MetarepError(f"{name} must be at least 0, not {value}")
-        if adaptation == "adam" and (head != "rows" or rates != "fixed" or scope == "head"):
+        if adaptation == "adam" and (rates != "fixed" or scope == "head"):
             raise MetarepError(
                 "adaptation=adam keeps a state for every weight from task to task and has one rate: it goes with "
-                "head=rows, rates=fixed and a scope that adapts the body"
+                "rates=fixed and a scope that adapts the body"
             )
         if minibatch and scope == "head":
             raise MetarepError("minibatch is for learners that adapt the body; on the head alone a step costs nothing")
@@ -98,8 +98,10 @@ class GradientDescent(Learner):
         self.rates = Rates(rates, [self._shapes()[i] for i in self.adapted], steps, inner_lr)
         self.path: Path = "auto"
         if adaptation == "adam":
+            rows = [(1, encoder.dim), (1,)]  # of a head that is another in every task, one row for all of its ways
+            shapes = [*self._shapes()[:-2], *(self.head.shapes if head == "rows" else rows)]
             for place, i in enumerate(self.adapted):
-                self.register_buffer(f"second_{place}", torch.zeros(self._shapes()[i]))
+                self.register_buffer(f"second_{place}", torch.zeros(shapes[i]))
             self.register_buffer("adam_steps", torch.zeros(()))
 
     @property
@@ -237,7 +239,8 @@ class GradientDescent(Learner):
     def carry_adam(self, states: Sequence[Adam]) -> None:
         """Start the next tasks from the mean of the states that some tasks ended with."""
         for place, moments in enumerate(zip(*(state.second for state in states), strict=True)):
-            self.get_buffer(f"second_{place}").copy_(torch.stack(moments).mean(0))
+            buffer, mean = self.get_buffer(f"second_{place}"), torch.stack(moments).mean(0)
+            buffer.copy_(mean if mean.shape == buffer.shape else mean.mean(0, keepdim=True))
         self.get_buffer("adam_steps").fill_(states[0].steps)
 
     @property

@@ -7,6 +7,7 @@ from torch import Generator, Tensor
 
 from metarep.batches import Batch, TaskBatch
 from metarep.encoders import Encoder
+from metarep.errors import one_of
 from metarep.inner_loop import Adapted, InnerLoop, adapt_tasks
 from metarep.learners.descent import GradientDescent
 from metarep.methods.method import Method, Step
@@ -24,7 +25,9 @@ class Reptile(Method[TaskBatch]):
 
     Args:
         encoder: the start to learn.
-        ways: classes of a task, each with its own row of the head; training's ways.
+        ways: classes of a task, for a head of one row a way.
+        head: ``rows`` as in the paper, learned like the body; or ``prototype``, which starts anew from every task's
+            class means, so that tasks of any number of ways can be learned from and solved.
         inner_steps: inner steps in training.
         test_steps: inner steps at test time.
         inner_lr: learning rate of the inner Adam.
@@ -57,6 +60,7 @@ class Reptile(Method[TaskBatch]):
         encoder: Encoder,
         *,
         ways: int = 5,
+        head: Literal["rows", "prototype"] = "rows",
         inner_steps: int = 5,
         test_steps: int = 20,
         inner_lr: float = 1e-3,
@@ -64,10 +68,11 @@ class Reptile(Method[TaskBatch]):
         normalisation: Literal["support", "transductive"] = "support",
     ) -> None:
         super().__init__()
+        one_of("head", head, ("rows", "prototype"))
         self.learner = GradientDescent(
             encoder,
             ways=ways,
-            head="rows",
+            head=head,
             scope="all",
             steps=inner_steps,
             inner_lr=inner_lr,
@@ -81,9 +86,11 @@ class Reptile(Method[TaskBatch]):
         learner, (support, support_y, query, query_y, ways) = self.learner, batch.tasks.of(batch.images)
         images, labels = learner.images(torch.cat([support, query], 1)), torch.cat([support_y, query_y], 1)
         inner = InnerLoop(learner.steps, learner.adapted, order=1)
-        ends = adapt_tasks(learner.start, inner, images, labels, ways, adam=learner.adam, minibatch=learner.minibatch)
-        start = [*learner.start.body, learner.head.weight, learner.head.bias]
-        return Step(reptile_loss(start, [end.weights for end in ends]), {}, ends)
+        ends = adapt_tasks(
+            learner.start, inner, images, labels, ways, adam=learner.adam, minibatch=learner.minibatch, settle=False
+        )
+        start = [*learner.start.body, *learner.head.parameters()]
+        return Step(reptile_loss(start, [end.weights[: len(start)] for end in ends]), {}, ends)
 
     def after_step(self, carry: list[Adapted], progress: float) -> None:  # noqa: ARG002
         update_running(self.learner.encoder.body, [end.statistics for end in carry])
