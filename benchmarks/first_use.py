@@ -3,8 +3,9 @@
     python benchmarks/first_use.py [--json] [--out results/timings/first-use.json]
 
 Medians of the clock. ``import torch`` and ``import metarep`` are processes of their own, in turns, and so is
-``metarep --help``. ``fit`` is a model of 20 classes of five JPEG files of 640 x 480 pixels, the reading of the encoder's
-weights included; ``predict`` is one more file. Both run in this process, after imports, with as many threads as it says.
+``metarep --help``. ``fit`` is a model of 20 classes of five JPEG files of 640 x 480 pixels, the reading of the
+encoder's weights included; ``predict`` is one more file. Both run in this process, after imports, with as many threads
+as it says.
 """
 
 import argparse
