@@ -22,7 +22,7 @@ class Adapted:
 
     Args:
         weights: of the body, then the head's weight and bias.
-        statistics: of the support under these weights; of the last mini-batch, where nobody is to use them.
+        statistics: of the support under these weights, or of what the first step saw under those of the start.
         adam: the optimiser's state, where there is one.
     """
 
@@ -51,8 +51,8 @@ def adapt_tasks(
         ways: classes a task.
         adam: step by this optimiser's state, copied for each task, instead of plain gradient descent.
         minibatch: images a step, evenly of every class, cycling through the support; 0 for all of it.
-        settle: pass the whole support once more, for its statistics under the weights that it ended with. Without,
-            they are those that the last step saw.
+        settle: pass the whole support once more, for its statistics under the weights that it ended with. Otherwise
+            they are those of the start, as its first step saw them.
 
     Raises:
         MetarepError: the support loss of a task is no longer a number before one of the steps; it is named.
@@ -76,7 +76,7 @@ def adapt_tasks(
             with torch.enable_grad():
                 moved, taken = take_step(
                     network, inner, weights, table[step], x[part], y[part], step,
-                    keep=False, record=step == inner.steps - 1,
+                    keep=False, record=step == 0,
                 )  # fmt: skip
             weights = state.step(inner.adapted, weights, taken.gradient) if state else moved
         if settle or not inner.steps:
