@@ -78,14 +78,6 @@ class FaissIndex(Index):
     def ids(self) -> Int[Tensor, " n"]:
         return torch.from_numpy(np.sort(self.row_ids[np.flatnonzero(self.alive)]))
 
-    def _scaled(self, what: str, rows: np.ndarray) -> np.ndarray:
-        numbers = rows.ravel()
-        if not math.isfinite(numbers @ numbers):  # too large together, or one of them is: the slow way tells
-            return super()._scaled(what, rows)
-        scaled = rows.copy()
-        self.faiss.normalize_L2(scaled)
-        return scaled
-
     def _add(self, ids: Int[Tensor, " n"], rows: Float[Tensor, "n dim"]) -> None:
         total = len(self) + len(ids)
         limit = max(TRAINED_AT, 4 * self.learned_at) if self.kind != "pq" or not self.learned_at else math.inf
@@ -112,7 +104,7 @@ class FaissIndex(Index):
             chosen = self.rows.find_present(allowed.numpy())
             if len(chosen) <= max(FEW, KEEP * len(self)):
                 return self._look_at(queries.cpu(), k, chosen)
-        scores, rows = self.inner.search(queries.numpy(force=True), k, params=self._parameters(k, chosen))
+        scores, rows = self.inner.search(queries.cpu().numpy(), k, params=self._parameters(k, chosen))
         ids = self.row_ids[rows]
         if rows.min() < 0:  # fewer were found, and faiss says so with -1
             ids[rows < 0], scores[rows < 0] = -1, -np.inf
