@@ -76,7 +76,7 @@ def adapt_tasks(
             with torch.enable_grad():
                 moved, taken = take_step(
                     network, inner, weights, table[step], x[part], y[part], step,
-                    keep=False, record=step == 0,
+                    keep=False, record=not settle and step == 0,
                 )  # fmt: skip
             weights = state.step(inner.adapted, weights, taken.gradient) if state else moved
         if settle or not inner.steps:
