@@ -114,7 +114,7 @@ def commit() -> str:
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
-def _checked(row: dict[str, Any], where: str) -> dict[str, str]:
+def _checked(row: dict[str, Any], where: str) -> Row:
     """The row, if it has text for every column and numbers where tables count with them."""
     if row.keys() != set(COLUMNS) or None in row.values():  # csv's marks for too many values and for too few
         raise MetarepError(f"{where}: a row has {len(COLUMNS)} values, as the first line; mend or remove it")
@@ -124,7 +124,7 @@ def _checked(row: dict[str, Any], where: str) -> dict[str, str]:
     return row
 
 
-def _key(row: dict[str, str]) -> tuple[Any, ...]:
+def _key(row: Row) -> tuple[Any, ...]:
     return tuple((0, int(row[name]), "") if row[name].isdigit() else (1, 0, row[name]) for name in KEY)
 
 

@@ -27,8 +27,8 @@ def caption(trained: list[Row]) -> str:
         facts += ["in brackets what was published"] if published else []
         return f"{_sentences(facts)}\n\n{_origins(trained)}"
     row = trained[0]
-    facts += [f"training: {_minutes(row)}"] if row["train_seconds"] else []
-    facts += [f"mean of {row['seeds']} trainings"] if row["seeds"] not in ("", "1") else []
+    facts += [f"training: {_minutes(row)}"] if _minutes(row) else []
+    facts += [_seeds(row)] if _seeds(row) else []
     facts += [f"hardware: {each('hardware')}; commit {each('commit') or 'unknown'}"]
     facts += [f"in brackets what was published ({row['source']})"] if published else []
     return _sentences(facts)
@@ -45,14 +45,10 @@ def _protocol(trained: list[Row]) -> str:
 
 def _origins(trained: list[Row]) -> str:
     """A table with a row for each recipe, that opens where Markdown becomes HTML."""
-    methods = distinct(trained, ("method", "recipe"))
     sources: dict[tuple[str, ...], list[str]] = {}
     for row in trained:
-        alone = sum(method == row["method"] for method, _ in methods) == 1
-        who = row["method"] if alone or not row["recipe"] else row["recipe"]
-        often = f", mean of {row['seeds']} trainings" if row["seeds"] not in ("", "1") else ""
-        minutes = _minutes(row) if row["train_seconds"] else ""
-        known = (who, f"{int(row['tasks']):,}", minutes + often, row["hardware"], row["commit"] or "unknown")
+        trainings = ", ".join(part for part in (_minutes(row), _seeds(row)) if part)
+        known = (name(row, trained), f"{int(row['tasks']):,}", trainings, row["hardware"], row["commit"] or "unknown")
         sources.setdefault(known, []).extend([row["source"]] if row["published"] else [])
     head = ["row", "tasks", "training", "hardware", "commit", "figure in brackets"]
     lines = [[*known, "; ".join(dict.fromkeys(found))] for known, found in sources.items()]
@@ -61,12 +57,26 @@ def _origins(trained: list[Row]) -> str:
 
 
 def _minutes(row: Row) -> str:
+    """How long its training took; empty where nobody knows."""
+    if not row["train_seconds"]:
+        return ""
     seconds = int(row["train_seconds"])
     return f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds} s"
 
 
+def _seeds(row: Row) -> str:
+    """Of how many trainings it is the mean; empty for one."""
+    return f"mean of {row['seeds']} trainings" if row["seeds"] not in ("", "1") else ""
+
+
 def _sentences(facts: list[str]) -> str:
     return ". ".join(fact[0].upper() + fact[1:] for fact in facts) + "."
+
+
+def name(row: Row, rows: list[Row]) -> str:
+    """What a row is called among others: its method, or its recipe where they have several of that method."""
+    recipes = {other["recipe"] for other in rows if other["method"] == row["method"]}
+    return row["recipe"] if row["recipe"] and len(recipes) > 1 else row["method"]
 
 
 def markdown(lines: list[list[str]]) -> str:

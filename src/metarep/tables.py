@@ -6,12 +6,11 @@
 import argparse
 import re
 import sys
-from collections import Counter
 from pathlib import Path
 
 from metarep.errors import MetarepError, unknown
 from metarep.results import COLUMNS, Row, read
-from metarep.table_captions import caption, distinct, markdown, values
+from metarep.table_captions import caption, distinct, markdown, name, values
 from metarep.timings import fill_timings
 
 OPENING = re.compile(r"^<!-- table:[^\n]* -->$", re.MULTILINE)
@@ -98,14 +97,15 @@ def _table(rows: list[Row]) -> str:
         who = tuple(row[column] for column in IDENTITY)
         lines.setdefault(who, row)
         cells.setdefault(who, {})[row["ways"], row["shots"]] = _cell(row)
-    alike = Counter(tuple(row[column] for column in shown) for row in lines.values())
-    head = [*(name.replace("_", " ") for name in shown), *(f"{ways}-way {shots}-shot" for ways, shots in settings)]
-    body = []
-    for who, row in lines.items():
-        names = [row[column] for column in shown]
-        if alike[tuple(names)] > 1:  # recipes of one method that differ in settings alone
-            names[0] = row["recipe"] or row["method"]
-        body.append([*names, *(cells[who].get(setting, "") for setting in settings)])
+    head = [*(column.replace("_", " ") for column in shown), *(f"{ways}-way {shots}-shot" for ways, shots in settings)]
+    body = [
+        [
+            name(row, rows),
+            *(row[column] for column in shown[1:]),
+            *(cells[who].get(setting, "") for setting in settings),
+        ]
+        for who, row in lines.items()
+    ]
     rule = ["---"] * len(shown) + ["---:"] * len(settings)
     return markdown([head, rule, *body])
 

@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from metarep.table_captions import markdown
+
 PLACE = re.compile(r"^<!-- timings:(?P<name>[\w-]+) -->\n.*?^<!-- /timings -->$", re.MULTILINE | re.DOTALL)
 NOTHING = "not measured yet"
 
@@ -39,7 +41,7 @@ def render(content: dict[str, Any]) -> str:
     columns = list(dict.fromkeys(column for row in rows for column in row))
     lines = [columns, ["---" if isinstance(rows[0].get(column), str) else "---:" for column in columns]]
     lines += [["" if row.get(column) is None else f"{row[column]}" for column in columns] for row in rows]
-    table = "\n".join(f"| {' | '.join(cell.replace('_', ' ') for cell in line)} |" for line in lines)
+    table = markdown([[cell.replace("_", " ") for cell in line] for line in lines])
     reasons: dict[str, str] = {}
     for row in content["rows"]:
         if "left_out" in row:
