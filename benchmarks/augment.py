@@ -20,6 +20,7 @@ from augment_rivals import Views, by_kornia, by_pillow, by_tensors
 from torch import Generator
 
 from metarep.augment import Augment, preset
+from metarep.augment.sampling import library
 from metarep.device import keep_freed_memory
 from metarep.run import hardware
 
@@ -83,7 +84,8 @@ def main() -> None:
         for row in kept:
             row["reached"] = {None: None, True: "yes", False: "no"}[row["reached"]]
         left_out = [{"implementation": "kornia", "left_out": missing}] if missing else []
-        note = f"Medians of processor time, batches of {args.batch}, ways in turns; ratio to metarep's time"
+        path = "sampling.c" if library() else "torch, for want of a C compiler"
+        note = f"Medians of processor time, batches of {args.batch}, ways in turns; ratio to metarep's time, by {path}"
         args.out.parent.mkdir(parents=True, exist_ok=True)
         content = {"hardware": hardware(), "note": note, "rows": kept + left_out}
         args.out.write_text(json.dumps(content, indent=1) + "\n")

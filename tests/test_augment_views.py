@@ -69,7 +69,7 @@ def test_a_part_of_the_images_has_that_part_of_the_views(channels: int, monkeypa
     assert torch.equal(torch.cat(parts), whole)
     assert torch.equal(EVERYTHING(x, seeded()), whole)
     assert torch.equal(EVERYTHING.apply(x.to(memory_format=torch.channels_last), draws), whole)
-    monkeypatch.setattr("metarep.augment.augment.CHUNK", 1)
+    monkeypatch.setattr("metarep.augment.sampling.CHUNK", 1)
     assert torch.equal(EVERYTHING.apply(x, draws), whole)
     assert EVERYTHING(x[:0], seeded()).shape == (0, channels, 28, 28)
 

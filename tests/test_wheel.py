@@ -1,5 +1,6 @@
 """The wheel, installed in an environment of its own, trains: data lists, recipes, weights and pages are inside."""
 
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -15,8 +16,11 @@ def test_wheel_installs_and_trains(tmp_path):
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path, ROOT], check=True, capture_output=True
     )
-    (wheel,) = tmp_path.glob("metarep-*-py3-none-any.whl")
+    (wheel,) = tmp_path.glob("metarep-*-py3-none-*.whl")
     inside = zipfile.ZipFile(wheel).namelist()
+    compiled = "metarep/augment/libsampling.so" in inside
+    assert compiled == (shutil.which("cc") is not None)
+    assert wheel.name.endswith("-any.whl") != compiled
     for part in (
         "recipes/protonet-omniglot.toml",
         "datasets/splits/omniglot_vinyals.json",

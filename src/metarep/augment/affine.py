@@ -1,11 +1,10 @@
-"""Rotation, scale, shear, shift, crop and flip: one affine map an image, one resampling of its pixels."""
+"""Rotation, scale, shear, shift, crop and flip: one affine map an image."""
 
 import math
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
-from torch.nn import functional
 
 
 def draw_matrices(
@@ -26,53 +25,27 @@ def draw_matrices(
     What is drawn, and in which order, is part of every trained run: resuming and reproducing need it unchanged.
     """
     draw = torch.rand(10, n, generator=generator)
-
-    def between(i: int, low: float, high: float) -> Tensor:
-        return low + (high - low) * draw[i]
-
-    turn = torch.deg2rad(between(0, -rotate, rotate))
-    grow = between(1, *scale)
-    slant_x = torch.deg2rad(between(2, -shear, shear)).tan()
-    slant_y = torch.deg2rad(between(3, -shear, shear)).tan()
-    linear = torch.stack([turn.cos(), -turn.sin(), turn.sin(), turn.cos()], dim=-1).view(n, 2, 2)
-    slant = torch.stack([torch.ones(n), slant_x, slant_y, torch.ones(n)], dim=-1).view(n, 2, 2)
-    linear = linear @ slant / grow.view(n, 1, 1) * torch.tensor([[1.0, 1 / aspect], [aspect, 1.0]])
-    offset = torch.stack([between(4, -shift, shift), between(5, -shift, shift)], dim=-1) * 2
+    turn, slant, move = math.radians(rotate), math.radians(shear), 2 * shift
+    spans = [(-turn, turn), scale, (-slant, slant), (-slant, slant), (-move, move), (-move, move)]
+    spans += [crop or (1, 1), (math.log(ratio[0]), math.log(ratio[1]))]
+    low, high = torch.tensor(spans).T.unsqueeze(2)
+    values = torch.lerp(low, high, draw[:8])
+    linear = _turned(values[0], values[2:4].tan()) / values[1]  # row, column, n: few operations on long rows
+    if aspect != 1:
+        linear *= torch.tensor([[1.0, 1 / aspect], [aspect, 1.0]]).unsqueeze(2)
+    offset = values[4:6]
     if crop is not None:
-        form = between(7, math.log(ratio[0]), math.log(ratio[1])).exp()
-        area = between(6, *crop)
-        sides = torch.stack([(area * form).sqrt(), (area / form).sqrt()], dim=-1).clamp_max(1)
-        offset = offset + (1 - sides) * (draw[8:10].T * 2 - 1)
-        linear = linear * sides.unsqueeze(1)
+        area, form = values[6], values[7].exp()
+        sides = torch.stack([area * form, area / form]).sqrt_().clamp_max_(1)
+        offset = torch.addcmul(offset, 1 - sides, draw[8:10] * 2 - 1)
+        linear *= sides
     if flip:
-        mirrored = torch.rand(n, generator=generator) < flip
-        sign = torch.stack([1 - 2 * mirrored.float(), torch.ones(n)], dim=-1)
-        linear = linear * sign.unsqueeze(1)
-    return torch.cat([linear, offset.unsqueeze(-1)], dim=-1)
+        linear[:, 0] *= torch.where(torch.rand(n, generator=generator) < flip, -1.0, 1.0)
+    return torch.cat([linear, offset.unsqueeze(1)], dim=1).permute(2, 0, 1)
 
 
-def lattice(
-    matrix: Float[Tensor, "n 2 3"], height: int, width: int
-) -> tuple[Float[Tensor, "n 2 1 width"], Float[Tensor, "n 2 height 1"]]:
-    """What the column and the row of a pixel of the view contribute to its place in the image; the place is their sum.
-
-    One addition a place, where ``affine_grid`` multiplies matrices of two columns and takes longer than the sampling.
-    """
-    across = matrix[:, :, :1] * _centres(width, matrix)
-    down = matrix[:, :, 1:2] * _centres(height, matrix) + matrix[:, :, 2:]
-    return across.unsqueeze(2), down.unsqueeze(3)
-
-
-def sample(
-    x: Float[Tensor, "b c h w"],
-    across: Float[Tensor, "b 2 1 w"],
-    down: Float[Tensor, "b 2 h 1"],
-) -> Float[Tensor, "b c h w"]:
-    """Each image seen at the places of its lattice: bilinear, the edge repeated beyond the edge."""
-    grid = (across + down).permute(0, 2, 3, 1)
-    return functional.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
-
-
-def _centres(side: int, like: Tensor) -> Tensor:
-    """Where the centres of ``side`` pixels lie between -1 and 1."""
-    return (torch.arange(side, dtype=like.dtype, device=like.device) * 2 + 1) / side - 1
+def _turned(turn: Float[Tensor, " n"], slant: Float[Tensor, "2 n"]) -> Float[Tensor, "2 2 n"]:
+    """The product of a rotation and a shear: its columns are the rotated axes, each leaning on the other."""
+    cos, sin = turn.cos(), turn.sin()
+    x, y = torch.stack([cos, sin]), torch.stack([-sin, cos])
+    return torch.stack([torch.addcmul(x, y, slant[1]), torch.addcmul(y, x, slant[0])], dim=1)

@@ -6,14 +6,13 @@ import torch
 from jaxtyping import Float, Num
 from torch import Generator, Tensor
 
-from metarep.augment.affine import draw_matrices, lattice, sample
+from metarep.augment.affine import draw_matrices
 from metarep.augment.blur import blur, gaussian
 from metarep.augment.check import check
-from metarep.augment.colour import colour_map, recolour, settle, solarise
+from metarep.augment.colour import colour_map, recolour, solarise
 from metarep.augment.cutout import cut_out
 from metarep.augment.draws import Draws, draw_colour, draw_sigma
-
-CHUNK = 2**19  # numbers that are worked on at a time: they stay in a core's cache
+from metarep.augment.sampling import parts, sample
 
 
 @dataclass(frozen=True)
@@ -133,32 +132,27 @@ class Augment:
         self, x: Num[Tensor, "b c h w"], draws: Draws, dtype: torch.dtype | None = None
     ) -> Float[Tensor, "b c h w"]:
         """The views that ``draws`` names: those of a part of the images are that part of the views of all."""
-        work = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
-        kept = x.dtype if x.is_floating_point() else torch.float32
-        unit = 1.0 if x.is_floating_point() else 255.0
-        across, down = lattice(draws.matrix.to(x.device, work), x.shape[2], x.shape[3])
+        views = sample(x, draws.matrix)
+        dtype = dtype or (x.dtype if x.is_floating_point() else torch.float32)
+        if draws.move_only:
+            return views.to(dtype)
         mix = lift = taps = None
         if draws.colour is not None:
-            mix, lift = ((part / unit).to(x.device, work) for part in colour_map(draws.colour, x.shape[1]))
+            mix, lift = (part.to(views) for part in colour_map(draws.colour, x.shape[1]))
         if draws.sigma is not None:
-            taps = gaussian(draws.sigma, self.kernel).to(work)
-        views = torch.empty(x.shape, dtype=dtype or kept, device=x.device)
-        each = len(x) if x.is_cuda else max(1, CHUNK // (x[:1].numel() * 2 + 2 * x.shape[-2] * x.shape[-1] + 1))
-        for start in range(0, len(x), max(1, each)):
-            part = slice(start, start + each)
-            out = views[part]
-            view = sample(x[part].to(work), across[part], down[part])
+            taps = gaussian(draws.sigma, self.kernel).to(views.dtype)
+        done = views if dtype == views.dtype else torch.empty_like(views, dtype=dtype)
+        for part in parts(views):
+            view, out = views[part], done[part]
             mean = None if mix is None else view.mean((2, 3))
             if taps is not None and draws.sigma is not None:
                 view = blur(view, draws.sigma[part], taps[part])
             if mix is not None and lift is not None and mean is not None:
                 recolour(view, mix[part], lift[part], mean, out)
-            elif unit == 1:
+            elif view.data_ptr() != out.data_ptr():
                 out.copy_(view)
-            else:
-                settle(view.mul_(1 / unit), out)
             if draws.inverted is not None:
                 solarise(out, draws.inverted[part], self.threshold)
             if draws.centre is not None:
                 cut_out(out, draws.centre[part], self.cutout)
-        return views
+        return done

@@ -60,15 +60,11 @@ def recolour(
 ) -> None:
     """Write ``mix`` times the colours of ``x``, plus ``lift`` times its mean, clamped to 0 to 1."""
     shift = (lift * mean).sum(1).view(-1, 1, 1).expand(-1, x.shape[1], 1)
-    settle(torch.baddbmm(shift, mix, x.flatten(2)).view(x.shape), out)
-
-
-def settle(x: Float[Tensor, "b c h w"], out: Float[Tensor, "b c h w"]) -> None:
-    """Write ``x`` clamped to 0 to 1, in one pass where the types agree; sums of weights may round to just above 1."""
-    if out.dtype == x.dtype:
-        torch.clamp(x, 0, 1, out=out)
+    view = torch.baddbmm(shift, mix, x.flatten(2)).view(x.shape)
+    if out.dtype == view.dtype:
+        torch.clamp(view, 0, 1, out=out)  # in one pass
     else:
-        out.copy_(x.clamp_(0, 1))
+        out.copy_(view.clamp_(0, 1))
 
 
 def solarise(x: Float[Tensor, "b c h w"], inverted: Bool[Tensor, " b"], threshold: float) -> None:

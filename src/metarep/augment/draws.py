@@ -30,6 +30,11 @@ class Draws:
     def __len__(self) -> int:
         return len(self.matrix)
 
+    @property
+    def move_only(self) -> bool:
+        """Whether pixels move and nothing else changes."""
+        return all(each is None for each in (self.colour, self.sigma, self.inverted, self.centre))
+
     def __getitem__(self, part: slice) -> "Draws":
         """The draws of some of the images."""
         fields = (self.matrix, self.colour, self.sigma, self.inverted, self.centre)

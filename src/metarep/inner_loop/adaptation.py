@@ -12,8 +12,8 @@ from metarep.inner_loop.adam import Adam
 from metarep.inner_loop.meta_loss import Start
 from metarep.inner_loop.network import Network
 from metarep.inner_loop.task import InnerLoop, refuse_blow_up, take_step
-from metarep.inner_loop.workers import run_tasks, useful_workers
 from metarep.normalisation import Statistics
+from metarep.workers import run_tasks, useful_workers
 
 
 @dataclass

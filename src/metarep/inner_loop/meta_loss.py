@@ -16,8 +16,8 @@ from metarep.inner_loop.network import Network
 from metarep.inner_loop.plain import task_loss
 from metarep.inner_loop.rates import Rate, Rates
 from metarep.inner_loop.task import InnerLoop, Task
-from metarep.inner_loop.workers import run_tasks, useful_workers
 from metarep.normalisation import Normalisation, Statistics, update_running
+from metarep.workers import run_tasks, useful_workers
 
 Path = Literal["auto", "exact", "mapped", "plain"]
 

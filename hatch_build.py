@@ -1,0 +1,41 @@
+"""Builds src/metarep/augment/sampling.c beside itself when the package is installed or packed.
+
+It needs no Python header and no particular Python. Without a C compiler (``cc``, or what ``CC`` names) the package is
+complete as well: torch samples then, slower.
+"""
+
+import os
+import subprocess
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+FLAGS = ("-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
+
+
+class BuildSampling(BuildHookInterface):
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
+        source = Path(self.root, "src", "metarep", "augment", "sampling.c")
+        library = source.with_name("libsampling.so")  # not sampling.so, which Python would take for sampling.py
+        library.unlink(missing_ok=True)
+        if build(source, library):
+            build_data["artifacts"].append(f"/{library.relative_to(self.root).as_posix()}")
+            build_data["pure_python"] = False
+            platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+            build_data["tag"] = f"py3-none-{platform}"
+        else:
+            self.app.display_warning("sampling.c could not be built with a C compiler: views are made by torch, slower")
+
+
+def build(source: Path, library: Path) -> bool:
+    """First with a version for each kind of processor, which not every compiler can make."""
+    for more in (("-DCLONES",), ()):
+        command = [os.environ.get("CC", "cc"), *FLAGS, *more, str(source), "-o", str(library)]
+        try:
+            if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+                return True
+        except OSError:
+            return False
+    return False
