@@ -1,7 +1,7 @@
-"""Builds src/metarep/augment/sampling.c beside itself when the package is installed or packed.
+"""Builds src/metarep/compiled/*.c into one library beside them when the package is installed or packed.
 
 It needs no Python header and no particular Python. Without a C compiler (``cc``, or what ``CC`` names) the package is
-complete as well: torch samples then, slower.
+complete as well: torch does the same then, slower.
 """
 
 import os
@@ -12,27 +12,27 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-FLAGS = ("-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
+FLAGS = ("-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", "-fPIC", "-shared")
 
 
-class BuildSampling(BuildHookInterface):
+class BuildCompiled(BuildHookInterface):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
-        source = Path(self.root, "src", "metarep", "augment", "sampling.c")
-        library = source.with_name("libsampling.so")  # not sampling.so, which Python would take for sampling.py
+        folder = Path(self.root, "src", "metarep", "compiled")
+        library = folder / "compiled.so"
         library.unlink(missing_ok=True)
-        if build(source, library):
+        if build(sorted(folder.glob("*.c")), library):
             build_data["artifacts"].append(f"/{library.relative_to(self.root).as_posix()}")
             build_data["pure_python"] = False
             platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
             build_data["tag"] = f"py3-none-{platform}"
         else:
-            self.app.display_warning("sampling.c could not be built with a C compiler: views are made by torch, slower")
+            self.app.display_warning("no C compiler could build src/metarep/compiled: torch does its work, slower")
 
 
-def build(source: Path, library: Path) -> bool:
+def build(sources: list[Path], library: Path) -> bool:
     """First with a version for each kind of processor, which not every compiler can make."""
     for more in (("-DCLONES",), ()):
-        command = [os.environ.get("CC", "cc"), *FLAGS, *more, str(source), "-o", str(library)]
+        command = [os.environ.get("CC", "cc"), *FLAGS, *more, *map(str, sources), "-o", str(library)]
         try:
             if subprocess.run(command, capture_output=True, check=False).returncode == 0:
                 return True

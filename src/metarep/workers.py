@@ -11,8 +11,6 @@ from typing import TypeVar
 
 import torch
 
-from metarep.encoders.resnet12 import DropBlock
-
 In = TypeVar("In")
 Out = TypeVar("Out")
 
@@ -32,15 +30,6 @@ def run_tasks(work: Callable[[int, In], Out], items: Iterable[In], workers: int)
 
     parts = list(_pool(workers).map(share, range(workers)))
     return [parts[i % workers][i // workers] for i in range(len(queue))]
-
-
-def useful_workers(body: torch.nn.Module, device: torch.device) -> int:
-    """Processor threads that can take tasks.
-
-    One on an accelerator, and where layers draw random numbers, for whose order threads could not vouch.
-    """
-    draws = any(isinstance(layer, (DropBlock, torch.nn.modules.dropout._DropoutNd)) for layer in body.modules())
-    return 1 if device.type != "cpu" or (draws and body.training) else torch.get_num_threads()
 
 
 @functools.cache

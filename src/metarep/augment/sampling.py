@@ -1,21 +1,17 @@
 """Sampling: each image seen through an affine map of its own, bilinear, the edge repeated beyond the edge.
 
-On a processor bytes go through ``sampling.c``, which takes a third of the time; ``hatch_build.py`` builds it where a C
-compiler is at hand when the package is installed. All else goes through torch, with equal views.
+On a processor bytes go through ``sampling.c``, which takes a third of the time; all else goes through torch, with equal
+views.
 """
 
-import ctypes
-import functools
 from collections.abc import Iterator
-from itertools import pairwise
-from pathlib import Path
 
 import torch
 from jaxtyping import Float, Num, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from metarep.workers import run_tasks
+from metarep.compiled import call, in_parts, library
 
 CHUNK = 2**19  # numbers that are worked on at a time: they stay in a core's cache
 WIDEST = 1024  # BLOCK of sampling.c
@@ -36,18 +32,12 @@ def sample(x: Num[Tensor, "n c h w"], matrix: Float[Tensor, "n 2 3"]) -> Float[T
 
 def sample_compiled(x: UInt8[Tensor, "n c h w"], matrix: Float[Tensor, "n 2 3"]) -> Float[Tensor, "n c h w"]:
     """By ``sampling.c``, on as many threads as torch has."""
-    code = library()
-    assert code is not None
     x, matrix, views = x.contiguous(), matrix.to(torch.float32).contiguous(), torch.empty(x.shape)
 
-    def part(_: int, rows: tuple[int, int]) -> None:
-        start, stop = rows
-        places = (ctypes.c_void_p(each[start:stop].data_ptr()) for each in (x, matrix, views))
-        code.metarep_sample(*places, ctypes.c_int64(stop - start), *x.shape[1:])
+    def part(start: int, stop: int) -> None:
+        call("metarep_sample", (x[start:stop], matrix[start:stop], views[start:stop]), stop - start, *x.shape[1:])
 
-    workers = max(1, min(torch.get_num_threads(), x.numel() // WORTH_A_THREAD))
-    cuts = [len(x) * i // workers for i in range(workers + 1)]
-    run_tasks(part, pairwise(cuts), workers)
+    in_parts(part, len(x), x.numel() // WORTH_A_THREAD)
     return views
 
 
@@ -71,15 +61,6 @@ def parts(x: Num[Tensor, "n c h w"]) -> Iterator[slice]:
     """Slices of a batch: small enough for a core's cache, all at once on an accelerator."""
     each = max(1, len(x) if x.is_cuda else CHUNK // (2 * x[:1].numel() + 2 * x.shape[2] * x.shape[3] + 1))
     return (slice(start, start + each) for start in range(0, len(x), each))
-
-
-@functools.cache
-def library() -> ctypes.CDLL | None:
-    """``sampling.c`` as it was built, or None where it was not or cannot be loaded."""
-    try:
-        return ctypes.CDLL(str(Path(__file__).with_name("libsampling.so")))
-    except OSError:
-        return None
 
 
 def lattice(

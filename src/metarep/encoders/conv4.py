@@ -2,7 +2,9 @@
 
 from torch import Tensor, nn
 
-from metarep.encoders.first_block import Block, first_block, fits
+from metarep.encoders.block import plain
+from metarep.encoders.block_tail import block_tail, compiles
+from metarep.encoders.first_block import first_block, fits
 from metarep.encoders.initialise import initialise
 from metarep.errors import MetarepError
 from metarep.normalisation import ExplicitNorm, follow
@@ -38,35 +40,44 @@ class Conv4(nn.Sequential):
 
 
 class ConvBlock(nn.Sequential):
-    """Convolution, norm, pooling, ReLU: one after another, or in one go where that is possible and faster.
+    """Convolution, norm, pooling, ReLU: one after another, or together where that is possible and faster.
 
-    Trap: in one go the layers are not called, so hooks on them do not run in a first block on a processor.
+    On a processor a network's first block runs in one go, and in the others what follows the convolution does. Layers
+    are then not called; if one of them has a hook, all are.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        norm = self[1]
-        if fits(x) and isinstance(norm, ExplicitNorm) and not norm.differentiable:
-            block = self._at_once(x, norm, norm.given, norm.rows)
-            if norm.recording:
-                norm.seen = block.mean, block.variance
-            return block.z
-        if fits(x) and isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
-            if not norm.training:
-                return self._at_once(x, norm, (norm.get_buffer("running_mean"), norm.get_buffer("running_var"))).z
-            block = self._at_once(x, norm)
-            follow(norm, block.mean, block.variance, x.numel() // x.shape[1])
-            return block.z
-        return super().forward(x)
-
-    def _at_once(
-        self,
-        x: Tensor,
-        norm: nn.BatchNorm2d | ExplicitNorm,
-        given: tuple[Tensor, Tensor] | None = None,
-        rows: int | None = None,
-    ) -> Block:
-        filters = self[0].weight
+        convolution, norm, *rest = self
+        given = rows = None
+        if isinstance(norm, ExplicitNorm) and not norm.differentiable:
+            given, rows = norm.given, norm.rows
+        elif isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
+            given = None if norm.training else (norm.running_mean, norm.get_buffer("running_var"))
+        else:
+            return super().forward(x)
+        if not plain(x) or any(map(hooked, self)):
+            return super().forward(x)
+        filters = convolution.weight
         assert isinstance(filters, Tensor)
         assert norm.weight is not None
         assert norm.bias is not None
-        return first_block(x, filters, norm.weight, norm.bias, norm.eps, rows, given)
+        if fits(x, filters):
+            block = first_block(x, filters, norm.weight, norm.bias, norm.eps, rows, given)
+        else:
+            y = convolution(x)
+            if not compiles(y):
+                for layer in (norm, *rest):
+                    y = layer(y)
+                return y
+            block = block_tail(y, norm.weight, norm.bias, norm.eps, rows, given)
+        if isinstance(norm, ExplicitNorm):
+            if norm.recording:
+                norm.seen = block.mean, block.variance
+        elif given is None:
+            follow(norm, block.mean, block.variance, x.numel() // x.shape[1])
+        return block.z
+
+
+def hooked(layer: nn.Module) -> bool:
+    """Whether somebody wants to know when a layer runs."""
+    return bool(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks)

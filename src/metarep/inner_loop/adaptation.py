@@ -10,10 +10,10 @@ from torch.nn.functional import cross_entropy
 
 from metarep.inner_loop.adam import Adam
 from metarep.inner_loop.meta_loss import Start
-from metarep.inner_loop.network import Network
+from metarep.inner_loop.network import Network, useful_workers
 from metarep.inner_loop.task import InnerLoop, refuse_blow_up, take_step
 from metarep.normalisation import Statistics
-from metarep.workers import run_tasks, useful_workers
+from metarep.workers import run_tasks
 
 
 @dataclass

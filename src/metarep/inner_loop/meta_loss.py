@@ -12,12 +12,12 @@ from metarep.encoders import Encoder
 from metarep.errors import one_of
 from metarep.inner_loop.exact import TaskGradient, task_gradient
 from metarep.inner_loop.head import Head
-from metarep.inner_loop.network import Network
+from metarep.inner_loop.network import Network, useful_workers
 from metarep.inner_loop.plain import task_loss
 from metarep.inner_loop.rates import Rate, Rates
 from metarep.inner_loop.task import InnerLoop, Task
 from metarep.normalisation import Normalisation, Statistics, update_running
-from metarep.workers import run_tasks, useful_workers
+from metarep.workers import run_tasks
 
 Path = Literal["auto", "exact", "mapped", "plain"]
 

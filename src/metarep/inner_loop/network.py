@@ -9,6 +9,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from metarep.encoders import Encoder
+from metarep.encoders.resnet12 import DropBlock
 from metarep.normalisation import Normalisation, Statistics, explicit_norms, replica, running_statistics
 
 Weights = Sequence[Tensor]  # of the body in the order of its parameters, then the head's weight and bias
@@ -98,3 +99,12 @@ class Network:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.mixed):
             features = functional_call(self.twin, dict(zip(self.names, body, strict=True)), (x,))
         return features.float() if self.mixed else features
+
+
+def useful_workers(body: torch.nn.Module, device: torch.device) -> int:
+    """Processor threads that can take tasks.
+
+    One on an accelerator, and where layers draw random numbers, for whose order threads could not vouch.
+    """
+    draws = any(isinstance(layer, (DropBlock, torch.nn.modules.dropout._DropoutNd)) for layer in body.modules())
+    return 1 if device.type != "cpu" or (draws and body.training) else torch.get_num_threads()

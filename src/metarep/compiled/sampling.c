@@ -3,8 +3,6 @@
  * From bytes to floats in one pass. The four neighbours of a place are two pairs of bytes that lie side by side, so a
  * pixel costs two loads; all else is done many pixels at a time. Rows of the view follow each other in the work
  * arrays, each computed a few pixels too long and then overwritten by the next, so that no row has a slow rest.
- *
- * Built by hatch_build.py, called by sampling.py.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -81,7 +79,7 @@ CLONED static void blend(const uint32_t *restrict four, const float *restrict ri
 
 /* images: n x channels x height x width, at least 2 x 2 and at most BLOCK wide. maps: n x 2 x 3, from places in the view
  * (across, down, 1) to places in the image, in units of -1 to 1. views: as images, in 0 to 1. */
-void metarep_sample(const uint8_t *images, const float *maps, float *views, int64_t n, int channels, int height,
+int metarep_sample(const uint8_t *images, const float *maps, float *views, int64_t n, int channels, int height,
                     int width)
 {
     int32_t at[BLOCK + LANES];
@@ -98,4 +96,5 @@ void metarep_sample(const uint8_t *images, const float *maps, float *views, int6
                 blend(four, right, down, rows * width, views + c * plane + (size_t)first * width);
             }
         }
+    return 0;
 }

@@ -1,0 +1,61 @@
+/* Vectors of 16 numbers for the compiler to lay out, in float32; memory may hold bfloat16. */
+#ifndef METAREP_VECTORS_H
+#define METAREP_VECTORS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define LANES 16 /* numbers in a vector: as many as the widest register holds */
+
+#ifdef CLONES /* one version a kind of processor, chosen when the library is loaded */
+#define CLONED __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define CLONED
+#endif
+#define INLINE static inline __attribute__((always_inline))
+
+typedef float numbers __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef int32_t whole __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef uint32_t words __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef uint16_t halves __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
+typedef uint8_t bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
+
+INLINE whole choose(whole where, whole yes, whole no)
+{
+    return (where & yes) | (~where & no);
+}
+
+INLINE numbers keep(whole where, numbers v)
+{
+    return (numbers)((whole)v & where);
+}
+
+INLINE numbers at(const float *place)
+{
+    return *(const numbers *)place;
+}
+
+INLINE whole marks(const uint8_t *place)
+{
+    return __builtin_convertvector(*(const bytes *)place, whole);
+}
+
+/* The i-th number of an array and those that follow; half: bfloat16. */
+INLINE numbers load(const void *array, size_t i, int half)
+{
+    if (half)
+        return (numbers)(__builtin_convertvector(*(const halves *)((const uint16_t *)array + i), words) << 16);
+    return at((const float *)array + i);
+}
+
+INLINE void store(void *array, size_t i, numbers v, int half)
+{
+    if (half) { /* rounded to even */
+        words bits = (words)v;
+        bits += 0x7fff + (bits >> 16 & 1);
+        *(halves *)((uint16_t *)array + i) = __builtin_convertvector(bits >> 16, halves);
+    } else
+        *(numbers *)((float *)array + i) = v;
+}
+
+#endif
