@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from metarep.errors import MetarepError
 from metarep.index import INDEXES, ExactIndex, Index, SpaceError, build_index
+from metarep.index import index as contract
 from metarep.index.exact import nearest
 
 DIM = 8
@@ -125,6 +126,18 @@ def test_numpy_lists_and_doubles_are_taken(make: Make) -> None:
     scores, ids = index.search([[0.0, 1.0]], 3)
     assert ids.tolist() == [[2, 9, 4]]
     torch.testing.assert_close(scores, torch.tensor([[1.0, 0.5**0.5, 0.0]]), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dim", [1, 7, 64, 100])
+def test_rows_are_scaled_alike_with_and_without_c_code(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = torch.randn(9, dim, generator=Generator().manual_seed(0)).numpy() * 1e3
+    rows[3], rows[4] = 0, 1e-18
+    mine, wide = contract._scaled("rows", rows), rows.astype(np.float64)
+    wanted = wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-300)
+    np.testing.assert_allclose(mine, wanted, atol=1e-6)
+    np.testing.assert_allclose(contract._scaled("rows", rows[::-1]), wanted[::-1], atol=1e-6)
+    monkeypatch.setattr(contract, "library", lambda: None)
+    np.testing.assert_allclose(contract._scaled("rows", rows), wanted, atol=1e-6)
 
 
 def test_a_row_of_zeros_is_as_far_from_everything(make: Make) -> None:

@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,17 +29,25 @@ def library() -> ctypes.CDLL | None:
         return None
 
 
-def call(name: str, tensors: tuple[Tensor, ...], n: int, *rest: int | float) -> None:
-    """Call a C function with the addresses of ``tensors``, which must be contiguous in the order it expects.
+def call(name: str, arrays: tuple[Tensor | np.ndarray, ...], n: int, *rest: int | float) -> None:
+    """Call a C function with the addresses of ``arrays``, which must lie contiguously and in its order.
 
     Raises:
         MemoryError: it asked for memory and there was none.
     """
-    assert all(tensor.is_contiguous() for tensor in tensors), name
-    places = (ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors)
-    numbers = (ctypes.c_float(one) if isinstance(one, float) else ctypes.c_int(one) for one in rest)
-    if getattr(library(), name)(*places, ctypes.c_int64(n), *numbers):
+    if ask(name, arrays, n, *rest):
         raise MemoryError(f"{name}: no memory for a batch of {n}")
+
+
+def ask(name: str, arrays: tuple[Tensor | np.ndarray, ...], n: int, *rest: int | float) -> int:
+    """The same, for what it answers."""
+    places = []
+    for array in arrays:
+        here = isinstance(array, np.ndarray)
+        assert array.flags.c_contiguous if here else array.is_contiguous(), name
+        places.append(ctypes.c_void_p(array.ctypes.data if here else array.data_ptr()))
+    numbers = [ctypes.c_float(one) if isinstance(one, float) else ctypes.c_int(one) for one in rest]
+    return getattr(library(), name)(*places, ctypes.c_int64(n), *numbers)
 
 
 def in_parts(work: Callable[[int, int], Out], n: int, parts: int) -> list[Out]:

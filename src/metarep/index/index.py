@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from metarep.compiled import ask, library
 from metarep.errors import MetarepError, refuse_unknown_settings, unknown
 
 FORMAT = 1
@@ -226,18 +227,25 @@ class Index(ABC):
     def _unit(self, what: str, values: Numbers) -> Float[Tensor, "n dim"]:
         """Rows as float32 of length 1, on the CPU or where they are.
 
-        In NumPy, for it takes a third of torch's time on a few hundred rows: this is what a search adds to faiss.
+        Without torch where that can be: this is what a search adds to faiss, and on a few hundred rows the way to an
+        operation costs more than the operation.
         """
-        rows = torch.as_tensor(values)
+        rows = values if isinstance(values, np.ndarray) and values.dtype == np.float32 else torch.as_tensor(values)
         if rows.ndim == 1 and not len(rows):
-            rows = rows.view(0, self.dim)
+            rows = rows.reshape(0, self.dim)
         if rows.ndim != 2 or rows.shape[1] != self.dim:
             raise MetarepError(f"{what} must have shape (n, {self.dim}), not {tuple(rows.shape)}")
+        if isinstance(rows, np.ndarray):
+            return torch.from_numpy(_scaled(what, rows))
         return torch.from_numpy(_scaled(what, rows.detach().to("cpu", torch.float32).numpy())).to(rows.device)
 
 
 def _scaled(what: str, rows: np.ndarray) -> np.ndarray:
     """Rows of length 1; zeros stay."""
+    if library() is not None:
+        rows, unit = np.ascontiguousarray(rows), np.empty(rows.shape, np.float32)
+        if not ask("metarep_unit_rows", (rows, unit), len(rows), rows.shape[1]):
+            return unit
     with np.errstate(over="ignore", invalid="ignore"):
         squares = np.einsum("ij,ij->i", rows, rows)
     if len(rows) and not np.isfinite(squares.max()):
