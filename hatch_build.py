@@ -4,6 +4,7 @@ It needs no Python header and no particular Python. Without a C compiler (``cc``
 complete as well: torch does the same then, slower.
 """
 
+import ctypes
 import os
 import subprocess
 import sysconfig
@@ -32,10 +33,11 @@ class BuildCompiled(BuildHookInterface):
 def build(sources: list[Path], library: Path) -> bool:
     """First with a version for each kind of processor, which not every compiler can make."""
     for more in (("-DCLONES",), ()):
-        command = [os.environ.get("CC", "cc"), *FLAGS, *more, *map(str, sources), "-o", str(library)]
+        command = [os.environ.get("CC", "cc"), *FLAGS, *more, *map(str, sources), "-o", str(library), "-lm"]
         try:
-            if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+            if subprocess.run(command, capture_output=True, check=False).returncode == 0 and ctypes.CDLL(str(library)):
                 return True
-        except OSError:
-            return False
+        except OSError:  # no such compiler, or a library that this machine cannot load
+            continue
+    library.unlink(missing_ok=True)
     return False

@@ -6,7 +6,7 @@ learn2learn 0.2.0 does not install beside today's torch. Its source archive buil
     pip download --no-deps --no-binary :all: learn2learn==0.2.0 && tar xf learn2learn-0.2.0.tar.gz
     cd learn2learn-0.2.0 && ../l2l/bin/cython -3 learn2learn/data/*.pyx
     ../l2l/bin/pip install --no-build-isolation --no-deps . && ../l2l/bin/pip install --no-deps gym gym-notices \
-        cloudpickle torchvision==0.28.0 qpth requests urllib3 certifi idna charset-normalizer tqdm
+        cloudpickle pillow scipy torchvision==0.28.0 qpth requests urllib3 certifi idna charset-normalizer tqdm
     METAREP_LEARN2LEARN=l2l/bin/python python benchmarks/inner_loop.py
 """
 

@@ -92,6 +92,7 @@ def test_a_tail_is_its_formula(h: int, w: int, rows: int | None, given: bool, ki
     wanted = plain_tail(*doubles, 1e-3, rows, wide)
     rounding = 1e-4 if kind == torch.float32 else 5e-3
     near(mine.z, wanted, rounding)
+    assert (mine.z == wanted.to(kind)).float().mean() > (0.98 if kind == torch.bfloat16 else 0.4), "rounded to nearest"
     if statistics is None:
         near(mine.mean, doubles[0][:rows].mean((0, 2, 3)))
         near(mine.variance, doubles[0][:rows].var((0, 2, 3), correction=0))
