@@ -142,6 +142,7 @@ def test_blocks_can_be_differentiated_twice() -> None:
             near(one, two)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # of torch, in forward mode
 def test_what_does_not_fit_goes_through_the_layers() -> None:
     filters = drawn(WIDTH, 1, 3, 3)
     assert not first_block.fits(images(1, 7), filters)
@@ -153,6 +154,9 @@ def test_what_does_not_fit_goes_through_the_layers() -> None:
     assert not block_tail.compiles(drawn(2, WIDTH, 1, 6).contiguous(memory_format=torch.channels_last))
     made, x = nn.Sequential(*list(network())[:2]).eval(), images(1, 8)
     near(torch.func.vmap(made)(x.unsqueeze(1)).squeeze(1), made(x))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
+        near(torch.autograd.forward_ad.unpack_dual(made(dual)).primal, made(x))
 
 
 @pytest.mark.parametrize("side", [28, 16])

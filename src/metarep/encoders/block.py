@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import functional
 
 
@@ -18,10 +19,10 @@ class Block(NamedTuple):
 
 
 def plain(x: Tensor) -> bool:
-    """Whether ``x`` is on a processor, and nothing looks into its operations: no vmap, no tracing, no compiler."""
+    """Whether ``x`` is on a processor, and nothing looks into its operations, such as vmap or a compiler."""
     if x.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
-    return not torch._C._functorch.is_functorch_wrapped_tensor(x)  # pyright: ignore[reportAttributeAccessIssue]
+    return forward_ad._current_level < 0 and not torch._C._functorch.is_functorch_wrapped_tensor(x)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def plain_tail(
