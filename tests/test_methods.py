@@ -33,7 +33,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "siamese, koch": ("siamese", {"loss": "koch"}),
     "siamese, active negatives, as is": ("siamese", {"negatives": "active", "normalise": False, "margin": 3.0}),
     "triplet, batch-all": ("triplet", {"mining": "batch-all", "squared": True}),
-    "simclr, linear projector": ("simclr", {"temperature": 0.5, "hidden": 0, "outputs": 16}),
+    "simclr, linear projector": ("simclr", {"temperature": 0.2, "hidden": 0, "outputs": 16}),
     # at the default momentum it needs hundreds of steps
     "moco": ("moco", {"momentum": 0.9, "queue": 400, "temperature": 0.1, "head": "mlp-norm"}),
     "moco, first version, symmetric": (
