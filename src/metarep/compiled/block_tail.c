@@ -8,7 +8,6 @@
 #include <math.h>
 
 #define WIDE 2 /* vectors of channels at a time: a line of the cache in bfloat16 */
-#define DEAD 4 /* the maximum was not positive */
 #define BLOCKS(out) for (int first = 0; first < (out); first += LANES * WIDE)
 #define EACH for (int v = 0; v < WIDE; v++)
 

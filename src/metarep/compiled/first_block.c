@@ -11,7 +11,6 @@
 
 #define WIDE 2 /* vectors of channels at a time: as many as the registers hold */
 #define TAPS 9
-#define DEAD 4 /* the maximum was not positive */
 
 /* The channels of an image into a border that stays zero. */
 static void pad(const float *image, int channels, int h, int w, float *padded)

@@ -4,18 +4,11 @@
  * pixel costs two loads; all else is done many pixels at a time. Rows of the view follow each other in the work
  * arrays, each computed a few pixels too long and then overwritten by the next, so that no row has a slow rest.
  */
-#include <stddef.h>
-#include <stdint.h>
+#include "vectors.h"
+
 #include <string.h>
 
 #define BLOCK 1024 /* pixels of the view at a time: the work arrays stay in the nearest cache; also the widest image */
-#define LANES 16   /* numbers in the widest register */
-
-#ifdef CLONES /* one version a kind of processor, chosen when the library is loaded */
-#define CLONED __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define CLONED
-#endif
 
 static inline float clip(float v, float high)
 {

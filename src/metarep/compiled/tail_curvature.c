@@ -7,8 +7,6 @@
 
 #include <math.h>
 
-#define DEAD 4
-
 /* z_t = live (start + slope y + factor y_t) at the maxima. found: 4 x out, of each channel: mean_t, shrink (-r_t / r),
  * start, slope. norm: as block_tail.c leaves it. */
 INLINE void along(const float *y, const void *y_t, const uint8_t *which, const float *norm, const float *scale,

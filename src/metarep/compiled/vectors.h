@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #define LANES 16 /* numbers in a vector: as many as the widest register holds */
+#define DEAD 4   /* in place of which of four pixels was the maximum: it was not positive */
 
 #ifdef CLONES /* one version a kind of processor, chosen when the library is loaded */
 #define CLONED __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))

@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import functional
 
+CHANNELS = 32  # of a block, that the C code takes at a time
+
 
 class Block(NamedTuple):
     """What comes out, and the mean and (biased) variance that were used."""

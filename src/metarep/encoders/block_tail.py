@@ -13,9 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarep.compiled import call, in_parts, library
-from metarep.encoders.block import Block, plain_tail, second
+from metarep.encoders.block import CHANNELS, Block, plain_tail, second
 
-CHANNELS = 32  # that the C code takes at a time
 WORTH_A_THREAD = 2**20  # numbers of the map; less takes no longer than handing them over
 
 

@@ -30,11 +30,11 @@ class CompiledCurvature:
         self.x, self.w = (each.contiguous(memory_format=torch.channels_last) for each in (x, w))
         self.scale, self.eps, self.precision = scale.contiguous(), eps, precision
         self.y = _last(functional.conv2d(self.x, self.w, padding=1))
-        self.n, h, self.wide, out = self.y.shape
-        sums, self.norm, self.sizes = torch.zeros(2, out, dtype=torch.float64), torch.empty(4, out), (h, self.wide, out)
+        self.n, h, wide, out = self.y.shape
+        sums, self.norm, self.sizes = torch.zeros(2, out, dtype=torch.float64), torch.empty(4, out), (h, wide, out)
         call("metarep_map_moments", (self.y, sums), self.n, *self.sizes, False)
         call("metarep_norm", (sums, scale, shift, self.norm), 1, out, self.y.numel() // out, eps)
-        z = torch.empty(self.n, h // 2, self.wide // 2, out)
+        z = torch.empty(self.n, h // 2, wide // 2, out)
         self.which = torch.empty(z.shape, dtype=torch.uint8)
         call("metarep_block_tail", (self.y, self.norm, z, self.which), self.n, *self.sizes, False)
         self.z, self.seen = z.permute(0, 3, 1, 2), (self.norm[0], self.norm[1])

@@ -14,7 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from metarep.encoders.block_tail import CHANNELS, compiles
+from metarep.encoders.block import CHANNELS
+from metarep.encoders.block_tail import compiles
 from metarep.encoders.first_block import fits
 from metarep.inner_loop.block_curvature import BlockCurvature
 from metarep.inner_loop.block_curvature_compiled import CompiledCurvature
