@@ -1,6 +1,6 @@
 """How fast one meta-iteration is: metarep, other libraries, and the floor below which nobody can go.
 
-    python benchmarks/inner_loop.py [--quick] [--json] [--one-thread] [--case NAME] [--out FILE]
+    python benchmarks/inner_loop.py [--quick] [--json] [--one-thread] [--device cuda] [--case NAME] [--out FILE]
 
 One process, the same network and tasks for all, the ways in turns, medians of the clock. All rows but those that say
 otherwise use the query batch's own statistics, as the other libraries do. ``floor`` is one forward and backward pass of
@@ -14,13 +14,13 @@ import argparse
 import json
 import multiprocessing
 import os
+import pathlib
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the command line does; for all ways alike, and before torch
@@ -33,6 +33,7 @@ from torch import Generator
 from metarep.batches import TaskBatch
 from metarep.device import keep_freed_memory, pick_precision
 from metarep.encoders import Preprocess, build_encoder
+from metarep.inner_loop.meta_loss import Path
 from metarep.methods import ANIL, MAML, Method, Reptile
 from metarep.run import hardware
 from metarep.tasks import TaskIndex
@@ -49,11 +50,13 @@ CASES = [
 BUILT_BY_RUNNING = ("floor", "parallel-metalearn", "learn2learn")  # so a first iteration has no peak to show
 
 
-def ours(case: Case, images: Images, method: str = "maml", normalisation: str = "transductive") -> Run:
+def ours(
+    case: Case, images: Images, method: str = "maml", normalisation: str = "transductive", path: Path = "auto"
+) -> Run:
     """A step of a method of metarep, from a batch of tasks to gradients."""
     plain = Preprocess((case.side, case.side), case.channels, (0.0,) * case.channels, (1.0,) * case.channels)
     encoder = build_encoder("conv4", plain, width=case.width)
-    encoder.precision = pick_precision("auto", torch.device("cpu"))
+    encoder.precision = pick_precision("auto", torch.device(case.device))
     made: Method
     if method == "maml":
         settings = {"inner_steps": case.steps, "order": case.order, "inner_lr": case.lr, "normalisation": normalisation}
@@ -62,11 +65,13 @@ def ours(case: Case, images: Images, method: str = "maml", normalisation: str = 
         made = ANIL(encoder, ways=case.ways, inner_steps=case.steps)
     else:
         made = Reptile(encoder, ways=case.ways, inner_steps=case.steps)
-    made.train()
+    made.to(case.device).train()
+    if method == "maml":
+        made.learner.path = path
     rows = torch.cat([images.support, images.query], 1)
-    place = torch.arange(rows.shape[0] * rows.shape[1]).view(rows.shape[:2])
+    place = torch.arange(rows.shape[0] * rows.shape[1], device=case.device).view(rows.shape[:2])
     support, query = place.split([images.support.shape[1], images.query.shape[1]], 1)
-    classes = torch.zeros(case.tasks, case.ways, dtype=torch.long)
+    classes = torch.zeros(case.tasks, case.ways, dtype=torch.long, device=case.device)
     index = TaskIndex(support, query, images.support_y, images.query_y, classes, case.ways)
     batch = TaskBatch(rows.flatten(0, 1), place.flatten(), index)
 
@@ -97,6 +102,8 @@ def makers_of(case: Case, wish: Wish) -> dict[str, partial[Any]]:
         "metarep, inductive": partial(ours, case, normalisation="support"),
         "floor": partial(floor, case),
     }
+    if case.device != "cpu":
+        makers["metarep, by vmap"] = partial(ours, case, path="mapped")
     if wish.quick:
         return makers | {"higher": partial(RIVALS["higher"], case, mixed=False)}
     for mixed in (False,) if wish.float32 else (False, True):
@@ -105,7 +112,7 @@ def makers_of(case: Case, wish: Wish) -> dict[str, partial[Any]]:
         if "learn2learn" not in wish.without:
             worker = partial(Worker, case, mixed=mixed, one_thread=wish.one_thread)
             makers["learn2learn, autocast" if mixed else "learn2learn"] = worker
-    if case is FIVE:
+    if case.name == FIVE.name:
         makers |= {
             "metarep anil": partial(ours, case, method="anil"),
             "metarep reptile": partial(ours, case, method="reptile"),
@@ -121,7 +128,7 @@ def measure(case: Case, wish: Wish) -> list[dict[str, object]]:
     started = time.perf_counter()
     for name, make in makers.items():
         try:
-            runs[name] = make() if make.func is Worker else partial(timed, make(images), wish.one_thread)
+            runs[name] = make() if make.func is Worker else partial(timed, make(images), wish.one_thread, case.device)
             first[name] = runs[name]()
         except Exception as error:
             runs.pop(name, None)
@@ -153,6 +160,12 @@ def measure(case: Case, wish: Wish) -> list[dict[str, object]]:
 
 def peak(case: Case, make: partial) -> int | None:
     """Peak memory of one iteration in MiB, in a process of its own; None where that failed."""
+    if case.device != "cpu":  # its allocator counts
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        run = make(images_of(case))
+        run()
+        return peak_of(run, case.device)
     context = multiprocessing.get_context("spawn")
     answer = context.SimpleQueue()
     process = context.Process(target=_child, args=(case, make, answer))
@@ -162,7 +175,7 @@ def peak(case: Case, make: partial) -> int | None:
 
 
 def _child(case: Case, make: partial, answer) -> None:
-    answer.put(peak_of(make(images_of(case))))
+    answer.put(peak_of(make(images_of(case)), case.device))
 
 
 def main() -> None:
@@ -170,12 +183,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one case, higher alone as rival, under a minute")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--one-thread", action="store_true", help="processor time on one thread, for busy machines")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--float32", action="store_true", help="without the rivals' autocast rows")
     parser.add_argument("--without", action="append", default=[], metavar="RIVAL", help="leave this one out")
     parser.add_argument("--seconds", type=float, default=60, help="a case (default: 60)")
     parser.add_argument("--repeats", type=int, default=3, help="at least (default: 3)")
     parser.add_argument("--no-peaks", action="store_true", help="do not measure memory")
-    parser.add_argument("--out", type=Path, help="also write the rows and the hardware to this file")
+    parser.add_argument("--out", type=pathlib.Path, help="also write the rows and the hardware to this file")
     parser.add_argument("--case", action="append", choices=[case.name for case in CASES], help="only this one")
     args = parser.parse_args()
     prepare(one_thread=args.one_thread)
@@ -190,7 +204,8 @@ def main() -> None:
         args.repeats,
         peaks=not (args.quick or args.no_peaks),
     )
-    chosen = [case for case in CASES if not args.case or case.name in args.case]
+    named = [case for case in CASES if not args.case or case.name in args.case]
+    chosen = [replace(case, device=args.device) for case in named]
     for case in chosen[:1] if args.quick else chosen:
         rows += measure(case, wish)
         if not args.json:

@@ -34,6 +34,7 @@ class Case:
     channels: int = 1
     width: int = 64
     lr: float = 0.4
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,23 @@ def keep_freed_memory() -> None:
     libc.mallopt(-1, (1 << 31) - 1)
 
 
-def timed(run: Run, one_thread: bool) -> float:
-    """Milliseconds of one iteration: of the clock, or on one thread of the processor."""
+def timed(run: Run, one_thread: bool, device: str = "cpu") -> float:
+    """Milliseconds of one iteration until its device is done: of the clock, or on one thread of the processor."""
     clock = time.process_time if one_thread else time.perf_counter
+    finish = torch.cuda.synchronize if device == "cuda" else int
+    finish()
     before = clock()
     run()
+    finish()
     return (clock() - before) * 1e3
 
 
-def peak_of(run: Run) -> int:
-    """Peak memory of one iteration in MiB, beyond what the process holds at its start."""
+def peak_of(run: Run, device: str) -> int:
+    """Peak memory of one iteration in MiB, beyond what the process (or its tensors on the GPU) holds at its start."""
+    if device == "cuda":
+        before = torch.cuda.memory_allocated()
+        run()
+        return (torch.cuda.max_memory_allocated() - before) >> 20
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of the imports
     before = _peak_kib()
     run()
@@ -86,7 +94,8 @@ def images_of(case: Case) -> Images:
 
     def some(each: int) -> tuple[Tensor, Tensor]:
         y = torch.arange(case.ways).repeat_interleave(each).expand(case.tasks, -1)
-        return torch.rand(case.tasks, case.ways * each, case.channels, case.side, case.side, generator=g), y
+        x = torch.rand(case.tasks, case.ways * each, case.channels, case.side, case.side, generator=g)
+        return x.to(case.device), y.to(case.device)
 
     return Images(*some(case.shots), *some(case.queries))
 
@@ -100,7 +109,8 @@ def network(case: Case) -> nn.Module:
         norm = nn.BatchNorm2d(case.width, track_running_stats=False)
         blocks.append(nn.Sequential(convolution, norm, nn.MaxPool2d(2), nn.ReLU()))
         channels = case.width
-    return nn.Sequential(*blocks, nn.Flatten(), nn.Linear(case.width * (case.side // 16) ** 2, case.ways))
+    net = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(case.width * (case.side // 16) ** 2, case.ways))
+    return net.to(case.device)
 
 
 def floor(case: Case, images: Images) -> Run:
@@ -119,7 +129,7 @@ def floor(case: Case, images: Images) -> Run:
         def run() -> None:
             net.zero_grad(set_to_none=True)
             for rows, labels in parts:
-                with torch.autocast("cpu", torch.bfloat16):
+                with torch.autocast(case.device, torch.bfloat16):
                     logits = net(rows)
                 functional.cross_entropy(logits.float(), labels).backward()
 
@@ -127,9 +137,7 @@ def floor(case: Case, images: Images) -> Run:
 
     def seconds(run: Run) -> float:
         run()
-        started = time.perf_counter()
-        run()
-        return time.perf_counter() - started
+        return timed(run, one_thread=False, device=case.device)
 
     return min((at(a_task * n) for n in (1, 4, case.tasks)), key=seconds)
 
@@ -148,7 +156,7 @@ def by_higher(case: Case, images: Images, *, mixed: bool) -> Run:
                     f,
                     o,
                 ),
-                torch.autocast("cpu", torch.bfloat16, enabled=mixed),
+                torch.autocast(case.device, torch.bfloat16, enabled=mixed),
             ):
                 for _ in range(case.steps):
                     o.step(functional.cross_entropy(f(sx).float(), sy))
@@ -171,7 +179,7 @@ def by_torchopt(case: Case, images: Images, *, mixed: bool) -> Run:
         net.zero_grad(set_to_none=True)
         start, state = torchopt.extract_state_dict(net, by="reference"), torchopt.extract_state_dict(inner)
         for sx, sy, qx, qy in _tasks(images):
-            with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            with torch.autocast(case.device, torch.bfloat16, enabled=mixed):
                 for _ in range(case.steps):
                     inner.step(functional.cross_entropy(net(sx).float(), sy))
                 loss = functional.cross_entropy(net(qx).float(), qy) / case.tasks
@@ -191,7 +199,7 @@ def by_learn2learn(case: Case, images: Images, *, mixed: bool) -> Run:
         maml.zero_grad(set_to_none=True)
         for sx, sy, qx, qy in _tasks(images):
             learner = maml.clone()
-            with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            with torch.autocast(case.device, torch.bfloat16, enabled=mixed):
                 for _ in range(case.steps):
                     learner.adapt(functional.cross_entropy(learner(sx).float(), sy))
                 loss = functional.cross_entropy(learner(qx).float(), qy) / case.tasks
@@ -221,11 +229,11 @@ def by_metalearn(case: Case, images: Images, *, mixed: bool) -> Run:
             inner_steps=case.steps,
             backend=backend,
             chunk_size=8,
-            device=torch.device("cpu"),
+            device=torch.device(case.device),
         )
 
         def run() -> None:
-            with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            with torch.autocast(case.device, torch.bfloat16, enabled=mixed):
                 maml.step(iter([tasks]))
 
         return run
@@ -235,7 +243,7 @@ def by_metalearn(case: Case, images: Images, *, mixed: bool) -> Run:
             run()
         except RuntimeError:
             return float("inf")
-        return timed(run, one_thread=False)
+        return timed(run, one_thread=False, device=case.device)
 
     return min((by("vmap"), by("sequential")), key=seconds)
 
@@ -258,7 +266,7 @@ def by_functional_loop(case: Case, images: Images, *, mixed: bool) -> Run:
         net.zero_grad(set_to_none=True)
         for sx, sy, qx, qy in _tasks(images):
             weights = dict(net.named_parameters())
-            with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            with torch.autocast(case.device, torch.bfloat16, enabled=mixed):
                 for _ in range(case.steps):
                     inner = functional.cross_entropy(functional_call(net, weights, (sx,)).float(), sy)
                     slopes = torch.autograd.grad(inner, list(weights.values()), create_graph=case.order == 2)
@@ -283,7 +291,7 @@ def by_vmap(case: Case, images: Images, *, mixed: bool) -> Run:
 
     def run() -> None:
         net.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        with torch.autocast(case.device, torch.bfloat16, enabled=mixed):
             batched = torch.func.vmap(one, in_dims=(None, 0, 0, 0, 0))
             parts = (images.support, images.support_y, images.query, images.query_y)
             batched(dict(net.named_parameters()), *parts).mean().backward()

@@ -85,7 +85,7 @@ def main() -> None:
         return
     answers.write("ready\n")
     for _ in sys.stdin:
-        answers.write(f"{timed(run, told['one_thread'])}\n")
+        answers.write(f"{timed(run, told['one_thread'], case.device)}\n")
     del kept
 
 

@@ -13,7 +13,7 @@ from metarep.batches import BatchShape, TaskBatch, draw_batch
 from metarep.class_means import class_means
 from metarep.encoders import Encoder, Preprocess, build_encoder
 from metarep.errors import MetarepError
-from metarep.inner_loop import InnerLoop, Task, meta_loss
+from metarep.inner_loop import InnerLoop, Task, adaptation, meta_loss
 from metarep.learners import GradientDescent
 from metarep.methods import MAML, Reptile
 from metarep.methods.maml import step_weights
@@ -135,7 +135,7 @@ CASES: list[tuple[dict[str, Any], int, tuple[float, ...] | None]] = [
 ]
 
 
-@pytest.mark.parametrize("path", ["plain", "exact", "mapped"])
+@pytest.mark.parametrize("path", ["plain", "exact", "stacked", "mapped"])
 @pytest.mark.parametrize("case", CASES, ids=[f"{c[0]} order {c[1]} {c[2] or ''}" for c in CASES])
 def test_every_path_is_the_hand_written_loop(case: tuple[dict[str, Any], int, Any], path: str) -> None:
     settings, order, weights = case
@@ -145,6 +145,27 @@ def test_every_path_is_the_hand_written_loop(case: tuple[dict[str, Any], int, An
     got = meta_loss(made.start, InnerLoop(made.steps, made.adapted, order, weights), tasks, WAYS, path)
     torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)
     same(gradients(got, made), wanted)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("case", CASES, ids=[f"{c[0]} order {c[1]} {c[2] or ''}" for c in CASES])
+def test_a_gpu_gives_the_same_gradient_and_again_when_it_is_replayed(case: tuple[dict[str, Any], int, Any]) -> None:
+    settings, order, weights = case
+    made = learner(**settings)
+    there = learner(**settings).cuda()
+    inner = InnerLoop(made.steps, made.adapted, order, weights)
+    for seed in range(3):
+        with torch.no_grad():
+            for name, value in made.named_parameters():
+                there.get_parameter(name).copy_(value.add_(0.01 * seed))
+        tasks = tasks_of(seed)
+        want = meta_loss(made.start, inner, tasks, WAYS, "plain")
+        got = meta_loss(there.start, inner, Task(*(part.cuda() for part in tasks)), WAYS)
+        torch.testing.assert_close(got.cpu(), want, rtol=1e-9, atol=1e-9)
+        found = {name: gradient.cpu() for name, gradient in gradients(got, there).items()}
+        same(found, gradients(want, made))
+        for statistic, other in zip(made.buffers(), there.buffers(), strict=True):
+            torch.testing.assert_close(statistic, other.cpu())
 
 
 def test_the_gradient_is_the_slope_of_the_loss() -> None:
@@ -168,7 +189,7 @@ def test_the_gradient_is_the_slope_of_the_loss() -> None:
     torch.testing.assert_close(slope, (ends[0] - ends[1]) / (2 * eps), rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("path", ["plain", "exact", "mapped"])
+@pytest.mark.parametrize("path", ["plain", "exact", "stacked", "mapped"])
 def test_a_batch_is_the_mean_of_its_tasks_and_of_its_chunks(path: str) -> None:
     made, tasks = learner(), tasks_of(n=4)
     inner = InnerLoop(2, made.adapted)
@@ -195,7 +216,7 @@ def test_threads_change_nothing() -> None:
     same(*found, tolerance=0)
 
 
-@pytest.mark.parametrize("path", ["plain", "exact", "mapped"])
+@pytest.mark.parametrize("path", ["plain", "exact", "stacked", "mapped"])
 def test_without_inner_steps_it_is_the_plain_query_loss(path: str) -> None:
     made, tasks = learner(steps=0), tasks_of(n=1)
     got = gradients(meta_loss(made.start, InnerLoop(0, made.adapted), tasks, WAYS, path), made)
@@ -234,12 +255,13 @@ def test_first_order_keeps_no_graph_and_its_memory_does_not_grow_with_steps(monk
     assert alive(12, 2) > alive(2, 2) > 0
 
 
-def test_bfloat16_gives_nearly_the_same_gradient() -> None:
+@pytest.mark.parametrize("path", ["exact", "stacked"])
+def test_bfloat16_gives_nearly_the_same_gradient(path: str) -> None:
     made, tasks = learner(width=64, dtype=torch.float32), tasks_of(n=2, queries=10, dtype=torch.float32)
     inner, found = InnerLoop(1, made.adapted), []
     for precision in ("float32", "bfloat16"):
         made.encoder.precision = precision
-        loss = meta_loss(made.start, inner, tasks, WAYS, "exact")
+        loss = meta_loss(made.start, inner, tasks, WAYS, path)
         found.append((loss.item(), torch.cat([g.flatten() for g in gradients(loss, made).values()])))
     (loss, exact), (near, rounded) = found
     assert abs(near / loss - 1) < 0.01
@@ -294,6 +316,19 @@ def test_tasks_are_solved_one_by_one_as_in_a_batch_and_leave_nothing_behind(kind
     assert all(torch.equal(before[name], value) for name, value in made.state_dict().items())
 
 
+@pytest.mark.parametrize("kind", list(WHOLE))
+def test_tasks_are_solved_one_by_one_as_all_at_once_on_an_accelerator(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, tasks = learner(**WHOLE[kind]).eval(), tasks_of()
+    alone = made.adapt(tasks.support, tasks.support_y, WAYS)
+    logits = made.logits(alone, tasks.query)
+    monkeypatch.setattr(adaptation, "stacked", lambda body, x: True)
+    at_once = made.adapt(tasks.support, tasks.support_y, WAYS)
+    torch.testing.assert_close(at_once, alone)
+    torch.testing.assert_close(made.logits(at_once, tasks.query), logits)
+
+
 def test_what_is_trained_is_what_is_deployed() -> None:
     """The loss that training descends is the cross-entropy of the logits that evaluation gets."""
     made, tasks = learner(), tasks_of()
@@ -317,7 +352,7 @@ def test_multi_step_weights_sum_to_one_and_end_on_the_last() -> None:
     assert step_weights(5, 0.0) == pytest.approx([0.2] * 5)
 
 
-@pytest.mark.parametrize("path", ["plain", "exact", "mapped"])
+@pytest.mark.parametrize("path", ["plain", "exact", "stacked", "mapped"])
 def test_training_moves_running_statistics_to_those_of_the_support(path: str) -> None:
     made, tasks = learner(), tasks_of()
     first = made.encoder.body[0]

@@ -48,6 +48,7 @@ SHAPES: dict[type[Batch], dict[str, int]] = {
     TaskBatch: {"ways": 20, "shots": 1, "queries": 4},
     ViewBatch: {"images": 80},
 }
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
 METRIC = ("protonet", "siamese", "triplet")
 Drawings = tuple[Split, Split]
 Build = Callable[..., Method]
@@ -226,6 +227,22 @@ def test_a_checkpoint_gives_equal_logits(variant: Build, drawings: Drawings, enc
     assert equal(state_of(method), state_of(loaded.method))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("encoder", ["conv4", "resnet12"])
+def test_a_gpu_answers_as_a_processor_does(variant: Build, drawings: Drawings, encoder: str) -> None:
+    method = variant(encoder).to("cuda")
+    train(method, drawings[0], TrainSettings(steps=4, augment="drawings", **shape_for(method)))
+    tasks = draw_tasks(drawings[1].labels, 5, ways=5, shots=2, queries=3, generator=Generator().manual_seed(0))
+    logits = []
+    for device in ("cuda", "cpu"):
+        learner = method.to(device).eval().learner
+        with torch.no_grad():
+            support, y, query, _, ways = tasks.to(device).of(learner.prepare(drawings[1].bank.images.to(device)))
+            logits.append(learner.logits(learner.adapt(support, y, ways), query).cpu())
+    on_gpu, on_cpu = logits
+    assert (on_gpu - on_cpu).abs().max() < 0.02 * on_cpu.std()  # convolutions there round to ten bits
+
+
 def same(method: Method, name: str, settings: dict[str, Any]) -> bool:
     """Whether ``settings`` are those that made ``method``."""
     return state_key(method) == state_key(build_method(name, method.learner.encoder, settings))
@@ -240,12 +257,13 @@ def state_key(method: Method) -> tuple[Any, ...]:
 
 
 @pytest.mark.slow
-def test_it_learns(variant: Build, drawings: Drawings) -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_it_learns(variant: Build, drawings: Drawings, device: str) -> None:
     """Eighty steps, or 240 of what follows itself, beat the untrained encoder by ten points and both intervals.
 
     On unseen classes. Statistics of norm layers alone, at a learning rate of nothing, give at most a point.
     """
-    method, (seen, unseen) = variant(), drawings
+    method, (seen, unseen) = variant().to(device), drawings
     tasks = draw_tasks(
         unseen.labels,
         100 if method.learner.ways else 300,

@@ -28,9 +28,13 @@ class Adam:
     steps: float = 0
 
     def of_task(self, adapted: Sequence[int], weights: Sequence[Tensor]) -> "Adam":
-        """Another state of the same values, for a task with these weights to go on from."""
+        """Another state of the same values, for a task (or many at once) with these weights to go on from."""
         second = [moment.expand_as(weights[i]).clone() for i, moment in zip(adapted, self.second, strict=True)]
         return Adam(self.lr, second, self.steps)
+
+    def task(self, t: int) -> "Adam":
+        """That of one task, of a state with a task axis first."""
+        return Adam(self.lr, [moment[t] for moment in self.second], self.steps)
 
     @torch.no_grad()
     def step(self, adapted: Sequence[int], weights: Sequence[Tensor], gradient: Sequence[Tensor]) -> list[Tensor]:

@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from metarep.inner_loop.adam import Adam
 from metarep.inner_loop.meta_loss import Start
 from metarep.inner_loop.network import Network, useful_workers
+from metarep.inner_loop.stacked import AnyNetwork, StackedNetwork, stacked
 from metarep.inner_loop.task import InnerLoop, refuse_blow_up, take_step
 from metarep.normalisation import Statistics
 from metarep.workers import run_tasks
@@ -29,6 +30,15 @@ class Adapted:
     weights: list[Tensor]
     statistics: Statistics = field(default_factory=list)
     adam: Adam | None = None
+
+    def tasks(self) -> list["Adapted"]:
+        """One by one, of what many tasks end with at once, the task axis first."""
+        found = []
+        for t in range(len(self.weights[0])):
+            own = None if self.adam is None else self.adam.task(t)
+            statistics = [(mean[t], variance[t]) for mean, variance in self.statistics]
+            found.append(Adapted([weight[t] for weight in self.weights], statistics, own))
+        return found
 
 
 def adapt_tasks(
@@ -60,15 +70,11 @@ def adapt_tasks(
     body = [weight.detach() for weight in start.body]
     with torch.no_grad():
         table = start.rates.table(inner.steps)
-    workers = useful_workers(start.encoder.body, support.device)
-    networks = [Network(start.encoder, start.normalisation, differentiable=False) for _ in range(workers)]
 
-    def work(worker: int, task: tuple[Tensor, Tensor]) -> Adapted:
-        (x, y), network = task, networks[worker]
+    def work(network: AnyNetwork, body: list[Tensor], x: Tensor, y: Tensor) -> Adapted:
         with torch.no_grad():
-            features = network.features(body, x).unsqueeze(0) if start.head.kind == "prototype" else None
-            weight, bias = start.head.start(ways, features, y.unsqueeze(0))
-        weights = [*body, weight[0].detach(), bias[0].detach()]
+            features = network.features(body, x) if start.head.kind == "prototype" else None
+            weights = [*body, *(part.detach() for part in network.classifier(start.head, ways, features, y))]
         state = adam.of_task(inner.adapted, weights) if adam else None
         rows = _mini_batches(y, minibatch, inner.steps)
         for step in range(inner.steps):
@@ -81,10 +87,17 @@ def adapt_tasks(
             weights = state.step(inner.adapted, weights, taken.gradient) if state else moved
         if settle or not inner.steps:
             with torch.no_grad():
-                refuse_blow_up(cross_entropy(network.support_logits(weights, x, record=True), y), inner.steps)
+                refuse_blow_up(network.loss(network.support_logits(weights, x, record=True), y), inner.steps)
         return Adapted(weights, network.seen(), state)
 
-    return run_tasks(work, list(zip(support, labels, strict=True)), workers)
+    if stacked(start.encoder.body, support):
+        network = StackedNetwork(start.encoder, start.normalisation, differentiable=False)
+        many = [weight.expand(len(support), *weight.shape) for weight in body]
+        return work(network, many, support, labels).tasks()
+    workers = useful_workers(start.encoder.body, support.device)
+    networks = [Network(start.encoder, start.normalisation, differentiable=False) for _ in range(workers)]
+    tasks = list(zip(support, labels, strict=True))
+    return run_tasks(lambda worker, task: work(networks[worker], body, *task), tasks, workers)
 
 
 def query_logits(
@@ -97,6 +110,15 @@ def query_logits(
         adapted: what each task ended with.
         query: preprocessed images.
     """
+    if stacked(start.encoder.body, query):
+        network = StackedNetwork(start.encoder, start.normalisation, differentiable=False)
+        weights = [torch.stack(parts) for parts in zip(*(own.weights for own in adapted), strict=True)]
+        statistics = [
+            (torch.stack([mean for mean, _ in layer]), torch.stack([variance for _, variance in layer]))
+            for layer in zip(*(own.statistics for own in adapted), strict=True)
+        ]
+        with torch.no_grad():
+            return network.query_logits(weights, query, statistics=statistics)
     workers = useful_workers(start.encoder.body, query.device)
     networks = [Network(start.encoder, start.normalisation, differentiable=False) for _ in range(workers)]
 
@@ -109,11 +131,15 @@ def query_logits(
     return torch.stack(run_tasks(work, list(zip(adapted, query, strict=True)), workers))
 
 
-def _mini_batches(labels: Int[Tensor, " support"], minibatch: int, steps: int) -> list[Tensor | slice]:
-    """Rows of each step's mini-batch: the first of every class, then the second, and around the end if need be."""
-    images = len(labels)
+def _mini_batches(labels: Int[Tensor, "*task support"], minibatch: int, steps: int) -> list[Any]:
+    """Index of each step's mini-batch: the first of every class, then the second, and around the end if need be."""
+    images = labels.shape[-1]
     if not 0 < minibatch < images:
         return [slice(None)] * steps
-    earlier = torch.ones(images, images).tril(-1).bool() & (labels.unsqueeze(1) == labels.unsqueeze(0)).cpu()
-    order = earlier.sum(1).argsort(stable=True)
-    return [order[(torch.arange(minibatch) + step * minibatch) % images] for step in range(steps)]
+    earlier = torch.ones(images, images, device=labels.device).tril(-1).bool()
+    order = (earlier & (labels.unsqueeze(-1) == labels.unsqueeze(-2))).sum(-1).argsort(stable=True)
+    turns = [(torch.arange(minibatch) + step * minibatch) % images for step in range(steps)]
+    if labels.ndim == 1:
+        return [order[turn] for turn in turns]
+    task = torch.arange(len(labels), device=labels.device).unsqueeze(1)
+    return [(task, order[:, turn]) for turn in turns]

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from metarep.inner_loop.head import Head
-from metarep.inner_loop.network import Network, Weights
+from metarep.inner_loop.network import Weights
 from metarep.inner_loop.rates import Rate
+from metarep.inner_loop.stacked import AnyNetwork
 from metarep.inner_loop.support import Slope
 from metarep.inner_loop.task import InnerLoop, Task, take_step
 from metarep.normalisation import Statistics
@@ -43,17 +43,17 @@ class TaskGradient:
 
 
 def task_gradient(
-    slow: Network,
-    fast: Network,
+    slow: AnyNetwork,
+    fast: AnyNetwork,
     inner: InnerLoop,
     body: Weights,
     head: Head,
-    classifier: tuple[Tensor, ...] | None,
+    classifier: tuple[Tensor, ...],
     ways: int,
     table: Sequence[Sequence[Rate]],
     task: Task,
 ) -> TaskGradient:
-    """The exact gradient of one task's query loss.
+    """The exact gradient of one task's query loss; of many tasks, where the networks take them, of the sum.
 
     Args:
         slow: runs the support; differentiable twice for the second order.
@@ -61,7 +61,7 @@ def task_gradient(
         inner: steps, order, loss weights.
         body: weights of the body at the start.
         head: computes the classifier at the start where it depends on the task.
-        classifier: weight and bias at the start where it does not.
+        classifier: weight and bias at the start where it does not; else nothing.
         ways: classes of the task.
         table: rates of each step, without graph.
         task: its images and labels.
@@ -93,21 +93,19 @@ def task_gradient(
 
 
 def _prototypes(
-    slow: Network, body: Weights, head: Head, task: Task, ways: int
+    slow: AnyNetwork, body: Weights, head: Head, task: Task, ways: int
 ) -> tuple[tuple[Tensor, Tensor], list[Tensor]]:
     """The classifier that depends on the body, and the body's weights as the graph knows them."""
     origin = slow.leaves(body)
-    features = slow.features(origin, task.support).unsqueeze(0)
-    weight, bias = head.start(ways, features, task.support_y.unsqueeze(0))
-    return (weight[0], bias[0]), origin
+    return slow.classifier(head, ways, slow.features(origin, task.support), task.support_y), origin
 
 
-def _outer(fast: Network, weights: Weights, task: Task, share: float) -> tuple[Tensor | None, list[Tensor] | None]:
+def _outer(fast: AnyNetwork, weights: Weights, task: Task, share: float) -> tuple[Tensor | None, list[Tensor] | None]:
     """The query loss at these weights times its share, and its first derivatives there."""
     if not share:
         return None, None
     leaves = fast.leaves(weights)
-    loss = cross_entropy(fast.query_logits(leaves, task.query, task.support), task.query_y) * share
+    loss = fast.loss(fast.query_logits(leaves, task.query, task.support), task.query_y) * share
     return loss.detach(), list(torch.autograd.grad(loss, leaves, materialize_grads=True))
 
 

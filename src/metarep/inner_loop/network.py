@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional
 
-from metarep.encoders import Encoder
+from metarep.encoders import Conv4, Encoder
 from metarep.encoders.resnet12 import DropBlock
+from metarep.inner_loop.head import Head
 from metarep.normalisation import Normalisation, Statistics, explicit_norms, replica, running_statistics
 
 Weights = Sequence[Tensor]  # of the body in the order of its parameters, then the head's weight and bias
@@ -24,6 +25,8 @@ class Network:
         differentiable: in float32 (or float64), contiguous and from operations that can be differentiated twice;
             otherwise in the encoder's precision, channels-last and fused, for first derivatives.
     """
+
+    checked = True  # whether a loss that is no longer a number is to be noticed at once
 
     def __init__(self, encoder: Encoder, normalisation: Normalisation, *, differentiable: bool) -> None:
         self.twin = replica(encoder.body, differentiable=differentiable)
@@ -47,6 +50,22 @@ class Network:
             .requires_grad_()
             for weight in weights
         ]
+
+    @property
+    def written_out(self) -> bool:
+        """Whether the support's slope and curvature are known as formulas."""
+        return self.running is None and isinstance(self.twin, Conv4)
+
+    def classifier(
+        self, head: Head, ways: int, features: Float[Tensor, "n dim"] | None, labels: Int[Tensor, " n"]
+    ) -> tuple[Tensor, Tensor]:
+        """Weight and bias where the head of a task starts."""
+        weight, bias = head.start(ways, None if features is None else features.unsqueeze(0), labels.unsqueeze(0))
+        return weight[0], bias[0]
+
+    def loss(self, logits: Float[Tensor, "n ways"], labels: Int[Tensor, " n"]) -> Float[Tensor, ""]:
+        """The mean cross-entropy."""
+        return functional.cross_entropy(logits, labels)
 
     def support_logits(
         self, weights: Weights, x: Float[Tensor, "support c h w"], *, record: bool = False

@@ -35,11 +35,10 @@ def task_loss(
         table: rates of each step.
         task: its images and labels.
     """
-    features = network.features(body, task.support).unsqueeze(0) if head.kind == "prototype" else None
-    weight, bias = head.start(ways, features, task.support_y.unsqueeze(0))
-    weights: list[Tensor] = [*body, weight[0], bias[0]]
+    features = network.features(body, task.support) if head.kind == "prototype" else None
+    weights: list[Tensor] = [*body, *network.classifier(head, ways, features, task.support_y)]
     seen: Statistics = []
-    total = weight.new_zeros(())
+    total = weights[-1].new_zeros(())
     for step in range(inner.steps + 1):
         if share := inner.weight_after(step):
             total = total + share * cross_entropy(network.query_logits(weights, task.query, task.support), task.query_y)

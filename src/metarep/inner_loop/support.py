@@ -6,11 +6,10 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from metarep.encoders import Conv4
 from metarep.inner_loop import conv4_curvature
 from metarep.inner_loop.network import Network, Weights
+from metarep.inner_loop.stacked import AnyNetwork
 
 Bend = Callable[[Sequence[Tensor]], Sequence[Tensor | None]]
 
@@ -19,7 +18,7 @@ class Slope(NamedTuple):
     """Of the support loss at some weights.
 
     Args:
-        loss: mean cross-entropy.
+        loss: mean cross-entropy; of many tasks the sum over them.
         gradient: with respect to each adapted tensor.
         bend: from a vector (a part for each adapted tensor) to the derivative of its product with the gradient, with
             respect to every tensor; None where there is none, or where it was not asked for.
@@ -31,11 +30,11 @@ class Slope(NamedTuple):
 
 
 def support_slope(
-    network: Network,
+    network: AnyNetwork,
     weights: Weights,
     adapted: Sequence[int],
-    support: Float[Tensor, "support c h w"],
-    labels: Int[Tensor, " support"],
+    support: Float[Tensor, "*task support c h w"],
+    labels: Int[Tensor, "*task support"],
     *,
     keep: bool,
     record: bool,
@@ -50,10 +49,10 @@ def support_slope(
         keep: what ``bend`` needs.
         record: remember the statistics, for ``network.seen()``.
     """
-    if keep and network.running is None and isinstance(network.twin, Conv4) and support.device.type == "cpu":
+    if keep and isinstance(network, Network) and network.written_out and support.device.type == "cpu":
         return _written_out(network, weights, adapted, support, labels, record=record)
     start = network.leaves(weights)
-    loss = cross_entropy(network.support_logits(start, support, record=record), labels)
+    loss = network.loss(network.support_logits(start, support, record=record), labels)
     gradient = torch.autograd.grad(loss, [start[i] for i in adapted], create_graph=keep, materialize_grads=True)
 
     def bend(v: Sequence[Tensor]) -> Sequence[Tensor | None]:

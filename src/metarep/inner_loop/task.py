@@ -9,8 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metarep.errors import MetarepError
-from metarep.inner_loop.network import Network, Weights
+from metarep.inner_loop.network import Weights
 from metarep.inner_loop.rates import Rate
+from metarep.inner_loop.stacked import AnyNetwork
 from metarep.inner_loop.support import Slope, support_slope
 
 
@@ -48,18 +49,20 @@ class InnerLoop:
 
 
 def take_step(
-    network: Network,
+    network: AnyNetwork,
     inner: InnerLoop,
     weights: Weights,
     rates: Sequence[Rate],
-    support: Float[Tensor, "support c h w"],
-    labels: Int[Tensor, " support"],
+    support: Float[Tensor, "*task support c h w"],
+    labels: Int[Tensor, "*task support"],
     step: int,
     *,
     keep: bool,
     record: bool = False,
 ) -> tuple[list[Tensor], Slope]:
     """One step of gradient descent, and the slope it went down, which is all it takes to differentiate through it.
+
+    Of one task; or of many, with the task axis first, where the network takes them.
 
     Args:
         weights: where it starts; detached here.
@@ -76,7 +79,8 @@ def take_step(
     """
     weights = [weight.detach() for weight in weights]
     slope = support_slope(network, weights, inner.adapted, support, labels, keep=keep, record=record)
-    refuse_blow_up(slope.loss, step)
+    if network.checked:
+        refuse_blow_up(slope.loss, step)
     for i, rate, part in zip(inner.adapted, rates, slope.gradient, strict=True):
         weights[i] = weights[i] - rate * part
     return weights, slope

@@ -1,0 +1,156 @@
+"""StackedNetwork: Conv4 and a linear head under the weights of many tasks at once, for accelerators."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from metarep.encoders import Conv4, Encoder
+from metarep.encoders.conv4 import hooked
+from metarep.errors import MetarepError
+from metarep.inner_loop.head import Classifier, Head
+from metarep.inner_loop.network import Network
+from metarep.inner_loop.stacked_conv import conv
+from metarep.inner_loop.stacked_tail import Moments, fused_tail, plain_tail
+from metarep.normalisation import Normalisation, Statistics, batch_norms, running_statistics
+
+Stack = Sequence[Tensor]  # weights as a network takes them, with the task axis first
+
+
+def stacks(body: nn.Module) -> bool:
+    """Whether a body can run so: Conv4, and nobody listens to its layers."""
+    return type(body) is Conv4 and not any(hooked(layer) for layer in body.modules())
+
+
+def stacked(body: nn.Module, x: Tensor) -> bool:
+    """Whether it is to run so: on an accelerator; on a processor, tasks on threads of their own are faster."""
+    return x.device.type != "cpu" and stacks(body)
+
+
+class StackedNetwork:
+    """Like :class:`metarep.inner_loop.network.Network`, but everything has a task axis, and a loss is a sum over it.
+
+    Args:
+        encoder: a Conv4, with its preprocessing and precision.
+        normalisation: whose statistics.
+        differentiable: twice, in the weights' own precision; otherwise in the encoder's, for first derivatives.
+        checked: whether a loss that is no longer a number is to be noticed at once; that waits for the device.
+
+    Raises:
+        MetarepError: another network than Conv4.
+    """
+
+    def __init__(
+        self, encoder: Encoder, normalisation: Normalisation, *, differentiable: bool, checked: bool = True
+    ) -> None:
+        if not stacks(encoder.body):
+            raise MetarepError(
+                f"tasks are stacked for Conv4 without hooks alone, not for {type(encoder.body).__name__}; "
+                "take path auto or mapped"
+            )
+        self.checked = checked
+        self.eps = batch_norms(encoder.body)[0].eps
+        self.normalisation: Normalisation = normalisation
+        self.running = running_statistics(encoder.body) if normalisation == "running" else None
+        self.kind = torch.bfloat16 if encoder.precision == "bfloat16" and not differentiable else None
+        self.tail = plain_tail if differentiable else fused_tail
+        self.recorded: list[Moments] = []
+
+    def leaves(self, weights: Stack) -> list[Tensor]:
+        """The weights as leaves of a new graph."""
+        return [weight.detach().clone(memory_format=torch.contiguous_format).requires_grad_() for weight in weights]
+
+    def classifier(
+        self, head: Head, ways: int, features: Float[Tensor, "task n dim"] | None, labels: Int[Tensor, "task n"]
+    ) -> Classifier:
+        """Where the head of each task starts."""
+        return head.start(ways, features, labels)
+
+    def loss(self, logits: Float[Tensor, "task n ways"], labels: Int[Tensor, "task n"]) -> Float[Tensor, ""]:
+        """The sum over tasks of the mean cross-entropy."""
+        return cross_entropy(logits.flatten(0, 1), labels.flatten()) * len(labels)
+
+    def support_logits(
+        self, weights: Stack, x: Float[Tensor, "task n c h w"], *, record: bool = False
+    ) -> Float[Tensor, "task n ways"]:
+        """Scores of the support images, under their own statistics."""
+        return self._logits(weights, x, record=record)
+
+    def query_logits(
+        self,
+        weights: Stack,
+        query: Float[Tensor, "task query c h w"],
+        support: Float[Tensor, "task support c h w"] | None = None,
+        statistics: Statistics | None = None,
+    ) -> Float[Tensor, "task query ways"]:
+        """Scores of the queries: under the support's statistics (taken of ``support``, or given), or their own."""
+        if self.normalisation in ("running", "transductive"):
+            return self._logits(weights, query)
+        if statistics is not None:
+            return self._logits(weights, query, _wide(statistics))
+        assert support is not None
+        rows = support.shape[1]
+        return self._logits(weights, torch.cat([support, query], 1), rows=rows)[:, rows:]
+
+    def features(
+        self,
+        body: Stack,
+        x: Float[Tensor, "task n c h w"],
+        given: Sequence[Moments] | None = None,
+        *,
+        rows: int | None = None,
+        record: bool = False,
+    ) -> Float[Tensor, "task n dim"]:
+        """Features under the statistics of ``x`` or its first ``rows`` (or the running ones, or those given)."""
+        given = given or self._kept(len(x))
+        rows = x.shape[1] if rows is None else rows
+        z, seen = x.transpose(1, 2), []
+        for i, (w, scale, shift) in enumerate(zip(body[::3], body[1::3], body[2::3], strict=True)):
+            sign = torch.where(scale < 0, -1.0, 1.0).to(scale.dtype)
+            w = w * sign[:, :, None, None, None]
+            if self.kind:
+                z, w = z.to(self.kind), w.to(self.kind)
+            turned = sign[:, :, None, None, None]
+            moments = Moments(given[i].mean * turned, given[i].variance) if given else None
+            y = conv(z, w)
+            z, used = self.tail(y, (scale * sign)[:, :, None, None, None], _wide_one(shift), self.eps, rows, moments)
+            seen.append(Moments(used.mean.detach() * turned, used.variance.detach()))
+        if record and not given:
+            self.recorded = seen
+        features = z.transpose(1, 2).flatten(2)
+        return features.float() if self.kind else features
+
+    def seen(self) -> Statistics:
+        """The statistics of the last pass that was asked to record, with the task axis."""
+        return [(mean.flatten(1), variance.flatten(1)) for mean, variance in self.recorded]
+
+    def _logits(
+        self,
+        weights: Stack,
+        x: Tensor,
+        given: Sequence[Moments] | None = None,
+        *,
+        rows: int | None = None,
+        record: bool = False,
+    ) -> Tensor:
+        features = self.features(weights[:-2], x, given, rows=rows, record=record)
+        return torch.baddbmm(weights[-1].unsqueeze(1), features, weights[-2].mT)
+
+    def _kept(self, tasks: int) -> list[Moments] | None:
+        if self.running is None:
+            return None
+        return _wide([(mean.expand(tasks, -1), variance.expand(tasks, -1)) for mean, variance in self.running])
+
+
+AnyNetwork = Network | StackedNetwork  # of one task or of many
+
+
+def _wide(statistics: Statistics) -> list[Moments]:
+    return [Moments(_wide_one(mean), _wide_one(variance)) for mean, variance in statistics]
+
+
+def _wide_one(tensor: Float[Tensor, "task c"]) -> Float[Tensor, "task c 1 1 1"]:
+    """So that it broadcasts against a map."""
+    return tensor[:, :, None, None, None]
