@@ -237,7 +237,7 @@ def test_a_gpu_answers_as_a_processor_does(variant: Build, drawings: Drawings, e
     for device in ("cuda", "cpu"):
         learner = method.to(device).eval().learner
         with torch.no_grad():
-            support, y, query, _, ways = tasks.to(device).of(learner.prepare(drawings[1].bank.images.to(device)))
+            support, y, query, _, ways = tasks.of(learner.prepare(drawings[1].bank.images.to(device)))
             logits.append(learner.logits(learner.adapt(support, y, ways), query).cpu())
     on_gpu, on_cpu = logits
     assert (on_gpu - on_cpu).abs().max() < 0.02 * on_cpu.std()  # convolutions there round to ten bits

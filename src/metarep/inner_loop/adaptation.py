@@ -91,9 +91,11 @@ def adapt_tasks(
         return Adapted(weights, network.seen(), state)
 
     if stacked(start.encoder.body, support):
-        network = StackedNetwork(start.encoder, start.normalisation, differentiable=False)
-        many = [weight.expand(len(support), *weight.shape) for weight in body]
-        return work(network, many, support, labels).tasks()
+        network, found = StackedNetwork(start.encoder, start.normalisation, differentiable=False), []
+        for x, y in network.portions(support, labels):
+            many = [weight.expand(len(x), *weight.shape) for weight in body]
+            found += work(network, many, x, y).tasks()
+        return found
     workers = useful_workers(start.encoder.body, support.device)
     networks = [Network(start.encoder, start.normalisation, differentiable=False) for _ in range(workers)]
     tasks = list(zip(support, labels, strict=True))
@@ -117,8 +119,13 @@ def query_logits(
             (torch.stack([mean for mean, _ in layer]), torch.stack([variance for _, variance in layer]))
             for layer in zip(*(own.statistics for own in adapted), strict=True)
         ]
+        flat = [part for pair in statistics for part in pair]
+        found = []
         with torch.no_grad():
-            return network.query_logits(weights, query, statistics=statistics)
+            for x, *parts in network.portions(query, *weights, *flat):
+                own = list(zip(parts[len(weights) :: 2], parts[len(weights) + 1 :: 2], strict=True))
+                found.append(network.query_logits(parts[: len(weights)], x, statistics=own))
+        return torch.cat(found)
     workers = useful_workers(start.encoder.body, query.device)
     networks = [Network(start.encoder, start.normalisation, differentiable=False) for _ in range(workers)]
 

@@ -1,6 +1,6 @@
 """StackedNetwork: Conv4 and a linear head under the weights of many tasks at once, for accelerators."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +16,7 @@ from metarep.inner_loop.stacked_conv import conv
 from metarep.inner_loop.stacked_tail import Moments, fused_tail, plain_tail
 from metarep.normalisation import Normalisation, Statistics, batch_norms, running_statistics
 
+PORTION = 1 << 30  # bytes
 Stack = Sequence[Tensor]  # weights as a network takes them, with the task axis first
 
 
@@ -51,12 +52,19 @@ class StackedNetwork:
                 "take path auto or mapped"
             )
         self.checked = checked
-        self.eps = batch_norms(encoder.body)[0].eps
+        norm = batch_norms(encoder.body)[0]
+        self.eps, self.width = norm.eps, norm.num_features
         self.normalisation: Normalisation = normalisation
         self.running = running_statistics(encoder.body) if normalisation == "running" else None
         self.kind = torch.bfloat16 if encoder.precision == "bfloat16" and not differentiable else None
         self.tail = plain_tail if differentiable else fused_tail
         self.recorded: list[Moments] = []
+
+    def portions(self, x: Float[Tensor, "task n c h w"], *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """The tasks a few at a time, so that what is copied for a convolution stays within a gigabyte or two."""
+        largest = x[0, :, 0].numel() / 4 * 9 * self.width * (2 if self.kind else 4)  # in the second block, a task
+        each = max(1, int(PORTION / largest))
+        return zip(*(part.split(each) for part in (x, *others)), strict=True)
 
     def leaves(self, weights: Stack) -> list[Tensor]:
         """The weights as leaves of a new graph."""
