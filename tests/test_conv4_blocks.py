@@ -1,7 +1,7 @@
 """Conv4's blocks by C code, against plain operations in double precision."""
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -167,19 +167,24 @@ def test_curvature_is_that_of_plain_operations(side: int, precision: torch.dtype
     weights = [each.detach() for each in made.parameters()] + [drawn(3, features, seed=3), drawn(3, seed=4)]
     v = [drawn(*each.shape, seed=50 + i) for i, each in enumerate(weights)]
     with torch.no_grad():
-        loss, slopes, tape, seen = conv4_curvature.gradient(weights, x, labels, 1e-5, precision)
+        loss, slopes, tape, seen = conv4_curvature.gradient(one(weights), x[None], labels[None], 1e-5, precision)
         assert [type(block).__name__ for block in tape.blocks] == ["FirstBlockCurvature"] + ["CompiledCurvature"] * 3
-        bent = conv4_curvature.bend(tape, v)
-        doubles = [each.double() for each in weights]
-        other = conv4_curvature.gradient(doubles, x.double(), labels, 1e-5, torch.float64)
-        wanted = conv4_curvature.bend(other[2], [each.double() for each in v])
+        bent = conv4_curvature.bend(tape, one(v))
+        doubles = one(each.double() for each in weights)
+        other = conv4_curvature.gradient(doubles, x.double()[None], labels[None], 1e-5, torch.float64)
+        wanted = conv4_curvature.bend(other[2], one(each.double() for each in v))
     near(loss, other[0])
-    for one, two in zip(slopes, other[1], strict=True):
-        near(one, two, 1e-3)
-    for one, two in zip(bent, wanted, strict=True):
-        near(one, two, 2e-3 if precision == torch.float32 else 3e-2)
-    for one, two in zip(seen, other[3], strict=True):
-        near(torch.stack(one), torch.stack(two))
+    for found, want in zip(slopes, other[1], strict=True):
+        near(found, want, 1e-3)
+    for found, want in zip(bent, wanted, strict=True):
+        near(found, want, 2e-3 if precision == torch.float32 else 3e-2)
+    for found, want in zip(seen, other[3], strict=True):
+        near(torch.stack(found), torch.stack(want))
+
+
+def one(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """With the axis of one task."""
+    return [tensor.unsqueeze(0) for tensor in tensors]
 
 
 def test_hooks_are_called() -> None:

@@ -229,7 +229,10 @@ def test_a_checkpoint_gives_equal_logits(variant: Build, drawings: Drawings, enc
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("encoder", ["conv4", "resnet12"])
-def test_a_gpu_answers_as_a_processor_does(variant: Build, drawings: Drawings, encoder: str) -> None:
+def test_a_gpu_answers_as_a_processor_does(
+    variant: Build, drawings: Drawings, encoder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # ten bits would be too few for what steps build on
     method = variant(encoder).to("cuda")
     train(method, drawings[0], TrainSettings(steps=4, augment="drawings", **shape_for(method)))
     tasks = draw_tasks(drawings[1].labels, 5, ways=5, shots=2, queries=3, generator=Generator().manual_seed(0))
@@ -240,7 +243,7 @@ def test_a_gpu_answers_as_a_processor_does(variant: Build, drawings: Drawings, e
             support, y, query, _, ways = tasks.of(learner.prepare(drawings[1].bank.images.to(device)))
             logits.append(learner.logits(learner.adapt(support, y, ways), query).cpu())
     on_gpu, on_cpu = logits
-    assert (on_gpu - on_cpu).abs().max() < 0.02 * on_cpu.std()  # convolutions there round to ten bits
+    assert (on_gpu - on_cpu).abs().max() < 0.01 * on_cpu.std()
 
 
 def same(method: Method, name: str, settings: dict[str, Any]) -> bool:

@@ -58,8 +58,10 @@ def second(again: Tensor, above: Tensor, inputs: Sequence[Tensor]) -> list[Tenso
 
 
 def signs(scale: Float[Tensor, " out"]) -> Float[Tensor, " out"] | None:
-    """-1 where a norm's scale is negative, else 1; None if it never is."""
-    return torch.where(scale < 0, -1.0, 1.0).to(scale.dtype) if bool((scale < 0).any()) else None
+    """-1 where a norm's scale is negative, else 1; None if it never is, where looking costs no wait."""
+    if scale.device.type == "cpu" and not bool((scale < 0).any()):
+        return None
+    return torch.where(scale < 0, -1.0, 1.0).to(scale.dtype)
 
 
 def turned(tensor: Float[Tensor, "out *rest"], sign: Float[Tensor, " out"] | None) -> Float[Tensor, "out *rest"]:

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from metarep.encoders.block import signs, turned
+from metarep.inner_loop.convolution import conv_back, convolve
 
 _aten = torch.ops.aten
 _PLACES = (0, 2, 3)
@@ -50,17 +50,27 @@ class BlockCurvature:
         eps: of the norm.
         precision: of convolutions along ``v``.
         image: whether ``x`` has a gradient; the images have none.
+        tasks: groups of channels, each with filters of its own; see :mod:`convolution`.
 
     ``z`` is what goes out, ``seen`` mean and variance. What there is one of a channel broadcasts against the map.
     """
 
     def __init__(
-        self, x: Tensor, w: Tensor, scale: Tensor, shift: Tensor, eps: float, precision: torch.dtype, *, image: bool
+        self,
+        x: Tensor,
+        w: Tensor,
+        scale: Tensor,
+        shift: Tensor,
+        eps: float,
+        precision: torch.dtype,
+        *,
+        image: bool,
+        tasks: int = 1,
     ) -> None:
-        self.sign, self.image, self.precision = signs(scale), image, precision
+        self.sign, self.image, self.precision, self.tasks = signs(scale), image, precision, tasks
         w = turned(w, self.sign).contiguous(memory_format=torch.channels_last)
         x = x.contiguous(memory_format=torch.channels_last)
-        y = functional.conv2d(x, w, padding=1)
+        y = convolve(x, w, tasks)
         mean = y.mean(_PLACES, keepdim=True)
         self.c = y.sub_(mean)
         variance, self.n = self.c.square().mean(_PLACES, keepdim=True), self.c.numel() // self.c.shape[1]
@@ -78,7 +88,7 @@ class BlockCurvature:
         sum_g, sum_gu = g.sum(_PLACES, keepdim=True), (g * self.u).sum(_PLACES, keepdim=True)
         d_y = self._up(g * (self.s * self.n))
         d_y -= torch.addcmul(self.s * sum_g, self.c, self.s * sum_gu * self.r)
-        below, d_w = conv_back(d_y, self.x, self.w, image=self.image)
+        below, d_w = conv_back(d_y, self.x, self.w, self.tasks, image=self.image)
         self.x, self.w = self.x.to(self.precision), self.w.to(self.precision)
         self.owed = Back(g, d_y.to(self.precision), sum_g, sum_gu)
         return below, self._of_weights(d_w, sum_gu, sum_g)
@@ -88,9 +98,9 @@ class BlockCurvature:
         x_t = None if x_t is None else x_t.to(self.x.dtype)
         w_t = turned(w_t, self.sign).to(self.w.dtype, memory_format=torch.channels_last)
         scale_t = turned(scale_t, self.sign).view(-1, 1, 1)
-        y_t = functional.conv2d(self.x, w_t, padding=1)
+        y_t = convolve(self.x, w_t, self.tasks)
         if x_t is not None:
-            y_t += functional.conv2d(x_t, self.w, padding=1)
+            y_t += convolve(x_t, self.w, self.tasks)
         y_t = y_t.to(self.c.dtype)
         mean_t = y_t.mean(_PLACES, keepdim=True)
         shrink = (self.c * y_t).mean(_PLACES, keepdim=True) * self.r.square()  # -r_t / r
@@ -111,9 +121,9 @@ class BlockCurvature:
         of_c = torch.addcmul(s_t * self.owed.sum_gu, self.s, sum_gu_t) * self.r - shrink * of_y
         of_1 = torch.addcmul(s_t * self.owed.sum_g, self.s, sum_g_t) - of_y * mean_t
         d_y_t -= torch.addcmul(torch.addcmul(of_1, self.c, of_c), y_t, of_y)
-        below_t, d_w_t = conv_back(d_y_t.to(self.x.dtype), self.x, self.w, image=self.image)
+        below_t, d_w_t = conv_back(d_y_t.to(self.x.dtype), self.x, self.w, self.tasks, image=self.image)
         if x_t is not None:
-            more, d_w_more = conv_back(self.owed.d_y, x_t, w_t, image=True)
+            more, d_w_more = conv_back(self.owed.d_y, x_t, w_t, self.tasks, image=True)
             below_t, d_w_t = (below_t + more).to(g_t.dtype), (d_w_t + d_w_more).to(g_t.dtype)
         return below_t, self._of_weights(d_w_t, sum_gu_t, sum_g_t)
 
@@ -127,10 +137,3 @@ class BlockCurvature:
     def _at_maxima(self, full: Tensor) -> Tensor:
         """The transpose of ``_up``: what stands at the places of the maxima."""
         return full.flatten(2).gather(2, self.places.flatten(2)).view_as(self.places)
-
-
-def conv_back(d_y: Tensor, x: Tensor, w: Tensor, *, image: bool) -> tuple[Tensor, Tensor]:
-    """Gradients of a convolution's input (where there is none: of its output) and filters."""
-    sizes = None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1
-    d_x, d_w, _ = _aten.convolution_backward(d_y, x, w, *sizes, [image, True, False])
-    return d_x if image else d_y, d_w

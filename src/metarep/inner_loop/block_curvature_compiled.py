@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from metarep.compiled import call
-from metarep.inner_loop.block_curvature import conv_back
+from metarep.inner_loop.convolution import conv_back
 
 
 class Along(NamedTuple):

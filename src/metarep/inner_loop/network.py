@@ -32,6 +32,7 @@ class Network:
         self.twin = replica(encoder.body, differentiable=differentiable)
         self.names = [name for name, _ in encoder.body.named_parameters()]
         self.norms = explicit_norms(self.twin)
+        self.on_processor = all(parameter.device.type == "cpu" for parameter in encoder.body.parameters())
         self.normalisation: Normalisation = normalisation
         self.running = running_statistics(encoder.body) if normalisation == "running" else None
         self.layout = torch.contiguous_format if differentiable else torch.channels_last
@@ -53,8 +54,26 @@ class Network:
 
     @property
     def written_out(self) -> bool:
-        """Whether the support's slope and curvature are known as formulas."""
-        return self.running is None and isinstance(self.twin, Conv4)
+        """Whether the support's slope and curvature are known as formulas; on processors alone."""
+        return self.running is None and isinstance(self.twin, Conv4) and self.on_processor
+
+    @property
+    def eps(self) -> float:
+        """Of the first norm, and in Conv4 of every one."""
+        return self.norms[0].eps
+
+    def stack(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """With a task axis."""
+        return [tensor.unsqueeze(0) for tensor in tensors]
+
+    def unstack(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Without it."""
+        return [tensor.squeeze(0) for tensor in tensors]
+
+    def remember(self, seen: Statistics) -> None:
+        """Keep statistics that somebody else has taken, with a task axis."""
+        for norm, (mean, variance) in zip(self.norms, seen, strict=True):
+            norm.seen = mean.squeeze(0), variance.squeeze(0)
 
     def classifier(
         self, head: Head, ways: int, features: Float[Tensor, "n dim"] | None, labels: Int[Tensor, " n"]

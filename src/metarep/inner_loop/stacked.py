@@ -10,9 +10,9 @@ from torch.nn.functional import cross_entropy
 from metarep.encoders import Conv4, Encoder
 from metarep.encoders.conv4 import hooked
 from metarep.errors import MetarepError
+from metarep.inner_loop.convolution import conv
 from metarep.inner_loop.head import Classifier, Head
 from metarep.inner_loop.network import Network
-from metarep.inner_loop.stacked_conv import conv
 from metarep.inner_loop.stacked_tail import Moments, fused_tail, plain_tail
 from metarep.normalisation import Normalisation, Statistics, batch_norms, running_statistics
 
@@ -56,13 +56,19 @@ class StackedNetwork:
         self.eps, self.width = norm.eps, norm.num_features
         self.normalisation: Normalisation = normalisation
         self.running = running_statistics(encoder.body) if normalisation == "running" else None
-        self.kind = torch.bfloat16 if encoder.precision == "bfloat16" and not differentiable else None
+        self.bfloat16 = encoder.precision == "bfloat16"
+        self.mixed = self.bfloat16 and not differentiable
         self.tail = plain_tail if differentiable else fused_tail
-        self.recorded: list[Moments] = []
+        self.recorded: Statistics = []
+
+    @property
+    def written_out(self) -> bool:
+        """Whether the support's slope and curvature are known as formulas."""
+        return self.running is None
 
     def portions(self, x: Float[Tensor, "task n c h w"], *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """The tasks a few at a time, so that what is copied for a convolution stays within a gigabyte or two."""
-        largest = x[0, :, 0].numel() / 4 * 9 * self.width * (2 if self.kind else 4)  # in the second block, a task
+        largest = x[0, :, 0].numel() / 4 * 9 * self.width * (2 if self.mixed else 4)  # in the second block, a task
         each = max(1, int(PORTION / largest))
         return zip(*(part.split(each) for part in (x, *others)), strict=True)
 
@@ -97,7 +103,7 @@ class StackedNetwork:
         if self.normalisation in ("running", "transductive"):
             return self._logits(weights, query)
         if statistics is not None:
-            return self._logits(weights, query, _wide(statistics))
+            return self._logits(weights, query, _all_wide(statistics))
         assert support is not None
         rows = support.shape[1]
         return self._logits(weights, torch.cat([support, query], 1), rows=rows)[:, rows:]
@@ -112,27 +118,37 @@ class StackedNetwork:
         record: bool = False,
     ) -> Float[Tensor, "task n dim"]:
         """Features under the statistics of ``x`` or its first ``rows`` (or the running ones, or those given)."""
-        given = given or self._kept(len(x))
+        tasks, given = len(x), given or self._kept(len(x))
         rows = x.shape[1] if rows is None else rows
-        z, seen = x.transpose(1, 2), []
+        z, seen = x.transpose(0, 1).flatten(1, 2), []
         for i, (w, scale, shift) in enumerate(zip(body[::3], body[1::3], body[2::3], strict=True)):
             sign = torch.where(scale < 0, -1.0, 1.0).to(scale.dtype)
-            w = w * sign[:, :, None, None, None]
-            if self.kind:
-                z, w = z.to(self.kind), w.to(self.kind)
-            turned = sign[:, :, None, None, None]
+            w = (w * sign[:, :, None, None, None]).flatten(0, 1)
+            if self.mixed:
+                z, w = z.bfloat16(), w.bfloat16()
+            turned = _wide(sign)
             moments = Moments(given[i].mean * turned, given[i].variance) if given else None
-            y = conv(z, w)
-            z, used = self.tail(y, (scale * sign)[:, :, None, None, None], _wide_one(shift), self.eps, rows, moments)
-            seen.append(Moments(used.mean.detach() * turned, used.variance.detach()))
+            y = conv(z, w, tasks)
+            z, used = self.tail(y, _wide(scale) * turned, _wide(shift), self.eps, rows, moments)
+            seen.append(((used.mean.detach() * turned).view_as(scale), used.variance.detach().view_as(scale)))
         if record and not given:
             self.recorded = seen
-        features = z.transpose(1, 2).flatten(2)
-        return features.float() if self.kind else features
+        features = z.unflatten(1, (tasks, -1)).transpose(0, 1).flatten(2)
+        return features.float() if self.mixed else features
 
     def seen(self) -> Statistics:
         """The statistics of the last pass that was asked to record, with the task axis."""
-        return [(mean.flatten(1), variance.flatten(1)) for mean, variance in self.recorded]
+        return self.recorded
+
+    def remember(self, seen: Statistics) -> None:
+        """Keep statistics that somebody else has taken."""
+        self.recorded = seen
+
+    def stack(self, tensors: Stack) -> list[Tensor]:
+        """As they are: they have a task axis."""
+        return list(tensors)
+
+    unstack = stack
 
     def _logits(
         self,
@@ -149,16 +165,16 @@ class StackedNetwork:
     def _kept(self, tasks: int) -> list[Moments] | None:
         if self.running is None:
             return None
-        return _wide([(mean.expand(tasks, -1), variance.expand(tasks, -1)) for mean, variance in self.running])
+        return _all_wide([(mean.expand(tasks, -1), variance.expand(tasks, -1)) for mean, variance in self.running])
 
 
 AnyNetwork = Network | StackedNetwork  # of one task or of many
 
 
-def _wide(statistics: Statistics) -> list[Moments]:
-    return [Moments(_wide_one(mean), _wide_one(variance)) for mean, variance in statistics]
+def _all_wide(statistics: Statistics) -> list[Moments]:
+    return [Moments(_wide(mean), _wide(variance)) for mean, variance in statistics]
 
 
-def _wide_one(tensor: Float[Tensor, "task c"]) -> Float[Tensor, "task c 1 1 1"]:
+def _wide(tensor: Float[Tensor, "task c"]) -> Float[Tensor, "task*c 1 1"]:
     """So that it broadcasts against a map."""
-    return tensor[:, :, None, None, None]
+    return tensor.reshape(-1, 1, 1)

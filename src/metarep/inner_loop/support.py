@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metarep.inner_loop import conv4_curvature
-from metarep.inner_loop.network import Network, Weights
+from metarep.inner_loop.network import Weights
 from metarep.inner_loop.stacked import AnyNetwork
 
 Bend = Callable[[Sequence[Tensor]], Sequence[Tensor | None]]
@@ -39,7 +39,7 @@ def support_slope(
     keep: bool,
     record: bool,
 ) -> Slope:
-    """Loss and gradient; by a formula for Conv4 on processors where ``bend`` is wanted, otherwise by autograd.
+    """Loss and gradient; by a formula for Conv4 where ``bend`` is wanted, otherwise by autograd.
 
     Args:
         network: runs the support; differentiable twice where ``keep``.
@@ -49,7 +49,7 @@ def support_slope(
         keep: what ``bend`` needs.
         record: remember the statistics, for ``network.seen()``.
     """
-    if keep and isinstance(network, Network) and network.written_out and support.device.type == "cpu":
+    if keep and network.written_out:
         return _written_out(network, weights, adapted, support, labels, record=record)
     start = network.leaves(weights)
     loss = network.loss(network.support_logits(start, support, record=record), labels)
@@ -63,19 +63,20 @@ def support_slope(
 
 @torch.no_grad()
 def _written_out(
-    network: Network, weights: Weights, adapted: Sequence[int], support: Tensor, labels: Tensor, *, record: bool
+    network: AnyNetwork, weights: Weights, adapted: Sequence[int], support: Tensor, labels: Tensor, *, record: bool
 ) -> Slope:
     kind = torch.bfloat16 if network.bfloat16 else weights[0].dtype
-    loss, gradient, tape, seen = conv4_curvature.gradient(weights, support, labels, network.norms[0].eps, kind)
+    many = network.stack([*weights, support, labels])
+    loss, gradient, tape, seen = conv4_curvature.gradient(many[:-2], *many[-2:], network.eps, kind)
     if record:
-        for norm, statistics in zip(network.norms, seen, strict=True):
-            norm.seen = statistics
+        network.remember(seen)
 
     @torch.no_grad()
     def bend(v: Sequence[Tensor]) -> Sequence[Tensor | None]:
         full = [torch.zeros_like(weight) for weight in weights]
         for i, part in zip(adapted, v, strict=True):
             full[i] = part
-        return conv4_curvature.bend(tape, full)
+        return network.unstack(conv4_curvature.bend(tape, network.stack(full)))
 
+    gradient = network.unstack(gradient)
     return Slope(loss, [gradient[i] for i in adapted], bend)

@@ -1,0 +1,110 @@
+"""Convolution with filters of each task's own, all tasks at once.
+
+A map is ``n task*c h w``, channels last in memory: the tasks are groups of channels, and so one grouped convolution
+does for all of them. With few channels in (images), where such kernels are slow, it is patches and a batched product.
+Both derivatives are convolutions again, so it can be differentiated as often as one likes.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+FEW = 8  # channels in
+Map = Float[Tensor, "n task*c h w"]
+Filters = Float[Tensor, "task*out c 3 3"]
+
+
+def conv(x: Map, w: Filters, tasks: int) -> Float[Tensor, "n task*out h w"]:
+    """3x3 convolution with a border of zeros, the filters of each task on its images; for autograd."""
+    return _Conv.apply(x, w, tasks)
+
+
+def conv_back(d_y: Tensor, x: Map, w: Filters, tasks: int = 1, *, image: bool) -> tuple[Tensor, Tensor]:
+    """Gradients of the convolution's input (or its output, where the input is of images and has none) and filters."""
+    if _by_patches(x, tasks):
+        return convolve(d_y, _backwards(w, tasks), tasks) if image else d_y, _filter_gradient(d_y, x, tasks)
+    sizes = None, [1, 1], [1, 1], [1, 1], False, [0, 0], tasks
+    d_x, d_w, _ = torch.ops.aten.convolution_backward(d_y, x, w, *sizes, [image, True, False])
+    return d_x if image else d_y, d_w
+
+
+def convolve(x: Map, w: Filters, tasks: int = 1) -> Float[Tensor, "n task*out h w"]:
+    """The same as ``conv`` without autograd."""
+    if not _by_patches(x, tasks):
+        x, w = (each.contiguous(memory_format=torch.channels_last) for each in (x, w))
+        return functional.conv2d(x, w, padding=1, groups=tasks)
+    columns = _patches(x, tasks)
+    n, _, height, width = x.shape
+    out = len(w) // tasks
+    flat = functional.pad(w.reshape(tasks, out, -1), (0, columns.shape[1] - w[0].numel()))
+    y = x.new_empty(n * height * width, tasks, out)
+    torch.bmm(columns.mT, flat.mT, out=y.transpose(0, 1))
+    return y.view(n, height, width, -1).permute(0, 3, 1, 2)
+
+
+def _by_patches(x: Map, tasks: int) -> bool:
+    return tasks > 1 and x.shape[1] < FEW * tasks
+
+
+def _filter_gradient(d_y: Map, x: Map, tasks: int) -> Filters:
+    if not _by_patches(x, tasks):
+        few = x.new_empty(d_y.shape[1], x.shape[1] // tasks, 3, 3)  # only its shape matters
+        sizes = None, [1, 1], [1, 1], [1, 1], False, [0, 0], tasks
+        return torch.ops.aten.convolution_backward(d_y, x, few, *sizes, [False, True, False])[1]
+    places = d_y.permute(0, 2, 3, 1).reshape(-1, tasks, d_y.shape[1] // tasks).transpose(0, 1)
+    channels = x.shape[1] // tasks
+    product = torch.bmm(places.mT, _patches(x, tasks).mT)
+    return product[:, :, : 9 * channels].reshape(-1, channels, 3, 3)
+
+
+def _patches(x: Map, tasks: int) -> Float[Tensor, "task c*9 n*h*w"]:
+    """What each filter is laid over, and rows of zeros to a multiple of eight, which matrix units ask for."""
+    n, channels, height, width = x.shape
+    channels //= tasks
+    around = functional.pad(x, (1, 1, 1, 1))
+    image, channel, row, column = around.stride()
+    shape = tasks, channels, 3, 3, n, height, width
+    windows = around.as_strided(shape, (channels * channel, channel, row, column, image, row, column))
+    columns = x.new_zeros(tasks, -(-9 * channels // 8) * 8, n * height * width)
+    columns[:, : 9 * channels].view(shape).copy_(windows)
+    return columns
+
+
+def _backwards(w: Filters, tasks: int) -> Float[Tensor, "task*c out 3 3"]:
+    """The filters that lead back from what came out to what came in."""
+    return w.unflatten(0, (tasks, -1)).flip(3, 4).transpose(1, 2).flatten(0, 1)
+
+
+class _Conv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor, tasks: int) -> Tensor:  # noqa: ANN401
+        ctx.save_for_backward(x, w)
+        ctx.tasks = tasks
+        return convolve(x, w, tasks)
+
+    @staticmethod
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # noqa: ANN401
+        x, w = ctx.saved_tensors
+        of_x, of_w, _ = ctx.needs_input_grad
+        below = conv(above, _backwards(w, ctx.tasks), ctx.tasks) if of_x else None
+        return below, _FilterGradient.apply(above, x, ctx.tasks) if of_w else None, None
+
+
+class _FilterGradient(torch.autograd.Function):
+    """Linear in the gradient from above and in the input of the convolution."""
+
+    @staticmethod
+    def forward(ctx: Any, above: Tensor, x: Tensor, tasks: int) -> Tensor:  # noqa: ANN401
+        ctx.save_for_backward(above, x)
+        ctx.tasks = tasks
+        return _filter_gradient(above, x, tasks)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # noqa: ANN401
+        above, x = ctx.saved_tensors
+        of_above, of_x, _ = ctx.needs_input_grad
+        first = conv(x, g, ctx.tasks) if of_above else None
+        return first, conv(above, _backwards(g, ctx.tasks), ctx.tasks) if of_x else None, None

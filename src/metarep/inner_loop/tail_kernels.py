@@ -1,0 +1,142 @@
+"""The steps of :mod:`stacked_tail` as Triton kernels: each passes once over a map in channels-last memory."""
+# ruff: noqa: ANN001, ANN202, E501  (Triton compiles what has no types)
+# pyright: basic, reportMissingImports=false, reportIndexIssue=false
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+PLACES, CHANNELS = 16, 64  # of a program
+STRIPS = 32  # programs that share the sums of a channel
+DEAD = 4  # for a maximum that comes out as zero; else 0 to 3, its place in the window, row by row
+
+
+@triton.jit
+def _window(place, height, width, high, wide):
+    """The first corner of a window (of a map of ``high`` x ``wide``, as a row of pixels), and its row and column."""
+    image = place // (height * width)
+    row = place % (height * width) // width
+    column = place % width
+    return ((image * high + 2 * row) * wide + 2 * column).to(tl.int64), image, row, column
+
+
+@triton.jit
+def _forward(y, factor, offset, z, top, which, places, height, width, high, wide, channels, P: tl.constexpr, C: tl.constexpr):  # fmt: skip
+    place = tl.program_id(0) * P + tl.arange(0, P)
+    c = tl.program_id(1) * C + tl.arange(0, C)
+    mask = (place < places)[:, None] & (c < channels)[None, :]
+    corner, _, _, _ = _window(place, height, width, high, wide)
+    start = y + corner[:, None] * channels + c[None, :]
+    best = tl.load(start, mask=mask, other=0.0).to(tl.float32)
+    at = tl.zeros([P, C], tl.int32)
+    for k in tl.static_range(1, 4):
+        other = tl.load(start + ((k // 2) * wide + k % 2) * channels, mask=mask, other=0.0).to(tl.float32)
+        at = tl.where(other > best, k, at)
+        best = tl.maximum(best, other)
+    a = tl.load(factor + c, mask=c < channels, other=0.0)
+    b = tl.load(offset + c, mask=c < channels, other=0.0)
+    out = tl.maximum(best * a[None, :] + b[None, :], 0.0)
+    to = place.to(tl.int64)[:, None] * channels + c[None, :]
+    tl.store(z + to, out.to(z.dtype.element_ty), mask=mask)
+    tl.store(top + to, best.to(top.dtype.element_ty), mask=mask)
+    tl.store(which + to, tl.where(out > 0, at, 4).to(tl.uint8), mask=mask)
+
+
+@triton.jit
+def _sums(above, top, which, mean, r, found, places, channels, each, P: tl.constexpr, C: tl.constexpr):
+    c = tl.program_id(1) * C + tl.arange(0, C)
+    m = tl.load(mean + c, mask=c < channels, other=0.0)
+    of_g = tl.zeros([C], tl.float32)
+    of_gu = tl.zeros([C], tl.float32)
+    first = tl.program_id(0) * each
+    for start in range(first, tl.minimum(first + each, places), P):
+        place = start + tl.arange(0, P)
+        mask = (place < tl.minimum(first + each, places))[:, None] & (c < channels)[None, :]
+        at = place.to(tl.int64)[:, None] * channels + c[None, :]
+        live = tl.load(which + at, mask=mask, other=4) < 4
+        g = tl.where(live, tl.load(above + at, mask=mask, other=0.0).to(tl.float32), 0.0)
+        u = tl.load(top + at, mask=mask, other=0.0).to(tl.float32) - m[None, :]
+        of_g += tl.sum(g, 0)
+        of_gu += tl.sum(g * u, 0)
+    to = found + tl.program_id(0) * 2 * channels + c
+    tl.store(to, of_g, mask=c < channels)
+    tl.store(to + channels, of_gu * tl.load(r + c, mask=c < channels, other=0.0), mask=c < channels)
+
+
+@triton.jit
+def _backward(above, which, y, factor, slope, offset, d_y, places, height, width, high, wide, rows, channels, OWN: tl.constexpr, P: tl.constexpr, C: tl.constexpr):  # fmt: skip
+    place = tl.program_id(0) * P + tl.arange(0, P)  # of windows, those cut off by the edge too
+    c = tl.program_id(1) * C + tl.arange(0, C)
+    mask = (place < places)[:, None] & (c < channels)[None, :]
+    corner, image, row, column = _window(place, (high + 1) // 2, (wide + 1) // 2, high, wide)
+    whole = mask & ((row < height) & (column < width))[:, None]
+    at = ((image * height + row) * width + column).to(tl.int64)[:, None] * channels + c[None, :]
+    k_of = tl.load(which + at, mask=whole, other=4).to(tl.int32)
+    a = tl.load(factor + c, mask=c < channels, other=0.0)
+    g = tl.load(above + at, mask=whole, other=0.0).to(tl.float32) * a[None, :]
+    if OWN:
+        s = tl.load(slope + c, mask=c < channels, other=0.0)
+        o = tl.load(offset + c, mask=c < channels, other=0.0)
+    start = corner[:, None] * channels + c[None, :]
+    for k in tl.static_range(4):
+        there = mask & ((2 * row + k // 2 < high) & (2 * column + k % 2 < wide))[:, None]
+        to = start + ((k // 2) * wide + k % 2) * channels
+        d = tl.where(k_of == k, g, 0.0)
+        if OWN:
+            inside = there & (image < rows)[:, None]
+            value = tl.load(y + to, mask=inside, other=0.0).to(tl.float32)
+            d -= tl.where(inside, o[None, :] + s[None, :] * value, 0.0)
+        tl.store(d_y + to, d.to(d_y.dtype.element_ty), mask=there)
+
+
+def forward(y: Tensor, factor: Tensor, offset: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What comes out; then what is kept: the maxima, and where they are, or that they come out as zero."""
+    y = y.contiguous(memory_format=torch.channels_last)
+    n, channels, high, wide = y.shape
+    height, width = high // 2, wide // 2
+    z, top, which = (
+        torch.empty(n, channels, height, width, dtype=kind, device=y.device, memory_format=torch.channels_last)
+        for kind in (y.dtype, y.dtype, torch.uint8)
+    )
+    places = n * height * width
+    grid = triton.cdiv(places, PLACES), triton.cdiv(channels, CHANNELS)
+    _forward[grid](y, factor, offset, z, top, which, places, height, width, high, wide, channels, PLACES, CHANNELS)
+    return z, top, which
+
+
+def sums(above: Tensor, mean: Tensor, r: Tensor, top: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the gradient where it passes, and of that times what was normalised; always added in the same order."""
+    places, channels = which[:, 0].numel(), which.shape[1]
+    each = triton.cdiv(triton.cdiv(places, STRIPS), PLACES) * PLACES
+    strips = triton.cdiv(places, each)
+    found = torch.empty(strips, 2, channels, device=above.device)
+    grid = strips, triton.cdiv(channels, CHANNELS)
+    _sums[grid](above, top, which, mean, r, found, places, channels, each, PLACES, CHANNELS)
+    of_g, of_gu = found.sum(0)
+    return of_g.view_as(mean), of_gu.view_as(mean)
+
+
+def backward(
+    above: Tensor,
+    y: Tensor,
+    factor: Tensor,
+    slope: Tensor | None,
+    offset: Tensor | None,
+    rows: int,
+    top: Tensor,  # noqa: ARG001
+    which: Tensor,
+) -> Tensor:
+    """The gradient of the map."""
+    y = y.contiguous(memory_format=torch.channels_last)
+    n, channels, high, wide = y.shape
+    height, width = high // 2, wide // 2
+    d_y = torch.empty_like(y)
+    places = n * ((high + 1) // 2) * ((wide + 1) // 2)
+    grid = triton.cdiv(places, PLACES), triton.cdiv(channels, CHANNELS)
+    own = slope is not None
+    _backward[grid](
+        above, which, y, factor, slope if own else factor, offset if own else factor, d_y,
+        places, height, width, high, wide, rows, channels, own, PLACES, CHANNELS,
+    )  # fmt: skip
+    return d_y
