@@ -142,7 +142,7 @@ def batch_of(
     if augment:
         images = augment(images, generator)
     if eats is LabelledBatch:
-        return LabelledBatch(images, rows, index.support_y[0].to(images.device))
+        return LabelledBatch(images, rows, index.support_y[0].to(images.device, non_blocking=True))
     place = torch.arange(both.numel()).view(both.shape)
     support, query = place.split([index.support.shape[1], index.query.shape[1]], dim=1)
     tasks = TaskIndex(support, query, index.support_y, index.query_y, index.classes, index.ways)

@@ -43,7 +43,7 @@ class ImageBank:
 
     def pixels(self, index: Int[Tensor, "*shape"]) -> UInt8[Tensor, "*shape c h w"]:
         """The images at ``index``, in its shape: a gather on the device of the bank."""
-        flat = self.images.index_select(0, index.reshape(-1).to(self.images.device))
+        flat = self.images.index_select(0, index.reshape(-1).to(self.images.device, non_blocking=True))
         return flat.view(*index.shape, *self.images.shape[1:])
 
     def to(self, device: torch.device | str) -> "ImageBank":

@@ -182,12 +182,16 @@ def update_running(body: nn.Module, seen: Sequence[Statistics]) -> None:
         body: its norm layers' buffers change, by each layer's momentum.
         seen: of each task, mean and (biased) variance of every layer; at least one task.
     """
+    by_momentum: dict[float, list[tuple[Tensor, Tensor]]] = {}
     for i, layer in enumerate(batch_norms(body)):
         if layer.running_mean is None or layer.running_var is None:
             continue
-        momentum = 0.1 if layer.momentum is None else layer.momentum
-        layer.running_mean.lerp_(torch.stack([task[i][0] for task in seen]).mean(0), momentum)
-        layer.running_var.lerp_(torch.stack([task[i][1] for task in seen]).mean(0), momentum)
+        pairs = by_momentum.setdefault(0.1 if layer.momentum is None else layer.momentum, [])
+        for kept, part in ((layer.running_mean, 0), (layer.running_var, 1)):
+            all_seen = [task[i][part] for task in seen]
+            pairs.append((kept, torch.stack(all_seen).mean(0) if len(seen) > 1 else all_seen[0].to(kept)))
+    for momentum, pairs in by_momentum.items():  # together: on a GPU each is a launch
+        torch._foreach_lerp_([kept for kept, _ in pairs], [new for _, new in pairs], momentum)
 
 
 def _moments(x: Float[Tensor, "b c *place"]) -> tuple[Float[Tensor, " c"], Float[Tensor, " c"]]:

@@ -62,9 +62,10 @@ class TaskIndex:
         device = rows.device
 
         def gather(index: Tensor) -> Tensor:
-            return rows.index_select(0, index.reshape(-1).to(device)).view(*index.shape, *rows.shape[1:])
+            at = index.reshape(-1).to(device, non_blocking=True)
+            return rows.index_select(0, at).view(*index.shape, *rows.shape[1:])
 
-        labels = self.support_y.to(device), self.query_y.to(device)
+        labels = [each.to(device, non_blocking=True) for each in (self.support_y, self.query_y)]
         return Tasks(gather(self.support), labels[0], gather(self.query), labels[1], self.ways)
 
     def chunks(self, size: int) -> Iterator["TaskIndex"]:

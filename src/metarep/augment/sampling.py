@@ -44,7 +44,7 @@ def sample_compiled(x: UInt8[Tensor, "n c h w"], matrix: Float[Tensor, "n 2 3"])
 def sample_by_torch(x: Num[Tensor, "n c h w"], matrix: Float[Tensor, "n 2 3"]) -> Float[Tensor, "n c h w"]:
     """By ``grid_sample``, a part of the batch at a time."""
     work = torch.float64 if x.dtype == torch.float64 else torch.float32
-    across, down = lattice(matrix.to(x.device, work), x.shape[2], x.shape[3])
+    across, down = lattice(matrix.to(x.device, work, non_blocking=True), x.shape[2], x.shape[3])
     views = torch.empty(x.shape, dtype=work, device=x.device)
     for part in parts(x):
         grid = (across[part] + down[part]).permute(0, 2, 3, 1)

@@ -1,7 +1,9 @@
 """Preprocess: what an encoder expects of an image. It travels with the weights, so no caller can get it wrong."""
 
+import functools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Num
@@ -66,9 +68,8 @@ class Preprocess:
             x = functional.interpolate(x, self.size, mode="bilinear", antialias=True)
         if x.shape[1] != self.channels:
             x = self._convert(x)
-        mean, std = x.new_tensor(self.mean).view(-1, 1, 1), x.new_tensor(self.std).view(-1, 1, 1)
-        scale = -1 / (unit * std) if self.invert else 1 / (unit * std)
-        shift = (1 - mean) / std if self.invert else -mean / std
+        # On a GPU every number that is brought there is a wait for all that it was told before.
+        shift, scale = (_kept if x.is_cuda else _shift_and_scale)(self, unit, x.dtype, x.device)
         return torch.addcmul(shift, x, scale)
 
     def _convert(self, x: Tensor) -> Tensor:
@@ -77,6 +78,22 @@ class Preprocess:
         if x.shape[1] == 3 and self.channels == 1:
             return (x * x.new_tensor(GREY).view(1, 3, 1, 1)).sum(1, keepdim=True)
         raise MetarepError(f"images have {x.shape[1]} channels; this encoder takes 1 (grey) or 3 (RGB)")
+
+
+def _shift_and_scale(
+    told: Preprocess, unit: float, dtype: torch.dtype, device: torch.device
+) -> tuple[Float[Tensor, "c 1 1"], Float[Tensor, "c 1 1"]]:
+    """What is added to an image, and what it is multiplied by."""
+    mean, std = (torch.tensor(each, dtype=dtype, device=device).view(-1, 1, 1) for each in (told.mean, told.std))
+    scale = -1 / (unit * std) if told.invert else 1 / (unit * std)
+    return (1 - mean) / std if told.invert else -mean / std, scale
+
+
+@functools.lru_cache(maxsize=64)
+def _kept(*what: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+    """The same, once."""
+    with torch.inference_mode(False):
+        return _shift_and_scale(*what)
 
 
 def _is_number(value: object) -> bool:

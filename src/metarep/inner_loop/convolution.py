@@ -55,9 +55,19 @@ def _filter_gradient(d_y: Map, x: Map, tasks: int) -> Filters:
         sizes = None, [1, 1], [1, 1], [1, 1], False, [0, 0], tasks
         return torch.ops.aten.convolution_backward(d_y, x, few, *sizes, [False, True, False])[1]
     places = d_y.permute(0, 2, 3, 1).reshape(-1, tasks, d_y.shape[1] // tasks).transpose(0, 1)
-    channels = x.shape[1] // tasks
-    product = torch.bmm(places.mT, _patches(x, tasks).mT)
+    channels, columns = x.shape[1] // tasks, _patches(x, tasks)
+    strips = _strips(x) if d_y.dtype != torch.bfloat16 else 1  # matrix units have a way of their own
+    if strips > 1:
+        places = places.reshape(tasks * strips, -1, places.shape[2])
+        columns = columns.unflatten(2, (strips, -1)).transpose(1, 2).flatten(0, 1)
+    product = torch.bmm(places.mT, columns.mT).unflatten(0, (tasks, strips)).sum(1)
     return product[:, :, : 9 * channels].reshape(-1, channels, 3, 3)
+
+
+def _strips(x: Map) -> int:
+    """Into how many parts a sum over all places is cut, for its product is too small to occupy a GPU otherwise."""
+    rows = x.shape[0] * x.shape[2]
+    return max(part for part in range(1, min(rows, 64) + 1) if rows % part == 0)
 
 
 def _patches(x: Map, tasks: int) -> Float[Tensor, "task c*9 n*h*w"]:

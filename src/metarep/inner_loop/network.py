@@ -53,6 +53,11 @@ class Network:
         ]
 
     @property
+    def of_derivatives(self) -> torch.dtype | None:
+        """Precision of convolutions of derivatives, in curvature; None for that of the weights."""
+        return torch.bfloat16 if self.bfloat16 else None
+
+    @property
     def written_out(self) -> bool:
         """Whether the support's slope and curvature are known as formulas; on processors alone."""
         return self.running is None and isinstance(self.twin, Conv4) and self.on_processor

@@ -39,8 +39,10 @@ class Recording:
     def __call__(self, *arguments: Any) -> Any:  # noqa: ANN401
         """The same of other values. What comes back is overwritten by the next call."""
         given = pytree.tree_leaves(arguments)
-        tensors = [(own, new) for own, new in zip(self.held, given, strict=True) if isinstance(own, Tensor)]
-        torch._foreach_copy_([own for own, _ in tensors], [new.detach() for _, new in tensors])
+        pairs = [(own, new) for own, new in zip(self.held, given, strict=True) if isinstance(own, Tensor)]
+        for kind in {own.dtype for own, _ in pairs}:
+            some = [(own, new.detach()) for own, new in pairs if own.dtype == kind]
+            torch._foreach_copy_([own for own, _ in some], [new for _, new in some])
         self.graph.replay()
         return self.found
 

@@ -62,6 +62,11 @@ class StackedNetwork:
         self.recorded: Statistics = []
 
     @property
+    def of_derivatives(self) -> torch.dtype | None:
+        """Precision of convolutions of derivatives: the weights'. Few images are slow in bfloat16 on a GPU."""
+        return None
+
+    @property
     def written_out(self) -> bool:
         """Whether the support's slope and curvature are known as formulas."""
         return self.running is None

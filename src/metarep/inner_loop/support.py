@@ -65,9 +65,9 @@ def support_slope(
 def _written_out(
     network: AnyNetwork, weights: Weights, adapted: Sequence[int], support: Tensor, labels: Tensor, *, record: bool
 ) -> Slope:
-    kind = torch.bfloat16 if network.bfloat16 else weights[0].dtype
-    many = network.stack([*weights, support, labels])
-    loss, gradient, tape, seen = conv4_curvature.gradient(many[:-2], *many[-2:], network.eps, kind)
+    kind = network.of_derivatives or weights[0].dtype
+    *many, x, y = network.stack([*weights, support, labels])
+    loss, gradient, tape, seen = conv4_curvature.gradient(many, x, y, network.eps, kind)
     if record:
         network.remember(seen)
 
