@@ -168,6 +168,21 @@ def test_a_gpu_gives_the_same_gradient_and_again_when_it_is_replayed(case: tuple
             torch.testing.assert_close(statistic, other.cpu())
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_gpu_gives_nearly_the_same_gradient_in_lower_precision(n: int, precision: str) -> None:
+    made, tasks = learner(width=64, dtype=torch.float32), tasks_of(n=n, queries=10, dtype=torch.float32)
+    there = learner(width=64, dtype=torch.float32).cuda()
+    there.encoder.precision = precision
+    loss = meta_loss(there.start, InnerLoop(2, made.adapted), Task(*(part.cuda() for part in tasks)), WAYS)
+    rounded = torch.cat([g.flatten().cpu() for g in gradients(loss, there).values()])
+    exact_loss = meta_loss(made.start, InnerLoop(2, made.adapted), tasks, WAYS, "exact")
+    exact = torch.cat([g.flatten() for g in gradients(exact_loss, made).values()])
+    assert abs(loss.item() / exact_loss.item() - 1) < 0.01
+    assert functional.cosine_similarity(exact, rounded, dim=0) > 0.999
+
+
 def test_the_gradient_is_the_slope_of_the_loss() -> None:
     """Against finite differences along a random direction of everything that is learned."""
     made, tasks = learner(rates="layer", head="prototype"), tasks_of()

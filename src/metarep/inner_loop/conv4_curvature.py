@@ -52,11 +52,12 @@ def gradient(
     """
     *body, head, bias = weights
     body, tasks, blocks = [part.flatten(0, 1) for part in body], len(x), []
+    compiled = tasks == 1 and x.dtype == torch.float32 and x.device.type == "cpu"
     x = x.transpose(0, 1).flatten(1, 2)
     for w, scale, shift in zip(body[::3], body[1::3], body[2::3], strict=True):
-        if not blocks and tasks == 1 and x.dtype == torch.float32 and fits(x, w):
+        if not blocks and compiled and fits(x, w):
             blocks.append(FirstBlockCurvature(x, w, scale, shift, eps))
-        elif blocks and tasks == 1 and x.dtype == torch.float32 and compiles(x) and not len(w) % CHANNELS:
+        elif blocks and compiled and compiles(x) and not len(w) % CHANNELS:
             blocks.append(CompiledCurvature(x, w, scale, shift, eps, precision))
         else:
             kind = precision if blocks else w.dtype
