@@ -5,6 +5,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from metarep.datasets import load
+from metarep.device import pick_device
 from metarep.errors import MetarepError
 from metarep.evaluation import Report
 from metarep.job import Job, start
@@ -64,6 +65,7 @@ def reproduce(
         job = _job(recipe, out, train_on, seed, machine)
         _, outcome = start(job, folder, **machine)
         trained = open_run(folder)
+        trained.learner.to(pick_device(device))
         use_precision(trained.learner, "float32")
         split = load(job.data, measured, size=job.size, data_dir=data_dir)
         if measured == "test":

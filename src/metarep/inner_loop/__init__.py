@@ -4,8 +4,9 @@ from metarep.inner_loop.adam import Adam
 from metarep.inner_loop.adaptation import Adapted, adapt_tasks, query_logits
 from metarep.inner_loop.head import Head, HeadKind, refuse_missing_classes
 from metarep.inner_loop.head_only import descend_head
-from metarep.inner_loop.meta_loss import Start, meta_loss
+from metarep.inner_loop.meta_loss import meta_loss
 from metarep.inner_loop.rates import RateKind, Rates
+from metarep.inner_loop.start import Start
 from metarep.inner_loop.task import InnerLoop, Task
 
 __all__ = [

@@ -9,9 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metarep.inner_loop.adam import Adam
-from metarep.inner_loop.meta_loss import Start
 from metarep.inner_loop.network import Network, useful_workers
 from metarep.inner_loop.stacked import AnyNetwork, StackedNetwork, stacked
+from metarep.inner_loop.start import Start
 from metarep.inner_loop.task import InnerLoop, refuse_blow_up, take_step
 from metarep.normalisation import Statistics
 from metarep.workers import run_tasks

@@ -5,7 +5,8 @@ With ``c = y - mean``, ``r = (variance + eps) ** -0.5`` and ``s = scale * r / n`
     y = x * w        u = max(c) r        z = relu(scale u + shift)        g = gradient at z, where z > 0
     d_y = s (n up(g) - sum(g) - sum(g u) r c)
 
-A name that ends in ``_t`` is a derivative along ``v``: each line of a pass is differentiated, in the same order.
+A name that ends in ``_t`` is a derivative along ``v``: each line of a pass is differentiated, in the same order. Its
+convolutions may be of lower precision: an error in a derivative stays what it is, one in a gradient is stepped upon.
 """
 
 from typing import NamedTuple
@@ -98,9 +99,9 @@ class BlockCurvature:
         x_t = None if x_t is None else x_t.to(self.x.dtype)
         w_t = turned(w_t, self.sign).to(self.w.dtype, memory_format=torch.channels_last)
         scale_t = turned(scale_t, self.sign).view(-1, 1, 1)
-        y_t = convolve(self.x, w_t, self.tasks)
+        y_t = convolve(self.x, w_t, self.tasks, rough=True)
         if x_t is not None:
-            y_t += convolve(x_t, self.w, self.tasks)
+            y_t += convolve(x_t, self.w, self.tasks, rough=True)
         y_t = y_t.to(self.c.dtype)
         mean_t = y_t.mean(_PLACES, keepdim=True)
         shrink = (self.c * y_t).mean(_PLACES, keepdim=True) * self.r.square()  # -r_t / r
@@ -121,9 +122,9 @@ class BlockCurvature:
         of_c = torch.addcmul(s_t * self.owed.sum_gu, self.s, sum_gu_t) * self.r - shrink * of_y
         of_1 = torch.addcmul(s_t * self.owed.sum_g, self.s, sum_g_t) - of_y * mean_t
         d_y_t -= torch.addcmul(torch.addcmul(of_1, self.c, of_c), y_t, of_y)
-        below_t, d_w_t = conv_back(d_y_t.to(self.x.dtype), self.x, self.w, self.tasks, image=self.image)
+        below_t, d_w_t = conv_back(d_y_t.to(self.x.dtype), self.x, self.w, self.tasks, image=self.image, rough=True)
         if x_t is not None:
-            more, d_w_more = conv_back(self.owed.d_y, x_t, w_t, self.tasks, image=True)
+            more, d_w_more = conv_back(self.owed.d_y, x_t, w_t, self.tasks, image=True, rough=True)
             below_t, d_w_t = (below_t + more).to(g_t.dtype), (d_w_t + d_w_more).to(g_t.dtype)
         return below_t, self._of_weights(d_w_t, sum_gu_t, sum_g_t)
 

@@ -60,7 +60,7 @@ def replay(owner: nn.Module, key: Hashable, function: Callable[..., Any], argume
         function, arguments: as :class:`Recording` takes them.
     """
     leaves, shape = pytree.tree_flatten(arguments)
-    seen = tuple((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+    seen = tuple((leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else leaf for leaf in leaves)
     known = _recordings.setdefault(owner, OrderedDict())
     full = (key, seen, str(shape))
     if full not in known:

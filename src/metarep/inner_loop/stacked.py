@@ -1,4 +1,4 @@
-"""StackedNetwork: Conv4 and a linear head under the weights of many tasks at once, for accelerators."""
+"""StackedNetwork: Conv4 and a linear head under the weights of many tasks at once, for NVIDIA GPUs."""
 
 from collections.abc import Iterator, Sequence
 
@@ -26,8 +26,8 @@ def stacks(body: nn.Module) -> bool:
 
 
 def stacked(body: nn.Module, x: Tensor) -> bool:
-    """Whether it is to run so: on an accelerator; on a processor, tasks on threads of their own are faster."""
-    return x.device.type != "cpu" and stacks(body)
+    """Whether it is to run so: on an NVIDIA GPU; on a processor, tasks on threads of their own are faster."""
+    return x.is_cuda and stacks(body)
 
 
 class StackedNetwork:

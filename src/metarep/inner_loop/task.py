@@ -23,6 +23,10 @@ class Task(NamedTuple):
     query: Float[Tensor, "query c h w"]
     query_y: Int[Tensor, " query"]
 
+    def singles(self) -> "list[Task]":
+        """One by one, where each part has the task axis first."""
+        return [Task(*parts) for parts in zip(*self, strict=True)]
+
 
 @dataclass(frozen=True)
 class InnerLoop:
