@@ -16,7 +16,7 @@ from metarep.inner_loop.network import Network
 from metarep.inner_loop.stacked_tail import Moments, fused_tail, plain_tail
 from metarep.normalisation import Normalisation, Statistics, batch_norms, running_statistics
 
-PORTION = 1 << 30  # bytes
+PORTION = 1 << 30  # bytes of one map
 Stack = Sequence[Tensor]  # weights as a network takes them, with the task axis first
 
 
@@ -72,9 +72,8 @@ class StackedNetwork:
         return self.running is None
 
     def portions(self, x: Float[Tensor, "task n c h w"], *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        """The tasks a few at a time, so that what is copied for a convolution stays within a gigabyte or two."""
-        largest = x[0, :, 0].numel() / 4 * 9 * self.width * (2 if self.mixed else 4)  # in the second block, a task
-        each = max(1, int(PORTION / largest))
+        """The tasks a few at a time, so that the first block's map, the largest, stays within a gigabyte."""
+        each = max(1, PORTION // (x[0, :, 0].numel() * self.width * (2 if self.mixed else 4)))
         return zip(*(part.split(each) for part in (x, *others)), strict=True)
 
     def leaves(self, weights: Stack) -> list[Tensor]:
