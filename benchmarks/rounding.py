@@ -1,15 +1,21 @@
 """How far bfloat16 moves MAML's meta-gradient: the same tasks and weights in float32 and in bfloat16.
 
-    python benchmarks/rounding.py [--data-dir DIR] [--out results/timings/rounding.json]
+    python benchmarks/rounding.py [--data-dir DIR] [--gpu] [--out results/timings/rounding.json]
 
 Omniglot, 5-way 1-shot with 15 queries a class, batches of four tasks, Conv4-64, support statistics; at a new start, and
 after it has been trained a little. Goal: cosine at least 0.999, loss within 1 %.
+
+With ``--gpu`` it is the path of GPUs, and what goes into a float32 convolution is rounded to ten bits, as their matrix
+units do by default: once, and with the support's gradient as a sum of three products, which is what metarep does there.
 """
 
 import argparse
 import json
 import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import torch
@@ -19,7 +25,7 @@ from torch.nn import functional
 from metarep import Preprocess, build_encoder, load_data
 from metarep.batches import BatchShape, TaskBatch, draw_batch
 from metarep.datasets.split import Split
-from metarep.inner_loop import HeadKind
+from metarep.inner_loop import HeadKind, convolution
 from metarep.learners import GradientDescent
 from metarep.run import hardware
 
@@ -37,6 +43,7 @@ BATCHES, TRAINED = 8, 60
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--gpu", action="store_true", help="as a GPU would, emulated")
     parser.add_argument("--out", type=Path, help="also write the rows and the hardware to this file")
     args = parser.parse_args()
     split = load_data("omniglot:vinyals", "train", data_dir=args.data_dir)
@@ -49,16 +56,17 @@ def main() -> None:
         for start in ("new", "trained"):
             if start == "trained":
                 train(learner, split)
-            found = [compare(learner, split, 1000 + seed) for seed in range(BATCHES)]
-            cosines, losses = zip(*found, strict=True)
-            name = f"{case.head}, {case.steps} step{'s' * (case.steps > 1)}, {start}"
-            rows.append({
-                "case": name,
-                "cosine_median": round(statistics.median(cosines), 5),
-                "cosine_lowest": round(min(cosines), 5),
-                "loss_off_percent": round(100 * max(losses), 3),
-            })  # fmt: skip
-            print(rows[-1], flush=True)
+            for way in ("one product", "three products") if args.gpu else ("",):
+                found = [compare(learner, split, 1000 + seed, way) for seed in range(BATCHES)]
+                cosines, losses = zip(*found, strict=True)
+                name = f"{case.head}, {case.steps} step{'s' * (case.steps > 1)}, {start}"
+                rows.append({
+                    "case": f"{name}, {way}" if way else name,
+                    "cosine_median": round(statistics.median(cosines), 5),
+                    "cosine_lowest": round(min(cosines), 5),
+                    "loss_off_percent": round(100 * max(losses), 3),
+                })  # fmt: skip
+                print(rows[-1], flush=True)
     if args.out:
         note = f"{BATCHES} batches of 4 tasks; float32 against bfloat16; loss: the furthest off of all batches"
         args.out.write_text(json.dumps({"hardware": hardware(), "note": note, "rows": rows}, indent=1) + "\n")
@@ -78,17 +86,41 @@ def train(learner: GradientDescent, split: Split) -> None:
         optimizer.step()
 
 
-def compare(learner: GradientDescent, split: Split, seed: int) -> tuple[float, float]:
+def compare(learner: GradientDescent, split: Split, seed: int, way: str) -> tuple[float, float]:
     """The cosine of the two meta-gradients, and by what share of itself the loss is off."""
     losses, gradients = [], []
     for precision in ("float32", "bfloat16"):
         learner.encoder.precision = precision
         learner.zero_grad(set_to_none=True)
-        loss = loss_of(learner, split, 15, seed)
+        with as_on_a_gpu(learner, way) if way and precision == "bfloat16" else nullcontext():
+            loss = loss_of(learner, split, 15, seed)
         loss.backward()
         losses.append(loss.item())
         gradients.append(torch.cat([p.grad.flatten() for p in learner.parameters() if p.grad is not None]))
     return functional.cosine_similarity(*gradients, dim=0).item(), abs(losses[1] / losses[0] - 1)
+
+
+@contextmanager
+def as_on_a_gpu(learner: GradientDescent, way: str) -> Iterator[None]:
+    """The path of GPUs, whose float32 convolutions round; all of them, or those of ``three products`` without harm."""
+    plain, back, pad = functional.conv2d, torch.ops.aten.convolution_backward, functional.pad
+    before = convolution.functional, convolution._aten, convolution._rounds
+    convolution.functional = SimpleNamespace(pad=pad, conv2d=lambda x, w, **own: plain(rounded(x), rounded(w), **own))
+    convolution._aten = SimpleNamespace(
+        convolution_backward=lambda d, x, w, *rest: back(rounded(d), rounded(x), rounded(w), *rest)
+    )
+    convolution._rounds = lambda x: way == "three products" and x.dtype == torch.float32
+    learner.path = "stacked"
+    yield
+    learner.path = "auto"
+    convolution.functional, convolution._aten, convolution._rounds = before
+
+
+def rounded(x: Tensor) -> Tensor:
+    """To ten bits."""
+    if x.dtype != torch.float32:
+        return x
+    return ((x.contiguous().view(torch.int32) + (1 << 12)) & -(1 << 13)).view(torch.float32).view_as(x)
 
 
 if __name__ == "__main__":
