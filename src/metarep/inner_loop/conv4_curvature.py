@@ -97,11 +97,11 @@ def bend(tape: Tape, v: Sequence[Tensor]) -> list[Tensor]:
     return found
 
 
-def _rows(x: Float[Tensor, "n task*c h w"], tasks: int) -> Float[Tensor, "task n c*h*w"]:
+def _rows(x: Float[Tensor, "n taskc h w"], tasks: int) -> Float[Tensor, "task n chw"]:
     """Features of a map."""
     return x.unflatten(1, (tasks, -1)).transpose(0, 1).flatten(2)
 
 
-def _maps(rows: Float[Tensor, "task n c*h*w"], like: Tensor) -> Float[Tensor, "n task*c h w"]:
+def _maps(rows: Float[Tensor, "task n chw"], like: Tensor) -> Float[Tensor, "n taskc h w"]:
     """The transpose of ``_rows``."""
     return rows.transpose(0, 1).reshape_as(like)

@@ -1,7 +1,7 @@
 """Convolution with filters of each task's own, all tasks at once.
 
-A map is ``n task*c h w``, channels last in memory: the tasks are groups of channels, and so one grouped convolution
-does for all of them. With few channels in (images), where such kernels are slow, it is patches and a batched product.
+A map is ``n taskc h w``, channels last in memory: the channels of a task lie side by side, so that one grouped
+convolution does for all tasks. With few channels in (images), where such kernels are slow, it is patches and a batched product.
 Both derivatives are convolutions again, so it can be differentiated as often as one likes.
 
 On a GPU torch lets matrix units round what goes into a float32 convolution to ten bits. Steps that build on each other
@@ -18,11 +18,11 @@ from torch.nn import functional
 
 _aten = torch.ops.aten
 FEW = 8  # channels in
-Map = Float[Tensor, "n task*c h w"]
-Filters = Float[Tensor, "task*out c 3 3"]
+Map = Float[Tensor, "n taskc h w"]
+Filters = Float[Tensor, "taskout c 3 3"]
 
 
-def conv(x: Map, w: Filters, tasks: int) -> Float[Tensor, "n task*out h w"]:
+def conv(x: Map, w: Filters, tasks: int) -> Float[Tensor, "n taskout h w"]:
     """3x3 convolution with a border of zeros, the filters of each task on its images; for autograd."""
     return _Conv.apply(x, w, tasks)
 
@@ -44,7 +44,7 @@ def conv_back(
     return d_x if image else d_y, d_w
 
 
-def convolve(x: Map, w: Filters, tasks: int = 1, *, rough: bool = False) -> Float[Tensor, "n task*out h w"]:
+def convolve(x: Map, w: Filters, tasks: int = 1, *, rough: bool = False) -> Float[Tensor, "n taskout h w"]:
     """The same as ``conv`` without autograd."""
     if not rough and _rounds(x):
         (x1, x2), (w1, w2) = _halves(x), _halves(w)
@@ -77,7 +77,7 @@ def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
     return first, x - first
 
 
-def _filter_gradient(d_y: Map, x: Map, tasks: int, *, rough: bool = False) -> Filters:
+def _filter_gradient(d_y: Float[Tensor, "n taskout h w"], x: Map, tasks: int, *, rough: bool = False) -> Filters:
     if not rough and _rounds(x):
         (d1, d2), (x1, x2) = _halves(d_y), _halves(x)
         small = _filter_gradient(d1, x2, tasks, rough=True) + _filter_gradient(d2, x1, tasks, rough=True)
@@ -102,7 +102,7 @@ def _strips(x: Map) -> int:
     return max(part for part in range(1, min(rows, 64) + 1) if rows % part == 0)
 
 
-def _patches(x: Map, tasks: int) -> Float[Tensor, "task c*9 n*h*w"]:
+def _patches(x: Map, tasks: int) -> Float[Tensor, "task c9 nhw"]:
     """What each filter is laid over, and rows of zeros to a multiple of eight, which matrix units ask for."""
     n, channels, height, width = x.shape
     channels //= tasks
@@ -115,7 +115,7 @@ def _patches(x: Map, tasks: int) -> Float[Tensor, "task c*9 n*h*w"]:
     return columns
 
 
-def _backwards(w: Filters, tasks: int) -> Float[Tensor, "task*c out 3 3"]:
+def _backwards(w: Filters, tasks: int) -> Float[Tensor, "taskc out 3 3"]:
     """The filters that lead back from what came out to what came in."""
     return w.unflatten(0, (tasks, -1)).flip(3, 4).transpose(1, 2).flatten(0, 1)
 

@@ -95,7 +95,7 @@ class _WithGradient(torch.autograd.Function):
     """A value whose gradient is already known."""
 
     @staticmethod
-    def forward(ctx: Any, loss: Tensor, gradients: list[Tensor], *inputs: Tensor) -> Tensor:  # noqa: ANN401, ARG004
+    def forward(ctx: Any, loss: Tensor, gradients: Sequence[Tensor], *inputs: Tensor) -> Tensor:  # noqa: ANN401, ARG004
         ctx.gradients = gradients
         return loss.clone()
 

@@ -15,8 +15,9 @@ from torch.nn import functional
 
 _aten = torch.ops.aten
 _PLACES = (0, 2, 3)
-Map = Float[Tensor, "n task*c h w"]
-Each = Float[Tensor, "task*c 1 1"]
+Map = Float[Tensor, "n taskc h w"]
+Pooled = Float[Tensor, "n taskc h2 w2"]
+Each = Float[Tensor, "taskc 1 1"]
 
 
 class Moments(NamedTuple):
@@ -26,7 +27,9 @@ class Moments(NamedTuple):
     variance: Each
 
 
-def plain_tail(y: Map, scale: Each, shift: Each, eps: float, rows: int, given: Moments | None) -> tuple[Map, Moments]:
+def plain_tail(
+    y: Map, scale: Each, shift: Each, eps: float, rows: int, given: Moments | None
+) -> tuple[Pooled, Moments]:
     """Of operations that can be differentiated twice."""
     if given is None:
         mean = y[:rows].mean(_PLACES).view_as(scale)
@@ -35,7 +38,9 @@ def plain_tail(y: Map, scale: Each, shift: Each, eps: float, rows: int, given: M
     return torch.addcmul(shift - given.mean * factor, functional.max_pool2d(y, 2), factor).relu(), given
 
 
-def fused_tail(y: Map, scale: Each, shift: Each, eps: float, rows: int, given: Moments | None) -> tuple[Map, Moments]:
+def fused_tail(
+    y: Map, scale: Each, shift: Each, eps: float, rows: int, given: Moments | None
+) -> tuple[Pooled, Moments]:
     """For first derivatives, in as few passes over the map as there can be; ``y`` may be of lower precision."""
     z, mean, variance = _FusedTail.apply(y, scale, shift, eps, rows, given)
     return z, Moments(mean, variance)
