@@ -1,11 +1,11 @@
 """Convolution with filters of each task's own, all tasks at once.
 
 A map is ``n taskc h w``, channels last in memory: the channels of a task lie side by side, so that one grouped
-convolution does for all tasks. With few channels in (images), where such kernels are slow, it is patches and a batched product.
-Both derivatives are convolutions again, so it can be differentiated as often as one likes.
+convolution does for all tasks. With few channels in (images), where such kernels are slow, it is patches and a batched
+product. Both derivatives are convolutions again, so it can be differentiated as often as one likes.
 
 On a GPU torch lets matrix units round what goes into a float32 convolution to ten bits. Steps that build on each other
-turn that into another gradient altogether (five at a rate of 0.4: cosine 0.35), so here a number goes in as two, the
+turn that into another gradient altogether (five at a rate of 0.4: cosine 0.5), so here a number goes in as two, the
 second being what rounding took from the first, and three products are added. ``rough`` leaves the rounding be.
 """
 
