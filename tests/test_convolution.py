@@ -62,7 +62,7 @@ def test_what_matrix_units_round_is_not_lost(channels: int, monkeypatch: pytest.
     wanted = [convolve(x64, w64, TASKS), *conv_back(above64, x64, w64, TASKS, image=True)]
     plain, back = functional.conv2d, torch.ops.aten.convolution_backward
 
-    monkeypatch.setattr(convolution, "_rounds", lambda x: x.dtype == torch.float32)
+    monkeypatch.setattr(convolution, "_rounds", lambda x, tasks: x.dtype == torch.float32)
     monkeypatch.setattr(convolution.functional, "conv2d", lambda x, w, **own: plain(rounded(x), rounded(w), **own))
     product = torch.bmm
 

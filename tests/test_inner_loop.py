@@ -270,10 +270,11 @@ def test_first_order_keeps_no_graph_and_its_memory_does_not_grow_with_steps(monk
     assert alive(12, 2) > alive(2, 2) > 0
 
 
+@pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("path", ["exact", "stacked"])
-def test_bfloat16_gives_nearly_the_same_gradient(path: str) -> None:
-    made, tasks = learner(width=64, dtype=torch.float32), tasks_of(n=2, queries=10, dtype=torch.float32)
-    inner, found = InnerLoop(1, made.adapted), []
+def test_bfloat16_gives_nearly_the_same_gradient(path: str, order: int) -> None:
+    made, tasks = learner(width=64, dtype=torch.float32), tasks_of(n=2, queries=30, dtype=torch.float32)
+    inner, found = InnerLoop(3 if order == 1 else 1, made.adapted, order), []
     for precision in ("float32", "bfloat16"):
         made.encoder.precision = precision
         loss = meta_loss(made.start, inner, tasks, WAYS, path)
@@ -403,6 +404,31 @@ def test_any_module_will_do(path: str) -> None:
     found = gradients(meta_loss(made.start, inner, tasks, WAYS, path), made)
     same(found, gradients(meta_loss(made.start, inner, tasks, WAYS, "plain"), made))
     assert all(gradient.any() for gradient in found.values())
+
+
+@pytest.mark.parametrize("change", ["another layer", "another epsilon"])
+def test_a_changed_conv4_is_computed_as_it_is(change: str) -> None:
+    made, tasks = learner(), tasks_of()
+    block = made.encoder.body[2]
+    if change == "another layer":
+        block[3] = nn.LeakyReLU(0.3)
+    else:
+        block[1].eps = 0.5
+    inner = InnerLoop(2, made.adapted)
+    want = gradients(meta_loss(made.start, inner, tasks, WAYS, "plain"), made)
+    same(gradients(meta_loss(made.start, inner, tasks, WAYS), made), want)
+    with pytest.raises(MetarepError, match="unchanged Conv4"):
+        meta_loss(made.start, inner, tasks, WAYS, "stacked")
+
+
+@pytest.mark.parametrize("path", ["exact", "stacked"])
+def test_an_image_that_is_no_number_is_noticed(path: str) -> None:
+    made, tasks = learner(width=32, dtype=torch.float32), tasks_of(dtype=torch.float32)
+    tasks.support[1, 0] = torch.nan
+    with pytest.raises(MetarepError, match="the inner loss is nan before inner step 1"):
+        meta_loss(made.start, InnerLoop(1, made.adapted), tasks, WAYS, path)
+    with pytest.raises(MetarepError, match="the inner loss is nan before inner step 1"):
+        solved(made.eval(), tasks)
 
 
 def rows_of_features() -> tuple[Tensor, Tensor]:

@@ -60,7 +60,7 @@ int metarep_norm(const double *sums, const float *scale, const float *shift, flo
             sum /= places;
             square = square / places - sum * sum;
             mean[c] = (float)sum;
-            variance[c] = square > 0 ? (float)square : 0;
+            variance[c] = square < 0 ? 0 : (float)square; /* what is not a number stays so */
         }
         factor[c] = scale[c] / sqrtf(variance[c] + eps);
         offset[c] = shift[c] - factor[c] * mean[c];
@@ -89,7 +89,7 @@ INLINE void block_tail(const void *y, const float *norm, void *z, uint8_t *which
                         best = (numbers)choose(more, (whole)v, (whole)best);
                         k = choose(more, (whole){0} + other, k);
                     }
-                    const whole live = best > 0;
+                    const whole live = ~(best <= 0); /* what is not a number passes, to be noticed */
                     store(z, done, keep(live, best), half);
                     *(bytes *)(which + done) = __builtin_convertvector(choose(live, k, (whole){0} + DEAD), bytes);
                 }

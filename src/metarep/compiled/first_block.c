@@ -60,7 +60,7 @@ CLONED static void forward_image(const float *padded, const float *filters, cons
                         k = choose(more, (whole){0} + other, k);
                     }
                     best = best * at(factor + first + v * LANES) + at(offset + first + v * LANES);
-                    const whole live = best > 0;
+                    const whole live = ~(best <= 0);
                     store(z, place + v * LANES, keep(live, best), half);
                     k = choose(live, k, (whole){0} + DEAD);
                     *(bytes *)(which + place + v * LANES) = __builtin_convertvector(k, bytes);

@@ -55,7 +55,7 @@ class ConvBlock(nn.Sequential):
             given = None if norm.training else (norm.running_mean, norm.get_buffer("running_var"))
         else:
             return super().forward(x)
-        if not plain(x) or any(map(hooked, self)):
+        if not plain(x) or any(map(hooked, self)) or not usual(self):
             return super().forward(x)
         filters = convolution.weight
         assert isinstance(filters, Tensor)
@@ -76,6 +76,36 @@ class ConvBlock(nn.Sequential):
         elif given is None:
             follow(norm, block.mean, block.variance, x.numel() // x.shape[1])
         return block.z
+
+
+def usual(block: nn.Sequential) -> bool:
+    """Whether a block is a 3x3 convolution, a norm with scale and shift, a 2x2 maximum and a ReLU, and nothing else."""
+    layers = list(block)
+    if len(layers) != 4:
+        return False
+    convolution, norm, pool, last = layers
+    return (
+        type(convolution) is nn.Conv2d
+        and (convolution.kernel_size, convolution.stride, convolution.dilation) == ((3, 3), (1, 1), (1, 1))
+        and (convolution.padding, convolution.padding_mode, convolution.groups) == ((1, 1), "zeros", 1)
+        and convolution.bias is None
+        and type(norm) in (nn.BatchNorm2d, ExplicitNorm)
+        and norm.weight is not None
+        and norm.bias is not None
+        and type(pool) is nn.MaxPool2d
+        and (pool.kernel_size, pool.stride, pool.padding, pool.dilation) == (2, 2, 0, 1)
+        and not (pool.ceil_mode or pool.return_indices)
+        and type(last) is nn.ReLU
+    )
+
+
+def as_made(body: nn.Module) -> bool:
+    """Whether a body is a Conv4 that nobody has put other layers, or another epsilon, into."""
+    if type(body) is not Conv4:
+        return False
+    *blocks, last = body
+    same = type(last) is nn.Flatten and all(isinstance(block, ConvBlock) and usual(block) for block in blocks)
+    return same and len({block[1].eps for block in blocks}) == 1  # pyright: ignore[reportIndexIssue]
 
 
 def hooked(layer: nn.Module) -> bool:

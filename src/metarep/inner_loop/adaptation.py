@@ -67,6 +67,7 @@ def adapt_tasks(
     Raises:
         MetarepError: the support loss of a task is no longer a number before one of the steps; it is named.
     """
+    precise = adam is None  # Adam's steps are as long whatever the slope is, and Reptile trains by them
     body = [weight.detach() for weight in start.body]
     with torch.no_grad():
         table = start.rates.table(inner.steps)
@@ -91,13 +92,15 @@ def adapt_tasks(
         return Adapted(weights, network.seen(), state)
 
     if stacked(start.encoder.body, support):
-        network, found = StackedNetwork(start.encoder, start.normalisation, differentiable=False), []
+        network, found = StackedNetwork(start.encoder, start.normalisation, differentiable=False, precise=precise), []
         for x, y in network.portions(support, labels):
             many = [weight.expand(len(x), *weight.shape) for weight in body]
             found += work(network, many, x, y).tasks()
         return found
     workers = useful_workers(start.encoder.body, support.device)
-    networks = [Network(start.encoder, start.normalisation, differentiable=False) for _ in range(workers)]
+    networks = [
+        Network(start.encoder, start.normalisation, differentiable=False, precise=precise) for _ in range(workers)
+    ]
     tasks = list(zip(support, labels, strict=True))
     return run_tasks(lambda worker, task: work(networks[worker], body, *task), tasks, workers)
 

@@ -31,7 +31,7 @@ def conv_back(
     d_y: Tensor, x: Map, w: Filters, tasks: int = 1, *, image: bool, rough: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the convolution's input (or its output, where the input is of images and has none) and filters."""
-    if not rough and _rounds(x):
+    if not rough and _rounds(x, tasks):
         (d1, d2), (x1, x2), (w1, w2) = (_halves(each) for each in (d_y, x, w))
         parts = (d1, x2, w2), (d2, x1, w1), (d1, x1, w1)
         small, other, large = (conv_back(*part, tasks, image=image, rough=True) for part in parts)
@@ -46,7 +46,7 @@ def conv_back(
 
 def convolve(x: Map, w: Filters, tasks: int = 1, *, rough: bool = False) -> Float[Tensor, "n taskout h w"]:
     """The same as ``conv`` without autograd."""
-    if not rough and _rounds(x):
+    if not rough and _rounds(x, tasks):
         (x1, x2), (w1, w2) = _halves(x), _halves(w)
         small = convolve(x1, w2, tasks, rough=True).add_(convolve(x2, w1, tasks, rough=True))
         return small.add_(convolve(x1, w1, tasks, rough=True))
@@ -66,9 +66,19 @@ def _by_patches(x: Map, tasks: int) -> bool:
     return tasks > 1 and x.shape[1] < FEW * tasks
 
 
-def _rounds(x: Tensor) -> bool:
-    """Whether torch may round what goes into a convolution."""
-    return x.is_cuda and x.dtype == torch.float32 and torch.backends.cudnn.allow_tf32
+def _rounds(x: Tensor, tasks: int) -> bool:
+    """Whether torch may round what goes into the convolution, or the product that stands for it."""
+    if not x.is_cuda or x.dtype != torch.float32:
+        return False
+    return rounding()[_by_patches(x, tasks)]
+
+
+def rounding() -> tuple[bool, bool]:
+    """Whether torch lets matrix units round what goes into float32 convolutions, and into matrix products."""
+    cudnn, cuda = torch.backends.cudnn, torch.backends.cuda
+    if hasattr(cudnn, "conv"):  # since 2.9; to ask the old way then may raise
+        return cudnn.conv.fp32_precision == "tf32", cuda.matmul.fp32_precision == "tf32"
+    return cudnn.allow_tf32, cuda.matmul.allow_tf32
 
 
 def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,7 +88,7 @@ def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _filter_gradient(d_y: Float[Tensor, "n taskout h w"], x: Map, tasks: int, *, rough: bool = False) -> Filters:
-    if not rough and _rounds(x):
+    if not rough and _rounds(x, tasks):
         (d1, d2), (x1, x2) = _halves(d_y), _halves(x)
         small = _filter_gradient(d1, x2, tasks, rough=True) + _filter_gradient(d2, x1, tasks, rough=True)
         return small + _filter_gradient(d1, x1, tasks, rough=True)

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional
 
-from metarep.encoders import Conv4, Encoder
+from metarep.encoders import Encoder
+from metarep.encoders.conv4 import as_made
 from metarep.encoders.resnet12 import DropBlock
 from metarep.inner_loop.head import Head
 from metarep.normalisation import Normalisation, Statistics, explicit_norms, replica, running_statistics
@@ -24,20 +25,24 @@ class Network:
         normalisation: whose statistics.
         differentiable: in float32 (or float64), contiguous and from operations that can be differentiated twice;
             otherwise in the encoder's precision, channels-last and fused, for first derivatives.
+        precise: in float32 all the same: steps build on each other, and would build on what bfloat16 takes from them.
     """
 
     checked = True  # whether a loss that is no longer a number is to be noticed at once
 
-    def __init__(self, encoder: Encoder, normalisation: Normalisation, *, differentiable: bool) -> None:
+    def __init__(
+        self, encoder: Encoder, normalisation: Normalisation, *, differentiable: bool, precise: bool = False
+    ) -> None:
         self.twin = replica(encoder.body, differentiable=differentiable)
         self.names = [name for name, _ in encoder.body.named_parameters()]
         self.norms = explicit_norms(self.twin)
+        self.as_made = as_made(encoder.body)
         self.on_processor = all(parameter.device.type == "cpu" for parameter in encoder.body.parameters())
         self.normalisation: Normalisation = normalisation
         self.running = running_statistics(encoder.body) if normalisation == "running" else None
         self.layout = torch.contiguous_format if differentiable else torch.channels_last
         self.bfloat16 = encoder.precision == "bfloat16"
-        self.mixed = self.bfloat16 and not differentiable
+        self.mixed = self.bfloat16 and not (differentiable or precise)
 
     def leaves(self, weights: Weights) -> list[Tensor]:
         """The weights as leaves of a new graph, in this network's memory format.
@@ -60,7 +65,7 @@ class Network:
     @property
     def written_out(self) -> bool:
         """Whether the support's slope and curvature are known as formulas; on processors alone."""
-        return self.running is None and isinstance(self.twin, Conv4) and self.on_processor
+        return self.running is None and self.as_made and self.on_processor
 
     @property
     def eps(self) -> float:

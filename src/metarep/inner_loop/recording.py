@@ -33,7 +33,7 @@ class Recording:
                 function(*own)
         torch.cuda.current_stream().wait_stream(beside)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(self.graph, stream=beside, capture_error_mode="thread_local"):
             self.found = function(*own)
 
     def __call__(self, *arguments: Any) -> Any:  # noqa: ANN401
@@ -47,11 +47,11 @@ class Recording:
         return self.found
 
 
-_recordings: WeakKeyDictionary[nn.Module, OrderedDict[Hashable, Recording]] = WeakKeyDictionary()
+_recordings: WeakKeyDictionary[nn.Module, OrderedDict[Hashable, Recording | None]] = WeakKeyDictionary()
 
 
 def replay(owner: nn.Module, key: Hashable, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:  # noqa: ANN401
-    """``function(*arguments)`` by a recording, made on the first call.
+    """``function(*arguments)``; from the second call of the same kind on by a recording.
 
     Args:
         owner: recordings live as long as it does; the ones used last are kept.
@@ -64,8 +64,14 @@ def replay(owner: nn.Module, key: Hashable, function: Callable[..., Any], argume
     known = _recordings.setdefault(owner, OrderedDict())
     full = (key, seen, str(shape))
     if full not in known:
-        while len(known) >= KEPT:
+        known[full] = None  # what comes once only is not worth it
+        while len(known) > KEPT:
             known.popitem(last=False)
-        known[full] = Recording(function, arguments)
+        return function(*arguments)
     known.move_to_end(full)
-    return known[full](*arguments)
+    device = next(leaf.device for leaf in leaves if isinstance(leaf, Tensor))
+    with torch.cuda.device(device):
+        recording = known[full]
+        if recording is None:
+            recording = known[full] = Recording(function, arguments)
+        return recording(*arguments)

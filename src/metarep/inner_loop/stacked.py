@@ -7,8 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from metarep.encoders import Conv4, Encoder
-from metarep.encoders.conv4 import hooked
+from metarep.encoders import Encoder
+from metarep.encoders.conv4 import as_made, hooked
 from metarep.errors import MetarepError
 from metarep.inner_loop.convolution import conv
 from metarep.inner_loop.head import Classifier, Head
@@ -21,8 +21,8 @@ Stack = Sequence[Tensor]  # weights as a network takes them, with the task axis 
 
 
 def stacks(body: nn.Module) -> bool:
-    """Whether a body can run so: Conv4, and nobody listens to its layers."""
-    return type(body) is Conv4 and not any(hooked(layer) for layer in body.modules())
+    """Whether a body can run so: Conv4 as it was made, and nobody listens to its layers."""
+    return as_made(body) and not any(hooked(layer) for layer in body.modules())
 
 
 def stacked(body: nn.Module, x: Tensor) -> bool:
@@ -37,6 +37,7 @@ class StackedNetwork:
         encoder: a Conv4, with its preprocessing and precision.
         normalisation: whose statistics.
         differentiable: twice, in the weights' own precision; otherwise in the encoder's, for first derivatives.
+        precise: in the weights' own precision all the same.
         checked: whether a loss that is no longer a number is to be noticed at once; that waits for the device.
 
     Raises:
@@ -44,12 +45,18 @@ class StackedNetwork:
     """
 
     def __init__(
-        self, encoder: Encoder, normalisation: Normalisation, *, differentiable: bool, checked: bool = True
+        self,
+        encoder: Encoder,
+        normalisation: Normalisation,
+        *,
+        differentiable: bool,
+        precise: bool = False,
+        checked: bool = True,
     ) -> None:
         if not stacks(encoder.body):
             raise MetarepError(
-                f"tasks are stacked for Conv4 without hooks alone, not for {type(encoder.body).__name__}; "
-                "take path auto or mapped"
+                "tasks are stacked for an unchanged Conv4 without hooks alone, and this "
+                f"{type(encoder.body).__name__} is none; take path auto or mapped"
             )
         self.checked = checked
         norm = batch_norms(encoder.body)[0]
@@ -57,7 +64,7 @@ class StackedNetwork:
         self.normalisation: Normalisation = normalisation
         self.running = running_statistics(encoder.body) if normalisation == "running" else None
         self.bfloat16 = encoder.precision == "bfloat16"
-        self.mixed = self.bfloat16 and not differentiable
+        self.mixed = self.bfloat16 and not (differentiable or precise)
         self.tail = plain_tail if differentiable else fused_tail
         self.recorded: Statistics = []
 

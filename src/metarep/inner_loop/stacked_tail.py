@@ -133,4 +133,4 @@ def _kernels(y: Tensor) -> ModuleType | None:
         return None
     from metarep.inner_loop import tail_kernels
 
-    return tail_kernels
+    return tail_kernels if tail_kernels.compiles() else None

@@ -2,6 +2,9 @@
 # ruff: noqa: ANN001, ANN202, E501  (Triton compiles what has no types)
 # pyright: basic, reportMissingImports=false, reportIndexIssue=false
 
+import functools
+import inspect
+
 import torch
 import triton
 import triton.language as tl
@@ -12,7 +15,12 @@ STRIPS = 32  # programs that share the sums of a channel
 DEAD = 4  # for a maximum that comes out as zero; else 0 to 3, its place in the window, row by row
 
 
-@triton.jit
+def _jit(kernel):
+    """Triton's compiler, of the function itself where something has been wrapped around it to check its arguments."""
+    return triton.jit(inspect.unwrap(kernel))
+
+
+@_jit
 def _window(place, height, width, high, wide):
     """The first corner of a window (of a map of ``high`` x ``wide``, as a row of pixels), and its row and column."""
     image = place // (height * width)
@@ -21,7 +29,7 @@ def _window(place, height, width, high, wide):
     return ((image * high + 2 * row) * wide + 2 * column).to(tl.int64), image, row, column
 
 
-@triton.jit
+@_jit
 def _forward(y, factor, offset, z, top, which, places, height, width, high, wide, channels, P: tl.constexpr, C: tl.constexpr):  # fmt: skip
     place = tl.program_id(0) * P + tl.arange(0, P)
     c = tl.program_id(1) * C + tl.arange(0, C)
@@ -33,17 +41,18 @@ def _forward(y, factor, offset, z, top, which, places, height, width, high, wide
     for k in tl.static_range(1, 4):
         other = tl.load(start + ((k // 2) * wide + k % 2) * channels, mask=mask, other=0.0).to(tl.float32)
         at = tl.where(other > best, k, at)
-        best = tl.maximum(best, other)
+        best = tl.where(other > best, other, best)
     a = tl.load(factor + c, mask=c < channels, other=0.0)
     b = tl.load(offset + c, mask=c < channels, other=0.0)
-    out = tl.maximum(best * a[None, :] + b[None, :], 0.0)
+    value = best * a[None, :] + b[None, :]
+    out = tl.where(value <= 0, 0.0, value)  # what is not a number passes, to be noticed
     to = place.to(tl.int64)[:, None] * channels + c[None, :]
     tl.store(z + to, out.to(z.dtype.element_ty), mask=mask)
     tl.store(top + to, best.to(top.dtype.element_ty), mask=mask)
-    tl.store(which + to, tl.where(out > 0, at, 4).to(tl.uint8), mask=mask)
+    tl.store(which + to, tl.where(value <= 0, 4, at).to(tl.uint8), mask=mask)
 
 
-@triton.jit
+@_jit
 def _sums(above, top, which, mean, r, found, places, channels, each, P: tl.constexpr, C: tl.constexpr):
     c = tl.program_id(1) * C + tl.arange(0, C)
     m = tl.load(mean + c, mask=c < channels, other=0.0)
@@ -64,7 +73,7 @@ def _sums(above, top, which, mean, r, found, places, channels, each, P: tl.const
     tl.store(to + channels, of_gu * tl.load(r + c, mask=c < channels, other=0.0), mask=c < channels)
 
 
-@triton.jit
+@_jit
 def _backward(above, which, y, factor, slope, offset, d_y, places, height, width, high, wide, rows, channels, OWN: tl.constexpr, P: tl.constexpr, C: tl.constexpr):  # fmt: skip
     place = tl.program_id(0) * P + tl.arange(0, P)  # of windows, those cut off by the edge too
     c = tl.program_id(1) * C + tl.arange(0, C)
@@ -88,6 +97,16 @@ def _backward(above, which, y, factor, slope, offset, d_y, places, height, width
             value = tl.load(y + to, mask=inside, other=0.0).to(tl.float32)
             d -= tl.where(inside, o[None, :] + s[None, :] * value, 0.0)
         tl.store(d_y + to, d.to(d_y.dtype.element_ty), mask=there)
+
+
+@functools.cache
+def compiles() -> bool:
+    """Whether Triton can: it wants a C compiler too."""
+    try:
+        forward(torch.zeros(1, 1, 2, 2, device="cuda"), *torch.zeros(2, 1, 1, 1, device="cuda"))
+    except Exception:  # whatever is missing, there is another way
+        return False
+    return True
 
 
 def forward(y: Tensor, factor: Tensor, offset: Tensor) -> tuple[Tensor, Tensor, Tensor]:

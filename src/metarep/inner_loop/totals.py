@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from metarep.inner_loop.convolution import rounding
 from metarep.inner_loop.exact import TaskGradient, task_gradient
 from metarep.inner_loop.head import Head
 from metarep.inner_loop.network import Network, useful_workers
@@ -33,7 +34,10 @@ def one_by_one(
     singles = tasks.singles()
     workers = useful_workers(start.encoder.body, tasks.support.device)
     networks = [
-        tuple(Network(start.encoder, start.normalisation, differentiable=twice) for twice in (inner.order == 2, False))
+        (
+            Network(start.encoder, start.normalisation, differentiable=inner.order == 2, precise=True),
+            Network(start.encoder, start.normalisation, differentiable=False),
+        )
         for _ in range(min(workers, len(singles)))
     ]
 
@@ -62,16 +66,14 @@ def all_at_once(
 ) -> Totals:
     """The same of all tasks by one network; on an NVIDIA GPU recorded, and replayed as one launch."""
     waits = tasks.support.device.type != "cpu"  # and a look at a loss would keep the processor from going ahead
-    slow, fast = (
-        StackedNetwork(start.encoder, start.normalisation, differentiable=twice, checked=not waits)
-        for twice in (inner.order == 2, False)
-    )
+    made = partial(StackedNetwork, start.encoder, start.normalisation, checked=not waits)
+    slow, fast = made(differentiable=inner.order == 2, precise=True), made(differentiable=False)
     compute = partial(_totals_at_once, slow, fast, inner, start.head, ways)
     arguments = body, classifier, table, tuple(tasks)
     if tasks.support.device.type != "cuda" or inner.weights is not None:  # weights that are others in every step
         return compute(*arguments)
     kept = tuple(part.data_ptr() for pair in slow.running or () for part in pair)
-    key = inner, start.head.kind, ways, start.normalisation, start.encoder.precision, kept
+    key = inner, start.head.kind, ways, start.normalisation, start.encoder.precision, kept, rounding()
     return replay(start.encoder.body, key, compute, arguments)
 
 
