@@ -148,8 +148,12 @@ def test_every_path_is_the_hand_written_loop(case: tuple[dict[str, Any], int, An
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize("case", CASES, ids=[f"{c[0]} order {c[1]} {c[2] or ''}" for c in CASES])
-def test_a_gpu_gives_the_same_gradient_and_again_when_it_is_replayed(case: tuple[dict[str, Any], int, Any]) -> None:
+def test_a_gpu_gives_the_same_gradient_and_again_when_it_is_replayed(
+    case: tuple[dict[str, Any], int, Any], n: int
+) -> None:
+    """The first time it is computed, the second time recorded, the third time replayed."""
     settings, order, weights = case
     made = learner(**settings)
     there = learner(**settings).cuda()
@@ -158,7 +162,7 @@ def test_a_gpu_gives_the_same_gradient_and_again_when_it_is_replayed(case: tuple
         with torch.no_grad():
             for name, value in made.named_parameters():
                 there.get_parameter(name).copy_(value.add_(0.01 * seed))
-        tasks = tasks_of(seed)
+        tasks = tasks_of(seed, n=n)
         want = meta_loss(made.start, inner, tasks, WAYS, "plain")
         got = meta_loss(there.start, inner, Task(*(part.cuda() for part in tasks)), WAYS)
         torch.testing.assert_close(got.cpu(), want, rtol=1e-9, atol=1e-9)
@@ -175,12 +179,14 @@ def test_a_gpu_gives_nearly_the_same_gradient_in_lower_precision(n: int, precisi
     made, tasks = learner(width=64, dtype=torch.float32), tasks_of(n=n, queries=10, dtype=torch.float32)
     there = learner(width=64, dtype=torch.float32).cuda()
     there.encoder.precision = precision
-    loss = meta_loss(there.start, InnerLoop(2, made.adapted), Task(*(part.cuda() for part in tasks)), WAYS)
-    rounded = torch.cat([g.flatten().cpu() for g in gradients(loss, there).values()])
     exact_loss = meta_loss(made.start, InnerLoop(2, made.adapted), tasks, WAYS, "exact")
     exact = torch.cat([g.flatten() for g in gradients(exact_loss, made).values()])
-    assert abs(loss.item() / exact_loss.item() - 1) < 0.01
-    assert functional.cosine_similarity(exact, rounded, dim=0) > 0.999
+    for call in range(3):
+        loss = meta_loss(there.start, InnerLoop(2, made.adapted), Task(*(part.cuda() for part in tasks)), WAYS)
+        rounded = torch.cat([g.flatten().cpu() for g in gradients(loss, there).values()])
+        off, cosine = loss.item() / exact_loss.item() - 1, functional.cosine_similarity(exact, rounded, dim=0).item()
+        assert abs(off) < 0.01, (call, off, cosine)
+        assert cosine > 0.999, (call, off, cosine)
 
 
 def test_the_gradient_is_the_slope_of_the_loss() -> None:
