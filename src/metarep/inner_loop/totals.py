@@ -73,7 +73,7 @@ def all_at_once(
     if tasks.support.device.type != "cuda" or inner.weights is not None:  # weights that are others in every step
         return compute(*arguments)
     kept = tuple(part.data_ptr() for pair in slow.running or () for part in pair)
-    key = inner, start.head.kind, ways, start.normalisation, start.encoder.precision, kept, rounding()
+    key = inner, start.head.kind, ways, start.normalisation, start.encoder.precision, slow.eps, kept, rounding()
     return replay(start.encoder.body, key, compute, arguments)
 
 
