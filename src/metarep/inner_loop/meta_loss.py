@@ -24,9 +24,9 @@ def meta_loss(start: Start, inner: InnerLoop, tasks: Task, ways: int, path: Path
     """The mean query loss over tasks, with the exact gradient in the body, the head and the rates.
 
     Paths, equal but for rounding: ``exact`` computes loss and gradient of each task in one go, tasks on threads of
-    their own (processors); ``stacked`` the same for all tasks at once, which on an NVIDIA GPU is recorded and replayed
-    as one launch (Conv4 on accelerators); ``mapped`` runs all tasks as one by vmap (other networks there); ``plain`` is
-    the loop that a textbook has, one task after another.
+    their own (processors); ``stacked`` the same for all tasks at once, recorded and replayed as one launch (Conv4 on
+    NVIDIA GPUs); ``mapped`` runs all tasks as one by vmap (other networks and accelerators); ``plain`` is the loop that
+    a textbook has, one task after another.
 
     Args:
         start: encoder, head and rates; its norm layers' running statistics move to what the support sets saw.
@@ -41,8 +41,8 @@ def meta_loss(start: Start, inner: InnerLoop, tasks: Task, ways: int, path: Path
     """
     one_of("path", path, get_args(Path))
     if path == "auto":
-        on_device = stacked(start.encoder.body, tasks.support)
-        path = "exact" if tasks.support.device.type == "cpu" else "stacked" if on_device else "mapped"
+        elsewhere = "exact" if tasks.support.device.type == "cpu" else "mapped"
+        path = "stacked" if stacked(start.encoder.body, tasks.support) else elsewhere
     table = start.rates.table(inner.steps)
     if path in ("exact", "stacked"):
         return _known(start, inner, tasks, ways, table, all_at_once if path == "stacked" else one_by_one)

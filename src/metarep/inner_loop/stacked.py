@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from metarep.encoders import Encoder
+from metarep.encoders.block import signs, turned
 from metarep.encoders.conv4 import as_made, hooked
 from metarep.errors import MetarepError
 from metarep.inner_loop.convolution import conv
@@ -63,8 +64,7 @@ class StackedNetwork:
         self.eps, self.width = norm.eps, norm.num_features
         self.normalisation: Normalisation = normalisation
         self.running = running_statistics(encoder.body) if normalisation == "running" else None
-        self.bfloat16 = encoder.precision == "bfloat16"
-        self.mixed = self.bfloat16 and not (differentiable or precise)
+        self.mixed = encoder.precision == "bfloat16" and not (differentiable or precise)
         self.tail = plain_tail if differentiable else fused_tail
         self.recorded: Statistics = []
 
@@ -133,15 +133,14 @@ class StackedNetwork:
         rows = x.shape[1] if rows is None else rows
         z, seen = x.transpose(0, 1).flatten(1, 2), []
         for i, (w, scale, shift) in enumerate(zip(body[::3], body[1::3], body[2::3], strict=True)):
-            sign = torch.where(scale < 0, -1.0, 1.0).to(scale.dtype)
-            w = (w * sign[:, :, None, None, None]).flatten(0, 1)
+            sign = signs(scale.flatten())
+            w = turned(w.flatten(0, 1), sign)
             if self.mixed:
                 z, w = z.bfloat16(), w.bfloat16()
-            turned = _wide(sign)
-            moments = Moments(given[i].mean * turned, given[i].variance) if given else None
+            moments = Moments(turned(given[i].mean, sign), given[i].variance) if given else None
             y = conv(z, w, tasks)
-            z, used = self.tail(y, _wide(scale) * turned, _wide(shift), self.eps, rows, moments)
-            seen.append(((used.mean.detach() * turned).view_as(scale), used.variance.detach().view_as(scale)))
+            z, used = self.tail(y, turned(_wide(scale), sign), _wide(shift), self.eps, rows, moments)
+            seen.append((turned(used.mean.detach(), sign).view_as(scale), used.variance.detach().view_as(scale)))
         if record and not given:
             self.recorded = seen
         features = z.unflatten(1, (tasks, -1)).transpose(0, 1).flatten(2)
