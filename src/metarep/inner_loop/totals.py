@@ -36,7 +36,7 @@ def one_by_one(
     networks = [
         (
             Network(start.encoder, start.normalisation, differentiable=inner.order == 2, precise=True),
-            Network(start.encoder, start.normalisation, differentiable=False),
+            Network(start.encoder, start.normalisation, differentiable=False, precise=start.head.kind == "prototype"),
         )
         for _ in range(min(workers, len(singles)))
     ]
