@@ -13,6 +13,7 @@ from torch.nn import functional
 from metarep.device import pick_precision
 from metarep.encoders import ENCODERS, Conv4, Encoder, Preprocess, ResNet12, build_encoder
 from metarep.encoders.resnet12 import DropBlock
+from metarep.encoders.take_over import take_over
 from metarep.errors import MetarepError
 from metarep.images import ImageBank
 
@@ -48,6 +49,17 @@ def test_the_papers_sizes() -> None:
     assert sum(p.numel() for p in Conv4(1).parameters()) == 9 * 64 + 3 * 9 * 64 * 64 + 4 * 2 * 64
     assert sum(p.numel() for p in ResNet12(3).parameters()) == pytest.approx(12.4e6, rel=0.01)
     assert sum(p.numel() for p in ResNet12(3, growth="narrow").parameters()) == pytest.approx(8.0e6, rel=0.01)
+
+
+def test_representations_of_one_length() -> None:
+    """The same directions, and nothing more to learn: the weights of one without fit."""
+    free, bound = (build_encoder("conv4", plain(28), width=8, length=length).eval() for length in (0.0, 3.0))
+    take_over(bound, free, "a run")
+    images = noise(5, 1, 28, 28)
+    torch.testing.assert_close(bound(images), 3 * functional.normalize(free(images), dim=1))
+    assert bound(torch.zeros(1, 1, 28, 28, dtype=torch.uint8)).isfinite().all()
+    with pytest.raises(MetarepError, match="length must be 0 or a number above it, not -1"):
+        build_encoder("conv4", plain(28), length=-1.0)
 
 
 @pytest.mark.parametrize(("name", "slope"), [("conv4", 0.0), ("resnet12", 0.1)])

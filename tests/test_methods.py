@@ -1,6 +1,7 @@
 """Methods: one contract for all that are in METHODS, and for their main variants."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from metarep.datasets.split import Split
 from metarep.encoders import Encoder
 from metarep.errors import MetarepError
 from metarep.evaluation import evaluate
+from metarep.job import Job, build
 from metarep.learners import Prototypes
 from metarep.losses import pair_loss, same_class, triplet_loss
-from metarep.methods import METHODS, Method
+from metarep.methods import METHODS, Baseline, Method
 from metarep.settings import TrainSettings
 from metarep.tasks import draw_tasks
 from metarep.training import train
@@ -30,6 +32,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "maml, first order, all but norms": ("maml", {"order": 1, "scope": "all-but-norms", "inner_steps": 2}),
     "maml, prototype head, learned rates": ("maml", {"head": "prototype", "rates": "parameter", "inner_lr": 0.05}),
     "anil, any ways": ("anil", {"head": "prototype", "learned_rates": True, "inner_lr": 0.01, "turns": 2}),
+    "baseline, linear": ("baseline", {"head": "linear", "smoothing": 0.1, "classes": 40}),
     "siamese, koch": ("siamese", {"loss": "koch"}),
     "siamese, active negatives, as is": ("siamese", {"negatives": "active", "normalise": False, "margin": 3.0}),
     "triplet, batch-all": ("triplet", {"mining": "batch-all", "squared": True}),
@@ -49,7 +52,7 @@ SHAPES: dict[type[Batch], dict[str, int]] = {
     ViewBatch: {"images": 80},
 }
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
-METRIC = ("protonet", "siamese", "triplet")
+METRIC = ("protonet", "siamese", "triplet", "baseline")
 Drawings = tuple[Split, Split]
 Build = Callable[..., Method]
 
@@ -112,9 +115,16 @@ def test_the_loss_reaches_every_parameter(variant: Build, drawings: Drawings, en
     ), "step writes nothing but the statistics of norm layers"
 
 
-def plain_loss(name: str, encoder: Encoder, batch: Any, settings: dict[str, Any]) -> Tensor:
-    """The loss that these settings ask for, from the paper's pieces; nothing is read off the method."""
+def plain_loss(method: Method, name: str, batch: Any, settings: dict[str, Any]) -> Tensor:
+    """The loss that these settings ask for, from the paper's pieces; nothing but weights is read off the method."""
+    encoder = method.learner.encoder
     features = encoder(batch.images)
+    if isinstance(method, Baseline):
+        rows, bias = method.head.weight, method.head.bias
+        linear = settings.get("head") == "linear"
+        logits = features @ rows.T + bias if linear else torch.cosine_similarity(features[:, None], rows, dim=2) / 0.1
+        chances, share = logits.log_softmax(1), settings.get("smoothing", 0.0)
+        return -((1 - share) * chances[range(len(chances)), batch.classes] + share * chances.mean(1)).mean()
     if name == "protonet":
         asked = {"metric": "euclidean", "temperature": 1.0, "turns": 1} | settings
         deployed = Prototypes(encoder, asked["metric"], asked["temperature"])
@@ -140,7 +150,7 @@ def test_every_setting_reaches_the_loss(variant: Build, drawings: Drawings, requ
     name, settings = VARIANTS[request.node.callspec.params["variant"]]
     method = variant().train()
     batch = batch_for(method, drawings[0])
-    expected = plain_loss(name, method.learner.encoder, batch, settings)
+    expected = plain_loss(method, name, batch, settings)
     assert method.step(batch, progress=0.0, generator=Generator()).loss.item() == pytest.approx(expected.item())
 
 
@@ -178,6 +188,7 @@ def test_a_batch_is_what_was_asked_for(eats: type[Batch], drawings: Drawings) ->
     if isinstance(batch, LabelledBatch):
         assert batch.labels.bincount().tolist() == [4] * 3
         assert torch.equal(batch.labels[:, None] == batch.labels, truth[:, None] == truth)
+        assert torch.equal(batch.classes, truth)
         assert len(batch.rows.unique()) == 12
     if isinstance(batch, TaskBatch):
         tasks = batch.tasks
@@ -312,3 +323,18 @@ def test_unknown_values_are_refused(name: str, settings: dict[str, Any], small_e
     (value,) = settings.values()
     with pytest.raises((MetarepError, TypeCheckError), match=repr(value)):  # the latter where annotations are checked
         build_method(name, small_encoder(), settings)
+
+
+def test_a_baseline_has_a_row_for_every_class(drawings: Drawings, small_encoder: Callable[..., Encoder]) -> None:
+    job, split = Job("baseline", train={"ways": 5}), drawings[0]
+    assert build(job, split)[0].head.out_features == 40
+    divided = replace(split.labels, others=(split.labels,))
+    with pytest.raises(MetarepError, match=r"baseline learns a row a class of one division .* take --partitions 1"):
+        build(job, split._replace(labels=divided))
+    few = Baseline(small_encoder(), classes=3)
+    batch = batch_for(few, split)
+    assert isinstance(batch, LabelledBatch)
+    with pytest.raises(MetarepError, match=r"rows for classes=3, and there are more than .* leave classes out"):
+        few.step(batch, progress=0.0, generator=Generator())
+    with pytest.raises(MetarepError, match=r"smoothing must be from 0 to below 1, not 1\.0"):
+        Baseline(small_encoder(), smoothing=1.0)

@@ -62,10 +62,12 @@ class LabelledBatch(Batch):
 
     Args:
         labels: the class of each image within the batch, from 0.
+        classes: the same within all that is trained on.
     """
 
     called: ClassVar[str] = "labelled images"
     labels: Int[Tensor, " n"]
+    classes: Int[Tensor, " n"]
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,8 @@ def batch_of(
     if augment:
         images = augment(images, generator)
     if eats is LabelledBatch:
-        return LabelledBatch(images, rows, index.support_y[0].to(images.device, non_blocking=True))
+        both = torch.stack([index.support_y[0], index.classes[0][index.support_y[0]]])
+        return LabelledBatch(images, rows, *both.to(images.device, non_blocking=True))
     place = torch.arange(both.numel()).view(both.shape)
     support, query = place.split([index.support.shape[1], index.query.shape[1]], dim=1)
     tasks = TaskIndex(support, query, index.support_y, index.query_y, index.classes, index.ways)

@@ -141,7 +141,7 @@ def build(job: Job, split: Split, initial: Checkpoint | None = None) -> tuple[Me
         encoder = build_encoder(preprocess=preprocess, **job.encoder)
         if initial:
             take_over(encoder, initial.learner.encoder, str(job.init))  # before the method makes copies of it
-        method = build_method(job.method, encoder, own_settings(job, settings))
+        method = build_method(job.method, encoder, own_settings(job, settings, split))
     return method, settings
 
 
@@ -152,10 +152,13 @@ def suited_augment(preprocess: Preprocess, *, views: bool) -> str:
     return ("few-shot-84" if max(preprocess.size) >= 64 else "views-32") if views else "photos"
 
 
-def own_settings(job: Job, settings: TrainSettings) -> dict[str, Any]:
-    """The method's own settings, with training's ways where it wants to know them (for a head with a row a way)."""
+def own_settings(job: Job, settings: TrainSettings, split: Split) -> dict[str, Any]:
+    """The method's own settings, with the training's ways, or all its classes, where its head has a row for each."""
     wanted = inspect.signature(METHODS[job.method].__init__).parameters
-    return {**({"ways": settings.ways} if "ways" in wanted else {}), **job.settings}
+    if "classes" in wanted and split.labels.others:
+        raise MetarepError(f"{job.method} learns a row a class of one division of the images: take --partitions 1")
+    known = {"ways": settings.ways, "classes": len(split.labels.names)}
+    return {**{name: value for name, value in known.items() if name in wanted}, **job.settings}
 
 
 def describe(
@@ -172,7 +175,7 @@ def describe(
     digest = key_digest("\n".join(split.labels.names)) if free else split.labels.digest
     return {
         "method": job.method,
-        "settings": own_settings(job, settings),
+        "settings": own_settings(job, settings, split),
         "encoder": job.encoder,
         "train": settings.as_dict(),
         "precision": precision,

@@ -1,6 +1,7 @@
 """Methods: how representations are trained. A new one is a file here and a line in METHODS."""
 
 from metarep.methods.anil import ANIL
+from metarep.methods.baseline import Baseline
 from metarep.methods.byol import BYOL
 from metarep.methods.maml import MAML
 from metarep.methods.method import Method, Step
@@ -16,6 +17,7 @@ __all__ = [
     "BYOL",
     "MAML",
     "METHODS",
+    "Baseline",
     "Method",
     "MoCo",
     "ProtoNet",
@@ -30,6 +32,7 @@ METHODS: dict[str, type[Method]] = {
     "protonet": ProtoNet,
     "siamese": Siamese,
     "triplet": Triplet,
+    "baseline": Baseline,
     "maml": MAML,
     "anil": ANIL,
     "reptile": Reptile,

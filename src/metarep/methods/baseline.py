@@ -1,0 +1,77 @@
+"""The supervised baseline: an ordinary classifier of all training classes, whose encoder is kept."""
+
+from typing import Any, ClassVar, Literal, get_args
+
+from torch import Generator, nn
+from torch.nn import functional
+
+from metarep.batches import Batch, LabelledBatch
+from metarep.encoders import Encoder
+from metarep.errors import MetarepError, above, one_of
+from metarep.learners.prototypes import Prototypes
+from metarep.methods.method import Method, Step
+
+HeadKind = Literal["cosine", "linear"]
+
+
+class Baseline(Method[LabelledBatch]):
+    """Tell all training classes apart, then throw the classifier away; a task is solved by cosines with class means.
+
+    Gidaris, Komodakis, Dynamic Few-Shot Visual Learning without Forgetting, 2018; Chen et al., A Closer Look at
+    Few-shot Classification, 2019 (Baseline and Baseline++). Trap: it knows no tasks and still beats most methods that
+    do, so a table without it misleads.
+
+    Args:
+        encoder: the representation to train.
+        head: ``cosine``, the cosine of features with a learned row a class; ``linear``, an ordinary linear layer.
+        temperature: divides the cosines, here and where it is deployed.
+        smoothing: share of the label that is spread over all classes.
+        classes: how many there are to tell apart; a training fills it in.
+
+    >>> from metarep.encoders import Preprocess, build_encoder
+    >>> Baseline(build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,))), classes=100).head.weight.shape
+    torch.Size([100, 64])
+    """
+
+    eats: ClassVar[type[Batch]] = LabelledBatch
+    family: ClassVar[str] = "metric"
+    paper: ClassVar[str] = "Gidaris, Komodakis 2018; Chen et al. 2019"
+    defaults: ClassVar[dict[str, Any]] = {"ways": 64, "shots": 4}
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        head: HeadKind = "cosine",
+        temperature: float = 0.1,
+        smoothing: float = 0.0,
+        classes: int = 64,
+    ) -> None:
+        super().__init__()
+        one_of("head", head, get_args(HeadKind))
+        above("temperature", temperature)
+        above("classes", classes, 1)
+        if not 0 <= smoothing < 1:
+            raise MetarepError(f"smoothing must be from 0 to below 1, not {smoothing}")
+        self.temperature, self.smoothing = temperature, smoothing
+        self.learner = Prototypes(encoder, "cosine", temperature)
+        self.head = nn.Linear(encoder.dim, classes, bias=head == "linear")
+
+    def step(self, batch: LabelledBatch, *, progress: float, generator: Generator) -> Step:  # noqa: ARG002
+        features, head = self.learner.embed(batch.images), self.head
+        if batch.classes.device.type == "cpu":
+            self._refuse_others(int(batch.classes.max()))
+        if head.bias is not None:
+            logits = head(features)
+        else:
+            rows = functional.normalize(head.weight, dim=-1)
+            logits = functional.normalize(features, dim=-1) @ rows.mT / self.temperature
+        loss = functional.cross_entropy(logits, batch.classes, label_smoothing=self.smoothing)
+        return Step(loss, {"right": (logits.detach().argmax(-1) == batch.classes).float().mean()})
+
+    def _refuse_others(self, last: int) -> None:
+        if last >= self.head.out_features:
+            raise MetarepError(
+                f"this baseline has rows for classes={self.head.out_features}, and there are more than {last}; leave "
+                "classes out, and the training fills it in"
+            )
