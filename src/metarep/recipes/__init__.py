@@ -42,10 +42,11 @@ def load_recipe(name: str) -> Recipe:
     """The recipe called ``METHOD-NAME``.
 
     Raises:
-        MetarepError: there is none of that name; the nearest is named.
+        MetarepError: there is none of that name; the nearest is named, and all of its method, if it has one.
     """
     if name not in recipe_names():
-        raise unknown("recipe", name, recipe_names())
+        method, _, _ = name.partition("-")
+        raise unknown("recipe", name, recipe_names(f"{method}-") or recipe_names())
     content = tomllib.loads((files(__name__) / f"{name}.toml").read_text())
     job = {key: content[key] for key in JOB if key in content}
     extra = content.keys() - job.keys() - {"about", "source", "measure"}
