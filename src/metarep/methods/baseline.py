@@ -18,8 +18,8 @@ class Baseline(Method[LabelledBatch]):
     """Tell all training classes apart, then throw the classifier away; a task is solved by cosines with class means.
 
     Gidaris, Komodakis, Dynamic Few-Shot Visual Learning without Forgetting, 2018; Chen et al., A Closer Look at
-    Few-shot Classification, 2019 (Baseline and Baseline++). Trap: it knows no tasks and still beats most methods that
-    do, so a table without it misleads.
+    Few-shot Classification, 2019 (Baseline and Baseline++). Trap: it knows no tasks and still beats methods that do, on
+    photographs with one image a class, so a table without it misleads.
 
     Args:
         encoder: the representation to train.
