@@ -25,7 +25,8 @@ class Network:
         normalisation: whose statistics.
         differentiable: in float32 (or float64), contiguous and from operations that can be differentiated twice;
             otherwise in the encoder's precision, channels-last and fused, for first derivatives.
-        precise: in float32 all the same: steps build on each other, and would build on what bfloat16 takes from them.
+        precise: in float32 all the same: where steps build on each other, and would build on what bfloat16 takes from
+            them, or where logits are large, as those of heads that start from prototypes.
     """
 
     checked = True  # whether a loss that is no longer a number is to be noticed at once
