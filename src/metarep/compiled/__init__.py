@@ -41,13 +41,25 @@ def call(name: str, arrays: tuple[Tensor | np.ndarray, ...], n: int, *rest: int 
 
 def ask(name: str, arrays: tuple[Tensor | np.ndarray, ...], n: int, *rest: int | float) -> int:
     """The same, for what it answers."""
-    places = []
-    for array in arrays:
-        here = isinstance(array, np.ndarray)
-        assert array.flags.c_contiguous if here else array.is_contiguous(), name
-        places.append(ctypes.c_void_p(array.ctypes.data if here else array.data_ptr()))
-    numbers = [ctypes.c_float(one) if isinstance(one, float) else ctypes.c_int(one) for one in rest]
-    return getattr(library(), name)(*places, ctypes.c_int64(n), *numbers)
+    places = [_address(array) for array in arrays]
+    return _function(name, len(arrays), tuple(map(type, rest)))(*places, n, *rest)
+
+
+def _address(array: Tensor | np.ndarray) -> int:
+    if isinstance(array, np.ndarray):
+        assert array.flags.c_contiguous
+        return array.__array_interface__["data"][0]  # a third of the time of array.ctypes.data
+    assert array.is_contiguous()
+    return array.data_ptr()
+
+
+@functools.cache
+def _function(name: str, arrays: int, rest: tuple[type, ...]) -> Callable[..., int]:
+    """A C function that knows what it takes: telling it with each call would take longer than many of them run."""
+    found = library()[name]  # type: ignore[index]  # a function of our own: other lists of arguments are others'
+    numbers = [ctypes.c_float if kind is float else ctypes.c_int for kind in rest]
+    found.argtypes = [ctypes.c_void_p] * arrays + [ctypes.c_int64, *numbers]
+    return found
 
 
 def in_parts(work: Callable[[int, int], Out], n: int, parts: int) -> list[Out]:

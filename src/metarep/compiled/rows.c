@@ -1,26 +1,53 @@
-/* Rows of vectors, put on the unit sphere. */
+/* What a search among vectors does around the search itself. */
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
+
+static float squares(const float *row, int dim)
+{
+    float sums[16] = {0}, sum = 0;
+    int j = 0;
+    for (; j + 16 <= dim; j += 16)
+        for (int l = 0; l < 16; l++)
+            sums[l] += row[j + l] * row[j + l];
+    for (; j < dim; j++)
+        sum += row[j] * row[j];
+    for (int l = 0; l < 16; l++)
+        sum += sums[l];
+    return sum;
+}
 
 /* unit: rows of length 1, those of zeros as they are. Returns 1 if the squares of a row have no finite sum, else 0. */
 int metarep_unit_rows(const float *rows, float *unit, int64_t n, int dim)
 {
     for (int64_t i = 0; i < n; i++, rows += dim, unit += dim) {
-        float sums[16] = {0}, sum = 0;
-        int j = 0;
-        for (; j + 16 <= dim; j += 16)
-            for (int l = 0; l < 16; l++)
-                sums[l] += rows[j + l] * rows[j + l];
-        for (; j < dim; j++)
-            sum += rows[j] * rows[j];
-        for (int l = 0; l < 16; l++)
-            sum += sums[l];
+        const float sum = squares(rows, dim);
         if (!isfinite(sum))
             return 1;
         const float scale = sum > 0 ? 1 / sqrtf(sum) : 0;
-        for (j = 0; j < dim; j++)
+        for (int j = 0; j < dim; j++)
             unit[j] = rows[j] * scale;
+    }
+    return 0;
+}
+
+/* Whether every row is of length 1, as nearly as float32 can tell. */
+int metarep_are_unit_rows(const float *rows, int64_t n, int dim)
+{
+    for (int64_t i = 0; i < n; i++, rows += dim)
+        if (!(fabsf(squares(rows, dim) - 1) <= 1e-6f))
+            return 0;
+    return 1;
+}
+
+/* In place: rows become their ids; where faiss says -1, for nothing found, so does this, with the score -inf. */
+int metarep_rows_to_ids(const int64_t *ids, int64_t *rows, float *scores, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        if (rows[i] < 0)
+            scores[i] = -INFINITY;
+        else
+            rows[i] = ids[rows[i]];
     }
     return 0;
 }

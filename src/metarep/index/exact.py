@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metarep.device import pick_device
 from metarep.index.id_map import IdMap, grown
-from metarep.index.index import Index
+from metarep.index.index import Index, Rows
 
 BLOCK_BYTES = 1 << 24  # vectors are kept in blocks of this size: growth copies nothing
 SCORES = 1 << 22  # numbers in a matrix of scores at a time: 16 MB
@@ -44,7 +44,7 @@ class ExactIndex(Index):
     def ids(self) -> Int[Tensor, " n"]:
         return torch.from_numpy(np.sort(self.row_ids[: len(self)]))
 
-    def _add(self, ids: Int[Tensor, " n"], rows: Float[Tensor, "n dim"]) -> None:
+    def _add(self, ids: Int[Tensor, " n"], rows: Rows) -> None:
         first, last = len(self), len(self) + len(ids)
         while len(self.blocks) * self.size < last:  # memory that nothing was written to costs nothing yet
             self.blocks.append(torch.empty(self.size, self.dim, device=self.device))
@@ -52,7 +52,7 @@ class ExactIndex(Index):
         done = 0
         while done < len(ids):
             block, at = divmod(first + done, self.size)
-            part = rows[done : done + self.size - at]
+            part = torch.from_numpy(rows[done : done + self.size - at])
             self.blocks[block][at : at + len(part)] = part
             done += len(part)
         self.row_ids[first:last] = ids.numpy()
@@ -72,12 +72,12 @@ class ExactIndex(Index):
         del self.blocks[-(-after // self.size) :]
 
     def _search(
-        self, queries: Float[Tensor, "n dim"], k: int, allowed: Int[Tensor, " m"] | None
+        self, queries: Rows, k: int, allowed: Int[Tensor, " m"] | None
     ) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
         chosen = None
         if allowed is not None:
             chosen = self.rows.find_present(allowed.numpy())
-        scores, rows = nearest(queries.to(self.device), self._chunks(len(queries), chosen), k)
+        scores, rows = nearest(torch.from_numpy(queries).to(self.device), self._chunks(len(queries), chosen), k)
         scores, rows = scores.cpu(), rows.cpu().numpy()
         if chosen is not None and len(chosen):
             rows = np.where(rows >= 0, chosen[rows], -1)
@@ -130,7 +130,9 @@ class ExactIndex(Index):
             part = tensors.pop(f"vectors.{number}")  # so that no two copies of all stand in memory
             if part.ndim != 2 or part.shape[1] != self.dim or part.dtype != torch.float32:
                 raise ValueError(f"vectors of shape {tuple(part.shape)}")
-            self._add(ids[start : start + len(part)], part)  # as they are: scaling them again would change a last digit
+            self._add(
+                ids[start : start + len(part)], part.numpy()
+            )  # as they are: scaling them again would change a last digit
             start += len(part)
 
     def _settings(self) -> dict[str, Any]:

@@ -10,10 +10,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from metarep.compiled import ask, library
 from metarep.errors import MetarepError, above, one_of
 from metarep.index.exact import chunk_size, nearest
 from metarep.index.id_map import IdMap, grown
-from metarep.index.index import Index
+from metarep.index.index import Index, Rows
 
 Kind = Literal["flat", "hnsw", "ivf", "sq8", "pq"]
 TRAINED_AT = 10_000  # lists are learned when there are so many vectors; until then all are looked at
@@ -78,17 +79,17 @@ class FaissIndex(Index):
     def ids(self) -> Int[Tensor, " n"]:
         return torch.from_numpy(np.sort(self.row_ids[np.flatnonzero(self.alive)]))
 
-    def _add(self, ids: Int[Tensor, " n"], rows: Float[Tensor, "n dim"]) -> None:
+    def _add(self, ids: Int[Tensor, " n"], rows: Rows) -> None:
         total = len(self) + len(ids)
         limit = max(TRAINED_AT, 4 * self.learned_at) if self.kind != "pq" or not self.learned_at else math.inf
         if self.kind in ("ivf", "sq8", "pq") and total >= limit:
-            self._rebuild(ids.numpy(), rows.cpu().numpy())
+            self._rebuild(ids.numpy(), rows)
             return
         first, last = self.inner.ntotal, self.inner.ntotal + len(ids)
         self.row_ids, self.living = grown(self.row_ids, last, first), grown(self.living, last, first)
         self.row_ids[first:last], self.living[first:last] = ids.numpy(), True
         self.rows.add(ids.numpy(), np.arange(first, last))
-        self.inner.add(np.ascontiguousarray(rows.cpu().numpy()))
+        self.inner.add(np.ascontiguousarray(rows))
 
     def _remove(self, ids: Int[Tensor, " n"]) -> None:
         self.alive[self.rows.find(ids.numpy())] = False
@@ -97,18 +98,24 @@ class FaissIndex(Index):
             self._rebuild(np.empty(0, np.int64), np.empty((0, self.dim), np.float32))
 
     def _search(
-        self, queries: Float[Tensor, "n dim"], k: int, allowed: Int[Tensor, " m"] | None
+        self, queries: Rows, k: int, allowed: Int[Tensor, " m"] | None
     ) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
         chosen = None
         if allowed is not None:
             chosen = self.rows.find_present(allowed.numpy())
             if len(chosen) <= max(FEW, KEEP * len(self)):
-                return self._look_at(queries.cpu(), k, chosen)
-        scores, rows = self.inner.search(queries.cpu().numpy(), k, params=self._parameters(k, chosen))
-        ids = self.row_ids[rows]
-        if rows.min() < 0:  # fewer were found, and faiss says so with -1
-            ids[rows < 0], scores[rows < 0] = -1, -np.inf
-        return torch.from_numpy(scores), torch.from_numpy(ids)
+                return self._look_at(torch.from_numpy(queries), k, chosen)
+        scores, rows = self.inner.search(queries, k, params=self._parameters(k, chosen))
+        return self._found(torch.from_numpy(scores), torch.from_numpy(rows))
+
+    def _found(self, scores: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """With ids for rows; where faiss found fewer it says -1, and the score is -inf from here on."""
+        if library() is not None:
+            ask("metarep_rows_to_ids", (torch.from_numpy(self.row_ids), rows, scores), rows.numel())
+            return scores, rows
+        missing = rows < 0
+        ids = torch.from_numpy(self.row_ids)[rows.clamp(min=0)]
+        return scores.masked_fill(missing, -torch.inf), ids.masked_fill(missing, -1)
 
     def _look_at(self, queries: Tensor, k: int, chosen: np.ndarray) -> tuple[Tensor, Tensor]:
         """The best of these rows, all of them looked at."""
@@ -125,7 +132,7 @@ class FaissIndex(Index):
     def _parameters(self, k: int, chosen: np.ndarray | None) -> Any:  # noqa: ANN401 - faiss's own
         """None, or what differs from how :meth:`_tune` left it: wider for many neighbours, and never a tombstone."""
         own: dict[str, Any] = {}
-        if chosen is not None or len(self) < self.inner.ntotal:
+        if chosen is not None or len(self.rows) < self.inner.ntotal:
             mask = self.alive
             if chosen is not None:
                 mask = np.zeros(len(self.alive), bool)

@@ -1,5 +1,6 @@
 """Index: where vectors live, and which of them are near."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,9 @@ from metarep.compiled import ask, library
 from metarep.errors import MetarepError, refuse_unknown_settings, unknown
 
 FORMAT = 1
+LINE = 64  # bytes of memory that a processor reads at once
 TINY = np.finfo(np.float32).tiny
+Rows = np.ndarray  # (n, dim) float32, each of length 1 or 0
 Numbers = Tensor | np.ndarray | Sequence  # whatever torch.as_tensor takes
 
 
@@ -195,14 +198,14 @@ class Index(ABC):
         """All ids, ascending."""
 
     @abstractmethod
-    def _add(self, ids: Int[Tensor, " n"], rows: Float[Tensor, "n dim"]) -> None: ...
+    def _add(self, ids: Int[Tensor, " n"], rows: Rows) -> None: ...
 
     @abstractmethod
     def _remove(self, ids: Int[Tensor, " n"]) -> None: ...
 
     @abstractmethod
     def _search(
-        self, queries: Float[Tensor, "n dim"], k: int, allowed: Int[Tensor, " m"] | None
+        self, queries: Rows, k: int, allowed: Int[Tensor, " m"] | None
     ) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
         """As :meth:`search`; ``k`` is at most the number of vectors, and ``allowed`` ascends and is not empty."""
 
@@ -224,27 +227,33 @@ class Index(ABC):
     def _settings(self) -> dict[str, Any]:
         """Keyword arguments of the constructor that make this index again."""
 
-    def _unit(self, what: str, values: Numbers) -> Float[Tensor, "n dim"]:
-        """Rows as float32 of length 1, on the CPU or where they are.
+    def _unit(self, what: str, values: Numbers) -> Rows:
+        """Rows as float32 of length 1.
 
-        Without torch where that can be: this is what a search adds to faiss, and on a few hundred rows the way to an
-        operation costs more than the operation.
+        In numpy's hands, and in torch's as late as can be: this is what a search adds to faiss, and after some
+        milliseconds of searching the first operation of each library takes fifty microseconds to find its way.
         """
         rows = values if isinstance(values, np.ndarray) and values.dtype == np.float32 else torch.as_tensor(values)
         if rows.ndim == 1 and not len(rows):
             rows = rows.reshape(0, self.dim)
         if rows.ndim != 2 or rows.shape[1] != self.dim:
             raise MetarepError(f"{what} must have shape (n, {self.dim}), not {tuple(rows.shape)}")
-        if isinstance(rows, np.ndarray):
-            return torch.from_numpy(_scaled(what, rows))
-        return torch.from_numpy(_scaled(what, rows.detach().to("cpu", torch.float32).numpy())).to(rows.device)
+        return _unit_rows(
+            what, rows if isinstance(rows, np.ndarray) else rows.detach().to("cpu", torch.float32).numpy()
+        )
 
 
-def _scaled(what: str, rows: np.ndarray) -> np.ndarray:
-    """Rows of length 1; zeros stay. In torch's memory, which begins at a cache line: elsewhere faiss is 5 % slower."""
-    unit = torch.empty(rows.shape).numpy()
+def _unit_rows(what: str, rows: np.ndarray) -> np.ndarray:
+    """Rows of length 1; zeros stay. Rows that are so already, as an encoder's features often are, are not copied.
+
+    They begin at a cache line: where queries do not, faiss is 5 % slower.
+    """
     if library() is not None:
         rows = np.ascontiguousarray(rows)
+        at_a_line = rows.__array_interface__["data"][0] % LINE == 0 and rows.flags.writeable  # else torch warns
+        if at_a_line and ask("metarep_are_unit_rows", (rows,), len(rows), rows.shape[1]):
+            return rows
+        unit = _at_a_line(rows.shape)
         if not ask("metarep_unit_rows", (rows, unit), len(rows), rows.shape[1]):
             return unit
     with np.errstate(over="ignore", invalid="ignore"):
@@ -252,7 +261,15 @@ def _scaled(what: str, rows: np.ndarray) -> np.ndarray:
     if len(rows) and not np.isfinite(squares.max()):
         row = int(np.flatnonzero(~np.isfinite(squares))[0])
         raise MetarepError(f"row {row} of the {what} holds what is not a finite number (or its length is not one)")
-    return np.divide(rows, np.sqrt(np.maximum(squares, TINY))[:, None], out=unit)
+    return np.divide(rows, np.sqrt(np.maximum(squares, TINY))[:, None], out=_at_a_line(rows.shape))
+
+
+def _at_a_line(shape: tuple[int, ...]) -> np.ndarray:
+    """Unset float32 of this shape that begin at a cache line."""
+    size = math.prod(shape)
+    room = np.empty(size + LINE // 4, np.float32)
+    start = -(room.__array_interface__["data"][0] // 4) % (LINE // 4)
+    return room[start : start + size].reshape(shape)
 
 
 def _whole(what: str, values: Numbers) -> Int[Tensor, " n"]:

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metarep.errors import MetarepError
-from metarep.index.index import Index, SpaceError
+from metarep.index.index import Index, Rows, SpaceError
 
 WIDEST = 1000  # candidates of a graph that pgvector can be asked for
 
@@ -74,7 +74,7 @@ class PgvectorIndex(Index):
     def ids(self) -> Int[Tensor, " n"]:
         return _column(self._rows(f"SELECT id FROM {self.table} ORDER BY id"), 0)
 
-    def _add(self, ids: Int[Tensor, " n"], rows: Float[Tensor, "n dim"]) -> None:
+    def _add(self, ids: Int[Tensor, " n"], rows: Rows) -> None:
         try:
             with (
                 self.connection.transaction(),
@@ -92,7 +92,7 @@ class PgvectorIndex(Index):
         self._rows(f"DELETE FROM {self.table} WHERE id = ANY(%s) RETURNING 1", ids.tolist())
 
     def _search(
-        self, queries: Float[Tensor, "n dim"], k: int, allowed: Int[Tensor, " m"] | None
+        self, queries: Rows, k: int, allowed: Int[Tensor, " m"] | None
     ) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
         source, values = self.table, []
         if allowed is not None:
@@ -182,8 +182,8 @@ class PgvectorIndex(Index):
             raise MetarepError(f"PostgreSQL at {_shown(self.url)} did not answer: {_first(error)}") from error
 
 
-def _texts(rows: Float[Tensor, "n dim"]) -> list[str]:
-    return ["[" + ",".join(map(repr, row)) + "]" for row in rows.cpu().tolist()]
+def _texts(rows: Rows) -> list[str]:
+    return ["[" + ",".join(map(repr, row)) + "]" for row in rows.tolist()]
 
 
 def _column(rows: list[tuple], number: int) -> Int[Tensor, " n"]:

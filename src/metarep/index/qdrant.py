@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metarep.errors import MetarepError
-from metarep.index.index import Index, SpaceError
+from metarep.index.index import Index, Rows, SpaceError
 
 LOT = 1000  # points a request
 
@@ -63,10 +63,10 @@ class QdrantIndex(Index):
     def ids(self) -> Int[Tensor, " n"]:
         return torch.tensor(sorted(point.id for point in self._all()), dtype=torch.int64)
 
-    def _add(self, ids: Int[Tensor, " n"], rows: Float[Tensor, "n dim"]) -> None:
+    def _add(self, ids: Int[Tensor, " n"], rows: Rows) -> None:
         models = self.module.models
         for part in torch.arange(len(ids)).split(LOT):
-            batch = models.Batch(ids=ids[part].tolist(), vectors=rows[part].tolist())
+            batch = models.Batch(ids=ids[part].tolist(), vectors=rows[part.numpy()].tolist())
             self._ask(lambda batch=batch: self.client.upsert(self.collection, batch, wait=True))
 
     def _remove(self, ids: Int[Tensor, " n"]) -> None:
@@ -76,7 +76,7 @@ class QdrantIndex(Index):
             self._ask(lambda chosen=chosen: self.client.delete(self.collection, chosen, wait=True))
 
     def _search(
-        self, queries: Float[Tensor, "n dim"], k: int, allowed: Int[Tensor, " m"] | None
+        self, queries: Rows, k: int, allowed: Int[Tensor, " m"] | None
     ) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
         models = self.module.models
         chosen = None if allowed is None else models.Filter(must=[models.HasIdCondition(has_id=allowed.tolist())])
