@@ -60,7 +60,9 @@ def recolour(
 ) -> None:
     """Write ``mix`` times the colours of ``x``, plus ``lift`` times its mean, clamped to 0 to 1."""
     shift = (lift * mean).sum(1).view(-1, 1, 1).expand(-1, x.shape[1], 1)
-    view = torch.baddbmm(shift, mix, x.flatten(2)).view(x.shape)
+    # one channel needs no matrix product, whose rounding with some processors is another for a single image
+    mixed = shift + mix * x.flatten(2) if x.shape[1] == 1 else torch.baddbmm(shift, mix, x.flatten(2))
+    view = mixed.view(x.shape)
     if out.dtype == view.dtype:
         torch.clamp(view, 0, 1, out=out)  # in one pass
     else:
