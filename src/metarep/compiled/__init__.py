@@ -42,7 +42,7 @@ def call(name: str, arrays: tuple[Tensor | np.ndarray, ...], n: int, *rest: int 
 def ask(name: str, arrays: tuple[Tensor | np.ndarray, ...], n: int, *rest: int | float) -> int:
     """The same, for what it answers."""
     places = [_address(array) for array in arrays]
-    return _function(name, len(arrays), tuple(map(type, rest)))(*places, n, *rest)
+    return _function(name, len(arrays), tuple(isinstance(one, float) for one in rest))(*places, n, *rest)
 
 
 def _address(array: Tensor | np.ndarray) -> int:
@@ -54,10 +54,10 @@ def _address(array: Tensor | np.ndarray) -> int:
 
 
 @functools.cache
-def _function(name: str, arrays: int, rest: tuple[type, ...]) -> Callable[..., int]:
+def _function(name: str, arrays: int, floats: tuple[bool, ...]) -> Callable[..., int]:
     """A C function that knows what it takes: telling it with each call would take longer than many of them run."""
-    found = library()[name]  # type: ignore[index]  # a function of our own: other lists of arguments are others'
-    numbers = [ctypes.c_float if kind is float else ctypes.c_int for kind in rest]
+    found = library()[name]  # type: ignore[index]  # by [], each time a new one, that nobody else tells what it takes
+    numbers = [ctypes.c_float if one else ctypes.c_int for one in floats]
     found.argtypes = [ctypes.c_void_p] * arrays + [ctypes.c_int64, *numbers]
     return found
 

@@ -130,9 +130,8 @@ class ExactIndex(Index):
             part = tensors.pop(f"vectors.{number}")  # so that no two copies of all stand in memory
             if part.ndim != 2 or part.shape[1] != self.dim or part.dtype != torch.float32:
                 raise ValueError(f"vectors of shape {tuple(part.shape)}")
-            self._add(
-                ids[start : start + len(part)], part.numpy()
-            )  # as they are: scaling them again would change a last digit
+            # as they are: scaling them again would change a last digit
+            self._add(ids[start : start + len(part)], part.numpy())
             start += len(part)
 
     def _settings(self) -> dict[str, Any]:

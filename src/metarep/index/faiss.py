@@ -89,7 +89,7 @@ class FaissIndex(Index):
         self.row_ids, self.living = grown(self.row_ids, last, first), grown(self.living, last, first)
         self.row_ids[first:last], self.living[first:last] = ids.numpy(), True
         self.rows.add(ids.numpy(), np.arange(first, last))
-        self.inner.add(np.ascontiguousarray(rows))
+        self.inner.add(rows)
 
     def _remove(self, ids: Int[Tensor, " n"]) -> None:
         self.alive[self.rows.find(ids.numpy())] = False
@@ -132,7 +132,7 @@ class FaissIndex(Index):
     def _parameters(self, k: int, chosen: np.ndarray | None) -> Any:  # noqa: ANN401 - faiss's own
         """None, or what differs from how :meth:`_tune` left it: wider for many neighbours, and never a tombstone."""
         own: dict[str, Any] = {}
-        if chosen is not None or len(self.rows) < self.inner.ntotal:
+        if chosen is not None or len(self) < self.inner.ntotal:
             mask = self.alive
             if chosen is not None:
                 mask = np.zeros(len(self.alive), bool)

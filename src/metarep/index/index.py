@@ -238,9 +238,9 @@ class Index(ABC):
             rows = rows.reshape(0, self.dim)
         if rows.ndim != 2 or rows.shape[1] != self.dim:
             raise MetarepError(f"{what} must have shape (n, {self.dim}), not {tuple(rows.shape)}")
-        return _unit_rows(
-            what, rows if isinstance(rows, np.ndarray) else rows.detach().to("cpu", torch.float32).numpy()
-        )
+        if isinstance(rows, Tensor):
+            rows = rows.detach().to("cpu", torch.float32).numpy()
+        return _unit_rows(what, rows)
 
 
 def _unit_rows(what: str, rows: np.ndarray) -> np.ndarray:
