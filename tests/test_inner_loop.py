@@ -174,10 +174,11 @@ def test_a_gpu_gives_the_same_gradient_and_again_when_it_is_replayed(
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("head", ["rows", "prototype"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_gpu_gives_nearly_the_same_gradient_in_lower_precision(n: int, precision: str) -> None:
-    made, tasks = learner(width=64, dtype=torch.float32), tasks_of(n=n, queries=10, dtype=torch.float32)
-    there = learner(width=64, dtype=torch.float32).cuda()
+def test_a_gpu_gives_nearly_the_same_gradient_in_lower_precision(n: int, head: str, precision: str) -> None:
+    made, there = (learner(width=64, dtype=torch.float32, head=head) for _ in range(2))
+    there, tasks = there.cuda(), tasks_of(n=n, queries=10, dtype=torch.float32)
     there.encoder.precision = precision
     exact_loss = meta_loss(made.start, InnerLoop(2, made.adapted), tasks, WAYS, "exact")
     exact = torch.cat([g.flatten() for g in gradients(exact_loss, made).values()])
@@ -278,8 +279,11 @@ def test_first_order_keeps_no_graph_and_its_memory_does_not_grow_with_steps(monk
 
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("path", ["exact", "stacked"])
-def test_bfloat16_gives_nearly_the_same_gradient(path: str, order: int) -> None:
-    made, tasks = learner(width=64, dtype=torch.float32), tasks_of(n=2, queries=30, dtype=torch.float32)
+@pytest.mark.parametrize(("head", "least"), [("rows", 0.999), ("prototype", 0.99999)])
+def test_bfloat16_gives_nearly_the_same_gradient(head: str, least: float, path: str, order: int) -> None:
+    """Large logits feel that precision, so with heads that start from prototypes the queries are in float32."""
+    made = learner(width=64, dtype=torch.float32, head=head)
+    tasks = tasks_of(n=2, queries=30, dtype=torch.float32)
     inner, found = InnerLoop(3 if order == 1 else 1, made.adapted, order), []
     for precision in ("float32", "bfloat16"):
         made.encoder.precision = precision
@@ -287,7 +291,7 @@ def test_bfloat16_gives_nearly_the_same_gradient(path: str, order: int) -> None:
         found.append((loss.item(), torch.cat([g.flatten() for g in gradients(loss, made).values()])))
     (loss, exact), (near, rounded) = found
     assert abs(near / loss - 1) < 0.01
-    assert functional.cosine_similarity(exact, rounded, dim=0) > 0.999
+    assert functional.cosine_similarity(exact, rounded, dim=0) > least
 
 
 # What must never happen

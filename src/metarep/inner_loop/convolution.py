@@ -22,9 +22,9 @@ Map = Float[Tensor, "n taskc h w"]
 Filters = Float[Tensor, "taskout c 3 3"]
 
 
-def conv(x: Map, w: Filters, tasks: int) -> Float[Tensor, "n taskout h w"]:
+def conv(x: Map, w: Filters, tasks: int, *, rough: bool = False) -> Float[Tensor, "n taskout h w"]:
     """3x3 convolution with a border of zeros, the filters of each task on its images; for autograd."""
-    return _Conv.apply(x, w, tasks)
+    return _Conv.apply(x, w, tasks, rough)
 
 
 def conv_back(
@@ -82,8 +82,8 @@ def rounding() -> tuple[bool, bool]:
 
 
 def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
-    """A number of ten bits (and its leading one), which no rounding changes, and what is missing."""
-    first = (x.view(torch.int32) & -(1 << 13)).view(torch.float32)
+    """The nearest number of ten bits (and a leading one), which no rounding changes, and what is missing."""
+    first = ((x.view(torch.int32) + (1 << 12)) & -(1 << 13)).view(torch.float32)
     return first, x - first
 
 
@@ -132,31 +132,32 @@ def _backwards(w: Filters, tasks: int) -> Float[Tensor, "taskc out 3 3"]:
 
 class _Conv(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor, tasks: int) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, x: Tensor, w: Tensor, tasks: int, rough: bool) -> Tensor:  # noqa: ANN401
         ctx.save_for_backward(x, w)
-        ctx.tasks = tasks
-        return convolve(x, w, tasks)
+        ctx.tasks, ctx.rough = tasks, rough
+        return convolve(x, w, tasks, rough=rough)
 
     @staticmethod
-    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # noqa: ANN401
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # noqa: ANN401
         x, w = ctx.saved_tensors
-        of_x, of_w, _ = ctx.needs_input_grad
-        below = conv(above, _backwards(w, ctx.tasks), ctx.tasks) if of_x else None
-        return below, _FilterGradient.apply(above, x, ctx.tasks) if of_w else None, None
+        of_x, of_w, *_ = ctx.needs_input_grad
+        below = conv(above, _backwards(w, ctx.tasks), ctx.tasks, rough=ctx.rough) if of_x else None
+        return below, _FilterGradient.apply(above, x, ctx.tasks, ctx.rough) if of_w else None, None, None
 
 
 class _FilterGradient(torch.autograd.Function):
     """Linear in the gradient from above and in the input of the convolution."""
 
     @staticmethod
-    def forward(ctx: Any, above: Tensor, x: Tensor, tasks: int) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, above: Tensor, x: Tensor, tasks: int, rough: bool) -> Tensor:  # noqa: ANN401
         ctx.save_for_backward(above, x)
-        ctx.tasks = tasks
-        return _filter_gradient(above, x, tasks)
+        ctx.tasks, ctx.rough = tasks, rough
+        return _filter_gradient(above, x, tasks, rough=rough)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # noqa: ANN401
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # noqa: ANN401
         above, x = ctx.saved_tensors
-        of_above, of_x, _ = ctx.needs_input_grad
-        first = conv(x, g, ctx.tasks) if of_above else None
-        return first, conv(above, _backwards(g, ctx.tasks), ctx.tasks) if of_x else None, None
+        of_above, of_x, *_ = ctx.needs_input_grad
+        first = conv(x, g, ctx.tasks, rough=ctx.rough) if of_above else None
+        second = conv(above, _backwards(g, ctx.tasks), ctx.tasks, rough=ctx.rough) if of_x else None
+        return first, second, None, None

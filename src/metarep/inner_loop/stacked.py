@@ -39,6 +39,7 @@ class StackedNetwork:
         normalisation: whose statistics.
         differentiable: twice, in the weights' own precision; otherwise in the encoder's, for first derivatives.
         precise: in the weights' own precision all the same.
+        rough: convolutions in that precision may round what goes into them, as the device does by default.
         checked: whether a loss that is no longer a number is to be noticed at once; that waits for the device.
 
     Raises:
@@ -52,6 +53,7 @@ class StackedNetwork:
         *,
         differentiable: bool,
         precise: bool = False,
+        rough: bool = False,
         checked: bool = True,
     ) -> None:
         if not stacks(encoder.body):
@@ -59,7 +61,7 @@ class StackedNetwork:
                 "tasks are stacked for an unchanged Conv4 without hooks alone, and this "
                 f"{type(encoder.body).__name__} is none; take path auto or mapped"
             )
-        self.checked = checked
+        self.checked, self.rough = checked, rough
         norm = batch_norms(encoder.body)[0]
         self.eps, self.width = norm.eps, norm.num_features
         self.normalisation: Normalisation = normalisation
@@ -138,7 +140,7 @@ class StackedNetwork:
             if self.mixed:
                 z, w = z.bfloat16(), w.bfloat16()
             moments = Moments(turned(given[i].mean, sign), given[i].variance) if given else None
-            y = conv(z, w, tasks)
+            y = conv(z, w, tasks, rough=self.rough)
             z, used = self.tail(y, turned(_wide(scale), sign), _wide(shift), self.eps, rows, moments)
             seen.append((turned(used.mean.detach(), sign).view_as(scale), used.variance.detach().view_as(scale)))
         if record and not given:

@@ -67,7 +67,9 @@ def all_at_once(
     """The same of all tasks by one network; on an NVIDIA GPU recorded, and replayed as one launch."""
     waits = tasks.support.device.type != "cpu"  # and a look at a loss would keep the processor from going ahead
     made = partial(StackedNetwork, start.encoder, start.normalisation, checked=not waits)
-    slow, fast = made(differentiable=inner.order == 2, precise=True), made(differentiable=False)
+    large = start.head.kind == "prototype"  # logits, which feel the rounding of bfloat16
+    slow = made(differentiable=inner.order == 2, precise=True)
+    fast = made(differentiable=False, precise=large, rough=large and start.encoder.precision == "bfloat16")
     compute = partial(_totals_at_once, slow, fast, inner, start.head, ways)
     arguments = body, classifier, table, tuple(tasks)
     if tasks.support.device.type != "cuda" or inner.weights is not None:  # weights that are others in every step
