@@ -220,8 +220,11 @@ def test_without_rows_the_text_says_so(results: Path, name: str) -> None:
 
 
 def test_several_trainings_are_named(results: Path) -> None:
+    """And how far they lie apart, over the columns of a row."""
     record(results / "omniglot.csv", [PROTONET | {"seeds": 3, "seed_sd": 0.1}])
-    assert "mean of 3 trainings" in fill_tables(PLACE.format(""), results)
+    assert "mean of 3 trainings with a deviation of 0.10" in fill_tables(PLACE.format(""), results)
+    record(results / "omniglot.csv", [PROTONET | {"seeds": 3, "seed_sd": 0.25, "shots": 5}])
+    assert "9 min, mean of 3 trainings with a deviation of 0.10 to 0.25 |" in fill_tables(PLACE.format(""), results)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def caption(trained: list[Row]) -> str:
         return f"{_sentences(facts)}\n\n{_origins(trained)}"
     row = trained[0]
     facts += [f"training: {_minutes(row)}"] if _minutes(row) else []
-    facts += [_seeds(row)] if _seeds(row) else []
+    facts += [_seeds(trained)] if _seeds(trained) else []
     facts += [f"hardware: {each('hardware')}; commit {each('commit') or 'unknown'}"]
     facts += [f"in brackets what was published ({row['source']})"] if published else []
     return _sentences(facts)
@@ -45,13 +45,18 @@ def _protocol(trained: list[Row]) -> str:
 
 def _origins(trained: list[Row]) -> str:
     """A table with a row for each recipe, that opens where Markdown becomes HTML."""
-    sources: dict[tuple[str, ...], list[str]] = {}
+    recipes: dict[tuple[str, ...], list[Row]] = {}
     for row in trained:
-        trainings = ", ".join(part for part in (_minutes(row), _seeds(row)) if part)
-        known = (name(row, trained), f"{int(row['tasks']):,}", trainings, row["hardware"], row["commit"] or "unknown")
-        sources.setdefault(known, []).extend([row["source"]] if row["published"] else [])
+        measured = row["hardware"], row["commit"] or "unknown"
+        known = name(row, trained), f"{int(row['tasks']):,}", _minutes(row), row["seeds"], *measured
+        recipes.setdefault(known, []).append(row)
     head = ["row", "tasks", "training", "hardware", "commit", "figure in brackets"]
-    lines = [[*known, "; ".join(dict.fromkeys(found))] for known, found in sources.items()]
+    lines = []
+    for (who, tasks, minutes, _, *measured), rows in recipes.items():
+        trainings = ", ".join(part for part in (minutes, _seeds(rows)) if part)
+        lines.append(
+            [who, tasks, trainings, *measured, "; ".join(values((r for r in rows if r["published"]), "source"))]
+        )
     table = markdown([head, ["---", "---:", "---:", "---", "---", "---"], *lines])
     return f"<details>\n<summary>Where each row comes from</summary>\n\n{table}\n\n</details>"
 
@@ -64,9 +69,14 @@ def _minutes(row: Row) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds} s"
 
 
-def _seeds(row: Row) -> str:
-    """Of how many trainings it is the mean; empty for one."""
-    return f"mean of {row['seeds']} trainings" if row["seeds"] not in ("", "1") else ""
+def _seeds(rows: list[Row]) -> str:
+    """Of how many trainings they are the mean, and how far these deviate; empty for one."""
+    if rows[0]["seeds"] in ("", "1"):
+        return ""
+    spread = sorted((row["seed_sd"] for row in rows), key=float)
+    least, most = spread[0], spread[-1]
+    deviation = least if least == most else f"{least} to {most}"
+    return f"mean of {rows[0]['seeds']} trainings with a deviation of {deviation}"
 
 
 def _sentences(facts: list[str]) -> str:
