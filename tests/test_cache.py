@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from metarep import files
 from metarep.datasets import cache
 from metarep.datasets.cache import cache_dir, cached_images
 from metarep.errors import DataError
@@ -145,7 +146,7 @@ def test_the_place_is_the_named_one_or_the_users_own(place: Path, monkeypatch: p
 
 def _build_slowly(log: Path, start: "multiprocessing.synchronize.Barrier", locks: bool) -> None:
     if not locks:
-        cache.fcntl = None
+        files.fcntl = None
 
     def slow() -> tuple[np.ndarray, dict]:
         with open(log, "a") as file:

@@ -1,5 +1,6 @@
 """Tables of the docs: made from result files, exactly, and refused where a marker is wrong."""
 
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -225,6 +226,22 @@ def test_several_trainings_are_named(results: Path) -> None:
     assert "mean of 3 trainings with a deviation of 0.10" in fill_tables(PLACE.format(""), results)
     record(results / "omniglot.csv", [PROTONET | {"seeds": 3, "seed_sd": 0.25, "shots": 5}])
     assert "9 min, mean of 3 trainings with a deviation of 0.10 to 0.25 |" in fill_tables(PLACE.format(""), results)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 on; the children use no threads
+def test_who_records_at_once_loses_no_row(tmp_path: Path) -> None:
+    context, path = multiprocessing.get_context("fork"), tmp_path / "some.csv"
+    jobs = [context.Process(target=_record_some, args=(path, name)) for name in "abc"]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join(30)
+    assert {(row["method"], row["tasks"]) for row in read(path)} == {(m, str(n)) for m in "abc" for n in range(1, 9)}
+
+
+def _record_some(path: Path, method: str) -> None:
+    for tasks in range(1, 9):
+        record(path, [PROTONET | {"method": method, "tasks": tasks}])
 
 
 @pytest.mark.parametrize(

@@ -268,6 +268,21 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path) -> None:
             folder(tmp_path, settings)
 
 
+def test_a_folder_takes_one_training_at_a_time(drawings: Drawings, small_encoder: Make, tmp_path: Path) -> None:
+    settings, messages = TrainSettings(**SMALL), list[str]()
+
+    def again(_: dict[str, Any]) -> None:
+        with pytest.raises(MetarepError) as refused:
+            train(ProtoNet(small_encoder()), drawings[0], settings, run=folder(tmp_path, settings))
+        messages.append(str(refused.value))
+
+    train(ProtoNet(small_encoder()), drawings[0], settings, run=folder(tmp_path, settings), watch=again)
+    assert set(messages) == {
+        f"another process is training in {tmp_path}; wait until it has ended, or choose another --out"
+    }
+    train(ProtoNet(small_encoder()), drawings[0], settings, run=folder(tmp_path, settings))
+
+
 def test_the_version_is_known_without_an_installation(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(package: str) -> str:
         raise PackageNotFoundError(package)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from metarep.encoders import Encoder, Preprocess, build_encoder
 from metarep.errors import LeakageError, MetarepError, refuse_unknown_settings, unknown
+from metarep.files import replacing
 from metarep.labels import Labels
 from metarep.learners import Learner
 from metarep.methods import METHODS, Method
@@ -162,14 +162,10 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]
     """A safetensors file with a JSON header, put in place by one rename; tensors are stored contiguous and apart."""
     apart = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
     try:
-        save_file(apart, partial, {"metarep": json.dumps(header, sort_keys=True)})
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())  # or a power cut may leave the new name with no content
-        partial.replace(path)
+        with replacing(path) as partial:
+            save_file(apart, partial, {"metarep": json.dumps(header, sort_keys=True)})
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
         raise MetarepError(f"{path} could not be written: {error}") from error
 
 

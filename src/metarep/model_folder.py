@@ -1,6 +1,5 @@
 """ModelFolder: a model on disk. Written whole or not at all; two writers wait for each other; nothing is pickled."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from metarep.checkpoint import read_tensors, write_tensors
 from metarep.errors import MetarepError
+from metarep.files import locked
 from metarep.gallery import Gallery
 from metarep.model import Model
 from metarep.pretrained import Representation, load_representation
@@ -83,8 +83,7 @@ class ModelFolder:
 
         Take ``folder.model`` anew inside: another process may have written in between.
         """
-        with (self.path / ".lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # released when closed, also by kill -9
+        with locked(self.path / ".lock"):
             yield self._change
 
     def learn(self, images: Any, labels: Sequence[str], items: Sequence[str], *, batch: int = 64) -> list[int]:  # noqa: ANN401

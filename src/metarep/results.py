@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from metarep.errors import MetarepError
+from metarep.files import locked, replacing
 
 COLUMNS = [
     "method",
@@ -68,17 +69,16 @@ def record(path: Path, rows: list[dict[str, Any]]) -> None:
     Raises:
         MetarepError: the file that is there is no result table.
     """
-    table = {_key(row): row for row in read(path)}
-    for row in rows:
-        text = {column: _text(row.get(column, "")) for column in COLUMNS}
-        table[_key(text)] = text
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(table[key] for key in sorted(table))
-    partial.replace(path)
+    with locked(path.with_name(f".{path.name}.lock")):  # or of two that record at once, one's rows would be lost
+        table = {_key(row): row for row in read(path)}
+        for row in rows:
+            text = {column: _text(row.get(column, "")) for column in COLUMNS}
+            table[_key(text)] = text
+        with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(table[key] for key in sorted(table))
 
 
 def read(path: Path) -> list[Row]:

@@ -4,6 +4,7 @@ import json
 import platform
 import sys
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 from metarep import __version__
 from metarep.checkpoint import Checkpoint, load_checkpoint, read_tensors, save_checkpoint, write_tensors
 from metarep.errors import MetarepError
+from metarep.files import locked, replacing
 from metarep.methods import Method
 from metarep.settings import TrainSettings
 
@@ -46,6 +48,15 @@ class RunFolder:
     @property
     def model(self) -> Path:
         return self.path / "model.safetensors"
+
+    def held(self) -> AbstractContextManager[bool]:
+        """One training at a time.
+
+        Raises:
+            MetarepError: on entering: another process is training here.
+        """
+        busy = f"another process is training in {self.path}; wait until it has ended, or choose another --out"
+        return locked(self.path / ".lock", busy)
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one line to ``log.jsonl``."""
@@ -145,6 +156,5 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n")

@@ -4,6 +4,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +90,7 @@ def train(
         DivergedError: the loss is not finite. The last good state stays in the run folder.
         CollapsedError: all images have become one point, and ``settings.stop_on_collapse`` is set.
         DataError: the split cannot give the batches asked for.
+        MetarepError: another process is training in the run folder.
 
     Warns:
         CollapseWarning: all images have become one point.
@@ -96,10 +98,11 @@ def train(
     settings = settings or TrainSettings(**method.defaults)
     keep_freed_memory()
     loop = _Loop(method, split, settings, validation, run, watch or _unwatched)
-    loop.resume()
-    while loop.step < settings.steps:
-        loop.advance()
-    return loop.finish()
+    with run.held() if run else nullcontext():
+        loop.resume()
+        while loop.step < settings.steps:
+            loop.advance()
+        return loop.finish()
 
 
 class _Loop:

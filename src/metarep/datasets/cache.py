@@ -8,7 +8,7 @@ import secrets
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +17,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from metarep.errors import DataError
-
-try:
-    import fcntl
-except ImportError:  # not a POSIX system: two builders may then work at once, and the second takes what the first made
-    fcntl = None
+from metarep.files import locked
 
 FORMAT = 1  # of the files below; part of the folder's name, so a newer program never reads older files
 CHUNK = 1 << 22
@@ -57,9 +53,7 @@ def cached_images(key: str, build: Callable[[], tuple[np.ndarray, dict]]) -> tup
     found = _read(folder)
     if found is not None:
         return found
-    with explain_disk(folder.parent):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    with locked(folder) as alone:
+    with lock_of(folder) as alone:  # without locks two may build at once; the second takes what the first made
         found = _read(folder)  # built while this process waited for the lock
         if found is not None:
             return found
@@ -98,21 +92,13 @@ def explain_disk(place: Path, needed: int = 0) -> Iterator[None]:
         raise
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[bool]:
-    """Holds the lock that belongs to a file or folder; yields False where the system or the file system has no locks.
-
-    The lock file stays behind: removing it would let two processes hold "the" lock on two different files.
-    """
+def lock_of(path: Path) -> AbstractContextManager[bool]:
+    """The lock of a file or folder that may not be there yet: a file beside it, in a folder that is made."""
+    lock = path.with_name(f".{path.name}.lock")
     with explain_disk(path.parent):
-        file = open(path.parent / f".{path.name}.lock", "a")  # noqa: SIM115 - closed below, which also unlocks
-    with file:
-        alone = False
-        if fcntl is not None:
-            with suppress(OSError):
-                fcntl.flock(file, fcntl.LOCK_EX)
-                alone = True
-        yield alone
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.touch()
+    return locked(lock)
 
 
 def _write(folder: Path, images: np.ndarray, facts: dict) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from metarep.datasets.cache import cache_dir, explain_disk, locked
+from metarep.datasets.cache import cache_dir, explain_disk, lock_of
 from metarep.datasets.options import Options
 from metarep.errors import DataError
 
@@ -43,10 +43,8 @@ def fetch(url: str, file_name: str, options: Options, *, tries: int = 3) -> Path
     target = place / file_name
     if target.is_file():
         return target
-    with explain_disk(place):
-        place.mkdir(parents=True, exist_ok=True)
     advice = f"fetch {url} elsewhere and put {file_name} into the folder that METAREP_DATA or --data-dir names"
-    with locked(target):
+    with lock_of(target):
         if target.is_file():  # another process was quicker
             return target
         part = target.with_name(file_name + ".part")

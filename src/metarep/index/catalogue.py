@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from metarep.errors import MetarepError
+from metarep.files import replacing
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +84,9 @@ class Catalogue:
         """Write the file anew if most of its lines no longer count; call it when the index has been saved."""
         if self.lines <= 2 * len(self.items) + 1000:
             return
-        partial = self.path.with_name(self.path.name + ".part")
-        with partial.open("wb") as file:
+        with replacing(self.path) as partial, partial.open("wb") as file:
             file.writelines(json.dumps(asdict(item)).encode("ascii") + b"\n" for item in self.items.values())
             self.whole = file.tell()
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self.path)
         self.lines = len(self.items)
 
     def below(self, place: Path) -> list[int]:

@@ -15,6 +15,7 @@ import torch
 from metarep.datasets.folder_tree import image_files, shown
 from metarep.encoders import Precision
 from metarep.errors import DataError, MetarepError
+from metarep.files import locked
 from metarep.index import Index, build_index
 from metarep.index.catalogue import Catalogue, Item
 from metarep.index.embedder import Embedder
@@ -209,21 +210,12 @@ class ImageIndex:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """One writer at a time; a lock dies with its process.
+        """One writer at a time.
 
         Raises:
             MetarepError: another process is writing, or has written since this index was opened.
         """
-        try:
-            import fcntl
-        except ImportError:  # not on Windows: there nobody watches
-            yield
-            return
-        with open(self.path / "lock", "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise MetarepError(f"another process is writing to {self.path}; wait until it has ended") from None
+        with locked(self.path / ".lock", f"another process is writing to {self.path}; wait until it has ended"):
             if self._stamp() != self.stamp:
                 raise MetarepError(f"another process has changed {self.path} since it was opened; open it again")
             yield

@@ -6,6 +6,7 @@ from pathlib import Path
 from string import Template
 
 from metarep import __version__
+from metarep.files import replacing
 from metarep.quickstart.figures import examples_section, maps_section, shots_section
 from metarep.quickstart.findings import Findings, Row
 from metarep.quickstart.notes import how_measured, what_next
@@ -35,9 +36,8 @@ def write_report(path: Path, found: Findings) -> None:
         f"on {escape(found.content['date'])}, on {escape(first['hardware'])}. "
         "This page is one file and fetches nothing; all numbers are in <code>results.json</code> beside it.",
     )
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(page, "utf-8")
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_text(page, "utf-8")
 
 
 def headline(found: Findings) -> str:
