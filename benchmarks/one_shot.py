@@ -50,7 +50,8 @@ def main() -> None:
         labels = type(split.labels)(split.labels.classes[pick], split.labels.names, split.labels.keys)
         for ways in all_ways:
             trust = measure_one_shot(model, prepared, labels, ways, source=source)
-            rows.append({"encoder": name, "head": model.head, "ways": ways, "trust": trust.as_dict()})
+            size = list(representation.encoder.preprocess.size)
+            rows.append({"encoder": name, "head": model.head, "ways": ways, "size": size, "trust": trust.as_dict()})
             print(name, ways, f"{trust}", flush=True)
     OUT.write_text(json.dumps(rows, indent=1) + "\n")
 

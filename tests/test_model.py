@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.base import clone
+from sklearn.exceptions import DataConversionWarning
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -156,11 +158,42 @@ def test_the_estimator_works_with_images_in_scikit_learns_tools(letters: tuple[n
     assert names[0] not in half.forget(names[0]).predict(pictures).tolist()
 
 
-def test_a_classifier_saves_and_loads_without_pickle(letters: tuple[np.ndarray, list[str]], tmp_path: Path) -> None:
+def test_labels_that_are_equal_are_one_class(letters: tuple[np.ndarray, list[str]]) -> None:
+    images = letters[0][:6]
+    mixed = FewShotClassifier(ENCODER).fit(images[:4], [0, 0, 1, 1]).partial_fit(images[4:5], np.array([1.0]))
+    mixed.partial_fit(images[5:], np.array([True]))
+    assert mixed.model_.gallery.counts.tolist() == [2, 4]
+    assert mixed.predict(images[:1]).tolist() == [0]
+    assert mixed.forget(1.0).classes_.tolist() == [0]
+    with pytest.warns(DataConversionWarning, match="column-vector"):
+        column = FewShotClassifier(ENCODER).fit(images, np.array(list("aabbcc")).reshape(-1, 1))
+    assert column.predict(images[:1]).tolist() == ["a"]
+    with pytest.raises(ValueError, match="1d array"):
+        FewShotClassifier(ENCODER).fit(images, np.zeros((6, 2)))
+
+
+def test_paths_may_stand_in_an_array(photos: Path) -> None:
+    """As train_test_split gives them back."""
+    paths = np.array(sorted(map(str, (photos / "fit").rglob("*.png"))))
+    labels = np.array([Path(path).parent.name for path in paths])
+    fitted = FewShotClassifier(ENCODER).fit(paths, labels)
+    assert (fitted.predict(paths) == labels).mean() > 0.9
+    with pytest.raises(MetarepError, match="into a list"):
+        fitted.predict(str(paths[0]))
+    with pytest.raises(MetarepError, match="at least one image"):
+        fitted.set_params(batch_size=0).predict(paths)
+
+
+@pytest.mark.parametrize("learner", ["auto", "linear"])
+def test_a_classifier_saves_and_loads_without_pickle(
+    learner: str, letters: tuple[np.ndarray, list[str]], tmp_path: Path
+) -> None:
     images, names = letters
-    fitted = FewShotClassifier(ENCODER, false_alarms=0.2).fit(images, names)
+    fitted = FewShotClassifier(ENCODER, learner, false_alarms=0.2).fit(images, names)
     fitted.save(tmp_path / "model")
     again = FewShotClassifier.load(tmp_path / "model")
+    assert again.get_params()["learner"] == learner
+    assert np.array_equal(clone(again).fit(images, names).predict_proba(images), fitted.predict_proba(images))
     assert np.array_equal(again.predict_proba(images), fitted.predict_proba(images))
     assert np.array_equal(again.known(images), fitted.known(images))
     assert {path.suffix for path in (tmp_path / "model").iterdir()} <= {".safetensors", "", ".png"}
@@ -185,6 +218,7 @@ def test_fit_and_predict_on_the_command_line(
     assert "looked at: " in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore::metarep.model_folder.RepeatWarning")  # of the lonely one
 def test_a_class_is_added_and_forgotten(folder: ModelFolder, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (new,) = sorted((photos / "other").iterdir())[:1]
     images = sorted(str(path) for path in new.iterdir())
@@ -242,7 +276,8 @@ def test_wrong_input_is_one_clear_line(
 def test_bad_images_are_left_out_on_request(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for place in ("a", "b"):
         (tmp_path / "in" / place).mkdir(parents=True)
-        (tmp_path / "in" / place / "1.png").write_bytes((photos / "fit" / "c0" / "0.png").read_bytes())
+        image = {"a": "c0", "b": "c1"}[place]
+        (tmp_path / "in" / place / "1.png").write_bytes((photos / "fit" / image / "0.png").read_bytes())
     (tmp_path / "in" / "a" / "2.png").write_bytes(b"no image")
     argv = ["fit", str(tmp_path / "in"), "--out", str(tmp_path / "m"), "--encoder", ENCODER, "--skip-bad"]
     with warnings.catch_warnings():

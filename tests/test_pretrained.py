@@ -121,11 +121,11 @@ def test_the_best_that_is_installed_is_taken(monkeypatch: pytest.MonkeyPatch) ->
 def test_shipped_calibrations_are_of_encoders_that_there_are() -> None:
     for name in zoo_names():
         model = Model(load_representation(name))
-        trust = shipped_trust(name, model.head, 5, 0.05)
+        trust = shipped_trust(name, model.head, 5, 0.05, model.learner.encoder.preprocess.size)
         assert trust is not None, "run benchmarks/one_shot.py"
         assert trust.accuracy is not None
         assert 20 < trust.accuracy <= 100
-    assert shipped_trust("nobody", {}, 5, 0.05) is None
+    assert shipped_trust("nobody", {}, 5, 0.05, (28, 28)) is None
 
 
 @pytest.mark.slow

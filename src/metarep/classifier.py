@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import Tensor
 
 from metarep.errors import MetarepError
 from metarep.gallery import Gallery
-from metarep.model import Answer, Model
+from metarep.model import HEAD, Answer, Model
 from metarep.photographs import are_features
 from metarep.pretrained import Representation, load_representation
 
@@ -59,7 +59,7 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
 
     def fit(self, X: Any, y: Any) -> "FewShotClassifier":  # noqa: ANN401 - scikit-learn's names
         """Learn classes from images ``X`` and their labels ``y``; whatever was known before is forgotten."""
-        for name in ("model_", "classes_"):
+        for name in ("model_", "classes_", "_names"):
             self.__dict__.pop(name, None)
         return self.partial_fit(X, y)
 
@@ -70,7 +70,7 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
             X, y = validate_data(self, X, y, reset=first, dtype=np.float64)
         elif first:
             self.__dict__.pop("n_features_in_", None)
-        labels = np.asarray(y)
+        labels = column_or_1d(np.asarray(y), warn=True)
         check_classification_targets(labels)
         if len(labels) != len(X):  # of features, validate_data has seen to that
             raise ValueError(f"{len(X)} images and {len(labels)} labels; give one label an image")
@@ -78,15 +78,19 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         rows = model.prepare(X, batch=self.batch_size)
         items = [str(x) if isinstance(x, str | Path) else f"image {i}" for i, x in enumerate(X)]
         known = np.concatenate([self.classes_, labels]) if not first else labels
-        self.classes_ = np.unique(known)
-        self.model_ = model.changed(model.gallery.add(rows, [str(label) for label in labels], items))
+        names = {} if first else dict(self._names)
+        called = [names.setdefault(label, str(label)) for label in labels.tolist()]
+        self.model_ = model.changed(model.gallery.add(rows, called, items))
+        self.classes_, self._names = np.unique(known), names
         return self
 
     def forget(self, label: Any) -> "FewShotClassifier":  # noqa: ANN401 - whatever labels are
         """Forget a class and its images."""
         check_is_fitted(self)
-        self.model_ = self.model_.changed(self.model_.gallery.without_class(str(label)))
-        self.classes_ = np.array([each for each in self.classes_ if str(each) != str(label)])
+        name = self._name(label)
+        self.model_ = self.model_.changed(self.model_.gallery.without_class(name))
+        self.classes_ = np.array([each for each in self.classes_ if self._name(each) != name])
+        self._names = {each: called for each, called in self._names.items() if called != name}
         return self
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: ANN401
@@ -124,7 +128,10 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         return np.array(near), np.array([[place[each.id] for each in answer.neighbours] for answer in answers])
 
     def save(self, path: str | Path) -> None:
-        """Write a model folder, for ``metarep predict``, ``metarep serve`` and :meth:`load`; nothing is pickled."""
+        """Write a model folder, for ``metarep predict``, ``metarep serve`` and :meth:`load`; nothing is pickled.
+
+        It has no pictures of the images, which a classifier does not keep.
+        """
         from metarep.model_folder import ModelFolder
 
         check_is_fitted(self)
@@ -138,9 +145,16 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         from metarep.model_folder import ModelFolder
 
         model = ModelFolder.open(Path(path)).model
-        classifier = cls(model.representation or "auto", false_alarms=model.false_alarms)
+        name = "auto" if model.head in (HEAD, {"name": "trained"}) else model.head["name"]
+        classifier = cls(model.representation or "auto", name, false_alarms=model.false_alarms)
         classifier.model_, classifier.classes_ = model, np.unique(model.gallery.names)
+        classifier._names = {name: name for name in model.gallery.names}
         return classifier
+
+    def _name(self, label: Any) -> str:  # noqa: ANN401
+        """What the model calls a class; labels that are equal, as 1 and 1.0, are one."""
+        label = label.item() if isinstance(label, np.generic) else label
+        return self._names.get(label, str(label))
 
     def _fresh(self, given: bool) -> Model:
         head = None if self.learner == "auto" else {"name": self.learner}
@@ -159,4 +173,4 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
     def _scores(self, X: Any) -> np.ndarray:  # noqa: ANN401
         rows = self._rows(X)
         place = {name: i for i, name in enumerate(self.model_.gallery.names)}
-        return self.model_.scores(rows)[:, [place[str(label)] for label in self.classes_]].double().numpy()
+        return self.model_.scores(rows)[:, [place[self._name(label)] for label in self.classes_]].double().numpy()

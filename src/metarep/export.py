@@ -1,5 +1,6 @@
 """Export: encoder and classes in one graph, for programs that have no metarep."""
 
+import io
 import json
 import logging
 import warnings
@@ -13,6 +14,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from metarep.errors import MetarepError, missing_extra
+from metarep.files import replacing
 from metarep.model import Model
 
 EXAMPLES = 2  # images in the batch that is traced; the graph takes any number
@@ -64,6 +66,15 @@ def export_onnx(model: Model, path: Path) -> None:
 
     deployed, images = Deployed(model).eval(), _example(model)
     path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
+        _write_onnx(deployed, images, partial)
+        graph = onnx.load(str(partial))
+        entry = graph.metadata_props.add()
+        entry.key, entry.value = "metarep", json.dumps(_facts(model))
+        onnx.save(graph, str(partial))
+
+
+def _write_onnx(deployed: Deployed, images: Tensor, path: Path) -> None:
     with _quietly():
         torch.onnx.export(
             deployed,
@@ -76,10 +87,6 @@ def export_onnx(model: Model, path: Path) -> None:
             external_data=False,
             verbose=False,
         )
-    graph = onnx.load(str(path))
-    entry = graph.metadata_props.add()
-    entry.key, entry.value = "metarep", json.dumps(_facts(model))
-    onnx.save(graph, str(path))
 
 
 def export_torch(model: Model, path: Path) -> None:
@@ -89,7 +96,10 @@ def export_torch(model: Model, path: Path) -> None:
     with _quietly():
         shapes = {"images": {0: torch.export.Dim("batch", min=1)}}
         program = torch.export.export(deployed, (images,), dynamic_shapes=shapes)
-        torch.export.save(program, str(path), extra_files={"metarep.json": json.dumps(_facts(model))})
+        content = io.BytesIO()  # torch ends the process where a disk is full
+        torch.export.save(program, content, extra_files={"metarep.json": json.dumps(_facts(model))})
+    with replacing(path) as partial:
+        partial.write_bytes(content.getvalue())
 
 
 @contextmanager

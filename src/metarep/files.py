@@ -1,5 +1,6 @@
 """Files that are whole or not there at all, and one writer at a time."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,15 +18,22 @@ except ImportError:  # not a POSIX system: nobody watches there
 def replacing(path: Path) -> Iterator[Path]:
     """A file to write instead of ``path``; at the end it takes that name, by one rename and after it is on the disk.
 
-    Whatever happens before, ``path`` is as it was. Only ``kill -9`` leaves something behind, which the next one takes.
+    Whatever happens before, ``path`` is as it was; who may read it stays so too. Only ``kill -9`` leaves something
+    behind, which the next one takes.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder, replacing(Path(folder) / "numbers.txt") as partial:
     ...     _ = partial.write_text("1 2 3")
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     partial = path.with_name(path.name + ".part")
     try:
+        partial.unlink(missing_ok=True)
+        partial.touch()
+        mode = (path if path.is_file() else partial).stat().st_mode
         yield partial
+        partial.chmod(mode)  # whatever wrote it may have made another file, which nobody else may read
         with partial.open("rb") as file:
             os.fsync(file.fileno())  # or a power cut may leave the new name with no content
         partial.replace(path)

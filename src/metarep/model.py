@@ -1,7 +1,7 @@
 """Model: a representation, a learner and a gallery. What people use; fit, predict, the server and the page are this."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -189,13 +189,19 @@ class Model:
 
     @cached_property
     def trust(self) -> Trust:
-        """By leave-one-out; where too few images can be left out, by what was measured of the encoder, if anything."""
+        """By leave-one-out; where too few images can be left out, calibrated by what was measured of the encoder, if
+        anything was.
+        """
         scores, rows = self.left_out
+        ways = len(self.gallery.names)
         own = measure_trust(scores, self.gallery.classes[rows], self.false_alarms)
-        if own.tested >= FEWEST or self.representation is None or len(self.gallery.names) < 2:
+        if own.tested >= FEWEST or self.representation is None or ways < 2:
             return own
-        name = self.representation.name
-        return shipped_trust(name, self.head, len(self.gallery.names), self.false_alarms) or own
+        size = self.learner.encoder.preprocess.size
+        shipped = shipped_trust(self.representation.name, self.head, ways, self.false_alarms, size)
+        if shipped is None or not own.tested:
+            return shipped or own
+        return replace(shipped, accuracy=own.accuracy, interval=own.interval, tested=own.tested, source=own.source)
 
     @cached_property
     def suspects(self) -> list[Suspect]:

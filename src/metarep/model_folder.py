@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +19,14 @@ from metarep.files import locked
 from metarep.gallery import Gallery
 from metarep.model import Model
 from metarep.pretrained import Representation, load_representation
+from metarep.repeats import find_repeats
 
 FORMAT = "model-1"
 Allow = Callable[[Gallery, Gallery], None]
+
+
+class RepeatWarning(UserWarning):
+    """A picture is given that the model has already."""
 
 
 class ModelFolder:
@@ -47,15 +53,38 @@ class ModelFolder:
         Raises:
             MetarepError: there is something at ``path`` already.
         """
+        with cls.making(path, model) as folder:
+            return folder
+
+    @classmethod
+    @contextmanager
+    def making(cls, path: Path, model: Model) -> Iterator["ModelFolder"]:
+        """A new model folder to be filled: it lies beside ``path``, and is put there at the end. After an error there
+        is none; what ``kill -9`` leaves beside it, the next one takes away.
+
+        Raises:
+            MetarepError: there is something at ``path`` already.
+        """
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise MetarepError(f"{path} is there already; choose another, or add to it with metarep add {path} CLASS/")
         if model.representation is None:
             raise MetarepError("a model folder needs an encoder")
-        path.mkdir(parents=True, exist_ok=True)
-        model.representation.save(path / "encoder.safetensors")
-        folder = cls(path, model.representation)
-        folder._write(model)
-        return folder
+        place = path.resolve()
+        partial = place.with_name(f".{place.name}.part")
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir(parents=True)
+            model.representation.save(partial / "encoder.safetensors")
+            folder = cls(partial, model.representation)
+            folder._write(model)
+            yield folder
+            if place.is_dir():
+                partial.chmod(place.stat().st_mode)
+                place.rmdir()  # it is empty
+            partial.rename(place)
+            folder.path = path
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
     @classmethod
     def open(cls, path: Path) -> "ModelFolder":
@@ -63,6 +92,8 @@ class ModelFolder:
         if not (path / "gallery.safetensors").is_file():
             hint = "a run folder: fit a model with --encoder" if (path / "model.safetensors").exists() else "no model"
             raise MetarepError(f"{path} is {hint}; metarep fit PHOTOS --out {path} makes one")
+        if not (path / "encoder.safetensors").is_file():
+            raise MetarepError(f"{path} has lost its encoder.safetensors; fit it anew")
         folder = cls(path, load_representation(path / "encoder.safetensors"))
         _ = folder.model
         return folder
@@ -86,13 +117,35 @@ class ModelFolder:
         with locked(self.path / ".lock"):
             yield self._change
 
-    def learn(self, images: Any, labels: Sequence[str], items: Sequence[str], *, batch: int = 64) -> list[int]:  # noqa: ANN401
-        """Add images, and return their ids. Encoding, which takes time, is done before the folder is held."""
+    def learn(
+        self,
+        images: Any,  # noqa: ANN401 - whatever people have
+        labels: Sequence[str],
+        items: Sequence[str],
+        *,
+        batch: int = 64,
+        once: bool = False,
+    ) -> list[int]:
+        """Add images, and return their ids. Encoding, which takes time, is done before the folder is held.
+
+        Args:
+            images: see :func:`metarep.photographs.read_images`.
+            labels, items: of each, its class and what people call it.
+            batch: images at a time.
+            once: leave out a picture that its class has already. One that another class has is kept.
+
+        Warns:
+            RepeatWarning: with ``once``, of each such picture.
+        """
         read = list(self.model.read(images, batch=batch))
         if not read:
             raise MetarepError("there are no images")
         rows, pixels = torch.cat([rows for _, rows in read]), [image for some, _ in read for image in some]
-        return self.keep(pixels, rows, labels, items)
+        if once:
+            kept = self._first(pixels, rows, labels, items)
+            rows, pixels = rows[kept], [pixels[i] for i in kept]
+            labels, items = [labels[i] for i in kept], [items[i] for i in kept]
+        return self.keep(pixels, rows, labels, items) if len(rows) else []
 
     def keep(
         self,
@@ -117,8 +170,13 @@ class ModelFolder:
             if allow:
                 allow(before, gallery)
             ids = gallery.ids[-len(rows) :].tolist()
-            for number, image in zip(ids, pixels, strict=True):
-                self._draw(number, image)
+            try:
+                for number, image in zip(ids, pixels, strict=True):
+                    self._draw(number, image)
+            except BaseException:
+                for number in ids:
+                    self.image(number).unlink(missing_ok=True)
+                raise
             put(gallery)
         return ids
 
@@ -145,13 +203,28 @@ class ModelFolder:
         """Put an image into another class."""
         self.change(lambda gallery: gallery.moved(number, label))
 
-    def remove(self) -> None:
-        """Delete the folder."""
-        shutil.rmtree(self.path)
-
     def image(self, number: int) -> Path:
         """What the encoder saw of an image, as a file; it may be missing."""
         return self.path / "images" / f"{number}.png"
+
+    def _first(self, pixels: Sequence[Tensor], rows: Tensor, labels: Sequence[str], items: Sequence[str]) -> list[int]:
+        """Which of these images stay where each class has a picture once."""
+        model, kept = self.model, list[int]()
+        gallery = model.gallery
+        known = [self.image(number) for number in gallery.ids.tolist()]
+        classes = [gallery.names[place] for place in gallery.classes.tolist()] + list(labels)
+        names = [*gallery.items, *items]
+        repeats = find_repeats(pixels, model._features(rows), known, model.features if len(gallery) else rows[:0])
+        for row, other in enumerate(repeats):
+            if other is None:
+                kept.append(row)
+            elif classes[other] == labels[row]:
+                warnings.warn(f"left out: {items[row]} is the same picture as {names[other]}", RepeatWarning, 3)
+            else:
+                kept.append(row)
+                text = f"{items[row]} in {labels[row]} is the same picture as {names[other]} in {classes[other]}"
+                warnings.warn(text, RepeatWarning, stacklevel=3)
+        return kept
 
     @property
     def _gallery(self) -> Path:
@@ -162,6 +235,7 @@ class ModelFolder:
         model = before.changed(gallery)
         self._write(model)
         self._model, self._stamp = model, self._now()
+        (self.path / "confusion.png").unlink(missing_ok=True)  # of the images as they were
         for number in set(before.gallery.ids.tolist()) - set(gallery.ids.tolist()):
             self.image(number).unlink(missing_ok=True)  # only now: a reader of the old gallery may still ask for it
         return model

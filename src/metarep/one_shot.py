@@ -1,6 +1,7 @@
 """What an encoder reaches with one image a class, measured beforehand, for models that have nothing to leave out."""
 
 import json
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -17,16 +18,21 @@ if TYPE_CHECKING:
     from metarep.model import Model
 
 
-def shipped_trust(name: str, head: dict[str, Any], ways: int, false_alarms: float) -> Trust | None:
+def shipped_trust(
+    name: str, head: dict[str, Any], ways: int, false_alarms: float, size: tuple[int, int]
+) -> Trust | None:
     """The calibration of an encoder and head for tasks of about ``ways`` classes; None if it was never measured.
 
-    The nearest number of ways that was measured counts, and the nearest share of false alarms.
+    The nearest number of ways that was measured counts, and the nearest share of false alarms; its source says which,
+    and at what size of the images, where that is another.
     """
     rows = [row for row in _measured() if row["encoder"] == name and row["head"] == head]
     if not rows:
         return None
     nearest = min(rows, key=lambda row: (abs(row["ways"] - ways), abs(row["trust"]["false_alarms"] - false_alarms)))
-    return Trust.of_dict(nearest["trust"])
+    trust, side = Trust.of_dict(nearest["trust"]), tuple(nearest["size"])
+    source = f"{nearest['ways']} {trust.source}" + (f", at {side[0]} x {side[1]} px" if side != size else "")
+    return replace(trust, source=source, calibration=source)
 
 
 def measure_one_shot(

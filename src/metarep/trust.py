@@ -30,7 +30,8 @@ class Trust:
         likely: classes whose probability is at least this make the label set.
         false_alarms: share of images of known classes that are taken for none of these, and whose label set lacks
             their class, at most, if they are like those tested.
-        source: where that is from: ``leave-one-out``, or what else the encoder was measured on.
+        source: what ``accuracy`` is from: ``leave-one-out``, or what else the encoder was measured on.
+        calibration: the same of ``scale``, ``known`` and ``likely``; empty where there was too little to set them by.
     """
 
     accuracy: float | None
@@ -41,6 +42,7 @@ class Trust:
     likely: float = 0.0
     false_alarms: float = 0.05
     source: str = "leave-one-out"
+    calibration: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Fields as JSON holds them; no threshold is None."""
@@ -49,7 +51,8 @@ class Trust:
     @classmethod
     def of_dict(cls, fields: dict[str, Any]) -> "Trust":
         known = -math.inf if fields["known"] is None else fields["known"]
-        return cls(**{**fields, "known": known, "interval": fields["interval"] and tuple(fields["interval"])})
+        interval = fields["interval"] and tuple(fields["interval"])
+        return cls(**{"calibration": fields["source"], **fields, "known": known, "interval": interval})
 
     def __str__(self) -> str:
         if self.accuracy is None or self.interval is None:
@@ -106,7 +109,7 @@ def measure_trust(
     scale = fit_scale(scores, labels)
     own = (scores * scale).softmax(-1).gather(1, labels.unsqueeze(1)).flatten()
     known, likely = _low(scores.amax(-1), false_alarms), _low(own, false_alarms)
-    return Trust(accuracy, interval, tested, scale, known, max(0.0, likely), false_alarms, source)
+    return Trust(accuracy, interval, tested, scale, known, max(0.0, likely), false_alarms, source, source)
 
 
 def wilson(right: int, tested: int) -> tuple[float, float]:

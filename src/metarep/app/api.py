@@ -1,8 +1,10 @@
 """The application: routes, what guards them, and how errors are told."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -68,7 +70,7 @@ def create_app(
     app.mount("/page", StaticFiles(directory=str(PAGE)), name="page")
     app.add_api_route("/", _page, include_in_schema=False)
     for kind, status in STATUS.items():
-        app.add_exception_handler(kind, _telling(status))
+        app.add_exception_handler(kind, _telling(status, folder.path))
     app.add_exception_handler(RequestValidationError, _tell_shape)
     app.add_middleware(Guard, limits=service.limits, metrics=service.metrics, token=token, hosts=hosts)
     return app
@@ -78,9 +80,11 @@ async def _page() -> FileResponse:
     return FileResponse(str(PAGE / "index.html"), headers={"cache-control": "no-cache"})
 
 
-def _telling(status: int) -> Any:  # noqa: ANN401 - the framework's type of handlers
+def _telling(status: int, place: Path) -> Any:  # noqa: ANN401 - the framework's type of handlers
     async def tell(_: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"detail": " ".join(str(error).split())}, status)
+        text = f"the model folder: {error.strerror}" if isinstance(error, OSError) else str(error)
+        text = text.replace(f"{place}{os.sep}", "").replace(str(place), "the model")  # nobody needs to know where
+        return JSONResponse({"detail": " ".join(text.split())}, status)
 
     return tell
 

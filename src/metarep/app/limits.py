@@ -8,6 +8,7 @@ from metarep.errors import MetarepError
 from metarep.gallery import Gallery
 
 LONGEST = 80  # characters of a name
+JOINERS = "\u200c\u200d"  # within words and pictures they change how their neighbours look
 TURNED = frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))  # they make a text read otherwise
 
 
@@ -70,12 +71,13 @@ def clean_name(given: str) -> str:
     >>> clean_name("  hawk moth ")
     'hawk moth'
     """
-    name = unicodedata.normalize("NFC", given).strip()
+    name = unicodedata.normalize("NFC", given).strip().strip(JOINERS)
     if not name:
         raise BadNameError("a class needs a name")
     if len(name) > LONGEST:
         raise BadNameError(f"the name {name[:20]!r}… has {len(name)} characters; at most {LONGEST} are kept")
-    if any(unicodedata.category(letter) in ("Cc", "Cs", "Co", "Cn", "Zl", "Zp") or letter in TURNED for letter in name):
+    kinds = [unicodedata.category(letter) for letter in name if letter not in JOINERS]
+    if all(kind[0] in "CMZ" for kind in kinds) or any(kind[0] == "C" or kind in ("Zl", "Zp") for kind in kinds):
         raise BadNameError(f"the name {name!r} has characters that cannot be seen; use letters, digits and signs")
     return name
 

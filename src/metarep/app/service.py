@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Annotated, TypeVar
@@ -17,7 +16,7 @@ from torch import Tensor
 from metarep.app.batcher import Batcher
 from metarep.app.limits import Limits, TooMuchError, clean_name, shown_name
 from metarep.app.metrics import Metrics
-from metarep.datasets.decode import decode
+from metarep.datasets.decode import FLAG, decode
 from metarep.errors import DataError
 from metarep.gallery import Gallery
 from metarep.model import Model
@@ -25,7 +24,6 @@ from metarep.model_folder import ModelFolder
 from metarep.photographs import STRETCH
 
 T = TypeVar("T")
-ADVICE = re.compile(r"; (?:replace or remove it|shrink it), or leave such files out with --skip-bad$")
 
 
 class Service:
@@ -100,7 +98,7 @@ class Service:
                 hush=False,
             )
         except DataError as error:
-            short = ADVICE.sub("", str(error))  # the flag that it recommends is not there to be given
+            short = FLAG.sub("", str(error))  # the flag that it recommends is not there to be given
             if "is too large" in short:
                 raise TooMuchError(short) from None
             raise DataError(short) from None

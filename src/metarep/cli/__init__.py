@@ -1,6 +1,7 @@
 """The command line: ``metarep COMMAND``. Each command is a module with ``HELP``, ``add(parser)`` and ``run(args)``."""
 
 import argparse
+import io
 import os
 import sys
 import warnings
@@ -37,6 +38,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; errors are one line on standard error and exit status 2."""
     argv = sys.argv[1:] if argv is None else argv
     _bound_spinning(os.environ)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to stop
+            stream.reconfigure(errors="backslashreplace")
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _note_once()
@@ -52,7 +56,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"metarep: {reason}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("metarep: interrupted; a run folder can be resumed by the same command", file=sys.stderr)
+        goes_on = argv[:1] in (["train"], ["reproduce"], ["index"])
+        print(f"metarep: interrupted{'; the same command goes on from there' if goes_on else ''}", file=sys.stderr)
         return 130
 
 

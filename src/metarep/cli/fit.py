@@ -2,13 +2,14 @@
 
 import argparse
 import time
+import warnings
 from pathlib import Path
 
-from metarep.cli.options import add_machine, add_output, print_json, set_threads
+from metarep.cli.options import add_output, add_threads, print_json, set_threads
 from metarep.cli.parser import Parser
 from metarep.datasets.folder_tree import FolderTree, scan
-from metarep.datasets.options import tell_left_out
-from metarep.errors import DataError, MetarepError
+from metarep.datasets.options import LeftOutWarning, tell_left_out
+from metarep.errors import DataError
 from metarep.gallery import Gallery
 from metarep.learners import LEARNERS
 from metarep.model import Model
@@ -23,6 +24,7 @@ EXAMPLE = """examples:
   metarep fit photos --out moths --encoder efficientnet-lite2 --size 224
   metarep fit letters --out letters --encoder omniglot-protonet
 """
+UNREAD = {".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf"}  # photographs
 MOST = 5  # doubtful images and confused pairs that are printed
 
 
@@ -39,7 +41,7 @@ def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for
         help="share of images of known classes that may be taken for none of these (default: 0.05)",
     )
     parser.add_argument("--skip-bad", action="store_true", help="leave out images that cannot be read, and list them")
-    add_machine(parser, precision="float32")
+    add_threads(parser)
     add_output(parser)
 
 
@@ -66,13 +68,10 @@ def run(args: argparse.Namespace) -> int:
     representation = load_representation(args.encoder, arch=args.arch, size=args.size)
     head = {"name": args.learner} if args.learner else None
     model = Model(representation, head, Gallery.empty(), false_alarms=args.false_alarms)
-    folder = ModelFolder.create(args.out, model)
+    tell_ignored(tree)
     started = time.perf_counter()
-    try:
+    with ModelFolder.making(args.out, model) as folder:
         learn_tree(folder, tree, skip_bad=args.skip_bad)
-    except MetarepError:
-        folder.remove()
-        raise
     seconds = time.perf_counter() - started
     picture = draw_confusion(folder)
     facts = {"model": str(args.out), "seconds": round(seconds, 2), "picture": picture, **summary(folder.model)}
@@ -92,7 +91,17 @@ def learn_tree(folder: ModelFolder, tree: FolderTree, *, skip_bad: bool) -> None
     files = [pair for pair in files if pair[0] not in bad]
     if missing := {entry.name for entry in tree.classes} - {label for _, label in files}:
         raise DataError(f"class {min(missing)!r} has no readable image; mend or remove it")
-    folder.learn([path for path, _ in files], [label for _, label in files], [str(path) for path, _ in files])
+    paths, labels = [path for path, _ in files], [label for _, label in files]
+    folder.learn(paths, labels, [str(path) for path in paths], once=True)
+
+
+def tell_ignored(tree: FolderTree) -> None:
+    """A note of what is passed over: pictures of a kind that cannot be read, and those beside the class folders."""
+    for kind, count in sorted(tree.ignored.items()):
+        what = "image" if kind == "(outside any class)" else f"{kind} file"
+        why = "in no class folder" if kind == "(outside any class)" else "of a kind that is not read"
+        hint = "; save them as JPEG" if kind in UNREAD else ""
+        warnings.warn(f"passed over: {count} {what}{'s' * (count > 1)} {why}{hint}", LeftOutWarning, stacklevel=2)
 
 
 def draw_confusion(folder: ModelFolder) -> str | None:
@@ -124,10 +133,15 @@ def tell(folder: ModelFolder, seconds: float, picture: str | None, *, chosen: bo
 def trust_line(model: Model) -> str:
     """Accuracy in a sentence, with where it is from."""
     trust, alone = model.trust, int((model.gallery.counts == 1).sum())
+    if len(model.gallery.names) < 2:
+        return "accuracy: unknown; there is no second class to tell images from"
     if trust.accuracy is None:
         return "accuracy: unknown; no class has a second image to test with, and the encoder was not measured before"
-    rest = f"; {alone} classes have one image and are not tested" if alone and trust.source == "leave-one-out" else ""
-    what = f"accuracy {trust}"
-    if trust.source == "leave-one-out":
-        return f"{what}, each of {trust.tested} images left out once{rest}"
-    return f"{what}, expected: {trust.source}; your images were not tested"
+    if trust.source != "leave-one-out":
+        return f"accuracy {trust}, expected: {trust.source}; your images were not tested"
+    parts = [f"accuracy {trust}, each of {trust.tested} images left out once"]
+    parts += [f"{alone} classes have one image and are not tested"] if alone else []
+    if trust.calibration != trust.source:
+        few = f"{trust.tested} are too few to set probabilities by"
+        parts += [f"{few}, which are those of {trust.calibration}" if trust.calibration else few]
+    return "; ".join(parts)

@@ -10,9 +10,10 @@ from typing import Any
 
 from metarep.cli.options import add_machine, add_output, print_json, set_threads
 from metarep.cli.parser import Parser, add_flags
+from metarep.datasets.decode import FLAG
 from metarep.datasets.folder_tree import shown
 from metarep.device import pick_device, pick_precision
-from metarep.errors import MetarepError, unknown
+from metarep.errors import DataError, MetarepError, unknown
 from metarep.index import INDEXES
 from metarep.index.contact_sheet import contact_sheet
 from metarep.index.duplicates import near_duplicates
@@ -86,7 +87,10 @@ def run(args: argparse.Namespace) -> int:
 def search(args: argparse.Namespace) -> int:
     """Of ``metarep search`` too."""
     with _open(args) as index:
-        found = index.search(args.places, args.hits, args.below)
+        try:
+            found = index.search(args.places, args.hits, args.below)
+        except DataError as error:
+            raise DataError(FLAG.sub("", str(error))) from error
     if args.out:
         contact_sheet(
             [
@@ -118,10 +122,14 @@ def search(args: argparse.Namespace) -> int:
 def _build(args: argparse.Namespace) -> int:
     if args.backend not in INDEXES:
         raise unknown("index", args.backend, INDEXES)
+    representation = load_representation(args.encoder)
+    for place in args.places:  # before there is an index of nothing
+        if not place.exists():
+            raise DataError(f"there is no file or folder {shown(place)!r}")
     device = pick_device(args.device)
     with ImageIndex.create(
         args.index,
-        load_representation(args.encoder),
+        representation,
         args.backend,
         {name: vars(args)[name] for name in args.own if name in vars(args)},
         device=device,

@@ -19,11 +19,17 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 
 def add_machine(parser: argparse.ArgumentParser, precision: str = "auto") -> None:
     """What to compute on."""
-    group = parser.add_argument_group("machine")
+    group = add_threads(parser)
     group.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default: auto)")
-    group.add_argument("--threads", type=int, metavar="N", help="processor threads (default: all)")
     choices = ("auto", "float32", "bfloat16")
     group.add_argument("--precision", choices=choices, default=precision, help=f"of the encoder (default: {precision})")
+
+
+def add_threads(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """For what runs on the processor."""
+    group = parser.add_argument_group("machine")
+    group.add_argument("--threads", type=int, metavar="N", help="processor threads (default: all)")
+    return group
 
 
 def add_data(parser: argparse.ArgumentParser, default: str | None) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from metarep.cli.counter import counter
-from metarep.cli.options import add_machine, add_output, print_json, set_threads
+from metarep.cli.options import add_output, add_threads, print_json, set_threads
 from metarep.cli.parser import Parser
 from metarep.datasets.decode import EXTENSIONS
+from metarep.datasets.folder_tree import image_files
 from metarep.datasets.options import tell_left_out
 from metarep.errors import DataError
 from metarep.model import Answer
@@ -33,7 +34,7 @@ def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for
     parser.add_argument("--csv", action="store_true", help="print a table of comma-separated values")
     parser.add_argument("--neighbours", type=int, default=3, metavar="N", help="nearest images to name (default: 3)")
     parser.add_argument("--skip-bad", action="store_true", help="leave out images that cannot be read, and list them")
-    add_machine(parser, precision="float32")
+    add_threads(parser)
     add_output(parser)
 
 
@@ -41,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
     set_threads(args)
     if args.json and args.csv:
         args.parser.error("--json and --csv are two answers to one question; give one")
+    if args.neighbours < 0:
+        args.parser.error(f"--neighbours must be at least 0, not {args.neighbours}")
     folder = ModelFolder.open(args.model)
     paths = find_images(args.images)
     rows = answers(folder, paths, args)
@@ -79,7 +82,7 @@ def find_images(given: list[str]) -> list[Path]:
     for name in given:
         path = Path(name)
         if path.is_dir():
-            inside = sorted(each for each in path.rglob("*") if each.suffix.lower() in EXTENSIONS and each.is_file())
+            inside = list(image_files(path))
             if not inside:
                 raise DataError(f"{name} holds no images ({', '.join(sorted(EXTENSIONS))})")
             found += inside
@@ -112,7 +115,7 @@ def as_row(path: Path, answer: Answer) -> dict[str, Any]:
         "label": answer.label if answer.known else "",
         "probability": f"{answer.probability:.4f}",
         "known": answer.known,
-        "label_set": " ".join(answer.label_set),
+        "label_set": "|".join(answer.label_set),
         "nearest": near.item if near else "",
         "similarity": f"{near.similarity:.4f}" if near else "",
     }

@@ -1,11 +1,13 @@
 """metarep remove MODEL CLASS [CLASS ...]."""
 
 import argparse
+from functools import reduce
 from pathlib import Path
 
-from metarep.cli.fit import trust_line
+from metarep.cli.fit import draw_confusion, trust_line
 from metarep.cli.options import add_output, print_json
 from metarep.cli.parser import Parser
+from metarep.gallery import Gallery
 from metarep.model_folder import ModelFolder, summary
 
 USAGE = "MODEL CLASS..."
@@ -22,8 +24,8 @@ def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for
 
 def run(args: argparse.Namespace) -> int:
     folder = ModelFolder.open(args.model)
-    for name in args.classes:
-        folder.forget(label=name)
+    folder.change(lambda gallery: reduce(Gallery.without_class, args.classes, gallery))
+    draw_confusion(folder)
     model = folder.model
     if args.json:
         print_json({"model": str(args.model), "removed": args.classes, **summary(model)})

@@ -4,12 +4,13 @@ import argparse
 import os
 import secrets
 import socket
+import ssl
 import warnings
 from dataclasses import fields
 from pathlib import Path
 
 from metarep.cli.fit import add_encoder
-from metarep.cli.options import set_threads
+from metarep.cli.options import add_threads, set_threads
 from metarep.cli.parser import Parser, argument_helps
 from metarep.errors import MetarepError, missing_extra
 
@@ -37,8 +38,7 @@ def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for
     group.add_argument("--key", type=Path, metavar="FILE", help="its key")
     add_encoder(parser, None)
     add_limits(parser)
-    group = parser.add_argument_group("machine")
-    group.add_argument("--threads", type=int, metavar="N", help="processor threads (default: all)")
+    add_threads(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
@@ -69,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
         raise missing_extra("metarep serve", str(error.name), "serve") from error
     if (args.cert is None) != (args.key is None):
         args.parser.error("--cert and --key belong together")
+    if args.cert:
+        check_certificate(args.cert, args.key)
     token, hosts = who_may(args)
     limits = read_limits(args)
     folder = open_or_create(args)
@@ -108,9 +110,23 @@ def who_may(args: argparse.Namespace) -> tuple[str | None, frozenset[str] | None
             f"others can reach {args.called or args.host}, so a token of at least {SHORTEST} characters is needed: "
             f"--token {secrets.token_urlsafe(24)}"
         )
+    if token is not None and not token.isascii():  # which headers cannot bring
+        raise MetarepError("the token has other letters than those of ASCII, which a browser cannot send; take others")
     if token == "":
         raise MetarepError("the token is empty; leave --token and METAREP_TOKEN out, or give one")
     return token, LOOPBACK | others if alone else None
+
+
+def check_certificate(cert: Path, key: Path) -> None:
+    """Before anything is said of an address.
+
+    Raises:
+        MetarepError: there are no such files, or they are no certificate and its key.
+    """
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(cert, key)
+    except OSError as error:
+        raise MetarepError(f"{cert} and {key} are no certificate and its key: {error.strerror or error}") from error
 
 
 def open_or_create(args: argparse.Namespace):  # noqa: ANN201 - ModelFolder, which imports torch

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ MAX_PIXELS = 64_000_000
 MAX_BYTES = 1 << 30
 
 _ADVICE = "replace or remove it, or leave such files out with --skip-bad"
+FLAG = re.compile(r"; (?:replace or remove it|shrink it), or leave such files out with --skip-bad$")  # of advice
 _TURNS = {  # EXIF orientation -> what brings the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

@@ -33,7 +33,11 @@ class OnnxBody(nn.Module):
         if not self.content.any():
             return x.new_zeros(len(x), 1)  # no graph has been loaded yet
         session = self._open()
-        features = session.run(None, {session.get_inputs()[0].name: x.contiguous().float().cpu().numpy()})[0]
+        try:
+            features = session.run(None, {session.get_inputs()[0].name: x.contiguous().float().cpu().numpy()})[0]
+        except Exception as error:  # onnxruntime has a dozen kinds
+            reason = " ".join(str(error).split())
+            raise MetarepError(f"the ONNX graph does not take images {tuple(x.shape)} in float32: {reason}") from error
         return torch.from_numpy(features).flatten(1).to(x.device)
 
     def _open(self) -> Any:  # noqa: ANN401 - onnxruntime's own

@@ -22,6 +22,7 @@ from metarep.index.embedder import Embedder
 from metarep.pretrained import Representation, load_representation
 
 BATCH = 256
+BEGINNING = {"encoder.safetensors", "encoder.safetensors.part", "index.safetensors.part", ".lock"}  # of a killed build
 SAVE_EVERY = 5.0  # seconds of work that may be lost, or twenty times as long as a save takes if that is more
 
 Watch = Callable[[dict[str, Any]], None]
@@ -92,7 +93,7 @@ class ImageIndex:
             device, precision: as above.
 
         Raises:
-            MetarepError: the folder holds an index of another encoder, backend or settings.
+            MetarepError: the folder holds an index of another encoder, backend or settings, or something else.
         """
         embedder = Embedder(representation, device, precision)
         empty = build_index(backend, embedder.dim, embedder.space, **(settings or {}))
@@ -115,7 +116,9 @@ class ImageIndex:
                 "collection"
             )
         Path(path).mkdir(parents=True, exist_ok=True)
-        (Path(path) / "items.jsonl").unlink(missing_ok=True)  # of a beginning that never got so far
+        if others := {entry.name for entry in Path(path).iterdir()} - BEGINNING:
+            empty.close()
+            raise MetarepError(f"{path} holds other things ({min(others)}) and no index; choose another folder")
         representation.save(Path(path) / "encoder.safetensors")
         empty.save(Path(path) / "index.safetensors")
         empty.close()
@@ -230,6 +233,8 @@ class ImageIndex:
             return
         rows, errors = self.embedder([file for file, _ in todo])
         result.bad = (result.bad or []) + [str(error) for error in errors if error]
+        unreadable = [str(file) for (file, _), error in zip(todo, errors, strict=True) if error]
+        self._forget([self.items.by_path[path] for path in unreadable if path in self.items.by_path])  # what it was
         kept = [each for each, error in zip(todo, errors, strict=True) if error is None]
         fresh = [
             Item(self.items.next + row, str(file), status.st_size, status.st_mtime_ns, _digest(file))
