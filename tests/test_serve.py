@@ -491,6 +491,7 @@ REFUSED = {
     "letters --cert no.pem --key no.key": ("no.pem and no.key are no certificate and its key: No such file",),
     "letters --port 99999": ("--port must be 0 to 65535, not 99999",),
     "letters --most-files 0": ("--most-files must be a number above 0",),
+    "letters --most-files 1001": ("--most-files must be at most 1000, not 1001",),
     "letters --cert a.pem": ("--cert and --key belong together",),
     "letters --host 192.0.2.1 --token 0123456789abcdef": ("192.0.2.1:8000 cannot be listened at", "--port 0"),
 }

@@ -8,6 +8,7 @@ from metarep.errors import MetarepError
 from metarep.gallery import Gallery
 
 LONGEST = 80  # characters of a name
+MOST_FILES = 1000  # that the framework takes in one form
 JOINERS = "\u200c\u200d"  # within words and pictures they change how their neighbours look
 TURNED = frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))  # they make a text read otherwise
 

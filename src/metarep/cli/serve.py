@@ -154,14 +154,16 @@ def read_limits(args: argparse.Namespace):  # noqa: ANN201 - Limits
     """The limits that were given.
 
     Raises:
-        MetarepError: one that is not above 0.
+        MetarepError: one that is not above 0, or more files than a form can bring.
     """
-    from metarep.app.limits import Limits
+    from metarep.app.limits import MOST_FILES, Limits
     from metarep.errors import above
 
     given = {field.name: getattr(args, field.name) for field in fields(Limits)}
     for name, value in given.items():
         above(flag_of(name), value)
+    if given["files"] > MOST_FILES:
+        raise MetarepError(f"{flag_of('files')} must be at most {MOST_FILES}, not {given['files']}")
     return Limits(**given)
 
 
