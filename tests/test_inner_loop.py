@@ -18,6 +18,7 @@ from metarep.learners import GradientDescent
 from metarep.methods import MAML, Reptile
 from metarep.methods.maml import step_weights
 from metarep.methods.reptile import reptile_loss
+from metarep.normalisation import PlainNorm, replica
 
 WAYS, SIDE = 3, 16
 PLAIN = Preprocess((SIDE, SIDE), 1, (0.0,), (1.0,))
@@ -391,9 +392,9 @@ def test_training_moves_running_statistics_to_those_of_the_support(path: str) ->
 class Own(nn.Module):
     """A user's module: residual, with a norm layer in a list, and a parameter used twice."""
 
-    def __init__(self, buffer: bool = False) -> None:
+    def __init__(self, norm: nn.Module | None = None, buffer: bool = False) -> None:
         super().__init__()
-        self.layers = nn.ModuleList([nn.Conv2d(1, 4, 3, 2), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, 1, 1)])
+        self.layers = nn.ModuleList([nn.Conv2d(1, 4, 3, 2), norm or nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, 1, 1)])
         self.scale = nn.Parameter(torch.ones(1))
         if buffer:
             self.register_buffer("centre", torch.zeros(1))
@@ -403,11 +404,33 @@ class Own(nn.Module):
         return (x + self.layers[2](x) * self.scale).mean((2, 3))
 
 
+PLACES = (SIDE - 1) // 2
+NORMS: dict[str, Callable[[], nn.Module]] = {
+    "batch": lambda: nn.BatchNorm2d(4),
+    "group": lambda: nn.GroupNorm(2, 4),
+    "layer": lambda: nn.LayerNorm([4, PLACES, PLACES]),
+    "layer of rows": lambda: nn.LayerNorm([PLACES], bias=False),
+    "instance": lambda: nn.InstanceNorm2d(4, affine=True),
+    "plain instance": lambda: nn.InstanceNorm2d(4),
+}
+
+
+@pytest.mark.parametrize("norm", [name for name in NORMS if "layer" in name or "instance" in name])
+def test_norms_in_plain_arithmetic_are_torchs(norm: str) -> None:
+    x, layer = torch.randn(3, 4, PLACES, PLACES, dtype=torch.float64), NORMS[norm]().double()
+    for parameter in layer.parameters():
+        nn.init.uniform_(parameter, 0.5, 1.5)
+    twin = replica(layer, differentiable=True)
+    assert isinstance(twin, PlainNorm)
+    torch.testing.assert_close(twin(x), layer(x))
+
+
 @pytest.mark.parametrize("path", ["plain", "exact", "mapped"])
-def test_any_module_will_do(path: str) -> None:
+@pytest.mark.parametrize("norm", NORMS)
+def test_any_module_will_do(norm: str, path: str) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        encoder = Encoder(Own(), PLAIN).double()
+        encoder = Encoder(Own(NORMS[norm]()), PLAIN).double()
         made = GradientDescent(encoder, ways=WAYS, head="rows", scope="all", steps=2, inner_lr=0.1)
     made.double().train()
     inner, tasks = InnerLoop(2, made.adapted), tasks_of()
@@ -465,7 +488,7 @@ def rows_of_features() -> tuple[Tensor, Tensor]:
             "class 2",
         ),
         (
-            lambda: GradientDescent(Encoder(Own(True), PLAIN), ways=3, head="rows", scope="all").task_loss(
+            lambda: GradientDescent(Encoder(Own(buffer=True), PLAIN), ways=3, head="rows", scope="all").task_loss(
                 *tasks_of(dtype=torch.float32), 3
             ),
             "buffer 'centre'",
