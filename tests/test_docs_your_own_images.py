@@ -25,7 +25,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(4):
             noisy = (colours + g.integers(-20, 21, colours.shape)).clip(0, 255).astype(np.uint8)
             Image.fromarray(noisy).resize((160, 120), Image.Resampling.BICUBIC).save(root / place / f"{number}.jpg")
-    (root / "new.jpg").write_bytes((root / "photos" / "hawkmoth" / "0.jpg").read_bytes())
+    with Image.open(root / "photos" / "hawkmoth" / "0.jpg") as first:
+        first.resize((170, 128)).save(root / "new.jpg")  # much like one that is there, and not the same
     return root
 
 
