@@ -22,6 +22,7 @@ from metarep.pretrained import Representation, load_representation
 from metarep.repeats import find_repeats
 
 FORMAT = "model-1"
+GALLERY = "gallery.safetensors"
 Allow = Callable[[Gallery, Gallery], None]
 
 
@@ -78,10 +79,13 @@ class ModelFolder:
             folder = cls(partial, model.representation)
             folder._write(model)
             yield folder
-            if place.is_dir():
-                partial.chmod(place.stat().st_mode)
-                place.rmdir()  # it is empty
-            partial.rename(place)
+            if place.is_dir():  # an empty one, which may be a disk of its own, or where somebody stands
+                for entry in sorted(
+                    partial.iterdir(), key=lambda entry: entry.name == GALLERY
+                ):  # a model with the last
+                    shutil.move(entry, place)
+            else:
+                partial.rename(place)
             folder.path = path
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -89,7 +93,7 @@ class ModelFolder:
     @classmethod
     def open(cls, path: Path) -> "ModelFolder":
         """A model folder that is there."""
-        if not (path / "gallery.safetensors").is_file():
+        if not (path / GALLERY).is_file():
             hint = "a run folder: fit a model with --encoder" if (path / "model.safetensors").exists() else "no model"
             raise MetarepError(f"{path} is {hint}; metarep fit PHOTOS --out {path} makes one")
         if not (path / "encoder.safetensors").is_file():
@@ -228,7 +232,7 @@ class ModelFolder:
 
     @property
     def _gallery(self) -> Path:
-        return self.path / "gallery.safetensors"
+        return self.path / GALLERY
 
     def _change(self, gallery: Gallery) -> Model:
         before = self.model
