@@ -53,9 +53,12 @@ def test_what_stops_a_fit_leaves_nothing_in_the_way(trouble: Any, monkeypatch: p
         assert fit() != 0
     assert sorted(os.listdir()) == ["model", "photos"]
     assert os.listdir("model") == [], "an empty folder of the user's stays"
-    shutil.copytree("photos", ".model.part")  # as a kill -9 would leave it
-    assert fit() == 0
-    assert sorted(os.listdir()) == ["model", "photos"]
+    for out, left in (("model", "model/.part"), ("another", ".another.part")):
+        shutil.copytree("photos", left)  # as a kill -9 would leave it
+        assert fit(out) == 0
+        assert ModelFolder.open(Path(out)).model.gallery.counts.tolist() == [4, 4]
+        assert not Path(left).exists()
+    assert sorted(os.listdir()) == ["another", "model", "photos"]
     assert Path("model").stat().st_mode & 0o777 == 0o750
 
 

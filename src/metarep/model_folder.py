@@ -60,18 +60,19 @@ class ModelFolder:
     @classmethod
     @contextmanager
     def making(cls, path: Path, model: Model) -> Iterator["ModelFolder"]:
-        """A new model folder to be filled: it lies beside ``path``, and is put there at the end. After an error there
-        is none; what ``kill -9`` leaves beside it, the next one takes away.
+        """A new model folder to be filled: it lies beside ``path``, or inside of it where that is an empty folder, and
+        is put there at the end. After an error there is none; what ``kill -9`` leaves, the next one takes away.
 
         Raises:
             MetarepError: there is something at ``path`` already.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or {entry.name for entry in path.iterdir()} - {".part"}):
             raise MetarepError(f"{path} is there already; choose another, or add to it with metarep add {path} CLASS/")
         if model.representation is None:
             raise MetarepError("a model folder needs an encoder")
         place = path.resolve()
-        partial = place.with_name(f".{place.name}.part")
+        empty = place.is_dir()  # it may be a disk of its own, or lie where nothing else can be written
+        partial = place / ".part" if empty else place.with_name(f".{place.name}.part")
         shutil.rmtree(partial, ignore_errors=True)
         try:
             partial.mkdir(parents=True)
@@ -79,11 +80,11 @@ class ModelFolder:
             folder = cls(partial, model.representation)
             folder._write(model)
             yield folder
-            if place.is_dir():  # an empty one, which may be a disk of its own, or where somebody stands
+            if empty:
                 for entry in sorted(
                     partial.iterdir(), key=lambda entry: entry.name == GALLERY
                 ):  # a model with the last
-                    shutil.move(entry, place)
+                    entry.rename(place / entry.name)
             else:
                 partial.rename(place)
             folder.path = path
