@@ -81,9 +81,8 @@ class ModelFolder:
             folder._write(model)
             yield folder
             if empty:
-                for entry in sorted(
-                    partial.iterdir(), key=lambda entry: entry.name == GALLERY
-                ):  # a model with the last
+                entries = sorted(partial.iterdir(), key=lambda entry: entry.name == GALLERY)  # with it, it is a model
+                for entry in entries:
                     entry.rename(place / entry.name)
             else:
                 partial.rename(place)
