@@ -1,6 +1,7 @@
 """Pictures that stand in a model twice: they would vouch for each other when one of them is left out."""
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -32,20 +33,17 @@ def find_repeats(
         Places below ``m`` are known images, those from ``m`` on are new ones.
     """
     both = functional.normalize(torch.cat([known_features, features]) if len(known) else features, dim=-1)
+
+    @cache
+    def content(place: int) -> bytes | None:
+        if place >= len(known):
+            return images[place - len(known)].permute(1, 2, 0).numpy().tobytes()
+        return np.asarray(Image.open(known[place])).tobytes() if known[place].is_file() else None
+
     found: list[int | None] = []
     for start in range(0, len(images), ROWS):
         near = both[len(known) :][start : start + ROWS] @ both.mT >= NEAR
-        for row, like in enumerate(near, start):
-            place = len(known) + row
+        for place, like in enumerate(near, len(known) + start):
             earlier = like[:place].nonzero().flatten().tolist()
-            found.append(next((each for each in earlier if _same(images, known, each, images[row])), None))
+            found.append(next((each for each in earlier if content(each) == content(place)), None))
     return found
-
-
-def _same(images: Sequence[Tensor], known: Sequence[Path], place: int, image: Tensor) -> bool:
-    if place >= len(known):
-        return torch.equal(images[place - len(known)], image)
-    if not known[place].is_file():
-        return False
-    pixels = np.asarray(Image.open(known[place]))
-    return np.array_equal(pixels if pixels.ndim == 3 else pixels[..., None], image.permute(1, 2, 0).numpy())
