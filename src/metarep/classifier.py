@@ -10,6 +10,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import Tensor
 
+from metarep.class_names import tell_look_alikes
 from metarep.errors import MetarepError
 from metarep.gallery import Gallery
 from metarep.model import HEAD, Answer, Model
@@ -58,7 +59,16 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         self.size, self.batch_size = size, batch_size
 
     def fit(self, X: Any, y: Any) -> "FewShotClassifier":  # noqa: ANN401 - scikit-learn's names
-        """Learn classes from images ``X`` and their labels ``y``; whatever was known before is forgotten."""
+        """Learn classes from images ``X`` and their labels ``y``; whatever was known before is forgotten.
+
+        Labels that are the same name (:mod:`metarep.class_names`), as ``café`` typed on two systems, are one class.
+
+        Raises:
+            BadNameError: what no class can be called.
+
+        Warns:
+            LookAlikeWarning: two classes whose names look the same.
+        """
         for name in ("model_", "classes_", "_names"):
             self.__dict__.pop(name, None)
         return self.partial_fit(X, y)
@@ -78,10 +88,12 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         rows = model.prepare(X, batch=self.batch_size)
         items = [str(x) if isinstance(x, str | Path) else f"image {i}" for i, x in enumerate(X)]
         known = np.concatenate([self.classes_, labels]) if not first else labels
-        names = {} if first else dict(self._names)
-        called = [names.setdefault(label, str(label)) for label in labels.tolist()]
-        self.model_ = model.changed(model.gallery.add(rows, called, items))
-        self.classes_, self._names = np.unique(known), names
+        names, gallery = {} if first else dict(self._names), model.gallery
+        for label in dict.fromkeys(labels.tolist()):
+            names.setdefault(label, gallery.called(str(label)))
+        self.model_ = model.changed(gallery.add(rows, [names[label] for label in labels.tolist()], items))
+        self.classes_, self._names = _one_each(np.unique(known), names), names
+        tell_look_alikes(self.model_.gallery.names, set(self.model_.gallery.names) - set(gallery.names))
         return self
 
     def forget(self, label: Any) -> "FewShotClassifier":  # noqa: ANN401 - whatever labels are
@@ -154,7 +166,7 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
     def _name(self, label: Any) -> str:  # noqa: ANN401
         """What the model calls a class; labels that are equal, as 1 and 1.0, are one."""
         label = label.item() if isinstance(label, np.generic) else label
-        return self._names.get(label, str(label))
+        return self._names[label] if label in self._names else self.model_.gallery.called(str(label))
 
     def _fresh(self, given: bool) -> Model:
         head = None if self.learner == "auto" else {"name": self.learner}
@@ -174,3 +186,13 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         rows = self._rows(X)
         place = {name: i for i, name in enumerate(self.model_.gallery.names)}
         return self.model_.scores(rows)[:, [place[self._name(label)] for label in self.classes_]].double().numpy()
+
+
+def _one_each(labels: np.ndarray, names: dict[Any, str]) -> np.ndarray:
+    """Of sorted labels one for each class: of spellings that are the same name, that name or else the first."""
+    kept: dict[str, Any] = {}
+    called = [names.get(label, str(label)) for label in labels.tolist()]
+    for label, name in zip(labels.tolist(), called, strict=True):
+        if name not in kept or label == name:
+            kept[name] = label
+    return labels[[label == kept[name] for label, name in zip(labels.tolist(), called, strict=True)]]

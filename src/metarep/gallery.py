@@ -2,17 +2,22 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
+from metarep.class_names import clean_name, composed
 from metarep.errors import MetarepError, NotHereError, unknown
 
 
 @dataclass(frozen=True)
 class Gallery:
     """What a model knows. Never edited: to add or forget makes another.
+
+    It owns the rule for names (:mod:`metarep.class_names`): whatever comes in goes by :meth:`called`. A gallery that
+    was written before there was that rule keeps its names, and they are found all the same.
 
     Args:
         rows: of each image, what the learner prepared of it.
@@ -53,6 +58,7 @@ class Gallery:
         """With more images, of classes that are there or of new ones.
 
         Raises:
+            BadNameError: what no class can be called.
             MetarepError: rows, labels and items are not equally many, or rows have another length than those here.
         """
         if not len(rows) == len(labels) == len(items):
@@ -62,17 +68,26 @@ class Gallery:
             raise MetarepError(
                 f"images here have features of shape {here}, and these {there}: another encoder made them"
             )
-        names = tuple(dict.fromkeys((*self.names, *labels)))
+        called = {label: self.called(label) for label in dict.fromkeys(labels)}
+        names = tuple(dict.fromkeys((*self.names, *called.values())))
         place = {name: i for i, name in enumerate(names)}
         ids = torch.arange(self.next_id, self.next_id + len(rows))
         return Gallery(
             torch.cat([self.rows, rows]) if len(self) else rows,
-            torch.cat([self.classes, torch.tensor([place[label] for label in labels], dtype=torch.long)]),
+            torch.cat([self.classes, torch.tensor([place[called[label]] for label in labels], dtype=torch.long)]),
             torch.cat([self.ids, ids]),
             (*self.items, *items),
             names,
             self.next_id + len(rows),
         )
+
+    def called(self, given: str) -> str:
+        """What the class that somebody calls ``given`` is called here: as it is kept, or as it would be.
+
+        Raises:
+            BadNameError: there is no such class, and none can be called so.
+        """
+        return given if given in self.names else self._same.get(composed(given)) or clean_name(given)
 
     def row(self, number: int) -> int:
         """Where an image stands.
@@ -104,11 +119,17 @@ class Gallery:
         return self._keep(self.classes != self._place(name))
 
     def renamed(self, old: str, new: str) -> "Gallery":
-        """With a class called otherwise; if there is one called ``new``, the two become one."""
-        place = self._place(old)
-        if new not in self.names:
-            return replace(self, names=tuple(new if name == old else name for name in self.names))
-        return replace(self, classes=torch.where(self.classes == place, self._place(new), self.classes))._keep(
+        """With a class called otherwise; if there is one called ``new``, the two become one.
+
+        Raises:
+            NotHereError: there is no class ``old``.
+            BadNameError: none can be called ``new``.
+        """
+        place, new = self._place(old), clean_name(new)
+        there = self.called(new)
+        if there not in self.names or self.names.index(there) == place:
+            return replace(self, names=tuple(new if i == place else name for i, name in enumerate(self.names)))
+        return replace(self, classes=torch.where(self.classes == place, self._place(there), self.classes))._keep(
             torch.ones(len(self), dtype=torch.bool)
         )
 
@@ -117,14 +138,21 @@ class Gallery:
 
         Raises:
             NotHereError: an image that is not here.
+            BadNameError: no class can be called so.
         """
-        row = self.row(number)
+        row, name = self.row(number), self.called(name)
         names = tuple(dict.fromkeys((*self.names, name)))
         classes = self.classes.clone()
         classes[row] = names.index(name)
         return replace(self, classes=classes, names=names)._keep(torch.ones(len(self), dtype=torch.bool))
 
+    @cached_property
+    def _same(self) -> dict[str, str]:
+        """The names here by what they are compared by; of two that are the same, the first."""
+        return {composed(name): name for name in reversed(self.names)}
+
     def _place(self, name: str) -> int:
+        name = name if name in self.names else self._same.get(composed(name), name)
         if name not in self.names:
             raise NotHereError(str(unknown("class", name, self.names)))
         return self.names.index(name)
