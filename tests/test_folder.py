@@ -159,7 +159,7 @@ def test_nothing_to_use(root, tmp_path):
     with pytest.raises(DataError, match="has no classes: it holds no class folders"):
         load(str(root), "all", SMALL)
     put(root / "1.png")
-    with pytest.raises(DataError, match="has no classes: its 1 images stand in no class"):
+    with pytest.raises(DataError, match="has no classes: its 1 image stands in no class"):
         load(str(root), "all", SMALL)
     fill(root, "ab")
     (root / "empty").mkdir()

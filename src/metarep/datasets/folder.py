@@ -13,12 +13,13 @@ from torch import Tensor
 
 from metarep.datasets.cache import cached_images
 from metarep.datasets.decode import decode_all
-from metarep.datasets.folder_tree import FolderTree, scan, shown
+from metarep.datasets.folder_tree import FolderTree, scan, shown, tell_notes
 from metarep.datasets.options import Options, tell_left_out
 from metarep.datasets.split import Split
 from metarep.errors import DataError, unknown
 from metarep.images import ImageBank
 from metarep.labels import Labels
+from metarep.wording import counted
 
 ABOUT = (
     "your own images, folder:PATH with PATH/<class>/<image> or PATH/{train,val,test}/<class>/<image>; kept at 84 x 84"
@@ -77,14 +78,16 @@ def load(argument: str, split: str, options: Options) -> Split:
     Warns:
         DuplicateImagesWarning: the same pixels stand in more than one class.
         LeftOutWarning: ``skip_bad`` left an image of the folder out.
+        FolderWarning: classes whose names look the same, or are one; classes that were found one level below.
     """
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
     tree = scan(argument)
+    tell_notes(tree)
     images, facts = _images(tree, options)
     if facts["skipped"] and not options.skip_bad:
         (_, reason), *more = facts["skipped"]
-        others = f" ({len(more)} more files are bad too)" if more else ""
+        others = f" ({counted(len(more), 'more file')} {'is' if len(more) == 1 else 'are'} bad too)" if more else ""
         raise DataError(f"{argument}: {reason}{others}")
     tell_left_out(reason for _, reason in facts["skipped"])
     _warn_of_duplicates(argument, facts["duplicates"])

@@ -3,6 +3,7 @@
 import os
 import re
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from metarep.class_names import plain
@@ -68,7 +69,7 @@ def find_layout(root: Path, argument: str, *, teach: bool = False, deep: bool = 
     tops = _class_folders(place)
     splits = [top for top in tops if plain(top.name) in SPLITS]
     real = [top for top in splits if not loose_images(top) and subfolders(top)]
-    if not real and splits and len(splits) == len(tops):
+    if not real and len(splits) == len(tops) and any(map(loose_images, splits)):
         raise _unsorted(argument, place, splits)
     if real and len(splits) < len(tops):
         raise _mixed(argument, place, real[0], next(top for top in tops if top not in splits))
@@ -84,23 +85,29 @@ def find_layout(root: Path, argument: str, *, teach: bool = False, deep: bool = 
     if teach and _torn(homes):
         held_out = tuple(top for top in parts if SPLITS[plain(top.name)] != "train" and subfolders(top))
         homes = [(home, split) for home, split in homes if split == "train"]
-        others = " and ".join(shown(top) for top in held_out)
-        taught = " and ".join(shown(top) for top in parts if top not in held_out)
-        which = "has" if len(held_out) == 1 else "have"
-        notes.append(f"learned is {taught}; {others} {which} the same classes and can tell how right the model is")
+        others, taught = (
+            " and ".join(shown(top) for top in parts if (top in held_out) == held) for held in (True, False)
+        )
+        notes.append(f"the classes are learned from {taught}; {others}, with the same classes, left for testing")
     return Layout(place, tuple(homes), loose, held_out, tuple(notes))
 
 
 def _inner(place: Path) -> Path:
     """The folder that holds the classes: of folders with images there is one, and in it several more."""
     while not loose_images(place):
-        full = [top for top in subfolders(place) if holds_images(top)]
+        full = _full(place)
         if len(full) != 1 or plain(full[0].name) in SPLITS or loose_images(full[0]):
             break
-        if sum(map(holds_images, subfolders(full[0]))) < 2 and _inner(full[0]) == full[0]:
+        inside = _full(full[0])
+        if len(inside) < 2 and not any(plain(sub.name) in SPLITS for sub in inside) and _inner(full[0]) == full[0]:
             break
         place = full[0]
     return place
+
+
+def _full(place: Path) -> list[Path]:
+    """The first two folders in a folder that hold images."""
+    return list(islice(filter(holds_images, subfolders(place)), 2))
 
 
 def _class_folders(place: Path) -> list[Path]:
@@ -118,10 +125,9 @@ def _torn(homes: list[tuple[Path, str]]) -> bool:
 
 def _too_high(homes: list[tuple[Path, str]], argument: str) -> list[str]:
     """A note where every class holds folders alone, which may be the classes that were meant."""
-    inside = {home: [sub.name for sub in subfolders(home)] for home, _ in homes}
-    if len(homes) < 2 or any(len(names) < 2 or loose_images(home) for home, names in inside.items()):
+    if len(homes) < 2 or any(loose_images(home) or len(subfolders(home)) < 2 for home, _ in homes):
         return []
-    (first, names), *_ = inside.items()
+    first, names = homes[0][0], [sub.name for sub in subfolders(homes[0][0])]
     return [
         f"{argument} has {counted(len(homes), 'class')} that hold folders and no images themselves, such as "
         f"{shown(first.name)!r} ({_some(names)}); all that lies below one is one class. If the folders inside are the "

@@ -1,19 +1,45 @@
 """What stands in a folder of images: its classes, their files, and which split each class belongs to."""
 
 import hashlib
-import os
-import unicodedata
-from collections import Counter
-from collections.abc import Iterator
+import warnings
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from metarep.class_names import BadNameError, clean_name, look_alikes, plain, told_alike
 from metarep.datasets.decode import EXTENSIONS
+from metarep.datasets.folder_layout import Layout, find_layout
+from metarep.datasets.folder_walk import (
+    identity,
+    image_files,
+    is_broken,
+    is_hidden,
+    is_image,
+    shown,
+    unreadable_folder,
+    walk,
+    where_it_leads,
+)
 from metarep.errors import DataError
 
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+__all__ = [
+    "BROKEN",
+    "OUTSIDE",
+    "FolderClass",
+    "FolderTree",
+    "FolderWarning",
+    "image_files",
+    "scan",
+    "shown",
+    "split_by_class",
+    "tell_notes",
+]
 SEED = 0
-JUNK = {"__macosx", "@eadir", "thumbs.db", "desktop.ini"}  # what archivers and file servers leave behind
+OUTSIDE, BROKEN = "(outside any class)", "(broken link)"  # kinds of what is passed over, besides extensions
+
+
+class FolderWarning(UserWarning):
+    """Where the classes of a folder were found, which folders are one class, and which names look the same."""
 
 
 @dataclass(frozen=True)
@@ -27,34 +53,53 @@ class FolderClass:
 
 @dataclass(frozen=True)
 class FolderTree:
-    """The classes of a folder, ordered by split, then name, and what was passed over."""
+    """The classes of a folder, ordered by split, then name, and what was passed over.
+
+    ``held_out`` are split folders with the same classes, for testing; ``notes`` is what a person should know.
+    """
 
     root: Path
     classes: tuple[FolderClass, ...]
     ignored: dict[str, int]  # extension -> number of files
     own_splits: bool
+    held_out: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
-def scan(argument: str) -> FolderTree:
+def scan(argument: str, *, teach: bool = False, deep: bool = True) -> FolderTree:
     """Find the classes of ``root/<class>/…`` or ``root/{train,val,test}/<class>/…``.
 
     Everything below a class folder belongs to the class, however deep. Hidden files and files whose extension is not
-    an image's are passed over. Without split folders, classes are split by ``split_by_class``.
+    an image's are passed over. Without split folders, classes are split by ``split_by_class``. Classes are called as
+    :func:`metarep.class_names.clean_name` says; folders with the same name then are one class.
+
+    Args:
+        argument: the folder.
+        teach, deep: see :func:`metarep.datasets.folder_layout.find_layout`.
 
     Raises:
-        DataError: no such folder, no classes, an empty class, or a class that stands in two places.
+        DataError: no such folder, no classes, an empty class, one that cannot be called so, or one that stands in two
+            places.
     """
     root = Path(argument).expanduser()
     if not argument:
         raise DataError("folder needs a path: write folder:PATH, with one folder of images for each class in PATH")
     if not root.is_dir():
-        raise DataError(
-            f"there is no folder {argument!r}; give the folder that holds one folder of images for each class"
-        )
+        want = "give the folder that holds one folder of images for each class"
+        if root.is_file():
+            unpack = "unpack it and " if root.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar") else ""
+            raise DataError(f"{argument!r} is a file, not a folder; {unpack}{want}")
+        raise DataError(f"there is no folder {argument!r}{where_it_leads(root)}; {want}")
     try:
-        return _scan(root, argument)
+        return _tree(find_layout(root, argument, teach=teach, deep=deep))
     except OSError as error:
-        raise DataError(f"{error.filename} cannot be read ({error.strerror}); check its permissions") from error
+        raise unreadable_folder(error) from error
+
+
+def tell_notes(tree: FolderTree) -> None:
+    """A ``FolderWarning`` for each note."""
+    for note in tree.notes:
+        warnings.warn(note, FolderWarning, stacklevel=3)
 
 
 def split_by_class(names: list[str]) -> dict[str, str]:
@@ -75,88 +120,75 @@ def split_by_class(names: list[str]) -> dict[str, str]:
     return {name: "test" if i < test else "val" if i < test + val else "train" for i, name in enumerate(order)}
 
 
-def shown(path: Path | str, root: Path | None = None) -> str:
-    """A path, below ``root`` if given, as it can be printed and stored: bytes that are not UTF-8 become escapes."""
-    if isinstance(path, Path):
-        path = (path.relative_to(root) if root else path).as_posix()
-    return path.encode("utf-8", "backslashreplace").decode()
-
-
-def image_files(place: Path) -> Iterator[Path]:
-    """The images below a folder, however deep, in order; a file is itself, whatever its name.
-
-    Raises:
-        DataError: there is no such place, or it cannot be read.
-    """
-    if place.is_file():
-        yield place
-        return
-    if not place.is_dir():
-        raise DataError(f"there is no file or folder {shown(place)!r}")
-    try:
-        for folder, names in _walk(place):
-            yield from (folder / name for name in sorted(names) if _is_image(folder / name))
-    except OSError as error:
-        raise DataError(f"{error.filename} cannot be read ({error.strerror}); check its permissions") from error
-
-
-def _scan(root: Path, argument: str) -> FolderTree:
-    tops = _folders(root)
-    splits = [top for top in tops if _plain(top.name) in SPLITS]
-    if splits and len(splits) < len(tops):
-        other = next(top.name for top in tops if top not in splits)
-        raise DataError(
-            f"{argument} holds the split {splits[0].name!r} next to the class {shown(other)!r}; keep either split "
-            "folders or class folders there, not both (a class of that name needs another)"
-        )
-    homes = [(home, SPLITS[_plain(top.name)]) for top in splits for home in _folders(top)]
-    if not splits:
-        homes = [(home, "") for home in tops]
-    loose = sum(_is_image(entry) for place in (root, *splits) for entry in place.iterdir())
-    if not homes:
-        found = f"its {loose} images stand in no class" if loose else "it holds no class folders"
-        raise DataError(f"{argument} has no classes: {found}; put the images of each class in a folder named after it")
+def _tree(layout: Layout) -> FolderTree:
+    root = layout.root
+    homes = [(home, split, _name(home)) for home, split in layout.homes]
     _refuse_twins(root, homes)
-    ignored: Counter[str] = Counter({"(outside any class)": loose} if loose else {})
-    drawn = split_by_class([shown(home.name) for home, _ in homes])
-    classes = []
-    for home, split in homes:
-        name = shown(home.name)
-        classes.append(FolderClass(name, split or drawn[name], _files(home, root, ignored)))
+    ignored: Counter[str] = Counter({OUTSIDE: layout.loose} if layout.loose else {})
+    drawn = split_by_class(list(dict.fromkeys(name for _, _, name in homes)))
+    found: dict[tuple[str, str], list[Path]] = defaultdict(list)
+    for home, split, name in homes:
+        found[split or drawn[name], name].append(home)
+    files = {key: [file for home in own for file in _files(home, root, ignored)] for key, own in found.items()}
     rank = ("train", "val", "test")
-    classes.sort(key=lambda entry: (rank.index(entry.split), entry.name))
-    return FolderTree(root, tuple(classes), dict(ignored), bool(splits))
+    order = sorted(found, key=lambda key: (rank.index(key[0]), key[1]))
+    notes = [
+        f"{' and '.join(ascii(shown(home, root)) for home in own)} are one class, {name!r}, spelled in two ways"
+        for (_, name), own in found.items()
+        if len(own) > 1
+    ]
+    notes += told_alike(look_alikes(sorted(name for _, name in found)))
+    classes = tuple(FolderClass(name, split, tuple(files[split, name])) for split, name in order)
+    return FolderTree(root, classes, dict(ignored), layout.own_splits, layout.held_out, (*layout.notes, *notes))
 
 
-def _refuse_twins(root: Path, homes: list[tuple[Path, str]]) -> None:
-    """A name that stands twice is one class torn apart, or one class in two splits, which is leakage."""
+def _name(home: Path) -> str:
+    try:
+        return clean_name(shown(home.name))
+    except BadNameError as error:
+        raise DataError(f"folder {shown(home.parent)!r}: {error}") from error
+
+
+def _refuse_twins(root: Path, homes: list[tuple[Path, str, str]]) -> None:
+    """A class in two splits is leakage; one inside of another, or reached by a link from there, is in both."""
     first: dict[str, tuple[Path, str]] = {}
-    for home, split in homes:
-        other, other_split = first.setdefault(_plain(home.name), (home, split))
-        if other == home:
-            continue
-        where = f"class {shown(home.name)!r} stands twice, {shown(other, root)!r} and {shown(home, root)!r}"
+    for home, split, name in homes:
+        other, other_split = first.setdefault(plain(name), (home, split))
         if split != other_split:
             raise DataError(
-                f"{where}: what was trained on must not be tested on. Keep it in one split, or put all class folders "
-                "side by side in one folder, and they are split by class"
+                f"class {name!r} stands twice, {shown(other, root)!r} and {shown(home, root)!r}: what was trained on "
+                f"must not be tested on. Give one part alone, as in {shown(home.parent)}, whose classes are then "
+                "split, or keep each class in one split"
             )
-        raise DataError(f"{where}; merge the two or rename one")
-    for home, _ in homes:
-        for folder, _ in _walk(home):
-            twin, _ = first.get(_plain(folder.name), (home, ""))
-            if folder != home and twin != home:
+    tops = {home for home, _, _ in homes}
+    places: dict[tuple[int, int], Path] = {identity(root): root}
+    for home in sorted(tops):
+        if (other := places.setdefault(identity(home), home)) != home:
+            raise DataError(f"{shown(other)!r} and {shown(home)!r} are one folder, reached by a link; remove the link")
+    for home, _, _ in homes:
+        for folder, _ in walk(home):
+            if folder == home:
+                continue
+            if (other := places.get(identity(folder), home)) != home:
+                raise DataError(
+                    f"class {shown(home, root)!r} holds {shown(folder)!r}, a link to {shown(other)!r}, so it would "
+                    "have the images of another class; remove the link"
+                )
+            twin, _ = first.get(plain(shown(folder.name)), (home, ""))
+            if twin != home:
                 where = f"{shown(twin, root)!r} and inside another class, {shown(folder, root)!r}"
                 raise DataError(f"class {shown(folder.name)!r} stands twice, {where}; merge the two or rename one")
 
 
 def _files(home: Path, root: Path, ignored: Counter[str]) -> tuple[Path, ...]:
     images, others = [], Counter()
-    for folder, names in _walk(home):
+    for folder, names in walk(home):
         for name in names:
-            if _is_image(folder / name):
+            if is_image(folder / name):
                 images.append((folder / name).relative_to(root))
-            elif not _is_hidden(name):
+            elif is_broken(folder / name):
+                others[BROKEN] += 1
+            elif not is_hidden(name):
                 others[Path(name).suffix.lower() or "(no extension)"] += 1
     if not images:
         has = f"; it holds {', '.join(sorted(others)[:5])}" if others else ""
@@ -164,38 +196,3 @@ def _files(home: Path, root: Path, ignored: Counter[str]) -> tuple[Path, ...]:
         raise DataError(f"class {shown(home, root)!r} has no images{has}; add some ({kinds}) or remove the folder")
     ignored.update(others)
     return tuple(sorted(images, key=lambda path: path.parts))
-
-
-def _walk(home: Path) -> list[tuple[Path, list[str]]]:
-    """Visible folders and the names of their files; links are followed, but each place once: no loop is endless."""
-    been, found = set(), []
-    for place, folders, names in os.walk(home, followlinks=True, onerror=_raise):
-        status = os.stat(place)
-        if (status.st_dev, status.st_ino) in been:
-            folders.clear()
-            continue
-        been.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not _is_hidden(name))
-        found.append((Path(place), names))
-    return found
-
-
-def _raise(error: OSError) -> None:
-    raise error
-
-
-def _folders(place: Path) -> list[Path]:
-    return sorted(entry for entry in place.iterdir() if entry.is_dir() and not _is_hidden(entry.name))
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in EXTENSIONS and not _is_hidden(path.name) and not path.is_dir()
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name.lower() in JUNK
-
-
-def _plain(name: str) -> str:
-    """A name as a file system that ignores case and Unicode form would compare it."""
-    return unicodedata.normalize("NFC", name).casefold().strip()

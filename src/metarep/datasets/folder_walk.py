@@ -39,7 +39,9 @@ def image_files(place: Path) -> Iterator[Path]:
                 if is_image(folder / name):
                     yield folder / name
                 elif is_broken(folder / name):
-                    warnings.warn(f"passed over: {shown(folder / name)}{where_it_leads(folder / name)}", LeftOutWarning, 2)
+                    warnings.warn(
+                        f"passed over: {shown(folder / name)}{where_it_leads(folder / name)}", LeftOutWarning, 2
+                    )
     except OSError as error:
         raise unreadable_folder(error) from error
 
@@ -49,17 +51,16 @@ def where_it_leads(path: Path) -> str:
     return f" is a link to {shown(os.readlink(path))}, which is not there" if path.is_symlink() else ""
 
 
-def walk(home: Path) -> list[tuple[Path, list[str]]]:
+def walk(home: Path) -> Iterator[tuple[Path, list[str]]]:
     """Visible folders and the names of their files; links are followed, but each place once: no loop is endless."""
-    been, found = set(), []
+    been = set()
     for place, folders, names in os.walk(home, followlinks=True, onerror=_raise):
         if (here := identity(place)) in been:
             folders.clear()
             continue
         been.add(here)
         folders[:] = sorted(name for name in folders if not is_hidden(name))
-        found.append((Path(place), names))
-    return found
+        yield Path(place), names
 
 
 def identity(place: Path | str) -> tuple[int, int]:
@@ -70,12 +71,14 @@ def identity(place: Path | str) -> tuple[int, int]:
 
 def subfolders(place: Path) -> list[Path]:
     """The visible folders in a folder, in order, links to folders among them."""
-    return sorted(entry for entry in place.iterdir() if entry.is_dir() and not is_hidden(entry.name))
+    with os.scandir(place) as entries:
+        return sorted(Path(entry.path) for entry in entries if not is_hidden(entry.name) and entry.is_dir())
 
 
 def loose_images(place: Path) -> int:
     """How many images lie in a folder itself."""
-    return sum(map(is_image, place.iterdir()))
+    with os.scandir(place) as entries:
+        return sum(is_image(Path(entry.name)) and not entry.is_dir() for entry in entries)
 
 
 def holds_images(place: Path) -> bool:
@@ -84,7 +87,7 @@ def holds_images(place: Path) -> bool:
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file is called as an image is; a link that leads nowhere too, for decoding to complain of."""
+    """Whether a file is called as an image is; also a link that leads nowhere, for decoding to complain of."""
     return path.suffix.lower() in EXTENSIONS and not is_hidden(path.name) and not path.is_dir()
 
 
