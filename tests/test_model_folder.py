@@ -86,7 +86,7 @@ def test_the_same_picture_counts_once(photos: Path, capsys: pytest.CaptureFixtur
     assert main(["add", "model", "again", "--to", "moth"]) == 0
     told = capsys.readouterr()
     assert "note: left out: again/0.bmp is the same picture as photos/moth/0.png\n" in told.err
-    assert "added 1 images, 4 there already; now 2 classes, 9 images" in told.out
+    assert "added 1 image, 4 there already; now 2 classes, 9 images" in told.out
     main(["add", "model", "again/new.png", "--to", "fly"])
     assert "note: again/new.png in fly is the same picture as again/new.png in moth\n" in capsys.readouterr().err
     assert ModelFolder.open(Path("model")).model.gallery.counts.tolist() == [5, 5]

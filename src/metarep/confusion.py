@@ -1,6 +1,10 @@
 """A picture of what a model takes for what when each of its images is left out."""
 
+from collections.abc import Sequence
 from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
 
 from metarep.model import Model, confusion
 
@@ -12,10 +16,25 @@ def draw_confusion(model: Model, path: Path) -> bool:
     counts = confusion(model)
     if not counts.sum():
         return False
+    accuracy = model.trust.accuracy if model.trust.source == "leave-one-out" else None
+    title = "each image left out once" + (f": {accuracy:.1f} % right" if accuracy is not None else "")
+    draw_counts(counts, model.gallery.names, path, title=title)
+    return True
+
+
+def draw_counts(counts: Float[Tensor, "ways ways"], names: Sequence[str], path: Path, *, title: str) -> None:
+    """Draw how often each class is taken for each other as PNG.
+
+    Args:
+        counts: a row for what an image is, a column for what it was taken for.
+        names: of the classes.
+        path: where to write.
+        title: what was counted.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    names, ways = model.gallery.names, len(counts)
+    ways = len(counts)
     shares = (counts / counts.sum(1, keepdim=True).clamp_min(1)).numpy()
     side = min(14, 2.5 + 0.28 * ways)
     figure = Figure((side + 1, side), layout="constrained")
@@ -31,10 +50,8 @@ def draw_confusion(model: Model, path: Path) -> bool:
         short = [name if len(name) <= 24 else name[:23] + "…" for name in names]
         axes.set_xticks(range(ways), short, rotation=90, size=7)
         axes.set_yticks(range(ways), short, size=7)
-    accuracy = model.trust.accuracy if model.trust.source == "leave-one-out" else None
-    axes.set_title("each image left out once" + (f": {accuracy:.1f} % right" if accuracy is not None else ""), size=10)
+    axes.set_title(title, size=10)
     axes.set_xlabel("taken for", size=9)
     axes.set_ylabel("is", size=9)
     figure.colorbar(image, ax=axes, shrink=0.6, label="share of the class")
     figure.savefig(path, dpi=130)
-    return True

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metarep.class_names import clean_name, composed
 from metarep.errors import MetarepError, NotHereError, unknown
+from metarep.wording import counted
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ class Gallery:
         """Images of each class."""
         return self.classes.bincount(minlength=len(self.names))
 
+    @property
+    def in_words(self) -> str:
+        """How much there is: ``2 classes, 3 images``."""
+        return f"{counted(len(self.names), 'class')}, {counted(len(self), 'image')}"
+
     def add(self, rows: Shaped[Tensor, "b *row"], labels: Sequence[str], items: Sequence[str]) -> "Gallery":
         """With more images, of classes that are there or of new ones.
 
@@ -89,6 +95,21 @@ class Gallery:
         """
         return given if given in self.names else self._same.get(composed(given)) or clean_name(given)
 
+    def has(self, given: str) -> bool:
+        """Whether there is a class that somebody may call ``given``."""
+        return given in self.names or composed(given) in self._same
+
+    def place(self, name: str) -> int:
+        """Where the class stands that somebody calls ``name``.
+
+        Raises:
+            NotHereError: there is no such class; with the nearest name.
+        """
+        name = name if name in self.names else self._same.get(composed(name), name)
+        if name not in self.names:
+            raise NotHereError(str(unknown("class", name, self.names)))
+        return self.names.index(name)
+
     def row(self, number: int) -> int:
         """Where an image stands.
 
@@ -116,7 +137,7 @@ class Gallery:
         Raises:
             NotHereError: there is no such class; with the nearest name.
         """
-        return self._keep(self.classes != self._place(name))
+        return self._keep(self.classes != self.place(name))
 
     def renamed(self, old: str, new: str) -> "Gallery":
         """With a class called otherwise; if there is one called ``new``, the two become one.
@@ -125,11 +146,11 @@ class Gallery:
             NotHereError: there is no class ``old``.
             BadNameError: none can be called ``new``.
         """
-        place, new = self._place(old), clean_name(new)
+        place, new = self.place(old), clean_name(new)
         there = self.called(new)
         if there not in self.names or self.names.index(there) == place:
             return replace(self, names=tuple(new if i == place else name for i, name in enumerate(self.names)))
-        return replace(self, classes=torch.where(self.classes == place, self._place(there), self.classes))._keep(
+        return replace(self, classes=torch.where(self.classes == place, self.place(there), self.classes))._keep(
             torch.ones(len(self), dtype=torch.bool)
         )
 
@@ -150,12 +171,6 @@ class Gallery:
     def _same(self) -> dict[str, str]:
         """The names here by what they are compared by; of two that are the same, the first."""
         return {composed(name): name for name in reversed(self.names)}
-
-    def _place(self, name: str) -> int:
-        name = name if name in self.names else self._same.get(composed(name), name)
-        if name not in self.names:
-            raise NotHereError(str(unknown("class", name, self.names)))
-        return self.names.index(name)
 
     def _keep(self, kept: Tensor) -> "Gallery":
         left = self.classes[kept].unique().tolist()

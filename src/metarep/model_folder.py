@@ -145,6 +145,7 @@ class ModelFolder:
         if not read:
             raise MetarepError("there are no images")
         rows, pixels = torch.cat([rows for _, rows in read]), [image for some, _ in read for image in some]
+        labels = list(map(self.model.gallery.called, labels))
         if once:
             kept = self._first(pixels, rows, labels, items)
             rows, pixels = rows[kept], [pixels[i] for i in kept]

@@ -15,9 +15,10 @@ from fastapi.staticfiles import StaticFiles
 from metarep import __version__
 from metarep.app import about, asking, teaching
 from metarep.app.guard import Guard
-from metarep.app.limits import BadNameError, Limits, TooMuchError
+from metarep.app.limits import Limits, TooMuchError
 from metarep.app.schemas import Refusal
 from metarep.app.service import Service
+from metarep.class_names import BadNameError
 from metarep.errors import DataError, MetarepError, NotHereError
 from metarep.model_folder import ModelFolder
 

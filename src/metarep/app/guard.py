@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from metarep.app.limits import Limits
 from metarep.app.metrics import Metrics
+from metarep.wording import plural
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 OPEN = ("/", "/health")  # and what lies below /page/: nothing of the model
@@ -91,7 +92,8 @@ class Guard:
             if not hmac.compare_digest(given.encode(), self.token.encode()):
                 return 401, "a token is needed: Authorization: Bearer TOKEN, as metarep serve --token was given"
         if counted and self.in_flight > self.limits.requests:
-            return 429, f"{self.limits.requests} requests are being answered; come again in a second"
+            most = self.limits.requests
+            return 429, (f"{most} {plural(most, 'request is', 'requests are')} being answered; come again in a second")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self.limits.body:
             return 413, self._too_long()

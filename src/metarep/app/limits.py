@@ -1,24 +1,21 @@
-"""Limits: how much a request may ask for, and what a class may be called."""
+"""Limits: how much a request may ask for, and how long the names are that it brings."""
 
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 
+from metarep.class_names import BadNameError
 from metarep.errors import MetarepError
 from metarep.gallery import Gallery
+from metarep.wording import counted
 
-LONGEST = 80  # characters of a name
+LONGEST = 80  # characters of a name that a request brings; the page has no room for more
 MOST_FILES = 1000  # that the framework takes in one form
-JOINERS = "\u200c\u200d"  # within words and pictures they change how their neighbours look
 TURNED = frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))  # they make a text read otherwise
 
 
 class TooMuchError(MetarepError):
     """More than a limit allows."""
-
-
-class BadNameError(MetarepError):
-    """What no class can be called."""
 
 
 @dataclass(frozen=True)
@@ -52,35 +49,24 @@ class Limits:
         return self.megabytes << 20
 
     def allow(self, before: Gallery, after: Gallery) -> None:
-        """Refuse a gallery that has grown beyond the limits; one that was beyond them already may shrink."""
+        """Refuse a gallery that has grown beyond the limits; one that was beyond them already may shrink.
+
+        Raises:
+            TooMuchError: too many classes, or images of a class.
+            BadNameError: a new class with too long a name.
+        """
+        for name in set(after.names) - set(before.names):
+            if len(name) > LONGEST:
+                raise BadNameError(f"the name {name[:20]!r}… has {len(name)} characters; at most {LONGEST} are kept")
         if len(after.names) > max(self.classes, len(before.names)):
-            raise TooMuchError(f"a model has at most {self.classes} classes here; remove one first")
+            raise TooMuchError(f"a model has at most {counted(self.classes, 'class')} here; remove one first")
         here = Counter(dict(zip(before.names, before.counts.tolist(), strict=True)))
         for name, count in zip(after.names, after.counts.tolist(), strict=True):
             if count > max(self.images, here[name]):
                 raise TooMuchError(
-                    f"class {name!r} would have {count} images, and at most {self.images} are kept; remove some first"
+                    f"class {name!r} would have {counted(count, 'image')}, and at most {self.images} may be kept; "
+                    "remove some first"
                 )
-
-
-def clean_name(given: str) -> str:
-    """The name of a class as it is kept: composed, without space around it.
-
-    Raises:
-        BadNameError: an empty or overlong one, or one with characters that cannot be seen.
-
-    >>> clean_name("  hawk moth ")
-    'hawk moth'
-    """
-    name = unicodedata.normalize("NFC", given).strip().strip(JOINERS)
-    if not name:
-        raise BadNameError("a class needs a name")
-    if len(name) > LONGEST:
-        raise BadNameError(f"the name {name[:20]!r}… has {len(name)} characters; at most {LONGEST} are kept")
-    kinds = [unicodedata.category(letter) for letter in name if letter not in JOINERS]
-    if all(kind[0] in "CMZ" for kind in kinds) or any(kind[0] == "C" or kind in ("Zl", "Zp") for kind in kinds):
-        raise BadNameError(f"the name {name!r} has characters that cannot be seen; use letters, digits and signs")
-    return name
 
 
 def shown_name(given: str | None, place: int) -> str:

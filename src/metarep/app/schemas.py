@@ -41,6 +41,7 @@ class ClassOut(BaseModel):
     name: str
     images: int = Field(description="how many")
     ids: list[int] = Field(description="of the images, the oldest first")
+    alike: list[str] = Field(description="classes whose names differ in case alone, or by letters drawn alike")
 
 
 class Classes(BaseModel):
@@ -58,7 +59,7 @@ class Images(BaseModel):
 
 
 class Learned(BaseModel):
-    label: str
+    label: str = Field(description="the class, as it is kept")
     ids: list[int] = Field(description="of the new images")
 
 

@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from torch import Tensor
 
 from metarep.app.batcher import Batcher
-from metarep.app.limits import Limits, TooMuchError, clean_name, shown_name
+from metarep.app.limits import Limits, TooMuchError, shown_name
 from metarep.app.metrics import Metrics
 from metarep.datasets.decode import FLAG, decode
 from metarep.errors import DataError
@@ -22,6 +22,7 @@ from metarep.gallery import Gallery
 from metarep.model import Model
 from metarep.model_folder import ModelFolder
 from metarep.photographs import STRETCH
+from metarep.wording import counted
 
 T = TypeVar("T")
 
@@ -54,7 +55,7 @@ class Service:
             TooMuchError: more images, or larger ones, than the limits allow.
         """
         if len(uploads) > self.limits.files:
-            raise TooMuchError(f"{len(uploads)} images; a request may bring at most {self.limits.files}")
+            raise TooMuchError(f"{counted(len(uploads), 'image')}; a request may bring at most {self.limits.files}")
         names = [shown_name(upload.filename, place) for place, upload in enumerate(uploads)]
         loop = asyncio.get_running_loop()
         jobs = [
@@ -71,15 +72,19 @@ class Service:
         """``then(model, rows)`` on the thread that does all the arithmetic."""
         return await asyncio.wrap_future(self.batcher.submit(pixels, then))
 
-    async def learn(self, uploads: Sequence[UploadFile], label: str) -> list[int]:
-        """Add images to a class, which may be new: all of them, or none and an error."""
-        name = clean_name(label)
+    async def learn(self, uploads: Sequence[UploadFile], label: str) -> tuple[str, list[int]]:
+        """Add images to a class, which may be new: all of them, or none and an error. Returns its name and their ids.
+
+        Raises:
+            BadNameError: no class can be called so.
+        """
+        name = (await self.ask(lambda model, _: model)).gallery.called(label)
         pixels, items = await self.read(uploads)
         rows = await self.ask(lambda _, rows: rows, pixels)
         labels = [name] * len(items)
         ids = await run_in_threadpool(self.folder.keep, list(pixels), rows, labels, items, allow=self.limits.allow)
         self.metrics.count("metarep_learned_total", len(ids))
-        return ids
+        return name, ids
 
     async def change(self, edit: Callable[[Gallery], Gallery]) -> None:
         """Write what ``edit`` makes of the gallery."""

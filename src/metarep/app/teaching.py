@@ -5,9 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, File, Form, HTTPException, Query, Response, UploadFile
 from starlette.concurrency import run_in_threadpool
 
-from metarep.app.limits import clean_name, shown_name
+from metarep.app.limits import shown_name
 from metarep.app.schemas import Classes, ClassOut, ImageOut, Images, Learned, Move, Rename
 from metarep.app.service import Served
+from metarep.class_names import look_alikes
 from metarep.errors import NotHereError
 from metarep.gallery import Gallery
 
@@ -22,9 +23,12 @@ async def list_classes(service: Served) -> Classes:
     ids: list[list[int]] = [[] for _ in gallery.names]
     for number, place in zip(gallery.ids.tolist(), gallery.classes.tolist(), strict=True):
         ids[place].append(number)
-    return Classes(
-        classes=[ClassOut(name=name, images=len(own), ids=own) for name, own in zip(gallery.names, ids, strict=True)]
-    )
+    alike: dict[str, list[str]] = {name: [] for name in gallery.names}
+    for one, other in look_alikes(gallery.names):
+        alike[one].append(other)
+        alike[other].append(one)
+    rows = zip(gallery.names, ids, strict=True)
+    return Classes(classes=[ClassOut(name=name, images=len(own), ids=own, alike=alike[name]) for name, own in rows])
 
 
 @router.post("/classes", status_code=201)
@@ -32,18 +36,20 @@ async def add_images(
     service: Served, name: Annotated[str, Form()], files: Annotated[list[UploadFile], File(description="images")]
 ) -> Learned:
     """Teach a class, new or known, these images: all, or none if one of them cannot be read."""
-    return Learned(label=clean_name(name), ids=await service.learn(files, name))
+    label, ids = await service.learn(files, name)
+    return Learned(label=label, ids=ids)
 
 
 @router.patch("/classes", status_code=204)
 async def rename_class(service: Served, wish: Rename) -> None:
     """Call a class otherwise."""
-    new = clean_name(wish.to)
 
     def rename(gallery: Gallery) -> Gallery:
-        if new in gallery.names and new != wish.name and not wish.merge:
-            raise HTTPException(409, f"there is a class {new!r} already; with merge they become one")
-        return gallery.renamed(wish.name, new)
+        if gallery.has(wish.name) and gallery.has(wish.to) and not wish.merge:
+            there = gallery.called(wish.to)
+            if there != gallery.called(wish.name):
+                raise HTTPException(409, f"there is a class {there!r} already; with merge they become one")
+        return gallery.renamed(wish.name, wish.to)
 
     await service.change(rename)
 
@@ -58,14 +64,13 @@ async def remove_class(service: Served, name: Name) -> None:
 async def list_images(service: Served, name: Name) -> Images:
     """The images of a class, the oldest first."""
     gallery = (await service.ask(lambda model, _: model)).gallery
+    here = gallery.place(name)
     own = [
         ImageOut(id=number, item=shown_name(item, number))
         for number, item, place in zip(gallery.ids.tolist(), gallery.items, gallery.classes.tolist(), strict=True)
-        if gallery.names[place] == name
+        if place == here
     ]
-    if not own:
-        gallery.without_class(name)  # which says what there is
-    return Images(label=name, images=own)
+    return Images(label=gallery.names[here], images=own)
 
 
 @router.get("/images/{number}", response_class=Response, responses={200: {"content": {"image/png": {}}}})
@@ -84,8 +89,7 @@ async def image(service: Served, number: int) -> Response:
 @router.patch("/images/{number}", status_code=204)
 async def move_image(service: Served, number: int, wish: Move) -> None:
     """Put an image into the class that it belongs to."""
-    new = clean_name(wish.to)
-    await service.change(lambda gallery: gallery.moved(number, new))
+    await service.change(lambda gallery: gallery.moved(number, wish.to))
 
 
 @router.delete("/images/{number}", status_code=204)

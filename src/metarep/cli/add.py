@@ -1,21 +1,29 @@
 """metarep add MODEL CLASS/, or IMAGE --to CLASS."""
 
 import argparse
+import os
 from pathlib import Path
 
-from metarep.app.limits import clean_name
-from metarep.cli.fit import draw_confusion, trust_line
+from metarep.class_names import plain, tell_look_alikes
+from metarep.cli.fit import draw_confusion, tell_ignored, trust_line
 from metarep.cli.options import add_output, add_threads, print_json, set_threads
 from metarep.cli.parser import Parser
 from metarep.cli.predict import find_images
+from metarep.datasets.folder_layout import SPLITS
+from metarep.datasets.folder_tree import scan
+from metarep.datasets.folder_walk import holds_images, loose_images, shown, subfolders
 from metarep.datasets.options import tell_left_out
+from metarep.errors import DataError
+from metarep.gallery import Gallery
 from metarep.model_folder import ModelFolder, summary
 from metarep.photographs import unreadable
+from metarep.wording import counted
 
 USAGE = "MODEL CLASS/..."
 EXAMPLE = """examples:
   metarep add moths photos/hawkmoth/            a new class, or more images of one, called after the folder
   metarep add moths new.jpg --to hawkmoth       single images
+  metarep add moths more/                       more/<class>/<image>, some of the classes known already
 """
 
 
@@ -31,23 +39,65 @@ def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for
 def run(args: argparse.Namespace) -> int:
     set_threads(args)
     folder = ModelFolder.open(args.model)
-    pairs: list[tuple[Path, str]] = []
-    for name in args.images:
-        if args.to is None and not Path(name).is_dir():
-            args.parser.error(f"{name} is a single image: say of what class it is with --to CLASS")
-        label = clean_name(Path(name).resolve().name if args.to is None else args.to)
-        pairs += [(path, label) for path in find_images([name])]
+    before = folder.model.gallery
+    pairs = [pair for name in args.images for pair in labelled(name, before, args)]
     bad = unreadable([path for path, _ in pairs], folder.representation.encoder.preprocess) if args.skip_bad else {}
     tell_left_out(bad.values())
     pairs = [pair for pair in pairs if pair[0] not in bad]
     paths, labels = [path for path, _ in pairs], [label for _, label in pairs]
     added = len(folder.learn(paths, labels, [str(path) for path in paths], once=True))
+    names = folder.model.gallery.names
+    tell_look_alikes(names, set(names) - set(before.names))
     draw_confusion(folder)
     if args.json:
         print_json({"model": str(args.model), "added": added, **summary(folder.model)})
     else:
         model, there = folder.model, len(pairs) - added
         known = f", {there} there already" if there else ""
-        print(f"added {added} images{known}; now {len(model.gallery.names)} classes, {len(model.gallery)} images")
+        print(f"added {counted(added, 'image')}{known}; now {model.gallery.in_words}")
         print(trust_line(model))
     return 0
+
+
+def labelled(name: str, gallery: Gallery, args: argparse.Namespace) -> list[tuple[Path, str]]:
+    """The images of an argument, each with its class: all of a class, or of a folder that holds classes.
+
+    Raises:
+        DataError: no images, or a folder that may be either.
+    """
+    place = Path(name)
+    if args.to is not None:
+        return [(path, args.to) for path in find_images([name])]
+    if place.exists() and not place.is_dir():
+        args.parser.error(f"{name} is a single image: say of what class it is with --to CLASS")
+    label = shown(os.path.basename(os.path.abspath(name)))
+    if place.is_dir() and holds_classes(place, label, gallery):
+        tree = scan(name, teach=True, deep=False)
+        tell_ignored(tree)
+        return [(tree.root / file, entry.name) for entry in tree.classes for file in entry.files]
+    return [(path, label) for path in find_images([name])]
+
+
+def holds_classes(place: Path, label: str, gallery: Gallery) -> bool:
+    """Whether the folders in a folder are classes, rather than parts of one class that is called as the folder is.
+
+    They are if one of them is called as a class that the model has. They are not if the folder itself is, or if it has
+    images of its own.
+
+    Raises:
+        DataError: neither, or both.
+    """
+    inside = [sub for sub in subfolders(place) if holds_images(sub)]
+    if not inside:
+        return False
+    if all(plain(sub.name) in SPLITS for sub in inside) and not any(map(loose_images, inside)):
+        raise DataError(f"{shown(place)} holds parts and no classes; give one of them, as in {shown(inside[0])}")
+    met = any(gallery.has(shown(sub.name)) for sub in inside)
+    own = gallery.has(label) or (not met and loose_images(place) > 0)
+    if met == own:
+        some = ", ".join(shown(sub.name) for sub in inside[:3]) + ", ..." * (len(inside) > 3)
+        raise DataError(
+            f"{shown(place)} may be a class or hold some ({some}): give {shown(place)}/* for a class each, or "
+            f"{shown(place)} --to {label} for one class"
+        )
+    return met

@@ -6,6 +6,7 @@ from pathlib import Path
 from metarep.cli.options import add_output, print_json
 from metarep.cli.parser import Parser
 from metarep.model_folder import ModelFolder
+from metarep.wording import counted
 
 USAGE = "MODEL"
 EXAMPLE = """examples:
@@ -35,5 +36,5 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"written": written, "classes": model.gallery.names})
     else:
-        print("\n".join(f"{path}: {len(model.gallery.names)} classes" for path in written))
+        print("\n".join(f"{path}: {counted(len(model.gallery.names), 'class')}" for path in written))
     return 0

@@ -1,13 +1,15 @@
 """metarep fit PHOTOS --out MODEL."""
 
 import argparse
+import shlex
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 from metarep.cli.options import add_output, add_threads, print_json, set_threads
 from metarep.cli.parser import Parser
-from metarep.datasets.folder_tree import FolderTree, scan
+from metarep.datasets.folder_tree import BROKEN, OUTSIDE, FolderTree, scan, tell_notes
 from metarep.datasets.options import LeftOutWarning, tell_left_out
 from metarep.errors import DataError
 from metarep.gallery import Gallery
@@ -16,6 +18,7 @@ from metarep.model import Model
 from metarep.model_folder import ModelFolder, summary
 from metarep.photographs import unreadable
 from metarep.pretrained import load_representation
+from metarep.wording import counted, plural
 
 USAGE = "PHOTOS"
 EXAMPLE = """examples:
@@ -61,7 +64,7 @@ def add_encoder(parser: argparse.ArgumentParser, default: str | None) -> None:
 
 def run(args: argparse.Namespace) -> int:
     set_threads(args)
-    tree = scan(args.photos)
+    tree = scan(args.photos, teach=True)
     if len(tree.classes) < 2:
         only = ", ".join(repr(entry.name) for entry in tree.classes)
         raise DataError(f"{args.photos} holds a single class, {only}; two are needed to tell apart")
@@ -78,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(facts)
     else:
-        tell(folder, seconds, picture, chosen=args.encoder == "auto")
+        tell(folder, seconds, picture, chosen=args.encoder == "auto", tested_by=tree.held_out[:1])
     return 0
 
 
@@ -96,12 +99,15 @@ def learn_tree(folder: ModelFolder, tree: FolderTree, *, skip_bad: bool) -> None
 
 
 def tell_ignored(tree: FolderTree) -> None:
-    """A note of what is passed over: pictures of a kind that cannot be read, and those beside the class folders."""
+    """Notes of how the folder was read, and of what is passed over: pictures of a kind that cannot be read, and those
+    beside the class folders.
+    """
+    tell_notes(tree)
+    odd = {OUTSIDE: ("image", "in no class folder"), BROKEN: ("link", "to what is not there")}
     for kind, count in sorted(tree.ignored.items()):
-        what = "image" if kind == "(outside any class)" else f"{kind} file"
-        why = "in no class folder" if kind == "(outside any class)" else "of a kind that is not read"
+        what, why = odd.get(kind, (f"{kind} file", "of a kind that is not read"))
         hint = "; save them as JPEG" if kind in UNREAD else ""
-        warnings.warn(f"passed over: {count} {what}{'s' * (count > 1)} {why}{hint}", LeftOutWarning, stacklevel=2)
+        warnings.warn(f"passed over: {counted(count, what)} {why}{hint}", LeftOutWarning, stacklevel=2)
 
 
 def draw_confusion(folder: ModelFolder) -> str | None:
@@ -112,12 +118,14 @@ def draw_confusion(folder: ModelFolder) -> str | None:
     return str(path) if draw(folder.model, path) else None
 
 
-def tell(folder: ModelFolder, seconds: float, picture: str | None, *, chosen: bool) -> None:
-    """What was made, and how far to trust it."""
+def tell(
+    folder: ModelFolder, seconds: float, picture: str | None, *, chosen: bool, tested_by: Sequence[Path] = ()
+) -> None:
+    """What was made, how far to trust it, and what to type next."""
     model, facts = folder.model, summary(folder.model)
     height, width = facts["size"]
     best = ", the best that is installed" if chosen else ""
-    print(f"{len(facts['classes'])} classes, {facts['images']} images in {seconds:.1f} s")
+    print(f"{model.gallery.in_words} in {seconds:.1f} s")
     print(f"encoder: {facts['encoder']} at {height} x {width} px{best}")
     print(trust_line(model))
     for each in facts["suspects"][:MOST]:
@@ -127,7 +135,11 @@ def tell(folder: ModelFolder, seconds: float, picture: str | None, *, chosen: bo
         print(f"  and {len(facts['suspects']) - MOST} more: --json lists them")
     if picture:
         print(f"what is taken for what: {picture}")
-    print(f"model: {folder.path}\nnext: metarep predict {folder.path} IMAGE")
+    print(f"model: {folder.path}")
+    for test in tested_by:
+        print(f"next: metarep predict {shlex.quote(str(folder.path))} {shlex.quote(str(test))} --labelled")
+    if not tested_by:
+        print(f"next: metarep predict {shlex.quote(str(folder.path))} IMAGE")
 
 
 def trust_line(model: Model) -> str:
@@ -140,7 +152,8 @@ def trust_line(model: Model) -> str:
     if trust.source != "leave-one-out":
         return f"accuracy {trust}, expected: {trust.source}; your images were not tested"
     parts = [f"accuracy {trust}, each of {trust.tested} images left out once"]
-    parts += [f"{alone} classes have one image and are not tested"] if alone else []
+    have, are = plural(alone, "has", "have"), plural(alone, "is", "are")
+    parts += [f"{counted(alone, 'class')} {have} one image and {are} not tested"] if alone else []
     if trust.calibration != trust.source:
         few = f"{trust.tested} are too few to set probabilities by"
         parts += [f"{few}, which are those of {trust.calibration}" if trust.calibration else few]

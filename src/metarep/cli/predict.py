@@ -11,7 +11,7 @@ from metarep.cli.counter import counter
 from metarep.cli.options import add_output, add_threads, print_json, set_threads
 from metarep.cli.parser import Parser
 from metarep.datasets.decode import EXTENSIONS
-from metarep.datasets.folder_tree import image_files
+from metarep.datasets.folder_walk import image_files, shown, where_it_leads
 from metarep.datasets.options import tell_left_out
 from metarep.errors import DataError
 from metarep.model import Answer
@@ -23,6 +23,7 @@ EXAMPLE = """examples:
   metarep predict moths new.jpg
   metarep predict moths camera/ --csv > answers.csv    every image of a folder, with progress
   metarep predict moths new.jpg --json                 with all probabilities and the nearest images
+  metarep predict moths test/ --labelled               how right it is on test/<class>/<image>
 """
 COLUMNS: tuple[str, ...] = ("image", "label", "probability", "known", "label_set", "nearest", "similarity")
 BATCH = 64
@@ -32,6 +33,17 @@ def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for
     parser.add_argument("model", type=Path, metavar="MODEL", help="what metarep fit made")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="images, or folders of them")
     parser.add_argument("--csv", action="store_true", help="print a table of comma-separated values")
+    parser.add_argument(
+        "--labelled",
+        action="store_true",
+        help="the folder holds a folder of images for each class: say how right the answers are",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="PNG",
+        help="with --labelled: the picture of what is taken for what (default: labelled.png beside the model)",
+    )
     parser.add_argument("--neighbours", type=int, default=3, metavar="N", help="nearest images to name (default: 3)")
     parser.add_argument("--skip-bad", action="store_true", help="leave out images that cannot be read, and list them")
     add_threads(parser)
@@ -44,7 +56,15 @@ def run(args: argparse.Namespace) -> int:
         args.parser.error("--json and --csv are two answers to one question; give one")
     if args.neighbours < 0:
         args.parser.error(f"--neighbours must be at least 0, not {args.neighbours}")
+    if args.labelled and args.csv:
+        args.parser.error("--labelled says how right it is, and --csv what each image is; give one, or --json")
+    if args.out and not args.labelled:
+        args.parser.error("--out is where --labelled draws its picture; give both")
     folder = ModelFolder.open(args.model)
+    if args.labelled:
+        from metarep.cli.labelled import run as judge
+
+        return judge(folder, args)
     paths = find_images(args.images)
     rows = answers(folder, paths, args)
     if args.json:
@@ -87,7 +107,7 @@ def find_images(given: list[str]) -> list[Path]:
                 raise DataError(f"{name} holds no images ({', '.join(sorted(EXTENSIONS))})")
             found += inside
         elif not path.exists():
-            raise DataError(f"there is no image {name!r}")
+            raise DataError(f"there is no image {shown(name)!r}{where_it_leads(path)}")
         else:
             found.append(path)
     return found

@@ -30,6 +30,6 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"model": str(args.model), "removed": args.classes, **summary(model)})
     else:
-        print(f"now {len(model.gallery.names)} classes, {len(model.gallery)} images")
+        print(f"now {model.gallery.in_words}")
         print(trust_line(model))
     return 0

@@ -57,8 +57,9 @@ def run(args: argparse.Namespace) -> int:
         print_json(rows)
         return 0
     for row in rows:
+        published = f"published {row['published']}" if row.get("published") else "no number is published"
         print(
             f"{row['method']:<18} {row['ways']}-way {row['shots']}-shot: {row['accuracy']:.2f} ± {row['ci95']:.2f} % "
-            f"on {row['data']}/{row['split']} (published {row.get('published') or 'by nobody'})"
+            f"on {row['data']}/{row['split']} ({published})"
         )
     return 0

@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         shown = "127.0.0.1" if args.host in ("0.0.0.0", "::", "") else args.host
         shown = f"[{shown}]" if ":" in shown else shown
         address = f"{'https' if args.cert else 'http'}://{shown}:{port}"
-        print(f"{args.model}: {len(gallery.names)} classes, {len(gallery)} images", flush=True)
+        print(f"{args.model}: {gallery.in_words}", flush=True)
         print(f"page: {address}\nCtrl-C ends it", flush=True)
         warnings.filterwarnings("ignore", module="PIL")  # of odd files; many threads decode, so it is done once
         try:

@@ -83,12 +83,13 @@ def find_layout(root: Path, argument: str, *, teach: bool = False, deep: bool = 
         raise _no_classes(argument, root, loose)
     held_out: tuple[Path, ...] = ()
     if teach and _torn(homes):
-        held_out = tuple(top for top in parts if SPLITS[plain(top.name)] != "train" and subfolders(top))
+        others = [top for top in parts if SPLITS[plain(top.name)] != "train" and subfolders(top)]
+        held_out = tuple(sorted(others, key=lambda top: SPLITS[plain(top.name)]))  # test before val
         homes = [(home, split) for home, split in homes if split == "train"]
-        others, taught = (
-            " and ".join(shown(top) for top in parts if (top in held_out) == held) for held in (True, False)
+        taught, left = (
+            " and ".join(shown(top) for top in parts if (top in held_out) == held) for held in (False, True)
         )
-        notes.append(f"the classes are learned from {taught}; {others}, with the same classes, left for testing")
+        notes.append(f"learned is what {taught} holds; {left}, with the same classes, is left for testing")
     return Layout(place, tuple(homes), loose, held_out, tuple(notes))
 
 

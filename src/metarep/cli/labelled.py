@@ -1,0 +1,144 @@
+"""metarep predict MODEL FOLDER --labelled: how right a model is on a folder of classes."""
+
+import argparse
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+from metarep.class_names import look_alikes
+from metarep.cli.counter import counter
+from metarep.cli.fit import tell_ignored
+from metarep.cli.options import print_json
+from metarep.datasets.folder_tree import FolderTree, FolderWarning, scan
+from metarep.datasets.options import tell_left_out
+from metarep.errors import DataError, MetarepError
+from metarep.labelled import Judged, Verdict, judge, share, taken_for
+from metarep.model_folder import ModelFolder
+from metarep.photographs import unreadable
+from metarep.wording import counted
+
+PICTURE = "labelled.png"
+BATCH = 64
+MOST = 5  # names in a line
+
+
+def run(folder: ModelFolder, args: argparse.Namespace) -> int:
+    place = _one_folder(args.images)
+    tree = scan(place, teach=True)
+    if tree.held_out:
+        raise DataError(f"{place} holds parts of the same classes; give one of them, as in {tree.held_out[0]}")
+    tell_ignored(tree)
+    files = [(tree.root / file, entry.name) for entry in tree.classes for file in entry.files]
+    if args.skip_bad:
+        bad = unreadable([path for path, _ in files], folder.representation.encoder.preprocess)
+        tell_left_out(bad.values())
+        files = [pair for pair in files if pair[0] not in bad]
+    _tell_alike(folder, tree)
+    with counter(len(files), "images", quiet=len(files) <= BATCH) as advance:
+        verdict = judge(folder, files, batch=BATCH, on_progress=advance)
+    picture = _draw(verdict, args.out or folder.path / PICTURE)
+    if args.json:
+        print_json({"model": str(args.model), "folder": place, "picture": picture, **verdict.as_dict()})
+    else:
+        print("\n".join(_lines(verdict, picture)))
+    return 0
+
+
+def _one_folder(given: list[str]) -> str:
+    above = {os.path.dirname(os.path.normpath(name)) or "." for name in given}
+    if len(given) > 1:
+        instead = f": give {above.pop()}" if len(above) == 1 else ""
+        raise MetarepError(f"--labelled takes one folder that holds a folder of images for each class{instead}")
+    return given[0]
+
+
+def _tell_alike(folder: ModelFolder, tree: FolderTree) -> None:
+    """A note where a folder is called nearly as a class is, and so is taken for a stranger."""
+    names = folder.model.gallery.names
+    new = [entry.name for entry in tree.classes if folder.model.gallery.called(entry.name) not in names]
+    for one, other in look_alikes((*names, *new), new):
+        if one in names:
+            text = f"{other!a} is taken for a class that the model does not know; it looks like {one!a}: if it is that "
+            warnings.warn(text + "class, call the folder so", FolderWarning, stacklevel=2)
+
+
+def _draw(verdict: Verdict, path: Path) -> str | None:
+    """What is taken for what, as PNG; None, and a note, where it cannot be written."""
+    from metarep.confusion import draw_counts
+
+    known, title = len(verdict.judged), f"{counted(len(verdict.strangers), 'image')} of strangers"
+    if known:
+        right = 100 * sum(each.right for each in verdict.judged) / known
+        title = f"{counted(known, 'labelled image')}: the likeliest class is right for {right:.1f} %"
+    counts, names = verdict.confusion()
+    try:
+        draw_counts(counts, names, path, title=title)
+    except OSError as error:
+        warnings.warn(
+            f"{path} cannot be written ({error.strerror}); --out says where else", FolderWarning, stacklevel=2
+        )
+        return None
+    return str(path)
+
+
+def _lines(verdict: Verdict, picture: str | None) -> list[str]:
+    facts, lines = verdict.as_dict(), []
+    accuracy, none, strange = facts["accuracy"], facts["none_of_these"], facts["strangers"]
+    if accuracy["of"]:
+        tested = f"{counted(accuracy['of'], 'image')} of {counted(len(facts['classes']), 'class')}"
+        lines += [f"accuracy {_percent(accuracy)}: {accuracy['count']} of {tested}"]
+        lines += [f"called none of these, wrongly: {none['count']} of {none['of']}, {_percent(none)}"]
+    else:
+        lines += ["accuracy: unknown; no folder is called as a class of the model is"]
+    if strange["found"]["of"]:
+        found, classes = strange["found"], strange["classes"]
+        what = f"{counted(found['of'], 'image')} of {counted(len(classes), 'class')}"
+        lines += [f"strangers: {what} that the model does not know ({_some(list(classes))})"]
+        lines += [f"found to be none of these: {found['count']} of {found['of']}, {_percent(found)}"]
+    if verdict.untested:
+        lines += [f"not tested: {counted(len(verdict.untested), 'class')} ({_some(list(verdict.untested))})"]
+    if verdict.repeated:
+        lines += [f"left out: {counted(len(verdict.repeated), 'picture')} that the model has learned"]
+    lines += _table(verdict)
+    return lines + ([f"what is taken for what: {picture}"] if picture else [])
+
+
+def _table(verdict: Verdict) -> list[str]:
+    """A line a class, the worst first."""
+    order = sorted(verdict.classes.items(), key=lambda pair: (_right(pair[1]) / len(pair[1]), pair[0]))
+    rows = [
+        (name, f"{_right(own)} of {len(own)} right", _percent(share(_right(own), len(own))), _others(own))
+        for name, own in order
+    ]
+    for name, own in verdict.strange_classes.items():
+        taken = [each for each in own if each.answer.known]
+        rows.append((f"{name} (a stranger)", f"{len(own) - len(taken)} of {len(own)} found", "", _taken(taken)))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)).rstrip() for row in rows
+    ]
+
+
+def _right(own: list[Judged]) -> int:
+    return sum(each.right for each in own)
+
+
+def _others(own: list[Judged]) -> str:
+    """What images of a class were taken for, and how many are called none of the classes."""
+    none = sum(not each.answer.known for each in own)
+    return "; ".join(filter(None, (_taken(own), f"{none} called none of these" if none else "")))
+
+
+def _taken(own: list[Judged]) -> str:
+    said = [f"{name} {count}" for name, count in taken_for(own).items()]
+    return f"taken for {_some(said)}" if said else ""
+
+
+def _percent(part: dict[str, Any]) -> str:
+    low, high = part["interval"]
+    return f"{part['percent']:.1f} % ({low:.1f} to {high:.1f})"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:MOST]) + (f" and {len(names) - MOST} more" if len(names) > MOST else "")
