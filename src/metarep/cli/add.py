@@ -4,12 +4,12 @@ import argparse
 import os
 from pathlib import Path
 
-from metarep.class_names import plain, tell_look_alikes
+from metarep.class_names import tell_look_alikes
 from metarep.cli.fit import draw_confusion, tell_ignored, trust_line
 from metarep.cli.options import add_output, add_threads, print_json, set_threads
 from metarep.cli.parser import Parser
 from metarep.cli.predict import find_images
-from metarep.datasets.folder_layout import SPLITS
+from metarep.datasets.folder_layout import is_split
 from metarep.datasets.folder_tree import scan
 from metarep.datasets.folder_walk import holds_images, loose_images, shown, subfolders
 from metarep.datasets.options import tell_left_out
@@ -54,7 +54,10 @@ def run(args: argparse.Namespace) -> int:
     else:
         model, there = folder.model, len(pairs) - added
         known = f", {there} there already" if there else ""
+        new = ", ".join(name for name in names if name not in before.names)
         print(f"added {counted(added, 'image')}{known}; now {model.gallery.in_words}")
+        if new:
+            print(f"new: {new}")
         print(trust_line(model))
     return 0
 
@@ -90,14 +93,14 @@ def holds_classes(place: Path, label: str, gallery: Gallery) -> bool:
     inside = [sub for sub in subfolders(place) if holds_images(sub)]
     if not inside:
         return False
-    if all(plain(sub.name) in SPLITS for sub in inside) and not any(map(loose_images, inside)):
-        raise DataError(f"{shown(place)} holds parts and no classes; give one of them, as in {shown(inside[0])}")
+    if any(map(is_split, inside)):
+        return True
     met = any(gallery.has(shown(sub.name)) for sub in inside)
     own = gallery.has(label) or (not met and loose_images(place) > 0)
     if met == own:
         some = ", ".join(shown(sub.name) for sub in inside[:3]) + ", ..." * (len(inside) > 3)
         raise DataError(
-            f"{shown(place)} may be a class or hold some ({some}): give {shown(place)}/* for a class each, or "
-            f"{shown(place)} --to {label} for one class"
+            f"{shown(place)} may be one class, or hold a class in each folder ({some}): give {shown(place)}/*/ for a "
+            f"class each, or {shown(place)} --to {label} for one class"
         )
     return met

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from metarep.cli.options import add_output, add_threads, print_json, set_threads
 from metarep.cli.parser import Parser
-from metarep.datasets.folder_tree import BROKEN, OUTSIDE, FolderTree, scan, tell_notes
+from metarep.datasets.folder_tree import OUTSIDE, FolderTree, scan, tell_notes
 from metarep.datasets.options import LeftOutWarning, tell_left_out
 from metarep.errors import DataError
 from metarep.gallery import Gallery
@@ -103,9 +103,9 @@ def tell_ignored(tree: FolderTree) -> None:
     beside the class folders.
     """
     tell_notes(tree)
-    odd = {OUTSIDE: ("image", "in no class folder"), BROKEN: ("link", "to what is not there")}
     for kind, count in sorted(tree.ignored.items()):
-        what, why = odd.get(kind, (f"{kind} file", "of a kind that is not read"))
+        what = "image" if kind == OUTSIDE else f"{kind} file"
+        why = "in no class folder" if kind == OUTSIDE else "of a kind that is not read"
         hint = "; save them as JPEG" if kind in UNREAD else ""
         warnings.warn(f"passed over: {counted(count, what)} {why}{hint}", LeftOutWarning, stacklevel=2)
 

@@ -11,7 +11,7 @@ from metarep.cli.counter import counter
 from metarep.cli.options import add_output, add_threads, print_json, set_threads
 from metarep.cli.parser import Parser
 from metarep.datasets.decode import EXTENSIONS
-from metarep.datasets.folder_walk import image_files, shown, where_it_leads
+from metarep.datasets.folder_walk import image_files, missing
 from metarep.datasets.options import tell_left_out
 from metarep.errors import DataError
 from metarep.model import Answer
@@ -107,7 +107,7 @@ def find_images(given: list[str]) -> list[Path]:
                 raise DataError(f"{name} holds no images ({', '.join(sorted(EXTENSIONS))})")
             found += inside
         elif not path.exists():
-            raise DataError(f"there is no image {shown(name)!r}{where_it_leads(path)}")
+            raise missing("image", path)
         else:
             found.append(path)
     return found

@@ -11,10 +11,10 @@ from metarep.datasets.folder_walk import (
     holds_images,
     is_broken,
     is_image,
+    leads_nowhere,
     loose_images,
     shown,
     subfolders,
-    where_it_leads,
 )
 from metarep.errors import DataError
 from metarep.wording import counted
@@ -68,7 +68,7 @@ def find_layout(root: Path, argument: str, *, teach: bool = False, deep: bool = 
         notes.append(f"{argument} holds one folder with all classes in it; they are taken from {shown(place)}")
     tops = _class_folders(place)
     splits = [top for top in tops if plain(top.name) in SPLITS]
-    real = [top for top in splits if not loose_images(top) and subfolders(top)]
+    real = list(filter(is_split, splits))
     if not real and len(splits) == len(tops) and any(map(loose_images, splits)):
         raise _unsorted(argument, place, splits)
     if real and len(splits) < len(tops):
@@ -93,6 +93,11 @@ def find_layout(root: Path, argument: str, *, teach: bool = False, deep: bool = 
     return Layout(place, tuple(homes), loose, held_out, tuple(notes))
 
 
+def is_split(place: Path) -> bool:
+    """Whether a folder is a split by its name, and holds folders and no images."""
+    return plain(place.name) in SPLITS and not loose_images(place) and len(subfolders(place)) > 0
+
+
 def _inner(place: Path) -> Path:
     """The folder that holds the classes: of folders with images there is one, and in it several more."""
     while not loose_images(place):
@@ -114,7 +119,7 @@ def _full(place: Path) -> list[Path]:
 def _class_folders(place: Path) -> list[Path]:
     for entry in sorted(place.iterdir()):
         if is_broken(entry) and not is_image(entry) and not A_FILE.search(entry.name):
-            raise DataError(f"class {shown(entry)!r}{where_it_leads(entry)}; mend the link or remove it")
+            raise DataError(f"class {leads_nowhere(entry)}; mend the link or remove it")
     return subfolders(place)
 
 

@@ -15,15 +15,15 @@ from metarep.datasets.folder_walk import (
     is_broken,
     is_hidden,
     is_image,
+    leads_nowhere,
+    missing,
     shown,
     unreadable_folder,
     walk,
-    where_it_leads,
 )
 from metarep.errors import DataError
 
 __all__ = [
-    "BROKEN",
     "OUTSIDE",
     "FolderClass",
     "FolderTree",
@@ -35,7 +35,8 @@ __all__ = [
     "tell_notes",
 ]
 SEED = 0
-OUTSIDE, BROKEN = "(outside any class)", "(broken link)"  # kinds of what is passed over, besides extensions
+OUTSIDE = "(outside any class)"  # a kind of what is passed over, besides extensions
+MOST = 3  # broken links that are named
 
 
 class FolderWarning(UserWarning):
@@ -89,7 +90,7 @@ def scan(argument: str, *, teach: bool = False, deep: bool = True) -> FolderTree
         if root.is_file():
             unpack = "unpack it and " if root.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar") else ""
             raise DataError(f"{argument!r} is a file, not a folder; {unpack}{want}")
-        raise DataError(f"there is no folder {argument!r}{where_it_leads(root)}; {want}")
+        raise DataError(f"{missing('folder', Path(argument))}; {want}")
     try:
         return _tree(find_layout(root, argument, teach=teach, deep=deep))
     except OSError as error:
@@ -129,7 +130,8 @@ def _tree(layout: Layout) -> FolderTree:
     found: dict[tuple[str, str], list[Path]] = defaultdict(list)
     for home, split, name in homes:
         found[split or drawn[name], name].append(home)
-    files = {key: [file for home in own for file in _files(home, root, ignored)] for key, own in found.items()}
+    broken: list[Path] = []
+    files = {key: [file for home in own for file in _files(home, root, ignored, broken)] for key, own in found.items()}
     rank = ("train", "val", "test")
     order = sorted(found, key=lambda key: (rank.index(key[0]), key[1]))
     notes = [
@@ -137,6 +139,8 @@ def _tree(layout: Layout) -> FolderTree:
         for (_, name), own in found.items()
         if len(own) > 1
     ]
+    notes += [f"passed over: {leads_nowhere(link)}" for link in broken[:MOST]]
+    notes += [f"passed over: {len(broken) - MOST} more links to what is not there"] * (len(broken) > MOST)
     notes += told_alike(look_alikes(sorted(name for _, name in found)))
     classes = tuple(FolderClass(name, split, tuple(files[split, name])) for split, name in order)
     return FolderTree(root, classes, dict(ignored), layout.own_splits, layout.held_out, (*layout.notes, *notes))
@@ -180,14 +184,15 @@ def _refuse_twins(root: Path, homes: list[tuple[Path, str, str]]) -> None:
                 raise DataError(f"class {shown(folder.name)!r} stands twice, {where}; merge the two or rename one")
 
 
-def _files(home: Path, root: Path, ignored: Counter[str]) -> tuple[Path, ...]:
+def _files(home: Path, root: Path, ignored: Counter[str], broken: list[Path]) -> tuple[Path, ...]:
+    """The images of a class folder; what is passed over is added to ``ignored`` and ``broken``."""
     images, others = [], Counter()
     for folder, names in walk(home):
         for name in names:
             if is_image(folder / name):
                 images.append((folder / name).relative_to(root))
             elif is_broken(folder / name):
-                others[BROKEN] += 1
+                broken.append(folder / name)
             elif not is_hidden(name):
                 others[Path(name).suffix.lower() or "(no extension)"] += 1
     if not images:

@@ -32,23 +32,26 @@ def image_files(place: Path) -> Iterator[Path]:
         yield place
         return
     if not place.is_dir():
-        raise DataError(f"there is no file or folder {shown(place)!r}{where_it_leads(place)}")
+        raise missing("file or folder", place)
     try:
         for folder, names in walk(place):
             for name in sorted(names):
                 if is_image(folder / name):
                     yield folder / name
                 elif is_broken(folder / name):
-                    warnings.warn(
-                        f"passed over: {shown(folder / name)}{where_it_leads(folder / name)}", LeftOutWarning, 2
-                    )
+                    warnings.warn(f"passed over: {leads_nowhere(folder / name)}", LeftOutWarning, 2)
     except OSError as error:
         raise unreadable_folder(error) from error
 
 
-def where_it_leads(path: Path) -> str:
-    """Of a link that leads nowhere, what to say after its name; of everything else nothing."""
-    return f" is a link to {shown(os.readlink(path))}, which is not there" if path.is_symlink() else ""
+def missing(kind: str, path: Path) -> DataError:
+    """The error for a place that is not there."""
+    return DataError(leads_nowhere(path) if path.is_symlink() else f"there is no {kind} {shown(path)!r}")
+
+
+def leads_nowhere(path: Path) -> str:
+    """What to say of a link to what is not there."""
+    return f"{shown(path)!r} is a link to {shown(os.readlink(path))}, which is not there"
 
 
 def walk(home: Path) -> Iterator[tuple[Path, list[str]]]:
