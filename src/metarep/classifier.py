@@ -16,6 +16,7 @@ from metarep.gallery import Gallery
 from metarep.model import HEAD, Answer, Model
 from metarep.photographs import are_features
 from metarep.pretrained import Representation, load_representation
+from metarep.wording import counted
 
 GIVEN = {"name": "prototypes"}  # the head for features that somebody else made
 
@@ -83,7 +84,7 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         labels = column_or_1d(np.asarray(y), warn=True)
         check_classification_targets(labels)
         if len(labels) != len(X):  # of features, validate_data has seen to that
-            raise ValueError(f"{len(X)} images and {len(labels)} labels; give one label an image")
+            raise ValueError(f"{counted(len(X), 'image')} and {counted(len(labels), 'label')}; give one label an image")
         model = self._fresh(are_features(X)) if first else self.model_
         rows = model.prepare(X, batch=self.batch_size)
         items = [str(x) if isinstance(x, str | Path) else f"image {i}" for i, x in enumerate(X)]

@@ -68,7 +68,10 @@ class Gallery:
             MetarepError: rows, labels and items are not equally many, or rows have another length than those here.
         """
         if not len(rows) == len(labels) == len(items):
-            raise MetarepError(f"{len(rows)} images, {len(labels)} labels and {len(items)} names; give one each")
+            raise MetarepError(
+                f"{counted(len(rows), 'image')}, {counted(len(labels), 'label')} and {counted(len(items), 'name')}; "
+                "give one each"
+            )
         if len(self) and rows.shape[1:] != self.rows.shape[1:]:
             here, there = tuple(self.rows.shape[1:]), tuple(rows.shape[1:])
             raise MetarepError(

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 from pathlib import Path
 
 from metarep.class_names import tell_look_alikes
@@ -98,9 +99,10 @@ def holds_classes(place: Path, label: str, gallery: Gallery) -> bool:
     met = any(gallery.has(shown(sub.name)) for sub in inside)
     own = gallery.has(label) or (not met and loose_images(place) > 0)
     if met == own:
+        here = shlex.quote(shown(place))
         some = ", ".join(shown(sub.name) for sub in inside[:3]) + ", ..." * (len(inside) > 3)
         raise DataError(
-            f"{shown(place)} may be one class, or hold a class in each folder ({some}): give {shown(place)}/*/ for a "
-            f"class each, or {shown(place)} --to {label} for one class"
+            f"{shown(place)} may be one class, or hold a class in each folder ({some}): give {here}/*/ for a "
+            f"class each, or {here} --to {shlex.quote(label)} for one class"
         )
     return met

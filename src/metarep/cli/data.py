@@ -12,6 +12,7 @@ from metarep.datasets.omniglot_runs import load_runs
 from metarep.datasets.options import Options
 from metarep.datasets.split import Split
 from metarep.tasks import draw_tasks
+from metarep.wording import plural
 
 USAGE = "list|prepare|show [NAME]"
 EXAMPLE = """examples:
@@ -61,7 +62,7 @@ def _prepare(args: argparse.Namespace) -> int:
         print_json(facts)
         return 0
     for split, fact in facts.items():
-        print(f"{args.name} {split}: " + ", ".join(f"{value} {name}" for name, value in fact.items()))
+        print(f"{args.name} {split}: " + ", ".join(f"{value} {_noun(value, name)}" for name, value in fact.items()))
     return 0
 
 
@@ -75,6 +76,12 @@ def _facts(split: Split) -> dict[str, object]:
         "px": f"{height}x{width}x{split.bank.channels}",
         "(digest)": split.labels.digest,
     }
+
+
+def _noun(value: object, name: str) -> str:
+    """What a fact is called: ``classes``, or ``class`` where there is one."""
+    one = {"classes": "class", "images": "image", "tasks": "task"}.get(name, name)
+    return plural(int(value == 1), one, name)
 
 
 def _show(args: argparse.Namespace) -> int:

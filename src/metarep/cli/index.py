@@ -11,7 +11,7 @@ from typing import Any
 from metarep.cli.options import add_machine, add_output, print_json, set_threads
 from metarep.cli.parser import Parser, add_flags
 from metarep.datasets.decode import FLAG
-from metarep.datasets.folder_tree import shown
+from metarep.datasets.folder_walk import missing, shown
 from metarep.device import pick_device, pick_precision
 from metarep.errors import DataError, MetarepError, unknown
 from metarep.index import INDEXES
@@ -19,6 +19,7 @@ from metarep.index.contact_sheet import contact_sheet
 from metarep.index.duplicates import near_duplicates
 from metarep.index.image_index import ImageIndex
 from metarep.pretrained import load_representation
+from metarep.wording import counted
 
 USAGE = "build|add|remove|search|stats|duplicates INDEX [FILE|FOLDER ...]"
 EXAMPLE = """examples:
@@ -125,7 +126,7 @@ def _build(args: argparse.Namespace) -> int:
     representation = load_representation(args.encoder)
     for place in args.places:  # before there is an index of nothing
         if not place.exists():
-            raise DataError(f"there is no file or folder {shown(place)!r}")
+            raise missing("file or folder", place)
     device = pick_device(args.device)
     with ImageIndex.create(
         args.index,
@@ -159,7 +160,7 @@ def _fill(index: ImageIndex, args: argparse.Namespace) -> int:
         )
         return 0
     more = f", {added.changed:,} changed" if added.changed else ""
-    print(f"{len(index):,} images in {args.index}: {added.new:,} new{more}, {added.known:,} known already")
+    print(f"{counted(len(index), 'image')} in {args.index}: {added.new:,} new{more}, {added.known:,} known already")
     return 0
 
 
@@ -171,7 +172,7 @@ def _remove(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"images": left, "removed": gone})
     else:
-        print(f"{left:,} images in {args.index}: {gone:,} removed")
+        print(f"{counted(left, 'image')} in {args.index}: {gone:,} removed")
     return 0
 
 
@@ -221,7 +222,7 @@ def _duplicates(args: argparse.Namespace) -> int:
     if args.json:
         print_json([[{"path": shown(item.path), "digest": item.digest} for item in group] for group in groups])
         return 0
-    print(f"{len(groups):,} groups of images with a cosine of {args.threshold:g} or more")
+    print(f"{counted(len(groups), 'group')} of images with a cosine of {args.threshold:g} or more")
     for number, group in enumerate(groups, 1):
         same = len(group) - len({item.digest for item in group})
         copies = f", {same + 1 if same else 0} of them the same file" if same else ""
@@ -255,7 +256,7 @@ def _lines(every: float = 2.0) -> Callable[[dict[str, Any]], None]:
             return
         said, rate = now, record["embedded"] / (now - began)
         left = f", {(record['total'] - record['done']) / rate:.0f} s left" if rate else ""
-        print(f"{record['done']:,} of {record['total']:,} images, {rate:.0f} a second{left}", file=sys.stderr)
+        print(f"{record['done']:,} of {counted(record['total'], 'image')}, {rate:.0f} a second{left}", file=sys.stderr)
 
     return tell
 
