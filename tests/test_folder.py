@@ -1,8 +1,10 @@
 """Folders that people bring: what is found, how it is split, and what is refused."""
 
 import os
+import re
 import warnings
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from PIL import Image
 from metarep import datasets
 from metarep.datasets import folder
 from metarep.datasets.folder import DuplicateImagesWarning, load, report
-from metarep.datasets.folder_tree import scan, split_by_class
+from metarep.datasets.folder_tree import FolderWarning, image_files, scan, split_by_class
 from metarep.datasets.options import LeftOutWarning, Options
 from metarep.errors import DataError, MetarepError
 
@@ -40,7 +42,7 @@ def put(path: Path, seed: int | None = None, colour: bool = True) -> Path:
     return path
 
 
-def fill(root: Path, names: str, images: int = 3, colour: bool = True) -> None:
+def fill(root: Path, names: Iterable[str], images: int = 3, colour: bool = True) -> None:
     for number, name in enumerate(names):
         for image in range(images):
             put(root / name / f"{image}.png", 1000 * number + image, colour)
@@ -130,14 +132,84 @@ def test_a_class_in_two_splits_is_leakage(root):
         load(str(root), "train", SMALL)
 
 
-@pytest.mark.parametrize(("first", "second"), [("cat", "CAT"), ("caf\u00e9", "cafe\u0301"), ("cat", "cat ")])
-def test_a_class_named_twice(root, first, second):
+@pytest.mark.parametrize(
+    ("first", "second", "names", "said"),
+    [
+        ("cat", "CAT", ("CAT", "cat"), "'CAT' and 'cat' differ in upper and lower case alone"),
+        ("cat", "c\u0430t", ("cat", "c\u0430t"), r"'cat' and 'c\\u0430t' look the same"),
+        ("caf\u00e9", "cafe\u0301", ("caf\u00e9",), "are one class, 'caf\u00e9', spelled in two ways"),
+        ("cat", "cat ", ("cat",), "'cat' and 'cat ' are one class, 'cat'"),
+    ],
+)
+def test_a_class_named_twice(root, first, second, names, said):
     put(root / first / "0.png")
     put(root / second / "0.png")
     if len(list(root.iterdir())) == 1:
         pytest.skip("this file system takes the two names for one")
-    with pytest.raises(DataError, match=r"stands twice.*merge the two or rename one"):
-        load(str(root), "all", SMALL)
+    with pytest.warns(FolderWarning, match=said):
+        labels = load(str(root), "all", SMALL).labels
+    assert labels.names == names
+    assert len(labels) == 2
+
+
+def test_a_name_that_cannot_be_seen_is_told_with_one_that_can(root):
+    fill(root, ["ring\u200b", "b"])
+    with pytest.raises(DataError, match=r"'ring\\u200b' has characters that cannot be seen; call it 'ring'"):
+        scan(str(root))
+
+
+LAYOUTS = {  # folders of two images each, and what becomes of them: classes, or words of the refusal
+    "as it should be": ("a b", "a b", ""),
+    "below one folder": ("photos/a photos/b", "a b", "taken from .*photos/photos"),
+    "far below": ("x/y/a x/y/b", "a b", "taken from .*x/y"),
+    "below one folder, in splits": ("x/train/a x/test/b", "a b", "taken from .*/x"),
+    "one class in parts": ("a/2023 b", "a b", ""),
+    "called as splits are": ("train valid car", "car train valid", ""),
+    "nothing but splits": ("train test", None, "test, train hold images and no class folders.*as in .*test-class"),
+    "a split beside a class": (
+        "train/a train/b cat",
+        None,
+        "If 'train' holds the classes, give .*train; if it is a cl",
+    ),
+    "a test split without classes": ("train/a train/b test", "a b", ""),
+    "one level too high": ("x/a x/b y/c y/d", "x y", r"such as 'x' \(a, b\).*give .*x instead"),
+    "the same classes in two splits": ("train/a test/a", None, "Give one part alone, as in .*photos/train"),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layouts(root, name):
+    folders, classes, said = LAYOUTS[name]
+    fill(root, folders.split(), 2)
+    if classes is None:
+        with pytest.raises(DataError, match=said):
+            scan(str(root))
+        return
+    tree = scan(str(root))
+    assert sorted(entry.name for entry in tree.classes) == classes.split()
+    assert all((tree.root / file).is_file() for entry in tree.classes for file in entry.files)
+    assert [bool(re.search(said, note)) for note in tree.notes] == [True] * bool(said)
+
+
+def test_one_level_too_low(root, monkeypatch):
+    fill(root, "ab")
+    with pytest.raises(
+        DataError, match=r"its 3 images stand in no class. It seems to be a class itself: give .*photos,"
+    ):
+        scan(str(root / "a"))
+    monkeypatch.chdir(root / "a")
+    with pytest.raises(DataError, match=r"give \.\., above it"):
+        scan(".")
+    with pytest.raises(DataError, match=r"'0\.png' is a file, not a folder"):
+        scan("0.png")
+
+
+def test_to_teach_the_training_part_is_enough(root):
+    fill(root, ["train/a", "train/b", "test/a", "test/b", "val/b"], 2)
+    tree = scan(str(root), teach=True)
+    assert [(entry.name, len(entry.files)) for entry in tree.classes] == [("a", 2), ("b", 2)]
+    assert tree.held_out == (root / "test", root / "val")
+    assert "is left for testing" in tree.notes[0]
 
 
 def test_a_class_inside_another(root):
@@ -175,7 +247,7 @@ def test_bad_images_stop_or_are_skipped_and_listed(root):
     whole = put(root / "b" / "1.png").read_bytes()
     (root / "b" / "1.png").write_bytes(whole[: len(whole) // 2])
     (root / "c" / "2.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"b/1\.png is truncated.*\(1 more files are bad too\)"):
+    with pytest.raises(DataError, match=r"b/1\.png is truncated.*\(1 more file is bad too\)"):
         load(str(root), "all", SMALL)
     skipping = Options(size=12, skip_bad=True)
     for _ in range(2):  # decoded, then from the cache
@@ -251,9 +323,34 @@ def test_links_are_followed_once_and_broken_ones_named(root, tmp_path):
     (root / "linked").symlink_to(tmp_path / "elsewhere" / "x")
     (root / "b" / "loop").symlink_to(root / "b")
     assert [len(entry.files) for entry in scan(str(root)).classes] == [3, 3, 3]
+    (root / "c" / "sub").symlink_to(root / "nowhere")
+    assert f"c/sub' is a link to {root / 'nowhere'}, which is not there" in scan(str(root)).notes[0]
+    with pytest.warns(LeftOutWarning, match="c/sub' is a link to"):
+        assert len(list(image_files(root / "c"))) == 3
+    (root / "c" / "sub").unlink()
     (root / "c" / "lost.png").symlink_to(root / "nowhere.png")
     with pytest.raises(DataError, match=r"c/lost\.png cannot be read"):
         load(str(root), "all", SMALL)
+
+
+@pytest.mark.skipif(not hasattr(os, "symlink"), reason="no links here")
+@pytest.mark.parametrize(
+    ("link", "target", "message"),
+    [
+        ("gone", "nowhere", "class '.*gone' is a link to nowhere, which is not there; mend the link or remove it"),
+        ("again", "a", "'.*a' and '.*again' are one folder, reached by a link"),
+        ("a/up", "..", "class 'a' holds '.*a/up', a link to '.*photos'"),
+        ("a/other", "../b", "class 'a' holds '.*a/other', a link to '.*b'"),
+    ],
+)
+def test_links_that_make_classes_wrong(root, link, target, message):
+    fill(root, "ab")
+    (root / link).symlink_to(target)
+    with pytest.raises(DataError, match=message):
+        scan(str(root))
+    if link == "gone":
+        with pytest.raises(DataError, match="gone' is a link to nowhere, which is not there; give the folder"):
+            scan(str(root / "gone"))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX alone")
