@@ -25,6 +25,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(4):
             noisy = (colours + g.integers(-20, 21, colours.shape)).clip(0, 255).astype(np.uint8)
             Image.fromarray(noisy).resize((160, 120), Image.Resampling.BICUBIC).save(root / place / f"{number}.jpg")
+    for name in ("hawkmoth", "owlet", "comet"):  # the last is a stranger
+        (root / "test" / name).mkdir(parents=True)
+        place = root / ("photos" if name != "comet" else "") / (name if name != "comet" else "camera")
+        for number in range(2):
+            with Image.open(place / f"{number}.jpg") as one:
+                one.resize((150, 112)).save(root / "test" / name / f"{number}.jpg")
     with Image.open(root / "photos" / "hawkmoth" / "0.jpg") as first:
         first.resize((170, 128)).save(root / "new.jpg")  # much like one that is there, and not the same
     return root
@@ -48,7 +54,9 @@ def test_the_commands_of_the_page(
     assert "each of 12 images left out once" in said[0]
     assert "new.jpg: hawkmoth" in said[1]
     assert len(said[2].splitlines()) == 5
-    assert "now 4 classes, 16 images" in said[4]
-    assert "now 4 classes, 17 images" in said[5]
-    assert "now 3 classes, 13 images" in said[6]
+    assert ": 4 of 4 images of 2 classes\n" in said[4]
+    assert "strangers: 2 images of 1 class that the model does not know (comet)" in said[4]
+    assert "now 4 classes, 16 images" in said[5]
+    assert "now 4 classes, 17 images" in said[6]
+    assert "now 3 classes, 13 images" in said[7]
     assert Path("moths.onnx").stat().st_size > 1e6
