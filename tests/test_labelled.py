@@ -159,6 +159,8 @@ def test_fit_says_how_to_test(model: ModelFolder, capsys: pytest.CaptureFixture[
     next_line = lines.splitlines()[-1]
     assert next_line == "next: metarep predict again data/test --labelled"
     assert "accuracy" in run(capsys, *next_line.split()[2:])
+    facts = json.loads(run(capsys, "fit", "data", "--out", "third", "--encoder", ENCODER, "--json"))
+    assert facts["held_out"] == ["data/test"]
 
 
 ADDED = {  # folders, what is added, and the new images of each class, or words of the refusal

@@ -96,11 +96,11 @@ class Gallery:
         Raises:
             BadNameError: there is no such class, and none can be called so.
         """
-        return given if given in self.names else self._same.get(composed(given)) or clean_name(given)
+        return given if given in self._places else self._same.get(composed(given)) or clean_name(given)
 
     def has(self, given: str) -> bool:
         """Whether there is a class that somebody may call ``given``."""
-        return given in self.names or composed(given) in self._same
+        return given in self._places or composed(given) in self._same
 
     def place(self, name: str) -> int:
         """Where the class stands that somebody calls ``name``.
@@ -108,10 +108,10 @@ class Gallery:
         Raises:
             NotHereError: there is no such class; with the nearest name.
         """
-        name = name if name in self.names else self._same.get(composed(name), name)
-        if name not in self.names:
+        name = name if name in self._places else self._same.get(composed(name), name)
+        if name not in self._places:
             raise NotHereError(str(unknown("class", name, self.names)))
-        return self.names.index(name)
+        return self._places[name]
 
     def row(self, number: int) -> int:
         """Where an image stands.
@@ -169,6 +169,10 @@ class Gallery:
         classes = self.classes.clone()
         classes[row] = names.index(name)
         return replace(self, classes=classes, names=names)._keep(torch.ones(len(self), dtype=torch.bool))
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {name: i for i, name in enumerate(self.names)}
 
     @cached_property
     def _same(self) -> dict[str, str]:

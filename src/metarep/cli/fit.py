@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     picture = draw_confusion(folder)
     facts = {"model": str(args.out), "seconds": round(seconds, 2), "picture": picture, **summary(folder.model)}
     if args.json:
-        print_json(facts)
+        print_json({**facts, "held_out": [str(place) for place in tree.held_out]})
     else:
         tell(folder, seconds, picture, chosen=args.encoder == "auto", tested_by=tree.held_out[:1])
     return 0
