@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from scipy.stats import beta, t
+from scipy.special import betainc, stdtrit
 from torch import Tensor
 from torch.nn import functional
 
@@ -19,7 +19,7 @@ class Familiarity:
     """Similarity to the classes of a gallery, whatever its learner is.
 
     Features are raised to a power, put on the unit sphere, and less a mean, so that what all photographs share says
-    nothing. The score of an image is a soft maximum of its cosines with the class means. The mean is that of the gallery,
+    nothing. The score of an image is a soft maximum of its cosines with the class means. The mean is the gallery's,
     drawn towards the mean of photographs in general where the two are near: with few classes the gallery's own mean is
     nearly the classes themselves. How far it is drawn is an estimate of empirical Bayes (Efron and Morris, 1973).
 
@@ -67,14 +67,14 @@ def held_out_familiarity(
 ) -> Float[Tensor, " tested"]:
     """What the images of a gallery would score if each unit of copies were left out, by formula.
 
-    Leaving rows out changes the prototype of their class, and the mean by a known vector, which moves every prototype by
-    that same vector. Images whose class has no other unit are left out of the answer.
+    Leaving rows out changes the prototype of their class, and the mean by a known vector, which moves every prototype
+    by that same vector. Images whose class has no other unit are left out of the answer.
 
     Args:
         features, classes, ways, general: see :func:`familiarity`.
         units: images of one number are copies of each other, and left out together.
-        carried: raise the cosine with the own class from the images that are left to all of them: the length of a mean of
-            ``k`` unit vectors of cosine ``s`` is ``sqrt(s + (1 - s) / k)``.
+        carried: raise the cosine with the own class from the images that are left to all of them: the length of a mean
+            of ``k`` unit vectors of cosine ``s`` is ``sqrt(s + (1 - s) / k)``.
     """
     weight = _weight(features, classes, ways, general)
     placed = spread(features)
@@ -128,9 +128,9 @@ def known_threshold(
         return -math.inf
     if false_alarms * (n + 1) < 1:
         free = max(1, n - int(classes.unique().numel()))
-        return (scores.mean() - t.ppf(1 - false_alarms, free) * scores.std() * math.sqrt(1 + 1 / n)).item()
+        return (scores.mean() - stdtrit(free, 1 - false_alarms) * scores.std() * math.sqrt(1 + 1 / n)).item()
     share = false_alarms * n / (n + 4)
-    edges = beta.cdf(torch.arange(n + 1) / n, (n + 1) * share, (n + 1) * (1 - share))
+    edges = betainc((n + 1) * share, (n + 1) * (1 - share), torch.arange(n + 1).numpy() / n)
     return (scores.sort().values * torch.from_numpy(edges).diff()).sum().item()
 
 
@@ -152,8 +152,8 @@ def _mean(placed: Tensor, weight: float, general: Tensor | None) -> Float[Tensor
 def _weight(features: Tensor, classes: Tensor, ways: int, general: Tensor | None) -> float:
     """How many images the mean of photographs in general counts for.
 
-    The squared distance of the two means, without what chance adds, comes from pairs of different classes; what is left of
-    the mean squared distance of the classes is their spread. The ratio of the two is the weight, in classes.
+    The squared distance of the two means, without what chance adds, comes from pairs of different classes. What is left
+    of the mean squared distance of the classes is their spread. The ratio of the two is the weight, in classes.
     """
     if ways == 1:
         return math.inf if general is None else 1e6  # its own mean would leave nothing of a single class

@@ -25,11 +25,11 @@ def deal_folds(
         most: folds of one dealing at most; a class with more units has several left out at a time.
 
     Returns:
-        The rows of each fold, the same ones whenever it is asked. A class of a single unit is never left out; where that
-        is true of all there is no fold.
+        The rows of each fold, the same ones whenever it is asked. A class of a single unit is never left out; where
+        that is true of all there is no fold.
 
     >>> [fold.tolist() for fold in deal_folds(torch.tensor([0, 0, 0, 1, 1, 1, 2]), most=3)][:3]
-    [[2, 3], [0, 5], [1, 4]]
+    [[2, 5], [0, 4], [1, 3]]
     """
     units = torch.arange(len(classes)) if units is None else units
     generator = Generator().manual_seed(0)

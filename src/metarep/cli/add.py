@@ -4,10 +4,11 @@ import argparse
 from pathlib import Path
 
 from metarep.app.limits import clean_name
-from metarep.cli.fit import draw_confusion, trust_line
+from metarep.cli.fit import draw_confusion
 from metarep.cli.options import add_output, add_threads, print_json, set_threads
 from metarep.cli.parser import Parser
 from metarep.cli.predict import find_images
+from metarep.cli.trust_lines import trust_line
 from metarep.datasets.options import tell_left_out
 from metarep.model_folder import ModelFolder, summary
 from metarep.photographs import unreadable
@@ -42,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     pairs = [pair for pair in pairs if pair[0] not in bad]
     paths, labels = [path for path, _ in pairs], [label for _, label in pairs]
     added = len(folder.learn(paths, labels, [str(path) for path in paths], once=True))
+    folder.settle()
     draw_confusion(folder)
     if args.json:
         print_json({"model": str(args.model), "added": added, **summary(folder.model)})

@@ -102,8 +102,8 @@ class Learner(nn.Module, ABC):
         """What each image of one support set would be told by a learner adapted to all the others.
 
         Its class alone is then one image short, so this underrates a learner of few images; see
-        :func:`metarep.folds.deal_folds`. An image that is alone in its class cannot be left out: its row holds the scores of
-        the learner that has seen it.
+        :func:`metarep.folds.deal_folds`. An image that is alone in its class cannot be left out: its row holds the
+        scores of the learner that has seen it.
         """
         alone = labels.bincount(minlength=ways)[labels] < 2
         each = torch.arange(len(labels), device=labels.device)

@@ -11,9 +11,10 @@ from torch.nn import functional
 from metarep.encoders import Encoder
 from metarep.errors import above, one_of
 from metarep.learners.learner import Learner, State
-from metarep.learners.logistic import logistic, orthogonal
+from metarep.learners.logistic import logistic, orthogonal, unrolled
 
-CENTRED = 1 << 28  # numbers of weights of all folds that are held at a time
+FEW = 128  # images of which each moves their mean
+HELD = 1 << 28  # numbers of weights of all folds that are held at a time
 
 
 class Linear(Learner):
@@ -63,7 +64,9 @@ class Linear(Learner):
         weigh, targets = self._weigh(labels, ways, x), functional.one_hot(labels, ways).to(x)
         if self.solver == "ridge":
             return {"weights": ridge(x, targets, self.strength, weigh), "centre": centre}
-        rows, back = orthogonal(x)
+        if x.requires_grad:
+            return {"weights": x.mT @ unrolled(x @ x.mT, targets, self.strength, weigh), "centre": centre}
+        rows, back = orthogonal(x, weigh)
         return {"weights": back @ logistic(rows, targets, self.strength, weigh), "centre": centre}
 
     def logits(self, state: State, query: Float[Tensor, "task query dim"]) -> Float[Tensor, "task query ways"]:
@@ -79,18 +82,25 @@ class Linear(Learner):
     ) -> Float[Tensor, "tested ways"]:
         """All folds share one basis, and a row that is left out weighs nothing. Solved a few folds at a time.
 
-        The centre stays that of all images, those left out among them.
+        Where there is a centre it stays that of all images, those left out among them; with few images that would tell
+        too much of them, so each fold is then adapted to by itself.
         """
+        if self.centre and len(labels) <= FEW:
+            return super().held_out(support, labels, ways, folds)
         spread = self._spread(support)
-        rows, _ = orthogonal(self._place(support, spread.mean(-2, keepdim=True) * self.centre).unsqueeze(0))
+        x = self._place(support, spread.mean(-2, keepdim=True) * self.centre).unsqueeze(0)
+        base = self._weigh(labels.unsqueeze(0), ways, x)
+        rows, _ = orthogonal(x, base)
         targets = functional.one_hot(labels, ways).to(rows).unsqueeze(0)
-        solve = ridge if self.solver == "ridge" else logistic
-        scores, some = [], max(1, CENTRED // (16 * rows[0].numel() + 16 * len(labels) * ways))
+        scores, some = [], max(1, HELD // (16 * rows[0].numel() + 16 * len(labels) * ways))
         for start in range(0, len(folds), some):
             now = folds[start : start + some]
             stays = torch.stack([torch.ones_like(labels, dtype=torch.bool).index_fill(0, out, False) for out in now])
-            weigh = torch.stack([self._weigh(labels.unsqueeze(0), ways, rows, keep)[0] for keep in stays])
-            weights = solve(rows, targets, self.strength, weigh)
+            weigh = torch.cat([self._weigh(labels.unsqueeze(0), ways, rows, keep) for keep in stays])
+            if self.solver == "ridge":
+                weights = ridge(rows, targets, self.strength, weigh)
+            else:
+                weights = logistic(rows, targets, self.strength, weigh, base)
             scores += [rows[0, out] @ own for out, own in zip(now, weights, strict=True)]
         found = torch.cat(scores)
         return found * self.scale if self.solver == "ridge" else found
