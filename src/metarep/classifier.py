@@ -127,7 +127,7 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
 
     def known(self, X: Any) -> np.ndarray:  # noqa: ANN401
         """For each image whether it is like any of the classes; see :class:`metarep.trust.Trust`."""
-        return self._scores(X).max(1) >= self.model_.trust.known
+        return (self.model_.familiar(self._rows(X)) >= self.model_.trust.known).numpy()
 
     def transform(self, X: Any) -> np.ndarray:  # noqa: ANN401
         """The representation ``(n, dim)``."""

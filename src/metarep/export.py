@@ -21,7 +21,7 @@ EXAMPLES = 2  # images in the batch that is traced; the graph takes any number
 
 
 class Deployed(nn.Module):
-    """From uint8 images of the encoder's size to calibrated probabilities and raw scores.
+    """From uint8 images of the encoder's size to calibrated probabilities, raw scores and familiarity.
 
     Args:
         model: with at least two classes, and a learner that leaves the encoder as it is.
@@ -40,18 +40,23 @@ class Deployed(nn.Module):
                 "export; fit with --learner prototypes or linear"
             )
         self.learner, self.scale = model.learner, model.trust.scale
-        self.names = list(model._state)
+        self.familiarity = model.familiarity
+        self.names = list(model.state)
         for name in self.names:
-            self.register_buffer(f"state_{name}", model._state[name])
+            self.register_buffer(f"state_{name}", model.state[name])
 
-    def forward(self, images: UInt8[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b ways"], Float[Tensor, "b ways"]]:
+    def forward(
+        self, images: UInt8[Tensor, "b c h w"]
+    ) -> tuple[Float[Tensor, "b ways"], Float[Tensor, "b ways"], Float[Tensor, " b"]]:
         state = {name: self.get_buffer(f"state_{name}") for name in self.names}
-        scores = self.learner.logits(state, self.learner.prepare(images).unsqueeze(0))[0]
-        return (scores * self.scale).softmax(-1), scores
+        rows = self.learner.prepare(images)
+        scores = self.learner.logits(state, rows.unsqueeze(0))[0]
+        return (scores * self.scale).softmax(-1), scores, self.familiarity.score(rows)
 
 
 def export_onnx(model: Model, path: Path) -> None:
-    """Write ``path``: input ``images`` (uint8, any batch), outputs ``probabilities`` and ``scores``.
+    """Write ``path``: input ``images`` (uint8, any batch), outputs ``probabilities``, ``scores`` and
+    ``familiarity``: an image whose familiarity is below ``known`` is none of the classes.
 
     The names of the classes, the threshold for none of these and the size of the images stand in its metadata as JSON
     under ``metarep``.
@@ -81,7 +86,7 @@ def _write_onnx(deployed: Deployed, images: Tensor, path: Path) -> None:
             (images,),
             str(path),
             input_names=["images"],
-            output_names=["probabilities", "scores"],
+            output_names=["probabilities", "scores", "familiarity"],
             dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
             dynamo=True,
             external_data=False,

@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from jaxtyping import Int, Shaped
+from jaxtyping import Int, Int8, Shaped
 from torch import Tensor
 
 from metarep.class_names import clean_name, composed
 from metarep.errors import MetarepError, NotHereError, unknown
+from metarep.picture_hash import LENGTH
 from metarep.wording import counted
 
 
@@ -26,6 +27,8 @@ class Gallery:
         ids: of each image, a number that no other image of this model has had or will have.
         items: of each image, what people call it: a path.
         names: of the classes, in the order in which they came.
+        hashes: of each image, what :func:`metarep.picture_hash.picture_hash` made of its pixels; zeros where there
+            were none.
         next_id: of the next image.
 
     >>> moths = Gallery.empty().add(torch.rand(2, 8), ["moth", "moth"], ["a.jpg", "b.jpg"])
@@ -39,12 +42,13 @@ class Gallery:
     ids: Int[Tensor, " n"]
     items: tuple[str, ...]
     names: tuple[str, ...]
+    hashes: Int8[Tensor, "n length"]
     next_id: int = 0
 
     @classmethod
     def empty(cls) -> "Gallery":
         none = torch.zeros(0, dtype=torch.long)
-        return cls(torch.zeros(0, 0), none, none, (), ())
+        return cls(torch.zeros(0, 0), none, none, (), (), no_hashes(0))
 
     def __len__(self) -> int:
         """The number of images."""
@@ -60,7 +64,13 @@ class Gallery:
         """How much there is: ``2 classes, 3 images``."""
         return f"{counted(len(self.names), 'class')}, {counted(len(self), 'image')}"
 
-    def add(self, rows: Shaped[Tensor, "b *row"], labels: Sequence[str], items: Sequence[str]) -> "Gallery":
+    def add(
+        self,
+        rows: Shaped[Tensor, "b *row"],
+        labels: Sequence[str],
+        items: Sequence[str],
+        hashes: Int8[Tensor, "b length"] | None = None,
+    ) -> "Gallery":
         """With more images, of classes that are there or of new ones.
 
         Raises:
@@ -87,6 +97,7 @@ class Gallery:
             torch.cat([self.ids, ids]),
             (*self.items, *items),
             names,
+            torch.cat([self.hashes, no_hashes(len(rows)) if hashes is None else hashes]),
             self.next_id + len(rows),
         )
 
@@ -190,5 +201,11 @@ class Gallery:
             self.ids[kept],
             tuple(item for item, stays in zip(self.items, kept.tolist(), strict=True) if stays),
             tuple(self.names[i] for i in left),
+            self.hashes[kept],
             self.next_id,
         )
+
+
+def no_hashes(n: int) -> Int8[Tensor, "n length"]:
+    """Of images whose pixels are not known: like no other."""
+    return torch.zeros(n, LENGTH, dtype=torch.int8)

@@ -1,5 +1,6 @@
 """Model: a representation, a learner and a gallery. What people use; fit, predict, the server and the page are this."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,17 +12,23 @@ from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 from torch.nn import functional
 
+from metarep.copies import near_copies
 from metarep.encoders import Encoder, Preprocess
 from metarep.errors import MetarepError, unknown
+from metarep.familiarity import Familiarity, familiarity, known_threshold
+from metarep.folds import MOST, deal_folds
 from metarep.gallery import Gallery
 from metarep.learners import LEARNERS, Learner
 from metarep.one_shot import shipped_trust
 from metarep.photographs import read_images
 from metarep.pretrained import Representation
-from metarep.trust import FEWEST, Suspect, Trust, find_suspects, measure_trust
+from metarep.trust import FEWEST, HeldOut, Suspect, Trust, check_share, find_suspects, measure_trust
+from metarep.zoo import general_mean
+
+MANY, FEW = 1000, 5  # with more images than this, so many folds: what is measured by many images needs fewer
 
 # For encoders trained for something else: what did best on photographs of unseen classes (docs/your-own-images.md).
-HEAD = {"name": "linear", "solver": "ridge", "strength": 0.5, "power": 0.5, "centre": True}
+HEAD = {"name": "linear", "solver": "logistic", "strength": 0.1, "power": 0.7, "centre": True, "balance": True}
 
 
 @dataclass(frozen=True)
@@ -82,8 +89,7 @@ class Model:
         *,
         false_alarms: float = 0.05,
     ) -> None:
-        if not 0 < false_alarms < 1:
-            raise MetarepError(f"false_alarms is a share, above 0 and below 1, not {false_alarms}")
+        check_share(false_alarms)
         self.representation, self.false_alarms = representation, false_alarms
         self.gallery = gallery if gallery is not None else Gallery.empty()
         trained = representation.learner if representation else None
@@ -104,6 +110,16 @@ class Model:
     def changed(self, gallery: Gallery) -> "Model":
         """The same with another gallery."""
         return Model(self.representation, self.head, gallery, false_alarms=self.false_alarms)
+
+    def settled(self, trust: Trust, state: dict[str, Tensor] | None) -> "Model":
+        """The same, told what was worked out of this gallery before, so that it is not worked out again.
+
+        Args:
+            trust: what :attr:`trust` was.
+            state: what :attr:`state` was; None where it is to be worked out.
+        """
+        self.__dict__.update({"trust": trust} | ({} if state is None else {"state": state}))
+        return self
 
     def prepare(self, images: Any, *, batch: int = 64) -> Shaped[Tensor, "n *row"]:  # noqa: ANN401
         """What the learner prepares of images of any kind; of features, without an encoder, themselves."""
@@ -140,11 +156,12 @@ class Model:
         if len(self.gallery.names) == 1:
             return rows.new_zeros(len(rows), 1)  # a single class: nothing to tell it from
         with torch.no_grad():
-            return self.learner.logits(self._state, rows.unsqueeze(0))[0]
+            return self.learner.logits(self.state, rows.unsqueeze(0))[0]
 
     def answer(self, rows: Shaped[Tensor, "n *row"], neighbours: int = 3) -> list[Answer]:
         """What to say of prepared rows."""
         scores, trust = self.scores(rows), self.trust
+        known = (self.familiar(rows) >= trust.known).tolist()
         probabilities = (scores * trust.scale).softmax(-1)
         near = self.nearest(rows, neighbours)
         names, found = self.gallery.names, []
@@ -154,7 +171,7 @@ class Model:
                 Answer(
                     names[order[0]],
                     own[order[0]],
-                    bool(scores[row].max() >= trust.known),
+                    known[row],
                     tuple(names[i] for i in order if own[i] >= trust.likely) or (names[order[0]],),
                     dict(zip(names, own, strict=True)),
                     near[row],
@@ -177,42 +194,74 @@ class Model:
         return functional.normalize(self._features(self.gallery.rows), dim=-1)
 
     @cached_property
-    def left_out(self) -> tuple[Float[Tensor, "tested ways"], Tensor]:
-        """Scores of each image when it is left out, and their rows; images that are alone in their class are not."""
-        gallery = self.gallery
-        rows = (gallery.counts[gallery.classes] > 1).nonzero().flatten()
-        if len(gallery.names) < 2 or not len(rows):
-            return torch.zeros(0, len(gallery.names)), rows[:0]
+    def copies(self) -> list[list[int]]:
+        """Rows of images that are near copies of each other, a list a group; they are left out together."""
+        groups: dict[int, list[int]] = {}
+        for row, unit in enumerate(self._units.tolist()):
+            groups.setdefault(unit, []).append(row)
+        return [rows for rows in groups.values() if len(rows) > 1]
+
+    @cached_property
+    def held_out(self) -> HeldOut:
+        """What the model says of its images when one of every class is left out at a time."""
+        gallery, ways = self.gallery, len(self.gallery.names)
+        folds = deal_folds(gallery.classes, self._units, most=MOST if len(gallery) <= MANY else FEW) if ways > 1 else []
+        if not folds:
+            return HeldOut(torch.zeros(0, ways), torch.zeros(0, dtype=torch.long), 0.0)
         with torch.no_grad():
-            scores = self.learner.leave_one_out(gallery.rows, gallery.classes, len(gallery.names))
-        return scores[rows], rows
+            scores = self.learner.held_out(gallery.rows, gallery.classes, ways, folds)
+        left = torch.stack([gallery.counts - gallery.classes[fold].bincount(minlength=ways) for fold in folds])
+        gain = (gallery.counts / left).log()[:, left.amin(0) < gallery.counts].mean().item()
+        return HeldOut(scores, torch.cat(folds), gain)
 
     @cached_property
     def trust(self) -> Trust:
-        """By leave-one-out; where too few images can be left out, calibrated by what was measured of the encoder, if
-        anything was.
-        """
-        scores, rows = self.left_out
+        """By leaving images out; where too few can be, by what was measured of the encoder, if anything was."""
         ways = len(self.gallery.names)
-        own = measure_trust(scores, self.gallery.classes[rows], self.false_alarms)
+        own = measure_trust(self.held_out, self.gallery.classes, ways, self.false_alarms, known=self._known)
         if own.tested >= FEWEST or self.representation is None or ways < 2:
             return own
         size = self.learner.encoder.preprocess.size
         shipped = shipped_trust(self.representation.name, self.head, ways, self.false_alarms, size)
         if shipped is None or not own.tested:
             return shipped or own
-        return replace(shipped, accuracy=own.accuracy, interval=own.interval, tested=own.tested, source=own.source)
+        mine = {name: getattr(own, name) for name in ("accuracy", "interval", "tested", "source", "classes")}
+        return replace(shipped, **mine)
 
     @cached_property
     def suspects(self) -> list[Suspect]:
         """Images that look as if they were in the wrong class."""
-        scores, rows = self.left_out
-        if not len(rows):
-            return []
-        return find_suspects(scores, self.gallery.classes[rows], self.trust.scale, rows.tolist())
+        return find_suspects(self.held_out, self.gallery.classes, self.trust.scale) if len(self.held_out.rows) else []
+
+    def familiar(self, rows: Shaped[Tensor, "n *row"]) -> Float[Tensor, " n"]:
+        """How much each prepared row is like any of the classes; below ``trust.known`` it is none of them."""
+        return self.familiarity.score(self._features(rows))
 
     @cached_property
-    def _state(self) -> dict[str, Tensor]:
+    def familiarity(self) -> Familiarity:
+        """Likeness to the classes of the gallery, whatever the learner is."""
+        gallery = self.gallery
+        return familiarity(self._features(gallery.rows), gallery.classes, len(gallery.names), self._general)
+
+    @cached_property
+    def _known(self) -> float:
+        gallery, ways = self.gallery, len(self.gallery.names)
+        if not ways or int(gallery.counts.max()) < 2:
+            return -math.inf
+        features = self._features(gallery.rows)
+        return known_threshold(features, gallery.classes, ways, self._units, self._general, self.false_alarms)
+
+    @property
+    def _general(self) -> Tensor | None:
+        return general_mean(self.representation.name) if self.representation else None
+
+    @cached_property
+    def _units(self) -> Tensor:
+        return near_copies(self.features, self.gallery.hashes) if len(self.gallery) else self.gallery.classes
+
+    @cached_property
+    def state(self) -> dict[str, Tensor]:
+        """What the learner made of the gallery: a batch of one task."""
         gallery = self.gallery
         with torch.no_grad():
             return self.learner.adapt(gallery.rows.unsqueeze(0), gallery.classes.unsqueeze(0), len(gallery.names))
@@ -236,8 +285,11 @@ class Model:
 
 
 def confusion(model: Model) -> Float[Tensor, "ways ways"]:
-    """How often an image of the class of each row is taken for that of each column when it is left out."""
-    scores, rows = model.left_out
-    ways = len(model.gallery.names)
-    told = model.gallery.classes[rows] * ways + scores.argmax(-1) if len(rows) else rows
-    return told.bincount(minlength=ways * ways).view(ways, ways).float()
+    """How many images of the class of each row are taken for that of each column when they are left out.
+
+    An image that is left out several times counts once in all.
+    """
+    held, ways = model.held_out, len(model.gallery.names)
+    told = model.gallery.classes[held.rows] * ways + held.scores.argmax(-1) if len(held.rows) else held.rows
+    times = held.rows.bincount()[held.rows] if len(held.rows) else held.rows
+    return torch.zeros(ways * ways).index_add(0, told, 1 / times.float()).view(ways, ways)

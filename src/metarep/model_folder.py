@@ -16,13 +16,17 @@ from torch import Tensor
 from metarep.checkpoint import read_tensors, write_tensors
 from metarep.errors import MetarepError
 from metarep.files import locked
-from metarep.gallery import Gallery
+from metarep.gallery import Gallery, no_hashes
 from metarep.model import Model
+from metarep.picture_hash import picture_hash
 from metarep.pretrained import Representation, load_representation
 from metarep.repeats import find_repeats
+from metarep.trust import Trust
 
 FORMAT = "model-1"
 GALLERY = "gallery.safetensors"
+STATE = "state."  # before the names of what the learner made of the gallery
+LARGEST = 20_000_000  # numbers of a state that is kept; larger ones are worked out anew
 Allow = Callable[[Gallery, Gallery], None]
 
 
@@ -171,7 +175,7 @@ class ModelFolder:
         """
         with self.writing() as put:
             before = self.model.gallery
-            gallery = before.add(rows, labels, items)
+            gallery = before.add(rows, labels, items, picture_hash(torch.stack(list(pixels))))
             if allow:
                 allow(before, gallery)
             ids = gallery.ids[-len(rows) :].tolist()
@@ -231,6 +235,15 @@ class ModelFolder:
                 warnings.warn(text, RepeatWarning, stacklevel=3)
         return kept
 
+    def settle(self) -> Model:
+        """Work out how far the model can be trusted, and keep it beside the gallery for whoever opens it next."""
+        with self.writing():
+            model = self.model
+            _ = model.trust, model.state
+            self._write(model)
+            self._model, self._stamp = model, self._now()
+        return model
+
     @property
     def _gallery(self) -> Path:
         return self.path / GALLERY
@@ -257,7 +270,12 @@ class ModelFolder:
             "next_id": gallery.next_id,
         }
         before = self._now()[0] if self._gallery.exists() else 0
-        write_tensors(self._gallery, {"rows": gallery.rows, "classes": gallery.classes, "ids": gallery.ids}, header)
+        tensors = {"rows": gallery.rows, "classes": gallery.classes, "ids": gallery.ids, "hashes": gallery.hashes}
+        if "trust" in vars(model):  # it has been worked out
+            header["trust"] = model.trust.as_dict()
+            small = sum(part.numel() for part in model.state.values()) <= LARGEST
+            tensors |= {STATE + name: part for name, part in model.state.items() if small}
+        write_tensors(self._gallery, tensors, header)
         if self._now()[0] <= before:  # clocks of files tick every few milliseconds, and every state needs its own stamp
             os.utime(self._gallery, ns=(before + 1, before + 1))
 
@@ -273,10 +291,14 @@ class ModelFolder:
             if header["space"] != self.representation.digest:
                 raise ValueError("encoder.safetensors is not the encoder that its features come from")
             names, items = tuple(header["names"]), tuple(header["items"])
-            gallery = Gallery(tensors["rows"], tensors["classes"], tensors["ids"], items, names, header["next_id"])
-            if not len(gallery.rows) == len(gallery.classes) == len(gallery.ids) == len(items):
+            rows, classes, ids = (tensors[part] for part in ("rows", "classes", "ids"))
+            hashes = tensors.get("hashes", no_hashes(len(rows)))
+            gallery = Gallery(rows, classes, ids, items, names, hashes, header["next_id"])
+            if not len(rows) == len(classes) == len(ids) == len(items) == len(hashes):
                 raise ValueError("its parts are not equally long")
-            return Model(self.representation, header["head"], gallery, false_alarms=header["false_alarms"])
+            model = Model(self.representation, header["head"], gallery, false_alarms=header["false_alarms"])
+            state = {name[len(STATE) :]: part for name, part in tensors.items() if name.startswith(STATE)}
+            return model.settled(Trust.of_dict(header["trust"]), state or None) if "trust" in header else model
         except (KeyError, TypeError, ValueError) as error:
             raise MetarepError(f"{self._gallery} is damaged, or of a newer metarep: {error}") from error
 
@@ -289,14 +311,17 @@ class ModelFolder:
 
 def summary(model: Model) -> dict[str, Any]:
     """What a model is and how far it can be trusted, as JSON holds it."""
-    gallery, trust = model.gallery, model.trust
+    gallery, trust = model.gallery, json.loads(json.dumps(model.trust.as_dict()))
+    classes = trust.pop("classes")
+    trust["per_class"] = [{"label": name, **each} for name, each in zip(gallery.names, classes, strict=False)]
     return {
         "classes": dict(zip(gallery.names, gallery.counts.tolist(), strict=True)),
         "images": len(gallery),
         "encoder": model.representation.name if model.representation else None,
         "size": list(model.learner.encoder.preprocess.size),
         "head": model.head,
-        "trust": json.loads(json.dumps(trust.as_dict())),
+        "trust": trust,
+        "copies": [[gallery.items[row] for row in rows] for rows in model.copies],
         "suspects": [
             {
                 "id": int(gallery.ids[each.row]),

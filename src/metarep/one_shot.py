@@ -1,21 +1,20 @@
 """What an encoder reaches with one image a class, measured beforehand, for models that have nothing to leave out."""
 
 import json
-from dataclasses import replace
+import math
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from torch import Generator, Tensor
 
+from metarep.familiarity import familiarity
 from metarep.labels import Labels
+from metarep.learners import Learner
 from metarep.tasks import draw_tasks
-from metarep.trust import Trust, measure_trust
-
-if TYPE_CHECKING:
-    from metarep.model import Model
+from metarep.trust import HeldOut, Trust, measure_trust
 
 
 def shipped_trust(
@@ -23,36 +22,79 @@ def shipped_trust(
 ) -> Trust | None:
     """The calibration of an encoder and head for tasks of about ``ways`` classes; None if it was never measured.
 
-    The nearest number of ways that was measured counts, and the nearest share of false alarms; its source says which,
-    and at what size of the images, where that is another.
+    Nobody can know how hard somebody's classes are without a second image of one. So the accuracy is the middle of what
+    was measured on several data sets, and its interval reaches from the lowest to the highest, as its source says.
+    Of each data set the nearest number of ways counts, and the nearest share of false alarms.
     """
     rows = [row for row in _measured() if row["encoder"] == name and row["head"] == head]
-    if not rows:
+    nearest = {}
+    for row in sorted(rows, key=lambda row: _distance(row, ways, false_alarms), reverse=True):
+        nearest[row["trust"]["source"]] = row
+    if not nearest:
         return None
-    nearest = min(rows, key=lambda row: (abs(row["ways"] - ways), abs(row["trust"]["false_alarms"] - false_alarms)))
-    trust, side = Trust.of_dict(nearest["trust"]), tuple(nearest["size"])
-    source = f"{nearest['ways']} {trust.source}" + (f", at {side[0]} x {side[1]} px" if side != size else "")
-    return replace(trust, source=source, calibration=source)
+    found = [Trust.of_dict(row["trust"]) for row in nearest.values()]
+    accuracies = [trust.accuracy for trust in found if trust.accuracy is not None]
+    low, high = min(accuracies), max(accuracies)
+    source = "; ".join(_source(row, size) for row in nearest.values())
+    return Trust(
+        accuracy=round((low + high) / 2, 2),
+        interval=(low, high) if len(found) > 1 else found[0].interval,
+        tested=sum(trust.tested for trust in found),
+        scale=math.exp(sum(math.log(trust.scale) for trust in found) / len(found)),
+        known=min(trust.known for trust in found),
+        likely=min(trust.likely for trust in found),
+        false_alarms=found[0].false_alarms,
+        source=source,
+        calibration=source,
+    )
 
 
 def measure_one_shot(
-    model: "Model", rows: Shaped[Tensor, "n *row"], labels: Labels, ways: int, *, source: str, tasks: int = 300
+    learner: Learner,
+    rows: Shaped[Tensor, "n *row"],
+    features: Float[Tensor, "n dim"],
+    labels: Labels,
+    ways: int,
+    *,
+    source: str,
+    general: Float[Tensor, " dim"] | None = None,
+    false_alarms: float = 0.05,
+    tasks: int = 300,
 ) -> Trust:
-    """The calibration of a model's encoder and head on tasks with one image a class.
+    """The calibration of a learner on tasks with one image a class.
 
     Args:
-        model: its gallery does not matter.
-        rows, labels: prepared images of classes that the encoder was not trained on.
+        learner: what answers.
+        rows: prepared images of classes that the encoder was not trained on.
+        features: of the same images.
+        labels: of them.
         ways: classes a task.
         source: what these are.
+        general: see :func:`metarep.familiarity.familiarity`.
+        false_alarms: see :class:`metarep.trust.Trust`.
         tasks: how many, of 5 queries a class.
     """
     index = draw_tasks(labels, tasks, ways=ways, shots=1, queries=5, generator=Generator().manual_seed(0))
-    scores = []
+    scores, familiar = [], []
     for some in torch.arange(tasks).split(16):
-        state = model.learner.adapt(rows[index.support[some]], index.support_y[some], ways)
-        scores.append(model.learner.logits(state, rows[index.query[some]]).flatten(0, 1))
-    return measure_trust(torch.cat(scores), index.query_y.flatten(), model.false_alarms, source)
+        state = learner.adapt(rows[index.support[some]], index.support_y[some], ways)
+        scores.append(learner.logits(state, rows[index.query[some]]).flatten(0, 1))
+    for support, classes, query in zip(index.support, index.support_y, index.query, strict=True):
+        familiar.append(familiarity(features[support], classes, ways, general).score(features[query]))
+    asked = index.query_y.flatten()
+    known = torch.cat(familiar).quantile(false_alarms).item()
+    held = HeldOut(torch.cat(scores), torch.arange(len(asked)), gain=0.0)
+    return measure_trust(held, asked, ways, false_alarms, source, known=known)
+
+
+def _distance(row: dict[str, Any], ways: int, false_alarms: float) -> tuple[float, float]:
+    return abs(math.log(row["ways"] / ways)), abs(row["trust"]["false_alarms"] - false_alarms)
+
+
+def _source(row: dict[str, Any], size: tuple[int, int]) -> str:
+    side = tuple(row["size"])
+    where = f", at {side[0]} x {side[1]} px" if side != size else ""
+    return f"{row['trust']['accuracy']:.0f} % on {row['ways']} {row['trust']['source']}{where}"
 
 
 @cache

@@ -33,6 +33,7 @@ async def tell_summary(service: Served) -> Summary:
     facts["suspects"] = [
         Suspect(**{**each, "item": shown_name(each["item"], each["id"])}) for each in facts["suspects"]
     ]
+    facts["copies"] = [[shown_name(item, 0) for item in items] for items in facts["copies"]]
     return Summary(**facts, name=called(service), version=__version__, limits=asdict(service.limits))
 
 

@@ -109,6 +109,7 @@ class Summary(BaseModel):
     images: int
     trust: dict[str, Any] = Field(description="accuracy in percent by leave-one-out, its interval, thresholds, source")
     suspects: list[Suspect]
+    copies: list[list[str]] = Field(description="groups of images that are near copies of each other")
     limits: dict[str, float]
 
 

@@ -6,10 +6,11 @@ import shlex
 from pathlib import Path
 
 from metarep.class_names import tell_look_alikes
-from metarep.cli.fit import draw_confusion, tell_ignored, trust_line
+from metarep.cli.fit import draw_confusion, tell_ignored
 from metarep.cli.options import add_output, add_threads, print_json, set_threads
 from metarep.cli.parser import Parser
 from metarep.cli.predict import find_images
+from metarep.cli.trust_lines import trust_line
 from metarep.datasets.folder_layout import is_split
 from metarep.datasets.folder_tree import scan
 from metarep.datasets.folder_walk import holds_images, loose_images, shown, subfolders
@@ -49,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     added = len(folder.learn(paths, labels, [str(path) for path in paths], once=True))
     names = folder.model.gallery.names
     tell_look_alikes(names, set(names) - set(before.names))
+    folder.settle()
     draw_confusion(folder)
     if args.json:
         print_json({"model": str(args.model), "added": added, **summary(folder.model)})

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from metarep.cli.options import add_output, add_threads, print_json, set_threads
 from metarep.cli.parser import Parser
+from metarep.cli.trust_lines import class_lines, copy_lines, trust_line
 from metarep.datasets.folder_tree import OUTSIDE, FolderTree, scan, tell_notes
 from metarep.datasets.options import LeftOutWarning, tell_left_out
 from metarep.errors import DataError
@@ -18,7 +19,7 @@ from metarep.model import Model
 from metarep.model_folder import ModelFolder, summary
 from metarep.photographs import unreadable
 from metarep.pretrained import load_representation
-from metarep.wording import counted, plural
+from metarep.wording import counted
 
 USAGE = "PHOTOS"
 EXAMPLE = """examples:
@@ -75,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
     started = time.perf_counter()
     with ModelFolder.making(args.out, model) as folder:
         learn_tree(folder, tree, skip_bad=args.skip_bad)
+        folder.settle()
     seconds = time.perf_counter() - started
     picture = draw_confusion(folder)
     facts = {"model": str(args.out), "seconds": round(seconds, 2), "picture": picture, **summary(folder.model)}
@@ -127,7 +129,7 @@ def tell(
     best = ", the best that is installed" if chosen else ""
     print(f"{model.gallery.in_words} in {seconds:.1f} s")
     print(f"encoder: {facts['encoder']} at {height} x {width} px{best}")
-    print(trust_line(model))
+    print("\n".join([trust_line(model), *class_lines(model), *copy_lines(model)]))
     for each in facts["suspects"][:MOST]:
         print(f"looks mislabelled: {each['item']} is in {each['label']}, looks like {each['likelier']} "
               f"({each['probability']:.2f})")  # fmt: skip
@@ -140,21 +142,3 @@ def tell(
         print(f"next: metarep predict {shlex.quote(str(folder.path))} {shlex.quote(str(test))} --labelled")
     if not tested_by:
         print(f"next: metarep predict {shlex.quote(str(folder.path))} IMAGE")
-
-
-def trust_line(model: Model) -> str:
-    """Accuracy in a sentence, with where it is from."""
-    trust, alone = model.trust, int((model.gallery.counts == 1).sum())
-    if len(model.gallery.names) < 2:
-        return "accuracy: unknown; there is no second class to tell images from"
-    if trust.accuracy is None:
-        return "accuracy: unknown; no class has a second image to test with, and the encoder was not measured before"
-    if trust.source != "leave-one-out":
-        return f"accuracy {trust}, expected: {trust.source}; your images were not tested"
-    parts = [f"accuracy {trust}, each of {trust.tested} images left out once"]
-    have, are = plural(alone, "has", "have"), plural(alone, "is", "are")
-    parts += [f"{counted(alone, 'class')} {have} one image and {are} not tested"] if alone else []
-    if trust.calibration != trust.source:
-        few = f"{trust.tested} are too few to set probabilities by"
-        parts += [f"{few}, which are those of {trust.calibration}" if trust.calibration else few]
-    return "; ".join(parts)

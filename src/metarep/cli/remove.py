@@ -4,9 +4,10 @@ import argparse
 from functools import reduce
 from pathlib import Path
 
-from metarep.cli.fit import draw_confusion, trust_line
+from metarep.cli.fit import draw_confusion
 from metarep.cli.options import add_output, print_json
 from metarep.cli.parser import Parser
+from metarep.cli.trust_lines import trust_line
 from metarep.gallery import Gallery
 from metarep.model_folder import ModelFolder, summary
 
@@ -25,6 +26,7 @@ def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for
 def run(args: argparse.Namespace) -> int:
     folder = ModelFolder.open(args.model)
     folder.change(lambda gallery: reduce(Gallery.without_class, args.classes, gallery))
+    folder.settle()
     draw_confusion(folder)
     model = folder.model
     if args.json:

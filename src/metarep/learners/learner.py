@@ -1,6 +1,7 @@
 """Learner: what is deployed. What is prepared once for all tasks, and what is adapted to each."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int, Num, Shaped
@@ -8,9 +9,6 @@ from torch import Tensor, nn
 
 from metarep.encoders import Encoder
 from metarep.losses import task_cross_entropy
-
-LEFT_OUT = 32_000_000  # numbers of support rows held at a time when each image is left out once
-GROUPS = 50  # in which more images than that are left out
 
 State = dict[str, Tensor]  # what adaptation made of a support set; every tensor has the task axis first
 
@@ -73,25 +71,46 @@ class Learner(nn.Module, ABC):
     def logits(self, state: State, query: Shaped[Tensor, "task query *row"]) -> Float[Tensor, "task query ways"]:
         """Scores of each class for each query row; higher is better."""
 
+    def held_out(
+        self,
+        support: Shaped[Tensor, "n *row"],
+        labels: Int[Tensor, " n"],
+        ways: int,
+        folds: Sequence[Int[Tensor, " out"]],
+    ) -> Float[Tensor, "tested ways"]:
+        """What the images of each fold would be told by a learner adapted to all images but those of the fold.
+
+        Here by adapting once a fold; learners that know a shorter way use it.
+
+        Args:
+            support, labels, ways: one support set.
+            folds: the rows that are left out together. No fold may hold all images of a class.
+
+        Returns:
+            Scores of the rows of all folds, one fold after the other.
+        """
+        scores = []
+        for out in folds:
+            stays = torch.ones_like(labels, dtype=torch.bool).index_fill(0, out, False)
+            state = self.adapt(support[stays].unsqueeze(0), labels[stays].unsqueeze(0), ways)
+            scores.append(self.logits(state, support[out].unsqueeze(0))[0])
+        return torch.cat(scores)
+
     def leave_one_out(
         self, support: Shaped[Tensor, "n *row"], labels: Int[Tensor, " n"], ways: int
     ) -> Float[Tensor, "n ways"]:
         """What each image of one support set would be told by a learner adapted to all the others.
 
-        Here by adapting once an image; learners that know a formula use it. More than ``GROUPS`` images are left out in
-        so many groups, a class spread over as many of them as it can be. The rows of images that are alone in their
-        class say nothing of that class.
+        Its class alone is then one image short, so this underrates a learner of few images; see
+        :func:`metarep.folds.deal_folds`. An image that is alone in its class cannot be left out: its row holds the
+        scores of the learner that has seen it.
         """
-        n, places, found = len(support), [], []
-        each = torch.arange(n, device=labels.device)
-        for group in spread_groups(labels, GROUPS):
-            for out in group.split(max(1, LEFT_OUT // max(1, support[:1].numel() * n))):
-                stays = torch.ones(len(out), n, dtype=torch.bool, device=labels.device).scatter_(1, out, False)
-                others = each.expand(len(out), n)[stays].view(len(out), -1)
-                state = self.adapt(support[others], labels[others], ways)
-                places.append(out.flatten())
-                found.append(self.logits(state, support[out]).flatten(0, 1))
-        return torch.cat(found)[torch.cat(places).argsort()]
+        alone = labels.bincount(minlength=ways)[labels] < 2
+        each = torch.arange(len(labels), device=labels.device)
+        found = self.logits(self.adapt(support.unsqueeze(0), labels.unsqueeze(0), ways), support.unsqueeze(0))[0]
+        if alone.all():
+            return found
+        return found.index_copy(0, each[~alone], self.held_out(support, labels, ways, list(each[~alone].split(1))))
 
     def task_loss(
         self,
@@ -105,16 +124,3 @@ class Learner(nn.Module, ABC):
     ) -> Float[Tensor, ""]:
         """Cross-entropy of the queries under what is deployed; the mean over queries, then over tasks."""
         return task_cross_entropy(self.logits(self.adapt(support, support_y, ways), query), query_y)
-
-
-def spread_groups(labels: Int[Tensor, " n"], most: int) -> list[Int[Tensor, "group size"]]:
-    """All rows in at most so many groups, each class in as many of them as it can be; a tensor for each size of group.
-
-    >>> [groups.tolist() for groups in spread_groups(torch.tensor([0, 0, 1, 1, 1]), 3)]
-    [[[0, 3], [1, 4]], [[2]]]
-    """
-    order = labels.argsort(stable=True)
-    groups = min(most, len(order))
-    size, over = divmod(len(order), max(1, groups))
-    whole, rest = order[: size * groups].view(size, groups).mT, order[size * groups :]
-    return [some for some in (torch.cat([whole[:over], rest.unsqueeze(1)], 1), whole[over:]) if len(some)]

@@ -1,5 +1,7 @@
 """Neighbours: the k nearest support images vote."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -47,17 +49,21 @@ class Neighbours(Learner):
             shares, classes = self._votes(state, query[0])
             rows = shares.new_zeros(len(shares), state.ways).scatter_add_(1, classes.clamp_min(0), shares)
             return rows.clamp_min(1e-12).log().unsqueeze(0)
-        support = state["support"]
-        if self.metric == "cosine":
-            near = functional.normalize(query, dim=-1) @ functional.normalize(support, dim=-1).mT
-        else:
-            near = -squared_distances(query, support)
-        k = min(self.k, support.shape[1])
-        if k < support.shape[1]:
-            floor = near.topk(k, dim=-1).values[..., -1:]
-            near = near.masked_fill(near < floor, float("-inf"))
-        shares = (near / self.temperature).softmax(-1) @ state["onehot"]
-        return shares.clamp_min(1e-12).log()
+        return self._vote(self._near(query, state["support"]), state["onehot"])
+
+    def held_out(
+        self,
+        support: Float[Tensor, "n dim"],
+        labels: Int[Tensor, " n"],
+        ways: int,
+        folds: Sequence[Int[Tensor, " out"]],
+    ) -> Float[Tensor, "tested ways"]:
+        """The rows of a fold have no say in their own votes."""
+        onehot, scores = functional.one_hot(labels, ways).to(support), []
+        for out in folds:
+            near = self._near(support[out], support).index_fill(1, out, float("-inf"))
+            scores.append(self._vote(near, onehot, len(support) - len(out)))
+        return torch.cat(scores)
 
     def rank(
         self, gallery: LabelledIndex, query: Float[Tensor, "query dim"]
@@ -75,6 +81,19 @@ class Neighbours(Learner):
         later = (same & torch.ones_like(same[0]).tril(-1)).any(-1)  # a nearer row has spoken for this class
         total, order = total.masked_fill(later | (classes < 0), 0).sort(-1, descending=True)
         return total.log(), classes.gather(1, order).masked_fill(total == 0, -1)
+
+    def _near(self, query: Tensor, support: Tensor) -> Tensor:
+        if self.metric == "cosine":
+            return functional.normalize(query, dim=-1) @ functional.normalize(support, dim=-1).mT
+        return -squared_distances(query, support)
+
+    def _vote(self, near: Tensor, onehot: Tensor, there: int | None = None) -> Tensor:
+        """Logits from the similarities of all support rows, ``there`` of which may vote."""
+        k = min(self.k, near.shape[-1] if there is None else there)
+        if k < near.shape[-1]:
+            floor = near.topk(k, dim=-1).values[..., -1:]
+            near = near.masked_fill(near < floor, float("-inf"))
+        return ((near / self.temperature).softmax(-1) @ onehot).clamp_min(1e-12).log()
 
     def _votes(self, gallery: LabelledIndex, query: Tensor) -> tuple[Tensor, Tensor]:
         """The share of each of the nearest rows, and its class."""

@@ -1,7 +1,9 @@
 """Prototypes: a class is the mean of its support features."""
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
@@ -45,17 +47,22 @@ class Prototypes(Learner):
             return query @ functional.normalize(prototypes, dim=-1).mT / self.temperature
         return -squared_distances(query, prototypes) / self.temperature
 
-    def leave_one_out(
-        self, support: Float[Tensor, "n dim"], labels: Int[Tensor, " n"], ways: int
-    ) -> Float[Tensor, "n ways"]:
-        """Only the prototype of an image's own class changes when it is left out."""
+    def held_out(
+        self,
+        support: Float[Tensor, "n dim"],
+        labels: Int[Tensor, " n"],
+        ways: int,
+        folds: Sequence[Int[Tensor, " out"]],
+    ) -> Float[Tensor, "tested ways"]:
+        """The sums of the classes are taken once, and less the rows of each fold."""
         rows, counts = self._place(support), labels.bincount(minlength=ways)
-        means = class_means(rows.unsqueeze(0), labels.unsqueeze(0), ways)
-        scores = self.logits({"prototypes": means}, support.unsqueeze(0))[0]
-        count = counts[labels].unsqueeze(1)
-        rest = (means[0][labels] * count - rows) / (count - 1).clamp_min(1)
-        own = self.logits({"prototypes": rest.unsqueeze(1)}, support.unsqueeze(1))
-        return scores.scatter(1, labels.unsqueeze(1), own.view(-1, 1))
+        sums = rows.new_zeros(ways, rows.shape[1]).index_add(0, labels, rows)
+        scores = []
+        for out in folds:
+            left = (counts - labels[out].bincount(minlength=ways)).clamp_min(1).unsqueeze(1)
+            means = sums.index_add(0, labels[out], rows[out], alpha=-1) / left
+            scores.append(self.logits({"prototypes": means.unsqueeze(0)}, support[out].unsqueeze(0))[0])
+        return torch.cat(scores)
 
     def _place(self, rows: Tensor) -> Tensor:
         return functional.normalize(rows, dim=-1) if self.metric == "cosine" else rows

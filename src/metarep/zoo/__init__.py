@@ -1,9 +1,12 @@
 """The small trained encoders that ship with the library, each with its row in ``results/``."""
 
+from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from metarep.checkpoint import Checkpoint, load_checkpoint
 from metarep.errors import unknown
@@ -18,6 +21,16 @@ def zoo_names() -> list[str]:
         for entry in files(__name__).iterdir()
         if entry.name.endswith(".safetensors")
     )
+
+
+@cache
+def general_mean(name: str) -> Tensor | None:
+    """The mean of :func:`metarep.familiarity.spread` features of photographs in general, as an encoder sees them.
+
+    Measured by ``benchmarks/one_shot.py`` on the training classes of CIFAR-FS; None of an encoder that was not.
+    """
+    with as_file(files(__name__) / "photographs.npz") as path, np.load(path) as means:
+        return torch.from_numpy(means[name].astype(np.float32)) if name in means else None
 
 
 def load(name: str | Path, device: torch.device | str = "cpu") -> Learner:

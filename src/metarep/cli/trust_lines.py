@@ -1,0 +1,53 @@
+"""What is printed of how far a model can be trusted."""
+
+from metarep.model import Model
+from metarep.wording import counted, plural
+
+MOST = 5  # classes and groups that are printed
+
+
+def trust_line(model: Model) -> str:
+    """Accuracy in a sentence, with where it is from."""
+    trust, alone = model.trust, int((model.gallery.counts == 1).sum())
+    if len(model.gallery.names) < 2:
+        return "accuracy: unknown; there is no second class to tell images from"
+    if trust.accuracy is None or trust.interval is None:
+        return "accuracy: unknown; no class has a second image to test with, and the encoder was not measured before"
+    if trust.source != "leave-one-out":
+        low, high = (f"{end:.0f}" for end in trust.interval)
+        return (
+            f"accuracy: unknown, for no class has a second image to test with; somewhere between {low} and {high} %, "
+            f"as with one image a class elsewhere: {trust.source}"
+        )
+    parts = [
+        f"accuracy {trust} expected, by leaving {counted(trust.tested, 'image')} out, one of every class at a time"
+    ]
+    have, are = plural(alone, "has", "have"), plural(alone, "is", "are")
+    parts += [f"{counted(alone, 'class')} {have} one image and {are} not tested"] if alone else []
+    if trust.calibration != trust.source:
+        few = f"{trust.tested} are too few to set probabilities by"
+        parts += [f"{few}, which are those of {trust.calibration}" if trust.calibration else few]
+    return "; ".join(parts)
+
+
+def class_lines(model: Model) -> list[str]:
+    """The classes that more images would help most, the weakest first."""
+    named = zip(model.gallery.names, model.trust.classes, strict=False)
+    weak = [(each.accuracy, name, each.tested) for name, each in named if each.needs and each.accuracy is not None]
+    return [
+        f"needs more images: {name}, of whose {tested} {accuracy:.0f} % were right"
+        for accuracy, name, tested in sorted(weak)[:MOST]
+    ]
+
+
+def copy_lines(model: Model) -> list[str]:
+    """Groups of near copies, which are left out together."""
+    items = model.gallery.items
+    lines = [
+        f"near copies, counted as one: {', '.join(items[row] for row in rows[:3])}"
+        + (f" and {len(rows) - 3} more" if len(rows) > 3 else "")
+        for rows in model.copies[:MOST]
+    ]
+    return lines + (
+        [f"  and {len(model.copies) - MOST} more groups: --json lists them"] if len(model.copies) > MOST else []
+    )
