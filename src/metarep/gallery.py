@@ -27,9 +27,8 @@ class Gallery:
         ids: of each image, a number that no other image of this model has had or will have.
         items: of each image, what people call it: a path.
         names: of the classes, in the order in which they came.
-        hashes: of each image, what :func:`metarep.picture_hash.picture_hash` made of its pixels; zeros where there
-            were none.
         next_id: of the next image.
+        hashes: of each image, what :func:`metarep.picture_hash.picture_hash` made of its pixels.
 
     >>> moths = Gallery.empty().add(torch.rand(2, 8), ["moth", "moth"], ["a.jpg", "b.jpg"])
     >>> two = moths.add(torch.rand(1, 8), ["fly"], ["c.jpg"])
@@ -42,17 +41,22 @@ class Gallery:
     ids: Int[Tensor, " n"]
     items: tuple[str, ...]
     names: tuple[str, ...]
-    hashes: Int8[Tensor, "n length"]
     next_id: int = 0
+    hashes: Int8[Tensor, "n length"] | None = None
 
     @classmethod
     def empty(cls) -> "Gallery":
         none = torch.zeros(0, dtype=torch.long)
-        return cls(torch.zeros(0, 0), none, none, (), (), no_hashes(0))
+        return cls(torch.zeros(0, 0), none, none, (), ())
 
     def __len__(self) -> int:
         """The number of images."""
         return len(self.classes)
+
+    @property
+    def hashed(self) -> Int8[Tensor, "n length"]:
+        """The hash of each image; zeros, which are like no other, where there are none."""
+        return no_hashes(len(self)) if self.hashes is None else self.hashes
 
     @property
     def counts(self) -> Int[Tensor, " ways"]:
@@ -97,8 +101,8 @@ class Gallery:
             torch.cat([self.ids, ids]),
             (*self.items, *items),
             names,
-            torch.cat([self.hashes, no_hashes(len(rows)) if hashes is None else hashes]),
             self.next_id + len(rows),
+            torch.cat([self.hashed, no_hashes(len(rows)) if hashes is None else hashes]),
         )
 
     def called(self, given: str) -> str:
@@ -201,8 +205,8 @@ class Gallery:
             self.ids[kept],
             tuple(item for item, stays in zip(self.items, kept.tolist(), strict=True) if stays),
             tuple(self.names[i] for i in left),
-            self.hashes[kept],
             self.next_id,
+            self.hashed[kept],
         )
 
 

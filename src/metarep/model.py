@@ -257,7 +257,7 @@ class Model:
 
     @cached_property
     def _units(self) -> Tensor:
-        return near_copies(self.features, self.gallery.hashes) if len(self.gallery) else self.gallery.classes
+        return near_copies(self.features, self.gallery.hashed) if len(self.gallery) else self.gallery.classes
 
     @cached_property
     def state(self) -> dict[str, Tensor]:

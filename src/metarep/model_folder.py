@@ -270,7 +270,7 @@ class ModelFolder:
             "next_id": gallery.next_id,
         }
         before = self._now()[0] if self._gallery.exists() else 0
-        tensors = {"rows": gallery.rows, "classes": gallery.classes, "ids": gallery.ids, "hashes": gallery.hashes}
+        tensors = {"rows": gallery.rows, "classes": gallery.classes, "ids": gallery.ids, "hashes": gallery.hashed}
         if "trust" in vars(model):  # it has been worked out
             header["trust"] = model.trust.as_dict()
             small = sum(part.numel() for part in model.state.values()) <= LARGEST
@@ -293,7 +293,7 @@ class ModelFolder:
             names, items = tuple(header["names"]), tuple(header["items"])
             rows, classes, ids = (tensors[part] for part in ("rows", "classes", "ids"))
             hashes = tensors.get("hashes", no_hashes(len(rows)))
-            gallery = Gallery(rows, classes, ids, items, names, hashes, header["next_id"])
+            gallery = Gallery(rows, classes, ids, items, names, header["next_id"], hashes)
             if not len(rows) == len(classes) == len(ids) == len(items) == len(hashes):
                 raise ValueError("its parts are not equally long")
             model = Model(self.representation, header["head"], gallery, false_alarms=header["false_alarms"])
