@@ -19,6 +19,8 @@ let seen = false;
 export function drawMap({ summary }) {
   stale = true;
   find("places").hidden = summary.images < FEWEST;
+  const counted = { images: say("images.n", { n: summary.images }), classes: say("classes.n", { n: summary.classes }) };
+  find("map").setAttribute("aria-label", say("map.label", counted));
   if (map) draw(); // as it was, in the language and the colours of now
   look();
 }
@@ -37,16 +39,21 @@ const look = attempt(async () => {
 });
 
 function draw() {
-  const { summary, classes } = model;
+  const { classes } = model;
   find("map-note").textContent = say("map.note", { share: Math.round(100 * map.share) });
-  const counted = { images: say("images.n", { n: summary.images }), classes: say("classes.n", { n: summary.classes }) };
-  find("map").setAttribute("aria-label", say("map.label", counted));
   const colours = new Map(classes.map(({ name }, place) => [name, [(215 + place * GOLDEN) % 360, SHADES[place % SHADES.length]]]));
   const dots = map.dots.filter(({ label }) => colours.has(label));
-  const radius = Math.max(0.7, 1.9 - dots.length / 400);
+  const radius = Math.min(1.9, Math.max(0.7, 60 * nearest(dots)));
   find("map").replaceChildren(...dots.map((dot) => mark(dot, colours.get(dot.label), radius)), ...names(dots, radius));
   find("legend").replaceChildren(...classes.map(({ name }) => entry(name, colours.get(name))));
   light(null);
+}
+
+// How far the nearest other dot usually is; of the first few hundred, which is enough to choose a size by.
+function nearest(dots) {
+  const some = dots.slice(0, 300);
+  const apart = some.map((one) => Math.min(...some.map((other) => (other === one ? 1 : Math.hypot(one.x - other.x, one.y - other.y)))));
+  return apart.sort((a, b) => a - b)[apart.length >> 1] ?? 1;
 }
 
 function element(tag, attributes) {
