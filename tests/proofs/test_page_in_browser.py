@@ -437,10 +437,17 @@ def test_what_the_server_tells_of_classes_and_copies(chromium: Any, filled: str,
         copies = [[{"id": 0, "item": "ring0.png"}, {"id": 1, "item": "ring1.png"}]] * 8
         route.fulfill(json={**facts, "trust": {**facts["trust"], "per_class": each}, "copies": copies})
 
+    def twins(route: Any) -> None:
+        known = route.fetch().json()["classes"]
+        route.fulfill(
+            json={"classes": [{**each, "alike": ["Comb"] if each["name"] == "comb" else []} for each in known]}
+        )
+
     with window(chromium, filled, locale=language) as page:
         page.locator("#trust").wait_for()
         assert page.locator("#per-class *").count() == page.locator("#copies *").count() == 0
         page.route("**/summary", tell)
+        page.route("**/classes", twins)
         page.reload()
         page.locator("#per-class summary").click()
         english = language == "en-GB"
@@ -452,6 +459,8 @@ def test_what_the_server_tells_of_classes_and_copies(chromium: Any, filled: str,
         assert page.locator("#copies .group").count() == 6
         needs = "needs more images" if english else "需要更多图片"
         assert page.get_by_role("article", name="ring").get_by_text(needs).is_visible()
+        alike = "almost the same name: Comb" if english else "名字几乎相同：Comb"
+        assert page.get_by_role("article", name="comb").get_by_text(alike).is_visible()
         assert page.evaluate(FAINT) == page.evaluate(WIDE) == page.evaluate(UNNAMED) == []
         page.screenshot(path=pictures / f"10-trust-{language}.png", full_page=True)
         page.locator("#per-class .chips button", has_text="ring").click()

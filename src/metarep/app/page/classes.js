@@ -47,13 +47,14 @@ export function showClass(name) {
   found?.querySelector("button")?.focus({ preventScroll: true });
 }
 
-// What is known of a class: how many images, and of how many of them it was recognised.
-function facts({ name, images }) {
+// What is known of a class: how many images, in how many of them it was recognised, and what is called almost the same.
+function facts({ name, images, alike = [] }) {
   const own = model.summary?.trust.per_class?.find(({ label }) => label === name);
   const told = [say("images.n", { n: images })];
   if (own && own.accuracy !== null) told.push(`${Math.round(own.accuracy)} %`);
   const needs = own?.needs ? [make("span", { class: "needs" }, say("needs"))] : [];
-  return make("span", { class: "note" }, told.join(" · "), ...needs);
+  const twins = alike.length ? [make("span", { class: "needs" }, say("alike", { names: alike.join(", ") }))] : [];
+  return make("span", { class: "note" }, told.join(" · "), ...needs, ...twins);
 }
 
 function card(each, many) {

@@ -43,7 +43,7 @@ function draw() {
   find("map-note").textContent = say("map.note", { share: Math.round(100 * map.share) });
   const colours = new Map(classes.map(({ name }, place) => [name, [(215 + place * GOLDEN) % 360, SHADES[place % SHADES.length]]]));
   const dots = map.dots.filter(({ label }) => colours.has(label));
-  const radius = Math.min(1.9, Math.max(0.7, 60 * nearest(dots)));
+  const radius = Math.min(1.9, Math.max(0.9, 60 * nearest(dots)));
   find("map").replaceChildren(...dots.map((dot) => mark(dot, colours.get(dot.label), radius)), ...names(dots, radius));
   find("legend").replaceChildren(...classes.map(({ name }) => entry(name, colours.get(name))));
   light(null);

@@ -27,12 +27,14 @@ export function redraw() {
 }
 
 // Teaches a class files, some at a time; what cannot be read is named and the rest is learned. Returns the numbers.
-export async function teach(name, files) {
+export async function teach(given, files) {
+  let name = given;
   const ids = [];
   const bad = [];
   const repeats = [];
   const learn = async (some) => {
-    const learned = await server.teach(name, some);
+    const learned = await server.teach(given, some);
+    name = learned.label; // as it is kept
     ids.push(...learned.ids);
     repeats.push(...learned.repeats);
   };

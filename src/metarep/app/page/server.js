@@ -73,10 +73,11 @@ export async function predict(file, neighbours = 5) {
   return (await (await named(asked, [file])).json()).answers[0];
 }
 
-// {ids, repeats}: what was learned, and which files are pictures that the model had: {item, same_as, label}.
+// {label, ids, repeats}: the class as it is kept, what was learned, and which files are pictures that the model had:
+// {item, same_as, label}.
 export async function teach(name, files) {
-  const { ids, repeats = [] } = await (await named(call("POST", "/classes", { body: form({ name }, files, "files") }), files)).json();
-  return { ids, repeats };
+  const answer = await (await named(call("POST", "/classes", { body: form({ name }, files, "files") }), files)).json();
+  return { repeats: [], ...answer };
 }
 
 // A refusal remembers the file, where there was one.
