@@ -223,6 +223,32 @@ def coded(function: Callable[..., Any]) -> tuple[list[str], list[str]]:
     )
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "CHANGELOG.md"])
+def test_no_installation_of_the_checkout_replaces_the_editable_one(page: str) -> None:
+    lines = [line for code in blocks(page, "shell") for line in code.splitlines() if "pip install" in line]
+    own = [line for line in lines if re.search(r"(?<=\s)'?\.(?:\[|'|\s|$)", line)]
+    assert [line for line in own if " --editable " not in line and " -e " not in line] == []
+    assert len(own) >= 2 or not page.startswith("README")
+
+
+def test_after_make_the_readme_says_how_the_command_is_called() -> None:
+    for page in ("README.md", "README.zh-CN.md"):
+        first, then = (
+            PAGES[page].read_text("utf-8").find(text) for text in ("\nmake quickstart\n", ".venv/bin/metarep")
+        )
+        assert 0 < first < then < PAGES[page].read_text("utf-8").find("\nmetarep fit")
+        assert ["source .venv/bin/activate"] in [code.split("\n")[:-1] for code in blocks(page, "shell")]
+
+
+def test_contributing_counts_the_lines_of_a_method() -> None:
+    """As many as the files name it; who adds a method follows the list."""
+    homes = {"src/metarep/methods/__init__.py": 3, "src/metarep/__init__.py": 1}
+    for path, lines in homes.items():
+        named = [line for line in (ROOT / path).read_text("utf-8").splitlines() if "BYOL" in line]
+        assert len(named) == lines, f"CONTRIBUTING.md and docs/architecture.md say {lines}"
+        assert f"`{path}`" in PAGES["CONTRIBUTING.md"].read_text("utf-8")
+
+
 def test_the_chinese_readme_has_the_same_code_tables_and_tree() -> None:
     english, chinese = "README.md", "README.zh-CN.md"
     for language in ("python", "shell"):

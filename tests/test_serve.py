@@ -160,7 +160,8 @@ def test_map_and_summary(client: Any) -> None:
         teach(client, kind, *range(4))
     drawn = client.get("/map").json()
     assert [dot["id"] for dot in drawn["dots"]] == list(range(12))
-    assert 0 < drawn["share"] <= 1
+    assert 0.5 < drawn["share"] <= 1
+    assert client.get("/map").json() == drawn
     assert all(0 <= dot[axis] <= 1 for dot in drawn["dots"] for axis in "xy")
     facts = client.get("/summary").json()
     assert (facts["name"], facts["classes"], facts["images"], facts["encoder"]) == ("letters", 3, 12, ENCODER)
@@ -175,6 +176,110 @@ def test_a_doubtful_image_is_named(client: Any) -> None:
     teach(client, "comb", *range(5, 11))
     (suspect,) = client.get("/summary").json()["suspects"]
     assert (suspect["item"], suspect["label"], suspect["likelier"]) == ("comb1.png", "ring", "comb")
+
+
+CHANGES = {
+    "a class removed": ("DELETE", "/classes?name=cross", None),
+    "an image removed": ("DELETE", "/images/2", None),
+    "the last of a class removed": ("DELETE", "/images/6", None),
+    "an image moved": ("PATCH", "/images/2", {"to": "ring"}),
+    "renamed": ("PATCH", "/classes", {"name": "cross", "to": "x"}),
+    "two made one": ("PATCH", "/classes", {"name": "cross", "to": "ring", "merge": True}),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_is_taken_back(taught: Any, folder: Any, name: str) -> None:
+    """All is as it was: order, numbers, names, features and pictures; what was learned meanwhile stays."""
+    method, path, body = CHANGES[name]
+    teach(taught, "comb", 5)
+    teach(taught, "steps", 1, 2)
+    teach(taught, "comb", 6)
+    gallery, classes = folder.model.gallery, taught.get("/classes").json()["classes"]
+    pictures = {number: taught.get(f"/images/{number}").content for number in gallery.ids.tolist()}
+    if name == "the last of a class removed":
+        taught.delete("/images/4")
+        gallery, classes = folder.model.gallery, taught.get("/classes").json()["classes"]
+    answer = taught.request(method, path, json=body)
+    assert (answer.status_code, counts(taught) != {each["name"]: each["images"] for each in classes}) == (204, True)
+    (new,) = teach(taught, "steps", 3)
+    number = answer.headers["metarep-undo"]
+    assert taught.post("/undo", params={"change": number}).status_code == 204
+    assert taught.get(f"/images/{new}").status_code == 200
+    taught.delete(f"/images/{new}")
+    now = folder.model.gallery
+    assert taught.get("/classes").json()["classes"] == classes
+    assert (now.items, now.names, now.ids.tolist()) == (gallery.items, gallery.names, gallery.ids.tolist())
+    assert (now.rows == gallery.rows).all()
+    assert {i: taught.get(f"/images/{i}").content for i in now.ids.tolist()} == {
+        i: pictures[i] for i in now.ids.tolist()
+    }
+    refused(taught.post("/undo", params={"change": number}), 404, "can no longer be taken back")
+
+
+def test_the_only_class_is_taken_back(client: Any) -> None:
+    teach(client, "ring", 0, 1)
+    number = client.delete("/classes", params={"name": "ring"}).headers["metarep-undo"]
+    assert counts(client) == {}
+    client.post("/undo", params={"change": number})
+    assert counts(client) == {"ring": 2}
+
+
+def test_what_is_taken_back_keeps_the_limits_too(folder: Any) -> None:
+    with served(folder, classes=2) as client:
+        teach(client, "ring", 0, 1)
+        teach(client, "cross", 0)
+        number = client.delete("/classes", params={"name": "ring"}).headers["metarep-undo"]
+        teach(client, "comb", 0)
+        refused(client.post("/undo", params={"change": number}), 413, "at most 2 classes")
+        assert not folder.image(0).exists()
+        client.delete("/classes", params={"name": "comb"})
+        assert client.post("/undo", params={"change": number}).status_code == 204
+        assert counts(client) == {"ring": 2, "cross": 1}
+
+
+def test_only_the_last_changes_are_remembered(taught: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metarep.app.history.MOST", 2)
+    moves = [taught.patch("/images/0", json={"to": f"class {i}"}).headers["metarep-undo"] for i in range(3)]
+    refused(taught.post("/undo", params={"change": moves[0]}), 404, "the last 2 of this server")
+    monkeypatch.setattr("metarep.app.history.MOST_BYTES", 1)
+    gone = taught.delete("/images/1").headers["metarep-undo"]
+    refused(taught.post("/undo", params={"change": moves[2]}), 404)
+    assert taught.post("/undo", params={"change": gone}).status_code == 204
+
+
+@pytest.mark.slow
+def test_an_exported_graph_answers_as_the_server_does(taught: Any, tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    answer = taught.get("/model.onnx")
+    assert answer.status_code == 200, answer.text
+    assert "letters.onnx" in answer.headers["content-disposition"]
+    session = runtime.InferenceSession(answer.content)
+    pixels = np.asarray(Image.open(io.BytesIO(taught.get("/images/0").content)))
+    probabilities = session.run(["probabilities"], {"images": pixels[None, None]})[0][0]
+    said = taught.post("/predict", files=[("files", taught.get("/images/0").content)]).json()["answers"][0]
+    assert probabilities == pytest.approx([said["probabilities"][name] for name in ("ring", "cross")], abs=1e-4)
+
+
+def test_an_export_that_cannot_be_made(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    teach(client, "ring", 0)
+    refused(client.get("/model.onnx"), 409, "needs two classes")
+    teach(client, "cross", 0)
+    monkeypatch.setattr("metarep.app.exporter.find_spec", lambda name: None if name == "onnxscript" else name)
+    refused(client.get("/model.onnx"), 501, "ONNX export needs onnxscript: pip install 'metarep[onnx]'")
+
+
+def test_near_copies_are_named(taught: Any, folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the summary of the model has them."""
+    from metarep.app import about
+
+    assert taught.get("/summary").json()["copies"] == []
+    known, items = about.summary, folder.model.gallery.items
+    groups = [[items[0], items[1]], ["gone.png"]]
+    monkeypatch.setattr(about, "summary", lambda model: {**known(model), "copies": groups})
+    named = [{"id": 0, "item": "ring0.png"}, {"id": 1, "item": "ring1.png"}]
+    assert taught.get("/summary").json()["copies"] == [named]
 
 
 def test_a_downloaded_model_opens(taught: Any, tmp_path: Path) -> None:
@@ -207,9 +312,17 @@ def test_health_metrics_and_openapi(taught: Any) -> None:
         name, _, value = line.rpartition(" ")
         assert line.startswith(("# HELP ", "# TYPE ")) or (name and float(value) >= 0), line
     described = taught.get("/openapi.json").json()
-    assert {"/predict", "/search", "/classes", "/images/{number}", "/map", "/model", "/health"} <= set(
-        described["paths"]
-    )
+    assert {
+        "/predict",
+        "/search",
+        "/classes",
+        "/images/{number}",
+        "/map",
+        "/model",
+        "/model.onnx",
+        "/undo",
+        "/health",
+    } <= set(described["paths"])
     for path in described["paths"].values():
         for operation in path.values():
             assert operation.get("description"), "a route says what it does"

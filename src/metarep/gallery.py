@@ -185,6 +185,39 @@ class Gallery:
         classes[row] = names.index(name)
         return replace(self, classes=classes, names=names)._keep(torch.ones(len(self), dtype=torch.bool))
 
+    def only(self, ids: Iterable[int]) -> "Gallery":
+        """Of these images alone, and of their classes."""
+        return self._keep(torch.isin(self.ids, torch.tensor(list(ids), dtype=torch.long)))
+
+    def restored(self, part: "Gallery", names: Sequence[str]) -> "Gallery":
+        """With the images of ``part`` as they were, whether they are gone since or in another class.
+
+        Args:
+            part: what :meth:`only` gave of an earlier gallery of the same model.
+            names: of that gallery, which puts the classes into its order.
+
+        >>> two = Gallery.empty().add(torch.rand(2, 8), ["moth", "fly"], ["a.jpg", "b.jpg"])
+        >>> two.without_class("moth").restored(two.only([0]), two.names).names
+        ('moth', 'fly')
+        """
+        stays = ~torch.isin(self.ids, part.ids)
+        labels = [self.names[place] for place in self.classes[stays].tolist()]
+        labels += [part.names[place] for place in part.classes.tolist()]
+        order = torch.cat([self.ids[stays], part.ids]).argsort()
+        used = set(labels)
+        kept = tuple(name for name in dict.fromkeys((*names, *self.names)) if name in used)
+        place = {name: i for i, name in enumerate(kept)}
+        items = [item for item, here in zip(self.items, stays.tolist(), strict=True) if here] + list(part.items)
+        return Gallery(
+            torch.cat([self.rows[stays], part.rows])[order] if len(self) else part.rows[order],
+            torch.tensor([place[label] for label in labels], dtype=torch.long)[order],
+            torch.cat([self.ids[stays], part.ids])[order],
+            tuple(items[i] for i in order.tolist()),
+            kept,
+            max(self.next_id, part.next_id),
+            torch.cat([self.hashed[stays], part.hashed])[order],
+        )
+
     @cached_property
     def _places(self) -> dict[str, int]:
         return {name: i for i, name in enumerate(self.names)}

@@ -321,7 +321,9 @@ def summary(model: Model) -> dict[str, Any]:
         "size": list(model.learner.encoder.preprocess.size),
         "head": model.head,
         "trust": trust,
-        "copies": [[gallery.items[row] for row in rows] for rows in model.copies],
+        "copies": [
+            [{"id": int(gallery.ids[row]), "item": gallery.items[row]} for row in rows] for rows in model.copies
+        ],
         "suspects": [
             {
                 "id": int(gallery.ids[each.row]),

@@ -6,6 +6,7 @@ Pictures of it are kept in the folder that METAREP_SCREENSHOTS names, else where
 import io
 import itertools
 import os
+import re
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ pytestmark = [
     pytest.mark.skipif(BROWSER is None, reason="no chromium here, so the page is not looked at"),
 ]
 FLAGS = ["--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
-EXPECTED = ("422", "401")  # the browser's own word for a refusal that the page tells in words
+EXPECTED = ("422", "401", "501")  # the browser's own word for a refusal that the page tells in words
 TOKEN = "a token for these tests"
 
 
@@ -180,7 +181,9 @@ def test_it_fits_and_can_be_read(
         choose(page, lambda: page.locator("#query-file").click(), files("ring", 9) + files("steps", 9))
         verdict(page, "steps")
         page.evaluate("""async () => { for (let y = 0; y < document.body.scrollHeight; y += 300) {
-          scrollTo(0, y); await new Promise(done => setTimeout(done, 30)); } scrollTo(0, 0); }""")
+          scrollTo(0, y); await new Promise(done => setTimeout(done, 30)); } }""")
+        page.locator("#map circle").first.wait_for()
+        page.evaluate("scrollTo(0, 0)")
         until(page, SEEN)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate(WIDE) == []
@@ -214,7 +217,14 @@ def test_the_language_is_remembered(chromium: Any, filled: str) -> None:
 def test_doubts_map_and_move(chromium: Any, filled: str, pictures: Path) -> None:
     with window(chromium, filled) as page:
         page.get_by_text("stray.png is in ring and looks like comb").wait_for()
+        page.locator("#map").scroll_into_view_if_needed()
+        page.locator("#map circle").first.wait_for()  # it is drawn when it is looked at
         assert page.locator("#map circle").count() == 33
+        page.locator("#map circle").last.hover()
+        page.locator("#map-tip", has_text="ring").wait_for()
+        assert page.locator("#map circle.lit").count() == 9
+        page.screenshot(path=pictures / "6-map.png")
+        page.mouse.move(0, 0)
         page.get_by_role("button", name="ring", exact=True).focus()  # of the legend
         assert page.locator("#map circle.lit").count() == 9
         page.get_by_role("button", name="Move to comb").click()
@@ -274,6 +284,9 @@ def test_by_keyboard_alone(chromium: Any, tmp_path: Path) -> None:
         reach("Remove")
         page.keyboard.press("Enter")
         page.get_by_role("article", name="x").wait_for(state="detached")
+        reach("Undo")
+        page.keyboard.press("Enter")
+        page.get_by_role("article", name="x").get_by_text("3 images").wait_for()
 
 
 # What a screen reader calls the control that has the focus.
@@ -314,9 +327,178 @@ def test_drop_paste_and_camera(chromium: Any, tmp_path: Path, pictures: Path) ->
         page.get_by_role("button", name="Take a picture").click()
         page.get_by_role("dialog").get_by_text("1 taken").wait_for()
         page.screenshot(path=pictures / "7-camera.png")
+        page.get_by_text("Learned 1 image as cross.").wait_for()
+        take = page.get_by_role("button", name="Take a picture")
+        take.hover()
+        page.mouse.down()  # and hold
+        page.get_by_role("dialog").get_by_text("4 taken").wait_for()
+        page.mouse.up()
+        several = page.locator("#notice-text", has_text=re.compile(r"Learned \d+ images as cross"))
+        several.wait_for()
+        taken = int(page.locator("#camera-count").inner_text().split()[0])
+        assert taken >= 4
+        page.wait_for_timeout(600)
+        assert page.locator("#camera-count").inner_text() == f"{taken} taken", "let go is let go"
         page.get_by_role("button", name="Done").click()
-        page.get_by_role("article", name="cross").get_by_text("3 images").wait_for()
+        page.get_by_role("article", name="cross").get_by_text(f"{taken + 2} images").wait_for()
         until(page, "document.querySelector('video').srcObject === null")  # the camera is let go
+        page.get_by_role("button", name="close").click()  # the notice, so that the next is waited for
+        page.get_by_role("article", name="cross").get_by_role("button", name="Camera").press("Enter")
+        until(page, "document.querySelector('video').videoWidth > 0")
+        page.keyboard.down(" ")
+        page.get_by_role("dialog").get_by_text("2 taken").wait_for()
+        page.keyboard.up(" ")
+        several.wait_for()
+        taken += int(page.locator("#camera-count").inner_text().split()[0])
+        page.keyboard.press("Escape")
+        page.get_by_role("article", name="cross").get_by_text(f"{taken + 2} images").wait_for()
+
+
+def test_the_camera_says_what_it_sees(chromium: Any, filled: str, pictures: Path) -> None:
+    """While it is on, and never a question before the last is answered."""
+    with window(chromium, filled, permissions=["camera"]) as page:
+        page.locator("#ask").wait_for()
+        asking, most, asked = set(), [0], []
+
+        def ask(request: Any) -> None:
+            if "/predict" in request.url:
+                asking.add(request)
+                asked.append(request)
+                most[0] = max(most[0], len(asking))
+
+        page.on("request", ask)
+        page.on("requestfinished", lambda request: asking.discard(request))
+        page.locator("#query-camera").click()
+        page.locator("#camera-live", has_text="%").or_(page.locator("#camera-live.none")).wait_for()
+        page.screenshot(path=pictures / "7-live.png")
+        started = len(asked)
+        page.wait_for_timeout(3000)
+        assert 2 <= len(asked) - started <= 13, "a few a second"
+        assert most[0] == 1
+        page.get_by_role("button", name="Take a picture").click()
+        page.get_by_role("heading", name="What it looked at").wait_for()
+        page.wait_for_timeout(500)
+        after = len(asked)
+        page.wait_for_timeout(1000)
+        assert len(asked) == after, "the camera is off"
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server of a model with 101 classes of three."""
+    from metarep.gallery import Gallery
+    from metarep.model import Model
+    from metarep.model_folder import ModelFolder
+    from metarep.pretrained import load_representation
+
+    path = tmp_path_factory.mktemp("crowded") / "signs"
+    folder = ModelFolder.create(path, Model(load_representation(ENCODER), None, Gallery.empty()))
+    names = [name for i in range(101) for name in [f"{KINDS[i % 4]} {i}"] * 3]
+    images = [drawing(KINDS[i // 3 % 4], i) for i in range(303)]
+    folder.learn(images, names, [f"{i}.png" for i in range(303)])
+    with server(path) as (_, address):
+        yield address
+
+
+def test_a_hundred_classes_are_folded_and_searched(chromium: Any, crowded: str, pictures: Path) -> None:
+    with window(chromium, crowded) as page:
+        cards = page.locator("#cards article")
+        cards.first.wait_for()
+        assert 10 < cards.count() < 40
+        page.get_by_role("button", name="All 101 classes").click()
+        assert cards.count() == 101
+        page.get_by_role("searchbox", name="Find a class").fill("COMB 9")
+        page.get_by_text("3 of 101 classes").wait_for()
+        assert [each.get_attribute("aria-label") for each in cards.all()] == ["comb 91", "comb 95", "comb 99"]
+        page.get_by_role("button", name="Open: comb 95").click()
+        assert page.get_by_role("article", name="comb 95").get_by_role("button", name="Rename").is_visible()
+        page.screenshot(path=pictures / "9-found.png")
+        page.get_by_role("button", name="Fold: comb 95").click()
+        page.get_by_role("button", name="Open: comb 95").wait_for()
+        page.get_by_role("searchbox", name="Find a class").fill("moth")
+        page.get_by_text("No class is called so.").wait_for()
+        page.get_by_role("heading", name="Classes").get_by_role("button").click()
+        assert not page.locator("#cards").is_visible()
+        page.reload()
+        page.get_by_role("heading", name="Map of your images").wait_for()
+        assert not page.locator("#cards").is_visible(), "what is folded stays so"
+        page.locator("#map").scroll_into_view_if_needed()
+        page.locator("#map circle").first.wait_for()
+        assert page.locator("#map circle").count() == 303
+        page.screenshot(path=pictures / "9-crowded.png", full_page=True)
+
+
+@pytest.mark.parametrize("language", ["en-GB", "zh-CN"])
+def test_what_the_server_tells_of_classes_and_copies(chromium: Any, filled: str, pictures: Path, language: str) -> None:
+    """Accuracy of each class, what needs more images, near copies; and nothing of it where the server says nothing."""
+
+    def tell(route: Any) -> None:
+        facts = route.fetch().json()
+        each = [
+            {"label": "ring", "accuracy": 88.9, "interval": [56.5, 98.0], "tested": 9, "needs": True},
+            {"label": "cross", "accuracy": 100.0, "interval": [67.6, 100.0], "tested": 8, "needs": False},
+            {"label": "steps", "accuracy": None, "interval": None, "tested": 0, "needs": True},
+        ]
+        copies = [[{"id": 0, "item": "ring0.png"}, {"id": 1, "item": "ring1.png"}]] * 8
+        route.fulfill(json={**facts, "trust": {**facts["trust"], "per_class": each}, "copies": copies})
+
+    def twins(route: Any) -> None:
+        known = route.fetch().json()["classes"]
+        route.fulfill(
+            json={"classes": [{**each, "alike": ["Comb"] if each["name"] == "comb" else []} for each in known]}
+        )
+
+    with window(chromium, filled, locale=language) as page:
+        page.locator("#trust").wait_for()
+        assert page.locator("#per-class *").count() == page.locator("#copies *").count() == 0
+        page.route("**/summary", tell)
+        page.route("**/classes", twins)
+        page.reload()
+        page.locator("#per-class summary").click()
+        english = language == "en-GB"
+        texts = ("89 % of 9 images", "not tested") if english else ("9 张图片中的 89 %", "没有测试")
+        for text in texts:
+            page.locator("#per-class").get_by_text(text).wait_for()
+        more = "and 2 groups more" if english else "还有 2 组"
+        page.locator("#copies").get_by_text(more).wait_for()
+        assert page.locator("#copies .group").count() == 6
+        needs = "needs more images" if english else "需要更多图片"
+        assert page.get_by_role("article", name="ring").get_by_text(needs).is_visible()
+        alike = "almost the same name: Comb" if english else "名字几乎相同：Comb"
+        assert page.get_by_role("article", name="comb").get_by_text(alike).is_visible()
+        assert page.evaluate(FAINT) == page.evaluate(WIDE) == page.evaluate(UNNAMED) == []
+        page.screenshot(path=pictures / f"10-trust-{language}.png", full_page=True)
+        page.locator("#per-class .chips button", has_text="ring").click()
+        assert page.evaluate("document.activeElement.closest('article').ariaLabel") == "ring"
+
+
+def test_repeats_are_told_and_an_export_is_offered(chromium: Any, filled: str, pictures: Path) -> None:
+    repeats = [
+        {"item": "a.png", "same_as": "ring0.png", "label": "ring"},
+        {"item": "b.png", "same_as": "comb0.png", "label": "comb"},
+    ]
+    with window(chromium, filled) as page:
+        page.route("**/classes", lambda route: route.fallback() if route.request.method == "GET" else route.fulfill(
+            status=201, json={"label": "ring", "ids": [1], "repeats": repeats}))  # fmt: skip
+        card = page.get_by_role("article", name="ring")
+        choose(page, card.get_by_role("button", name="Add images").click, files("ring", 0))
+        left, other = "Left out 1 that it has already: a.png is ring0.png.", "b.png is comb0.png in comb."
+        page.locator("#notice-text", has_text=left).wait_for()
+        page.locator(
+            "#notice-text", has_text=f"Learned 1 image as ring. {left} 1 is in another class too: {other}"
+        ).wait_for()
+        page.screenshot(path=pictures / "11-repeats.png")
+        why = "ONNX export needs onnx: pip install 'metarep[onnx]'"
+        page.route("**/model.onnx", lambda route: route.fulfill(status=501, json={"detail": why}))
+        page.get_by_role("button", name="Export (ONNX)").click()
+        page.get_by_role("alert").filter(has_text=f"Not installed on this server. {why}").wait_for()
+        page.unroute("**/model.onnx")
+        pytest.importorskip("onnxscript")
+        with page.expect_download(timeout=180_000) as download:
+            page.get_by_role("button", name="Export (ONNX)").click()
+        assert download.value.suggested_filename == "signs.onnx"
+        assert Path(download.value.path()).stat().st_size > 100_000
+        page.get_by_text("Exported: signs.onnx.").wait_for()
 
 
 def test_the_token_is_asked_for(chromium: Any, tmp_path: Path, pictures: Path) -> None:

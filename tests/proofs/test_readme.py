@@ -88,7 +88,7 @@ def test_command(command: str, checkout: Path, environment: dict[str, str]) -> N
     # The environment's own scripts first: `pip` must not be another one's.
     mine = {**environment, "PATH": environment["PATH"].replace(".venv/bin", str(checkout / ".venv" / "bin"), 1)}
     process = subprocess.Popen(
-        ["/bin/bash", "-c", f"exec {command}"],
+        ["/bin/bash", "-c", command if command.startswith("source ") else f"exec {command}"],
         cwd=checkout,
         env=mine,
         stdout=subprocess.PIPE,
@@ -108,6 +108,12 @@ def test_command(command: str, checkout: Path, environment: dict[str, str]) -> N
         pytest.skip(f"begun, and interrupted after {BEGIN} s: {command}: {LONG[command]}")
     assert process.returncode == 0, f"{command}:\n{said[-3000:]}"
     assert "Traceback" not in said
+    if command.startswith("pip "):
+        asked = [checkout / ".venv" / "bin" / "python", "-c", "import metarep; print(metarep.__file__)"]
+        place = subprocess.run(asked, cwd=checkout.parent, env=environment, capture_output=True, text=True).stdout
+        assert Path(place.strip()) == checkout / "src" / "metarep" / "__init__.py", (
+            "the installation is editable no more"
+        )
 
 
 def missing(command: str) -> str:

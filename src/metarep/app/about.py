@@ -1,5 +1,6 @@
 """Routes that tell: what the model is, how far to trust it, how the server is, and the model itself."""
 
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import lru_cache
@@ -13,14 +14,15 @@ from starlette.concurrency import run_in_threadpool
 from metarep import __version__
 from metarep.app.archive import pack
 from metarep.app.limits import shown_name
-from metarep.app.schemas import Dot, Map, Summary, Suspect
+from metarep.app.schemas import Dot, ImageOut, Map, Refusal, Summary, Suspect
 from metarep.app.service import Served, Service
 from metarep.device import resident_bytes
 from metarep.model import Model
 from metarep.model_folder import summary
-from metarep.plane import flatten
+from metarep.plane import neighbour_map
 
 router = APIRouter(tags=["about"])
+_drawing = threading.Lock()
 CHUNK = 1 << 18
 
 
@@ -33,22 +35,31 @@ async def tell_summary(service: Served) -> Summary:
     facts["suspects"] = [
         Suspect(**{**each, "item": shown_name(each["item"], each["id"])}) for each in facts["suspects"]
     ]
-    facts["copies"] = [[shown_name(item, 0) for item in items] for items in facts["copies"]]
+    facts["copies"] = [
+        [ImageOut(id=each["id"], item=shown_name(each["item"], each["id"])) for each in group]
+        for group in facts["copies"]
+    ]
     return Summary(**facts, name=called(service), version=__version__, limits=asdict(service.limits))
 
 
 @router.get("/map")
 async def draw_map(service: Served) -> Map:
-    """Where the images lie in the representation, flattened to a plane."""
-    return await service.ask(lambda model, _: _map(model))
+    """Where the images lie in the representation: on a plane on which like images are near."""
+    model = await service.ask(lambda model, _: model)
+    return await run_in_threadpool(_map, model)  # a second or two, in which questions go on being answered
+
+
+def _map(model: Model) -> Map:
+    with _drawing:  # whoever asks for the same map meanwhile waits for it
+        return _drawn(model)
 
 
 @lru_cache(maxsize=1)
-def _map(model: Model) -> Map:
+def _drawn(model: Model) -> Map:
     gallery = model.gallery
     if not len(gallery):
         return Map(share=0, dots=[])
-    places, share = flatten(model.features)
+    places, share = neighbour_map(model.features)
     rows = zip(gallery.ids.tolist(), places.tolist(), gallery.classes.tolist(), strict=True)
     dots = [Dot(id=number, x=round(x, 4), y=round(y, 4), label=gallery.names[own]) for number, (x, y), own in rows]
     return Map(share=share, dots=dots)
@@ -61,6 +72,21 @@ async def download(service: Served) -> StreamingResponse:
     file = await run_in_threadpool(pack, service.folder, name)
     headers = {"content-disposition": f"attachment; filename*=UTF-8''{quote(name)}.zip"}
     return StreamingResponse(_chunks(file), media_type="application/zip", headers=headers)
+
+
+@router.get(
+    "/model.onnx",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/octet-stream": {}}}, 501: {"model": Refusal}},
+)
+async def export(service: Served) -> StreamingResponse:
+    """The model as one ONNX graph, for programs without metarep; it takes some seconds to make."""
+    classes = await service.ask(lambda model, _: len(model.gallery.names))
+    if classes < 2:
+        raise HTTPException(409, "a model needs two classes before it can be exported")
+    file = await service.exporter.onnx()
+    headers = {"content-disposition": f"attachment; filename*=UTF-8''{quote(called(service))}.onnx"}
+    return StreamingResponse(_chunks(file), media_type="application/octet-stream", headers=headers)
 
 
 @router.get("/health")

@@ -81,9 +81,9 @@ class Dot(BaseModel):
 
 
 class Map(BaseModel):
-    """The gallery seen from its two directions of largest spread."""
+    """The gallery on a plane on which like images are near."""
 
-    share: float = Field(description="of all spread, what the two directions hold")
+    share: float = Field(description="of the five images most like each, those that are among its five nearest here")
     dots: list[Dot]
 
 
@@ -109,7 +109,7 @@ class Summary(BaseModel):
     images: int
     trust: dict[str, Any] = Field(description="accuracy in percent by leave-one-out, its interval, thresholds, source")
     suspects: list[Suspect]
-    copies: list[list[str]] = Field(description="groups of images that are near copies of each other")
+    copies: list[list[ImageOut]] = Field([], description="groups of images that are nearly the same picture")
     limits: dict[str, float]
 
 

@@ -14,6 +14,8 @@ from starlette.concurrency import run_in_threadpool
 from torch import Tensor
 
 from metarep.app.batcher import Batcher
+from metarep.app.exporter import Exporter
+from metarep.app.history import History
 from metarep.app.limits import Limits, TooMuchError, shown_name
 from metarep.app.metrics import Metrics
 from metarep.datasets.decode import FLAG, decode
@@ -38,6 +40,7 @@ class Service:
     def __init__(self, folder: ModelFolder, limits: Limits) -> None:
         self.folder, self.limits, self.metrics = folder, limits, Metrics()
         self.batcher = Batcher(folder, seen=lambda images: self.metrics.observe("metarep_batch_images", images))
+        self.history, self.exporter = History(folder, limits), Exporter(folder)
         self._readers = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="reader")
 
     def start(self) -> None:
@@ -86,9 +89,13 @@ class Service:
         self.metrics.count("metarep_learned_total", len(ids))
         return name, ids
 
-    async def change(self, edit: Callable[[Gallery], Gallery]) -> None:
-        """Write what ``edit`` makes of the gallery."""
-        await run_in_threadpool(self.folder.change, edit, allow=self.limits.allow)
+    async def change(self, edit: Callable[[Gallery], Gallery]) -> int:
+        """Write what ``edit`` makes of the gallery; the number with which it can be taken back."""
+        return await run_in_threadpool(self.history.change, edit)
+
+    async def take_back(self, number: int) -> None:
+        """Undo a change."""
+        await run_in_threadpool(self.history.take_back, number)
 
     def _decode(self, file: IO[bytes], name: str) -> np.ndarray:
         preprocess = self.folder.representation.encoder.preprocess

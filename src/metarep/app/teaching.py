@@ -1,4 +1,4 @@
-"""Routes that teach: classes and their images. A change is on disk before it is acknowledged."""
+"""Routes that teach: classes and their images. A change is on disk before it is acknowledged, and can be taken back."""
 
 from typing import Annotated
 
@@ -13,6 +13,7 @@ from metarep.errors import NotHereError
 from metarep.gallery import Gallery
 
 router = APIRouter(tags=["teach"])
+UNDO = "metarep-undo"  # header: the number of the change, for POST /undo
 Name = Annotated[str, Query(description="of the class")]  # in the query, never in the path: a name may hold a slash
 
 
@@ -41,7 +42,7 @@ async def add_images(
 
 
 @router.patch("/classes", status_code=204)
-async def rename_class(service: Served, wish: Rename) -> None:
+async def rename_class(service: Served, wish: Rename, response: Response) -> None:
     """Call a class otherwise."""
 
     def rename(gallery: Gallery) -> Gallery:
@@ -51,13 +52,13 @@ async def rename_class(service: Served, wish: Rename) -> None:
                 raise HTTPException(409, f"there is a class {there!r} already; with merge they become one")
         return gallery.renamed(wish.name, wish.to)
 
-    await service.change(rename)
+    response.headers[UNDO] = str(await service.change(rename))
 
 
 @router.delete("/classes", status_code=204)
-async def remove_class(service: Served, name: Name) -> None:
+async def remove_class(service: Served, name: Name, response: Response) -> None:
     """Forget a class and all its images."""
-    await service.change(lambda gallery: gallery.without_class(name))
+    response.headers[UNDO] = str(await service.change(lambda gallery: gallery.without_class(name)))
 
 
 @router.get("/classes/images")
@@ -87,12 +88,20 @@ async def image(service: Served, number: int) -> Response:
 
 
 @router.patch("/images/{number}", status_code=204)
-async def move_image(service: Served, number: int, wish: Move) -> None:
+async def move_image(service: Served, number: int, wish: Move, response: Response) -> None:
     """Put an image into the class that it belongs to."""
-    await service.change(lambda gallery: gallery.moved(number, wish.to))
+    response.headers[UNDO] = str(await service.change(lambda gallery: gallery.moved(number, wish.to)))
 
 
 @router.delete("/images/{number}", status_code=204)
-async def remove_image(service: Served, number: int) -> None:
+async def remove_image(service: Served, number: int, response: Response) -> None:
     """Forget an image; a class that loses its last is gone."""
-    await service.change(lambda gallery: gallery.without([number]))
+    response.headers[UNDO] = str(await service.change(lambda gallery: gallery.without([number])))
+
+
+@router.post("/undo", status_code=204)
+async def undo(
+    service: Served, change: Annotated[int, Query(description="the header metarep-undo of its answer")]
+) -> None:
+    """Take back one of the last changes: its images are where they were, and what was done since stays."""
+    await service.take_back(change)

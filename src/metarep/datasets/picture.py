@@ -2,7 +2,6 @@
 
 import math
 import textwrap
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from metarep.errors import DataError
+from metarep.fonts import matplotlib_fonts
 from metarep.images import ImageBank
 from metarep.labels import Labels
 from metarep.tasks import TaskIndex
@@ -56,18 +56,20 @@ def task_picture(bank: ImageBank, labels: Labels, tasks: TaskIndex, path: Path) 
     heading = f"{tasks.ways}-way {tasks.shots}-shot tasks with {tasks.queries} queries a class{rest}"
     wide = max(MARGIN + across * width, 2 * MARGIN + 0.09 * len(heading))
     page = wide, TITLE + math.ceil(number / across) * height + MARGIN / 2
-    figure = Figure(figsize=page, dpi=DPI, facecolor="white")
-    _write(figure, MARGIN, MARGIN + 0.05, heading, size=11, weight="bold", va="center")
-    for task in range(number):
-        corner = MARGIN + task % across * width, TITLE + task // across * height
-        _draw_task(figure, bank, labels, tasks[task : task + 1], ways, corner, f"task {task + 1}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with warnings.catch_warnings():  # a class name in a script that the font lacks is drawn as boxes, no more
-            warnings.filterwarnings("ignore", message="Glyph .* missing from")
+    written = [labels.names[row] for row in tasks.classes[:number, :ways].flatten().tolist()]
+    with matplotlib_fonts(written) as note:
+        figure = Figure(figsize=page, dpi=DPI, facecolor="white")
+        _write(figure, MARGIN, MARGIN + 0.05, heading, size=11, weight="bold", va="center")
+        for task in range(number):
+            corner = MARGIN + task % across * width, TITLE + task // across * height
+            _draw_task(figure, bank, labels, tasks[task : task + 1], ways, corner, f"task {task + 1}")
+        if note:
+            _write(figure, MARGIN, page[1] - 0.06, note, size=6, color=GREY, va="bottom")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             figure.savefig(path, dpi=DPI, format="png")
-    except OSError as error:
-        raise DataError(f"cannot write {path} ({error.strerror}); choose another place") from error
+        except OSError as error:
+            raise DataError(f"cannot write {path} ({error.strerror}); choose another place") from error
 
 
 def _draw_task(

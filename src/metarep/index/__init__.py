@@ -1,4 +1,4 @@
-"""Indexes: where vectors live, and which of them are near. A new backend is a file here and a line in INDEXES."""
+"""Indexes: where vectors live, and which of them are near. A new backend is a file here and three lines below."""
 
 from typing import Any
 

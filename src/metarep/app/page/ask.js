@@ -5,16 +5,13 @@ import { nearItem } from "/page/image.js";
 import { model, teach } from "/page/model.js";
 import { attempt, chooseFiles, droppable, find, hideNotice, make } from "/page/parts.js";
 import * as server from "/page/server.js";
-import { list, say, spoken } from "/page/words.js";
+import { list, percent, say, spoken } from "/page/words.js";
 
 const BARS = 4; // classes whose probability is drawn
 const KEPT = 12; // questions that can be looked at again
 let asked = []; // {file, address, answer}
 let current = null;
 let drawnIn = "";
-
-// Nothing is certain, and nothing impossible.
-const percent = (value) => (value > 0.99 ? "> 99 %" : value < 0.01 ? "< 1 %" : `${Math.round(100 * value)} %`);
 
 export const ask = attempt(async (files) => {
   hideNotice();
@@ -121,7 +118,7 @@ export function drawAsk({ summary }) {
 
 export function setUpAsk() {
   find("query-file").addEventListener("click", () => chooseFiles(ask));
-  find("query-camera").addEventListener("click", () => openCamera(say("ask"), ask));
+  find("query-camera").addEventListener("click", () => openCamera(say("ask"), ask, { live: (file) => server.predict(file, 0) }));
   droppable(find("query"), (files, folders) => ask([...files, ...folders.flatMap(([, inside]) => inside)]));
   document.addEventListener("paste", (event) => {
     const files = [...(event.clipboardData?.files ?? [])];

@@ -1,46 +1,140 @@
 // The camera: live in a dialog where the browser allows it, else whatever the phone opens for a picture.
 
-import { chooseFiles, find, notify } from "/page/parts.js";
-import { say } from "/page/words.js";
+import { chooseFiles, find, make, notify, reason } from "/page/parts.js";
+import * as server from "/page/server.js";
+import { percent, say } from "/page/words.js";
+
+const HOLD = 350; // milliseconds, after which a press is taken for holding
+const EVERY = 250; // milliseconds between pictures of a burst, and at least between looks
+const MOST = 40; // pictures of a burst
+const LOOK = 480; // pixels: the longer side of a picture that is only looked at
+const REST = 2000; // milliseconds after a look that failed
 
 let stream = null;
 let give = null;
 let taken = 0;
 let several = false;
+let burst = null; // pictures of the burst that is being taken
 
-// then(files) is told each picture; with many, the camera stays open.
-export async function openCamera(title, then, { many = false } = {}) {
+// then(files) is told each picture; with many, the camera stays open, and holding the button takes a burst.
+// live(file) answers what a picture shows; it is asked a few times a second, and never before it has answered.
+export async function openCamera(title, then, { many = false, live = null } = {}) {
   if (!navigator.mediaDevices) return chooseFiles(then, { capture: true }); // neither https nor this machine
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment", width: { ideal: 1280 } } });
   } catch (error) {
     return notify(say("camera.no", { why: error.message }), { bad: true });
   }
-  [give, taken, several] = [then, 0, many];
+  [give, taken, several, burst] = [then, 0, many, null];
   find("camera-title").textContent = say("camera.for", { label: title });
   find("camera-count").textContent = "";
+  find("camera-hold").hidden = !many;
+  find("camera-live").hidden = !live;
+  find("camera-live").replaceChildren();
   find("camera-video").srcObject = stream;
   find("camera-dialog").showModal();
   find("camera-take").focus();
+  if (live) watch(live, stream);
+}
+
+const wait = (time) => new Promise((done) => setTimeout(done, time));
+
+async function watch(live, own) {
+  while (stream === own) {
+    const next = wait(EVERY);
+    const file = document.hidden ? null : await frame(LOOK);
+    if (file && stream === own) {
+      try {
+        const answer = await live(file);
+        if (stream === own) tell(answer);
+      } catch (error) {
+        if (!(error instanceof server.Refusal)) throw error;
+        find("camera-live").textContent = say("live.no", { why: reason(error) });
+        await wait(REST);
+      }
+    }
+    await next;
+  }
+}
+
+function tell({ label, probability, known }) {
+  find("camera-live").classList.toggle("none", !known);
+  find("camera-live").replaceChildren(...(known ? [label, " ", make("small", {}, percent(probability))] : [say("unknown")]));
+}
+
+// What the camera sees now, as a file; null while there is nothing yet.
+async function frame(longest = Infinity) {
+  const video = find("camera-video");
+  if (!video.videoWidth) return null;
+  const scale = Math.min(1, longest / Math.max(video.videoWidth, video.videoHeight));
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [Math.round(scale * video.videoWidth), Math.round(scale * video.videoHeight)];
+  canvas.getContext("2d").drawImage(video, 0, 0, canvas.width, canvas.height);
+  const blob = await new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.92));
+  return blob && new File([blob], `camera ${taken + 1}.jpg`, { type: "image/jpeg" });
 }
 
 async function take() {
-  const video = find("camera-video");
-  if (!video.videoWidth) return; // not a picture yet
-  const canvas = document.createElement("canvas");
-  [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
-  canvas.getContext("2d").drawImage(video, 0, 0);
-  const blob = await new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.92));
+  const file = await frame();
+  if (!file) return null;
   taken += 1;
   find("camera-count").textContent = say("taken", { n: taken });
-  give([new File([blob], `camera ${taken}.jpg`, { type: "image/jpeg" })]);
+  return file;
+}
+
+async function takeOne() {
+  const file = await take();
+  if (!file) return;
+  give([file]);
   if (!several) find("camera-dialog").close();
 }
 
+async function takeMany() {
+  const own = (burst = []);
+  while (burst === own && own.length < MOST) {
+    const next = wait(EVERY);
+    const file = await take();
+    if (file) own.push(file);
+    await next;
+  }
+  if (own.length) give(own); // the button has been let go, the camera closed, or there are enough
+}
+
 export function setUpCamera() {
-  find("camera-take").addEventListener("click", take);
+  const button = find("camera-take");
+  let press = 0; // the timer, while the button is down
+  let held = false; // the click that ends a burst takes no picture
+  let key = false; // down on this button: the key that opened the dialog goes up here too
+  const down = () => {
+    held = false;
+    if (several) press = setTimeout(() => ((held = true), takeMany()), HOLD);
+  };
+  const up = () => {
+    clearTimeout(press);
+    burst = null;
+  };
+  button.addEventListener("pointerdown", down);
+  for (const kind of ["pointerup", "pointerleave", "pointercancel", "blur"]) button.addEventListener(kind, up);
+  button.addEventListener("contextmenu", (event) => event.preventDefault()); // a long touch would open it
+  button.addEventListener("keydown", (event) => {
+    if (event.key !== " " && event.key !== "Enter") return;
+    event.preventDefault(); // Enter would click again and again
+    if (!event.repeat) (key = true), down();
+  });
+  button.addEventListener("keyup", (event) => {
+    if (!key || (event.key !== " " && event.key !== "Enter")) return;
+    event.preventDefault();
+    up();
+    if (!held) takeOne();
+    key = held = false;
+  });
+  button.addEventListener("click", () => {
+    if (!held) takeOne();
+    held = false;
+  });
   find("camera-close").addEventListener("click", () => find("camera-dialog").close());
   find("camera-dialog").addEventListener("close", () => {
+    up();
     for (const track of stream?.getTracks() ?? []) track.stop();
     find("camera-video").srcObject = stream = null;
   });

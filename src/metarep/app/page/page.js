@@ -3,11 +3,13 @@
 import { drawAsk, setUpAsk } from "/page/ask.js";
 import { setUpCamera } from "/page/camera.js";
 import { drawClasses, setUpClasses } from "/page/classes.js";
+import { setUpFolds } from "/page/fold.js";
 import { setUpImage } from "/page/image.js";
+import { drawMap, setUpMap } from "/page/map.js";
 import { model, redraw, refresh, watch } from "/page/model.js";
-import { attempt, find, hideNotice, make, takeBack } from "/page/parts.js";
+import { attempt, find, hideNotice, make, notify, takeBack } from "/page/parts.js";
 import * as server from "/page/server.js";
-import { drawMap, drawTrust } from "/page/trust.js";
+import { drawTrust } from "/page/trust.js";
 import { say, switchLanguage, translate } from "/page/words.js";
 
 function drawHead({ summary }) {
@@ -18,12 +20,27 @@ function drawHead({ summary }) {
   find("facts").textContent = say("facts", { ...counted, encoder, height: size[0], width: size[1] });
   find("welcome").hidden = classes >= 2;
   find("download").hidden = images === 0;
+  find("export").hidden = classes < 2;
 }
 
-const download = attempt(async () => {
-  const link = make("a", { href: URL.createObjectURL(await server.download()), download: `${model.summary.name}.zip` });
+function save(content, name) {
+  const link = make("a", { href: URL.createObjectURL(content), download: name });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+const download = attempt(async () => save(await server.download(), `${model.summary.name}.zip`));
+
+const exportGraph = attempt(async () => {
+  const file = `${model.summary.name}.onnx`;
+  find("export").disabled = true;
+  notify(say("exporting"));
+  try {
+    save(await server.onnx(), file);
+    notify(say("exported", { file }));
+  } finally {
+    find("export").disabled = false;
+  }
 });
 
 let asking = null; // many requests may need the token at once, and it is asked for once
@@ -50,13 +67,14 @@ function askForToken(wrong) {
 
 server.onToken(askForToken);
 for (const draw of [drawHead, drawClasses, drawAsk, drawTrust, drawMap]) watch(draw);
-for (const setUp of [setUpAsk, setUpCamera, setUpClasses, setUpImage]) setUp();
+for (const setUp of [setUpAsk, setUpCamera, setUpClasses, setUpFolds, setUpImage, setUpMap]) setUp();
 find("language").addEventListener("click", () => {
   switchLanguage();
   translate();
   if (model.summary) redraw();
 });
 find("download").addEventListener("click", download);
+find("export").addEventListener("click", exportGraph);
 find("notice-close").addEventListener("click", hideNotice);
 find("notice-undo").addEventListener("click", takeBack);
 find("token-dialog").addEventListener("cancel", (event) => event.preventDefault());

@@ -58,19 +58,26 @@ export const map = () => get("/map");
 export const imagesOf = async (name) => (await get("/classes/images", { name })).images;
 export const like = async (id) =>
   (await (await call("POST", "/search", { query: { id, neighbours: 6 } })).json()).neighbours;
-export const rename = (name, to, merge) => call("PATCH", "/classes", { json: { name, to, merge } });
-export const removeClass = (name) => call("DELETE", "/classes", { query: { name } });
-export const move = (id, to) => call("PATCH", `/images/${id}`, { json: { to } });
-export const removeImage = (id) => call("DELETE", `/images/${id}`);
+// A change: resolves to the number with which it can be taken back.
+const change = async (...asked) => (await call(...asked)).headers.get("metarep-undo");
+export const rename = (name, to, merge) => change("PATCH", "/classes", { json: { name, to, merge } });
+export const removeClass = (name) => change("DELETE", "/classes", { query: { name } });
+export const move = (id, to) => change("PATCH", `/images/${id}`, { json: { to } });
+export const removeImage = (id) => change("DELETE", `/images/${id}`);
+export const undo = (number) => call("POST", "/undo", { query: { change: number } });
 export const download = async () => (await call("GET", "/model")).blob();
+export const onnx = async () => (await call("GET", "/model.onnx")).blob();
 
-export async function predict(file) {
-  const asked = call("POST", "/predict", { query: { neighbours: 5 }, body: form({}, [file], "files") });
+export async function predict(file, neighbours = 5) {
+  const asked = call("POST", "/predict", { query: { neighbours }, body: form({}, [file], "files") });
   return (await (await named(asked, [file])).json()).answers[0];
 }
 
+// {label, ids, repeats}: the class as it is kept, what was learned, and which files are pictures that the model had:
+// {item, same_as, label}.
 export async function teach(name, files) {
-  return (await (await named(call("POST", "/classes", { body: form({ name }, files, "files") }), files)).json()).ids;
+  const answer = await (await named(call("POST", "/classes", { body: form({ name }, files, "files") }), files)).json();
+  return { repeats: [], ...answer };
 }
 
 // A refusal remembers the file, where there was one.

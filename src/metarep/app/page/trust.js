@@ -1,14 +1,14 @@
-// How far to trust the model: accuracy by leaving images out, doubtful images, and the map of all.
+// How far to trust the model: accuracy by leaving images out, of all and of each class, near copies, doubtful images.
 
+import { showClass } from "/page/classes.js";
 import { openImage } from "/page/image.js";
 import { move } from "/page/model.js";
 import { attempt, find, make, picture } from "/page/parts.js";
 import { say } from "/page/words.js";
 
-const DRAWN = 12; // doubtful images
+const DRAWN = 6; // doubtful images, before the rest are opened
 const FEW = 20; // images
-const NAMESPACE = "http://www.w3.org/2000/svg";
-const GOLDEN = 137.508; // degrees: neighbours on the list get unlike colours
+const GROUPS = 6; // of near copies
 const settled = new Set(); // doubtful images that somebody has looked at
 
 export function drawTrust({ summary }) {
@@ -19,9 +19,20 @@ export function drawTrust({ summary }) {
   const needed = Math.max(10, Math.ceil(1 / trust.false_alarms) - 1);
   find("unknowns").textContent =
     trust.known === null ? say("known.none", { n: needed }) : say("known", { share: Math.round(100 * trust.false_alarms) });
-  const doubts = suspects.filter(({ id }) => !settled.has(id)).slice(0, DRAWN);
+  find("per-class").replaceChildren(...perClass(trust.per_class ?? []));
+  find("copies").replaceChildren(...nearCopies(summary.copies ?? []));
+  const doubts = suspects.filter(({ id }) => !settled.has(id));
   const heading = doubts.length ? make("h3", {}, say("doubts")) : own && trust.tested ? make("p", { class: "note" }, say("doubts.none")) : "";
-  find("doubts").replaceChildren(heading, ...doubts.map((each) => doubt(each, () => drawTrust({ summary }))));
+  const drawn = doubts.map((each) => doubt(each, () => drawTrust({ summary })));
+  find("doubts").replaceChildren(heading, ...drawn.slice(0, DRAWN));
+  if (drawn.length > DRAWN) find("doubts").append(opens("doubts", say("doubts.more", { n: drawn.length - DRAWN }), ...drawn.slice(DRAWN)));
+}
+
+const opened = new Set(); // lists: they are drawn anew with every change
+
+function opens(list, text, ...inside) {
+  const toggled = ({ target }) => (target.open ? opened.add(list) : opened.delete(list));
+  return make("details", { open: opened.has(list), ontoggle: toggled }, make("summary", {}, text), ...inside);
 }
 
 function accuracy({ accuracy, interval, tested, source }, own) {
@@ -49,36 +60,34 @@ function doubt({ id, item, label, likelier, probability }, again) {
   );
 }
 
-export function drawMap({ summary, classes, map }) {
-  find("places").hidden = map.dots.length < 3;
-  find("map-note").textContent = say("map.note", { share: Math.round(100 * map.share) });
-  const counted = { images: say("images.n", { n: summary.images }), classes: say("classes.n", { n: summary.classes }) };
-  find("map").setAttribute("aria-label", say("map.label", counted));
-  const hues = new Map(classes.map(({ name }, place) => [name, (215 + place * GOLDEN) % 360]));
-  const radius = Math.max(0.7, 1.9 - map.dots.length / 400);
-  find("map").replaceChildren(...map.dots.map((dot) => mark(dot, hues.get(dot.label), radius)));
-  find("legend").replaceChildren(...classes.map(({ name }) => entry(name, hues.get(name))));
+// The classes that need more images, and all of them in a list that opens.
+function perClass(each) {
+  if (!each.length) return [];
+  const rows = [...each].sort((a, b) => (a.accuracy ?? 101) - (b.accuracy ?? 101) || a.label.localeCompare(b.label));
+  const needs = rows.filter((own) => own.needs);
+  const link = ({ label }) => make("button", { class: "quiet", onclick: () => showClass(label) }, label);
+  const head = needs.length ? [make("h3", {}, say("needs.title")), make("ul", { class: "chips" }, ...needs.map((own) => make("li", {}, link(own))))] : [];
+  const list = make("ul", { class: "bars each" }, ...rows.map((own) => row(own, link(own))));
+  return [...head, opens("each", say("each"), list)];
 }
 
-function mark({ id, x, y, label }, hue, radius) {
-  const made = document.createElementNS(NAMESPACE, "circle");
-  for (const [name, value] of Object.entries({ cx: 100 * x, cy: 100 * (1 - y), r: radius })) made.setAttribute(name, value);
-  made.style.setProperty("--hue", hue);
-  made.dataset.label = label;
-  made.addEventListener("click", () => openImage(id));
-  const title = document.createElementNS(NAMESPACE, "title");
-  title.textContent = label;
-  made.append(title);
-  return made;
+function row({ accuracy, interval, tested }, link) {
+  if (accuracy === null) return make("li", {}, link, make("i", { "aria-hidden": "true" }), make("span", { class: "number" }, say("each.none")));
+  const line = make("i", { "aria-hidden": "true" });
+  line.style.setProperty("--share", accuracy / 100);
+  const text = say("each.one", { right: Math.round(accuracy), tested: say("images.n", { n: tested }) });
+  const range = interval ? say("each.interval", { low: Math.round(interval[0]), high: Math.round(interval[1]) }) : "";
+  return make("li", {}, link, line, make("span", { class: "number", title: range }, text));
 }
 
-function entry(name, hue) {
-  const light = (on) => {
-    find("map").classList.toggle("dim", on);
-    for (const dot of find("map").children) dot.classList.toggle("lit", on && dot.dataset.label === name);
-  };
-  const events = { onmouseenter: () => light(true), onmouseleave: () => light(false), onfocus: () => light(true), onblur: () => light(false) };
-  const button = make("button", { class: "quiet", ...events }, make("i", { "aria-hidden": "true" }), name);
-  button.style.setProperty("--hue", hue);
-  return make("li", {}, button);
+function nearCopies(groups) {
+  if (!groups.length) return [];
+  const thumb = ({ id, item }) => make("button", { class: "thumb", "aria-label": item, title: item, onclick: () => openImage(id) }, picture(id, ""));
+  const rest = groups.length - GROUPS;
+  return [
+    make("h3", {}, say("copies")),
+    make("p", { class: "note" }, say("copies.how", { n: groups.length })),
+    make("div", { class: "groups" }, ...groups.slice(0, GROUPS).map((group) => make("div", { class: "group" }, ...group.slice(0, 8).map(thumb)))),
+    rest > 0 ? make("p", { class: "note" }, say("copies.more", { n: rest })) : "",
+  ];
 }

@@ -1,0 +1,168 @@
+"""Fonts that have the characters of a text: classes and files have names in any script, a default font knows few."""
+
+import unicodedata
+import warnings
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+# Of the fonts that have a character, these come first: plain to read at small sizes, and of many scripts. As files are
+# called, in lower case, without signs.
+PREFERRED = ("notosanscjk", "notosanssc", "sourcehansans", "pingfang", "hiragino", "msyh", "wqy", "droidsansfallback")
+PREFERRED = (*PREFERRED, "simhei", "malgun", "applesdgothic", "notosans", "dejavusans", "freesans", "arialunicode")
+SELECTORS = frozenset(map(chr, range(0xFE00, 0xFE10)))  # they choose among pictures of the character before
+
+
+def choose_fonts(texts: Iterable[str], has: Collection[str]) -> tuple[list[str], str]:
+    """Files of fonts on this machine that have what a first font lacks, and the characters that none has.
+
+    Args:
+        texts: what will be written.
+        has: the characters of the first font.
+
+    >>> choose_fonts(["moth", "fly"], set("abcdefghijklmnopqrstuvwxyz"))
+    ([], '')
+    """
+    letters = {letter for text in texts for letter in text if unicodedata.category(letter)[0] not in "CZ"}
+    missing, chosen = letters - SELECTORS - set(has), list[str]()
+    for file in installed() if missing else ():
+        if found := missing & characters(file):
+            chosen.append(file)
+            missing -= found
+            if not missing:
+                break
+    return chosen, "".join(sorted(missing))
+
+
+def note_on(missing: str) -> str:
+    """What to write below a picture in which these characters are boxes; nothing if there are none.
+
+    >>> note_on("")
+    ''
+    """
+    if not missing:
+        return ""
+    wide = any(
+        unicodedata.category(letter) == "Lo" and unicodedata.east_asian_width(letter) == "W" for letter in missing
+    )
+    font = "Noto Sans CJK (package fonts-noto-cjk)" if wide else "Noto Sans for their script"
+    what = f"{len(missing)} of the characters" if len(missing) > 1 else "one of the characters"
+    return f"Boxes: no font of this machine has {what}; try {font}."
+
+
+@contextmanager
+def matplotlib_fonts(texts: Iterable[str]) -> Iterator[str]:
+    """Within it matplotlib writes each character in a font that has it, and warns of none. Yields :func:`note_on`."""
+    import matplotlib
+    from matplotlib.font_manager import FontProperties, findfont, fontManager
+
+    chosen, missing = choose_fonts(texts, characters(str(findfont(FontProperties()))))
+    families = list(matplotlib.rcParams["font.family"])
+    for file in chosen:
+        fontManager.addfont(file)  # its own list may be older than the font
+        families.append(FontProperties(fname=file).get_name())
+    with matplotlib.rc_context({"font.family": families}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield note_on(missing)
+
+
+class Pen:
+    """Writes lines of text into a Pillow picture, each character in a font that has it.
+
+    Args:
+        size: of the letters, in pixels.
+        texts: all that will be written.
+    """
+
+    def __init__(self, size: int, texts: Iterable[str]) -> None:
+        first = ImageFont.load_default(size)
+        assert isinstance(first, ImageFont.FreeTypeFont), "Pillow without FreeType"
+        texts = list(texts)
+        letters = {*map(chr, range(32, 127)), "…", *"".join(texts)}
+        has = {letter for letter in letters if _draws(first, letter)}
+        chosen, missing = choose_fonts(texts, has)
+        self.note = note_on(missing)
+        self._fonts = [(first, has)] + [(ImageFont.truetype(file, size), characters(file)) for file in chosen]
+
+    def width(self, text: str) -> float:
+        """Of a line, in pixels."""
+        return sum(font.getlength(run) for font, run in self._runs(text))
+
+    def write(self, draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, colour: str) -> None:
+        """A line; ``at`` is its upper left corner."""
+        left, base = at[0], at[1] + self._fonts[0][0].getmetrics()[0]  # of all fonts, on one base line
+        for font, run in self._runs(text):
+            draw.text((left, base), run, colour, font, anchor="ls")
+            left += font.getlength(run)
+
+    def fit(self, text: str, width: float) -> str:
+        """The text, its middle left out if it is wider than ``width`` pixels."""
+        whole = text
+        for kept in range(len(whole) - 1, 0, -1):
+            if self.width(text) <= width:
+                break
+            text = f"{whole[: kept // 2]}…{whole[len(whole) - (kept - kept // 2) :]}"
+        return text
+
+    def wrap(self, text: str, width: float) -> list[str]:
+        """The text in lines that are no wider than ``width`` pixels, broken between words."""
+        lines = [""]
+        for word in text.split():
+            longer = f"{lines[-1]} {word}".strip()
+            if self.width(longer) <= width:
+                lines[-1] = longer
+            else:
+                lines.append(word)
+        return [self.fit(line, width) for line in lines if line]
+
+    def _runs(self, text: str) -> list[tuple[ImageFont.FreeTypeFont, str]]:
+        runs: list[tuple[ImageFont.FreeTypeFont, str]] = []
+        for letter in text:
+            font = next((font for font, has in self._fonts if letter in has), self._fonts[0][0])
+            if runs and (runs[-1][0] is font or unicodedata.combining(letter)):
+                runs[-1] = (runs[-1][0], runs[-1][1] + letter)
+            else:
+                runs.append((font, letter))
+        return runs
+
+
+@lru_cache(maxsize=1)
+def installed() -> tuple[str, ...]:
+    """Files of the fonts on this machine and of those that matplotlib brings, the preferred and the regular first."""
+    import matplotlib
+    from matplotlib.font_manager import findSystemFonts
+
+    brought = (Path(matplotlib.get_data_path()) / "fonts" / "ttf").glob("DejaVuSans*.ttf")
+    return tuple(sorted([*findSystemFonts(), *map(str, brought)], key=_rank))
+
+
+def _rank(file: str) -> tuple[int, bool, str]:
+    name = "".join(filter(str.isalnum, Path(file).stem.lower()))
+    place = next((i for i, start in enumerate(PREFERRED) if name.startswith(start)), len(PREFERRED))
+    return place, any(word in name for word in ("bold", "italic", "oblique", "mono", "serif", "black")), file
+
+
+@lru_cache(maxsize=4096)
+def characters(file: str) -> frozenset[str]:
+    """The characters that a font has; none where it cannot be read, or is made of pictures of one size."""
+    from matplotlib.ft2font import FT2Font
+
+    try:
+        font = FT2Font(file)
+        return frozenset(map(chr, font.get_charmap())) if font.scalable else frozenset()
+    except (OSError, RuntimeError):
+        return frozenset()
+
+
+def _draws(font: ImageFont.FreeTypeFont, letter: str) -> bool:
+    """Whether a font draws a character as something other than the box that stands for what it lacks."""
+    return letter == " " or _picture(font, letter) != _picture(font, "\ue123")
+
+
+def _picture(font: ImageFont.FreeTypeFont, letter: str) -> bytes:
+    picture = Image.new("L", (32, 32))
+    ImageDraw.Draw(picture).text((4, 4), letter, 255, font)
+    return picture.tobytes()
