@@ -10,10 +10,11 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import Tensor
 
+from metarep.datasets.depth import Depth
 from metarep.errors import MetarepError
 from metarep.gallery import Gallery
 from metarep.model import HEAD, Answer, Model
-from metarep.photographs import are_features
+from metarep.photographs import are_features, notice_depth
 from metarep.pretrained import Representation, load_representation
 
 GIVEN = {"name": "prototypes"}  # the head for features that somebody else made
@@ -34,6 +35,8 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         false_alarms: share of images of known classes that may be taken for unknown.
         size: side of the images in pixels, for encoders that take any.
         batch_size: images that are encoded at a time.
+        depth: black and white of pictures of more than 8 bits, as a number of bits or ``"BLACK:WHITE"``; by default
+            what those of the first call suggest. See :mod:`metarep.datasets.depth`.
 
     Attributes:
         classes_: the classes, sorted, in the order of the columns of ``predict_proba``.
@@ -53,9 +56,10 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         false_alarms: Any = 0.05,  # noqa: ANN401
         size: Any = None,  # noqa: ANN401
         batch_size: Any = 64,  # noqa: ANN401
+        depth: Any = None,  # noqa: ANN401
     ) -> None:
         self.encoder, self.learner, self.false_alarms = encoder, learner, false_alarms
-        self.size, self.batch_size = size, batch_size
+        self.size, self.batch_size, self.depth = size, batch_size, depth
 
     def fit(self, X: Any, y: Any) -> "FewShotClassifier":  # noqa: ANN401 - scikit-learn's names
         """Learn classes from images ``X`` and their labels ``y``; whatever was known before is forgotten."""
@@ -75,12 +79,13 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         if len(labels) != len(X):  # of features, validate_data has seen to that
             raise ValueError(f"{len(X)} images and {len(labels)} labels; give one label an image")
         model = self._fresh(are_features(X)) if first else self.model_
-        rows = model.prepare(X, batch=self.batch_size)
+        depth = notice_depth(X, model.depth | Depth.of(self.depth)) if model.representation else model.depth
+        rows = model.prepare(X, batch=self.batch_size, depth=depth)
         items = [str(x) if isinstance(x, str | Path) else f"image {i}" for i, x in enumerate(X)]
         known = np.concatenate([self.classes_, labels]) if not first else labels
         names = {} if first else dict(self._names)
         called = [names.setdefault(label, str(label)) for label in labels.tolist()]
-        self.model_ = model.changed(model.gallery.add(rows, called, items))
+        self.model_ = model.changed(model.gallery.add(rows, called, items), depth)
         self.classes_, self._names = np.unique(known), names
         return self
 

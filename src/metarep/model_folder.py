@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from metarep.checkpoint import read_tensors, write_tensors
+from metarep.datasets.depth import Depth
 from metarep.errors import MetarepError
 from metarep.files import locked
 from metarep.gallery import Gallery
@@ -113,7 +114,7 @@ class ModelFolder:
         return model
 
     @contextmanager
-    def writing(self) -> Iterator[Callable[[Gallery], Model]]:
+    def writing(self) -> Iterator[Callable[..., Model]]:
         """Hold the folder while changing it: yields a function that puts another gallery in place.
 
         Take ``folder.model`` anew inside: another process may have written in between.
@@ -129,6 +130,7 @@ class ModelFolder:
         *,
         batch: int = 64,
         once: bool = False,
+        depth: Depth | None = None,
     ) -> list[int]:
         """Add images, and return their ids. Encoding, which takes time, is done before the folder is held.
 
@@ -137,11 +139,12 @@ class ModelFolder:
             labels, items: of each, its class and what people call it.
             batch: images at a time.
             once: leave out a picture that its class has already. One that another class has is kept.
+            depth: how to read these; what the model does not know of it yet, it remembers.
 
         Warns:
             RepeatWarning: with ``once``, of each such picture.
         """
-        read = list(self.model.read(images, batch=batch))
+        read = list(self.model.read(images, batch=batch, depth=depth))
         if not read:
             raise MetarepError("there are no images")
         rows, pixels = torch.cat([rows for _, rows in read]), [image for some, _ in read for image in some]
@@ -149,7 +152,7 @@ class ModelFolder:
             kept = self._first(pixels, rows, labels, items)
             rows, pixels = rows[kept], [pixels[i] for i in kept]
             labels, items = [labels[i] for i in kept], [items[i] for i in kept]
-        return self.keep(pixels, rows, labels, items) if len(rows) else []
+        return self.keep(pixels, rows, labels, items, depth=depth) if len(rows) else []
 
     def keep(
         self,
@@ -159,6 +162,7 @@ class ModelFolder:
         items: Sequence[str],
         *,
         allow: Allow | None = None,
+        depth: Depth | None = None,
     ) -> list[int]:
         """Add images that are encoded already, and return their ids.
 
@@ -167,6 +171,7 @@ class ModelFolder:
             rows: of each, what the learner prepared of it.
             labels, items: of each, its class and what people call it.
             allow: given the gallery as it is and as it would be, it may raise, and nothing is changed.
+            depth: how they were read.
         """
         with self.writing() as put:
             before = self.model.gallery
@@ -181,7 +186,7 @@ class ModelFolder:
                 for number in ids:
                     self.image(number).unlink(missing_ok=True)
                 raise
-            put(gallery)
+            put(gallery, (depth or Depth()) | self.model.depth)
         return ids
 
     def change(self, edit: Callable[[Gallery], Gallery], *, allow: Allow | None = None) -> None:
@@ -234,9 +239,9 @@ class ModelFolder:
     def _gallery(self) -> Path:
         return self.path / GALLERY
 
-    def _change(self, gallery: Gallery) -> Model:
+    def _change(self, gallery: Gallery, depth: Depth | None = None) -> Model:
         before = self.model
-        model = before.changed(gallery)
+        model = before.changed(gallery, depth)
         self._write(model)
         self._model, self._stamp = model, self._now()
         (self.path / "confusion.png").unlink(missing_ok=True)  # of the images as they were
@@ -251,6 +256,7 @@ class ModelFolder:
             "space": self.representation.digest,
             "head": model.head,
             "false_alarms": model.false_alarms,
+            "depth": model.depth.as_dict(),
             "names": gallery.names,
             "items": gallery.items,
             "next_id": gallery.next_id,
@@ -275,7 +281,8 @@ class ModelFolder:
             gallery = Gallery(tensors["rows"], tensors["classes"], tensors["ids"], items, names, header["next_id"])
             if not len(gallery.rows) == len(gallery.classes) == len(gallery.ids) == len(items):
                 raise ValueError("its parts are not equally long")
-            return Model(self.representation, header["head"], gallery, false_alarms=header["false_alarms"])
+            alarms, depth = header["false_alarms"], Depth.of(header.get("depth"))
+            return Model(self.representation, header["head"], gallery, false_alarms=alarms, depth=depth)
         except (KeyError, TypeError, ValueError) as error:
             raise MetarepError(f"{self._gallery} is damaged, or of a newer metarep: {error}") from error
 
@@ -295,6 +302,7 @@ def summary(model: Model) -> dict[str, Any]:
         "encoder": model.representation.name if model.representation else None,
         "size": list(model.learner.encoder.preprocess.size),
         "head": model.head,
+        **({"depth": model.depth.as_dict()} if model.depth.ranges else {}),
         "trust": json.loads(json.dumps(trust.as_dict())),
         "suspects": [
             {
