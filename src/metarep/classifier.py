@@ -13,6 +13,7 @@ from torch import Tensor
 from metarep.datasets.depth import Depth
 from metarep.errors import MetarepError
 from metarep.gallery import Gallery
+from metarep.labels import one_class
 from metarep.model import HEAD, Answer, Model
 from metarep.photographs import are_features, notice_depth
 from metarep.pretrained import Representation, load_representation
@@ -75,6 +76,9 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         elif first:
             self.__dict__.pop("n_features_in_", None)
         labels = column_or_1d(np.asarray(y), warn=True)
+        if labels.dtype == object:
+            for place, label in enumerate(labels):
+                one_class(label, f"image {place}")
         check_classification_targets(labels)
         if len(labels) != len(X):  # of features, validate_data has seen to that
             raise ValueError(f"{len(X)} images and {len(labels)} labels; give one label an image")

@@ -42,6 +42,8 @@ def read_images(
     if batch < 1:
         raise MetarepError(f"a batch has at least one image, not {batch}")
     if isinstance(images, Tensor) or (isinstance(images, np.ndarray) and images.dtype.kind not in "OUS"):
+        if images.ndim == 3 and images.shape[2] in (1, 3) and images.shape[1] > 3:
+            raise MetarepError(f"an array of shape {tuple(images.shape)} is one picture; put it into a list")
         images = ImageBank.from_arrays(images).images.cpu()
         if tuple(images.shape[1:]) == (preprocess.channels, *preprocess.size):
             yield from images.split(batch)

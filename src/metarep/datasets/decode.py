@@ -13,6 +13,7 @@ from PIL import Image
 
 from metarep.datasets.depth import Depth, kind_of
 from metarep.datasets.formats import EXTENSIONS, HINTS, READ, open_picture, phone_kind
+from metarep.datasets.wide_colours import wide_colours
 from metarep.errors import DataError, MetarepError
 
 __all__ = ["EXTENSIONS", "FLAG", "MAX_BYTES", "MAX_PIXELS", "Source", "decode", "decode_all"]
@@ -154,8 +155,9 @@ def read_picture(
             if size is not None:
                 # A JPEG can be decoded at a half, a quarter or an eighth; twice the target leaves the filter its work.
                 image.draft(None, (2 * max(size), 2 * max(size)))
+            colours = wide_colours(image)
             image.load()
-            return _upright(opaque(image, depth, name), image)
+            return _upright(_opaque(image, colours, depth, name), image)
     except (DataError, MemoryError):
         raise
     except Image.UnidentifiedImageError:
@@ -198,10 +200,16 @@ def _too_large(name: str, found: str, most: int = MAX_PIXELS) -> DataError:
     return DataError(f"{name} is too large: {found}, {limit}; shrink it, or leave such files out with --skip-bad")
 
 
-def opaque(image: Image.Image, depth: Depth, name: str = "the picture") -> Image.Image:
+def _opaque(image: Image.Image, colours: np.ndarray | None, depth: Depth, name: str) -> Image.Image:
     """A loaded picture as "L" or "RGB", with what is transparent laid on white, and what is deep in 8 bits."""
-    if kind_of(image):
-        return Image.fromarray(depth.greys(image))
+    if kind := kind_of(image):
+        return Image.fromarray(depth.in_8_bits(np.array(image), image, kind))
+    if colours is not None:
+        narrow = Image.fromarray(depth.in_8_bits(colours, image, "16-bit"))
+        if image.mode != "RGBA":
+            return narrow
+        narrow.putalpha(image.getchannel("A"))
+        image = narrow
     if image.mode == "LAB":
         raise DataError(f"{name} has its colours as CIELAB, which is not read (save it as RGB); {_ADVICE}")
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:

@@ -18,6 +18,7 @@ from jaxtyping import Num, UInt8
 from PIL import Image
 
 from metarep.datasets.formats import FORMATS
+from metarep.datasets.wide_colours import is_wide, wide_colours
 from metarep.errors import DataError
 from metarep.files import replacing
 
@@ -79,10 +80,11 @@ class Depth:
         """The same, with what ``other`` says in its place."""
         return Depth({**self.ranges, **other.ranges})
 
-    def greys(self, image: Image.Image) -> UInt8[np.ndarray, "h w"]:
-        """A deep picture in 8 bits. What this does not know, the picture's own range decides."""
-        values = np.array(image)
-        low, high = _said(image) or self.ranges.get(str(kind_of(image))) or assume(*span(values))
+    def in_8_bits(
+        self, values: Num[np.ndarray, "*shape"], image: Image.Image, kind: str
+    ) -> UInt8[np.ndarray, "*shape"]:
+        """The numbers of a deep picture, its greys or colours. What this does not know, their own range decides."""
+        low, high = _said(image) or self.ranges.get(kind) or assume(*span(values))
         unit = np.nan_to_num(
             (values.astype(np.float64) - low) / (high - low), nan=0.0
         )  # what was not measured is black
@@ -91,7 +93,9 @@ class Depth:
 
 
 def kind_of(image: Image.Image) -> str | None:
-    """The kind of a deep picture, one of ``KINDS``; None of others."""
+    """The kind of a deep picture, one of ``KINDS``; None of others. Colours are only known before it is decoded."""
+    if is_wide(image):
+        return "16-bit"
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         return "16-bit"  # older Pillows call a PNG of 16 bits "I"
     return {"I": "32-bit", "F": "floating-point"}.get(image.mode)
@@ -151,8 +155,10 @@ def notice(sources: Iterable[tuple[Any, str]], told: Depth | None = None) -> Dep
         if pairs:
             low, high = min(ends[0] for _, ends in pairs), max(ends[1] for _, ends in pairs)
             ranges[kind] = black, white = assume(low, high)
-            if not (kind == "16-bit" and (black, white) == (0, 65535) and high > white / 2):
-                warnings.warn(_message(kind, len(kinds[kind]), (low, high), ranges[kind], pairs), DepthWarning, 2)
+            text = _message(kind, len(kinds[kind]), (low, high), ranges[kind])
+            poor = _few_greys(pairs, ranges[kind])
+            if poor or not (kind == "16-bit" and (black, white) == (0, 65535) and high > white / 2):
+                warnings.warn(text + poor, DepthWarning, stacklevel=2)
     return Depth(ranges)
 
 
@@ -176,22 +182,29 @@ def write_depth(path: Path, depth: Depth) -> None:
         partial.write_text(json.dumps(depth.as_dict()) + "\n")
 
 
-def _message(
-    kind: str, number: int, ends: tuple[float, float], taken: tuple[float, float], pairs: Sequence[tuple[Any, Any]]
-) -> str:
+def _message(kind: str, number: int, ends: tuple[float, float], taken: tuple[float, float]) -> str:
     bits = f" ({math.log2(taken[1] + 1):g} bits)" if taken[0] == 0 and taken[1] in WHITES else ""
-    text = f"{number} {'picture has' if number == 1 else 'pictures have'} {kind} pixels, from {_n(ends[0])} to "
-    text += f"{_n(ends[1])}: {_n(taken[0])} is taken for black and {_n(taken[1])} for white{bits}; "
-    text += "say --depth BITS or --depth BLACK:WHITE if they are others"
+    have = "picture has" if number == 1 else "pictures have"
+    return (
+        f"{number:,} {have} {kind} pixels, from {_n(ends[0])} to {_n(ends[1])}: {_n(taken[0])} is taken for black and "
+        f"{_n(taken[1])} for white{bits}; say --depth BITS or --depth BLACK:WHITE if they are others"
+    )
+
+
+def _few_greys(pairs: Sequence[tuple[Any, tuple[float, float]]], taken: tuple[float, float]) -> str:
+    """A sentence on folders whose pictures are all so much darker than others that they may be of another camera."""
     highest: dict[Path, float] = defaultdict(lambda: -math.inf)
     for source, (_, high) in pairs:
         if isinstance(source, Path):
             highest[source.parent] = max(highest[source.parent], high)
-    poor = sorted(place.name for place, high in highest.items() if (high - taken[0]) * 16 <= taken[1] - taken[0])
-    if poor:
-        text += f". Pictures in {', '.join(poor[:3])}{' and others' if len(poor) > 3 else ''} reach a sixteenth of that"
-        text += " or less, and keep few greys: if they are of another camera, save them with 8 bits"
-    return text
+    dark = sorted(place.name for place, high in highest.items() if (high - taken[0]) * 16 <= taken[1] - taken[0])
+    if not dark:
+        return ""
+    places = ", ".join(dark[:3]) + (f" and {len(dark) - 3} other folders" if len(dark) > 3 else "")
+    return (
+        f". Those in {places} reach a sixteenth of that or less, and keep few greys: if they are of another camera, "
+        "save them with 8 bits"
+    )
 
 
 def _n(number: float) -> str:
@@ -244,7 +257,8 @@ def _span(source: Any) -> tuple[float, float] | None:  # noqa: ANN401
         if isinstance(source, Image.Image):
             return span(np.array(source))
         with _open(source) as image:
-            return span(np.array(image))
+            colours = wide_colours(image)
+            return span(np.array(image) if colours is None else colours)
     except Exception:
         return None
 
