@@ -140,7 +140,7 @@ def one_class(value: Any, what: str) -> object:  # noqa: ANN401 - whatever stand
             raise DataError(f"{what} has a label that is neither one class nor one-hot: {shown}")
         return int(numbers.argmax())
     if not isinstance(value, str | bytes | int | float) and not (value is None or type(value).__hash__):
-        raise DataError(f"{what} has a {type(value).__name__} for a label; a label is a string, a number or one-hot")
+        raise DataError(f"{what} has a label of type {type(value).__name__}; a label is a string, a number or one-hot")
     if value is None or type(value).__name__ in ("NAType", "NaTType") or value != value:
         raise DataError(f"{what} has no class: it is {value!r}; leave out the items without one")
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value

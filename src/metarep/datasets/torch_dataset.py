@@ -65,7 +65,7 @@ def _pick(item: Any, place: int, image: Key, label: Key) -> tuple[Any, Any, Key]
         return item[first], item[second], second
     if not isinstance(item, Sequence) or isinstance(item, str | bytes):
         raise DataError(
-            f"item {place} is a {type(item).__name__}; an item is (image, label), or {{'image': ..., 'label': ...}}"
+            f"item {place} is of type {type(item).__name__}; an item is (image, label), or {{'image': ..., 'label': ...}}"
         )
     first, second = 0 if image is None else image, 1 if label is None else label
     try:
@@ -111,7 +111,7 @@ def _pixels(image: Any, place: int, depth: Depth) -> UInt8[Tensor, "c h w"]:  # 
             picture = picture.convert("L")
         image = np.array(picture)
     if not isinstance(image, np.ndarray | Tensor):
-        raise DataError(f"{name} has a {type(image).__name__} for its image; it is a picture, an array or a tensor")
+        raise DataError(f"{name} has an image of type {type(image).__name__}; it is a picture, an array or a tensor")
     pixels = image if isinstance(image, Tensor) else torch.from_numpy(np.array(image))
     if pixels.dtype != torch.uint8:
         if not pixels.is_floating_point() or not pixels.numel() or not 0 <= float(pixels.min()) <= pixels.max() <= 1:
