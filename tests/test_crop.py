@@ -28,7 +28,7 @@ real = pytest.mark.skipif(not CALTECH.is_file(), reason="METAREP_DATA names no f
 sides = st.integers(1, 10_000)
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(sides, sides, st.one_of(st.sampled_from(SIZES), st.integers(1, 512)), st.integers(1, 512), st.floats(1, 4))
 @example(555, 367, 84, 84, 1.0)  # box offset can't be negative
 @example(262, 123, 28, 28, 4 / 3)
@@ -69,7 +69,7 @@ def test_all_of_caltech_101_is_read(number: int | None) -> None:
     files = list(jpegs(number))
     assert len(files) == (number or 9144)
     for size in SIZES:
-        for stretch in (1.0, STRETCH):
+        for stretch in (1.0, STRETCH) if number else (1.0 if size in (28, 84, 105) else STRETCH,):
             found = decode_all(files, size=(size, size), channels=3, stretch=stretch)
             assert [str(each) for each in found if isinstance(each, DataError)] == []
 

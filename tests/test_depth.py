@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from metarep.app.limits import Limits
+from metarep.app.service import Service
+from metarep.classifier import FewShotClassifier
 from metarep.cli import main
 from metarep.datasets import load
 from metarep.datasets.decode import decode
@@ -177,6 +180,8 @@ def test_a_model_reads_new_files_as_it_read_its_own(photos: Path, capsys: pytest
     assert right.max() < 30 < 90 < alone.max(), "a dark picture alone is taken for a bright one of fewer bits"
     expected = folder.model.answer(folder.model.prepare(right[None]))[0]
     assert answer == pytest.approx(expected.probabilities, abs=1e-5)
+    service = Service(folder, Limits())
+    assert (service._decode(io.BytesIO(Path("dark.tif").read_bytes()), "dark.tif") == right).all(), "so does a server"
     assert main(["predict", "model", "dark.tif", "--json", "--depth", "10"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["probabilities"] != pytest.approx(answer, abs=1e-5)
     assert main(["add", "model", "late"]) == 0
@@ -235,6 +240,18 @@ def test_pictures_of_a_data_set_are_read_alike() -> None:
         bank, _ = ImageBank.from_dataset(items)
     assert bank.images.amax((1, 2, 3)).tolist() == [25, 249]
     assert ImageBank.from_dataset(items, depth=14)[0].images.amax((1, 2, 3)).tolist() == [6, 62]
+
+
+def test_an_estimator_reads_new_pictures_as_it_read_its_own(photos: Path) -> None:
+    pictures = [Image.open(path) for path in sorted(photos.rglob("*.tif"))]
+    labels = [path.parent.name for path in sorted(photos.rglob("*.tif"))]
+    with pytest.warns(DepthWarning, match="12 bits"):
+        classifier = FewShotClassifier(ENCODER).fit(pictures, labels)
+    told = FewShotClassifier(ENCODER, depth=12).fit(pictures, labels)
+    dark = [Image.open("dark.tif")]
+    assert np.array_equal(classifier.transform(dark), told.transform(dark))
+    other = FewShotClassifier(ENCODER, depth=10).fit(pictures, labels)
+    assert not np.allclose(classifier.transform(dark), other.transform(dark))
 
 
 def test_a_folder_is_read_by_all_of_its_classes(photos: Path) -> None:

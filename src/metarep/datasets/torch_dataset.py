@@ -64,9 +64,8 @@ def _pick(item: Any, place: int, image: Key, label: Key) -> tuple[Any, Any, Key]
         first, second = _key(item, place, "image", image, IMAGES), _key(item, place, "label", label, LABELS)
         return item[first], item[second], second
     if not isinstance(item, Sequence) or isinstance(item, str | bytes):
-        raise DataError(
-            f"item {place} is of type {type(item).__name__}; an item is (image, label), or {{'image': ..., 'label': ...}}"
-        )
+        what = f"item {place} is of type {type(item).__name__}"
+        raise DataError(f"{what}; an item is (image, label), or {{'image': ..., 'label': ...}}")
     first, second = 0 if image is None else image, 1 if label is None else label
     try:
         return item[first], item[second], second  # type: ignore[index] - a name is refused just below
