@@ -93,20 +93,22 @@ class _Notes:
     """
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.told: set[str] = set()
         self.loud: list[str] = []
+        self.last = ""
 
     def __call__(self, message: Warning | str, *_: object) -> None:
         line = f"metarep: {'warning' if getattr(message, 'loud', False) else 'note'}: {message}"
         if line not in self.told:
-            self.told.append(line)
+            self.told.add(line)
+            self.last = line
             self.loud += [line] if getattr(message, "loud", False) else []
             print(line, file=sys.stderr)
 
     def say_again(self) -> None:
         sys.stdout.flush()
         for line in self.loud:
-            if line != self.told[-1] or sys.stdout.isatty():
+            if line != self.last or sys.stdout.isatty():
                 print(line, file=sys.stderr)
 
 
