@@ -180,8 +180,8 @@ def test_a_model_reads_new_files_as_it_read_its_own(photos: Path, capsys: pytest
     assert right.max() < 30 < 90 < alone.max(), "a dark picture alone is taken for a bright one of fewer bits"
     expected = folder.model.answer(folder.model.prepare(right[None]))[0]
     assert answer == pytest.approx(expected.probabilities, abs=1e-5)
-    service = Service(folder, Limits())
-    assert (service._decode(io.BytesIO(Path("dark.tif").read_bytes()), "dark.tif") == right).all(), "so does a server"
+    with open("dark.tif", "rb") as file:
+        assert (Service(folder, Limits())._decode(file, "dark.tif") == right).all(), "so does a server"
     assert main(["predict", "model", "dark.tif", "--json", "--depth", "10"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["probabilities"] != pytest.approx(answer, abs=1e-5)
     assert main(["add", "model", "late"]) == 0

@@ -56,7 +56,7 @@ class Labels:
             )
 
     @classmethod
-    def of(cls, values: Sequence[object], source: str = "") -> "Labels":
+    def of(cls, values: Sequence[object] | np.ndarray | Tensor, source: str = "") -> "Labels":
         """Labels from one value an image (strings, numbers); classes are numbered in sorted order.
 
         Args:
