@@ -216,9 +216,11 @@ def test_a_folder_is_shown_whole_and_its_notes_are_told_once(tmp_path, capsys, m
     folder = [f"folder:{tmp_path / 'photos'}", "--size", "12", "--skip-bad"]
     assert main(["data", "prepare", *folder]) == 0
     notes = capsys.readouterr().err.splitlines()
-    assert len(notes) == 2, notes
+    assert len(notes) == 4, notes
     assert "left out: a/bad.png is an empty file" in notes[0]
-    assert "3 pictures stand in more than one class" in notes[1]
+    assert notes[1].startswith("metarep: warning: LEFT OUT: 1 of 13 images (7.7 %), which cannot be read")
+    assert "3 pictures stand in more than one class" in notes[2]
+    assert notes[3] == notes[1], "what is loud is said again at the end"
     picture = str(tmp_path / "tasks.png")
     assert main(["data", "show", *folder, "--split", "all", "--ways", "4", "--out", picture]) == 0
     assert "/all: " in capsys.readouterr().out

@@ -13,6 +13,7 @@ from PIL import Image, ImageFile
 
 from metarep.datasets import decode as module
 from metarep.datasets.decode import decode, decode_all
+from metarep.datasets.formats import EXTENSIONS, READ, phone_kind
 from metarep.errors import DataError
 
 # A gradient in green (down) and blue (across), smooth enough for JPEG to keep.
@@ -130,10 +131,60 @@ def test_cmyk_bilevel_and_grey():
     assert (three == one).all()
 
 
-@pytest.mark.parametrize("dtype", [np.int32, np.float32])
-def test_pixels_without_a_known_white_are_refused(dtype):
-    with pytest.raises(DataError, match=r"it\.png has .*save it with 8 or 16 bits"):
-        pixels(saved(Image.fromarray(np.ones((4, 4), dtype)), "TIFF"))
+def test_colours_that_are_not_read_are_named():
+    lab = Image.frombytes("LAB", (2, 2), bytes(12))
+    with pytest.raises(DataError, match=r"it\.png has its colours as CIELAB, which is not read \(save it as RGB\)"):
+        pixels(saved(lab, "TIFF"))
+
+
+def test_a_jpeg_of_several_pictures_gives_the_first():
+    found = pixels(saved(PHOTO, "MPO", save_all=True, append_images=[Image.new("RGB", PHOTO.size, "red")]))
+    assert np.abs(found.astype(int) - np.moveaxis(np.asarray(PHOTO), -1, 0)).mean() < 4
+
+
+def phone_picture(kind: str, orientation: int = 1) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    if kind == "AVIF":
+        if "AVIF" not in READ:
+            pytest.skip("this Pillow has no AVIF")
+        return saved(PHOTO, "AVIF", quality=95, exif=exif)
+    file = io.BytesIO()
+    heif = pytest.importorskip("pillow_heif", reason="pillow-heif (the extra heic) is not installed")
+    heif.from_pillow(PHOTO).save(file, quality=95, exif=exif.tobytes())
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["HEIC", "AVIF"])
+def test_pictures_of_phones_are_read_upright(kind):
+    before = dict(Image.EXTENSION)
+    upright = np.moveaxis(np.asarray(PHOTO), -1, 0)
+    content = phone_picture(kind)
+    assert phone_kind(content) == kind
+    assert np.abs(pixels(content).astype(int) - upright).mean() < 4
+    turned = pixels(phone_picture(kind, orientation=6))  # a quarter, clockwise
+    assert turned.shape == (3, 64, 48)
+    assert np.abs(turned.astype(int) - np.rot90(upright, -1, axes=(1, 2))).mean() < 4
+    assert pixels(content, (28, 28), 1).shape == (1, 28, 28)
+    assert f".{kind.lower()}" in EXTENSIONS
+    with pytest.raises(DataError, match=r"it\.png .*damaged"):
+        pixels(content[: len(content) // 2])
+    with pytest.raises(DataError, match="too large"):
+        decode(content, size=None, channels=3, name="it.png", most_pixels=100)
+    assert before == dict(Image.EXTENSION), "Pillow is the whole program's, and is left as it was"
+
+
+@pytest.mark.parametrize(
+    ("brand", "kind", "hint"),
+    [(b"heic", "HEIC", r"pip install 'metarep\[heic\]' reads them"), (b"avif", "AVIF", "pip install 'pillow>=11.3'")],
+)
+def test_pictures_of_phones_say_what_reads_them(brand, kind, hint, monkeypatch):
+    monkeypatch.setattr(module, "READ", ("JPEG", "PNG"))
+    with pytest.raises(DataError, match=rf"it\.png is {kind}, as phones save pictures: {hint}.*; replace or remove it"):
+        pixels(b"\0\0\0\x1cftyp" + brand + b"\0\0\0\0mif1miaf" + bytes(100))
+    assert phone_kind(b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif") == "AVIF"
+    assert phone_kind(b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic") == "HEIC"
+    assert phone_kind(b"\0\0\0\x18ftypisom\0\0\0\0isommp41") is None, "a film"
 
 
 def test_resize_keeps_the_shorter_side_and_the_centre():

@@ -11,7 +11,7 @@ from PIL import Image
 
 from metarep.datasets import load
 from metarep.datasets.miniimagenet import PARTS, shipped_list
-from metarep.datasets.options import LeftOutWarning
+from metarep.datasets.options import LeftOutWarning, ManyLeftOutWarning
 from metarep.errors import DataError
 
 TRAIN, VAL, TEST = "n01532829", "n01855672", "n01930112"  # a class of each part
@@ -93,7 +93,10 @@ def test_a_bad_image_is_named_or_left_out(root: Path) -> None:
     with pytest.raises(DataError, match=bad):
         load("miniimagenet", "test")
     for _ in range(2):  # decoded, then from the cache
-        with pytest.warns(LeftOutWarning, match=f"left out: .*{bad} is truncated"):
+        with (
+            pytest.warns(ManyLeftOutWarning, match=r"LEFT OUT: 1 of 6 images \(16.7 %\)"),
+            pytest.warns(LeftOutWarning, match=f"left out: .*{bad} is truncated"),
+        ):
             part = load("miniimagenet", "test", skip_bad=True)
         assert part.labels.counts.tolist() == [2, 3]
 

@@ -107,13 +107,13 @@ def test_hidden_and_foreign_files_are_passed_over(photos: Path, capsys: pytest.C
     for name in ("._0.png", ".trash/1.png", "@eaDir/2.png"):
         (photos / "moth" / name).parent.mkdir(exist_ok=True)
         (photos / "moth" / name).write_bytes(b"no image")
-    (photos / "moth" / "5.HEIC").write_bytes(b"a photograph")
+    (photos / "moth" / "5.CR2").write_bytes(b"a photograph")
     drawing(3).save(photos / "loose.png")
     assert fit() == 0
     told = capsys.readouterr()
     assert told.err.splitlines() == [
         "metarep: note: passed over: 1 image in no class folder",
-        "metarep: note: passed over: 1 .heic file of a kind that is not read; save them as JPEG",
+        "metarep: note: passed over: 1 .cr2 file of a kind that is not read; save them as JPEG",
     ]
     assert "2 classes, 8 images" in told.out
     assert main(["predict", "model", str(photos / "moth")]) == 0

@@ -11,10 +11,12 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from torch import Tensor
 
 from metarep.class_names import tell_look_alikes
+from metarep.datasets.depth import Depth
 from metarep.errors import MetarepError
 from metarep.gallery import Gallery
+from metarep.labels import one_class
 from metarep.model import HEAD, Answer, Model
-from metarep.photographs import are_features
+from metarep.photographs import are_features, notice_depth
 from metarep.pretrained import Representation, load_representation
 from metarep.wording import counted
 
@@ -36,6 +38,8 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         false_alarms: share of images of known classes that may be taken for unknown.
         size: side of the images in pixels, for encoders that take any.
         batch_size: images that are encoded at a time.
+        depth: black and white of pictures of more than 8 bits, as a number of bits or ``"BLACK:WHITE"``; by default
+            what those of the first call suggest. See :mod:`metarep.datasets.depth`.
 
     Attributes:
         classes_: the classes, sorted, in the order of the columns of ``predict_proba``.
@@ -55,9 +59,10 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         false_alarms: Any = 0.05,  # noqa: ANN401
         size: Any = None,  # noqa: ANN401
         batch_size: Any = 64,  # noqa: ANN401
+        depth: Any = None,  # noqa: ANN401
     ) -> None:
         self.encoder, self.learner, self.false_alarms = encoder, learner, false_alarms
-        self.size, self.batch_size = size, batch_size
+        self.size, self.batch_size, self.depth = size, batch_size, depth
 
     def fit(self, X: Any, y: Any) -> "FewShotClassifier":  # noqa: ANN401 - scikit-learn's names
         """Learn classes from images ``X`` and their labels ``y``; whatever was known before is forgotten.
@@ -82,17 +87,21 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         elif first:
             self.__dict__.pop("n_features_in_", None)
         labels = column_or_1d(np.asarray(y), warn=True)
+        if labels.dtype == object:
+            for place, label in enumerate(labels):
+                one_class(label, f"image {place}")
         check_classification_targets(labels)
         if len(labels) != len(X):  # of features, validate_data has seen to that
             raise ValueError(f"{counted(len(X), 'image')} and {counted(len(labels), 'label')}; give one label an image")
         model = self._fresh(are_features(X)) if first else self.model_
-        rows = model.prepare(X, batch=self.batch_size)
+        depth = notice_depth(X, model.depth | Depth.of(self.depth)) if model.representation else model.depth
+        rows = model.prepare(X, batch=self.batch_size, depth=depth)
         items = [str(x) if isinstance(x, str | Path) else f"image {i}" for i, x in enumerate(X)]
         known = np.concatenate([self.classes_, labels]) if not first else labels
         names, gallery = {} if first else dict(self._names), model.gallery
         for label in dict.fromkeys(labels.tolist()):
             names.setdefault(label, gallery.called(str(label)))
-        self.model_ = model.changed(gallery.add(rows, [names[label] for label in labels.tolist()], items))
+        self.model_ = model.changed(gallery.add(rows, [names[label] for label in labels.tolist()], items), depth)
         self.classes_, self._names = _one_each(np.unique(known), names), names
         tell_look_alikes(self.model_.gallery.names, set(self.model_.gallery.names) - set(gallery.names))
         return self

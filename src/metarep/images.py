@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,6 +11,9 @@ from torch import Tensor
 
 from metarep.errors import DataError
 from metarep.labels import Labels
+
+if TYPE_CHECKING:
+    from metarep.datasets.depth import Depth
 
 
 @dataclass(frozen=True)
@@ -89,37 +92,40 @@ class ImageBank:
         return cls(pixels.contiguous())
 
     @classmethod
-    def from_dataset(cls, dataset: Any) -> "tuple[ImageBank, Labels]":  # noqa: ANN401 - any torch Dataset
-        """The images and labels of any map-style torch ``Dataset`` whose items are ``(image, label)``.
+    def from_dataset(
+        cls,
+        dataset: Any,  # noqa: ANN401 - any torch Dataset
+        *,
+        image: str | int | None = None,
+        label: str | int | None = None,
+        depth: "Depth | str | int | None" = None,
+    ) -> "tuple[ImageBank, Labels]":
+        """The images and labels of a data set whose items can be asked for by number: torch's, Hugging Face's, a list.
+
+        Items are ``(image, label)``, where more may follow, or dictionaries with an image and a label. Grey images
+        among coloured ones get three channels.
 
         Args:
-            dataset: items may be PIL images, uint8 arrays, or float tensors ``(c, h, w)`` in 0 to 1 (what
-                ``ToTensor`` makes); all of one size. Labels are integers or strings.
+            dataset: images may be PIL pictures of any mode, files or their bytes, uint8 arrays, or float tensors
+                ``(c, h, w)`` in 0 to 1 (what ``ToTensor`` makes); all of one size. Labels are numbers, strings or
+                one-hot; where a data set of Hugging Face names its classes, those are their names.
+            image, label: where they stand in an item, as a name or a place; by default ``image`` or ``img`` and
+                ``label`` or ``labels`` of a dictionary, the first two of anything else.
+            depth: black and white of pictures of more than 8 bits; see :mod:`metarep.datasets.depth`.
 
         Raises:
-            DataError: an empty data set, images of several sizes, or values outside 0 to 1.
+            DataError: an empty data set, images of several sizes, values outside 0 to 1, an item without a class.
+
+        Warns:
+            DepthWarning: black and white of deep pictures were assumed.
+
+        >>> grey = np.zeros((8, 8), dtype=np.uint8)
+        >>> items = [{"img": grey, "label": "cat"}, {"img": grey, "label": "dog"}]
+        >>> bank, labels = ImageBank.from_dataset(items)
+        >>> bank.images.shape, labels.names
+        (torch.Size([2, 1, 8, 8]), ('cat', 'dog'))
         """
-        rows, labels = [], []
-        for position in range(len(dataset)):
-            image, label = dataset[position]
-            rows.append(_as_uint8(image, position))
-            labels.append(label.item() if isinstance(label, Tensor) else label)
-        if not rows:
-            raise DataError("the data set is empty")
-        shapes = {tuple(row.shape) for row in rows}
-        if len(shapes) > 1:
-            raise DataError(
-                f"all images must have one size; found {sorted(shapes)[:4]}: resize them in the data set's transform"
-            )
-        return cls.from_arrays(torch.stack(rows)), Labels.of(labels)
+        from metarep.datasets.depth import Depth
+        from metarep.datasets.torch_dataset import read_dataset  # it imports this
 
-
-def _as_uint8(image: Any, position: int) -> Tensor:  # noqa: ANN401 - whatever the data set yields
-    pixels = image if isinstance(image, Tensor) else torch.from_numpy(np.array(image))
-    if pixels.dtype == torch.uint8:
-        return pixels
-    if not pixels.is_floating_point() or pixels.min() < 0 or pixels.max() > 1:
-        raise DataError(
-            f"item {position}: {pixels.dtype} pixels must be uint8, or floats from 0 to 1 (leave out Normalize)"
-        )
-    return (pixels * 255).round().to(torch.uint8)
+        return read_dataset(dataset, image, label, Depth.of(depth))

@@ -11,6 +11,7 @@ from metarep.augment import preset
 from metarep.batches import TaskBatch, ViewBatch
 from metarep.checkpoint import Checkpoint, build_method, check_settings, key_digest
 from metarep.datasets import load
+from metarep.datasets.depth import Depth
 from metarep.datasets.split import Split
 from metarep.device import pick_device, pick_precision
 from metarep.encoders import Encoder, Preprocess, build_encoder
@@ -45,6 +46,7 @@ class Job:
             whatever method it is. The classes it has seen count as seen.
         labels, clusters, partitions, labels_per_class: what is trained on for labels; see
             :class:`metarep.pseudo_labels.Labelling`. A run that clusters are made with counts like ``init``.
+        depth: bits, or ``BLACK:WHITE``, of pictures of more than 8 bits; see :mod:`metarep.datasets.depth`.
     """
 
     method: str
@@ -59,6 +61,7 @@ class Job:
     clusters: int | None = None
     partitions: int = 1
     labels_per_class: int | None = None
+    depth: str | None = None
 
     def __post_init__(self) -> None:
         if self.train_on not in ("train", "trainval"):
@@ -101,11 +104,13 @@ def start(
         MetarepError: unknown names or settings, data that cannot be had, a folder that holds another run.
     """
     place = pick_device(device)
-    split = load(job.data, job.train_on, size=job.size, data_dir=data_dir, skip_bad=skip_bad)
+    initial = load_trained(job.init) if job.init else None
+    depth = Depth.of(initial.settings["data"].get("depth") if initial else None) | Depth.of(job.depth)
+    given: dict[str, Any] = {"size": job.size, "data_dir": data_dir, "skip_bad": skip_bad, "depth": depth}
+    split = load(job.data, job.train_on, **given)
     validation = None
     if job.train_on == "train":
-        validation = load(job.data, "val", size=job.size, data_dir=data_dir, skip_bad=skip_bad)
-    initial = load_trained(job.init) if job.init else None
+        validation = load(job.data, "val", **given)
     source = load_trained(job.labelling.run, place) if job.labelling.run else None
     seen = seen_by(split, validation).union(*(each.seen for each in (initial, source) if each))
     seed, kept = job.train_settings.seed, Path(out) / CLUSTERS
@@ -118,7 +123,10 @@ def start(
     for encoder in method.modules():
         if isinstance(encoder, Encoder):  # a target's too
             encoder.precision = chosen
-    folder = RunFolder(out, describe(job, split, settings, chosen, initial, source), seen)
+    described = describe(job, split, settings, chosen, initial, source)
+    if skip_bad:
+        described["data"]["skip_bad"] = True  # whoever measures the run has the same folder before him
+    folder = RunFolder(out, described, seen)
     job.labelling.keep(kept, split.labels, seed)
     return method, train(method, split, settings, validation=validation, run=folder, watch=watch)
 
@@ -185,6 +193,7 @@ def describe(
             "size": split.bank.size[0],
             "digest": digest,
             **job.labelling.as_dict(),
+            **({"depth": split.depth.as_dict()} if split.depth.ranges else {}),
         },
         **({"labels": labels} if labels != "true" else {}),
         **({"init": Path(str(job.init)).name} if initial else {}),

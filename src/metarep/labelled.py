@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metarep.datasets.depth import Depth
 from metarep.errors import MetarepError
 from metarep.model import Answer
 from metarep.model_folder import ModelFolder
@@ -133,6 +134,7 @@ def judge(
     files: Sequence[tuple[Path, str]],
     *,
     batch: int = 64,
+    depth: Depth | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Verdict:
     """Ask the model of every image, and compare.
@@ -143,6 +145,7 @@ def judge(
         folder: the model.
         files: images, each with its class; names are compared as :meth:`metarep.gallery.Gallery.called` does.
         batch: images at a time.
+        depth: how to read pictures of more than 8 bits; by default as the model's own were.
         on_progress: called with how many more are done.
 
     Raises:
@@ -155,7 +158,7 @@ def judge(
     found: list[Judged] = []
     repeated: list[Path] = []
     start = 0
-    for pixels, rows in model.read([path for path, _ in files], batch=batch):
+    for pixels, rows in model.read([path for path, _ in files], batch=batch, depth=depth):
         alike = find_repeats(list(pixels), model._features(rows), known, model.features if known else rows[:0])
         some = files[start : start + len(rows)]
         for (path, label), answer, other in zip(some, model.answer(rows, 0), alike, strict=True):

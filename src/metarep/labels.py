@@ -4,8 +4,9 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -55,18 +56,19 @@ class Labels:
             )
 
     @classmethod
-    def of(cls, values: Sequence[object], source: str = "") -> "Labels":
+    def of(cls, values: Sequence[object] | np.ndarray | Tensor, source: str = "") -> "Labels":
         """Labels from one value an image (strings, numbers); classes are numbered in sorted order.
 
         Args:
             values: the class of each image.
             source: goes in front of every key, as in ``cifar-100/apple``, so that equal names of different data
                 sets are not taken for one class.
+
+        Raises:
+            DataError: a value that is missing (None, NaN), or several classes at once.
         """
-        texts = [str(value) for value in values]
-        names = tuple(
-            sorted(set(texts), key=lambda text: (not text.isdigit(), int(text) if text.isdigit() else 0, text))
-        )
+        texts = [str(one_class(value, f"label {place}")) for place, value in enumerate(values)]
+        names = tuple(sorted(set(texts), key=_order))
         row = {name: i for i, name in enumerate(names)}
         keys = tuple(f"{source}/{name}" if source else name for name in names)
         return cls(torch.tensor([row[text] for text in texts], dtype=torch.long), names, keys)
@@ -111,3 +113,40 @@ class Labels:
             tuple(key for part in parts for key in part.keys),
             torch.cat(groups) if groups else None,
         )
+
+
+def one_class(value: Any, what: str) -> object:  # noqa: ANN401 - whatever stands for a class
+    """A label as a plain value: out of its tensor or array, and the number of the one that is set if it is one-hot.
+
+    Args:
+        value: a string, a number, or a vector.
+        what: to name it in an error.
+
+    Raises:
+        DataError: it is missing (None, NaN), or a vector that is not one-hot.
+
+    >>> one_class(torch.tensor([0, 0, 1]), "label 0"), one_class(np.int64(7), "label 1")
+    (2, 7)
+    """
+    if isinstance(value, list | tuple):
+        value = np.asarray(value) if all(isinstance(each, int | float | np.generic) for each in value) else value
+    if isinstance(value, np.ndarray | np.generic | Tensor):
+        value = value.tolist() if value.ndim == 0 or value.shape == (1,) else value
+        value = value[0] if isinstance(value, list) else value
+    if isinstance(value, np.ndarray | Tensor):
+        numbers = np.asarray(value)
+        if numbers.ndim != 1 or sorted(set(numbers.tolist())) != [0, 1] or (numbers == 1).sum() != 1:
+            shown = numbers.tolist() if numbers.size <= 12 else f"of shape {tuple(numbers.shape)}"
+            raise DataError(f"{what} has a label that is neither one class nor one-hot: {shown}")
+        return int(numbers.argmax())
+    if not isinstance(value, str | bytes | int | float) and not (value is None or type(value).__hash__):
+        raise DataError(f"{what} has a label of type {type(value).__name__}; a label is a string, a number or one-hot")
+    if value is None or type(value).__name__ in ("NAType", "NaTType") or value != value:
+        raise DataError(f"{what} has no class: it is {value!r}; leave out the items without one")
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
+
+
+def _order(text: str) -> tuple[bool, int, str]:
+    """Numbers by their size, then everything else; a digit in a circle is no number."""
+    number = text.isascii() and text.isdecimal() and len(text) < 19
+    return not number, int(text) if number else 0, text

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from metarep.copies import near_copies
+from metarep.datasets.depth import Depth
 from metarep.encoders import Encoder, Preprocess
 from metarep.errors import MetarepError, unknown
 from metarep.familiarity import Familiarity, familiarity, known_threshold
@@ -76,6 +77,8 @@ class Model:
             with; None for that one, or else ``HEAD``.
         gallery: what it was shown.
         false_alarms: see :class:`metarep.trust.Trust`.
+        depth: black and white of pictures of more than 8 bits, as the gallery's were read; images are read in the same
+            way. See :mod:`metarep.datasets.depth`.
 
     Raises:
         MetarepError: an unknown learner, none that was trained with the encoder, or false alarms that are no share.
@@ -88,9 +91,11 @@ class Model:
         gallery: Gallery | None = None,
         *,
         false_alarms: float = 0.05,
+        depth: Depth | None = None,
     ) -> None:
         check_share(false_alarms)
         self.representation, self.false_alarms = representation, false_alarms
+        self.depth = depth if depth is not None else representation.depth if representation else Depth()
         self.gallery = gallery if gallery is not None else Gallery.empty()
         trained = representation.learner if representation else None
         self.head = head or ({"name": "trained"} if trained is not None else HEAD)
@@ -107,9 +112,10 @@ class Model:
             self.learner: Learner = LEARNERS[name](self._encoder(), **settings)
         self.learner.eval()
 
-    def changed(self, gallery: Gallery) -> "Model":
-        """The same with another gallery."""
-        return Model(self.representation, self.head, gallery, false_alarms=self.false_alarms)
+    def changed(self, gallery: Gallery, depth: Depth | None = None) -> "Model":
+        """The same with another gallery, and with ``depth`` if that is given."""
+        depth = self.depth if depth is None else depth
+        return Model(self.representation, self.head, gallery, false_alarms=self.false_alarms, depth=depth)
 
     def settled(self, trust: Trust, state: dict[str, Tensor] | None) -> "Model":
         """The same, told what was worked out of this gallery before, so that it is not worked out again.
@@ -121,11 +127,17 @@ class Model:
         self.__dict__.update({"trust": trust} | ({} if state is None else {"state": state}))
         return self
 
-    def prepare(self, images: Any, *, batch: int = 64) -> Shaped[Tensor, "n *row"]:  # noqa: ANN401
+    def prepare(
+        self,
+        images: Any,  # noqa: ANN401 - whatever people have
+        *,
+        batch: int = 64,
+        depth: Depth | None = None,
+    ) -> Shaped[Tensor, "n *row"]:
         """What the learner prepares of images of any kind; of features, without an encoder, themselves."""
         if self.representation is None:
             return torch.from_numpy(np.array(images))
-        rows = [rows for _, rows in self.read(images, batch=batch)]
+        rows = [rows for _, rows in self.read(images, batch=batch, depth=depth)]
         if not rows:
             raise MetarepError("there are no images")
         return torch.cat(rows)
@@ -135,13 +147,16 @@ class Model:
         images: Any,  # noqa: ANN401 - whatever people have
         *,
         batch: int = 64,
+        depth: Depth | None = None,
     ) -> Iterator[tuple[UInt8[Tensor, "b c h w"], Shaped[Tensor, "b *row"]]]:
         """Images of any kind, a few at a time: their pixels at the encoder's size, and what the learner prepares.
+
+        ``depth`` takes the place of the model's own for these images.
 
         Raises:
             DataError: an image that cannot be read; see :func:`metarep.photographs.read_images`.
         """
-        for pixels in read_images(images, self.learner.encoder.preprocess, batch=batch):
+        for pixels in read_images(images, self.learner.encoder.preprocess, batch=batch, depth=depth or self.depth):
             with torch.no_grad():
                 yield pixels, self.learner.prepare(pixels)
 

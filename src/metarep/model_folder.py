@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from metarep.checkpoint import read_tensors, write_tensors
+from metarep.datasets.depth import Depth
 from metarep.errors import MetarepError
 from metarep.files import locked
 from metarep.gallery import Gallery, no_hashes
@@ -117,7 +118,7 @@ class ModelFolder:
         return model
 
     @contextmanager
-    def writing(self) -> Iterator[Callable[[Gallery], Model]]:
+    def writing(self) -> Iterator[Callable[..., Model]]:
         """Hold the folder while changing it: yields a function that puts another gallery in place.
 
         Take ``folder.model`` anew inside: another process may have written in between.
@@ -133,6 +134,7 @@ class ModelFolder:
         *,
         batch: int = 64,
         once: bool = False,
+        depth: Depth | None = None,
     ) -> list[int]:
         """Add images, and return their ids. Encoding, which takes time, is done before the folder is held.
 
@@ -141,11 +143,12 @@ class ModelFolder:
             labels, items: of each, its class and what people call it.
             batch: images at a time.
             once: leave out a picture that its class has already. One that another class has is kept.
+            depth: how to read these; what the model does not know of it yet, it remembers.
 
         Warns:
             RepeatWarning: with ``once``, of each such picture.
         """
-        read = list(self.model.read(images, batch=batch))
+        read = list(self.model.read(images, batch=batch, depth=depth))
         if not read:
             raise MetarepError("there are no images")
         rows, pixels = torch.cat([rows for _, rows in read]), [image for some, _ in read for image in some]
@@ -154,7 +157,7 @@ class ModelFolder:
             kept = self._first(pixels, rows, labels, items)
             rows, pixels = rows[kept], [pixels[i] for i in kept]
             labels, items = [labels[i] for i in kept], [items[i] for i in kept]
-        return self.keep(pixels, rows, labels, items) if len(rows) else []
+        return self.keep(pixels, rows, labels, items, depth=depth) if len(rows) else []
 
     def keep(
         self,
@@ -164,6 +167,7 @@ class ModelFolder:
         items: Sequence[str],
         *,
         allow: Allow | None = None,
+        depth: Depth | None = None,
     ) -> list[int]:
         """Add images that are encoded already, and return their ids.
 
@@ -172,6 +176,7 @@ class ModelFolder:
             rows: of each, what the learner prepared of it.
             labels, items: of each, its class and what people call it.
             allow: given the gallery as it is and as it would be, it may raise, and nothing is changed.
+            depth: how they were read.
         """
         with self.writing() as put:
             before = self.model.gallery
@@ -186,7 +191,7 @@ class ModelFolder:
                 for number in ids:
                     self.image(number).unlink(missing_ok=True)
                 raise
-            put(gallery)
+            put(gallery, (depth or Depth()) | self.model.depth)
         return ids
 
     def change(self, edit: Callable[[Gallery], Gallery], *, allow: Allow | None = None) -> None:
@@ -248,9 +253,9 @@ class ModelFolder:
     def _gallery(self) -> Path:
         return self.path / GALLERY
 
-    def _change(self, gallery: Gallery) -> Model:
+    def _change(self, gallery: Gallery, depth: Depth | None = None) -> Model:
         before = self.model
-        model = before.changed(gallery)
+        model = before.changed(gallery, depth)
         self._write(model)
         self._model, self._stamp = model, self._now()
         (self.path / "confusion.png").unlink(missing_ok=True)  # of the images as they were
@@ -265,6 +270,7 @@ class ModelFolder:
             "space": self.representation.digest,
             "head": model.head,
             "false_alarms": model.false_alarms,
+            "depth": model.depth.as_dict(),
             "names": gallery.names,
             "items": gallery.items,
             "next_id": gallery.next_id,
@@ -296,7 +302,8 @@ class ModelFolder:
             gallery = Gallery(rows, classes, ids, items, names, header["next_id"], hashes)
             if not len(rows) == len(classes) == len(ids) == len(items) == len(hashes):
                 raise ValueError("its parts are not equally long")
-            model = Model(self.representation, header["head"], gallery, false_alarms=header["false_alarms"])
+            alarms, depth = header["false_alarms"], Depth.of(header.get("depth"))
+            model = Model(self.representation, header["head"], gallery, false_alarms=alarms, depth=depth)
             state = {name[len(STATE) :]: part for name, part in tensors.items() if name.startswith(STATE)}
             return model.settled(Trust.of_dict(header["trust"]), state or None) if "trust" in header else model
         except (KeyError, TypeError, ValueError) as error:
@@ -320,6 +327,7 @@ def summary(model: Model) -> dict[str, Any]:
         "encoder": model.representation.name if model.representation else None,
         "size": list(model.learner.encoder.preprocess.size),
         "head": model.head,
+        **({"depth": model.depth.as_dict()} if model.depth.ranges else {}),
         "trust": trust,
         "copies": [
             [{"id": int(gallery.ids[row]), "item": gallery.items[row]} for row in rows] for rows in model.copies

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from metarep.datasets.decode import decode_all
+from metarep.datasets.depth import Depth, notice
 from metarep.encoders import Preprocess
 from metarep.errors import DataError, MetarepError
 from metarep.images import ImageBank
@@ -20,15 +21,17 @@ STRETCH = 4 / 3  # a photograph of 4:3 is kept whole; longer ones lose their end
 
 
 def read_images(
-    images: Sequence[Any] | np.ndarray | Tensor, preprocess: Preprocess, *, batch: int = 64
+    images: Sequence[Any] | np.ndarray | Tensor, preprocess: Preprocess, *, batch: int = 64, depth: Depth | None = None
 ) -> Iterator[UInt8[Tensor, "b c h w"]]:
     """Images of any kind as uint8 batches of the encoder's size, a few at a time.
 
     Args:
         images: paths, bytes of files, PIL pictures, or one uint8 array ``(n, h, w)``, ``(n, c, h, w)`` or
-            ``(n, h, w, c)``; also a list of such arrays without ``n``, which may be of many sizes.
+            ``(n, h, w, c)``; also a list of such arrays without ``n``, which may be of many sizes. An array is scaled
+            and cut as the file of the same picture is.
         preprocess: of the encoder.
         batch: images at a time.
+        depth: black and white of 16-bit, 32-bit and floating-point pictures; see :mod:`metarep.datasets.depth`.
 
     Raises:
         DataError: an image that cannot be read, by name; see :func:`metarep.datasets.decode.decode`.
@@ -39,10 +42,15 @@ def read_images(
     if batch < 1:
         raise MetarepError(f"a batch has at least one image, not {batch}")
     if isinstance(images, Tensor) or (isinstance(images, np.ndarray) and images.dtype.kind not in "OUS"):
-        yield from ImageBank.from_arrays(images).images.split(batch)
-        return
-    sources = [_source(image, place) for place, image in enumerate(images)]
-    decoded = decode_all(sources, size=preprocess.size, channels=preprocess.channels, stretch=STRETCH)
+        if images.ndim == 3 and images.shape[2] in (1, 3) and images.shape[1] > 3:
+            raise MetarepError(f"an array of shape {tuple(images.shape)} is one picture; put it into a list")
+        images = ImageBank.from_arrays(images).images.cpu()
+        if tuple(images.shape[1:]) == (preprocess.channels, *preprocess.size):
+            yield from images.split(batch)
+            return
+    decoded = decode_all(
+        as_sources(images), size=preprocess.size, channels=preprocess.channels, stretch=STRETCH, depth=depth
+    )
     while True:
         some = list(islice(decoded, batch))
         if not some:
@@ -51,6 +59,11 @@ def read_images(
             if isinstance(pixels, DataError):
                 raise pixels
         yield torch.from_numpy(np.stack([pixels for pixels in some if isinstance(pixels, np.ndarray)]))
+
+
+def as_sources(images: Sequence[Any] | np.ndarray | Tensor) -> list[tuple[Path | bytes | Image.Image, str]]:
+    """Images of any kind as ``decode_all`` takes them, each with its name."""
+    return [_source(image, place) for place, image in enumerate(images)]
 
 
 def are_features(x: object) -> bool:
@@ -78,3 +91,20 @@ def unreadable(paths: Sequence[Path], preprocess: Preprocess) -> dict[Path, str]
     sources = [(path, str(path)) for path in paths]
     decoded = decode_all(sources, size=preprocess.size, channels=preprocess.channels, stretch=STRETCH)
     return {path: str(found) for path, found in zip(paths, decoded, strict=True) if isinstance(found, DataError)}
+
+
+def notice_depth(images: Any, known: Depth) -> Depth:  # noqa: ANN401 - whatever people have
+    """How to read these images where they have more than 8 bits: as is known, else as all of them suggest.
+
+    Warns:
+        DepthWarning: something was assumed; see :func:`metarep.datasets.depth.notice`.
+    """
+    if isinstance(images, Tensor) or (isinstance(images, np.ndarray) and images.dtype.kind not in "OUS"):
+        return known  # arrays are uint8
+    return notice(
+        ((x if isinstance(x, bytes | Image.Image) else Path(x), "") for x in images if not _is_array(x)), known
+    )
+
+
+def _is_array(image: object) -> bool:
+    return not isinstance(image, str | Path | bytes | Image.Image)

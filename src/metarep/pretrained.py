@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from metarep.checkpoint import Checkpoint, read_tensors, save_checkpoint, write_tensors
+from metarep.datasets.depth import Depth
 from metarep.encoders import ENCODERS, Encoder, Preprocess, build_encoder, space_of
 from metarep.errors import MetarepError, missing_extra, unknown
 from metarep.learners import Learner
@@ -41,6 +42,11 @@ class Representation:
         """What was trained with the encoder, where that solves tasks of any number of classes."""
         learner = self.checkpoint.learner if self.checkpoint else None
         return learner if learner is not None and learner.ways is None else None
+
+    @property
+    def depth(self) -> Depth:
+        """Black and white of pictures of more than 8 bits, as the run it is from has read its own."""
+        return Depth.of(self.checkpoint.settings["data"].get("depth") if self.checkpoint else None)
 
     @cached_property
     def digest(self) -> str:

@@ -89,6 +89,8 @@ class RunFolder:
             was, now = known.get(part), self.settings.get(part)
             if part == "train" and isinstance(was, dict):
                 was = TrainSettings().as_dict() | was  # a setting that is younger than the run has its default
+            if part == "data" and isinstance(was, dict) and isinstance(now, dict):
+                was, now = ({k: v for k, v in each.items() if k != "skip_bad"} for each in (was, now))  # digest tells
             if was != now:
                 if isinstance(was, dict) and isinstance(now, dict):
                     part, was, now = next(

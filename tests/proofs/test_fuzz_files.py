@@ -7,8 +7,11 @@ import struct
 import tarfile
 import warnings
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +66,25 @@ def with_orientation(kind: str) -> bytes:
     return picture(kind, exif=exif)
 
 
+def colour_png() -> bytes:
+    """16 bits a colour, which Pillow cannot write."""
+    rows = b"".join(bytes([y % 5]) + bytes(range(y, y + 240)) for y in range(15))
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", 40, 15, 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ]
+    packed = [struct.pack(">I", len(c)) + kind + c + struct.pack(">I", zlib.crc32(kind + c)) for kind, c in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+def heic() -> bytes:
+    file = io.BytesIO()
+    heif = import_module("pillow_heif")
+    heif.from_pillow(Image.open(io.BytesIO(picture("PNG")))).save(file, quality=80)
+    return file.getvalue()
+
+
 PICTURES = {
     "jpeg": [
         picture("JPEG"),
@@ -94,6 +116,11 @@ PICTURES = {
         picture("TIFF", save_all=True),
     ],
     "bmp": [picture("BMP"), picture("BMP", "P"), picture("BMP", "1"), picture("BMP", "RGBA")],
+    "deep": [picture("TIFF", "F"), picture("TIFF", "I"), picture("TIFF", "F", compression="tiff_lzw"), colour_png()],
+    **({"heic": [heic()]} if find_spec("pillow_heif") else {}),
+    **(
+        {"avif": [picture("AVIF"), picture("AVIF", "RGBA")]} if "AVIF" in Image.registered_extensions().values() else {}
+    ),
 }
 
 

@@ -106,6 +106,7 @@ class Service:
                 channels=preprocess.channels,
                 name=name,
                 stretch=STRETCH,
+                depth=self.folder.model.depth,
                 most_pixels=self.limits.pixels,
                 hush=False,
             )

@@ -5,7 +5,7 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Callable, MutableMapping
+from collections.abc import MutableMapping
 from importlib import import_module
 
 from metarep.cli.parser import Parser, nearest
@@ -43,8 +43,10 @@ def main(argv: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _note_once()
-            return _run(argv)
+            warnings.showwarning = note = _Notes()
+            code = _run(argv)
+            note.say_again()
+            return code
     except MetarepError as error:
         if "--debug" in argv:
             raise
@@ -85,16 +87,29 @@ def _bound_spinning(environment: MutableMapping[str, str]) -> None:
         environment["GOMP_SPINCOUNT"] = "20000"
 
 
-def _note_once() -> Callable[..., None]:
-    """Shows a warning (an image left out, or in two classes) as one line, the same one once, however often it comes."""
-    told: set[str] = set()
+class _Notes:
+    """Shows a warning (an image left out, or in two classes) as one line, the same one once, however often it comes;
+    a loud one (hundreds left out) once more at the end, where it is not lost among others.
+    """
 
-    def note(message: Warning | str, *_: object) -> None:
-        if str(message) not in told:
-            told.add(str(message))
-            print(f"metarep: note: {message}", file=sys.stderr)
+    def __init__(self) -> None:
+        self.told: set[str] = set()
+        self.loud: list[str] = []
+        self.last = ""
 
-    return note
+    def __call__(self, message: Warning | str, *_: object) -> None:
+        line = f"metarep: {'warning' if getattr(message, 'loud', False) else 'note'}: {message}"
+        if line not in self.told:
+            self.told.add(line)
+            self.last = line
+            self.loud += [line] if getattr(message, "loud", False) else []
+            print(line, file=sys.stderr)
+
+    def say_again(self) -> None:
+        sys.stdout.flush()
+        for line in self.loud:
+            if line != self.last or sys.stdout.isatty():
+                print(line, file=sys.stderr)
 
 
 def _run(argv: list[str]) -> int:

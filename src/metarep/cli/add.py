@@ -7,10 +7,11 @@ from pathlib import Path
 
 from metarep.class_names import tell_look_alikes
 from metarep.cli.fit import draw_confusion, tell_ignored
-from metarep.cli.options import add_output, add_threads, print_json, set_threads
+from metarep.cli.options import add_output, add_reading, add_threads, print_json, set_threads
 from metarep.cli.parser import Parser
 from metarep.cli.predict import find_images
 from metarep.cli.trust_lines import trust_line
+from metarep.datasets.depth import Depth
 from metarep.datasets.folder_layout import is_split
 from metarep.datasets.folder_tree import scan
 from metarep.datasets.folder_walk import holds_images, loose_images, shown, subfolders
@@ -18,7 +19,7 @@ from metarep.datasets.options import tell_left_out
 from metarep.errors import DataError
 from metarep.gallery import Gallery
 from metarep.model_folder import ModelFolder, summary
-from metarep.photographs import unreadable
+from metarep.photographs import notice_depth, unreadable
 from metarep.wording import counted
 
 USAGE = "MODEL CLASS/..."
@@ -33,7 +34,7 @@ def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for
     parser.add_argument("model", type=Path, metavar="MODEL", help="what metarep fit made")
     parser.add_argument("images", nargs="+", metavar="CLASS/", help="folders called after their class, or images")
     parser.add_argument("--to", metavar="CLASS", help="the class of these images (default: the name of their folder)")
-    parser.add_argument("--skip-bad", action="store_true", help="leave out images that cannot be read, and list them")
+    add_reading(parser)
     add_threads(parser)
     add_output(parser)
 
@@ -44,10 +45,11 @@ def run(args: argparse.Namespace) -> int:
     before = folder.model.gallery
     pairs = [pair for name in args.images for pair in labelled(name, before, args)]
     bad = unreadable([path for path, _ in pairs], folder.representation.encoder.preprocess) if args.skip_bad else {}
-    tell_left_out(bad.values())
+    tell_left_out(bad.values(), len(pairs))
     pairs = [pair for pair in pairs if pair[0] not in bad]
     paths, labels = [path for path, _ in pairs], [label for _, label in pairs]
-    added = len(folder.learn(paths, labels, [str(path) for path in paths], once=True))
+    depth = notice_depth(paths, folder.model.depth | Depth.of(args.depth))
+    added = len(folder.learn(paths, labels, [str(path) for path in paths], once=True, depth=depth))
     names = folder.model.gallery.names
     tell_look_alikes(names, set(names) - set(before.names))
     folder.settle()

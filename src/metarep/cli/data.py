@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from metarep.cli.options import add_output, print_json
+from metarep.cli.options import add_output, add_reading, print_json
 from metarep.cli.parser import Parser
 from metarep.datasets import DATASETS, PARTS, SPLITS, about, load
 from metarep.datasets.omniglot_runs import load_runs
@@ -31,7 +31,7 @@ def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for
     parser.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="where archives already lie (default: METAREP_DATA)"
     )
-    parser.add_argument("--skip-bad", action="store_true", help="leave out images that cannot be read, and list them")
+    add_reading(parser)
     parser.add_argument("--out", type=Path, metavar="PNG", help="for show: where to draw (default: NAME-tasks.png)")
     parser.add_argument("--ways", type=int, default=5, help="for show: classes a task (default: 5)")
     parser.add_argument("--shots", type=int, default=1, help="for show: support images a class (default: 1)")
@@ -101,4 +101,5 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _load(args: argparse.Namespace, split: str) -> Split:
-    return load(args.name, split, size=args.size, data_dir=args.data_dir, skip_bad=args.skip_bad)
+    given = {"size": args.size, "data_dir": args.data_dir, "skip_bad": args.skip_bad, "depth": args.depth}
+    return load(args.name, split, **given)

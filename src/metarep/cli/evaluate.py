@@ -74,7 +74,10 @@ def run(args: argparse.Namespace) -> int:
         return _one_shot_runs(args, trained, learner, size)
     if args.split in ("train", "trainval", "all") and args.data is None:
         raise LeakageError(f"{args.run} was trained on {data}; measure it on --split test, or on other --data")
-    split = load(data, args.split, size=size, data_dir=args.data_dir, skip_bad=args.skip_bad)
+    own = trained.settings["data"]
+    skip_bad = args.skip_bad or (args.data is None and own.get("skip_bad", False))
+    depth = args.depth or own.get("depth")
+    split = load(data, args.split, size=size, data_dir=args.data_dir, skip_bad=skip_bad, depth=depth)
     if not (args.split == "val" and args.data is None and trained.settings["data"]["split"] == "train"):
         trained.refuse_seen(split.labels, split.name)
     settings = [Setting(ways, shots, args.queries, args.tasks, args.seed) for ways in args.ways for shots in args.shots]

@@ -7,17 +7,19 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from metarep.cli.options import add_output, add_threads, print_json, set_threads
+from metarep.cli.options import add_output, add_reading, add_threads, print_json, set_threads
 from metarep.cli.parser import Parser
 from metarep.cli.trust_lines import class_lines, copy_lines, trust_line
+from metarep.datasets.depth import Depth
 from metarep.datasets.folder_tree import OUTSIDE, FolderTree, scan, tell_notes
+from metarep.datasets.formats import HINTS
 from metarep.datasets.options import LeftOutWarning, tell_left_out
 from metarep.errors import DataError
 from metarep.gallery import Gallery
 from metarep.learners import LEARNERS
 from metarep.model import Model
 from metarep.model_folder import ModelFolder, summary
-from metarep.photographs import unreadable
+from metarep.photographs import notice_depth, unreadable
 from metarep.pretrained import load_representation
 from metarep.wording import counted
 
@@ -28,7 +30,6 @@ EXAMPLE = """examples:
   metarep fit photos --out moths --encoder efficientnet-lite2 --size 224
   metarep fit letters --out letters --encoder omniglot-protonet
 """
-UNREAD = {".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf"}  # photographs
 MOST = 5  # doubtful images and confused pairs that are printed
 
 
@@ -44,7 +45,7 @@ def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for
         metavar="X",
         help="share of images of known classes that may be taken for none of these (default: 0.05)",
     )
-    parser.add_argument("--skip-bad", action="store_true", help="leave out images that cannot be read, and list them")
+    add_reading(parser)
     add_threads(parser)
     add_output(parser)
 
@@ -71,8 +72,10 @@ def run(args: argparse.Namespace) -> int:
         raise DataError(f"{args.photos} holds a single class, {only}; two are needed to tell apart")
     representation = load_representation(args.encoder, arch=args.arch, size=args.size)
     head = {"name": args.learner} if args.learner else None
-    model = Model(representation, head, Gallery.empty(), false_alarms=args.false_alarms)
     tell_ignored(tree)
+    files = [tree.root / file for entry in tree.classes for file in entry.files]
+    depth = notice_depth(files, representation.depth | Depth.of(args.depth))
+    model = Model(representation, head, Gallery.empty(), false_alarms=args.false_alarms, depth=depth)
     started = time.perf_counter()
     with ModelFolder.making(args.out, model) as folder:
         learn_tree(folder, tree, skip_bad=args.skip_bad)
@@ -92,7 +95,7 @@ def learn_tree(folder: ModelFolder, tree: FolderTree, *, skip_bad: bool) -> None
     entries = sorted(tree.classes, key=lambda entry: entry.name)  # a tree has them by split
     files = [(tree.root / file, entry.name) for entry in entries for file in entry.files]
     bad = unreadable([path for path, _ in files], folder.representation.encoder.preprocess) if skip_bad else {}
-    tell_left_out(bad.values())
+    tell_left_out(bad.values(), len(files))
     files = [pair for pair in files if pair[0] not in bad]
     if missing := {entry.name for entry in tree.classes} - {label for _, label in files}:
         raise DataError(f"class {min(missing)!r} has no readable image; mend or remove it")
@@ -108,7 +111,7 @@ def tell_ignored(tree: FolderTree) -> None:
     for kind, count in sorted(tree.ignored.items()):
         what = "image" if kind == OUTSIDE else f"{kind} file"
         why = "in no class folder" if kind == OUTSIDE else "of a kind that is not read"
-        hint = "; save them as JPEG" if kind in UNREAD else ""
+        hint = f"; {HINTS[kind]}" if kind in HINTS else ""
         warnings.warn(f"passed over: {counted(count, what)} {why}{hint}", LeftOutWarning, stacklevel=2)
 
 

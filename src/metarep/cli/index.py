@@ -8,10 +8,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from metarep.cli.options import add_machine, add_output, print_json, set_threads
+from metarep.cli.options import add_machine, add_output, add_reading, print_json, set_threads
 from metarep.cli.parser import Parser, add_flags
 from metarep.datasets.decode import FLAG
 from metarep.datasets.folder_walk import missing, shown
+from metarep.datasets.options import tell_left_out
 from metarep.device import pick_device, pick_precision
 from metarep.errors import DataError, MetarepError, unknown
 from metarep.index import INDEXES
@@ -44,7 +45,7 @@ def add(parser: Parser, argv: list[str]) -> None:
         help="for build, as in metarep fit: efficientnet-lite0, a run of yours, a model that ships, FILE.onnx "
         "(default: the best of photographs that is installed)",
     )
-    parser.add_argument("--skip-bad", action="store_true", help="leave out images that cannot be read, and list them")
+    add_reading(parser)
     parser.add_argument("--missing", action="store_true", help="for remove: also every image whose file is gone")
     parser.add_argument(
         "--threshold", type=float, default=0.995, metavar="X", help="for duplicates: cosine (default: 0.995)"
@@ -89,7 +90,7 @@ def search(args: argparse.Namespace) -> int:
     """Of ``metarep search`` too."""
     with _open(args) as index:
         try:
-            found = index.search(args.places, args.hits, args.below)
+            found = index.search(args.places, args.hits, args.below, args.depth)
         except DataError as error:
             raise DataError(FLAG.sub("", str(error))) from error
     if args.out:
@@ -145,9 +146,10 @@ def _add(args: argparse.Namespace) -> int:
 
 
 def _fill(index: ImageIndex, args: argparse.Namespace) -> int:
-    added = index.add(args.places, skip_bad=args.skip_bad, watch=None if args.json else _lines())
-    for reason in added.bad or []:
-        print(f"metarep: note: left out: {reason}", file=sys.stderr)
+    watch = None if args.json else _lines()
+    added = index.add(args.places, skip_bad=args.skip_bad, depth=args.depth, watch=watch)
+    bad = added.bad or []
+    tell_left_out(bad, added.new + added.changed + added.known + len(bad))
     if args.json:
         print_json(
             {

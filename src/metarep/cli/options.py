@@ -43,7 +43,23 @@ def add_data(parser: argparse.ArgumentParser, default: str | None) -> None:
     group.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="where archives already lie (default: METAREP_DATA)"
     )
-    group.add_argument("--skip-bad", action="store_true", help="leave out images that cannot be read, and list them")
+    add_reading(group)
+
+
+def add_reading(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """How to read images."""
+    parser.add_argument("--skip-bad", action="store_true", help="leave out images that cannot be read, and list them")
+    add_depth(parser)
+
+
+def add_depth(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """How to read pictures of more than 8 bits a pixel."""
+    parser.add_argument(
+        "--depth",
+        metavar="BITS",
+        help="of pictures of more than 8 bits a pixel: how many they hold, as 12, or BLACK:WHITE, as 28000:31000 "
+        "(default: as was remembered, or what all of them together suggest)",
+    )
 
 
 def set_threads(args: argparse.Namespace) -> None:
@@ -72,7 +88,7 @@ def numbers(text: str) -> list[range]:
     spans = []
     for part in text.split(","):
         low, _, high = part.partition("-")
-        if not (low.isdigit() and (high or low).isdigit()) or int(low) < 1 or int(high or low) < int(low):
+        if not (low.isdecimal() and (high or low).isdecimal()) or int(low) < 1 or int(high or low) < int(low):
             raise argparse.ArgumentTypeError(f"{text!r} is not a number, a list (5,20) or a range (5-20)")
         spans.append(range(int(low), int(high or low) + 1))
     return spans

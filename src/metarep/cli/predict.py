@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from metarep.cli.counter import counter
-from metarep.cli.options import add_output, add_threads, print_json, set_threads
+from metarep.cli.options import add_output, add_reading, add_threads, print_json, set_threads
 from metarep.cli.parser import Parser
 from metarep.datasets.decode import EXTENSIONS
+from metarep.datasets.depth import Depth
 from metarep.datasets.folder_walk import image_files, missing
 from metarep.datasets.options import tell_left_out
 from metarep.errors import DataError
 from metarep.model import Answer
 from metarep.model_folder import ModelFolder
-from metarep.photographs import unreadable
+from metarep.photographs import notice_depth, unreadable
 
 USAGE = "MODEL IMAGE..."
 EXAMPLE = """examples:
@@ -45,7 +46,7 @@ def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for
         help="with --labelled: the picture of what is taken for what (default: labelled.png beside the model)",
     )
     parser.add_argument("--neighbours", type=int, default=3, metavar="N", help="nearest images to name (default: 3)")
-    parser.add_argument("--skip-bad", action="store_true", help="leave out images that cannot be read, and list them")
+    add_reading(parser)
     add_threads(parser)
     add_output(parser)
 
@@ -83,12 +84,13 @@ def answers(folder: ModelFolder, paths: list[Path], args: argparse.Namespace) ->
     """Answers in the order of the images, a batch at a time, with a bar where it takes a while."""
     model = folder.model
     bad = unreadable(paths, model.learner.encoder.preprocess) if args.skip_bad else {}
-    tell_left_out(bad.values())
+    tell_left_out(bad.values(), len(paths))
     paths = [path for path in paths if path not in bad]
+    depth = notice_depth(paths, model.depth | Depth.of(args.depth))
     with counter(len(paths), "images", quiet=len(paths) <= BATCH) as advance:
         for start in range(0, len(paths), BATCH):
             some = paths[start : start + BATCH]
-            yield from zip(some, model.answer(model.prepare(some), args.neighbours), strict=True)
+            yield from zip(some, model.answer(model.prepare(some, depth=depth), args.neighbours), strict=True)
             advance(len(some))
 
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from metarep.cli.index import add_search, search
-from metarep.cli.options import add_machine, add_output, set_threads
+from metarep.cli.options import add_depth, add_machine, add_output, set_threads
 from metarep.cli.parser import Parser
 
 USAGE = "INDEX IMAGE ..."
@@ -19,6 +19,7 @@ def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for
     parser.add_argument("index", type=Path, metavar="INDEX", help="the folder of an index")
     parser.add_argument("places", type=Path, nargs="+", metavar="IMAGE", help="what to look for")
     add_search(parser)
+    add_depth(parser)
     add_machine(parser, precision="float32")
     add_output(parser)
 

@@ -98,7 +98,7 @@ def read_job(args: argparse.Namespace) -> Job:
     fields["data"] = args.data or fields.get("data", "glyphs")
     if args.size is not None:
         fields["size"] = args.size
-    for name in ("init", "labels", "clusters", "partitions", "labels_per_class"):
+    for name in ("init", "labels", "clusters", "partitions", "labels_per_class", "depth"):
         if given[name] is not None:
             fields[name] = given[name]
     refuse_recipes(args.recipe, fields)

@@ -1,8 +1,11 @@
 """Data sets by name: ``load("omniglot", "train")`` gives the images and labels of one part."""
 
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
+from metarep.datasets.depth import Depth
 from metarep.datasets.options import Options
 from metarep.datasets.split import Split
 from metarep.errors import DataError, unknown
@@ -24,7 +27,13 @@ __all__ = ["DATASETS", "PARTS", "SPLITS", "Options", "Split", "about", "load"]
 
 
 def load(
-    spec: str, split: str = "test", *, size: int | None = None, data_dir: Path | None = None, skip_bad: bool = False
+    spec: str,
+    split: str = "test",
+    *,
+    size: int | None = None,
+    data_dir: Path | None = None,
+    skip_bad: bool = False,
+    depth: Depth | str | int | Mapping[str, Any] | None = None,
 ) -> Split:
     """One part of a data set; no class is ever in two parts.
 
@@ -34,12 +43,14 @@ def load(
         size: height and width in pixels; the data set's own default if None.
         data_dir: a folder that already holds the archives; ``METAREP_DATA`` if None.
         skip_bad: leave out images that cannot be read, with a warning for each.
+        depth: black and white of a folder's pictures of more than 8 bits: a number of bits, ``BLACK:WHITE``, or what
+            another split's ``depth`` is; what is not told is seen from all of them. See :mod:`metarep.datasets.depth`.
 
     Raises:
         MetarepError: an unknown name or split; ``DataError`` where the data cannot be had or read.
 
     Warns:
-        LeftOutWarning, DuplicateImagesWarning: see ``Options`` and ``metarep.datasets.folder``.
+        LeftOutWarning, DuplicateImagesWarning, DepthWarning: see ``Options`` and ``metarep.datasets.folder``.
 
     >>> load("omniglt")
     Traceback (most recent call last):
@@ -50,7 +61,8 @@ def load(
         raise unknown("data set", name, DATASETS)
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
-    options = Options(size=size, data_dir=Path(data_dir) if data_dir is not None else None, skip_bad=skip_bad)
+    place = Path(data_dir) if data_dir is not None else None
+    options = Options(size=size, data_dir=place, skip_bad=skip_bad, depth=Depth.of(depth))
     module = import_module(DATASETS[name])
     if not hasattr(module, "load"):
         raise DataError(f"{name} has tasks of its own and no splits; see {module.__name__}")

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from metarep.datasets.cache import cached_images
 from metarep.datasets.decode import decode_all
+from metarep.datasets.depth import Depth, DepthWarning, notice
 from metarep.datasets.folder_tree import FolderTree, scan, shown, tell_notes
+from metarep.datasets.formats import READ
 from metarep.datasets.options import Options, tell_left_out
 from metarep.datasets.split import Split
 from metarep.errors import DataError, unknown
@@ -25,7 +27,7 @@ ABOUT = (
     "your own images, folder:PATH with PATH/<class>/<image> or PATH/{train,val,test}/<class>/<image>; kept at 84 x 84"
 )
 SIZE = 84
-RECIPE = 2  # raise it whenever the pixels or the facts change
+RECIPE = 3  # raise it whenever the pixels or the facts change
 SPLITS = {
     **{part: (part,) for part in ("train", "val", "test")},
     "trainval": ("train", "val"),
@@ -70,7 +72,8 @@ def load(argument: str, split: str, options: Options) -> Split:
     Args:
         argument: the folder.
         split: ``train``, ``val``, ``test``, ``trainval`` for the first two, or ``all`` for every class.
-        options: ``size`` defaults to 84; ``skip_bad`` leaves unreadable images out (``report`` lists them too).
+        options: ``size`` defaults to 84; ``skip_bad`` leaves unreadable images out (``report`` lists them too);
+            ``depth`` is black and white of pictures of more than 8 bits, which all of the folder suggest if not told.
 
     Raises:
         DataError: see ``folder_tree.scan``; unreadable images without ``skip_bad``; a class or split with none left.
@@ -79,6 +82,7 @@ def load(argument: str, split: str, options: Options) -> Split:
         DuplicateImagesWarning: the same pixels stand in more than one class.
         LeftOutWarning: ``skip_bad`` left an image of the folder out.
         FolderWarning: classes whose names look the same, or are one; classes that were found one level below.
+        DepthWarning: black and white of deep pictures were assumed.
     """
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
@@ -89,7 +93,9 @@ def load(argument: str, split: str, options: Options) -> Split:
         (_, reason), *more = facts["skipped"]
         others = f" ({counted(len(more), 'more file')} {'is' if len(more) == 1 else 'are'} bad too)" if more else ""
         raise DataError(f"{argument}: {reason}{others}")
-    tell_left_out(reason for _, reason in facts["skipped"])
+    tell_left_out((reason for _, reason in facts["skipped"]), len(images) + len(facts["skipped"]))
+    for text in facts["assumed"]:
+        warnings.warn(text, DepthWarning, stacklevel=2)
     _warn_of_duplicates(argument, facts["duplicates"])
     bounds = np.cumsum([0, *facts["counts"]]).tolist()
     there = {entry.split for entry in tree.classes}
@@ -105,7 +111,12 @@ def load(argument: str, split: str, options: Options) -> Split:
     counts = torch.tensor([facts["counts"][row] for row in chosen])
     names, keys = zip(*((tree.classes[row].name, facts["keys"][row]) for row in chosen), strict=True)
     labels = Labels(torch.repeat_interleave(counts), names, keys)
-    return Split(ImageBank(images[bounds[chosen[0]] : bounds[chosen[-1] + 1]]), labels, f"folder:{argument}/{split}")
+    return Split(
+        ImageBank(images[bounds[chosen[0]] : bounds[chosen[-1] + 1]]),
+        labels,
+        f"folder:{argument}/{split}",
+        Depth.of(facts["depth"]),
+    )
 
 
 def report(path: str, options: Options) -> FolderReport:
@@ -136,11 +147,14 @@ def _images(tree: FolderTree, options: Options) -> tuple[UInt8[Tensor, "n c h w"
             except OSError:  # a link that leads nowhere: decoding says so
                 state = "gone"
             content.update(f"\n{shown(file)} {state}".encode())
+    if options.depth.ranges:
+        content.update(f"\n{sorted(options.depth.as_dict().items())}".encode())
+    content.update(" ".join(sorted(READ)).encode())  # what could not be read yesterday may be today
     key = f"folder-{RECIPE}-{size}-pillow{pillow}-{content.hexdigest()[:32]}"
-    return cached_images(key, lambda: _build(tree, size))
+    return cached_images(key, lambda: _build(tree, size, options.depth))
 
 
-def _build(tree: FolderTree, size: int) -> tuple[UInt8[np.ndarray, "n c h w"], dict]:
+def _build(tree: FolderTree, size: int, depth: Depth) -> tuple[UInt8[np.ndarray, "n c h w"], dict]:
     files = [(row, file) for row, entry in enumerate(tree.classes) for file in entry.files]
     images = np.empty((len(files), 3, size, size), np.uint8)  # pages that no image reaches cost no memory
     counts, contents = [0] * len(tree.classes), [[] for _ in tree.classes]
@@ -148,7 +162,11 @@ def _build(tree: FolderTree, size: int) -> tuple[UInt8[np.ndarray, "n c h w"], d
     places: dict[bytes, list[tuple[int, str]]] = defaultdict(list)
     grey, done = True, 0
     sources = [(tree.root / file, shown(file)) for _, file in files]
-    for (row, file), pixels in zip(files, decode_all(sources, size=(size, size), channels=3), strict=True):
+    with warnings.catch_warnings(record=True) as told:  # they are kept, and said whenever the pixels are used
+        warnings.simplefilter("always", DepthWarning)
+        depth = notice(sources, depth)
+    decoded = decode_all(sources, size=(size, size), channels=3, depth=depth)
+    for (row, file), pixels in zip(files, decoded, strict=True):
         if isinstance(pixels, DataError):
             skipped.append((shown(file), str(pixels)))
             continue
@@ -166,6 +184,8 @@ def _build(tree: FolderTree, size: int) -> tuple[UInt8[np.ndarray, "n c h w"], d
         "counts": counts,
         "keys": [f"folder:{hashlib.sha256(b''.join(sorted(each))).hexdigest()[:16]}" for each in contents],
         "skipped": skipped,
+        "depth": depth.as_dict(),
+        "assumed": [str(each.message) for each in told if issubclass(each.category, DepthWarning)],
         "duplicates": [[file for _, file in found] for found in shared],
         "repeats": sum(len(found) - len({row for row, _ in found}) for found in places.values()),
     }

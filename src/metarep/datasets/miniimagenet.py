@@ -70,7 +70,7 @@ def load(argument: str, split: str, options: Options) -> Split:
             return _from_files(files, size, options.skip_bad)
 
     images, facts = cached_images(key, build)
-    tell_left_out(facts.get("skipped", ()))
+    tell_left_out(facts.get("skipped", ()), len(images) + len(facts.get("skipped", ())))
     found = Labels.of([f"{split}/{name}" if name.isdigit() else name for name in facts["classes"]])
     _refuse_other_parts(found.names, split, root)
     keys = tuple(

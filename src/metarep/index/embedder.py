@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarep.datasets.decode import decode_all
+from metarep.datasets.depth import Depth, notice, write_depth
 from metarep.datasets.folder_tree import shown
 from metarep.encoders import Precision, space_of
 from metarep.errors import DataError
@@ -18,6 +19,9 @@ from metarep.pretrained import Representation
 
 class Embedder:
     """Decodes files as the encoder wants them and embeds them, a batch at a time.
+
+    Attributes:
+        depth: black and white of files of more than 8 bits; see :mod:`metarep.datasets.depth`.
 
     Args:
         representation: whose encoder embeds.
@@ -30,14 +34,18 @@ class Embedder:
     ) -> None:
         self.device, self.encoder = device, representation.encoder.to(device).eval()
         self.encoder.precision = precision
+        self.depth = representation.depth
         self.space, self.dim = space_of(self.encoder), self.encoder.dim
 
-    def __call__(self, files: Sequence[Path]) -> tuple[Float[Tensor, "n dim"], list[DataError | None]]:
+    def __call__(
+        self, files: Sequence[Path], depth: Depth | None = None
+    ) -> tuple[Float[Tensor, "n dim"], list[DataError | None]]:
         """Vectors of the files that can be read, in order, and for each file None or why it cannot."""
         wanted = self.encoder.preprocess
         sources = [(file, shown(file)) for file in files]
         images, errors = [], []
-        for pixels in decode_all(sources, size=wanted.size, channels=wanted.channels, stretch=STRETCH):
+        depth = depth or self.depth
+        for pixels in decode_all(sources, size=wanted.size, channels=wanted.channels, stretch=STRETCH, depth=depth):
             errors.append(pixels if isinstance(pixels, DataError) else None)
             if not isinstance(pixels, DataError):
                 images.append(pixels)
@@ -46,3 +54,12 @@ class Embedder:
         with torch.no_grad():
             batch = torch.from_numpy(np.stack(images)).to(self.device)
             return self.encoder(batch).float().cpu(), errors
+
+    def learn_depth(self, files: Sequence[Path], told: Depth, keep: Path) -> Depth:
+        """How to read these new files; what was not known yet is remembered, and written to ``keep``."""
+        how = notice([(file, str(file)) for file in files], self.depth | told)
+        known = how | self.depth
+        if known != self.depth:
+            write_depth(keep, known)
+            self.depth = known
+        return how

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from metarep.datasets.depth import Depth, read_depth
 from metarep.datasets.folder_tree import image_files, shown
 from metarep.encoders import Precision
 from metarep.errors import DataError, MetarepError
@@ -23,6 +24,7 @@ from metarep.pretrained import Representation, load_representation
 
 BATCH = 256
 BEGINNING = {"encoder.safetensors", "encoder.safetensors.part", "index.safetensors.part", ".lock"}  # of a killed build
+DEPTH = "depth.json"
 SAVE_EVERY = 5.0  # seconds of work that may be lost, or twenty times as long as a save takes if that is more
 
 Watch = Callable[[dict[str, Any]], None]
@@ -47,7 +49,8 @@ class Hit:
 
 
 class ImageIndex:
-    """Three files: ``index.safetensors`` (vectors by id), ``items.jsonl`` (images by id), ``encoder.safetensors``.
+    """Three files: ``index.safetensors`` (vectors by id), ``items.jsonl`` (images by id), ``encoder.safetensors``; and
+    ``depth.json``, black and white of files of more than 8 bits, once there were any.
 
     It works alone, wherever the encoder came from, and takes vectors of no other. Images themselves stay where they
     are; an image whose file changes is read again by the next :meth:`add`. Whatever stops a program, the folder holds
@@ -67,6 +70,7 @@ class ImageIndex:
         if not is_index(self.path):
             raise MetarepError(f"{path} holds no index; metarep index build {path} FOLDER --encoder RUN makes one")
         self.embedder = Embedder(load_representation(self.path / "encoder.safetensors"), device, precision)
+        self.embedder.depth = self.embedder.depth | read_depth(self.path / DEPTH)
         self.index = Index.load(self.path / "index.safetensors")
         self.index.check_space(self.embedder.space)
         self.items = Catalogue(self.path / "items.jsonl", self.index.ids().tolist())
@@ -137,12 +141,21 @@ class ImageIndex:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def add(self, places: Iterable[Path], *, skip_bad: bool = False, watch: Watch | None = None) -> Added:
+    def add(
+        self,
+        places: Iterable[Path],
+        *,
+        skip_bad: bool = False,
+        depth: Depth | str | None = None,
+        watch: Watch | None = None,
+    ) -> Added:
         """Embed the images of these files and folders that are new or have changed.
 
         Args:
             places: folders are searched to their ends.
             skip_bad: leave out what cannot be read.
+            depth: black and white of these files, if of more than 8 bits; by default as those before them, or else what
+                all of them suggest, which is remembered.
             watch: called after each batch with ``done``, ``total`` and ``embedded``.
 
         Raises:
@@ -151,8 +164,10 @@ class ImageIndex:
         with self.locked():
             files = list(dict.fromkeys(_absolute(file) for place in places for file in image_files(place)))
             done, result = 0, Added(bad=[])
+            fresh = [file for file in files if str(file) not in self.items.by_path]
+            how = self.embedder.learn_depth(fresh, Depth.of(depth), self.path / DEPTH)
             for batch in _batches(files):
-                self._add_batch(batch, result, skip_bad=skip_bad)
+                self._add_batch(batch, result, skip_bad=skip_bad, depth=how)
                 done += len(batch)
                 embedded = result.new + result.changed
                 if watch:
@@ -181,18 +196,21 @@ class ImageIndex:
             self.save()
         return len(gone)
 
-    def search(self, images: Sequence[Path], k: int, below: Path | None = None) -> list[list[Hit]]:
+    def search(
+        self, images: Sequence[Path], k: int, below: Path | None = None, depth: Depth | str | None = None
+    ) -> list[list[Hit]]:
         """The nearest images of each image, best first.
 
         Args:
             images: files, which need not be in the index.
             k: how many.
             below: only images below this folder.
+            depth: black and white of these images, if of more than 8 bits and not as in the index.
 
         Raises:
             DataError: an image that cannot be read.
         """
-        rows, errors = self.embedder(images)
+        rows, errors = self.embedder(images, self.embedder.depth | Depth.of(depth))
         if bad := [error for error in errors if error]:
             raise bad[0]
         allowed = None if below is None else self.items.below(_absolute(below))
@@ -227,11 +245,11 @@ class ImageIndex:
         status = (self.path / "index.safetensors").stat()
         return status.st_ino, status.st_mtime_ns
 
-    def _add_batch(self, batch: list[Path], result: Added, *, skip_bad: bool) -> None:
+    def _add_batch(self, batch: list[Path], result: Added, *, skip_bad: bool, depth: Depth) -> None:
         todo = [(file, status) for file in batch if (status := self._changed(file, result)) is not None]
         if not todo:
             return
-        rows, errors = self.embedder([file for file, _ in todo])
+        rows, errors = self.embedder([file for file, _ in todo], depth)
         result.bad = (result.bad or []) + [str(error) for error in errors if error]
         unreadable = [str(file) for (file, _), error in zip(todo, errors, strict=True) if error]
         self._forget([self.items.by_path[path] for path in unreadable if path in self.items.by_path])  # what it was

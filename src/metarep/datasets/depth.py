@@ -1,0 +1,280 @@
+"""Depth: which numbers are black and white in pictures of more than 8 bits a pixel, where their files do not say."""
+
+import io
+import json
+import math
+import os
+import re
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Num, UInt8
+from PIL import Image
+
+from metarep.datasets.formats import FORMATS
+from metarep.datasets.wide_colours import is_wide, wide_colours
+from metarep.errors import DataError
+from metarep.files import replacing
+
+KINDS = ("16-bit", "32-bit", "floating-point")
+WHITES = (255, 1023, 4095, 16383, 65535)  # of 8, 10, 12, 14 and 16 bits, as cameras and microscopes have them
+LOOKED_AT = 400  # files of a kind, spread over all of them
+HEADER = 32  # bytes that tell a PNG of 16 bits, or a TIFF, from everything else
+
+
+class DepthWarning(UserWarning):
+    """Black and white of deep pictures were assumed; the message says what was found, and how to say otherwise."""
+
+
+@dataclass(frozen=True)
+class Depth:
+    """Black and white of each kind of deep picture.
+
+    A file of 16 bits may hold the 12 of a camera, or temperatures from 28,000 to 31,000; scaled as 16 bits they are 16
+    greys or fewer. A picture alone cannot say, since it may be dark: so all pictures of a folder are looked at
+    together (:func:`notice`), and what came of that is kept with whatever is made of them.
+
+    Args:
+        ranges: the numbers that become 0 and 255, by kind: ``16-bit``, ``32-bit`` or ``floating-point``.
+
+    >>> Depth.of("12").ranges["16-bit"], Depth.of("28000:31000").ranges["16-bit"]
+    ((0.0, 4095.0), (28000.0, 31000.0))
+    """
+
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, told: "Depth | str | int | Mapping[str, Any] | None") -> "Depth":
+        """From a number of bits, from ``BLACK:WHITE``, from what :meth:`as_dict` gave, or from None for nothing.
+
+        Raises:
+            DataError: anything else; it quotes it.
+        """
+        if isinstance(told, Depth):
+            return told
+        if told is None:
+            return cls()
+        try:
+            if isinstance(told, Mapping):
+                return cls({kind: _range(*told[kind]) for kind in told if kind in KINDS})
+            text = str(told)
+            if re.fullmatch(r"[0-9]{1,2}", text) and 1 <= int(text) <= 32:
+                return cls(dict.fromkeys(KINDS, (0.0, 2.0 ** int(text) - 1)))
+            return cls(dict.fromkeys(KINDS, _range(*text.split(":"))))
+        except (TypeError, ValueError):
+            raise DataError(
+                f"depth is a number of bits from 1 to 32, as in 12, or black and white, as in 28000:31000, not {told!r}"
+            ) from None
+
+    def as_dict(self) -> dict[str, list[float]]:
+        """As JSON holds it."""
+        return {kind: list(each) for kind, each in self.ranges.items()}
+
+    def __or__(self, other: "Depth") -> "Depth":
+        """The same, with what ``other`` says in its place."""
+        return Depth({**self.ranges, **other.ranges})
+
+    def in_8_bits(
+        self, values: Num[np.ndarray, "*shape"], image: Image.Image, kind: str
+    ) -> UInt8[np.ndarray, "*shape"]:
+        """The numbers of a deep picture, its greys or colours. What this does not know, their own range decides."""
+        low, high = _said(image) or self.ranges.get(kind) or assume(*span(values))
+        unit = np.nan_to_num(
+            (values.astype(np.float64) - low) / (high - low), nan=0.0
+        )  # what was not measured is black
+        greys = (unit.clip(0, 1) * 255).round().astype(np.uint8)
+        return 255 - greys if _tag(image, 262) == 0 else greys  # a TIFF may say that 0 is white
+
+
+def kind_of(image: Image.Image) -> str | None:
+    """The kind of a deep picture, one of ``KINDS``; None of others. Colours are only known before it is decoded."""
+    if is_wide(image):
+        return "16-bit"
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        return "16-bit"  # older Pillows call a PNG of 16 bits "I"
+    return {"I": "32-bit", "F": "floating-point"}.get(image.mode)
+
+
+def span(values: Num[np.ndarray, "..."]) -> tuple[float, float]:
+    """The least and the greatest number, but for one pixel in 10,000 at either end: it may be dead, or hot."""
+    flat = values[np.isfinite(values)]
+    if not flat.size:
+        return 0.0, 1.0
+    drop = flat.size // 10_000
+    ends = np.partition(flat, (drop, flat.size - 1 - drop))
+    return float(ends[drop]), float(ends[flat.size - 1 - drop])
+
+
+def assume(low: float, high: float) -> tuple[float, float]:
+    """Black and white of pictures whose numbers go from ``low`` to ``high``.
+
+    The least of 8, 10, 12, 14 and 16 bits that holds them, or 0 and 1; but ``low`` and ``high`` themselves where that
+    would leave less than a quarter of the greys, or where there are negative or greater numbers.
+
+    >>> assume(3, 3800), assume(28_000.0, 31_000.0), assume(0, 0.9)
+    ((0.0, 4095.0), (28000.0, 31000.0), (0.0, 1.0))
+    """
+    white = next((each for each in (1, *WHITES) if high <= each), None)
+    if low >= 0 and white is not None and (low == high or (high - low) * 4 >= white):
+        return 0.0, float(white)
+    return (low, high) if low < high else (low - 1, high)
+
+
+def notice(sources: Iterable[tuple[Any, str]], told: Depth | None = None) -> Depth:
+    """What is told, and for every kind of deep picture that it does not know what these pictures suggest.
+
+    Args:
+        sources: files, bytes or open pictures, each with its name, as ``decode_all`` takes them. Of each kind 400 are
+            read, spread over all of them; what is not deep costs a look at its first bytes.
+        told: what is known already.
+
+    Warns:
+        DepthWarning: of each kind for which something else than the full 16 bits was assumed.
+    """
+    told = told or Depth()
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        warnings.simplefilter("ignore")  # Pillow's, of odd metadata
+        deep = [source for source, name in sources if _may_be_deep(source)]
+        found: dict[str, list[tuple[Any, tuple[float, float]]]] = defaultdict(list)
+        kinds = defaultdict(list)
+        for source, kind in zip(deep, pool.map(_kind, deep), strict=True):
+            if kind and kind not in told.ranges:
+                kinds[kind].append(source)
+        for kind, each in kinds.items():
+            some = each[:: math.ceil(len(each) / LOOKED_AT)]
+            spans = zip(some, pool.map(_span, some), strict=True)
+            found[kind] = [(source, ends) for source, ends in spans if ends is not None]
+    ranges = dict(told.ranges)
+    for kind, pairs in found.items():
+        if pairs:
+            low, high = min(ends[0] for _, ends in pairs), max(ends[1] for _, ends in pairs)
+            ranges[kind] = black, white = assume(low, high)
+            text = _message(kind, len(kinds[kind]), (low, high), ranges[kind])
+            poor = _few_greys(pairs, ranges[kind])
+            if poor or not (kind == "16-bit" and (black, white) == (0, 65535) and high > white / 2):
+                warnings.warn(text + poor, DepthWarning, stacklevel=2)
+    return Depth(ranges)
+
+
+def read_depth(path: Path) -> Depth:
+    """What :func:`write_depth` wrote; nothing where there is no file.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    if not path.exists():
+        return Depth()
+    try:
+        return Depth.of(dict(json.loads(path.read_text())))
+    except (ValueError, TypeError, DataError) as error:
+        raise DataError(f"{path} is damaged: it should hold black and white of deep pictures ({error})") from error
+
+
+def write_depth(path: Path, depth: Depth) -> None:
+    """Keep it in a file of JSON, put in place by one rename."""
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(depth.as_dict()) + "\n")
+
+
+def _message(kind: str, number: int, ends: tuple[float, float], taken: tuple[float, float]) -> str:
+    bits = f" ({math.log2(taken[1] + 1):g} bits)" if taken[0] == 0 and taken[1] in WHITES else ""
+    have = "picture has" if number == 1 else "pictures have"
+    return (
+        f"{number:,} {have} {kind} pixels, from {_n(ends[0])} to {_n(ends[1])}: {_n(taken[0])} is taken for black and "
+        f"{_n(taken[1])} for white{bits}; say --depth BITS or --depth BLACK:WHITE if they are others"
+    )
+
+
+def _few_greys(pairs: Sequence[tuple[Any, tuple[float, float]]], taken: tuple[float, float]) -> str:
+    """A sentence on folders whose pictures are all so much darker than others that they may be of another camera."""
+    highest: dict[Path, float] = defaultdict(lambda: -math.inf)
+    for source, (_, high) in pairs:
+        if isinstance(source, Path):
+            highest[source.parent] = max(highest[source.parent], high)
+    dark = sorted(place.name for place, high in highest.items() if (high - taken[0]) * 16 <= taken[1] - taken[0])
+    if not dark:
+        return ""
+    places = ", ".join(dark[:3]) + (f" and {len(dark) - 3} other folders" if len(dark) > 3 else "")
+    return (
+        f". Those in {places} reach a sixteenth of that or less, and keep few greys: if they are of another camera, "
+        "save them with 8 bits"
+    )
+
+
+def _n(number: float) -> str:
+    return f"{number:,.0f}" if float(number).is_integer() else f"{number:.4g}"
+
+
+def _range(low: Any, high: Any) -> tuple[float, float]:  # noqa: ANN401 - what somebody typed, or JSON holds
+    low, high = float(low), float(high)
+    if not -math.inf < low < high < math.inf:
+        raise ValueError
+    return low, high
+
+
+def is_deep(source: Any) -> bool:  # noqa: ANN401
+    """Whether this is a picture, a file or its bytes, of more than 8 bits a pixel and without a known white."""
+    source = Path(source) if isinstance(source, str) else source
+    known = isinstance(source, bytes | Path | Image.Image)
+    return known and _may_be_deep(source) and _kind(source) is not None
+
+
+def _may_be_deep(source: Any) -> bool:  # noqa: ANN401
+    """By the first bytes: a TIFF, a PNG of 16 bits, or a picture that is open already."""
+    if isinstance(source, Image.Image):
+        return True
+    try:
+        if isinstance(source, Path):
+            if not source.is_file():  # a named pipe would block for ever
+                return False
+            with open(source, "rb", buffering=0) as file:
+                head = file.read(HEADER)
+        else:
+            head = source[:HEADER]
+    except OSError:
+        return False  # whoever reads it says why
+    return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") or (head[:4] == b"\x89PNG" and head[24:25] == b"\x10")
+
+
+def _kind(source: Any) -> str | None:  # noqa: ANN401
+    try:
+        if isinstance(source, Image.Image):
+            return kind_of(source)
+        with _open(source) as image:
+            return None if _said(image) else kind_of(image)
+    except Exception:  # damaged in any way: whoever decodes it says so
+        return None
+
+
+def _span(source: Any) -> tuple[float, float] | None:  # noqa: ANN401
+    try:
+        if isinstance(source, Image.Image):
+            return span(np.array(source))
+        with _open(source) as image:
+            colours = wide_colours(image)
+            return span(np.array(image) if colours is None else colours)
+    except Exception:
+        return None
+
+
+def _open(source: Path | bytes) -> Image.Image:
+    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+
+
+def _said(image: Image.Image) -> tuple[float, float] | None:
+    """Black and white where the file says them: a PGM, whose greatest number Pillow has scaled; a TIFF of 12 bits."""
+    if image.format == "PPM" and image.mode == "I":
+        return 0.0, 65535.0
+    bits = _tag(image, 258)
+    return (0.0, 4095.0) if bits in (12, (12,)) else None
+
+
+def _tag(image: Image.Image, number: int) -> Any:  # noqa: ANN401
+    tags = getattr(image, "tag_v2", None)
+    return tags.get(number) if tags is not None else None

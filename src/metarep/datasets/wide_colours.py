@@ -1,0 +1,46 @@
+"""Colours of 16 bits: Pillow keeps the upper 8 of each, so the lower 8 are read as if they were the upper ones."""
+
+import io
+import re
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt16
+from PIL import Image
+
+_WIDE = re.compile(r"RGB[AaX]?;16[BLN]")
+_OTHER_END = {"B": "L", "L": "B", "N": "B" if np.little_endian else "L"}
+
+
+def is_wide(image: Image.Image) -> bool:
+    """Whether an opened picture that is not decoded yet has colours of 16 bits."""
+    tiles = getattr(image, "tile", None) or []
+    return bool(tiles) and all(_WIDE.fullmatch(_raw_mode(tile[3])) for tile in tiles)
+
+
+def wide_colours(image: Image.Image) -> UInt16[np.ndarray, "h w 3"] | None:
+    """All 16 bits of the colours of a picture that is not decoded yet; None if it has fewer.
+
+    The picture stays as it is. Without its opacity, of which 8 bits are enough.
+    """
+    file = getattr(image, "fp", None)
+    if file is None or not is_wide(image):
+        return None
+    place = file.tell()
+    file.seek(0)
+    content = file.read()
+    file.seek(place)
+    upper, lower = (Image.open(io.BytesIO(content), formats=(str(image.format),)) for _ in range(2))
+    lower.tile = [(*tile[:3], _swapped(tile[3])) for tile in lower.tile]  # type: ignore[attr-defined, misc]
+    high, low = (np.array(each)[..., :3] for each in (upper, lower))
+    return high.astype(np.uint16) * 256 + low
+
+
+def _raw_mode(arguments: Any) -> str:  # noqa: ANN401 - a string for a PNG, a tuple for a TIFF
+    return str(arguments[0] if isinstance(arguments, tuple) else arguments)
+
+
+def _swapped(arguments: Any) -> Any:  # noqa: ANN401
+    mode = _raw_mode(arguments)
+    mode = mode[:-1] + _OTHER_END[mode[-1]]
+    return (mode, *arguments[1:]) if isinstance(arguments, tuple) else mode
