@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from metarep.checkpoint import read_tensors, write_tensors
 from metarep.errors import MetarepError
-from metarep.files import locked
+from metarep.files import locked, making, typed
 from metarep.gallery import Gallery
 from metarep.model import Model
 from metarep.pretrained import Representation, load_representation
@@ -23,6 +22,7 @@ from metarep.repeats import find_repeats
 
 FORMAT = "model-1"
 GALLERY = "gallery.safetensors"
+PARTS = ("encoder.safetensors", "images", ".lock")
 Allow = Callable[[Gallery, Gallery], None]
 
 
@@ -60,42 +60,29 @@ class ModelFolder:
     @classmethod
     @contextmanager
     def making(cls, path: Path, model: Model) -> Iterator["ModelFolder"]:
-        """A new model folder to be filled: it lies beside ``path``, or inside of it where that is an empty folder, and
-        is put there at the end. After an error there is none; what ``kill -9`` leaves, the next one takes away.
+        """A new model folder to be filled, which is put at ``path`` at the end; see :func:`metarep.files.making`.
 
         Raises:
-            MetarepError: there is something at ``path`` already.
+            MetarepError: there is something at ``path`` already, or another process is making it.
         """
-        if path.exists() and (not path.is_dir() or {entry.name for entry in path.iterdir()} - {".part"}):
-            raise MetarepError(f"{path} is there already; choose another, or add to it with metarep add {path} CLASS/")
         if model.representation is None:
             raise MetarepError("a model folder needs an encoder")
-        place = path.resolve()
-        empty = place.is_dir()  # it may be a disk of its own, or lie where nothing else can be written
-        partial = place / ".part" if empty else place.with_name(f".{place.name}.part")
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
-            partial.mkdir(parents=True)
+        more = f", or add to it with metarep add {typed(path)} CLASS/" if (path / GALLERY).is_file() else ""
+        there = f"{path} is there already; choose another{more}"
+        busy = f"another process is making {path}; wait until it has ended, or choose another"
+        with making(path.resolve(), GALLERY, PARTS, there=there, busy=busy) as partial:
             model.representation.save(partial / "encoder.safetensors")
             folder = cls(partial, model.representation)
             folder._write(model)
             yield folder
-            if empty:
-                entries = sorted(partial.iterdir(), key=lambda entry: entry.name == GALLERY)  # with it, it is a model
-                for entry in entries:
-                    entry.rename(place / entry.name)
-            else:
-                partial.rename(place)
-            folder.path = path
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        folder.path = path
 
     @classmethod
     def open(cls, path: Path) -> "ModelFolder":
         """A model folder that is there."""
         if not (path / GALLERY).is_file():
             hint = "a run folder: fit a model with --encoder" if (path / "model.safetensors").exists() else "no model"
-            raise MetarepError(f"{path} is {hint}; metarep fit PHOTOS --out {path} makes one")
+            raise MetarepError(f"{path} is {hint}; metarep fit PHOTOS --out {typed(path)} makes one")
         if not (path / "encoder.safetensors").is_file():
             raise MetarepError(f"{path} has lost its encoder.safetensors; fit it anew")
         folder = cls(path, load_representation(path / "encoder.safetensors"))

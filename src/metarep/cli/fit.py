@@ -10,6 +10,7 @@ from metarep.cli.parser import Parser
 from metarep.datasets.folder_tree import FolderTree, scan
 from metarep.datasets.options import LeftOutWarning, tell_left_out
 from metarep.errors import DataError
+from metarep.files import typed
 from metarep.gallery import Gallery
 from metarep.learners import LEARNERS
 from metarep.model import Model
@@ -127,7 +128,7 @@ def tell(folder: ModelFolder, seconds: float, picture: str | None, *, chosen: bo
         print(f"  and {len(facts['suspects']) - MOST} more: --json lists them")
     if picture:
         print(f"what is taken for what: {picture}")
-    print(f"model: {folder.path}\nnext: metarep predict {folder.path} IMAGE")
+    print(f"model: {folder.path}\nnext: metarep predict {typed(folder.path)} IMAGE")
 
 
 def trust_line(model: Model) -> str:
