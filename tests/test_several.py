@@ -248,20 +248,38 @@ def _in_a_fork() -> None:
     assert run_tasks(_square, range(3), 2) == [0, 1, 4]
 
 
-def _fit(out: str) -> None:
+def _main(argv: list[str]) -> None:
     torch.set_num_threads(1)
-    os._exit(main(["fit", "photos", "--out", out, "--encoder", MODEL]))
+    os._exit(main(argv))
+
+
+def test_two_who_add_the_same_pictures_add_them_once(photos: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    assert main(["fit", str(photos), "--out", str(path), "--encoder", MODEL]) == 0
+    g, paths = np.random.default_rng(1), [tmp_path / f"{number}.png" for number in range(3)]
+    for each in paths:
+        Image.fromarray(g.integers(0, 255, (28, 28), dtype=np.uint8)).save(each)
+    add = ["add", str(path), *map(str, paths), "--to", "three"]
+    context = multiprocessing.get_context("fork")
+    both = [context.Process(target=_main, args=(add,)) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(60)
+    assert [process.exitcode for process in both] == [0, 0]
+    assert ModelFolder.open(path).model.gallery.counts.tolist() == [4, 3, 4]
+    assert len(os.listdir(path / "images")) == 11
 
 
 @pytest.mark.slow
 def test_fits_that_are_killed_or_meet_leave_a_whole_model(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(photos.parent)
-    context = multiprocessing.get_context("fork")
+    context, fit = multiprocessing.get_context("fork"), ["fit", "photos", "--out", "model", "--encoder", MODEL]
     for turn in range(8):
         shutil.rmtree("model", ignore_errors=True)
         if turn % 2:
             Path("model").mkdir()
-        three = [context.Process(target=_fit, args=("model",)) for _ in range(3)]
+        three = [context.Process(target=_main, args=(fit,)) for _ in range(3)]
         for process in three:
             process.start()
             time.sleep(0.05 * turn)
@@ -269,8 +287,8 @@ def test_fits_that_are_killed_or_meet_leave_a_whole_model(photos: Path, monkeypa
         three[0].kill()
         for process in three:
             process.join(60)
-        if not any(process.exitcode == 0 for process in three):  # the killed one was in the way of both
-            assert main(["fit", "photos", "--out", "model", "--encoder", MODEL]) == 0
+        if not Path("model/gallery.safetensors").exists():  # the killed one was in the way of both
+            assert main(fit) == 0
         assert len(ModelFolder.open(Path("model")).model.gallery) == 8
         assert len(os.listdir("model/images")) == 8
     assert {name for name in os.listdir() if name.endswith(".part")} == set()

@@ -132,11 +132,7 @@ class ModelFolder:
         if not read:
             raise MetarepError("there are no images")
         rows, pixels = torch.cat([rows for _, rows in read]), [image for some, _ in read for image in some]
-        if once:
-            kept = self._first(pixels, rows, labels, items)
-            rows, pixels = rows[kept], [pixels[i] for i in kept]
-            labels, items = [labels[i] for i in kept], [items[i] for i in kept]
-        return self.keep(pixels, rows, labels, items) if len(rows) else []
+        return self.keep(pixels, rows, labels, items, once=once)
 
     def keep(
         self,
@@ -146,6 +142,7 @@ class ModelFolder:
         items: Sequence[str],
         *,
         allow: Allow | None = None,
+        once: bool = False,
     ) -> list[int]:
         """Add images that are encoded already, and return their ids.
 
@@ -154,8 +151,15 @@ class ModelFolder:
             rows: of each, what the learner prepared of it.
             labels, items: of each, its class and what people call it.
             allow: given the gallery as it is and as it would be, it may raise, and nothing is changed.
+            once: see :meth:`learn`.
         """
         with self.writing() as put:
+            if once:  # here, or another process might add the same pictures meanwhile
+                kept = self._first(pixels, rows, labels, items)
+                rows, pixels = rows[kept], [pixels[i] for i in kept]
+                labels, items = [labels[i] for i in kept], [items[i] for i in kept]
+            if not len(rows):
+                return []
             before = self.model.gallery
             gallery = before.add(rows, labels, items)
             if allow:

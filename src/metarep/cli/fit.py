@@ -10,7 +10,7 @@ from metarep.cli.parser import Parser
 from metarep.datasets.folder_tree import FolderTree, scan
 from metarep.datasets.options import LeftOutWarning, tell_left_out
 from metarep.errors import DataError
-from metarep.files import typed
+from metarep.files import own_folder, typed
 from metarep.gallery import Gallery
 from metarep.learners import LEARNERS
 from metarep.model import Model
@@ -110,7 +110,14 @@ def draw_confusion(folder: ModelFolder) -> str | None:
     from metarep.confusion import draw_confusion as draw
 
     path = folder.path / "confusion.png"
-    return str(path) if draw(folder.model, path) else None
+    with own_folder(path.with_name("confusion.png.part")) as place:  # of two that draw, the last has seen all
+        model = folder.model
+        if not draw(model, place / path.name):
+            return None
+        (place / path.name).replace(path)
+    if folder.model is not model:
+        path.unlink(missing_ok=True)  # of the images as they were
+    return str(path)
 
 
 def tell(folder: ModelFolder, seconds: float, picture: str | None, *, chosen: bool) -> None:
