@@ -5,6 +5,7 @@ import os
 import shutil
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -250,6 +251,7 @@ def _in_a_fork() -> None:
 
 def _main(argv: list[str]) -> None:
     torch.set_num_threads(1)
+    warnings.simplefilter("default")
     os._exit(main(argv))
 
 
