@@ -61,8 +61,8 @@ def data(drawings: Drawings, monkeypatch: pytest.MonkeyPatch) -> dict[str, Split
 def test_a_run_starts_from_another_of_any_method(first: str, then: str, data: dict[str, Split], tmp_path: Path) -> None:
     start(narrow(first), tmp_path / "first", precision="float32")
     initial = load_checkpoint(tmp_path / "first" / "model.safetensors")
-    data["train"], other = data["val"], data["train"]
-    job = narrow(then, init=str(tmp_path / "first"), train={"lr": 1e-30})  # so that it stays where it starts
+    data["trainval"], other = data["val"], data["train"]
+    job = narrow(then, init=str(tmp_path / "first"), train_on="trainval", train={"lr": 1e-30})  # stays where it starts
     start(job, tmp_path / "then", precision="float32")
     trained = load_checkpoint(tmp_path / "then" / "model.safetensors")
     weights = dict(initial.learner.encoder.named_parameters())
@@ -73,7 +73,7 @@ def test_a_run_starts_from_another_of_any_method(first: str, then: str, data: di
             torch.testing.assert_close(value, weights[name])
     assert trained.seen >= initial.seen
     assert len(trained.seen) == 80
-    assert other.labels.keys[0] not in data["train"].labels.keys
+    assert other.labels.keys[0] not in data["trainval"].labels.keys
     with pytest.raises(MetarepError, match="were seen in training"):
         trained.refuse_seen(other.labels, "train")
     tasks = draw_tasks(other.labels, 2, ways=2, shots=1, queries=1, generator=Generator())
@@ -84,7 +84,7 @@ def test_a_run_starts_from_another_of_any_method(first: str, then: str, data: di
     assert result_row(trained, "untrained encoder", report, "path")["init"] == "random"
     assert json.loads((tmp_path / "then" / "settings.json").read_text())["init"] == "first"
     with pytest.raises(MetarepError, match="init = 'first', not None"):
-        start(narrow(then, train={"lr": 1e-30}), tmp_path / "then", precision="float32")
+        start(narrow(then, train_on="trainval", train={"lr": 1e-30}), tmp_path / "then", precision="float32")
 
 
 def test_a_start_that_does_not_fit_is_refused(data: dict[str, Split], tmp_path: Path) -> None:
@@ -106,7 +106,9 @@ def test_a_start_that_does_not_fit_is_refused(data: dict[str, Split], tmp_path: 
 
 def test_a_run_older_than_a_setting_is_still_the_same_run(tmp_path: Path) -> None:
     settings = TrainSettings(**SMALL).as_dict()
-    RunFolder(tmp_path, {"train": {name: value for name, value in settings.items() if name != "stop_on_collapse"}}, [])
+    older = {"train": {name: value for name, value in settings.items() if name != "stop_on_collapse"}}
+    with (run := RunFolder(tmp_path, older, [])).held():
+        run.save_state({}, {"step": 1})
     RunFolder(tmp_path, {"train": settings}, [])
     with pytest.raises(MetarepError, match=r"train.stop_on_collapse = False, not True"):
         RunFolder(tmp_path, {"train": settings | {"stop_on_collapse": True}}, [])

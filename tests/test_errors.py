@@ -107,8 +107,8 @@ def test_a_failed_write_leaves_the_old_checkpoint(
     path = saved(tmp_path, small_encoder(seed=1))
     before = path.read_bytes()
 
-    def full(*_: Any, **__: Any) -> None:
-        path.with_name(path.name + ".part").write_bytes(b"half")
+    def full(_: Any, partial: Path, *__: Any) -> None:
+        partial.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("metarep.checkpoint.save_file", full)
@@ -129,7 +129,9 @@ def test_another_encoder_in_the_same_folder_is_refused(tmp_path: Path, drawings:
         _, settings = build(job, drawings[0])
         described = describe(job, drawings[0], settings, "float32")
         if encoder["width"] == 8:
-            RunFolder(tmp_path, described, [])
+            run = RunFolder(tmp_path, described, [])
+            with run.held():
+                run.save_state({}, {"step": 1})
             continue
         with pytest.raises(MetarepError, match=r"holds a run with encoder.width = 8, not 16"):
             RunFolder(tmp_path, described, [])

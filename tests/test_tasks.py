@@ -151,11 +151,25 @@ def test_groups_that_only_one_division_fits_are_divided() -> None:
         assert set(labels.groups[tasks.query].unique().tolist()) == {1}
 
 
-def test_groups_that_cannot_be_divided_are_an_error() -> None:
+def test_classes_whose_groups_cannot_be_divided_are_not_drawn() -> None:
     labels = labels_of(5, 5, 5, groups=torch.arange(3).repeat_interleave(5))
-    with pytest.raises(DataError, match=r"class '[abc]' cannot give 1 support and 2 query images from different gro"):
+    with pytest.raises(DataError, match=r"0 of the 3 classes have as many, and 'a' has 5, of 1 group, none of which"):
         draw(labels, 20, 3, 1, 2)
     assert len(draw(labels, 20, 3, 3, 0)) == 20, "without queries groups do not matter"
+    some = labels_of(5, 5, 5, 6, groups=torch.tensor([0] * 5 + [0, 0, 1, 1, 1] + [0, 1, 2, 3, 4] + [0, 0, 0, 1, 1, 1]))
+    assert set(draw(some, 50, 2, 1, 3).classes.flatten().tolist()) == {1, 2, 3}
+    assert set(draw(some, 50, 2, 3, 2).classes.flatten().tolist()) == {1, 2, 3}
+    assert set(draw(some, 50, 2, 2, 3).classes.flatten().tolist()) == {1, 2, 3}
+    with pytest.raises(DataError, match=r"1 of the 4 classes have as many, and 'a' has 5"):
+        draw(some, 50, 2, 3, 3)
+
+
+def test_groups_that_hardly_any_order_divides() -> None:
+    """Groups of 1, 2, 4, ... 128 images: one of 256 ways to part them leaves 85 and 170; one order in 70 shows it."""
+    groups = torch.cat([torch.full((1 << group,), group) for group in range(8)] * 2)
+    labels = labels_of(255, 255, groups=groups)
+    check_groups(labels, draw(labels, 20, 2, 85, 170))
+    assert not labels.can_give(86, 170).any()
 
 
 def test_too_few_images_or_classes_say_what_is_missing() -> None:
@@ -200,6 +214,32 @@ def test_turned_tasks_use_each_image_as_support_once() -> None:
     assert torch.equal(labels.classes[turned.support], turned.classes.gather(1, turned.support_y))
     assert torch.equal(labels.classes[turned.query], turned.classes.gather(1, turned.query_y))
     assert tasks.turned(1).digest == tasks.digest
+
+
+@pytest.mark.parametrize(("shots", "queries", "turns"), [(1, 5, 3), (2, 4, 3), (5, 5, 2)])
+def test_turned_tasks_share_no_group(shots: int, queries: int, turns: int) -> None:
+    groups = torch.randint(4, (6 * 24,), generator=Generator().manual_seed(3))
+    labels = labels_of(*[24] * 6, groups=groups)
+    tasks = draw(labels, 200, 4, shots, queries)
+    turned = tasks.turned(turns)
+    assert (len(turned), turned.shots, turned.queries) == (200 * turns, shots, queries)
+    check_groups(labels, turned)
+    assert torch.equal(turned.query[:200], tasks.query)
+    assert torch.equal(labels.classes[turned.support], turned.classes.gather(1, turned.support_y))
+    assert torch.equal(labels.classes[turned.query], turned.classes.gather(1, turned.query_y))
+    anew = (turned.support[200:].view(turns - 1, 200, 4, shots) != tasks.support.view(200, 4, shots)).any(-1)
+    assert anew.float().mean() > 0.9, "nearly always another image is support"
+    rows, packed = tasks.compact()
+    assert torch.equal(rows[packed.turned(turns).query], turned.query)
+    assert torch.equal(tasks[50:].turned(2).query[:150], tasks.query[50:])
+
+
+def check_groups(labels: Labels, tasks: TaskIndex) -> None:
+    """No support image and no query of one class are of one group."""
+    groups, n = labels.groups, len(tasks)
+    assert groups is not None
+    support, query = (groups[rows].view(n, tasks.ways, -1) for rows in (tasks.support, tasks.query))
+    assert not (support.unsqueeze(-1) == query.unsqueeze(-2)).any()
 
 
 def test_varied_tasks_have_every_shape_equally_often() -> None:

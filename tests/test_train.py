@@ -252,7 +252,10 @@ def test_without_a_folder_the_message_does_not_speak_of_one(drawings: Drawings, 
 
 def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path) -> None:
     settings = TrainSettings(**SMALL)
-    folder(tmp_path, settings, data={"name": "glyphs", "split": "train"})
+    with folder(tmp_path, TrainSettings(**SMALL, lr=0.1)).held():
+        pass  # it failed before anything was saved, so the folder is the next one's
+    with (run := folder(tmp_path, settings, data={"name": "glyphs", "split": "train"})).held():
+        run.save_state({}, {"step": 4})
     folder(tmp_path, settings, data={"name": "glyphs", "split": "train"})
     with pytest.raises(MetarepError, match=r"holds a run with train.lr = 0.003, not 0.1; choose another --out"):
         folder(tmp_path, TrainSettings(**SMALL, lr=0.1), data={"name": "glyphs", "split": "train"})

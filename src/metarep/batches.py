@@ -148,8 +148,7 @@ def batch_of(
         return LabelledBatch(images, rows, *both.to(images.device, non_blocking=True))
     place = torch.arange(both.numel()).view(both.shape)
     support, query = place.split([index.support.shape[1], index.query.shape[1]], dim=1)
-    tasks = TaskIndex(support, query, index.support_y, index.query_y, index.classes, index.ways)
-    return TaskBatch(images, rows, tasks)
+    return TaskBatch(images, rows, index.of_rows(support, query))
 
 
 def _draw_views(bank: ImageBank, n: int, augment: Augment | None, generator: Generator) -> ViewBatch:

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -31,12 +32,15 @@ class Checkpoint:
         method: with its trained weights, in evaluation mode.
         settings: as saved: ``method``, ``settings``, ``encoder``, ``train``, ``data``; and ``labels`` and ``init``
             where they are not ``true`` and random.
-        seen: digests of the keys of all classes that training touched.
+        seen: digests of the keys of all classes that training touched, in this run or one that it is based on.
+        fitted: of those the ones that weights were fitted to; the others were validated on. None in files of
+            metarep 0.1.0, which do not say.
     """
 
     method: Method
     settings: dict[str, Any]
     seen: frozenset[str]
+    fitted: frozenset[str] | None = None
 
     @property
     def learner(self) -> Learner:
@@ -49,6 +53,45 @@ class Checkpoint:
         ``none``, ``instances``, ``clusters``, ``5-a-class``, or ``true`` for all.
         """
         return self.settings.get("labels", "true")
+
+    def refuse_leak(self, labels: Labels, split: str, data: str, part: str) -> None:
+        """Raise where an accuracy on these classes would not be one on new classes.
+
+        Args:
+            labels: of the classes.
+            split: what they are classes of, for the error.
+            data: the data set, as it was asked for.
+            part: of the data set. To ``val`` classes no weights may have been fitted, by this run or by one that it is
+                based on; of others nothing may have been seen.
+
+        Raises:
+            LeakageError: see :meth:`refuse_keys`.
+        """
+        if part != "val":
+            self.refuse_seen(labels, split)
+        else:
+            fitted = self.fitted_of(labels, data)
+            refuse(
+                fitted, labels.keys, labels.names, f"{split} were trained on, by this run or one it is based on", HOW
+            )
+
+    def fitted_of(self, validation: Labels | None, data: str) -> frozenset[str]:
+        """``fitted``, or what may have been where the file does not say.
+
+        Then only a run that is based on no other and was trained on ``train`` of the same data is known not to have
+        been fitted to its validation classes.
+
+        Args:
+            validation: classes of the part ``val`` of ``data``, if any are asked about.
+            data: a data set.
+        """
+        if self.fitted is not None:
+            return self.fitted
+        trained = self.settings.get("data", {})
+        alone = "init" not in self.settings and "clustered_by" not in trained
+        if validation and alone and (trained.get("name"), trained.get("split")) == (data, "train"):
+            return self.seen - digests(validation.keys)
+        return self.seen
 
     def refuse_seen(self, labels: Labels, split: str) -> None:
         """Raise if any class of ``labels`` was seen in training; see :meth:`refuse_keys`."""
@@ -65,16 +108,36 @@ class Checkpoint:
         Raises:
             LeakageError: it names up to three of the classes, of those that share a key the first.
         """
-        met = [row for row, key in enumerate(keys) if key_digest(key) in self.seen]
-        if met:
-            first: dict[str, str] = {}
-            for row in met:
-                first.setdefault(keys[row], (names or keys)[row])
-            shown = ", ".join([*list(first.values())[:3], *(["…"] if len(first) > 3 else [])])
-            raise LeakageError(
-                f"{len(met)} of the {len(keys)} classes of {split} were seen in training ({shown}): an accuracy on "
-                "them would not be a few-shot result. Evaluate on a split that was not trained on"
-            )
+        refuse(self.seen, keys, names or keys, f"{split} were seen in training", HOW)
+
+
+HOW = "an accuracy on them would not be a few-shot result. Evaluate on a split that was not trained on"
+
+
+def refuse(seen: Set[str], keys: Sequence[str], names: Sequence[str], what: str, how: str) -> None:
+    """Raise if any class of these keys is in ``seen``.
+
+    Args:
+        seen: digests of keys.
+        keys, names: of the classes.
+        what: was done with them, and of what they are.
+        how: to go on.
+
+    Raises:
+        LeakageError: it names up to three of the classes, of those that share a key the first.
+    """
+    met = [row for row, key in enumerate(keys) if key_digest(key) in seen]
+    if met:
+        first: dict[str, str] = {}
+        for row in met:
+            first.setdefault(keys[row], names[row])
+        shown = ", ".join([*list(first.values())[:3], *(["…"] if len(first) > 3 else [])])
+        raise LeakageError(f"{len(met)} of the {len(keys)} classes of {what} ({shown}): {how}")
+
+
+def digests(keys: Iterable[str]) -> frozenset[str]:
+    """What a checkpoint keeps of the keys of classes."""
+    return frozenset(map(key_digest, keys))
 
 
 def key_digest(key: str) -> str:
@@ -103,8 +166,14 @@ def check_settings(name: str, settings: Iterable[str]) -> None:
     refuse_unknown_settings(name, METHODS[name].__init__, settings)
 
 
-def save_checkpoint(path: Path, method: Method, settings: dict[str, Any], seen: Iterable[str]) -> None:
-    """Write a checkpoint, whole or not at all."""
+def save_checkpoint(
+    path: Path,
+    method: Method,
+    settings: dict[str, Any],
+    seen: Iterable[str],
+    fitted: Iterable[str] | None = None,
+) -> None:
+    """Write a checkpoint, whole or not at all; for ``seen`` and ``fitted`` see :class:`Checkpoint`."""
     encoder = method.learner.encoder
     header = {
         **settings,
@@ -112,6 +181,7 @@ def save_checkpoint(path: Path, method: Method, settings: dict[str, Any], seen: 
         "encoder": encoder.arch,
         "preprocess": asdict(encoder.preprocess),
         "seen": sorted(seen),
+        **({} if fitted is None else {"fitted": sorted(fitted)}),
     }
     write_tensors(path, dict(method.state_dict()), header)
 
@@ -128,9 +198,12 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoin
         raise MetarepError(f"{path} is not a metarep checkpoint of format {FORMAT}, but {found}")
     try:
         method = _rebuild(tensors, header)
-        if not isinstance(header["seen"], list) or not all(isinstance(each, str) for each in header["seen"]):
-            raise TypeError("what it has seen is not a list of digests")  # or leakage would pass unnoticed
-        return Checkpoint(method.to(device).eval(), header, frozenset(header["seen"]))
+        kept = {name: header[name] for name in ("seen", "fitted") if name == "seen" or name in header}
+        for name, found in kept.items():
+            if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+                raise TypeError(f"what it has {name} is not a list of digests")  # or leakage would pass unnoticed
+        sets = {name: frozenset(found) for name, found in kept.items()}
+        return Checkpoint(method.to(device).eval(), header, **sets)
     except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError) as error:
         reason = str(error).partition("\n")[0]
         raise MetarepError(f"{path} is damaged, or of a newer metarep: {reason}") from error
@@ -178,10 +251,21 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not path.is_file():
         raise MetarepError(f"there is no file {path}")
     try:
-        with safe_open(path, framework="pt") as file:
+        with path.open("rb") as held, safe_open(_name_of(held, path), framework="pt") as file:
             header = json.loads((file.metadata() or {})["metarep"])
             if not isinstance(header, dict):
                 raise ValueError("its header is not a dictionary")
             return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 - not a dict
+    except FileNotFoundError:  # it went away this moment
+        raise MetarepError(f"there is no file {path}") from None
     except (SafetensorError, KeyError, ValueError) as error:
         raise MetarepError(f"{path} is damaged or was not written by metarep: {error}") from error
+
+
+def _name_of(held: BinaryIO, path: Path) -> str:
+    """A name of this open file, whichever file has its path by now.
+
+    safetensors opens a file twice, for the header and for the tensors; a writer may replace it in between.
+    """
+    names = (f"{folder}/{held.fileno()}" for folder in ("/proc/self/fd", "/dev/fd"))
+    return next((name for name in names if os.path.exists(name)), str(path))

@@ -1,10 +1,13 @@
-"""Files that are whole or not there at all, and one writer at a time."""
+"""Files and folders that are whole or not there at all, and one writer at a time."""
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shlex
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
 
 from metarep.errors import MetarepError
 
@@ -13,13 +16,16 @@ try:
 except ImportError:  # not a POSIX system: nobody watches there
     fcntl = None
 
+LOCK = ".writing"  # in a folder that is being filled: who holds it fills it
+TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}  # what a rename says of a name that has been taken
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A file to write instead of ``path``; at the end it takes that name, by one rename and after it is on the disk.
 
-    Whatever happens before, ``path`` is as it was; who may read it stays so too. Only ``kill -9`` leaves something
-    behind, which the next one takes.
+    Whatever happens before, ``path`` is as it was; who may read it stays so too. Two who write the same file do so one
+    after the other. Only ``kill -9`` leaves something behind, which the next one takes.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder, replacing(Path(folder) / "numbers.txt") as partial:
@@ -27,9 +33,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    partial = path.with_name(path.name + ".part")
-    try:
-        partial.unlink(missing_ok=True)
+    with own_folder(path.with_name(path.name + ".part")) as folder:
+        partial = folder / path.name
         partial.touch()
         mode = (path if path.is_file() else partial).stat().st_mode
         yield partial
@@ -37,8 +42,91 @@ def replacing(path: Path) -> Iterator[Path]:
         with partial.open("rb") as file:
             os.fsync(file.fileno())  # or a power cut may leave the new name with no content
         partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def making(place: Path, last: str, parts: Collection[str], *, there: str, busy: str) -> Iterator[Path]:
+    """A folder to fill instead of ``place``; at the end it takes that name. After an error there is none.
+
+    It lies beside ``place``, or inside of it where that is an empty folder: it may be a disk of its own, or lie where
+    nothing else can be written. Then its entries are moved out one by one.
+
+    Args:
+        place: where nothing is yet, or an empty folder.
+        last: the entry that makes it whole; it is moved last.
+        parts: the others; beside a folder half filled they are what ``kill -9`` left, and are taken away.
+        there: what to say where there is something at ``place``.
+        busy: what to say where another process fills it now.
+
+    Raises:
+        MetarepError: ``there`` or ``busy``, also if another was quicker.
+    """
+    if not _free(place, last, parts):
+        raise MetarepError(there)
+    inside = place.is_dir()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with own_folder(place / ".part" if inside else place.with_name(f".{place.name}.part"), busy) as folder:
+        if not _free(place, last, parts):  # its last owner has just ended
+            raise MetarepError(there)
+        if inside:
+            _clear(place, {folder.name})
+        yield folder
+        try:
+            if inside:
+                for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == last):
+                    if entry.name != LOCK:
+                        entry.rename(place / entry.name)
+            else:
+                folder.rename(place)
+                (place / LOCK).unlink(missing_ok=True)
+        except OSError as error:
+            if error.errno in TAKEN:
+                raise MetarepError(there) from error
+            raise
+
+
+@contextmanager
+def own_folder(folder: Path, busy: str | None = None) -> Iterator[Path]:
+    """An empty folder of this writer's own, for a while; at the end it is gone, with what is left in it.
+
+    Args:
+        folder: made; what ``kill -9`` left there is cleared away.
+        busy: what to say where another has it, instead of waiting.
+
+    Raises:
+        MetarepError: another has it, and ``busy`` is given.
+    """
+    while True:
+        with suppress(FileExistsError):
+            folder.mkdir(exist_ok=True)
+        if fcntl is None:  # and an open file could not be moved with its folder
+            _clear(folder, ())
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+            return
+        if not folder.is_dir():
+            folder.unlink(missing_ok=True)  # a file, as older versions wrote them; or it has just gone
+            continue
+        try:
+            held = (folder / LOCK).open("a")
+        except FileNotFoundError:  # its last owner took it away this moment
+            continue
+        with held:
+            _lock(held, busy)
+            if not _is(held, folder / LOCK):  # the lock of a folder that is no more
+                continue
+            _clear(folder, {LOCK})
+            try:
+                yield folder
+            finally:
+                if _is(held, folder / LOCK):  # else it has another name now
+                    _clear(folder, {LOCK})
+                    (folder / LOCK).unlink(missing_ok=True)  # at last: from here on it may be another's
+                    with suppress(OSError):
+                        folder.rmdir()
+            return
 
 
 @contextmanager
@@ -53,13 +141,52 @@ def locked(file: Path, busy: str | None = None) -> Iterator[bool]:
         MetarepError: another holds it, and ``busy`` is given.
     """
     with file.open("a") as held:
-        alone = False
-        if fcntl is not None:
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
-                alone = True
-            except BlockingIOError:
-                raise MetarepError(busy) from None
-            except OSError:  # a file system without locks
-                pass
-        yield alone
+        yield _lock(held, busy)
+
+
+def typed(path: Path | str) -> str:
+    """A path as one would type it in a shell.
+
+    >>> typed("my moths"), typed("-moths"), typed("moths")
+    ("'my moths'", './-moths', 'moths')
+    """
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
+
+
+def _lock(held: IO[Any], busy: str | None) -> bool:
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+    except BlockingIOError:
+        raise MetarepError(busy) from None
+    except OSError:  # a file system without locks
+        return False
+    return True
+
+
+def _is(held: IO[Any], path: Path) -> bool:
+    """Whether this open file is the one that has this name."""
+    try:
+        return os.path.samestat(os.fstat(held.fileno()), path.stat())
+    except OSError:
+        return False
+
+
+def _free(place: Path, last: str, parts: Collection[str]) -> bool:
+    """Whether there is nothing at ``place``, an empty folder, or what was left when one was half filled."""
+    if not place.exists():
+        return True
+    names = {entry.name for entry in place.iterdir()} if place.is_dir() else {last}
+    return names <= {".part"} or (".part" in names and last not in names and names <= {".part", *parts})
+
+
+def _clear(folder: Path, kept: Collection[str]) -> None:
+    for entry in folder.iterdir():
+        if entry.name in kept:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ import torch
 
 from metarep.augment import preset
 from metarep.batches import TaskBatch, ViewBatch
-from metarep.checkpoint import Checkpoint, build_method, check_settings, key_digest
+from metarep.checkpoint import Checkpoint, build_method, check_settings, digests, key_digest, refuse
 from metarep.datasets import load
 from metarep.datasets.depth import Depth
 from metarep.datasets.split import Split
@@ -19,12 +19,18 @@ from metarep.encoders.take_over import take_over
 from metarep.errors import MetarepError
 from metarep.methods import METHODS, Method
 from metarep.pseudo_labels import Labelling, labels_read, usable
-from metarep.run import RunFolder
+from metarep.run import STATE, RunFolder
 from metarep.settings import TrainSettings
+from metarep.tasks import tell_small_classes
 from metarep.training import Outcome, Watch, train
+from metarep.validation import validation_shots
 from metarep.zoo import load_trained
 
 CLUSTERS = "clusters.safetensors"  # in the run folder: who is in which pseudo-class
+UNSEEN = (
+    "the best step would be chosen on classes that were trained on. Start from a run that was trained on train, or add "
+    "--train-on trainval, which validates on nothing and keeps the last weights"
+)
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,7 @@ def start(
     """Train what ``job`` says into the run folder ``out``, or go on where it stopped.
 
     Raises:
+        LeakageError: a validation class was trained on, by this run or one that it is based on.
         MetarepError: unknown names or settings, data that cannot be had, a folder that holds another run.
     """
     place = pick_device(device)
@@ -112,9 +119,15 @@ def start(
     if job.train_on == "train":
         validation = load(job.data, "val", **given)
     source = load_trained(job.labelling.run, place) if job.labelling.run else None
-    seen = seen_by(split, validation).union(*(each.seen for each in (initial, source) if each))
+    runs = [run for run in (initial, source) if run]
+    fitted = seen_by(split).union(*(run.fitted_of(validation and validation.labels, job.data) for run in runs))
+    seen = fitted.union(seen_by(validation), *(run.seen for run in runs))
+    if validation:
+        what = f"{validation.name} were trained on, by this run or one it is based on"
+        refuse(fitted, validation.labels.keys, validation.labels.names, what, UNSEEN)
     seed, kept = job.train_settings.seed, Path(out) / CLUSTERS
-    split = job.labelling.of(split, seed, source, kept)
+    resumed = (Path(out) / STATE).exists()  # else it may be a division of a training that never was
+    split = job.labelling.of(split, seed, source, kept if resumed else None)
     if validation and job.labels_per_class:
         validation = job.labelling.of(validation, seed)
     method, settings = build(job, split, initial)
@@ -123,11 +136,10 @@ def start(
     for encoder in method.modules():
         if isinstance(encoder, Encoder):  # a target's too
             encoder.precision = chosen
-    described = describe(job, split, settings, chosen, initial, source)
+    described, labels = describe(job, split, settings, chosen, initial, source), split.labels
     if skip_bad:
         described["data"]["skip_bad"] = True  # whoever measures the run has the same folder before him
-    folder = RunFolder(out, described, seen)
-    job.labelling.keep(kept, split.labels, seed)
+    folder = RunFolder(out, described, seen, fitted, lambda: job.labelling.keep(kept, labels, seed))
     return method, train(method, split, settings, validation=validation, run=folder, watch=watch)
 
 
@@ -140,10 +152,14 @@ def build(job: Job, split: Split, initial: Checkpoint | None = None) -> tuple[Me
         settings = replace(settings, augment=suited_augment(preprocess, views=views or lone))
     if views and "images" not in job.train:
         settings = replace(settings, images=min(settings.images, len(split.bank)))
-    if not views and "ways" not in job.train:
+    if not views:
         labels, queries = split.labels, settings.queries if METHODS[job.method].eats is TaskBatch else 0
-        there = len(labels.names) if labels.kind == "true" else usable(labels, settings.shots + queries)
-        settings = replace(settings, ways=max(2, min(settings.ways, there)))
+        if "ways" not in job.train:
+            settings = replace(settings, ways=max(2, min(settings.ways, usable(labels, settings.shots, queries))))
+        if labels.kind == "true":
+            able = labels.can_give(settings.shots, queries)
+            tell_small_classes(labels, able, f"training on {split.name}", settings.shots, queries)
+    settings = replace(settings, validation_shots=validation_shots(settings, METHODS[job.method].eats))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         encoder = build_encoder(preprocess=preprocess, **job.encoder)
@@ -200,6 +216,6 @@ def describe(
     }
 
 
-def seen_by(*splits: Split | None) -> set[str]:
-    """Digests of the keys of all classes that a training touches; validation classes count too."""
-    return {key_digest(key) for split in splits if split is not None for key in split.labels.keys}
+def seen_by(*splits: Split | None) -> frozenset[str]:
+    """Digests of the keys of all classes of these; to have been seen, a class need not have been learned from."""
+    return digests(key for split in splits if split is not None for key in split.labels.keys)

@@ -1,14 +1,15 @@
 """Labels: which image belongs to which class. Swapped, never edited."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from metarep.errors import DataError
@@ -86,6 +87,30 @@ class Labels:
     def rows(self) -> Int[Tensor, " n"]:
         """The images grouped by class: class ``c`` owns ``rows[starts[c] : starts[c] + counts[c]]``."""
         return torch.argsort(self.classes.cpu(), stable=True)
+
+    def can_give(self, support: int, query: int) -> Bool[Tensor, " ways"]:
+        """Which classes have so many images for support, and others for queries; of other groups, where there are.
+
+        >>> faces = torch.tensor([0, 0, 0, 0, 1, 1])
+        >>> Labels(torch.tensor([0, 0, 0, 1, 1, 1]), ("a", "b"), ("a", "b"), faces).can_give(1, 1)
+        tensor([False,  True])
+        """
+        if self.kind == "instances":
+            return torch.ones(len(self.names), dtype=torch.bool)
+        enough = self.counts >= support + query
+        if self.groups is None or not query:
+            return enough
+        divisible = [bool(sums >> support & ((1 << max(0, n - query - support + 1)) - 1)) for sums, n in self._sums]
+        return enough & torch.tensor(divisible, dtype=torch.bool)
+
+    @cached_property
+    def _sums(self) -> list[tuple[int, int]]:
+        """For each class how many images some of its groups can have together, as bits of a number; and all of them."""
+        classes, groups = self.classes.cpu().tolist(), [] if self.groups is None else self.groups.cpu().tolist()
+        sizes: list[Counter[int]] = [Counter() for _ in self.names]
+        for label, group in zip(classes, groups, strict=True):
+            sizes[label][group] += 1
+        return [(reduce(lambda sums, size: sums | sums << size, each.values(), 1), each.total()) for each in sizes]
 
     @cached_property
     def starts(self) -> Int[Tensor, " ways"]:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from torch import Tensor
 from metarep.checkpoint import read_tensors, write_tensors
 from metarep.datasets.depth import Depth
 from metarep.errors import MetarepError
-from metarep.files import locked
+from metarep.files import locked, making, typed
 from metarep.gallery import Gallery, no_hashes
 from metarep.model import Model
 from metarep.picture_hash import picture_hash
@@ -28,6 +27,7 @@ FORMAT = "model-1"
 GALLERY = "gallery.safetensors"
 STATE = "state."  # before the names of what the learner made of the gallery
 LARGEST = 20_000_000  # numbers of a state that is kept; larger ones are worked out anew
+PARTS = ("encoder.safetensors", "images", ".lock")
 Allow = Callable[[Gallery, Gallery], None]
 
 
@@ -65,42 +65,29 @@ class ModelFolder:
     @classmethod
     @contextmanager
     def making(cls, path: Path, model: Model) -> Iterator["ModelFolder"]:
-        """A new model folder to be filled: it lies beside ``path``, or inside of it where that is an empty folder, and
-        is put there at the end. After an error there is none; what ``kill -9`` leaves, the next one takes away.
+        """A new model folder to be filled, which is put at ``path`` at the end; see :func:`metarep.files.making`.
 
         Raises:
-            MetarepError: there is something at ``path`` already.
+            MetarepError: there is something at ``path`` already, or another process is making it.
         """
-        if path.exists() and (not path.is_dir() or {entry.name for entry in path.iterdir()} - {".part"}):
-            raise MetarepError(f"{path} is there already; choose another, or add to it with metarep add {path} CLASS/")
         if model.representation is None:
             raise MetarepError("a model folder needs an encoder")
-        place = path.resolve()
-        empty = place.is_dir()  # it may be a disk of its own, or lie where nothing else can be written
-        partial = place / ".part" if empty else place.with_name(f".{place.name}.part")
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
-            partial.mkdir(parents=True)
+        more = f", or add to it with metarep add {typed(path)} CLASS/" if (path / GALLERY).is_file() else ""
+        there = f"{path} is there already; choose another{more}"
+        busy = f"another process is making {path}; wait until it has ended, or choose another"
+        with making(path.resolve(), GALLERY, PARTS, there=there, busy=busy) as partial:
             model.representation.save(partial / "encoder.safetensors")
             folder = cls(partial, model.representation)
             folder._write(model)
             yield folder
-            if empty:
-                entries = sorted(partial.iterdir(), key=lambda entry: entry.name == GALLERY)  # with it, it is a model
-                for entry in entries:
-                    entry.rename(place / entry.name)
-            else:
-                partial.rename(place)
-            folder.path = path
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        folder.path = path
 
     @classmethod
     def open(cls, path: Path) -> "ModelFolder":
         """A model folder that is there."""
         if not (path / GALLERY).is_file():
             hint = "a run folder: fit a model with --encoder" if (path / "model.safetensors").exists() else "no model"
-            raise MetarepError(f"{path} is {hint}; metarep fit PHOTOS --out {path} makes one")
+            raise MetarepError(f"{path} is {hint}; metarep fit PHOTOS --out {typed(path)} makes one")
         if not (path / "encoder.safetensors").is_file():
             raise MetarepError(f"{path} has lost its encoder.safetensors; fit it anew")
         folder = cls(path, load_representation(path / "encoder.safetensors"))
@@ -153,11 +140,7 @@ class ModelFolder:
             raise MetarepError("there are no images")
         rows, pixels = torch.cat([rows for _, rows in read]), [image for some, _ in read for image in some]
         labels = list(map(self.model.gallery.called, labels))
-        if once:
-            kept = self._first(pixels, rows, labels, items)
-            rows, pixels = rows[kept], [pixels[i] for i in kept]
-            labels, items = [labels[i] for i in kept], [items[i] for i in kept]
-        return self.keep(pixels, rows, labels, items, depth=depth) if len(rows) else []
+        return self.keep(pixels, rows, labels, items, once=once, depth=depth)
 
     def keep(
         self,
@@ -168,6 +151,7 @@ class ModelFolder:
         *,
         allow: Allow | None = None,
         depth: Depth | None = None,
+        once: bool = False,
     ) -> list[int]:
         """Add images that are encoded already, and return their ids.
 
@@ -177,8 +161,15 @@ class ModelFolder:
             labels, items: of each, its class and what people call it.
             allow: given the gallery as it is and as it would be, it may raise, and nothing is changed.
             depth: how they were read.
+            once: see :meth:`learn`.
         """
         with self.writing() as put:
+            if once:  # here, or another process might add the same pictures meanwhile
+                kept = self._first(pixels, rows, labels, items)
+                rows, pixels = rows[kept], [pixels[i] for i in kept]
+                labels, items = [labels[i] for i in kept], [items[i] for i in kept]
+            if not len(rows):
+                return []
             before = self.model.gallery
             gallery = before.add(rows, labels, items, picture_hash(torch.stack(list(pixels))))
             if allow:

@@ -56,8 +56,9 @@ class Representation:
     def save(self, path: Path) -> None:
         """One file that :func:`load_representation` reads, on a machine that has nothing else."""
         if self.checkpoint:
-            settings = self.checkpoint.settings | {"name": self.name}
-            save_checkpoint(path, self.checkpoint.method, settings, self.checkpoint.seen)
+            run = self.checkpoint
+            settings = run.settings | {"name": self.name}
+            save_checkpoint(path, run.method, settings, run.seen, run.fitted)
         else:
             header = {"format": FORMAT, "encoder": self.encoder.arch, "preprocess": asdict(self.encoder.preprocess)}
             write_tensors(path, dict(self.encoder.body.state_dict()), header | {"name": self.name})

@@ -73,9 +73,11 @@ def _board(folder: Path) -> Iterator[Watch]:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise MetarepError("--tensorboard needs an extra: pip install 'metarep[tensorboard]'") from error
-    writer = SummaryWriter(str(folder / "tensorboard"))
+    writer = None
 
     def watch(record: dict[str, Any]) -> None:
+        nonlocal writer
+        writer = writer or SummaryWriter(str(folder / "tensorboard"))  # now: it makes the folder
         for name, value in record.items():
             if isinstance(value, float):
                 writer.add_scalar(name, value, record["step"])
@@ -83,7 +85,8 @@ def _board(folder: Path) -> Iterator[Watch]:
     try:
         yield watch
     finally:
-        writer.close()
+        if writer:
+            writer.close()
 
 
 def _take(latest: dict[str, Any], record: dict[str, Any]) -> bool:

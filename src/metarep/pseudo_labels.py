@@ -105,7 +105,7 @@ class Labelling:
 
     def keep(self, path: Path, labels: Labels, seed: int) -> None:
         """Write a division down, so that a training that is resumed goes on with it."""
-        if self.kind == "clusters" and not path.exists():
+        if self.kind == "clusters":
             found = torch.stack([part.classes for part in (labels, *labels.others)])
             write_tensors(path, {"clusters": found.int()}, self._header(seed))
 
@@ -168,11 +168,9 @@ def labels_read(own: str, *runs: Checkpoint | None) -> str:
     return max([own, *(run.labels for run in runs if run is not None)], key=_amount)
 
 
-def usable(labels: Labels, need: int) -> int:
-    """How many classes can give ``need`` images: in the division where they are fewest."""
-    if labels.kind == "instances":
-        return len(labels.names)
-    return min(int((part.counts >= need).sum()) for part in (labels, *labels.others))
+def usable(labels: Labels, support: int, query: int) -> int:
+    """How many classes can give so many images: in the division where they are fewest."""
+    return min(int(part.can_give(support, query).sum()) for part in (labels, *labels.others))
 
 
 def _places(values: Tensor) -> Tensor:

@@ -68,8 +68,7 @@ def reproduce(
         trained.learner.to(pick_device(device))
         use_precision(trained.learner, "float32")
         split = load(job.data, measured, size=job.size, data_dir=data_dir)
-        if measured == "test":
-            trained.refuse_seen(split.labels, split.name)
+        trained.refuse_leak(split.labels, split.name, job.data, measured)
         more = {"recipe": name, "source": recipe.source, "train_seconds": round(outcome.seconds)}
         for row_name, report in measure_all(trained.learner, split, settings, references=seed == 0):
             own = more | {"published": _published(recipe, report)} if row_name == "trained" else {}

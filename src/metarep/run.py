@@ -3,8 +3,8 @@
 import json
 import platform
 import sys
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from metarep.files import locked, replacing
 from metarep.methods import Method
 from metarep.settings import TrainSettings
 
+STATE = "state.safetensors"  # what resuming needs
 PACKAGES = ("metarep", "torch", "numpy", "pillow", "safetensors")
 
 
@@ -26,37 +27,58 @@ class RunFolder:
     """One training's folder: ``settings.json``, ``environment.json``, ``log.jsonl``, ``model.safetensors`` and
     ``state.safetensors`` (what resuming needs; small runs may delete it when done).
 
+    Nothing is written before :meth:`held`, so a training that is refused leaves nothing behind. A folder in which no
+    training was saved, for its first steps failed, is another's to take.
+
     Args:
-        path: made if it is not there.
+        path: made when it is held, if it is not there.
         settings: what the run is; a folder that already holds a run of other settings is refused.
-        seen: digests of the keys of the classes it trains on.
+        seen: digests of the keys of the classes that it touches.
+        fitted: of those the ones that weights are fitted to; the others are validated on.
+        beginning: called when it is held to train from the first step: what else the folder must hold.
 
     Raises:
         MetarepError: the folder holds another run; the first setting that differs is named.
     """
 
-    def __init__(self, path: Path, settings: dict[str, Any], seen: Iterable[str]) -> None:
-        self.path, self.settings, self.seen = Path(path), json.loads(json.dumps(settings)), frozenset(seen)
-        self.path.mkdir(parents=True, exist_ok=True)
-        known = self.path / "settings.json"
-        if known.exists():
-            self._same(_read(known))
-        else:
-            _write(known, self.settings)
-            _write(self.path / "environment.json", environment())
+    def __init__(
+        self,
+        path: Path,
+        settings: dict[str, Any],
+        seen: Iterable[str],
+        fitted: Iterable[str] = (),
+        beginning: Callable[[], None] | None = None,
+    ) -> None:
+        self.path, self.settings, self.beginning = Path(path), json.loads(json.dumps(settings)), beginning
+        self.seen, self.fitted = frozenset(seen), frozenset(fitted)
+        self._refuse_another()
 
     @property
     def model(self) -> Path:
         return self.path / "model.safetensors"
 
-    def held(self) -> AbstractContextManager[bool]:
+    @property
+    def begun(self) -> bool:
+        """Whether something of a training was saved here."""
+        return self.model.exists() or (self.path / STATE).exists()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
         """One training at a time.
 
         Raises:
-            MetarepError: on entering: another process is training here.
+            MetarepError: on entering: another process is training here, or has trained another run meanwhile.
         """
         busy = f"another process is training in {self.path}; wait until it has ended, or choose another --out"
-        return locked(self.path / ".lock", busy)
+        self.path.mkdir(parents=True, exist_ok=True)
+        with locked(self.path / ".lock", busy):
+            self._refuse_another()
+            if not self.begun or not (self.path / "settings.json").exists():
+                _write(self.path / "settings.json", self.settings)
+                _write(self.path / "environment.json", environment())
+            if self.beginning and not (self.path / STATE).exists():
+                self.beginning()
+            yield
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one line to ``log.jsonl``."""
@@ -70,21 +92,31 @@ class RunFolder:
         return [json.loads(line) for line in lines if line.endswith("}")]  # the last may have been cut short
 
     def save_model(self, method: Method) -> None:
-        save_checkpoint(self.model, method, self.settings, self.seen)
+        save_checkpoint(self.model, method, self.settings, self.seen, self.fitted)
 
     def save_state(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-        write_tensors(self.path / "state.safetensors", tensors, header)
+        more = {"seen": sorted(self.seen), "fitted": sorted(self.fitted)}
+        write_tensors(self.path / STATE, tensors, header | more)
 
     def load_state(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """What the last :meth:`save_state` wrote, or None; log lines of steps after it are dropped."""
-        path = self.path / "state.safetensors"
+        """What the last :meth:`save_state` wrote, or None; log lines of steps after it are dropped.
+
+        What it had seen stays seen, whatever stands by now where it started from.
+        """
+        path = self.path / STATE
         saved = read_tensors(path) if path.exists() else None
+        if saved:
+            self.seen |= set(saved[1].get("seen", ()))
+            self.fitted |= set(saved[1].get("fitted", ()))
         step = saved[1]["step"] if saved else 0
         kept = [record for record in self.records() if record["step"] <= step]
         (self.path / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in kept))
         return saved
 
-    def _same(self, known: dict[str, Any]) -> None:
+    def _refuse_another(self) -> None:
+        if not self.begun or not (self.path / "settings.json").exists():
+            return
+        known = _read(self.path / "settings.json")
         for part in sorted(known.keys() | self.settings.keys()):
             was, now = known.get(part), self.settings.get(part)
             if part == "train" and isinstance(was, dict):

@@ -37,7 +37,8 @@ class TrainSettings:
         validate_every: steps between validations.
         validation_tasks: tasks a validation, the same every time.
         validation_ways: ways of those tasks, where the method does not fix them.
-        validation_shots: support images a class of those tasks; 5 queries.
+        validation_shots: support images a class of those tasks; none for as many as the tasks have that are trained
+            on, or 1 where batches are no tasks. 5 queries.
         stop_on_collapse: stop, instead of only saying so, when all images have become one point (methods that log
             their spread).
         seed: names the weights, batches and views of the run.
@@ -60,7 +61,7 @@ class TrainSettings:
     validate_every: int = 250
     validation_tasks: int = 500
     validation_ways: int = 20
-    validation_shots: int = 1
+    validation_shots: int | None = None
     stop_on_collapse: bool = False
     seed: int = 0
 
@@ -68,7 +69,7 @@ class TrainSettings:
         one_of("mine", self.mine, ("batch", "index"))
         positive = ("steps", "ways", "shots", "tasks", "mine_every", "mine_near", "validate_every")
         for name in (*positive, "validation_tasks", "validation_shots"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise MetarepError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name, least in (("queries", 0), ("clip", 0), ("weight_decay", 0), ("validation_ways", 2), ("images", 2)):
             if not getattr(self, name) >= least:

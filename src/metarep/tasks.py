@@ -1,18 +1,22 @@
 """Tasks as index tensors: who is support, who is query, and no pixels."""
 
 import hashlib
+import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Int, Shaped
+from jaxtyping import Bool, Int, Shaped
 from torch import Generator, Tensor
 
 from metarep.errors import DataError, MetarepError
+from metarep.groups import apart, apart_at
 from metarep.labels import Labels
 
-REDRAWS = 100  # of the order of a class's groups, before it counts as one that cannot be divided
+
+class SmallClassWarning(UserWarning):
+    """Classes are too small for the tasks that are wanted, and are left out."""
 
 
 class Tasks(NamedTuple):
@@ -34,6 +38,7 @@ class TaskIndex:
         support_y, query_y: each row's class within its task, 0 to ways - 1.
         classes: which class of the labels each way is.
         ways: classes a task.
+        groups: of each row, support first, what support and query of its class must not share; None if nothing.
     """
 
     support: Int[Tensor, "task support"]
@@ -42,6 +47,7 @@ class TaskIndex:
     query_y: Int[Tensor, "task query"]
     classes: Int[Tensor, "task ways"]
     ways: int
+    groups: Int[Tensor, "task both"] | None = None
 
     def __len__(self) -> int:
         """The number of tasks."""
@@ -75,25 +81,45 @@ class TaskIndex:
 
     def __getitem__(self, part: slice) -> "TaskIndex":
         labels = self.support_y[part], self.query_y[part], self.classes[part]
-        return TaskIndex(self.support[part], self.query[part], *labels, self.ways)
+        groups = None if self.groups is None else self.groups[part]
+        return TaskIndex(self.support[part], self.query[part], *labels, self.ways, groups)
 
     def compact(self) -> "tuple[Int[Tensor, ' n'], TaskIndex]":
         """The distinct rows that these tasks use, and the tasks as rows of that list: each image is encoded once."""
         both = torch.cat([self.support, self.query], dim=1)
         used, place = torch.unique(both, return_inverse=True)
         support, query = place.split([self.support.shape[1], self.query.shape[1]], dim=1)
-        return used, TaskIndex(support, query, self.support_y, self.query_y, self.classes, self.ways)
+        return used, self.of_rows(support, query)
+
+    def of_rows(self, support: Int[Tensor, "task support"], query: Int[Tensor, "task query"]) -> "TaskIndex":
+        """The same tasks where their images have other rows."""
+        return replace(self, support=support, query=query)
 
     def turned(self, turns: int) -> "TaskIndex":
         """The same images ``turns`` times over, each time with the next ones of every class as support.
 
         More tasks from the same encoded images: the encoder is run once, the comparison of features costs next to
-        nothing.
+        nothing. Where there are groups, a query whose group is in the support of its class gives its place to the
+        others, which come up more often; a class that has no others stays as it was drawn.
         """
         n, ways, shots = len(self), self.ways, self.shots
-        members = torch.cat([self.support.view(n, ways, -1), self.query.view(n, ways, -1)], dim=-1)
-        every = torch.cat([members.roll(-shots * turn, dims=-1) for turn in range(turns)])
-        support, query = every[..., :shots].reshape(len(every), -1), every[..., shots:].reshape(len(every), -1)
+
+        def by_class(rows: Tensor) -> Tensor:
+            """First the support of each class, then its queries."""
+            parts = rows.split([self.support.shape[1], self.query.shape[1]], dim=1)
+            return torch.cat([part.reshape(n, ways, -1) for part in parts], dim=-1)
+
+        members = by_class(torch.cat([self.support, self.query], dim=1))
+        place = torch.arange(members.shape[-1]).expand_as(members)
+        if self.groups is None:
+            order = [place.roll(-shots * turn, dims=-1) for turn in range(turns)]
+        else:
+            groups = by_class(self.groups)
+            order = [apart_at(groups, place.roll(-shots * turn, dims=-1), place, shots) for turn in range(turns)]
+        every = torch.cat([members.gather(-1, each) for each in order]).split(
+            [shots, members.shape[-1] - shots], dim=-1
+        )
+        support, query = (part.flatten(1) for part in every)
         labels = (self.support_y.repeat(turns, 1), self.query_y.repeat(turns, 1), self.classes.repeat(turns, 1))
         return TaskIndex(support, query, *labels, ways)
 
@@ -110,7 +136,7 @@ def draw_tasks(labels: Labels, n: int, *, ways: int, shots: int, queries: int, g
     """Draw ``n`` tasks: classes without replacement, images without replacement, each task's label order its own.
 
     Every set of classes, and within a class every set of images, is equally likely; there is no Python loop over
-    tasks. Classes with fewer than ``shots + queries`` images are never drawn. Where labels have groups (typefaces),
+    tasks. Classes that cannot give ``shots + queries`` images are never drawn. Where labels have groups (typefaces),
     a class's support and query images come from different groups. Where each image is a class of its own
     (``labels.kind`` is ``instances``) it is drawn ``shots + queries`` times: its samples are views, which whoever
     takes the pixels must make.
@@ -149,12 +175,15 @@ def tasks_of(
     elif labels.groups is None or queries == 0:
         place = _distinct(labels.counts[classes], shots + queries, generator)
     else:
-        place = _apart(labels, labels.groups.cpu(), classes, shots, queries, generator)
+        place = apart(labels, labels.groups.cpu(), classes, shots, queries, generator)
     rows = labels.rows[labels.starts[classes].unsqueeze(-1) + place]
     support_y = torch.arange(ways).repeat_interleave(shots).expand(n, -1)
     query_y = torch.arange(ways).repeat_interleave(queries).expand(n, -1)
     support, query = rows[..., :shots].reshape(n, -1), rows[..., shots:].reshape(n, -1)
-    return TaskIndex(support, query, support_y, query_y, classes, ways)
+    groups = None
+    if labels.groups is not None and labels.kind != "instances":
+        groups = labels.groups.cpu()[torch.cat([support, query], dim=1)]
+    return TaskIndex(support, query, support_y, query_y, classes, ways, groups)
 
 
 def draw_varied_tasks(
@@ -180,7 +209,8 @@ def usable_classes(labels: Labels, ways: int, shots: int, queries: int) -> Int[T
         DataError: they are fewer than ``ways``; it names the smallest class.
     """
     need = 1 if labels.kind == "instances" else shots + queries
-    usable = (labels.counts >= need).nonzero().squeeze(1)
+    able = labels.can_give(shots, queries)
+    usable = able.nonzero().squeeze(1)
     if len(usable) < ways:
         want = f"{ways}-way {shots}-shot tasks with {queries} queries need {ways} classes of at least {need} images"
         if labels.kind == "clusters":
@@ -190,12 +220,34 @@ def usable_classes(labels: Labels, ways: int, shots: int, queries: int) -> Int[T
             )
         if len(labels.names) < ways:
             raise DataError(f"{want}; there are {len(labels.names)} classes. Use fewer ways, or add classes")
-        smallest = int(labels.counts.argmin())
         raise DataError(
-            f"{want}; {len(usable)} of the {len(labels.names)} classes have as many, and {labels.names[smallest]!r} "
-            f"has {int(labels.counts[smallest])}. Use fewer shots or queries, or add images"
+            f"{want}; {len(usable)} of the {len(labels.names)} classes have as many, and "
+            f"{_smallest(labels, able, need)}. Use fewer shots or queries, or add images"
         )
     return usable
+
+
+def tell_small_classes(labels: Labels, able: Bool[Tensor, " n"], what: str, shots: int, queries: int) -> None:
+    """A ``SmallClassWarning`` if some classes cannot give such tasks: how many, what they are left out of, and one."""
+    if not able.all():
+        out, need = int((~able).sum()), shots + queries
+        warnings.warn(
+            f"{out} of the {len(labels.names)} classes {'is' if out == 1 else 'are'} left out of {what}: "
+            f"{shots}-shot tasks with {queries} queries need {need} images of a class, and "
+            f"{_smallest(labels, able, need)}",
+            SmallClassWarning,
+            stacklevel=3,
+        )
+
+
+def _smallest(labels: Labels, able: Tensor, need: int) -> str:
+    """Of the classes that are not ``able`` the smallest, and what it has."""
+    worst = int(labels.counts.masked_fill(able, len(labels) + 1).argmin())
+    has = f"{labels.names[worst]!r} has {int(labels.counts[worst])}"
+    if labels.counts[worst] < need or labels.groups is None:
+        return has
+    kinds = len(labels.groups.cpu()[labels.classes.cpu() == worst].unique())
+    return f"{has}, of {kinds} group{'s' * (kinds > 1)}, none of which may be support and query"
 
 
 def _randint(below: Tensor, generator: Generator) -> Tensor:
@@ -217,48 +269,3 @@ def _distinct(population: Int[Tensor, "*shape"], k: int, generator: Generator) -
         chosen[..., i] = torch.where(taken, last, pick)
     order = torch.rand(chosen.shape, generator=generator).argsort(-1)
     return chosen.gather(-1, order)
-
-
-def _apart(labels: Labels, groups: Tensor, classes: Tensor, shots: int, queries: int, generator: Generator) -> Tensor:
-    """Places within each class for support, then query, whose groups do not meet.
-
-    The groups of a class are put in random order and cut once, as near the middle as leaves enough images on both
-    sides; support comes from the first part and queries from the second. An order that cannot be cut so is redrawn.
-    """
-    size = int(labels.counts.max())
-    slot = torch.arange(size)
-    real = slot < labels.counts[classes].unsqueeze(-1)  # task ways size
-    within = (labels.starts[classes].unsqueeze(-1) + slot).clamp_max(len(labels.rows) - 1)
-    group = groups[labels.rows[within]]
-    kinds = int(group.max()) + 1
-    onehot = torch.zeros(*group.shape[:2], kinds, dtype=torch.long).scatter_add_(-1, group, real.long())
-    order = torch.rand(onehot.shape, generator=generator)
-    rank, fits = _cuts(onehot, order, shots, queries)
-    for _ in range(REDRAWS):
-        if fits.any(-1).all():
-            break
-        again = torch.rand(onehot.shape, generator=generator)
-        order = torch.where(fits.any(-1, keepdim=True), order, again)
-        rank, fits = _cuts(onehot, order, shots, queries)
-    if not fits.any(-1).all():
-        bad = int(classes[~fits.any(-1)][0])
-        raise DataError(
-            f"class {labels.names[bad]!r} cannot give {shots} support and {queries} query images from different "
-            "groups; use fewer shots or queries"
-        )
-    many = (onehot > 0).sum(-1, keepdim=True)
-    distance = (torch.arange(1, kinds + 1) - many / 2).abs().masked_fill(~fits, float("inf"))
-    cut = distance.argmin(-1, keepdim=True)  # the last group of the support side
-    position = torch.empty_like(rank).scatter_(-1, rank, torch.arange(kinds).expand_as(rank))
-    first = position.gather(-1, group) <= cut
-    key = torch.rand(group.shape, generator=generator)
-    support = key.masked_fill(~(real & first), 2).argsort(-1)[..., :shots]
-    query = key.masked_fill(~(real & ~first), 2).argsort(-1)[..., :queries]
-    return torch.cat([support, query], dim=-1)
-
-
-def _cuts(onehot: Tensor, order: Tensor, shots: int, queries: int) -> tuple[Tensor, Tensor]:
-    """The groups of each class in this order, and after which of them a cut leaves enough images on both sides."""
-    rank = order.masked_fill(onehot == 0, 2).argsort(-1)
-    ordered = onehot.gather(-1, rank).cumsum(-1)  # images in the first 1, 2, ... groups
-    return rank, (ordered >= shots) & (ordered[..., -1:] - ordered >= queries)

@@ -24,8 +24,8 @@ from metarep.hard_classes import HardClasses
 from metarep.methods import Method
 from metarep.run import RunFolder
 from metarep.settings import TrainSettings
-from metarep.tasks import TaskIndex, draw_tasks
 from metarep.training_state import pack, unpack
+from metarep.validation import validation_tasks
 
 LOG_EVERY = 20  # steps between readings of the loss; on a GPU each is a wait
 
@@ -52,11 +52,13 @@ class Outcome:
         step: the step whose weights were kept.
         accuracy: its validation accuracy in percent; None where there were no validation tasks.
         seconds: spent in training, validation included, over all sittings.
+        validated_on: the shape of the validation tasks, as in ``20-way 1-shot``; nothing where there were none.
     """
 
     step: int
     accuracy: float | None
     seconds: float
+    validated_on: str = ""
 
 
 def train(
@@ -124,7 +126,7 @@ class _Loop:
         self.optimizer = method.optimizer(settings.lr, settings.weight_decay)
         self.augment = preset(settings.augment)
         self.bank = split.bank.to(self.device)
-        self.tasks = self._validation_tasks()
+        self.tasks = validation_tasks(validation, settings, method.learner, method.eats) if validation else None
         mining = settings.mine == "index"
         self.miner = HardClasses(method.eats, split.labels, settings.shape, settings.mine_near) if mining else None
         self.step, self.seconds = 0, 0.0
@@ -133,6 +135,7 @@ class _Loop:
         self.recent: list[tuple[int, Batch, Tensor]] = []
         self.last_reading = (0, time.perf_counter())
         self.collapsed = False
+        self._draw(Generator().manual_seed(settings.seed))  # or labels that cannot give a batch are known too late
         for layer in method.modules():
             if isinstance(layer, DropBlock):
                 layer.generator = self.generator
@@ -143,7 +146,7 @@ class _Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr_at(self.step)
         self.method.train()
-        batch = self._draw()
+        batch = self._draw(self.generator)
         step = self.method.step(batch, progress=progress, generator=self.generator)
         self.optimizer.zero_grad(set_to_none=True)
         step.loss.backward()
@@ -162,15 +165,15 @@ class _Loop:
             self._validate()
             self._save()
 
-    def _draw(self) -> Batch:
+    def _draw(self, generator: Generator) -> Batch:
         """A batch; of classes that are hard to tell apart, where they are mined and known by now."""
         eats, settings = self.method.eats, self.settings
         if self.miner and self.step and self.step % settings.mine_every == 0:
             self.miner.refresh(self.method.learner, self.bank, turn=self.step // settings.mine_every)
         if self.miner and self.miner.ready:
-            index = self.miner.draw(self.generator)
-            return batch_of(eats, self.bank, index, self.augment, self.generator)
-        return draw_batch(eats, self.bank, self.split.labels, settings.shape, self.augment, self.generator)
+            index = self.miner.draw(generator)
+            return batch_of(eats, self.bank, index, self.augment, generator)
+        return draw_batch(eats, self.bank, self.split.labels, settings.shape, self.augment, generator)
 
     def finish(self) -> Outcome:
         if self.best:
@@ -178,20 +181,8 @@ class _Loop:
         self.method.eval()
         if self.run:
             self.run.save_model(self.method)
-        return Outcome(self.best_step or self.step, self.best_accuracy, self.seconds)
-
-    def _validation_tasks(self) -> TaskIndex | None:
-        if self.validation is None:
-            return None
-        labels, settings = self.validation.labels, self.settings
-        shots, asked = settings.validation_shots, self.method.learner.ways or settings.validation_ways
-        ways, queries = min(asked, len(labels.names)), min(5, int(labels.counts.min()) - shots)
-        if ways < (self.method.learner.ways or 2) or queries < 1:
-            return None  # a folder of few classes: nothing to choose by, so the last weights are kept
-        generator = Generator().manual_seed(settings.seed)
-        return draw_tasks(
-            labels, settings.validation_tasks, ways=ways, shots=shots, queries=queries, generator=generator
-        )
+        shape = f"{self.tasks.ways}-way {self.tasks.shots}-shot" if self.tasks else ""
+        return Outcome(self.best_step or self.step, self.best_accuracy, self.seconds, shape)
 
     def _read(self, logs: dict[str, Tensor], images: int) -> None:
         """Read the losses since the last reading: the one place where the processor waits for the device."""

@@ -1,9 +1,12 @@
 """Workers: several tasks at once, each on one processor thread.
 
 A task has few images; cut among threads, its layers are too small to gain. Whole tasks on threads of their own do.
+A process that is forked makes threads of its own; what torch does on several threads by itself hangs there (see
+``docs/serving.md``).
 """
 
 import functools
+import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +44,10 @@ def _pool(workers: int) -> ThreadPoolExecutor:
     list(pool.map(lambda _: met.wait(), range(workers)))
     torch.set_num_threads(before)
     return pool
+
+
+if hasattr(os, "register_at_fork"):  # a forked process has the pool and none of its threads: it would wait for ever
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def _compute_alone() -> None:

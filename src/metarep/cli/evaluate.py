@@ -1,6 +1,7 @@
 """metarep evaluate RUN."""
 
 import argparse
+import warnings
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,16 +11,19 @@ from metarep.datasets import load
 from metarep.datasets.omniglot_runs import load_runs
 from metarep.datasets.options import Options
 from metarep.device import pick_device, pick_precision
-from metarep.errors import LeakageError
+from metarep.errors import LeakageError, MetarepError
 from metarep.evaluation import Report
+from metarep.files import typed
 from metarep.learners import LEARNERS
 from metarep.measure import Setting, measure_all, pick_learner, result_row, use_precision, use_settings
 from metarep.normalisation import Normalisation
 from metarep.one_shot_runs import error_rate
 from metarep.results import read, record
+from metarep.run import open_run
 from metarep.zoo import load_trained
 
 USAGE = "RUN"
+WAYS, QUERIES = 5, 15
 EXAMPLE = """examples:
   metarep evaluate runs/protonet-glyphs --ways 5,20 --shots 1,5
   metarep evaluate omniglot-protonet --data glyphs            from handwriting to print; no unseen scripts:
@@ -39,12 +43,18 @@ def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for
         help="test; val while you are still choosing; all, for every class of other --data (default: test)",
     )
     parser.add_argument(
-        "--ways", type=numbers, default=numbers("5"), metavar="N", help="classes a task: 5 or 5,20 or 5-20 (default: 5)"
+        "--ways",
+        type=numbers,
+        default=numbers(str(WAYS)),
+        metavar="N",
+        help=f"classes a task: 5 or 5,20 or 5-20 (default: {WAYS})",
     )
     parser.add_argument(
         "--shots", type=numbers, default=numbers("1"), metavar="N", help="support images a class (default: 1)"
     )
-    parser.add_argument("--queries", type=int, default=15, metavar="N", help="query images a class (default: 15)")
+    parser.add_argument(
+        "--queries", type=int, default=QUERIES, metavar="N", help=f"query images a class (default: {QUERIES})"
+    )
     parser.add_argument("--tasks", type=int, default=2000, metavar="N", help="tasks a measurement (default: 2000)")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="names the tasks (default: 1)")
     parser.add_argument("--learner", metavar="NAME", help=f"{', '.join(LEARNERS)} (default: the one that was trained)")
@@ -78,8 +88,7 @@ def run(args: argparse.Namespace) -> int:
     skip_bad = args.skip_bad or (args.data is None and own.get("skip_bad", False))
     depth = args.depth or own.get("depth")
     split = load(data, args.split, size=size, data_dir=args.data_dir, skip_bad=skip_bad, depth=depth)
-    if not (args.split == "val" and args.data is None and trained.settings["data"]["split"] == "train"):
-        trained.refuse_seen(split.labels, split.name)
+    trained.refuse_leak(split.labels, split.name, data, args.split)
     settings = [Setting(ways, shots, args.queries, args.tasks, args.seed) for ways in args.ways for shots in args.shots]
     if args.results:
         read(args.results)  # a table that cannot be read is better known before the measurements
@@ -93,6 +102,40 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(rows)
     return 0
+
+
+def suggest(
+    run: Path, *, ways: int = WAYS, shots: tuple[int, ...] = (1,), data_dir: Path | None = None, skip_bad: bool = False
+) -> str | None:
+    """A command that measures a run on the test classes of its data, as one would type it; None where none can.
+
+    Args:
+        run: a run folder.
+        ways: at most, where the run does not fix them.
+        shots: each of which is measured.
+        data_dir, skip_bad: as the training was given them.
+    """
+    try:
+        trained = open_run(run)
+        data = trained.settings["data"]
+        with warnings.catch_warnings(action="ignore"):  # they were said when the training began
+            bad, depth = skip_bad or data.get("skip_bad", False), data.get("depth")
+            split = load(data["name"], "test", size=data["size"], data_dir=data_dir, skip_bad=bad, depth=depth)
+        trained.refuse_leak(split.labels, split.name, data["name"], "test")
+    except MetarepError:
+        return None
+    fixed, most = trained.learner.ways, max(shots)
+    there = {queries: int(split.labels.can_give(most, queries).sum()) for queries in (QUERIES, 10, 5, 2, 1)}
+    wanted = fixed or min(ways, there[1])
+    queries = next((queries for queries, count in there.items() if count >= max(2, wanted)), None)
+    if queries is None:
+        return suggest(run, ways=ways, data_dir=data_dir, skip_bad=skip_bad) if most > 1 else None
+    flags = [f"--ways {wanted}"] * (wanted != WAYS)
+    flags += [f"--shots {','.join(map(str, shots))}"] * (shots != (1,)) + [f"--queries {queries}"] * (
+        queries != QUERIES
+    )
+    flags += [f"--data-dir {typed(data_dir)}"] if data_dir is not None else []
+    return " ".join(["metarep evaluate", typed(run), *flags])
 
 
 def _print(name: str, report: Report) -> None:

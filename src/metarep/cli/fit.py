@@ -1,7 +1,6 @@
 """metarep fit PHOTOS --out MODEL."""
 
 import argparse
-import shlex
 import time
 import warnings
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from metarep.datasets.folder_tree import OUTSIDE, FolderTree, scan, tell_notes
 from metarep.datasets.formats import HINTS
 from metarep.datasets.options import LeftOutWarning, tell_left_out
 from metarep.errors import DataError
+from metarep.files import own_folder, typed
 from metarep.gallery import Gallery
 from metarep.learners import LEARNERS
 from metarep.model import Model
@@ -120,7 +120,14 @@ def draw_confusion(folder: ModelFolder) -> str | None:
     from metarep.confusion import draw_confusion as draw
 
     path = folder.path / "confusion.png"
-    return str(path) if draw(folder.model, path) else None
+    with own_folder(path.with_name("confusion.png.part")) as place:  # of two that draw, the last has seen all
+        model = folder.model
+        if not draw(model, place / path.name):
+            return None
+        (place / path.name).replace(path)
+    if folder.model is not model:
+        path.unlink(missing_ok=True)  # of the images as they were
+    return str(path)
 
 
 def tell(
@@ -142,6 +149,6 @@ def tell(
         print(f"what is taken for what: {picture}")
     print(f"model: {folder.path}")
     for test in tested_by:
-        print(f"next: metarep predict {shlex.quote(str(folder.path))} {shlex.quote(str(test))} --labelled")
+        print(f"next: metarep predict {typed(folder.path)} {typed(test)} --labelled")
     if not tested_by:
-        print(f"next: metarep predict {shlex.quote(str(folder.path))} IMAGE")
+        print(f"next: metarep predict {typed(folder.path)} IMAGE")

@@ -15,6 +15,7 @@ from metarep.datasets.folder_walk import missing, shown
 from metarep.datasets.options import tell_left_out
 from metarep.device import pick_device, pick_precision
 from metarep.errors import DataError, MetarepError, unknown
+from metarep.files import typed
 from metarep.index import INDEXES
 from metarep.index.contact_sheet import contact_sheet
 from metarep.index.duplicates import near_duplicates
@@ -75,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     set_threads(args)
     needs = {"build": "folders of images", "add": "files or folders", "search": "an image"}.get(args.action)
     if needs and not args.places:
-        raise MetarepError(f"index {args.action} needs {needs}: metarep index {args.action} {args.index} ...")
+        raise MetarepError(f"index {args.action} needs {needs}: metarep index {args.action} {typed(args.index)} ...")
     return {
         "build": _build,
         "add": _add,
@@ -168,7 +169,9 @@ def _fill(index: ImageIndex, args: argparse.Namespace) -> int:
 
 def _remove(args: argparse.Namespace) -> int:
     if not args.places and not args.missing:
-        raise MetarepError(f"index remove needs files, folders, or --missing: metarep index remove {args.index} ...")
+        raise MetarepError(
+            f"index remove needs files, folders, or --missing: metarep index remove {typed(args.index)} ..."
+        )
     with _open(args) as index:
         gone, left = index.remove(args.places, missing=args.missing), len(index)
     if args.json:

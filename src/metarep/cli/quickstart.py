@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from metarep.cli.evaluate import suggest
 from metarep.cli.options import add_machine, add_output, print_json, set_threads
 from metarep.cli.parser import Parser
 from metarep.progress import progress
@@ -43,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     for row in found["rows"]:
         print(f"{row['method']:<18} {row['ways']}-way {row['shots']}-shot  {row['accuracy']:.2f} ± {row['ci95']:.2f} %")
     print(f"\nreport:  {found['report']}\nnumbers: {found['results']}")
-    print(f"next:    metarep evaluate {args.out}/{found['best']} --ways 10 --shots 1,5")
+    if command := suggest(args.out / found["best"], ways=10, shots=(1, 5)):
+        print(f"next:    {command}")
     print("         metarep train protonet --data folder:YOUR-IMAGES")
     return 0

@@ -131,6 +131,7 @@ def check_certificate(cert: Path, key: Path) -> None:
 
 def open_or_create(args: argparse.Namespace):  # noqa: ANN201 - ModelFolder, which imports torch
     """The model that is there, or a new and empty one."""
+    from metarep.files import typed
     from metarep.gallery import Gallery
     from metarep.model import Model
     from metarep.model_folder import ModelFolder
@@ -140,8 +141,8 @@ def open_or_create(args: argparse.Namespace):  # noqa: ANN201 - ModelFolder, whi
     if args.encoder is None:
         if not there and not args.model.exists():
             raise MetarepError(
-                f"there is no model {args.model}; metarep fit PHOTOS --out {args.model} makes one, "
-                f"and metarep serve {args.model} --encoder auto an empty one, to be filled on the page"
+                f"there is no model {args.model}; metarep fit PHOTOS --out {typed(args.model)} makes one, "
+                f"and metarep serve {typed(args.model)} --encoder auto an empty one, to be filled on the page"
             )
         return ModelFolder.open(args.model)
     if there:

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from metarep.cli.evaluate import suggest
 from metarep.cli.options import add_data, add_machine, add_output, print_json, set_threads
 from metarep.cli.parser import Parser, add_flags
 from metarep.errors import MetarepError, unknown
@@ -79,8 +80,12 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"run": str(out), **asdict(outcome)})
         return 0
-    best = f" (validation {outcome.accuracy:.2f} % at step {outcome.step})" if outcome.accuracy is not None else ""
-    print(f"trained {args.method} in {outcome.seconds:.0f} s{best}: {out}\nnext: metarep evaluate {out}")
+    best = ""
+    if outcome.accuracy is not None:
+        best = f" (validation {outcome.validated_on}: {outcome.accuracy:.2f} % at step {outcome.step})"
+    print(f"trained {args.method} in {outcome.seconds:.0f} s{best}: {out}")
+    if command := suggest(out, data_dir=args.data_dir, skip_bad=args.skip_bad):
+        print(f"next: {command}")
     return 0
 
 

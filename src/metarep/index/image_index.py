@@ -16,14 +16,14 @@ from metarep.datasets.depth import Depth, read_depth
 from metarep.datasets.folder_tree import image_files, shown
 from metarep.encoders import Precision
 from metarep.errors import DataError, MetarepError
-from metarep.files import locked
+from metarep.files import locked, typed
 from metarep.index import Index, build_index
+from metarep.index.beginning import begin, busy, is_index
 from metarep.index.catalogue import Catalogue, Item
 from metarep.index.embedder import Embedder
 from metarep.pretrained import Representation, load_representation
 
 BATCH = 256
-BEGINNING = {"encoder.safetensors", "encoder.safetensors.part", "index.safetensors.part", ".lock"}  # of a killed build
 DEPTH = "depth.json"
 SAVE_EVERY = 5.0  # seconds of work that may be lost, or twenty times as long as a save takes if that is more
 
@@ -68,13 +68,12 @@ class ImageIndex:
     def __init__(self, path: Path, *, device: torch.device | str = "cpu", precision: Precision = "float32") -> None:
         self.path = Path(path)
         if not is_index(self.path):
-            raise MetarepError(f"{path} holds no index; metarep index build {path} FOLDER --encoder RUN makes one")
+            hint = f"metarep index build {typed(path)} FOLDER --encoder RUN makes one"
+            raise MetarepError(f"{path} holds no index; {hint}")
         self.embedder = Embedder(load_representation(self.path / "encoder.safetensors"), device, precision)
         self.embedder.depth = self.embedder.depth | read_depth(self.path / DEPTH)
-        self.index = Index.load(self.path / "index.safetensors")
-        self.index.check_space(self.embedder.space)
-        self.items = Catalogue(self.path / "items.jsonl", self.index.ids().tolist())
-        self.saved, self.stamp = (time.monotonic(), 0.0), self._stamp()  # when, and how long it took; which file it is
+        self.saved = (time.monotonic(), 0.0)  # when, and how long it took
+        self._read()
 
     @classmethod
     def create(
@@ -101,32 +100,21 @@ class ImageIndex:
         """
         embedder = Embedder(representation, device, precision)
         empty = build_index(backend, embedder.dim, embedder.space, **(settings or {}))
-        if is_index(Path(path)):
+        try:
+            if not is_index(Path(path)):
+                begin(Path(path), representation, empty)
+        finally:
             empty.close()
-            found = cls(path, device=device, precision=precision)
-            for what, was, now in (
-                ("the encoder", found.embedder.space, embedder.space),
-                ("the backend", found.index.name, empty.name),
-                ("the settings", found.index._settings(), empty._settings()),
-            ):
-                if was != now:
-                    found.close()
-                    raise MetarepError(f"{path} holds an index with {what} {was}, not {now}; choose another folder")
-            return found
-        if len(empty):
-            empty.close()
-            raise MetarepError(
-                f"the {backend} index holds vectors already, and {path} does not know of what; name another table or "
-                "collection"
-            )
-        Path(path).mkdir(parents=True, exist_ok=True)
-        if others := {entry.name for entry in Path(path).iterdir()} - BEGINNING:
-            empty.close()
-            raise MetarepError(f"{path} holds other things ({min(others)}) and no index; choose another folder")
-        representation.save(Path(path) / "encoder.safetensors")
-        empty.save(Path(path) / "index.safetensors")
-        empty.close()
-        return cls(path, device=device, precision=precision)
+        found = cls(path, device=device, precision=precision)
+        for what, was, now in (
+            ("the encoder", found.embedder.space, embedder.space),
+            ("the backend", found.index.name, empty.name),
+            ("the settings", found.index._settings(), empty._settings()),
+        ):
+            if was != now:
+                found.close()
+                raise MetarepError(f"{path} holds an index with {what} {was}, not {now}; choose another folder")
+        return found
 
     def __len__(self) -> int:
         return len(self.index)
@@ -231,19 +219,35 @@ class ImageIndex:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """One writer at a time.
+        """One writer at a time; what another has written since this index was opened is read first.
 
         Raises:
-            MetarepError: another process is writing, or has written since this index was opened.
+            MetarepError: another process is writing.
         """
-        with locked(self.path / ".lock", f"another process is writing to {self.path}; wait until it has ended"):
+        with locked(self.path / ".lock", busy(self.path)):
             if self._stamp() != self.stamp:
-                raise MetarepError(f"another process has changed {self.path} since it was opened; open it again")
+                self.index.close()
+                self._read()
             yield
 
-    def _stamp(self) -> tuple[int, int]:
-        status = (self.path / "index.safetensors").stat()
-        return status.st_ino, status.st_mtime_ns
+    def _read(self) -> None:
+        """Read what the folder holds; once more, where a writer has replaced a file between the two."""
+        while True:
+            self.stamp = self._stamp()  # first: what is written from here on is seen to be other
+            self.index = Index.load(self.path / "index.safetensors")
+            self.index.check_space(self.embedder.space)
+            try:
+                self.items = Catalogue(self.path / "items.jsonl", self.index.ids().tolist())
+                return
+            except MetarepError:
+                self.index.close()
+                if self._stamp() == self.stamp:
+                    raise
+
+    def _stamp(self) -> tuple[int, int, int]:
+        """Which state of the files this is."""
+        status, items = (self.path / "index.safetensors").stat(), self.path / "items.jsonl"
+        return status.st_ino, status.st_mtime_ns, items.stat().st_size if items.exists() else 0
 
     def _add_batch(self, batch: list[Path], result: Added, *, skip_bad: bool, depth: Depth) -> None:
         todo = [(file, status) for file in batch if (status := self._changed(file, result)) is not None]
@@ -285,11 +289,6 @@ class ImageIndex:
     def _forget(self, ids: list[int]) -> None:
         self.index.remove(ids)
         self.items.forget(ids)
-
-
-def is_index(path: Path) -> bool:
-    """Whether a folder holds an index of images."""
-    return all((path / name).is_file() for name in ("index.safetensors", "encoder.safetensors"))
 
 
 def _absolute(path: Path) -> Path:

@@ -76,7 +76,7 @@ def quickstart(
     learners: dict[str, Learner] = {name: run.learner for name, run in runs.items()}
     learners["untrained encoder"] = untrained(first.learner.encoder, seed).to(place)
     learners["raw pixels"] = raw_pixels(first.learner.encoder.preprocess).to(place)
-    best = max(trainings, key=lambda training: training["validation_accuracy"])["method"]
+    best = max(trainings, key=lambda training: training["validation_accuracy"] or 0.0)["method"]
     shown = {name: learners[name].eval() for name in (best, "raw pixels")}
     content = {
         "best": best,
@@ -122,6 +122,7 @@ def _train(
         "seconds": outcome.seconds,
         "kept_step": outcome.step,
         "validation_accuracy": outcome.accuracy,
+        "validated_on": outcome.validated_on,
         "precision": chosen,
         "settings": saved["settings"],
         "train": saved["train"],

@@ -30,7 +30,7 @@ def how_measured(content: dict[str, Any]) -> str:
         f"statistics{apart}; the test split is touched only here",
         "interval": "1.96 standard errors over tasks; it says nothing of other seeds of the training",
         "choice": f"of steps, and of the method in the headline: on validation ({content['best']}, "
-        f"{best['validation_accuracy']:.1f} % of {best['train']['validation_ways']}-way 1-shot)",
+        f"{_validated(best)}{' of ' * bool(best['validated_on'])}{best['validated_on']})",
         "references": "nearest class mean (cosine) of raw pixels, and of the same encoder with random weights",
         "seed": f"{content['seed']} for weights and batches",
         "hardware": first["hardware"],
@@ -75,12 +75,17 @@ def _tasks(rows: list[dict[str, Any]]) -> str:
     )
 
 
+def _validated(training: dict[str, Any]) -> str:
+    accuracy = training["validation_accuracy"]
+    return "none" if accuracy is None else f"{accuracy:.1f} %"
+
+
 def _trainings(trainings: list[dict[str, Any]]) -> str:
     body = "".join(
         f"<tr><td>{escape(each['method'])}<small>{escape(each['paper'])}</small></td>"
         f'<td class="number">{each["kept_step"]:,} of {each["train"]["steps"]:,}</td>'
         f'<td class="number">{each["train"]["lr"]:g}</td><td class="number">{escape(each["precision"])}</td>'
-        f'<td class="number">{each["validation_accuracy"]:.1f} %</td></tr>'
+        f'<td class="number">{_validated(each)}</td></tr>'
         for each in trainings
     )
     return (
