@@ -2,19 +2,15 @@
 
 import io
 import json
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from metarep.errors import MetarepError, missing_extra
+from metarep.errors import MetarepError
 from metarep.files import replacing
+from metarep.graph import quietly, require_onnx, write_onnx
 from metarep.model import Model
 
 EXAMPLES = 2  # images in the batch that is traced; the graph takes any number
@@ -59,9 +55,7 @@ def export_onnx(model: Model, path: Path) -> None:
     Raises:
         MetarepError: see :class:`Deployed`; or the packages are missing.
     """
-    for package in ("onnx", "onnxscript"):
-        if find_spec(package) is None:
-            raise missing_extra("ONNX export", package, "onnx")
+    require_onnx()
     import onnx
 
     deployed, images = Deployed(model).eval(), _example(model)
@@ -75,45 +69,20 @@ def export_onnx(model: Model, path: Path) -> None:
 
 
 def _write_onnx(deployed: Deployed, images: Tensor, path: Path) -> None:
-    with _quietly():
-        torch.onnx.export(
-            deployed,
-            (images,),
-            str(path),
-            input_names=["images"],
-            output_names=["probabilities", "scores"],
-            dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+    write_onnx(deployed, images, path, input_name="images", output_names=["probabilities", "scores"])
 
 
 def export_torch(model: Model, path: Path) -> None:
     """Write ``path`` (``.pt2``) for ``torch.export.load``; the names of the classes are in ``metarep.json`` inside."""
     deployed, images = Deployed(model).eval(), _example(model)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _quietly():
+    with quietly():
         shapes = {"images": {0: torch.export.Dim("batch", min=1)}}
         program = torch.export.export(deployed, (images,), dynamic_shapes=shapes)
         content = io.BytesIO()  # torch ends the process where a disk is full
         torch.export.save(program, content, extra_files={"metarep.json": json.dumps(_facts(model))})
     with replacing(path) as partial:
         partial.write_bytes(content.getvalue())
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """No graph is kept, and exporters keep their notes on what else is not installed to themselves."""
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(before)
 
 
 def _example(model: Model) -> UInt8[Tensor, "b c h w"]:

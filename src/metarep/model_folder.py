@@ -70,14 +70,15 @@ class ModelFolder:
             raise MetarepError(f"{path} is there already; choose another, or add to it with metarep add {path} CLASS/")
         if model.representation is None:
             raise MetarepError("a model folder needs an encoder")
+        representation = model.representation.portable()
         place = path.resolve()
         empty = place.is_dir()  # it may be a disk of its own, or lie where nothing else can be written
         partial = place / ".part" if empty else place.with_name(f".{place.name}.part")
         shutil.rmtree(partial, ignore_errors=True)
         try:
             partial.mkdir(parents=True)
-            model.representation.save(partial / "encoder.safetensors")
-            folder = cls(partial, model.representation)
+            representation.save(partial / "encoder.safetensors")
+            folder = cls(partial, representation)
             folder._write(model)
             yield folder
             if empty:

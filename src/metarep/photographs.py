@@ -78,3 +78,9 @@ def unreadable(paths: Sequence[Path], preprocess: Preprocess) -> dict[Path, str]
     sources = [(path, str(path)) for path in paths]
     decoded = decode_all(sources, size=preprocess.size, channels=preprocess.channels, stretch=STRETCH)
     return {path: str(found) for path, found in zip(paths, decoded, strict=True) if isinstance(found, DataError)}
+
+
+def name_of(images: Any, place: int) -> str:  # noqa: ANN401 - whatever people have
+    """What to call one of these images: its path, or its place among them."""
+    one = None if isinstance(images, Tensor) or getattr(images, "ndim", 1) > 1 else list(images)[place]
+    return str(one) if isinstance(one, str | Path) else f"image {place}"

@@ -11,6 +11,7 @@ from torch import Tensor
 from metarep.datasets.decode import decode_all
 from metarep.datasets.folder_tree import shown
 from metarep.encoders import Precision, space_of
+from metarep.encoders.finite import lost_error, lost_rows
 from metarep.errors import DataError
 from metarep.photographs import STRETCH
 from metarep.pretrained import Representation
@@ -45,4 +46,16 @@ class Embedder:
             return torch.empty(0, self.dim), errors
         with torch.no_grad():
             batch = torch.from_numpy(np.stack(images)).to(self.device)
-            return self.encoder(batch).float().cpu(), errors
+            rows = self.encoder(batch).float().cpu()
+        return self._finite(rows, files, errors)
+
+    def _finite(
+        self, rows: Tensor, files: Sequence[Path], errors: list[DataError | None]
+    ) -> tuple[Float[Tensor, "n dim"], list[DataError | None]]:
+        """Without the rows that are no finite numbers, whose files count as unreadable."""
+        lost = lost_rows(rows, self.encoder)
+        read = [place for place, error in enumerate(errors) if error is None]
+        for row in lost:
+            errors[read[row]] = lost_error(shown(files[read[row]]), rows[row], self.encoder)
+        kept = [row for row in range(len(rows)) if row not in set(lost)] if lost else slice(None)
+        return rows[kept], errors

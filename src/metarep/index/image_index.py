@@ -87,7 +87,7 @@ class ImageIndex:
 
         Args:
             path: made if need be.
-            representation: whose eyes to look with; it is copied.
+            representation: whose eyes to look with; it is copied, a module of one's own as an ONNX graph.
             backend: a name of ``INDEXES``.
             settings: the backend's own.
             device, precision: as above.
@@ -95,6 +95,7 @@ class ImageIndex:
         Raises:
             MetarepError: the folder holds an index of another encoder, backend or settings, or something else.
         """
+        representation = representation.portable()
         embedder = Embedder(representation, device, precision)
         empty = build_index(backend, embedder.dim, embedder.space, **(settings or {}))
         if is_index(Path(path)):
