@@ -107,7 +107,11 @@ def evaluate(
     with torch.no_grad(), evaluating(learner):
         name = split or "the data"
         rows = prepare_all(learner, bank, sets, batch, lambda done: on_progress and on_progress(done * 0.8), name)
-        per_task = _run(learner, rows, sets, lambda done: on_progress and on_progress(0.8 + done * 0.2))
+        try:
+            per_task = _run(learner, rows, sets, lambda done: on_progress and on_progress(0.8 + done * 0.2))
+        except MetarepError:
+            refuse_lost_encoder(learner.encoder)  # where the body is adapted to tasks, nobody has looked at it yet
+            raise
     per_task = per_task.cpu() * 100
     spread = per_task.std().item() if len(per_task) > 1 else float("nan")
     return Report(
@@ -181,7 +185,6 @@ def _run(learner: Learner, rows: Tensor, sets: Sequence[TaskIndex], on_progress:
             lost.append(~logits.isfinite().flatten(1).all(1))  # looked at when all is done: a look waits for the device
             on_progress(sum(len(done) for done in accuracies) / total)
     if missing := int(torch.cat(lost).sum()):
-        refuse_lost_encoder(learner.encoder)
         raise MetarepError(
             f"the logits of {missing} of {total} tasks are no finite numbers, though all features are: "
             f"{learner.called} diverges on them. Try another learner, or fewer or smaller inner steps"

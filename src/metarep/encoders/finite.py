@@ -112,7 +112,7 @@ def refuse_lost_encoder(encoder: Encoder) -> None:
         256, (2, wanted.channels, *wanted.size), dtype=torch.uint8, generator=Generator().manual_seed(0)
     )
     with torch.no_grad():
-        if not bool(encoder(noise.to(device)).isfinite().any()):
+        if not bool(encoder(noise.to(device)).isfinite().all(1).any()):
             raise MetarepError(
                 f"the encoder {name} gives no finite numbers for any image; its numbers may overflow: try it in float32"
             )
