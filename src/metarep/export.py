@@ -8,22 +8,25 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from metarep.encoders.onnx import OnnxBody
 from metarep.errors import MetarepError
 from metarep.files import replacing
 from metarep.graph import quietly, require_onnx, write_onnx
 from metarep.model import Model
+from metarep.photographs import STRETCH
 
+OUTPUTS = ("probabilities", "scores", "likeness")
 EXAMPLES = 2  # images in the batch that is traced; the graph takes any number
 
 
 class Deployed(nn.Module):
-    """From uint8 images of the encoder's size to calibrated probabilities and raw scores.
+    """From uint8 images of the encoder's size to calibrated probabilities, raw scores, and likeness to the classes.
 
     Args:
         model: with at least two classes, and a learner that leaves the encoder as it is.
 
     Raises:
-        MetarepError: the learner adapts the body, or there are no classes.
+        MetarepError: the learner adapts the body, there are no classes, or the encoder is an ONNX graph itself.
     """
 
     def __init__(self, model: Model) -> None:
@@ -35,22 +38,29 @@ class Deployed(nn.Module):
                 f"the learner {model.learner.called!r} adapts the encoder to the classes, so there is no one graph to "
                 "export; fit with --learner prototypes or linear"
             )
+        if isinstance(model.learner.encoder.body, OnnxBody):
+            raise MetarepError(
+                "the encoder is an ONNX graph, which torch cannot export anew; fit with the network that it was made of"
+            )
         self.learner, self.scale = model.learner, model.trust.scale
         self.names = list(model._state)
         for name in self.names:
             self.register_buffer(f"state_{name}", model._state[name])
 
-    def forward(self, images: UInt8[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b ways"], Float[Tensor, "b ways"]]:
+    def forward(
+        self, images: UInt8[Tensor, "b c h w"]
+    ) -> tuple[Float[Tensor, "b ways"], Float[Tensor, "b ways"], Float[Tensor, " b"]]:
+        """Probabilities, scores, and likeness, which is at least ``trust.known`` for what is like the classes."""
         state = {name: self.get_buffer(f"state_{name}") for name in self.names}
         scores = self.learner.logits(state, self.learner.prepare(images).unsqueeze(0))[0]
-        return (scores * self.scale).softmax(-1), scores
+        return (scores * self.scale).softmax(-1), scores, scores.amax(-1)
 
 
 def export_onnx(model: Model, path: Path) -> None:
-    """Write ``path``: input ``images`` (uint8, any batch), outputs ``probabilities`` and ``scores``.
+    """Write ``path``: input ``images`` (uint8, any batch), outputs ``probabilities``, ``scores`` and ``likeness``.
 
-    The names of the classes, the threshold for none of these and the size of the images stand in its metadata as JSON
-    under ``metarep``.
+    The names of the classes, the thresholds and the shape of the images stand in its metadata as JSON under
+    ``metarep``; ``docs/your-own-images.md`` says what each means.
 
     Raises:
         MetarepError: see :class:`Deployed`; or the packages are missing.
@@ -69,7 +79,7 @@ def export_onnx(model: Model, path: Path) -> None:
 
 
 def _write_onnx(deployed: Deployed, images: Tensor, path: Path) -> None:
-    write_onnx(deployed, images, path, input_name="images", output_names=["probabilities", "scores"])
+    write_onnx(deployed, images, path, input_name="images", output_names=OUTPUTS)
 
 
 def export_torch(model: Model, path: Path) -> None:
@@ -96,5 +106,7 @@ def _facts(model: Model) -> dict[str, object]:
         "classes": model.gallery.names,
         "size": preprocess.size,
         "channels": preprocess.channels,
+        "layout": "NCHW, RGB or grey, 0 to 255",
+        "stretch": STRETCH,
         "trust": model.trust.as_dict(),
     }
