@@ -172,6 +172,8 @@ def test_an_encoder_of_ones_own() -> None:
     assert Model(Told()).learner.encoder.preprocess == encoder.preprocess
     ours = build_encoder("conv4", Preprocess((16, 16), 3, (0.0,) * 3, (1.0,) * 3), width=4)
     assert not represent(ours).own
+    compiled = represent(torch.compile(Net()), **TOLD)
+    assert (compiled.name, type(compiled.encoder.body)) == ("Net", Net)
 
 
 class Gives(nn.Module):

@@ -31,7 +31,7 @@ class Encoder(nn.Module):
 
     >>> mean = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     >>> encoder = Encoder(mean, Preprocess((8, 8), 3, (0.5,) * 3, (0.5,) * 3))
-    >>> encoder.dim, encoder(torch.full((1, 3, 8, 8), 255, dtype=torch.uint8)).tolist()
+    >>> encoder.dim, encoder(torch.full((1, 3, 8, 8), 255, dtype=torch.uint8)).round().tolist()
     (3, [[1.0, 1.0, 1.0]])
     """
 

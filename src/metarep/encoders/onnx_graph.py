@@ -4,6 +4,7 @@ A graph is a protobuf message, and only the few fields on the way to a tensor ma
 are. So no package is needed, and none decides which files are read.
 """
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -63,7 +64,11 @@ def read_graph(path: Path) -> bytes:
 
     if size[0] > LARGEST:
         raise MetarepError(f"{path} is larger than the 2 GiB that one ONNX graph may hold")
-    return _read(path.read_bytes(), beside, str(path))
+    with _told(str(path)):
+        content = path.read_bytes()
+        if not content:
+            raise ValueError("it is empty")
+        return _with_weights(memoryview(content), "model", beside)
 
 
 def refuse_files_beside(content: bytes) -> None:
@@ -72,18 +77,20 @@ def refuse_files_beside(content: bytes) -> None:
     Raises:
         MetarepError: it would; or it is no ONNX graph.
     """
+    with _told("this"):
+        for tensor in _tensors(memoryview(content), "model"):
+            if (outside := _outside(tensor)) is not None:
+                file = outside.get("location", "")
+                raise MetarepError(
+                    f"this ONNX graph wants weights from the file {file!r}; an encoder holds all of its own"
+                )
 
-    def refuse(location: str, *_: object) -> bytes:
-        raise MetarepError(f"this ONNX graph wants weights from the file {location!r}; an encoder holds all of its own")
 
-    _read(content, refuse, "this")
-
-
-def _read(content: bytes, beside: Beside, name: str) -> bytes:
+@contextlib.contextmanager
+def _told(name: str) -> Iterator[None]:
+    """What reading a message that is none raises, as an error that says so."""
     try:
-        if not content:
-            raise ValueError("it is empty")
-        return _with_weights(memoryview(content), "model", beside)
+        yield
     except MetarepError:
         raise
     except (IndexError, ValueError, RecursionError) as error:
@@ -93,33 +100,37 @@ def _read(content: bytes, beside: Beside, name: str) -> bytes:
 def _with_weights(message: memoryview, kind: str, beside: Beside) -> bytes:
     """A message with the bytes of its tensors inside."""
     if kind == "tensor":
-        return _tensor(message, beside)
+        outside = _outside(message)
+        if outside is None:
+            return bytes(message)
+        length = outside.get("length")
+        place = outside.get("location", ""), int(outside.get("offset") or 0), None if length is None else int(length)
+        kept = [bytes(field) for number, _, field, _ in _fields(message) if number not in (EXTERNAL, WHERE)]
+        return b"".join([*kept, _field(RAW, beside(*place))])
     parts = []
     for number, wire, field, value in _fields(message):
-        road = ROADS[kind].get(number)
-        if road is None or wire != 2:
-            parts.append(bytes(field))
-        else:
-            parts.append(_field(number, _with_weights(value, road, beside)))
+        road = ROADS[kind].get(number) if wire == 2 else None
+        parts.append(bytes(field) if road is None else _field(number, _with_weights(value, road, beside)))
     return b"".join(parts)
 
 
-def _tensor(message: memoryview, beside: Beside) -> bytes:
-    """A tensor with its bytes inside. Elsewhere they are as one or the other field says, so either is enough."""
-    kept, told, outside = [], {}, False
-    for number, wire, field, value in _fields(message):
+def _tensors(message: memoryview, kind: str) -> Iterator[memoryview]:
+    """All tensors in a message."""
+    for number, wire, _, value in _fields(message):
+        if (road := ROADS[kind].get(number)) is not None and wire == 2:
+            yield from [value] if road == "tensor" else _tensors(value, road)
+
+
+def _outside(tensor: memoryview) -> dict[str, str] | None:
+    """Where the bytes of a tensor lie, if they lie in a file; it says so in two fields, and either is enough."""
+    told, outside = dict[str, str](), False
+    for number, wire, _, value in _fields(tensor):
         if number == EXTERNAL and wire == 2:
             entry = {place: bytes(text).decode() for place, _, _, text in _fields(value)}
             told[entry.get(1, "")] = entry.get(2, "")
         elif number == WHERE and wire == 0:
             outside = outside or bytes(value) != b"\0"
-        else:
-            kept.append(bytes(field))
-    if not outside and "location" not in told:
-        return b"".join(kept)
-    length = told.get("length")
-    content = beside(told.get("location", ""), int(told.get("offset") or 0), None if length is None else int(length))
-    return b"".join([*kept, _field(RAW, content)])
+    return told if outside or "location" in told else None
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int, memoryview, memoryview]]:
