@@ -82,6 +82,15 @@ def test_an_encoder_without_numbers_is_told_from_an_image() -> None:
     tasks = draw_tasks(Labels.of(LABELS), 5, ways=2, shots=1, queries=5, generator=Generator().manual_seed(0))
     with pytest.raises(MetarepError, match=said):
         evaluate(Prototypes(lost), bank, tasks)
+    learner = Prototypes(build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,))))
+    with torch.no_grad():
+        list(learner.encoder.parameters())[9][3, 0, 0, 0] = float(
+            "nan"
+        )  # a maximum passes over it: features are finite
+    with pytest.raises(
+        MetarepError, match=r"the encoder conv4 has weights that are no finite numbers \(0\.0\.weight\)"
+    ):
+        evaluate(learner, ImageBank.from_arrays(np.zeros((12, 28, 28), dtype=np.uint8)), tasks)
     overflowing = Encoder(nn.Sequential(nn.Flatten(), Times(1e30), Times(1e30)), PLAIN)
     with pytest.raises(
         MetarepError, match="Sequential gives no finite numbers for any image; its numbers may overflow"
@@ -200,7 +209,7 @@ def test_the_command_line_names_the_image(dark: Path, capsys: pytest.CaptureFixt
     assert "dark.png gets features" in said.err
     assert "6 images in index" in said.out
     bare = build_encoder("conv4", Preprocess((28, 28), 3, (0.0,) * 3, (1.0,) * 3)).body.state_dict()
-    bare["0.0.weight"].flatten()[3] = float("nan")
+    bare["0.0.weight"][0, 0, 0, 0] = float("nan")
     save_file({name: value.contiguous() for name, value in bare.items()}, "lost.safetensors")
     said = told("fit", "photos", "--out", "other", "--encoder", "lost.safetensors", "--arch", "conv4")
     assert "the encoder conv4 has weights that are no finite numbers (0.0.weight)" in said

@@ -12,7 +12,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from metarep.device import keep_freed_memory
-from metarep.encoders.finite import refuse_lost_encoder, refuse_lost_rows
+from metarep.encoders.finite import refuse_lost_rows, refuse_lost_weights
 from metarep.errors import MetarepError
 from metarep.images import ImageBank
 from metarep.learners import Learner
@@ -104,14 +104,11 @@ def evaluate(
     sets = [tasks] if isinstance(tasks, TaskIndex) else list(tasks)
     if not sum(len(part) for part in sets):
         raise MetarepError("there are no tasks to evaluate on")
+    refuse_lost_weights(learner.encoder)
     with torch.no_grad(), evaluating(learner):
         name = split or "the data"
         rows = prepare_all(learner, bank, sets, batch, lambda done: on_progress and on_progress(done * 0.8), name)
-        try:
-            per_task = _run(learner, rows, sets, lambda done: on_progress and on_progress(0.8 + done * 0.2))
-        except MetarepError:
-            refuse_lost_encoder(learner.encoder)  # where the body is adapted to tasks, nobody has looked at it yet
-            raise
+        per_task = _run(learner, rows, sets, lambda done: on_progress and on_progress(0.8 + done * 0.2))
     per_task = per_task.cpu() * 100
     spread = per_task.std().item() if len(per_task) > 1 else float("nan")
     return Report(

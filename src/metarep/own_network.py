@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from metarep.encoders import Encoder, Preprocess, build_encoder
+from metarep.encoders.finite import refuse_lost_weights
 from metarep.errors import MetarepError
 from metarep.graph import write_onnx
 from metarep.representation import Representation
@@ -38,7 +39,8 @@ def represent(
         mean, std: of the images the module was trained on, one a channel (1 or 3), in units of 0 to 1.
 
     Raises:
-        MetarepError: it is not known how the module wants its images; or it does not take or give what it should.
+        MetarepError: it is not known how the module wants its images; it does not take or give what it should; or a
+            weight is no number.
 
     >>> network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())
     >>> found = represent(network, size=32, mean=(0.5,), std=(0.25,))
@@ -53,6 +55,7 @@ def represent(
     else:
         network = _inside(network)
         encoder = Encoder(_copied(network), preprocess_of(network, size=size, mean=mean, std=std))
+    refuse_lost_weights(encoder)
     return Representation(encoder.cpu().eval(), name)
 
 

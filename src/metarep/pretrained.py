@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from metarep.checkpoint import read_tensors
 from metarep.encoders import ENCODERS, Encoder, Preprocess, build_encoder
+from metarep.encoders.finite import refuse_lost_weights
 from metarep.encoders.onnx import OnnxBody
 from metarep.encoders.onnx_graph import read_graph
 from metarep.encoders.timm import TimmBody
@@ -50,13 +51,19 @@ def load_representation(
             taken to be trained on ImageNet's.
 
     Raises:
-        MetarepError: there is no such thing, or what it needs is not installed; with what to do.
+        MetarepError: there is no such thing, or what it needs is not installed, with what to do; or a weight is no
+            number.
     """
     if isinstance(spec, nn.Module):
         if arch:
             raise MetarepError(f"arch is of a file of bare weights; {type(spec).__name__} has its own")
         return represent(spec, size=size, mean=mean, std=std)
-    spec = str(spec)
+    found = _named(str(spec), arch, size, mean, std)
+    refuse_lost_weights(found.encoder)
+    return found
+
+
+def _named(spec: str, arch: str | None, size: Size, mean: Numbers, std: Numbers) -> Representation:
     sides = (size,) if isinstance(size, int) else size or ()
     if any(side < 1 for side in sides):
         raise MetarepError(f"size must be at least 1 pixel, not {size}")

@@ -95,6 +95,26 @@ def refuse_lost_encoder(encoder: Encoder) -> None:
     Raises:
         MetarepError: a weight is NaN or infinite; or features of noise are.
     """
+    refuse_lost_weights(encoder)
+    name = encoder.arch["name"]
+    device = next((each.device for each in encoder.body.parameters()), torch.device("cpu"))
+    wanted = encoder.preprocess
+    noise = torch.randint(
+        256, (2, wanted.channels, *wanted.size), dtype=torch.uint8, generator=Generator().manual_seed(0)
+    )
+    with torch.no_grad():
+        if not bool(encoder(noise.to(device)).isfinite().all(1).any()):
+            raise MetarepError(
+                f"the encoder {name} gives no finite numbers for any image; its numbers may overflow: try it in float32"
+            )
+
+
+def refuse_lost_weights(encoder: Encoder) -> None:
+    """Raise if a weight is no number. Features may be numbers all the same: a maximum passes over NaN, as may a ReLU.
+
+    Raises:
+        MetarepError: a parameter that is NaN or infinite, or a buffer that is NaN; it is named.
+    """
     name = encoder.arch["name"]
     weights = {id(each) for each in encoder.body.parameters()}
     for place, value in encoder.body.state_dict(keep_vars=True).items():
@@ -106,13 +126,3 @@ def refuse_lost_encoder(encoder: Encoder) -> None:
                     f"the encoder {name} has weights that are no finite numbers ({place}), so no image has features; "
                     "train it anew, or take another file of weights"
                 )
-    device = next((each.device for each in encoder.body.parameters()), torch.device("cpu"))
-    wanted = encoder.preprocess
-    noise = torch.randint(
-        256, (2, wanted.channels, *wanted.size), dtype=torch.uint8, generator=Generator().manual_seed(0)
-    )
-    with torch.no_grad():
-        if not bool(encoder(noise.to(device)).isfinite().all(1).any()):
-            raise MetarepError(
-                f"the encoder {name} gives no finite numbers for any image; its numbers may overflow: try it in float32"
-            )
