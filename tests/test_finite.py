@@ -74,7 +74,7 @@ def test_an_encoder_without_numbers_is_told_from_an_image() -> None:
     lost = Encoder(Brightness(0.0), PLAIN)
     with torch.no_grad():
         dict(lost.body.named_parameters())["weight"][1] = float("nan")
-    said = r"the encoder Brightness has weights that are no finite numbers \(weight\), so no image has features"
+    said = r"the encoder Brightness has weights that are no finite numbers \(weight\), so its features mean nothing"
     with pytest.raises(MetarepError, match=said) as raised:
         FewShotClassifier(lost).fit(photographs(), LABELS)
     assert not isinstance(raised.value, DataError), "no image is to blame"
@@ -84,11 +84,9 @@ def test_an_encoder_without_numbers_is_told_from_an_image() -> None:
         evaluate(Prototypes(lost), bank, tasks)
     learner = Prototypes(build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,))))
     with torch.no_grad():
-        list(learner.encoder.parameters())[9][3, 0, 0, 0] = float(
-            "nan"
-        )  # a maximum passes over it: features are finite
+        list(learner.encoder.parameters())[9][3, 0, 0, 0] = torch.nan  # a maximum passes over it: features are finite
     with pytest.raises(
-        MetarepError, match=r"the encoder conv4 has weights that are no finite numbers \(0\.0\.weight\)"
+        MetarepError, match=r"the encoder conv4 has weights that are no finite numbers \(3\.0\.weight\)"
     ):
         evaluate(learner, ImageBank.from_arrays(np.zeros((12, 28, 28), dtype=np.uint8)), tasks)
     overflowing = Encoder(nn.Sequential(nn.Flatten(), Times(1e30), Times(1e30)), PLAIN)

@@ -123,6 +123,6 @@ def refuse_lost_weights(encoder: Encoder) -> None:
             lost = not bool(value.isfinite().all()) if id(value) in weights else bool(value.isnan().any())
             if lost:
                 raise MetarepError(
-                    f"the encoder {name} has weights that are no finite numbers ({place}), so no image has features; "
-                    "train it anew, or take another file of weights"
+                    f"the encoder {name} has weights that are no finite numbers ({place}), so its features mean "
+                    "nothing; train it anew, or take another file of weights"
                 )
