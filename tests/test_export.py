@@ -49,13 +49,13 @@ def test_exported_graphs_say_what_the_model_says(head: dict[str, Any], tmp_path:
         x = np.random.default_rng(batch).integers(0, 255, (batch, 1, 28, 28), dtype=np.uint8)
         rows = model.prepare(x)
         want, answers = model.scores(rows).numpy(), model.answer(rows)
-        probabilities, scores, likeness = session.run(None, {"images": x})
+        probabilities, scores, familiarity = session.run(None, {"images": x})
         assert abs(scores - want).max() < 1e-4 * max(1, abs(want).max())
         assert probabilities.sum(1) == pytest.approx(1, abs=1e-5)
         given = [[answer.probabilities[name] for name in model.gallery.names] for answer in answers]
         assert probabilities == pytest.approx(np.array(given), abs=1e-4)
         trust = json.loads(session.get_modelmeta().custom_metadata_map["metarep"])["trust"]
-        known = [trust["known"] is None or bool(each >= trust["known"]) for each in likeness]
+        known = [trust["known"] is None or bool(each >= trust["known"]) for each in familiarity]
         assert known == [answer.known for answer in answers]
     if head is HEAD:
         export_torch(model, tmp_path / "model.pt2")

@@ -15,12 +15,12 @@ from metarep.graph import quietly, require_onnx, write_onnx
 from metarep.model import Model
 from metarep.photographs import STRETCH
 
-OUTPUTS = ("probabilities", "scores", "likeness")
+OUTPUTS = ("probabilities", "scores", "familiarity")
 EXAMPLES = 2  # images in the batch that is traced; the graph takes any number
 
 
 class Deployed(nn.Module):
-    """From uint8 images of the encoder's size to calibrated probabilities, raw scores, and likeness to the classes.
+    """From uint8 images of the encoder's size to calibrated probabilities, raw scores and familiarity.
 
     Args:
         model: with at least two classes, and a learner that leaves the encoder as it is.
@@ -50,14 +50,14 @@ class Deployed(nn.Module):
     def forward(
         self, images: UInt8[Tensor, "b c h w"]
     ) -> tuple[Float[Tensor, "b ways"], Float[Tensor, "b ways"], Float[Tensor, " b"]]:
-        """Probabilities, scores, and likeness, which is at least ``trust.known`` for what is like the classes."""
+        """Probabilities, scores, and familiarity, which is at least ``trust.known`` for what is like the classes."""
         state = {name: self.get_buffer(f"state_{name}") for name in self.names}
         scores = self.learner.logits(state, self.learner.prepare(images).unsqueeze(0))[0]
         return (scores * self.scale).softmax(-1), scores, scores.amax(-1)
 
 
 def export_onnx(model: Model, path: Path) -> None:
-    """Write ``path``: input ``images`` (uint8, any batch), outputs ``probabilities``, ``scores`` and ``likeness``.
+    """Write ``path``: input ``images`` (uint8, any batch), outputs ``probabilities``, ``scores`` and ``familiarity``.
 
     The names of the classes, the thresholds and the shape of the images stand in its metadata as JSON under
     ``metarep``; ``docs/your-own-images.md`` says what each means.
