@@ -9,7 +9,7 @@ from metarep.model_folder import ModelFolder
 
 USAGE = "MODEL"
 EXAMPLE = """examples:
-  metarep export moths --onnx moths.onnx             for onnxruntime: images (uint8) to probabilities, scores, familiarity
+  metarep export moths --onnx moths.onnx             for onnxruntime: images (uint8) to probabilities
   metarep export moths --torch-export moths.pt2      for torch.export.load
 """
 
