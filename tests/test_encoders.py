@@ -247,7 +247,10 @@ def test_a_body_of_ones_own_works() -> None:
         (lambda x: x.mean(), r"gives \(\) for one image"),
         (lambda x: x.flatten(), r"gives \(64,\) for one image"),
         (lambda x: (x.flatten(1), x), "Wrong gives a tuple for one image"),
-        (lambda x: {"features": x.flatten(1)}, "Wrong gives a dict for one image"),
+        (
+            lambda x: {"a": x.flatten(1), "b": x},
+            r"gives a dict for one image \(a \(1, 64\), b \(1, 1, 8, 8\)\); .* wrap it",
+        ),
         (lambda x: x @ torch.ones(3, 3), "images of 8 x 8 px do not fit Wrong"),
     ],
 )

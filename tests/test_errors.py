@@ -119,7 +119,7 @@ def test_a_failed_write_leaves_the_old_checkpoint(
 
 
 def test_an_encoder_that_cannot_be_rebuilt_says_so(preprocess: Preprocess, tmp_path: Path) -> None:
-    with pytest.raises(MetarepError, match="unknown encoder 'Mine'"):
+    with pytest.raises(MetarepError, match=r"unknown encoder 'Mine'\. If it is a module of your own"):
         load_checkpoint(saved(tmp_path, Encoder(Conv4(1, width=4), preprocess, {"name": "Mine"})))
 
 

@@ -3,7 +3,6 @@
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -13,9 +12,6 @@ from torch import nn
 from metarep.encoders import ENCODERS, Preprocess, build_encoder
 from metarep.encoders.efficientnet_lite import SameConv
 from metarep.errors import MetarepError
-from metarep.export import export_onnx, export_torch
-from metarep.gallery import Gallery
-from metarep.learners import LEARNERS
 from metarep.model import Model
 from metarep.one_shot import shipped_trust
 from metarep.pretrained import LITE, Representation, _weights, best_installed, load_representation
@@ -128,45 +124,11 @@ def test_shipped_calibrations_are_of_encoders_that_there_are() -> None:
     assert shipped_trust("nobody", {}, 5, 0.05, (28, 28)) is None
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("head", ["prototypes", "neighbours", "linear"])
-def test_exported_graphs_say_what_the_model_says(head: str, tmp_path: Path) -> None:
-    runtime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    model = small_model({"name": head})
-    export_onnx(model, tmp_path / "model.onnx")
-    session = runtime.InferenceSession(tmp_path / "model.onnx")
-    for batch in (1, 5):
-        x = np.random.default_rng(batch).integers(0, 255, (batch, 1, 28, 28), dtype=np.uint8)
-        want = model.scores(model.prepare(x)).numpy()
-        probabilities, scores, familiar = session.run(None, {"images": x})
-        assert abs(scores - want).max() < 1e-4
-        assert abs(familiar - model.familiar(model.prepare(x)).numpy()).max() < 1e-5
-        assert probabilities.sum(1) == pytest.approx(1, abs=1e-5)
-    if head == "linear":
-        export_torch(model, tmp_path / "model.pt2")
-        scores = torch.export.load(tmp_path / "model.pt2").module()(torch.from_numpy(x))[1]
-        assert abs(scores.detach().numpy() - want).max() < 1e-4
-
-
-def test_what_adapts_the_body_has_no_one_graph(tmp_path: Path) -> None:
-    model = small_model({"name": "descent", "scope": "all", "steps": 1})
-    with pytest.raises(MetarepError, match="adapts the encoder"):
-        export_torch(model, tmp_path / "model.pt2")
-
-
 def test_importing_metarep_imports_no_torch() -> None:
     import subprocess
 
     code = "import sys, metarep, metarep.cli; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def small_model(head: dict[str, object]) -> Model:
-    assert head["name"] in LEARNERS
-    x = np.random.default_rng(0).integers(0, 255, (12, 1, 28, 28), dtype=np.uint8)
-    model = Model(load_representation(BESIDE), head)
-    return model.changed(Gallery.empty().add(model.prepare(x), list("abc" * 4), list("abc" * 4)))
 
 
 def made(spec: str, folder: Path) -> Representation:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from metarep.encoders import Encoder, Preprocess, build_encoder
+from metarep.encoders import BROUGHT, ENCODERS, Encoder, Preprocess, build_encoder
 from metarep.errors import LeakageError, MetarepError, refuse_unknown_settings, unknown
 from metarep.files import replacing
 from metarep.labels import Labels
@@ -196,6 +196,12 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoin
     found = header.get("format")
     if found != FORMAT:
         raise MetarepError(f"{path} is not a metarep checkpoint of format {FORMAT}, but {found}")
+    encoder = header.get("encoder")
+    if isinstance(encoder, dict) and encoder.get("name") not in [*ENCODERS, *BROUGHT]:
+        raise MetarepError(
+            f"{path}: unknown encoder {encoder.get('name')!r}. If it is a module of your own, a file of tensors cannot "
+            "rebuild it: make its Encoder and its method in Python, and load what read_tensors gives"
+        )
     try:
         method = _rebuild(tensors, header)
         kept = {name: header[name] for name in ("seen", "fitted") if name == "seen" or name in header}

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from metarep.class_names import tell_look_alikes
 from metarep.datasets.depth import Depth
+from metarep.encoders.finite import refuse_lost_features
 from metarep.errors import MetarepError
 from metarep.gallery import Gallery
 from metarep.labels import one_class
@@ -31,8 +32,9 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
     :meth:`known` whether the image is like any of them.
 
     Args:
-        encoder: what :func:`metarep.pretrained.load_representation` takes, or a
-            :class:`metarep.pretrained.Representation`.
+        encoder: what :func:`metarep.pretrained.load_representation` takes, a module or
+            :class:`metarep.encoders.Encoder` of your own among it (a copy is used, in evaluation mode); or a
+            :class:`metarep.representation.Representation`.
         learner: ``auto``, or a name of ``LEARNERS``; with ``auto`` the one that was trained with the encoder, ridge
             regression for encoders trained for something else, class means for features.
         false_alarms: share of images of known classes that may be taken for unknown.
@@ -40,6 +42,8 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         batch_size: images that are encoded at a time.
         depth: black and white of pictures of more than 8 bits, as a number of bits or ``"BLACK:WHITE"``; by default
             what those of the first call suggest. See :mod:`metarep.datasets.depth`.
+        mean, std: of the images that an own module was trained on, one a channel in units of 0 to 1; see
+            :func:`metarep.pretrained.load_representation`.
 
     Attributes:
         classes_: the classes, sorted, in the order of the columns of ``predict_proba``.
@@ -60,9 +64,11 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         size: Any = None,  # noqa: ANN401
         batch_size: Any = 64,  # noqa: ANN401
         depth: Any = None,  # noqa: ANN401
+        mean: Any = None,  # noqa: ANN401
+        std: Any = None,  # noqa: ANN401
     ) -> None:
         self.encoder, self.learner, self.false_alarms = encoder, learner, false_alarms
-        self.size, self.batch_size, self.depth = size, batch_size, depth
+        self.size, self.batch_size, self.depth, self.mean, self.std = size, batch_size, depth, mean, std
 
     def fit(self, X: Any, y: Any) -> "FewShotClassifier":  # noqa: ANN401 - scikit-learn's names
         """Learn classes from images ``X`` and their labels ``y``; whatever was known before is forgotten.
@@ -83,7 +89,7 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         """Learn more images, of known or of new classes. ``classes`` is ignored: new ones may come at any time."""
         first = not hasattr(self, "model_")
         if are_features(X):
-            X, y = validate_data(self, X, y, reset=first, dtype=np.float64)
+            X, y = self._features(X, y, reset=first)
         elif first:
             self.__dict__.pop("n_features_in_", None)
         labels = column_or_1d(np.asarray(y), warn=True)
@@ -152,7 +158,12 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
     def save(self, path: str | Path) -> None:
         """Write a model folder, for ``metarep predict``, ``metarep serve`` and :meth:`load`; nothing is pickled.
 
-        It has no pictures of the images, which a classifier does not keep.
+        It has no pictures of the images, which a classifier does not keep. A module of your own is written as an ONNX
+        graph (extra ``onnx``).
+
+        Raises:
+            MetarepError: it was fitted on features, so there is no encoder; there is something at ``path``; or torch
+                cannot write the module as a graph.
         """
         from metarep.model_folder import ModelFolder
 
@@ -183,13 +194,27 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         if given:
             return Model(None, head or GIVEN, Gallery.empty(), false_alarms=self.false_alarms)
         here = self.encoder
-        representation = here if isinstance(here, Representation) else load_representation(here, size=self.size)
-        return Model(representation, head, Gallery.empty(), false_alarms=self.false_alarms)
+        if not isinstance(here, Representation):
+            here = load_representation(here, size=self.size, mean=self.mean, std=self.std)
+        return Model(here, head, Gallery.empty(), false_alarms=self.false_alarms)
+
+    def _features(self, X: Any, y: Any = "no_validation", *, reset: bool) -> Any:  # noqa: ANN401
+        """Features as scikit-learn wants them; a row that holds NaN or infinity is named."""
+        try:
+            return validate_data(self, X, y, reset=reset, dtype=np.float64)
+        except ValueError:
+            try:
+                given = np.asarray(X)
+                given = given.astype(np.float64) if given.dtype.kind in "fO" else np.zeros(0)
+            except (ValueError, TypeError):
+                given = np.zeros(0)  # it is something else that is wrong
+            refuse_lost_features(torch.from_numpy(given))
+            raise
 
     def _rows(self, X: Any) -> Tensor:  # noqa: ANN401
         check_is_fitted(self)
         if self.model_.representation is None:
-            X = validate_data(self, X, reset=False, dtype=np.float64)
+            X = self._features(X, reset=False)
         return self.model_.prepare(X, batch=self.batch_size)
 
     def _scores(self, X: Any) -> np.ndarray:  # noqa: ANN401

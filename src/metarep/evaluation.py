@@ -12,6 +12,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from metarep.device import keep_freed_memory
+from metarep.encoders.finite import refuse_lost_rows, refuse_lost_weights
 from metarep.errors import MetarepError
 from metarep.images import ImageBank
 from metarep.learners import Learner
@@ -85,6 +86,10 @@ def evaluate(
         batch: images prepared at a time.
         on_progress: called with the share that is done.
 
+    Raises:
+        DataError: an image whose features are no finite numbers; an accuracy with it would be one of guesses.
+        MetarepError: there are no tasks; or the encoder, or the learner on some tasks, gives no finite numbers.
+
     >>> from metarep import ImageBank, Labels, Prototypes, draw_tasks
     >>> from metarep.encoders import Encoder, Preprocess
     >>> bank = ImageBank.from_arrays(torch.arange(40, dtype=torch.uint8).view(40, 1, 1, 1).expand(40, 1, 4, 4) * 6)
@@ -99,8 +104,10 @@ def evaluate(
     sets = [tasks] if isinstance(tasks, TaskIndex) else list(tasks)
     if not sum(len(part) for part in sets):
         raise MetarepError("there are no tasks to evaluate on")
+    refuse_lost_weights(learner.encoder)
     with torch.no_grad(), evaluating(learner):
-        rows = prepare_all(learner, bank, sets, batch, lambda done: on_progress and on_progress(done * 0.8))
+        name = split or "the data"
+        rows = prepare_all(learner, bank, sets, batch, lambda done: on_progress and on_progress(done * 0.8), name)
         per_task = _run(learner, rows, sets, lambda done: on_progress and on_progress(0.8 + done * 0.2))
     per_task = per_task.cpu() * 100
     spread = per_task.std().item() if len(per_task) > 1 else float("nan")
@@ -134,14 +141,25 @@ def evaluating(learner: Learner) -> Iterator[None]:
 
 
 def prepare_all(
-    learner: Learner, bank: ImageBank, sets: Sequence[TaskIndex], batch: int, on_progress: Callable[[float], object]
+    learner: Learner,
+    bank: ImageBank,
+    sets: Sequence[TaskIndex],
+    batch: int,
+    on_progress: Callable[[float], object],
+    split: str = "the data",
 ) -> Shaped[Tensor, "n *row"]:
-    """Prepared rows of every image that the tasks use, at its place in the bank; other rows are zero."""
+    """Prepared rows of every image that the tasks use, at its place in the bank; other rows are zero.
+
+    Raises:
+        DataError: an image whose features are no finite numbers; it is named by its row.
+        MetarepError: the encoder gives no finite numbers, whatever the image.
+    """
     device = learner.device
     used = torch.unique(torch.cat([torch.cat([part.support.flatten(), part.query.flatten()]) for part in sets]))
     parts = []
     for index in used.split(batch):
         parts.append(learner.prepare(bank.pixels(index).to(device)))
+        refuse_lost_rows(parts[-1], learner.encoder, lambda row, index=index: f"image {int(index[row])} of {split}")
         on_progress(sum(len(part) for part in parts) / len(used))
     prepared = torch.cat(parts)
     rows = prepared.new_zeros(len(bank), *prepared.shape[1:])
@@ -151,7 +169,7 @@ def prepare_all(
 
 def _run(learner: Learner, rows: Tensor, sets: Sequence[TaskIndex], on_progress: Callable[[float], object]) -> Tensor:
     """Accuracy of each task, in chunks that keep gathered rows within about 64 MB, and states within 128."""
-    accuracies, total = [], sum(len(part) for part in sets)
+    accuracies, lost, total = [], [], sum(len(part) for part in sets)
     width = max(1, rows[0].numel())
     for part in sets:
         images = part.support.shape[1] + part.query.shape[1]
@@ -159,9 +177,15 @@ def _run(learner: Learner, rows: Tensor, sets: Sequence[TaskIndex], on_progress:
         chunk = max(1, min(1024, most, 16_000_000 // (images * max(width, part.support.shape[1]))))
         for some in part.chunks(chunk):
             support, support_y, query, query_y, ways = some.of(rows)
-            guess = learner.logits(learner.adapt(support, support_y, ways), query).argmax(-1)
-            accuracies.append((guess == query_y).float().mean(-1))
+            logits = learner.logits(learner.adapt(support, support_y, ways), query)
+            accuracies.append((logits.argmax(-1) == query_y).float().mean(-1))
+            lost.append(~logits.isfinite().flatten(1).all(1))  # looked at when all is done: a look waits for the device
             on_progress(sum(len(done) for done in accuracies) / total)
+    if missing := int(torch.cat(lost).sum()):
+        raise MetarepError(
+            f"the logits of {missing} of {total} tasks are no finite numbers, though all features are: "
+            f"{learner.called} diverges on them. Try another learner, or fewer or smaller inner steps"
+        )
     return torch.cat(accuracies)
 
 

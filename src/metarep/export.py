@@ -2,21 +2,20 @@
 
 import io
 import json
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from metarep.errors import MetarepError, missing_extra
+from metarep.encoders.onnx import OnnxBody
+from metarep.errors import MetarepError
 from metarep.files import replacing
+from metarep.graph import quietly, require_onnx, write_onnx
 from metarep.model import Model
+from metarep.photographs import STRETCH
 
+OUTPUTS = ("probabilities", "scores", "familiarity")
 EXAMPLES = 2  # images in the batch that is traced; the graph takes any number
 
 
@@ -27,7 +26,7 @@ class Deployed(nn.Module):
         model: with at least two classes, and a learner that leaves the encoder as it is.
 
     Raises:
-        MetarepError: the learner adapts the body, or there are no classes.
+        MetarepError: the learner adapts the body, there are no classes, or the encoder is an ONNX graph itself.
     """
 
     def __init__(self, model: Model) -> None:
@@ -39,6 +38,10 @@ class Deployed(nn.Module):
                 f"the learner {model.learner.called!r} adapts the encoder to the classes, so there is no one graph to "
                 "export; fit with --learner prototypes or linear"
             )
+        if isinstance(model.learner.encoder.body, OnnxBody):
+            raise MetarepError(
+                "the encoder is an ONNX graph, which torch cannot export anew; fit with the network that it was made of"
+            )
         self.learner, self.scale = model.learner, model.trust.scale
         self.familiarity = model.familiarity
         self.names = list(model.state)
@@ -48,6 +51,7 @@ class Deployed(nn.Module):
     def forward(
         self, images: UInt8[Tensor, "b c h w"]
     ) -> tuple[Float[Tensor, "b ways"], Float[Tensor, "b ways"], Float[Tensor, " b"]]:
+        """Probabilities, scores, and familiarity, which is at least ``trust.known`` for what is like the classes."""
         state = {name: self.get_buffer(f"state_{name}") for name in self.names}
         rows = self.learner.prepare(images)
         scores = self.learner.logits(state, rows.unsqueeze(0))[0]
@@ -55,18 +59,15 @@ class Deployed(nn.Module):
 
 
 def export_onnx(model: Model, path: Path) -> None:
-    """Write ``path``: input ``images`` (uint8, any batch), outputs ``probabilities``, ``scores`` and
-    ``familiarity``: an image whose familiarity is below ``known`` is none of the classes.
+    """Write ``path``: input ``images`` (uint8, any batch), outputs ``probabilities``, ``scores`` and ``familiarity``.
 
-    The names of the classes, the threshold for none of these and the size of the images stand in its metadata as JSON
-    under ``metarep``.
+    The names of the classes, the thresholds and the shape of the images stand in its metadata as JSON under
+    ``metarep``; ``docs/your-own-images.md`` says what each means.
 
     Raises:
         MetarepError: see :class:`Deployed`; or the packages are missing.
     """
-    for package in ("onnx", "onnxscript"):
-        if find_spec(package) is None:
-            raise missing_extra("ONNX export", package, "onnx")
+    require_onnx()
     import onnx
 
     deployed, images = Deployed(model).eval(), _example(model)
@@ -80,45 +81,20 @@ def export_onnx(model: Model, path: Path) -> None:
 
 
 def _write_onnx(deployed: Deployed, images: Tensor, path: Path) -> None:
-    with _quietly():
-        torch.onnx.export(
-            deployed,
-            (images,),
-            str(path),
-            input_names=["images"],
-            output_names=["probabilities", "scores", "familiarity"],
-            dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+    write_onnx(deployed, images, path, input_name="images", output_names=OUTPUTS)
 
 
 def export_torch(model: Model, path: Path) -> None:
     """Write ``path`` (``.pt2``) for ``torch.export.load``; the names of the classes are in ``metarep.json`` inside."""
     deployed, images = Deployed(model).eval(), _example(model)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _quietly():
+    with quietly():
         shapes = {"images": {0: torch.export.Dim("batch", min=1)}}
         program = torch.export.export(deployed, (images,), dynamic_shapes=shapes)
         content = io.BytesIO()  # torch ends the process where a disk is full
         torch.export.save(program, content, extra_files={"metarep.json": json.dumps(_facts(model))})
     with replacing(path) as partial:
         partial.write_bytes(content.getvalue())
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """No graph is kept, and exporters keep their notes on what else is not installed to themselves."""
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(before)
 
 
 def _example(model: Model) -> UInt8[Tensor, "b c h w"]:
@@ -132,5 +108,7 @@ def _facts(model: Model) -> dict[str, object]:
         "classes": model.gallery.names,
         "size": preprocess.size,
         "channels": preprocess.channels,
+        "layout": "NCHW, RGB or grey, 0 to 255",
+        "stretch": STRETCH,
         "trust": model.trust.as_dict(),
     }

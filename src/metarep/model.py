@@ -1,7 +1,7 @@
 """Model: a representation, a learner and a gallery. What people use; fit, predict, the server and the page are this."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -9,20 +9,22 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Shaped, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from metarep.copies import near_copies
 from metarep.datasets.depth import Depth
 from metarep.encoders import Encoder, Preprocess
+from metarep.encoders.finite import refuse_lost_features, refuse_lost_rows, refuse_lost_scores
 from metarep.errors import MetarepError, unknown
 from metarep.familiarity import Familiarity, familiarity, known_threshold
 from metarep.folds import MOST, deal_folds
 from metarep.gallery import Gallery
 from metarep.learners import LEARNERS, Learner
 from metarep.one_shot import shipped_trust
-from metarep.photographs import read_images
-from metarep.pretrained import Representation
+from metarep.own_network import represent
+from metarep.photographs import name_of, read_images
+from metarep.representation import Representation
 from metarep.trust import FEWEST, HeldOut, Suspect, Trust, check_share, find_suspects, measure_trust
 from metarep.zoo import general_mean
 
@@ -72,7 +74,9 @@ class Model:
     """A few-shot classifier of somebody's own classes. Immutable: :meth:`changed` makes another with other images.
 
     Args:
-        representation: from images to features; None where features are what is given.
+        representation: from images to features; None where features are what is given. An
+            :class:`metarep.encoders.Encoder`, or a module that says how it wants its images, is taken as by
+            :func:`metarep.own_network.represent`.
         head: name and settings of the learner; ``{"name": "trained"}`` for the one the representation was trained
             with; None for that one, or else ``HEAD``.
         gallery: what it was shown.
@@ -86,7 +90,7 @@ class Model:
 
     def __init__(
         self,
-        representation: Representation | None,
+        representation: Representation | nn.Module | None,
         head: dict[str, Any] | None = None,
         gallery: Gallery | None = None,
         *,
@@ -94,6 +98,7 @@ class Model:
         depth: Depth | None = None,
     ) -> None:
         check_share(false_alarms)
+        representation = represent(representation) if isinstance(representation, nn.Module) else representation
         self.representation, self.false_alarms = representation, false_alarms
         self.depth = depth if depth is not None else representation.depth if representation else Depth()
         self.gallery = gallery if gallery is not None else Gallery.empty()
@@ -133,11 +138,18 @@ class Model:
         *,
         batch: int = 64,
         depth: Depth | None = None,
+        names: Sequence[str] | None = None,
     ) -> Shaped[Tensor, "n *row"]:
-        """What the learner prepares of images of any kind; of features, without an encoder, themselves."""
+        """What the learner prepares of images of any kind; of features, without an encoder, themselves.
+
+        Raises:
+            DataError: as for :meth:`read`.
+        """
         if self.representation is None:
-            return torch.from_numpy(np.array(images))
-        rows = [rows for _, rows in self.read(images, batch=batch, depth=depth)]
+            given = torch.from_numpy(np.array(images))
+            refuse_lost_features(given)
+            return given
+        rows = [rows for _, rows in self.read(images, batch=batch, names=names, depth=depth)]
         if not rows:
             raise MetarepError("there are no images")
         return torch.cat(rows)
@@ -148,30 +160,49 @@ class Model:
         *,
         batch: int = 64,
         depth: Depth | None = None,
+        names: Sequence[str] | None = None,
     ) -> Iterator[tuple[UInt8[Tensor, "b c h w"], Shaped[Tensor, "b *row"]]]:
         """Images of any kind, a few at a time: their pixels at the encoder's size, and what the learner prepares.
 
-        ``depth`` takes the place of the model's own for these images.
+        Args:
+            images: see :func:`metarep.photographs.read_images`.
+            batch: images at a time.
+            names: what to call them in an error, where ``images`` do not say.
+            depth: of these images, in the place of the model's own.
 
         Raises:
-            DataError: an image that cannot be read; see :func:`metarep.photographs.read_images`.
+            DataError: an image that cannot be read; or one whose features are no finite numbers.
+            MetarepError: the encoder gives no finite numbers, whatever the image.
         """
-        for pixels in read_images(images, self.learner.encoder.preprocess, batch=batch, depth=depth or self.depth):
+        done, encoder = 0, self.learner.encoder
+
+        def name(place: int) -> str:
+            return names[place] if names else name_of(images, place)
+
+        for pixels in read_images(images, encoder.preprocess, batch=batch, depth=depth or self.depth):
             with torch.no_grad():
-                yield pixels, self.learner.prepare(pixels)
+                rows = self.learner.prepare(pixels)
+            refuse_lost_rows(rows, encoder, lambda row, done=done: name(done + row))
+            done += len(pixels)
+            yield pixels, rows
 
     def scores(self, rows: Shaped[Tensor, "n *row"]) -> Float[Tensor, "n ways"]:
         """Logits of prepared rows, for the classes of the gallery in its order.
 
         Raises:
             MetarepError: there are no classes yet.
+            DataError: scores that are no finite numbers; the image is named, or the one of the gallery that makes them.
         """
         if not len(self.gallery):
             raise MetarepError("the model has no classes yet; add some images first")
         if len(self.gallery.names) == 1:
             return rows.new_zeros(len(rows), 1)  # a single class: nothing to tell it from
         with torch.no_grad():
-            return self.learner.logits(self.state, rows.unsqueeze(0))[0]
+            found = self.learner.logits(self.state, rows.unsqueeze(0))[0]
+        if not bool(found.isfinite().all()):
+            refuse_lost_rows(self.gallery.rows, self.learner.encoder, self.gallery.items.__getitem__)
+            refuse_lost_scores(found, self.learner)
+        return found
 
     def answer(self, rows: Shaped[Tensor, "n *row"], neighbours: int = 3) -> list[Answer]:
         """What to say of prepared rows."""

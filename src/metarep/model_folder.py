@@ -76,8 +76,9 @@ class ModelFolder:
         there = f"{path} is there already; choose another{more}"
         busy = f"another process is making {path}; wait until it has ended, or choose another"
         with making(path.resolve(), GALLERY, PARTS, there=there, busy=busy) as partial:
-            model.representation.save(partial / "encoder.safetensors")
-            folder = cls(partial, model.representation)
+            representation = model.representation.portable()
+            representation.save(partial / "encoder.safetensors")
+            folder = cls(partial, representation)
             folder._write(model)
             yield folder
         folder.path = path

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from metarep.datasets.omniglot_runs import Runs
+from metarep.encoders.finite import refuse_lost_rows
 from metarep.evaluation import evaluating
 from metarep.learners import Learner
 
@@ -42,6 +43,7 @@ def error_rate(learner: Learner, runs: Runs) -> RunsReport:
     device = learner.device
     with torch.no_grad(), evaluating(learner):
         rows = learner.prepare(runs.bank.images.to(device))
+        refuse_lost_rows(rows, learner.encoder, "image {}".format)
         state = learner.adapt(rows[runs.support.to(device)], runs.support_y.to(device), runs.support.shape[1])
         guess = learner.logits(state, rows[runs.query.to(device)]).argmax(-1).cpu()
     errors = (guess != runs.query_y).double().mean(-1) * 100

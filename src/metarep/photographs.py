@@ -108,3 +108,9 @@ def notice_depth(images: Any, known: Depth) -> Depth:  # noqa: ANN401 - whatever
 
 def _is_array(image: object) -> bool:
     return not isinstance(image, str | Path | bytes | Image.Image)
+
+
+def name_of(images: Any, place: int) -> str:  # noqa: ANN401 - whatever people have
+    """What to call one of these images: its path, or its place among them."""
+    one = None if isinstance(images, Tensor) or getattr(images, "ndim", 1) > 1 else list(images)[place]
+    return str(one) if isinstance(one, str | Path) else f"image {place}"

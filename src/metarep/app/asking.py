@@ -25,7 +25,7 @@ async def predict(
             raise HTTPException(409, "the model has no classes yet; add some images first")
         return model.answer(rows, neighbours)
 
-    answers = await service.ask(answer, pixels)
+    answers = await service.ask(answer, pixels, items)
     for each in answers:
         service.metrics.count("metarep_predictions_total", known=str(each.known).lower())
     return Answers(answers=[answer_out(*pair) for pair in zip(items, answers, strict=True)])
@@ -41,13 +41,13 @@ async def search(
     """The images of the model that are most like an image, or like one of its own; the nearest first."""
     if (file is None) == (id is None):
         raise HTTPException(422, "give a file or an id, one of the two")
-    pixels = (await service.read([file]))[0] if file is not None else None
+    pixels, items = (None, []) if file is None else await service.read([file])
 
     def look(model: Model, rows: Tensor) -> list[NeighbourOut]:
         found = model.nearest(rows, neighbours)[0] if id is None else _like(model, id, neighbours)
         return [neighbour_out(near) for near in found]
 
-    return Found(neighbours=await service.ask(look, pixels))
+    return Found(neighbours=await service.ask(look, pixels, items))
 
 
 def _like(model: Model, number: int, neighbours: int) -> list[Neighbour]:

@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from metarep.errors import DataError
 from metarep.model import Model
 from metarep.model_folder import ModelFolder
 
@@ -25,11 +26,13 @@ class Work:
         pixels: images to encode, ``n c h w`` in uint8; None if there are none.
         then: what to make of the model as it is now and what it prepared of the images.
         answer: where that goes.
+        names: what to call the images in an error.
     """
 
     pixels: Tensor | None
     then: Callable[[Model, Tensor], Any]
     answer: Future[Any]
+    names: Sequence[str] = ()
 
 
 class Batcher:
@@ -63,9 +66,11 @@ class Batcher:
     def alive(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
-    def submit(self, pixels: Tensor | None, then: Callable[[Model, Tensor], T]) -> "Future[T]":
+    def submit(
+        self, pixels: Tensor | None, then: Callable[[Model, Tensor], T], names: Sequence[str] = ()
+    ) -> "Future[T]":
         """``then(model, rows)`` with the rows of these images, as soon as the thread comes to it."""
-        work = Work(pixels, then, Future())
+        work = Work(pixels, then, Future(), names)
         self._queue.put(work)
         return work.answer
 
@@ -92,7 +97,14 @@ class Batcher:
     def _do(self, works: list[Work]) -> None:
         try:
             model = self.folder.model
-            rows = self._encode(model, [work.pixels for work in works if work.pixels is not None])
+            rows = self._encode(model, [work for work in works if work.pixels is not None])
+        except DataError as error:
+            if len(works) == 1:
+                works[0].answer.set_exception(error)
+                return
+            for work in works:  # an image of one request must not be told to the others
+                self._do([work])
+            return
         except Exception as error:
             for work in works:
                 work.answer.set_exception(error)
@@ -104,13 +116,14 @@ class Batcher:
             except Exception as error:
                 work.answer.set_exception(error)
 
-    def _encode(self, model: Model, images: list[Tensor]) -> Tensor:
-        if not images:
+    def _encode(self, model: Model, works: list[Work]) -> Tensor:
+        pixels = [work.pixels for work in works if work.pixels is not None]
+        if not pixels:
             return torch.zeros(0, 0)
-        pixels = torch.cat(images)
         if self.seen:
-            self.seen(len(pixels))
-        return model.prepare(pixels, batch=self.most)
+            self.seen(sum(map(len, pixels)))
+        names = [name for work in works for name in work.names or map("image {}".format, range(_count(work)))]
+        return model.prepare(torch.cat(pixels), batch=self.most, names=names)
 
 
 def _count(work: Work) -> int:

@@ -71,9 +71,11 @@ class Service:
                 raise each
         return torch.from_numpy(np.stack([each for each in found if isinstance(each, np.ndarray)])), names
 
-    async def ask(self, then: Callable[[Model, Tensor], T], pixels: Tensor | None = None) -> T:
-        """``then(model, rows)`` on the thread that does all the arithmetic."""
-        return await asyncio.wrap_future(self.batcher.submit(pixels, then))
+    async def ask(
+        self, then: Callable[[Model, Tensor], T], pixels: Tensor | None = None, names: Sequence[str] = ()
+    ) -> T:
+        """``then(model, rows)`` on the thread that does all the arithmetic; ``names`` are of the images."""
+        return await asyncio.wrap_future(self.batcher.submit(pixels, then, names))
 
     async def learn(self, uploads: Sequence[UploadFile], label: str) -> tuple[str, list[int]]:
         """Add images to a class, which may be new: all of them, or none and an error. Returns its name and their ids.
@@ -83,7 +85,7 @@ class Service:
         """
         name = (await self.ask(lambda model, _: model)).gallery.called(label)
         pixels, items = await self.read(uploads)
-        rows = await self.ask(lambda _, rows: rows, pixels)
+        rows = await self.ask(lambda _, rows: rows, pixels, items)
         labels = [name] * len(items)
         ids = await run_in_threadpool(self.folder.keep, list(pixels), rows, labels, items, allow=self.limits.allow)
         self.metrics.count("metarep_learned_total", len(ids))

@@ -10,7 +10,7 @@ from metarep.wording import counted
 
 USAGE = "MODEL"
 EXAMPLE = """examples:
-  metarep export moths --onnx moths.onnx             for onnxruntime: images (uint8) to probabilities and scores
+  metarep export moths --onnx moths.onnx             for onnxruntime: images (uint8) to probabilities
   metarep export moths --torch-export moths.pt2      for torch.export.load
 """
 

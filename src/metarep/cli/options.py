@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,16 @@ def set_threads(args: argparse.Namespace) -> None:
 
 
 def print_json(content: Any) -> None:  # noqa: ANN401 - anything JSON holds
-    print(json.dumps(content, indent=2))
+    print(json.dumps(_as_json(content), indent=2, allow_nan=False))
+
+
+def _as_json(content: Any) -> Any:  # noqa: ANN401
+    """JSON has no word for what is no finite number, as the interval of a single task is: it is null."""
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, dict):
+        return {key: _as_json(value) for key, value in content.items()}
+    return [_as_json(each) for each in content] if isinstance(content, list | tuple) else content
 
 
 def numbers(text: str) -> list[range]:

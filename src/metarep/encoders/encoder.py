@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
+from metarep.encoders.output import Picked, key_of
 from metarep.encoders.preprocess import Preprocess
 from metarep.errors import MetarepError
 
@@ -13,55 +14,85 @@ Precision = Literal["float32", "bfloat16"]
 
 
 class Encoder(nn.Module):
-    """From raw images to a representation, one row an image, always float32.
+    """From raw images to a representation, one row an image, always float32 (float64 for images in float64).
 
     Preprocessing, memory format and precision are inside, so training, evaluation and serving cannot differ in them.
     With ``precision="bfloat16"`` the body runs in mixed precision; losses and distances never see it.
 
     Args:
-        body: any module from normalised images ``(b, c, h, w)`` to features ``(b, dim)``, a user's own too.
+        body: any module from normalised images ``(b, c, h, w)`` to features ``(b, dim)``, a user's own too. It may also
+            give ``(b, dim, 1, 1)``, or a dictionary or tuple in which :func:`metarep.encoders.output.key_of` finds
+            them. Its weights may be in any floating type; images come in the same.
         preprocess: what the body expects.
         arch: name and settings of the body where it is one of ours, so that a checkpoint can rebuild it.
 
     Raises:
-        MetarepError: the body does not give one row of features an image.
+        MetarepError: the body does not take such images, or does not give one row of features an image.
+
+    >>> mean = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> encoder = Encoder(mean, Preprocess((8, 8), 3, (0.5,) * 3, (0.5,) * 3))
+    >>> encoder.dim, encoder(torch.full((1, 3, 8, 8), 255, dtype=torch.uint8)).round().tolist()
+    (3, [[1.0, 1.0, 1.0]])
     """
 
     def __init__(self, body: nn.Module, preprocess: Preprocess, arch: dict[str, Any] | None = None) -> None:
         super().__init__()
-        self.body = body.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.preprocess = preprocess
         self.arch = arch or {"name": type(body).__name__}
         self.precision: Precision = "float32"
-        self.dim = self._measure()
+        self.body, self.dim = self._take(body)
 
     def forward(self, x: Num[Tensor, "b c h w"]) -> Float[Tensor, "b dim"]:
-        x = self.preprocess(x).contiguous(memory_format=torch.channels_last)
+        return self.features(self.preprocess(x))
+
+    def features(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b dim"]:
+        """Features of images that are normalised already."""
+        given = x.dtype
+        x = x.to(self._dtype(given)).contiguous(memory_format=self._format())
         if self.precision == "bfloat16":
             with torch.autocast(x.device.type, torch.bfloat16):
                 return self.body(x).float()
-        return self.body(x)
+        return self.body(x).to(given)
 
-    def _measure(self) -> int:
-        """The number of features, by running one blank image."""
-        training = self.body.training
-        parameter = next(self.body.parameters(), torch.zeros(1))
-        blank = torch.zeros(
-            1, self.preprocess.channels, *self.preprocess.size, dtype=parameter.dtype, device=parameter.device
-        )
+    def _dtype(self, given: torch.dtype) -> torch.dtype:
+        """The floating type of the body's weights; where it has none, that of the images."""
+        return next((each.dtype for each in self.body.parameters() if each.is_floating_point()), given)
+
+    def _format(self) -> torch.memory_format:
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def _take(self, body: nn.Module) -> tuple[nn.Module, int]:
+        """The body, and the number of its features, by running one blank image.
+
+        Channels-last is the faster format; a body that takes its maps apart with ``view`` cannot be run in it.
+        """
+        modes = [(module, module.training) for module in body.modules()]
+        body.eval()
         try:
-            with torch.no_grad():
-                features = self.body.eval()(blank)
-        except RuntimeError as error:
-            height, width = self.preprocess.size
-            raise MetarepError(f"images of {height} x {width} px do not fit {self.arch['name']}: {error}") from error
+            answer = self._run_blank(body)
         finally:
-            self.body.train(training)
-        if not isinstance(features, torch.Tensor):
-            kind = type(features).__name__
-            raise MetarepError(f"{self.arch['name']} gives a {kind} for one image; an encoder gives a tensor (1, dim)")
-        if features.ndim != 2:
-            raise MetarepError(
-                f"{self.arch['name']} gives {tuple(features.shape)} for one image; an encoder gives (1, dim)"
-            )
-        return features.shape[1]
+            for module, training in modes:
+                module.training = training
+        key = key_of(answer, self.arch["name"])
+        if key is None and answer.ndim == 2:
+            return body, answer.shape[1]
+        picked = Picked(body, key)
+        picked.training = body.training
+        return picked, (answer if key is None else answer[key]).flatten(1).shape[1]
+
+    def _run_blank(self, body: nn.Module) -> Any:  # noqa: ANN401 - whatever it returns
+        some = next((each for each in body.parameters() if each.is_floating_point()), torch.zeros(1))
+        blank = torch.zeros(1, self.preprocess.channels, *self.preprocess.size, dtype=some.dtype, device=some.device)
+        reason = ""
+        for channels_last in (True, False):
+            self.channels_last = channels_last
+            try:
+                body.to(memory_format=self._format())  # pyright: ignore[reportCallIssue]
+                with torch.no_grad():
+                    return body(blank.contiguous(memory_format=self._format()))
+            except MetarepError:
+                raise
+            except Exception as error:  # bodies of others raise anything
+                reason = " ".join(str(error).split()) or type(error).__name__
+        height, width = self.preprocess.size
+        raise MetarepError(f"images of {height} x {width} px do not fit {self.arch['name']}: {reason}")

@@ -4,6 +4,9 @@ import hashlib
 import json
 from dataclasses import asdict
 
+import torch
+from torch import Tensor
+
 from metarep.encoders.encoder import Encoder
 
 
@@ -16,6 +19,9 @@ def space_of(encoder: Encoder) -> str:
     about = {"arch": encoder.arch, "preprocess": asdict(encoder.preprocess)}
     digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
     for name, value in sorted(encoder.body.state_dict().items()):
+        if not isinstance(value, Tensor):  # what a module of somebody's own keeps besides
+            digest.update(f"{name} {value!r}".encode())
+            continue
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(-1).numpy().tobytes())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -12,6 +12,7 @@ from metarep.datasets.decode import decode_all
 from metarep.datasets.depth import Depth, notice, write_depth
 from metarep.datasets.folder_tree import shown
 from metarep.encoders import Precision, space_of
+from metarep.encoders.finite import lost_error, lost_rows
 from metarep.errors import DataError
 from metarep.photographs import STRETCH
 from metarep.pretrained import Representation
@@ -53,7 +54,8 @@ class Embedder:
             return torch.empty(0, self.dim), errors
         with torch.no_grad():
             batch = torch.from_numpy(np.stack(images)).to(self.device)
-            return self.encoder(batch).float().cpu(), errors
+            rows = self.encoder(batch).float().cpu()
+        return self._finite(rows, files, errors)
 
     def learn_depth(self, files: Sequence[Path], told: Depth, keep: Path) -> Depth:
         """How to read these new files; what was not known yet is remembered, and written to ``keep``."""
@@ -63,3 +65,14 @@ class Embedder:
             write_depth(keep, known)
             self.depth = known
         return how
+
+    def _finite(
+        self, rows: Tensor, files: Sequence[Path], errors: list[DataError | None]
+    ) -> tuple[Float[Tensor, "n dim"], list[DataError | None]]:
+        """Without the rows that are no finite numbers, whose files count as unreadable."""
+        lost = lost_rows(rows, self.encoder)
+        read = [place for place, error in enumerate(errors) if error is None]
+        for row in lost:
+            errors[read[row]] = lost_error(shown(files[read[row]]), rows[row], self.encoder)
+        kept = [row for row in range(len(rows)) if row not in set(lost)] if lost else slice(None)
+        return rows[kept], errors

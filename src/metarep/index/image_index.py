@@ -90,7 +90,7 @@ class ImageIndex:
 
         Args:
             path: made if need be.
-            representation: whose eyes to look with; it is copied.
+            representation: whose eyes to look with; it is copied, a module of one's own as an ONNX graph.
             backend: a name of ``INDEXES``.
             settings: the backend's own.
             device, precision: as above.
@@ -98,6 +98,7 @@ class ImageIndex:
         Raises:
             MetarepError: the folder holds an index of another encoder, backend or settings, or something else.
         """
+        representation = representation.portable()
         embedder = Embedder(representation, device, precision)
         empty = build_index(backend, embedder.dim, embedder.space, **(settings or {}))
         try:

@@ -1,0 +1,163 @@
+"""Networks of one's own: a module, or an Encoder, made a Representation; and its body as an ONNX graph."""
+
+import copy
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from metarep.encoders import Encoder, Preprocess, build_encoder
+from metarep.encoders.finite import refuse_lost_weights
+from metarep.errors import MetarepError
+from metarep.graph import write_onnx
+from metarep.representation import Representation
+
+CLOSE = 1e-3  # of the length of features: what a graph may give otherwise than the module that it is of
+ASK = "mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), size=224"  # as most networks of photographs expect
+
+
+def represent(
+    network: nn.Module,
+    *,
+    size: int | tuple[int, int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Representation:
+    """A module or :class:`metarep.encoders.Encoder` of one's own as a representation.
+
+    A copy is taken, on the processor and in evaluation mode: the module stays in its own mode and may go on training.
+
+    Args:
+        network: an encoder; or a module from normalised images ``(b, c, h, w)`` to features ``(b, dim)``.
+        size: side of the images in pixels, or height and width. Not of an encoder, which brings its own, as ``mean``
+            and ``std`` are not. A network of timm has all three in its ``pretrained_cfg``, and they may be left out.
+        mean, std: of the images the module was trained on, one a channel (1 or 3), in units of 0 to 1.
+
+    Raises:
+        MetarepError: it is not known how the module wants its images; it does not take or give what it should; or a
+            weight is no number.
+
+    >>> network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())
+    >>> found = represent(network, size=32, mean=(0.5,), std=(0.25,))
+    >>> found.name, found.encoder.dim, found.encoder.preprocess.size
+    ('Sequential', 4, (32, 32))
+    """
+    name = network.arch["name"] if isinstance(network, Encoder) else type(_inside(network)).__name__
+    if isinstance(network, Encoder):
+        if (size, mean, std) != (None, None, None):
+            raise MetarepError("an Encoder brings its own size, mean and std; give them to its Preprocess")
+        encoder = _copied(network)
+    else:
+        network = _inside(network)
+        encoder = Encoder(_copied(network), preprocess_of(network, size=size, mean=mean, std=std))
+    refuse_lost_weights(encoder)
+    return Representation(encoder.cpu().eval(), name)
+
+
+def preprocess_of(
+    network: nn.Module,
+    *,
+    size: int | tuple[int, int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Preprocess:
+    """What a module expects of its images: what is said, and else what its ``pretrained_cfg`` says, as timm's do.
+
+    Raises:
+        MetarepError: nobody says it. Nothing is assumed: under a wrong mean a network works, only worse.
+    """
+    told: Any = getattr(network, "pretrained_cfg", None)
+    told = told if isinstance(told, Mapping) else {}
+    mean, std = told.get("mean") if mean is None else mean, told.get("std") if std is None else std
+    if size is None and len(tuple(told.get("input_size", ()))) == 3:
+        size = tuple(told["input_size"])[1:]
+    missing = [name for name, value in (("mean", mean), ("std", std), ("size", size)) if value is None]
+    if mean is None or std is None or size is None:
+        raise MetarepError(
+            f"{type(network).__name__} does not say how it wants its images; give {' and '.join(missing)}, as in {ASK}"
+        )
+    height, width = (size, size) if isinstance(size, int) else size
+    shift, scale = _numbers("mean", mean), _numbers("std", std)
+    return Preprocess((int(height), int(width)), len(shift), shift, scale)
+
+
+def _numbers(what: str, values: Any) -> tuple[float, ...]:  # noqa: ANN401 - whatever was given
+    try:
+        return tuple(map(float, values))
+    except (TypeError, ValueError):
+        raise MetarepError(f"{what} must be a number for each channel, as (0.5, 0.5, 0.5), not {values!r}") from None
+
+
+def as_onnx(encoder: Encoder) -> Encoder:
+    """The same encoder with its body as an ONNX graph, which can be saved, and moved to machines without its code.
+
+    Raises:
+        MetarepError: the module cannot be written as a graph, or the graph gives other features.
+    """
+    name, wanted = encoder.arch["name"], encoder.preprocess
+    images = torch.rand(3, wanted.channels, *wanted.size, generator=Generator().manual_seed(0))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "body.onnx"
+        try:
+            write_onnx(_Features(encoder), images[:2], path, input_name="images", output_names=["features"])
+        except MetarepError:
+            raise
+        except Exception as error:  # what a body does may be beyond what a graph can say
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise MetarepError(
+                f"{name} is a module of your own, which is saved as an ONNX graph, and torch cannot write it as one: "
+                f"{reason}"
+            ) from error
+        content = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
+    graph = build_encoder("onnx", wanted, size=len(content))
+    graph.body.load_state_dict({"content": content})
+    graph = Encoder(graph.body, wanted, graph.arch).eval()
+    with torch.no_grad():
+        want, got = (_rows(each, images) for each in (encoder, graph))
+    apart = (want - got).norm() / want.norm().clamp_min(1e-12)
+    if not math.isfinite(apart) or apart > CLOSE:
+        raise MetarepError(
+            f"{name} is a module of your own, which is saved as an ONNX graph, and its graph gives other features: "
+            f"they are {apart:.2g} of their length apart"
+        )
+    return graph
+
+
+class _Features(nn.Module):
+    """From normalised images to features, as the encoder has them."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.encoder.features(images)
+
+
+def _rows(encoder: Encoder, images: Tensor) -> Tensor:
+    """Features of all images at once, and of the first alone."""
+    return torch.cat([encoder.features(images), encoder.features(images[:1])])
+
+
+def _inside(network: nn.Module) -> nn.Module:
+    """The module inside of what makes it parallel or compiled."""
+    while True:
+        if isinstance(network, DataParallel | DistributedDataParallel):
+            network = network.module
+        elif isinstance(inner := getattr(network, "_orig_mod", None), nn.Module):
+            network = inner
+        else:
+            return network
+
+
+def _copied(network: Any) -> Any:  # noqa: ANN401 - of the same type
+    try:
+        return copy.deepcopy(network)
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise MetarepError(f"{type(network).__name__} cannot be copied, which metarep does first: {reason}") from error
