@@ -36,11 +36,17 @@ class Encoder(nn.Module):
         self.dim = self._measure()
 
     def forward(self, x: Num[Tensor, "b c h w"]) -> Float[Tensor, "b dim"]:
-        x = self.preprocess(x).contiguous(memory_format=torch.channels_last)
+        x = self.preprocess(x)
+        given = x.to(self.kind or x.dtype).contiguous(memory_format=torch.channels_last)
         if self.precision == "bfloat16":
             with torch.autocast(x.device.type, torch.bfloat16):
-                return self.body(x).float()
-        return self.body(x)
+                return self.body(given).float()
+        return self.body(given).to(x.dtype)
+
+    @property
+    def kind(self) -> torch.dtype | None:
+        """The type of the body's numbers, which its images must have; None for a body that learns none."""
+        return next((parameter.dtype for parameter in self.body.parameters() if parameter.is_floating_point()), None)
 
     def _measure(self) -> int:
         """The number of features, by running one blank image."""
