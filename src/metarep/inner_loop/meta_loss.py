@@ -57,10 +57,11 @@ def _loss(
 ) -> Float[Tensor, ""]:
     if path in ("exact", "stacked"):
         return _known(start, inner, tasks, ways, table, all_at_once if path == "stacked" else one_by_one)
-    network = Network(start.encoder, start.normalisation, differentiable=True)
+    network = Network(start.encoder, start.normalisation, differentiable=True, mapped=True)
+    body = [weight.contiguous() for weight in start.body]  # vmap knows no other format
 
     def one(*parts: Tensor) -> tuple[Tensor, Statistics]:
-        return task_loss(network, inner, start.body, start.head, ways, table, Task(*parts))
+        return task_loss(network, inner, body, start.head, ways, table, Task(*parts))
 
     if path == "mapped":
         losses, statistics = torch.func.vmap(one, randomness="different")(*tasks)

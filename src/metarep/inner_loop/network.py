@@ -1,6 +1,7 @@
 """Network: an encoder and a linear head as a function of weights that are given from outside."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from jaxtyping import Float, Int
@@ -12,7 +13,15 @@ from metarep.encoders import Encoder
 from metarep.encoders.conv4 import as_made
 from metarep.errors import MetarepError
 from metarep.inner_loop.head import Head
-from metarep.normalisation import Normalisation, OtherRowsError, Replica, Statistics, batch_norms, running_statistics
+from metarep.normalisation import (
+    InPlainArithmetic,
+    Normalisation,
+    OtherRowsError,
+    Replica,
+    Statistics,
+    batch_norms,
+    running_statistics,
+)
 
 Weights = Sequence[Tensor]  # of the body in the order of its parameters, then the head's weight and bias
 
@@ -27,13 +36,21 @@ class Network:
             otherwise in the encoder's precision, channels-last and fused, for first derivatives.
         precise: in float32 all the same: where steps build on each other, and would build on what bfloat16 takes from
             them, or where logits are large, as those of heads that start from prototypes.
+        mapped: to be run under ``torch.func``.
     """
 
     checked = True  # whether a loss that is no longer a number is to be noticed at once
 
     def __init__(
-        self, encoder: Encoder, normalisation: Normalisation, *, differentiable: bool, precise: bool = False
+        self,
+        encoder: Encoder,
+        normalisation: Normalisation,
+        *,
+        differentiable: bool,
+        precise: bool = False,
+        mapped: bool = False,
     ) -> None:
+        self.mapped = mapped
         self.replica = Replica(encoder.body, differentiable=differentiable)
         self.norms = self.replica.norms
         self.kind = encoder.kind
@@ -131,6 +148,9 @@ class Network:
         """The statistics of the last pass that was asked to record."""
         return [] if self.running is not None else [norm.seen for norm in self.norms]
 
+    def _mode(self) -> AbstractContextManager[object]:
+        return InPlainArithmetic() if self.mapped else nullcontext()
+
     def _logits(self, weights: Weights, x: Tensor, **statistics: object) -> Tensor:
         features = self._features(weights[:-2], x, **statistics)  # pyright: ignore[reportArgumentType]
         return functional.linear(features.to(weights[-2].dtype), weights[-2], weights[-1])
@@ -151,7 +171,7 @@ class Network:
         x = x.to(self.kind or x.dtype).contiguous(memory_format=self.layout)
         weights = dict(zip(self.replica.names, body, strict=True))
         try:
-            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.mixed):
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.mixed), self._mode():
                 features = functional_call(self.replica.twin, weights, (x,))
         except RuntimeError as error:
             if "mutate a captured Tensor" not in str(error):

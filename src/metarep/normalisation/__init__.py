@@ -10,7 +10,7 @@ from typing import Literal
 
 from metarep.normalisation.explicit import ExplicitNorm
 from metarep.normalisation.kinds import norm_parameters
-from metarep.normalisation.plain import PlainNorm
+from metarep.normalisation.plain import InPlainArithmetic, PlainNorm
 from metarep.normalisation.replica import Replica, replica
 from metarep.normalisation.statistics import Statistics, batch_norms, follow, running_statistics, update_running
 from metarep.normalisation.told import Moments, OtherRowsError, Told
@@ -19,6 +19,7 @@ Normalisation = Literal["running", "support", "transductive"]
 
 __all__ = [
     "ExplicitNorm",
+    "InPlainArithmetic",
     "Moments",
     "Normalisation",
     "OtherRowsError",

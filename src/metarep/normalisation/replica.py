@@ -79,6 +79,7 @@ class Replica:
         there = self.copies[id(layer)]
         if isinstance(there, ExplicitNorm):
             return there.told
+        there._buffers["num_batches_tracked"] = None  # or a pass would count in it
         forward = ToldForward(there, there.forward, differentiable=differentiable, path=path)
         there.forward = forward
         return forward.told
@@ -89,9 +90,8 @@ class Replica:
             if id(layer) in instead or there is None or unwrapped(layer) is not layer:
                 continue
             for name, kept in there._buffers.items():
-                if kept is None or (isinstance(layer, _BatchNorm) and name == "num_batches_tracked"):
-                    continue
-                yield path, layer, name, there, kept, kept._version
+                if kept is not None:
+                    yield path, layer, name, there, kept, kept._version
 
 
 def replica(body: nn.Module, *, differentiable: bool) -> nn.Module:
