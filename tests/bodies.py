@@ -17,9 +17,8 @@ class BatchNormAct2d(nn.BatchNorm2d):
     """As timm's: batch norm with the activation inside."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and self.track_running_stats:
-            if self.num_batches_tracked is not None:
-                self.num_batches_tracked.add_(1)
+        if self.training and self.track_running_stats and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
         training = self.training or self.running_mean is None
         statistics = self.running_mean, self.running_var
         if self.training and not self.track_running_stats:

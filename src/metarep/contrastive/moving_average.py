@@ -19,8 +19,9 @@ def frozen_copy(module: M) -> M:
 def follow(target: nn.Module, online: nn.Module, keep: float) -> None:
     """``target = keep * target + (1 - keep) * online`` for every parameter, in one fused call.
 
-    Parameters are paired in their order. Buffers are left alone: in training a target normalises by the statistics of its own
-    batches and gathers its own running ones, as every layer does; those of the online network belong to other weights.
+    Parameters are paired in their order. Buffers are left alone: in training a target normalises by the statistics of
+    its own batches and gathers its own running ones, as every layer does; those of the online network belong to other
+    weights.
 
     Args:
         target: changed in place.

@@ -40,6 +40,7 @@ class Network:
     """
 
     checked = True  # whether a loss that is no longer a number is to be noticed at once
+    looked_through = False  # whether the graph of its gradient is known to be one that can be differentiated
 
     def __init__(
         self,

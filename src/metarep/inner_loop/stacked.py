@@ -41,6 +41,8 @@ class StackedNetwork:
         MetarepError: another network than Conv4.
     """
 
+    looked_through = True  # it is Conv4's
+
     def __init__(
         self,
         encoder: Encoder,

@@ -20,7 +20,7 @@ from metarep.normalisation import Statistics
 from metarep.randomness import run_alike, useful_workers
 
 # What torch says of an operation whose derivative has none, or of a function that was compiled.
-_ONCE = ("is not implemented", "not differentiable twice", "double backward", "twice differentiable")
+_ONCE = ("is not implemented", "differentiate twice", "double backward")
 
 Totals = tuple[Tensor, list[Tensor], list[list[Tensor]], list[Statistics]]  # as TaskGradient, summed over tasks
 
