@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from metarep.batches import Batch, LabelledBatch, TaskBatch, ViewBatch
-from metarep.checkpoint import build_method
+from metarep.checkpoint import build_method, load_checkpoint, save_checkpoint
 from metarep.encoders import Encoder, Preprocess
 from metarep.errors import MetarepError
 from metarep.inner_loop import InnerLoop, Task, meta_loss
@@ -363,6 +364,15 @@ def test_frozen_parameters_stay_whatever_the_rates_and_can_be_freed_again() -> N
         with torch.no_grad():
             state = made.adapt(given.support, given.support_y, WAYS)
         assert not torch.equal(state["weight.0"][0], next(made.encoder.body.parameters()))
+
+
+def test_a_run_knows_what_was_frozen(tmp_path: Path, small_encoder: Any) -> None:
+    method = build_method("maml", small_encoder(), {"ways": 3})
+    method.learner.encoder.body[0].requires_grad_(False)
+    save_checkpoint(tmp_path / "model", method, {"method": "maml", "settings": {"ways": 3}}, [])
+    found = load_checkpoint(tmp_path / "model").method.learner
+    assert found.adapted == method.learner.adapted
+    assert len(found.adapted) == 14 - 3
 
 
 def test_where_all_is_frozen_it_says_what_to_do() -> None:
