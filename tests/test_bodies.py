@@ -137,7 +137,7 @@ def batch(eats: type[Batch]) -> Batch:
 
 def method_of(kind: str, name: str) -> Method:
     more = {
-        "maml": {"ways": WAYS},
+        "maml": {"ways": WAYS, "inner_steps": 2},
         "reptile": {"ways": WAYS, "inner_steps": 2, "minibatch": 0},
         "anil": {"ways": WAYS},
         "moco": {"queue": 16, "norm_groups": 2},

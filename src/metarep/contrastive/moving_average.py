@@ -19,14 +19,19 @@ def frozen_copy(module: M) -> M:
 def follow(target: nn.Module, online: nn.Module, keep: float) -> None:
     """``target = keep * target + (1 - keep) * online`` for every parameter, in one fused call.
 
-    Parameters are paired in their order. Buffers are left alone: in training a target normalises by the statistics of
-    its own batches and gathers its own running ones, as every layer does; those of the online network belong to other
-    weights.
+    Parameters are paired by name, whatever ``torch.compile`` or ``DataParallel`` adds to it. Buffers are left alone: in
+    training a target normalises by the statistics of its own batches and gathers its own running ones, as every layer
+    does; those of the online network belong to other weights.
 
     Args:
         target: changed in place.
         online: of the same architecture.
         keep: 1 freezes the target, 0 copies.
     """
-    new, old = list(online.parameters()), list(target.parameters())
-    torch._foreach_lerp_(old, new, 1 - keep)
+    new = {_bare(name): parameter for name, parameter in online.named_parameters()}
+    old = {_bare(name): parameter for name, parameter in target.named_parameters()}
+    torch._foreach_lerp_([old[name] for name in new], list(new.values()), 1 - keep)
+
+
+def _bare(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in ("_orig_mod", "module"))

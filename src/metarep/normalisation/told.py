@@ -25,7 +25,7 @@ class Told:
     """
 
     def __init__(self, path: str, like: Tensor) -> None:
-        self.path, self.like = path, like
+        self.path, self.like, self.kept = path, like, list[Moments]()
         self.begin()
 
     def begin(
@@ -47,7 +47,9 @@ class Told:
             linked: with its graph: gradients pass through what is kept, and through what is given.
         """
         self.given, self.rows, self.images, self.recording, self.linked = given, rows, images, recording, linked
-        self.calls, self.kept = 0, list[Moments]()
+        self.calls = 0
+        if recording:
+            self.kept = list[Moments]()
 
     def take(self, x: Tensor) -> tuple[Moments | None, int | None]:
         """What this call is to use: given statistics, or the first so many rows of ``x`` (None: all).
@@ -79,7 +81,7 @@ class Told:
 
     @property
     def seen(self) -> Moments:
-        """What was used in the last pass: of one call, or of several (or none) with their axis first."""
+        """What was used in the last recorded pass: of one call, or of several (or none) with their axis first."""
         if len(self.kept) == 1:
             return self.kept[0]
         if not self.kept:
