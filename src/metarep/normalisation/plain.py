@@ -41,7 +41,7 @@ class InPlainArithmetic(TorchFunctionMode):
     """While a network runs: layer, instance and root-mean-square norms are plain, whichever layer calls for them."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
-        return _PLAIN.get(func, func)(*args, **(kwargs or {}))
+        return _PLAIN.get(func, func)(*args, **(kwargs or {}))  # pyright: ignore[reportOptionalCall]
 
 
 def layer_norm(
