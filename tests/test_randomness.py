@@ -34,7 +34,7 @@ class PulledError(Exception):
 
 
 class LayerDrop(nn.Module):
-    """Draws from torch and NumPy, as layers of transformers and timm do. Not from Python, from which type checkers do."""
+    """Draws from torch and NumPy, as layers of transformers do. Not from Python, from which type checkers draw."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
