@@ -183,6 +183,8 @@ def save_checkpoint(
         "seen": sorted(seen),
         **({} if fitted is None else {"fitted": sorted(fitted)}),
     }
+    if frozen := [name for name, weight in encoder.body.named_parameters() if not weight.requires_grad]:
+        header["frozen"] = frozen  # or inner steps would move them at test time
     write_tensors(path, dict(method.state_dict()), header)
 
 
@@ -234,6 +236,8 @@ def _rebuild(tensors: dict[str, Tensor], header: dict[str, Any]) -> Method:
         raise MetarepError(f"{name} should have the shape {shapes.get(name)}, and has {found.get(name)}")
     method = build()
     method.load_state_dict(tensors)
+    for name in header.get("frozen", []):
+        method.learner.encoder.body.get_parameter(name).requires_grad_(False)
     return method
 
 

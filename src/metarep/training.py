@@ -17,11 +17,11 @@ from metarep.batches import Batch, batch_of, draw_batch
 from metarep.contrastive import COLLAPSED
 from metarep.datasets.split import Split
 from metarep.device import keep_freed_memory
-from metarep.encoders.resnet12 import DropBlock
 from metarep.errors import MetarepError
 from metarep.evaluation import evaluate
 from metarep.hard_classes import HardClasses
 from metarep.methods import Method
+from metarep.randomness import hand_over, seed_step, set_aside
 from metarep.run import RunFolder
 from metarep.settings import TrainSettings
 from metarep.training_state import pack, unpack
@@ -75,9 +75,10 @@ def train(
     A training that reads no true label, for its method never does or because its classes are clusters or instances,
     always keeps the last: validation labels would choose for it. Its validation is only logged.
 
-    Everything random comes from one generator seeded by ``settings.seed``. With a ``run`` folder the training is
-    logged and saved at every validation, and calling this again with the same folder goes on from there: the end
-    is the same, bit for bit, as without the interruption (on the same machine with the same number of threads).
+    Everything random comes from one generator seeded by ``settings.seed``; layers that draw from global ones, as
+    ``nn.Dropout`` does, find them seeded anew for each step. With a ``run`` folder the training is logged and saved at
+    every validation, and calling this again with the same folder goes on from there: the end is the same, bit for bit,
+    as without the interruption (on the same machine with the same number of threads).
 
     Args:
         method: on the device to train on.
@@ -100,7 +101,7 @@ def train(
     settings = settings or TrainSettings(**method.defaults)
     keep_freed_memory()
     loop = _Loop(method, split, settings, validation, run, watch or _unwatched)
-    with run.held() if run else nullcontext():
+    with run.held() if run else nullcontext(), set_aside(loop.device):
         loop.resume()
         while loop.step < settings.steps:
             loop.advance()
@@ -121,9 +122,9 @@ class _Loop:
     ) -> None:
         self.method, self.split, self.settings, self.validation = method, split, settings, validation
         self.run, self.watch = run, watch
-        self.device = next(method.parameters()).device
-        self.generator = Generator().manual_seed(settings.seed)
         self.optimizer = method.optimizer(settings.lr, settings.weight_decay)
+        self.device = method.learner.device
+        self.generator = Generator().manual_seed(settings.seed)
         self.augment = preset(settings.augment)
         self.bank = split.bank.to(self.device)
         self.tasks = validation_tasks(validation, settings, method.learner, method.eats) if validation else None
@@ -136,9 +137,7 @@ class _Loop:
         self.last_reading = (0, time.perf_counter())
         self.collapsed = False
         self._draw(Generator().manual_seed(settings.seed))  # or labels that cannot give a batch are known too late
-        for layer in method.modules():
-            if isinstance(layer, DropBlock):
-                layer.generator = self.generator
+        hand_over(self.generator, method)
 
     def advance(self) -> None:
         """One step; then, where it is time, a reading of the loss, a validation, a save."""
@@ -146,6 +145,7 @@ class _Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr_at(self.step)
         self.method.train()
+        seed_step(self.settings.seed, self.step)
         batch = self._draw(self.generator)
         step = self.method.step(batch, progress=progress, generator=self.generator)
         self.optimizer.zero_grad(set_to_none=True)

@@ -10,6 +10,7 @@ from metarep.encoders.block_tail import block_tail, compiles
 from metarep.encoders.first_block import first_block, fits
 from metarep.encoders.initialise import initialise
 from metarep.errors import MetarepError
+from metarep.network_copies import patched
 from metarep.normalisation import ExplicitNorm, follow
 
 
@@ -61,25 +62,25 @@ class ConvBlock(nn.Sequential):
     """Convolution, norm, pooling, ReLU: one after another, or together where that is possible and faster.
 
     On a processor a network's first block runs in one go, and in the others what follows the convolution does. Layers
-    are then not called; if one of them has a hook, all are.
+    are then not called; if one of them has a hook, or a forward of its own, all are.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         convolution, norm, *rest = self
-        given = rows = None
-        if isinstance(norm, ExplicitNorm) and not norm.differentiable:
-            given, rows = norm.given, norm.rows
-        elif isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
-            given = None if norm.training else (norm.running_mean, norm.get_buffer("running_var"))
+        if isinstance(norm, ExplicitNorm):
+            fast = not (norm.differentiable or norm.told.linked)
+        elif isinstance(norm, nn.BatchNorm2d):
+            fast = norm.running_mean is not None
         else:
             return super().forward(x)
-        if not plain(x) or any(map(hooked, self)) or not usual(self):
+        if not fast or not plain(x) or any(map(patched, self)) or not usual(self):
             return super().forward(x)
         filters = convolution.weight
         assert isinstance(filters, Tensor)
         assert norm.weight is not None
         assert norm.bias is not None
         if fits(x, filters):
+            given, rows = _whose(norm, x)
             block = first_block(x, filters, norm.weight, norm.bias, norm.eps, rows, given)
         else:
             y = convolution(x)
@@ -87,13 +88,21 @@ class ConvBlock(nn.Sequential):
                 for layer in (norm, *rest):
                     y = layer(y)
                 return y
+            given, rows = _whose(norm, y)
             block = block_tail(y, norm.weight, norm.bias, norm.eps, rows, given)
         if isinstance(norm, ExplicitNorm):
-            if norm.recording:
-                norm.seen = block.mean, block.variance
+            if given is None:
+                norm.told.keep(block.mean, block.variance)
         elif given is None:
             follow(norm, block.mean, block.variance, x.numel() // x.shape[1])
         return block.z
+
+
+def _whose(norm: nn.Module, x: Tensor) -> tuple[tuple[Tensor, Tensor] | None, int | None]:
+    """The statistics that a norm is to use, or of how many leading images."""
+    if isinstance(norm, ExplicitNorm):
+        return norm.told.take(x)
+    return None if norm.training else (norm.get_buffer("running_mean"), norm.get_buffer("running_var")), None
 
 
 def usual(block: nn.Sequential) -> bool:
@@ -118,14 +127,9 @@ def usual(block: nn.Sequential) -> bool:
 
 
 def as_made(body: nn.Module) -> bool:
-    """Whether a body is a Conv4 that nobody has put other layers, or another epsilon, into."""
-    if type(body) is not Conv4:
+    """Whether a body is a Conv4 into which nobody has put another layer or epsilon, a hook or another forward."""
+    if type(body) is not Conv4 or any(map(patched, body.modules())):
         return False
     *blocks, last = body
-    same = type(last) is nn.Flatten and all(isinstance(block, ConvBlock) and usual(block) for block in blocks)
+    same = type(last) is nn.Flatten and all(type(block) is ConvBlock and usual(block) for block in blocks)
     return same and len({block[1].eps for block in blocks}) == 1  # pyright: ignore[reportIndexIssue]
-
-
-def hooked(layer: nn.Module) -> bool:
-    """Whether somebody wants to know when a layer runs."""
-    return bool(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks)

@@ -48,15 +48,16 @@ class Encoder(nn.Module):
     def features(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b dim"]:
         """Features of images that are normalised already."""
         given = x.dtype
-        x = x.to(self._dtype(given)).contiguous(memory_format=self._format())
+        x = x.to(self.kind or given).contiguous(memory_format=self._format())
         if self.precision == "bfloat16":
             with torch.autocast(x.device.type, torch.bfloat16):
                 return self.body(x).float()
         return self.body(x).to(given)
 
-    def _dtype(self, given: torch.dtype) -> torch.dtype:
-        """The floating type of the body's weights; where it has none, that of the images."""
-        return next((each.dtype for each in self.body.parameters() if each.is_floating_point()), given)
+    @property
+    def kind(self) -> torch.dtype | None:
+        """The type of the body's numbers, which its images must have; None for a body that learns none."""
+        return next((parameter.dtype for parameter in self.body.parameters() if parameter.is_floating_point()), None)
 
     def _format(self) -> torch.memory_format:
         return torch.channels_last if self.channels_last else torch.contiguous_format

@@ -9,12 +9,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metarep.inner_loop.adam import Adam
-from metarep.inner_loop.network import Network, useful_workers
+from metarep.inner_loop.network import Network
 from metarep.inner_loop.stacked import AnyNetwork, StackedNetwork, stacked
 from metarep.inner_loop.start import Start
 from metarep.inner_loop.task import InnerLoop, refuse_blow_up, take_step
 from metarep.normalisation import Statistics
-from metarep.workers import run_tasks
+from metarep.randomness import run_alike, useful_workers
 
 
 @dataclass
@@ -70,7 +70,7 @@ def adapt_tasks(
     precise = adam is None  # Adam's steps are as long whatever the slope is, and Reptile trains by them
     body = [weight.detach() for weight in start.body]
     with torch.no_grad():
-        table = start.rates.table(inner.steps)
+        table = start.table(inner.steps)
 
     def work(network: AnyNetwork, body: list[Tensor], x: Tensor, y: Tensor) -> Adapted:
         with torch.no_grad():
@@ -102,7 +102,7 @@ def adapt_tasks(
         Network(start.encoder, start.normalisation, differentiable=False, precise=precise) for _ in range(workers)
     ]
     tasks = list(zip(support, labels, strict=True))
-    return run_tasks(lambda worker, task: work(networks[worker], body, *task), tasks, workers)
+    return run_alike(start.encoder.body, lambda worker, task: work(networks[worker], body, *task), tasks, workers)
 
 
 def query_logits(
@@ -138,7 +138,8 @@ def query_logits(
             network = networks[worker]
             return network.query_logits(network.leaves(own.weights), x, statistics=own.statistics)
 
-    return torch.stack(run_tasks(work, list(zip(adapted, query, strict=True)), workers))
+    tasks = zip(adapted, query, strict=True)
+    return torch.stack(run_alike(start.encoder.body, work, tasks, workers))
 
 
 def _mini_batches(labels: Int[Tensor, "*task support"], minibatch: int, steps: int) -> list[Any]:

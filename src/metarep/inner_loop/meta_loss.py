@@ -1,11 +1,13 @@
 """The query loss of a batch of tasks, by the fastest exact path for the device."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from metarep.errors import one_of
 from metarep.inner_loop.network import Network
@@ -37,19 +39,29 @@ def meta_loss(start: Start, inner: InnerLoop, tasks: Task, ways: int, path: Path
 
     Raises:
         MetarepError: a support loss is no longer a number (``exact`` alone looks), tasks of other ways than the head
-            has rows, or a buffer that cannot be adapted.
+            has rows, or a body that keeps state or cannot be differentiated twice.
     """
     one_of("path", path, get_args(Path))
     if path == "auto":
         elsewhere = "exact" if tasks.support.device.type == "cpu" else "mapped"
         path = "stacked" if stacked(start.encoder.body, tasks.support) else elsewhere
-    table = start.rates.table(inner.steps)
+    table = start.table(inner.steps)
+    # Attention's fused kernels know no second derivative, and no vmap. The choice is global, and threads share it.
+    plainly = inner.order == 2 or path not in ("exact", "stacked")
+    with sdpa_kernel(SDPBackend.MATH) if plainly else nullcontext():
+        return _loss(start, inner, tasks, ways, table, path)
+
+
+def _loss(
+    start: Start, inner: InnerLoop, tasks: Task, ways: int, table: Sequence[Sequence[Rate]], path: Path
+) -> Float[Tensor, ""]:
     if path in ("exact", "stacked"):
         return _known(start, inner, tasks, ways, table, all_at_once if path == "stacked" else one_by_one)
-    network = Network(start.encoder, start.normalisation, differentiable=True)
+    network = Network(start.encoder, start.normalisation, differentiable=True, mapped=True)
+    body = [weight.contiguous() for weight in start.body]  # vmap knows no other format
 
     def one(*parts: Tensor) -> tuple[Tensor, Statistics]:
-        return task_loss(network, inner, start.body, start.head, ways, table, Task(*parts))
+        return task_loss(network, inner, body, start.head, ways, table, Task(*parts))
 
     if path == "mapped":
         losses, statistics = torch.func.vmap(one, randomness="different")(*tasks)

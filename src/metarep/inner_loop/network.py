@@ -1,6 +1,7 @@
 """Network: an encoder and a linear head as a function of weights that are given from outside."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from jaxtyping import Float, Int
@@ -10,9 +11,17 @@ from torch.nn import functional
 
 from metarep.encoders import Encoder
 from metarep.encoders.conv4 import as_made
-from metarep.encoders.resnet12 import DropBlock
+from metarep.errors import MetarepError
 from metarep.inner_loop.head import Head
-from metarep.normalisation import Normalisation, Statistics, explicit_norms, replica, running_statistics
+from metarep.normalisation import (
+    InPlainArithmetic,
+    Normalisation,
+    OtherRowsError,
+    Replica,
+    Statistics,
+    batch_norms,
+    running_statistics,
+)
 
 Weights = Sequence[Tensor]  # of the body in the order of its parameters, then the head's weight and bias
 
@@ -27,18 +36,29 @@ class Network:
             otherwise in the encoder's precision, channels-last and fused, for first derivatives.
         precise: in float32 all the same: where steps build on each other, and would build on what bfloat16 takes from
             them, or where logits are large, as those of heads that start from prototypes.
+        mapped: to be run under ``torch.func``.
     """
 
     checked = True  # whether a loss that is no longer a number is to be noticed at once
+    looked_through = False  # whether the graph of its gradient is known to be one that can be differentiated
 
     def __init__(
-        self, encoder: Encoder, normalisation: Normalisation, *, differentiable: bool, precise: bool = False
+        self,
+        encoder: Encoder,
+        normalisation: Normalisation,
+        *,
+        differentiable: bool,
+        precise: bool = False,
+        mapped: bool = False,
     ) -> None:
-        self.twin = replica(encoder.body, differentiable=differentiable)
-        self.names = [name for name, _ in encoder.body.named_parameters()]
-        self.norms = explicit_norms(self.twin)
+        self.mapped = mapped
+        self.replica = Replica(encoder.body, differentiable=differentiable)
+        self.norms = self.replica.norms
+        self.kind = encoder.kind
+        self.eps = next((layer.eps for layer in batch_norms(encoder.body)), 0.0)  # in Conv4 that of every one
         self.as_made = as_made(encoder.body)
         self.on_processor = all(parameter.device.type == "cpu" for parameter in encoder.body.parameters())
+        self.apart = False  # whether the queries pass after the support, for a norm layer sees other rows than images
         self.normalisation: Normalisation = normalisation
         self.running = running_statistics(encoder.body) if normalisation == "running" else None
         self.layout = torch.contiguous_format if differentiable else torch.channels_last
@@ -68,11 +88,6 @@ class Network:
         """Whether the support's slope and curvature are known as formulas; on processors alone."""
         return self.running is None and self.as_made and self.on_processor
 
-    @property
-    def eps(self) -> float:
-        """Of the first norm, and in Conv4 of every one."""
-        return self.norms[0].eps
-
     def stack(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """With a task axis."""
         return [tensor.unsqueeze(0) for tensor in tensors]
@@ -84,7 +99,7 @@ class Network:
     def remember(self, seen: Statistics) -> None:
         """Keep statistics that somebody else has taken, with a task axis."""
         for norm, (mean, variance) in zip(self.norms, seen, strict=True):
-            norm.seen = mean.squeeze(0), variance.squeeze(0)
+            norm.remember(mean.squeeze(0), variance.squeeze(0))
 
     def classifier(
         self, head: Head, ways: int, features: Float[Tensor, "n dim"] | None, labels: Int[Tensor, " n"]
@@ -118,7 +133,13 @@ class Network:
         if statistics is not None:
             return self._logits(weights, query, given=statistics)
         assert support is not None
-        return self._logits(weights, torch.cat([support, query]), rows=len(support))[len(support) :]
+        if not self.apart:
+            try:
+                return self._logits(weights, torch.cat([support, query]), rows=len(support))[len(support) :]
+            except OtherRowsError:
+                self.apart = True
+        self._logits(weights, support, record=True, linked=True)
+        return self._logits(weights, query, given=self.seen(), linked=True)
 
     def features(self, body: Weights, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b dim"]:
         """Features under the statistics of ``x`` itself (or the running ones)."""
@@ -126,11 +147,14 @@ class Network:
 
     def seen(self) -> Statistics:
         """The statistics of the last pass that was asked to record."""
-        return [norm.seen for norm in self.norms if norm.seen is not None]
+        return [] if self.running is not None else [norm.seen for norm in self.norms]
+
+    def _mode(self) -> AbstractContextManager[object]:
+        return InPlainArithmetic() if self.mapped else nullcontext()
 
     def _logits(self, weights: Weights, x: Tensor, **statistics: object) -> Tensor:
         features = self._features(weights[:-2], x, **statistics)  # pyright: ignore[reportArgumentType]
-        return functional.linear(features, weights[-2], weights[-1])
+        return functional.linear(features.to(weights[-2].dtype), weights[-2], weights[-1])
 
     def _features(
         self,
@@ -140,20 +164,19 @@ class Network:
         rows: int | None = None,
         given: Statistics | None = None,
         record: bool = False,
+        linked: bool = False,
     ) -> Tensor:
         for i, norm in enumerate(self.norms):
-            norm.rows, norm.recording = rows, record
-            norm.given = given[i] if given is not None else None
-        x = x.contiguous(memory_format=self.layout)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.mixed):
-            features = functional_call(self.twin, dict(zip(self.names, body, strict=True)), (x,))
+            own = given[i] if given is not None else None
+            norm.begin(own, rows=rows, images=len(x), recording=record, linked=linked)
+        x = x.to(self.kind or x.dtype).contiguous(memory_format=self.layout)
+        weights = dict(zip(self.replica.names, body, strict=True))
+        try:
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.mixed), self._mode():
+                features = functional_call(self.replica.twin, weights, (x,))
+        except RuntimeError as error:
+            if "mutate a captured Tensor" not in str(error):
+                raise
+            raise MetarepError(f"the body changes a tensor that it keeps, which is not of one task: {error}") from error
+        self.replica.refuse_changed_buffers()
         return features.float() if self.mixed else features
-
-
-def useful_workers(body: torch.nn.Module, device: torch.device) -> int:
-    """Processor threads that can take tasks.
-
-    One on an accelerator, and where layers draw random numbers, for whose order threads could not vouch.
-    """
-    draws = any(isinstance(layer, (DropBlock, torch.nn.modules.dropout._DropoutNd)) for layer in body.modules())
-    return 1 if device.type != "cpu" or (draws and body.training) else torch.get_num_threads()

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from metarep.encoders import Encoder
 from metarep.encoders.block import signs, turned
-from metarep.encoders.conv4 import as_made, hooked
+from metarep.encoders.conv4 import as_made
 from metarep.errors import MetarepError
 from metarep.inner_loop.convolution import conv
 from metarep.inner_loop.head import Classifier, Head
@@ -21,14 +21,9 @@ PORTION = 1 << 30  # bytes of one map
 Stack = Sequence[Tensor]  # weights as a network takes them, with the task axis first
 
 
-def stacks(body: nn.Module) -> bool:
-    """Whether a body can run so: Conv4 as it was made, and nobody listens to its layers."""
-    return as_made(body) and not any(hooked(layer) for layer in body.modules())
-
-
 def stacked(body: nn.Module, x: Tensor) -> bool:
     """Whether it is to run so: on an NVIDIA GPU; on a processor, tasks on threads of their own are faster."""
-    return x.is_cuda and stacks(body)
+    return x.is_cuda and as_made(body)
 
 
 class StackedNetwork:
@@ -46,6 +41,8 @@ class StackedNetwork:
         MetarepError: another network than Conv4.
     """
 
+    looked_through = True  # it is Conv4's
+
     def __init__(
         self,
         encoder: Encoder,
@@ -56,7 +53,7 @@ class StackedNetwork:
         rough: bool = False,
         checked: bool = True,
     ) -> None:
-        if not stacks(encoder.body):
+        if not as_made(encoder.body):
             raise MetarepError(
                 "tasks are stacked for an unchanged Conv4 without hooks alone, and this "
                 f"{type(encoder.body).__name__} is none; take path auto or mapped"

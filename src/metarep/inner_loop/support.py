@@ -55,6 +55,10 @@ def support_slope(
     loss = network.loss(network.support_logits(start, support, record=record), labels)
     gradient = torch.autograd.grad(loss, [start[i] for i in adapted], create_graph=keep, materialize_grads=True)
 
+    if keep and not network.looked_through:
+        _refuse_an_end(gradient)
+        network.looked_through = True
+
     def bend(v: Sequence[Tensor]) -> Sequence[Tensor | None]:
         return torch.autograd.grad(gradient, start, grad_outputs=v, allow_unused=True)
 
@@ -80,3 +84,20 @@ def _written_out(
 
     gradient = network.unstack(gradient)
     return Slope(loss, [gradient[i] for i in adapted], bend)
+
+
+def _refuse_an_end(gradient: Sequence[Tensor]) -> None:
+    """Raise where a gradient's graph ends in an operation that cannot be differentiated again.
+
+    Trap: torch puts an error there that is raised only by who passes it; a gradient that is asked of what lies beyond
+    does not, and is silently none.
+    """
+    waiting = [slope.grad_fn for slope in gradient if slope.grad_fn is not None]
+    met = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        if node.name().endswith("Error"):
+            raise RuntimeError("trying to differentiate twice a function that was marked with @once_differentiable")
+        new = [other for other, _ in node.next_functions if other is not None and other not in met]
+        met.update(new)
+        waiting.extend(new)

@@ -6,17 +6,21 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from metarep.errors import MetarepError
 from metarep.inner_loop.convolution import rounding
 from metarep.inner_loop.exact import TaskGradient, task_gradient
 from metarep.inner_loop.head import Head
-from metarep.inner_loop.network import Network, useful_workers
+from metarep.inner_loop.network import Network
 from metarep.inner_loop.rates import Rate
 from metarep.inner_loop.recording import replay
 from metarep.inner_loop.stacked import StackedNetwork
 from metarep.inner_loop.start import Start
 from metarep.inner_loop.task import InnerLoop, Task
 from metarep.normalisation import Statistics
-from metarep.workers import run_tasks
+from metarep.randomness import run_alike, useful_workers
+
+# What torch says of an operation whose derivative has none, or of a function that was compiled.
+_ONCE = ("is not implemented", "differentiate twice", "double backward")
 
 Totals = tuple[Tensor, list[Tensor], list[list[Tensor]], list[Statistics]]  # as TaskGradient, summed over tasks
 
@@ -43,10 +47,18 @@ def one_by_one(
 
     def work(worker: int, task: Task) -> TaskGradient:
         slow, fast = networks[worker]
-        with torch.enable_grad():  # whatever the caller's mode is: threads have their own
-            return task_gradient(slow, fast, inner, body, start.head, classifier, ways, table, task)
+        try:
+            with torch.enable_grad():  # whatever the caller's mode is: threads have their own
+                return task_gradient(slow, fast, inner, body, start.head, classifier, ways, table, task)
+        except RuntimeError as error:
+            if inner.order == 1 or not any(said in str(error) for said in _ONCE):
+                raise
+            raise MetarepError(
+                f"something in {type(start.encoder.body).__name__} can be differentiated only once, and the second "
+                f"order needs it twice: take order=1 (--order 1), or another layer there. torch says: {error}"
+            ) from error
 
-    found = run_tasks(work, singles, workers)
+    found = run_alike(start.encoder.body, work, singles, workers)
     rates = [
         [_total([one.rates[step][i] for one in found]) for i in range(len(inner.adapted))]
         for step in range(inner.steps)

@@ -27,7 +27,7 @@ from metarep.inner_loop import (
 )
 from metarep.inner_loop.meta_loss import Path
 from metarep.learners.learner import Learner, State
-from metarep.normalisation import Normalisation, batch_norms
+from metarep.normalisation import Normalisation, norm_parameters
 
 Scope = Literal["all", "all-but-norms", "head"]
 
@@ -43,7 +43,8 @@ class GradientDescent(Learner):
         encoder: the representation to start from; any module, without special layers.
         ways: classes of a task, for a head of one row a way.
         head: ``rows``, ``shared`` or ``prototype``; see :class:`metarep.inner_loop.Head`.
-        scope: what the steps change: ``all``, ``all-but-norms`` (not the scale and bias of norm layers), or ``head``.
+        scope: what the steps change: ``all``, ``all-but-norms`` (not the scale and bias of norm layers of any kind), or
+            ``head``. Frozen parameters (``requires_grad=False``) stay in any case.
         steps: inner steps in training; also at test time, unless ``test_steps`` says otherwise.
         inner_lr: inner learning rate, or where learned ones start.
         test_steps: inner steps at test time.
@@ -95,12 +96,12 @@ class GradientDescent(Learner):
         for taken in (self.steps, self.test_steps):
             self._refuse_idle_steps(taken)
         self.ways = ways if head == "rows" else None
-        self.rates = Rates(rates, [self._shapes()[i] for i in self.adapted], steps, inner_lr)
+        self.rates = Rates(rates, [self._shapes()[i] for i in self._in_scope], steps, inner_lr)
         self.path: Path = "auto"
         if adaptation == "adam":
             rows = [(1, encoder.dim), (1,)]  # of a head that is another in every task, one row for all of its ways
             shapes = [*self._shapes()[:-2], *(self.head.shapes if head == "rows" else rows)]
-            for place, i in enumerate(self.adapted):
+            for place, i in enumerate(self._in_scope):
                 self.register_buffer(f"second_{place}", torch.zeros(shapes[i]))
             self.register_buffer("adam_steps", torch.zeros(()))
 
@@ -119,15 +120,27 @@ class GradientDescent(Learner):
 
     @property
     def adapted(self) -> tuple[int, ...]:
-        """Which tensors the steps change, of the body's parameters, the head's weight, the head's bias."""
+        """Which tensors the steps change, of the body's parameters, the head's weight, the head's bias.
+
+        Those of the scope; parameters that are frozen (``requires_grad=False``) stay as they are.
+        """
+        return tuple(self._in_scope[place] for place in self._places)
+
+    @property
+    def _in_scope(self) -> tuple[int, ...]:
+        """Which tensors the scope says: each has a rate, and Adam's state, whether it is frozen for now or not."""
         body = list(self.encoder.body.parameters())
         head = (len(body), len(body) + 1)
         if self.scope == "head":
             return head
-        kept: set[int] = set()
-        if self.scope == "all-but-norms":
-            kept = {id(parameter) for layer in batch_norms(self.encoder.body) for parameter in layer.parameters()}
+        kept = norm_parameters(self.encoder.body) if self.scope == "all-but-norms" else set()
         return tuple(i for i, parameter in enumerate(body) if id(parameter) not in kept) + head
+
+    @property
+    def _places(self) -> list[int]:
+        """Places in the scope of the tensors that the steps change."""
+        body = list(self.encoder.body.parameters())
+        return [place for place, i in enumerate(self._in_scope) if i >= len(body) or body[i].requires_grad]
 
     def prepare(self, x: Num[Tensor, "b c h w"]) -> Shaped[Tensor, "b *row"]:
         """Features if they are the same for all tasks; the images themselves if the body is adapted too."""
@@ -225,20 +238,20 @@ class GradientDescent(Learner):
     @property
     def start(self) -> Start:
         """What every task starts from."""
-        return Start(self.encoder, self.head, self.rates, self.normalisation)
+        return Start(self.encoder, self.head, self.rates, self.normalisation, tuple(self._places))
 
     @property
     def adam(self) -> Adam | None:
         """The inner optimiser's state, where there is one."""
         if self.adaptation == "sgd":
             return None
-        moments = [self.get_buffer(f"second_{place}") for place in range(len(self.adapted))]
+        moments = [self.get_buffer(f"second_{place}") for place in self._places]
         return Adam(self.rates.lr, moments, float(self.get_buffer("adam_steps")))
 
     @torch.no_grad()
     def carry_adam(self, states: Sequence[Adam]) -> None:
         """Start the next tasks from the mean of the states that some tasks ended with."""
-        for place, moments in enumerate(zip(*(state.second for state in states), strict=True)):
+        for place, moments in zip(self._places, zip(*(state.second for state in states), strict=True), strict=True):
             buffer, mean = self.get_buffer(f"second_{place}"), torch.stack(moments).mean(0)
             buffer.copy_(mean if mean.shape == buffer.shape else mean.mean(0, keepdim=True))
         self.get_buffer("adam_steps").fill_(states[0].steps)

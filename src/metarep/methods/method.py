@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from metarep.batches import Batch
+from metarep.errors import MetarepError
 from metarep.learners import Learner
 
 
@@ -54,9 +55,20 @@ class Method(nn.Module, ABC, Generic[B]):
         return torch.optim.AdamW(self.groups(weight_decay), lr=lr)
 
     def groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """Parameters for an optimiser; norm scales, biases and what the learner names are not decayed."""
+        """Parameters for an optimiser; norm scales, biases and what the learner names are not decayed.
+
+        Raises:
+            MetarepError: there is nothing to train.
+        """
         spared = {id(p) for p in self.learner.undecayed()}
         trained = [p for p in self.parameters() if p.requires_grad]
+        if not trained:
+            what = "is frozen (requires_grad=False everywhere)" if [*self.parameters()] else "has no weights"
+            raise MetarepError(
+                f"{type(self).__name__.lower()} has nothing to train: its encoder {what}, and it adds none of its own. "
+                "Unfreeze a layer (layer.requires_grad_()), take a method with a head (baseline, anil), or use the "
+                "encoder as it is (FewShotClassifier, metarep fit)"
+            )
         matrices = [p for p in trained if p.ndim > 1 and id(p) not in spared]
         rest = [p for p in trained if p.ndim <= 1 or id(p) in spared]
         return [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
