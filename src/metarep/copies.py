@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from metarep.near_pairs import Groups, linked, near_pairs
-from metarep.picture_hash import Hashes
+from metarep.picture_hash import Hashes, colour
 from metarep.picture_match import match, outline
 
 SURE = 0.9995  # cosine of features that makes a copy by itself: two photographs of one person reach 0.992
@@ -17,6 +17,8 @@ ALIKE = 0.85  # ... and that makes a pair worth a look: 99 of 100 pictures cut b
 OUTLINE = 0.9  # correlation of whole pictures that makes a pair worth a look, whatever their features
 OUTLINE_ALONE = 0.7  # ... where there are no features
 MOST = 8  # pairs of a picture that are looked at in each block of 4,096 others: the nearest
+GREY = 12.0  # levels that two pictures without colour are taken to differ by: grey faces of one person are that alike
+COLOURLESS = 2.0  # levels
 SAME, SAME_ALONE = 13.1, 11.8  # likeness of a copy, with and without features; chosen on Caltech-101's training classes
 
 
@@ -74,6 +76,8 @@ def likeness(one: Hashes, other: Hashes, cosines: Float[Tensor, " n"] | None = N
     in colour, and in features. The weights are those of a logistic regression.
     """
     whole, tiles, tint = match(one, other)
+    tones = torch.maximum(*(colour(each).flatten(1).norm(dim=1) for each in (one, other)))
+    tint = torch.where(tones < COLOURLESS, tint.clamp_min(GREY), tint)
     whole, tiles, tint = (1 - whole).clamp_min(1e-3).log(), (1 - tiles).clamp_min(3e-3).log(), tint.clamp_min(1).log()
     if cosines is None:
         return (2.8 * whole + tiles + 2.6 * tint) / -SAME_ALONE

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 ROWS, COLUMNS, FIRST = 1024, 4096, 64  # compared at a time: a product of 16 MB
@@ -125,7 +125,9 @@ def near_pairs(
                 yield one[near], other[near], cosines[near]
         done += len(here)
         size = min(ROWS, 2 * size)
-        if groups is not None and (size < ROWS or done // ROWS % 16 == 0):  # what is of one group is passed over at once
+        if groups is not None and (
+            size < ROWS or done // ROWS % 16 == 0
+        ):  # what is of one group is passed over at once
             order[done:] = order[done:][np.argsort(groups.of[order[done:]], kind="stable")]
         if watch:
             watch(done)
@@ -144,7 +146,9 @@ def _above(scores: Float[Tensor, "n m"], bound: float, most: int) -> Pairs:
         return row.numpy(), at[row, place].numpy()
     whole = scores.shape[1] // STRIP * STRIP
     strips = scores[:, :whole].unflatten(1, (-1, STRIP))
-    row, strip = (strips.amax(-1) >= bound).nonzero(as_tuple=True) if whole else (torch.empty(0, dtype=torch.int64),) * 2
+    row, strip = (
+        (strips.amax(-1) >= bound).nonzero(as_tuple=True) if whole else (torch.empty(0, dtype=torch.int64),) * 2
+    )
     hit, place = (strips[row, strip] >= bound).nonzero(as_tuple=True)
     rows, columns = [row[hit]], [strip[hit] * STRIP + place]
     row, place = (scores[:, whole:] >= bound).nonzero(as_tuple=True)

@@ -9,16 +9,20 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from metarep.datasets.decode import decode
 from metarep.datasets.folder_tree import shown
 from metarep.errors import DataError, MetarepError
+from metarep.fonts import font_for
 
 TILE, GAP, TEXT = 144, 12, 40  # pixels: an image, between images, for the text below one
 MOST_ROWS, MOST_COLUMNS = 20, 21
+WRAP = 11  # images side by side: a query and ten hits
 BLUE, ORANGE, GREY, INK = "#1f5a8c", "#c25a12", "#5f5f5f", "#222222"
 
 Row = Sequence[tuple[str, str]]  # a path and what to write below it
 
 
-def contact_sheet(rows: Sequence[Row], path: Path, *, first: str = "query") -> None:
-    """Write a PNG with a row of images for each of ``rows``: at most 20 rows of 21.
+def contact_sheet(rows: Sequence[Row], path: Path, *, first: str = "query") -> int:
+    """Write a PNG with the images of each of ``rows``: at most 20 rows of 21. Returns how many rows are left out.
+
+    More than ten images of a row go on below, so that the sheet fits a screen.
 
     Images are cut to their middle square, as an encoder sees them. One that can no longer be read is a grey tile.
 
@@ -30,18 +34,20 @@ def contact_sheet(rows: Sequence[Row], path: Path, *, first: str = "query") -> N
     Raises:
         MetarepError: the file cannot be written.
     """
+    left_out = len(rows[MOST_ROWS:])
     rows = [row[:MOST_COLUMNS] for row in rows[:MOST_ROWS]]
-    width = GAP + max(len(row) for row in rows) * (TILE + GAP)
-    sheet = Image.new("RGB", (width, GAP + len(rows) * (TILE + TEXT + GAP)), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    for number, row in enumerate(rows):
+    lines = [(row[at : at + WRAP], at) for row in rows for at in range(0, len(row), WRAP)]
+    width = GAP + max(len(line) for line, _ in lines) * (TILE + GAP)
+    sheet = Image.new("RGB", (width, GAP + len(lines) * (TILE + TEXT + GAP)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for number, (row, at) in enumerate(lines):
         top = GAP + number * (TILE + TEXT + GAP)
         for column, (name, text) in enumerate(row):
             left = GAP + column * (TILE + GAP)
-            asked = bool(first) and column == 0
+            asked = bool(first) and at + column == 0
             sheet.paste(_tile(name, BLUE if asked else GREY, 4 if asked else 1), (left, top))
-            lines = [first if asked else text, Path(name).name]
-            for line, content in enumerate(lines):
+            for line, content in enumerate([first if asked else text, Path(name).name]):
+                font = font_for(content)
                 colour = BLUE if asked else ORANGE if line == 0 else INK
                 draw.text((left, top + TILE + 3 + 17 * line), _fit(shown(content), font), colour, font)
     try:
@@ -49,6 +55,7 @@ def contact_sheet(rows: Sequence[Row], path: Path, *, first: str = "query") -> N
         sheet.save(path, "PNG")
     except OSError as error:
         raise MetarepError(f"cannot write {path} ({error.strerror}); choose another place") from error
+    return left_out
 
 
 def _tile(name: str, frame: str, width: int) -> Image.Image:
