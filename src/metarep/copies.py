@@ -25,8 +25,8 @@ SAME, SAME_ALONE = 13.1, 11.8  # likeness of a copy, with and without features; 
 def near_copies(features: Float[Tensor, "n dim"] | None, hashes: Hashes | None = None) -> Int[Tensor, " n"]:
     """The group of each picture: pictures of one group are near copies of each other; most groups have one picture.
 
-    Features alone cannot tell copies from pictures that are only alike: a photograph saved again keeps a cosine of 0.93,
-    two photographs of one person reach 0.99. So with features alone only pictures that the encoder can hardly tell
+    Features alone cannot tell copies from pictures that are alike: a photograph saved again has a cosine of 0.93, two
+    photographs of one person reach 0.99. So with features alone only pictures that the encoder can hardly tell
     apart are put together. With hashes, pairs that look alike from afar or have like features are compared place by
     place. Copies of a copy are of one group.
 

@@ -28,7 +28,7 @@ def family_for(text: str) -> str | None:
     """The name that matplotlib knows such a font by."""
     from matplotlib import font_manager
 
-    file = file_for(text)
+    file = None if text.isascii() else file_for(text)
     return next((entry.name for entry in font_manager.fontManager.ttflist if file and Path(entry.fname) == file), None)
 
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, File, Form, HTTPException, Query, Response, Uploa
 from starlette.concurrency import run_in_threadpool
 
 from metarep.app.limits import clean_name, shown_name
-from metarep.app.schemas import Classes, ClassOut, ImageOut, Images, Learned, Move, Rename
+from metarep.app.schemas import Classes, ClassOut, ImageOut, Images, Learned, Move, Rename, RepeatOut
 from metarep.app.service import Served
 from metarep.errors import NotHereError
 from metarep.gallery import Gallery
@@ -31,8 +31,13 @@ async def list_classes(service: Served) -> Classes:
 async def add_images(
     service: Served, name: Annotated[str, Form()], files: Annotated[list[UploadFile], File(description="images")]
 ) -> Learned:
-    """Teach a class, new or known, these images: all, or none if one of them cannot be read."""
-    return Learned(label=clean_name(name), ids=await service.learn(files, name))
+    """Teach a class, new or known, these images: all, or none if one of them cannot be read.
+
+    A picture that the class has already is left out; one that another class has is kept. Both are told as repeats.
+    """
+    ids, found = await service.learn(files, name)
+    repeats = [RepeatOut(item=each.item, same_as=each.same_as, label=each.label) for each in found]
+    return Learned(label=clean_name(name), ids=ids, repeats=repeats)
 
 
 @router.patch("/classes", status_code=204)

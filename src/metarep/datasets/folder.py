@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from PIL import __version__ as pillow
 from torch import Tensor
 
+from metarep.copies import near_copies
 from metarep.datasets.cache import cached_images
 from metarep.datasets.decode import decode_all
 from metarep.datasets.folder_tree import FolderTree, scan, shown
@@ -19,12 +20,13 @@ from metarep.datasets.split import Split
 from metarep.errors import DataError, unknown
 from metarep.images import ImageBank
 from metarep.labels import Labels
+from metarep.picture_hash import picture_hash
 
 ABOUT = (
     "your own images, folder:PATH with PATH/<class>/<image> or PATH/{train,val,test}/<class>/<image>; kept at 84 x 84"
 )
 SIZE = 84
-RECIPE = 2  # raise it whenever the pixels or the facts change
+RECIPE = 3  # raise it whenever the pixels or the facts change
 SPLITS = {
     **{part: (part,) for part in ("train", "val", "test")},
     "trainval": ("train", "val"),
@@ -33,7 +35,7 @@ SPLITS = {
 
 
 class DuplicateImagesWarning(UserWarning):
-    """The same picture stands in more than one class, and perhaps in more than one split."""
+    """The same picture, or a near copy, stands in more than one class, and perhaps in more than one split."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class FolderReport:
         path: the folder, as given.
         classes: for each split, the number of usable images of each class.
         skipped: files that cannot be used, each with the reason.
-        duplicates: pictures that stand in more than one class, each with all its files.
+        duplicates: pictures that stand in more than one class, also as near copies, each with all its files.
         repeats: files that repeat a picture of their own class.
         ignored: files passed over, counted by extension.
         own_splits: whether the folder has split folders of its own, or metarep split it by class.
@@ -75,7 +77,7 @@ def load(argument: str, split: str, options: Options) -> Split:
         DataError: see ``folder_tree.scan``; unreadable images without ``skip_bad``; a class or split with none left.
 
     Warns:
-        DuplicateImagesWarning: the same pixels stand in more than one class.
+        DuplicateImagesWarning: a picture, or a near copy of it, stands in more than one class.
         LeftOutWarning: ``skip_bad`` left an image of the folder out.
     """
     if split not in SPLITS:
@@ -143,7 +145,7 @@ def _build(tree: FolderTree, size: int) -> tuple[UInt8[np.ndarray, "n c h w"], d
     counts, contents = [0] * len(tree.classes), [[] for _ in tree.classes]
     skipped: list[tuple[str, str]] = []
     places: dict[bytes, list[tuple[int, str]]] = defaultdict(list)
-    grey, done = True, 0
+    grey, done, owners = True, 0, list[tuple[int, str]]()
     sources = [(tree.root / file, shown(file)) for _, file in files]
     for (row, file), pixels in zip(files, decode_all(sources, size=(size, size), channels=3), strict=True):
         if isinstance(pixels, DataError):
@@ -152,6 +154,7 @@ def _build(tree: FolderTree, size: int) -> tuple[UInt8[np.ndarray, "n c h w"], d
         images[done] = pixels
         done += 1
         counts[row] += 1
+        owners.append((row, shown(file)))
         grey = grey and bool((pixels[0] == pixels[1]).all() and (pixels[0] == pixels[2]).all())
         with open(tree.root / file, "rb") as content:
             contents[row].append(hashlib.file_digest(content, "sha256").digest())
@@ -159,6 +162,7 @@ def _build(tree: FolderTree, size: int) -> tuple[UInt8[np.ndarray, "n c h w"], d
     if not done:
         raise DataError(f"{tree.root} has no readable image: {skipped[0][1]}")
     shared = [found for found in places.values() if len({row for row, _ in found}) > 1]
+    shared += _near_copies(images[:done], owners, shared)
     facts = {
         "counts": counts,
         "keys": [f"folder:{hashlib.sha256(b''.join(sorted(each))).hexdigest()[:16]}" for each in contents],
@@ -167,6 +171,20 @@ def _build(tree: FolderTree, size: int) -> tuple[UInt8[np.ndarray, "n c h w"], d
         "repeats": sum(len(found) - len({row for row, _ in found}) for found in places.values()),
     }
     return images[:done, :1] if grey else images[:done], facts
+
+
+def _near_copies(
+    images: UInt8[np.ndarray, "n c h w"], owners: list[tuple[int, str]], known: list[list[tuple[int, str]]]
+) -> list[list[tuple[int, str]]]:
+    """Near copies that stand in more than one class: saved again, scaled, mirrored; those that are known are not told
+    again.
+    """
+    group = near_copies(None, picture_hash(torch.from_numpy(images)))
+    found: dict[int, list[tuple[int, str]]] = defaultdict(list)
+    for owner, name in zip(owners, group.tolist(), strict=True):
+        found[name].append(owner)
+    told = {owner for some in known for owner in some}
+    return [some for some in found.values() if len({row for row, _ in some}) > 1 and not set(some) <= told]
 
 
 def _warn_of_duplicates(argument: str, duplicates: list[list[str]]) -> None:

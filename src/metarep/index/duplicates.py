@@ -63,10 +63,8 @@ def duplicates(index: Index, paths: Sequence[Path], threshold: float, *, watch: 
     alike = _near(index, threshold, 256, watch)
     found = [Group("copies", group) for group in _members(ids.numpy(), copies)]
     head = dict(zip(ids.tolist(), copies.of.tolist(), strict=True))
-    for group in _members(ids.numpy(), alike):
-        if len({head[each] for each in group}) > 1:
-            found.append(Group("look-alikes", group))
-    return found
+    groups = _members(ids.numpy(), alike)
+    return found + [Group("look-alikes", group) for group in groups if len({head[each] for each in group}) > 1]
 
 
 def hash_files(paths: Sequence[Path]) -> Hashes:
