@@ -25,10 +25,11 @@ def photograph(seed: int) -> Image.Image:
     layers = [
         dice.normal(0, 60 / step**0.5, (step, step * 4 // 3, 3)).astype(np.float32) for step in (3, 6, 12, 24, 48)
     ]
-    whole = sum(
+    scaled = [
         functional.interpolate(torch.from_numpy(each).permute(2, 0, 1)[None], (180, 240), mode="bicubic")[0]
         for each in layers
-    )
+    ]
+    whole = torch.stack(scaled).sum(0)
     return Image.fromarray((128 + whole.permute(1, 2, 0).numpy()).clip(0, 255).astype(np.uint8))
 
 
