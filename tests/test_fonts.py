@@ -123,7 +123,8 @@ def test_long_rows_of_a_sheet_wrap_and_what_is_left_out_is_said(
         Pen, "write", lambda pen, draw, at, text, colour: (said.append(text), write(pen, draw, at, text, colour))
     )
     row = [(f"{i}.png", f"{i}") for i in range(19)]
-    contact_sheet([row, row[:2]], tmp_path / "wrapped.png")
+    assert contact_sheet([row, row[:2]], tmp_path / "wrapped.png") == 0
+    assert contact_sheet([row[:2]] * 23, tmp_path / "long.png") == 3
     with Image.open(tmp_path / "wrapped.png") as sheet:
         assert sheet.size == (12 + 8 * 156, 12 + 4 * 196)
         grey = (np.asarray(sheet)[80::196, 80::156] == 0xDD).all(-1)

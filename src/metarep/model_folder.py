@@ -20,7 +20,7 @@ from metarep.gallery import Gallery, no_hashes
 from metarep.model import Model
 from metarep.picture_hash import picture_hash
 from metarep.pretrained import Representation, load_representation
-from metarep.repeats import find_repeats
+from metarep.repeats import repeats_in
 from metarep.trust import Trust
 
 FORMAT = "model-1"
@@ -215,22 +215,15 @@ class ModelFolder:
 
     def _first(self, pixels: Sequence[Tensor], rows: Tensor, labels: Sequence[str], items: Sequence[str]) -> list[int]:
         """Which of these images stay where each class has a picture once."""
-        model, kept = self.model, list[int]()
-        gallery = model.gallery
-        known = [self.image(number) for number in gallery.ids.tolist()]
-        classes = [gallery.names[place] for place in gallery.classes.tolist()] + list(labels)
-        names = [*gallery.items, *items]
-        repeats = find_repeats(pixels, model._features(rows), known, model.features if len(gallery) else rows[:0])
-        for row, other in enumerate(repeats):
-            if other is None:
-                kept.append(row)
-            elif classes[other] == labels[row]:
-                warnings.warn(f"left out: {items[row]} is the same picture as {names[other]}", RepeatWarning, 3)
+        kept = set(range(len(items)))
+        for each in repeats_in(self.model, self.image, pixels, rows, labels, items):
+            if each.same_class:
+                kept.remove(each.row)
+                text = f"left out: {each.item} is the same picture as {each.same_as}"
             else:
-                kept.append(row)
-                text = f"{items[row]} in {labels[row]} is the same picture as {names[other]} in {classes[other]}"
-                warnings.warn(text, RepeatWarning, stacklevel=3)
-        return kept
+                text = f"{each.item} in {labels[each.row]} is the same picture as {each.same_as} in {each.label}"
+            warnings.warn(text, RepeatWarning, stacklevel=3)
+        return sorted(kept)
 
     def settle(self) -> Model:
         """Work out how far the model can be trusted, and keep it beside the gallery for whoever opens it next."""

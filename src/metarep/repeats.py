@@ -1,8 +1,10 @@
 """Pictures that stand in a model twice: they would vouch for each other when one of them is left out."""
 
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,8 +13,12 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from metarep.near_pairs import linked
+
+if TYPE_CHECKING:
+    from metarep.model import Model
+
 NEAR = 0.9999  # cosine of the features: what is not as near as this is no copy, and is not looked at
-ROWS = 256  # compared at a time
 
 
 def find_repeats(
@@ -33,17 +39,67 @@ def find_repeats(
         Places below ``m`` are known images, those from ``m`` on are new ones.
     """
     both = functional.normalize(torch.cat([known_features, features]) if len(known) else features, dim=-1)
+    alike = linked(both, NEAR).of
+    new = set(alike[len(known) :].tolist())
+    count = np.bincount(alike, minlength=len(both))
 
-    @cache
     def content(place: int) -> bytes | None:
         if place >= len(known):
-            return images[place - len(known)].permute(1, 2, 0).numpy().tobytes()
-        return np.asarray(Image.open(known[place])).tobytes() if known[place].is_file() else None
+            return sha256(images[place - len(known)].permute(1, 2, 0).numpy().tobytes()).digest()
+        return sha256(np.asarray(Image.open(known[place])).tobytes()).digest() if known[place].is_file() else None
 
+    first: dict[tuple[int, bytes], int] = {}
     found: list[int | None] = []
-    for start in range(0, len(images), ROWS):
-        near = both[len(known) :][start : start + ROWS] @ both.mT >= NEAR
-        for place, like in enumerate(near, len(known) + start):
-            earlier = like[:place].nonzero().flatten().tolist()
-            found.append(next((each for each in earlier if content(each) == content(place)), None))
+    for place, group in enumerate(alike.tolist()):
+        same = None
+        if group in new and count[group] > 1 and (digest := content(place)) is not None:
+            same = first.setdefault((group, digest), place)
+        if place >= len(known):
+            found.append(same if same != place else None)
     return found
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """A new image that a model has already, or that comes twice.
+
+    Args:
+        row: which of the new ones.
+        item: what it is called.
+        same_as, label: what the earlier one is called, and its class.
+        same_class: whether it is to be of the same class, and adds nothing.
+    """
+
+    row: int
+    item: str
+    same_as: str
+    label: str
+    same_class: bool
+
+
+def repeats_in(
+    model: "Model",
+    image: Callable[[int], Path],
+    pixels: Sequence[UInt8[Tensor, "c h w"]],
+    rows: Tensor,
+    labels: Sequence[str],
+    items: Sequence[str],
+) -> list[Repeat]:
+    """Which of some new images a model has already.
+
+    Args:
+        model: as it is.
+        image: from the number of an image to the file of what the encoder saw.
+        pixels, rows: of the new ones, what the encoder saw and what the learner prepared.
+        labels, items: of each, its class and what people call it.
+    """
+    gallery = model.gallery
+    known = [image(number) for number in gallery.ids.tolist()]
+    classes = [gallery.names[place] for place in gallery.classes.tolist()] + list(labels)
+    names = [*gallery.items, *items]
+    same = find_repeats(pixels, model._features(rows), known, model.features if len(gallery) else rows[:0])
+    return [
+        Repeat(row, items[row], names[other], classes[other], classes[other] == labels[row])
+        for row, other in enumerate(same)
+        if other is not None
+    ]

@@ -58,9 +58,18 @@ class Images(BaseModel):
     images: list[ImageOut]
 
 
+class RepeatOut(BaseModel):
+    """An image that the model has already; it is left out where its class is the same."""
+
+    item: str = Field(description="what the file was called")
+    same_as: str = Field(description="what the earlier one was called")
+    label: str = Field(description="the class of the earlier one")
+
+
 class Learned(BaseModel):
     label: str = Field(description="the class, as it is kept")
     ids: list[int] = Field(description="of the new images")
+    repeats: list[RepeatOut] = Field([], description="images that were there already")
 
 
 class Rename(BaseModel):

@@ -24,6 +24,7 @@ from metarep.gallery import Gallery
 from metarep.model import Model
 from metarep.model_folder import ModelFolder
 from metarep.photographs import STRETCH
+from metarep.repeats import Repeat, repeats_in
 from metarep.wording import counted
 
 T = TypeVar("T")
@@ -77,19 +78,31 @@ class Service:
         """``then(model, rows)`` on the thread that does all the arithmetic; ``names`` are of the images."""
         return await asyncio.wrap_future(self.batcher.submit(pixels, then, names))
 
-    async def learn(self, uploads: Sequence[UploadFile], label: str) -> tuple[str, list[int]]:
-        """Add images to a class, which may be new: all of them, or none and an error. Returns its name and their ids.
+    async def learn(self, uploads: Sequence[UploadFile], label: str) -> tuple[str, list[int], list[Repeat]]:
+        """Add images to a class, which may be new: all of them, or none and an error.
+
+        Returns:
+            Its name, the ids of the new images, and those that are there already: what the same class has is left out.
 
         Raises:
             BadNameError: no class can be called so.
         """
         name = (await self.ask(lambda model, _: model)).gallery.called(label)
         pixels, items = await self.read(uploads)
-        rows = await self.ask(lambda _, rows: rows, pixels, items)
         labels = [name] * len(items)
-        ids = await run_in_threadpool(self.folder.keep, list(pixels), rows, labels, items, allow=self.limits.allow)
+
+        def look(model: Model, rows: Tensor) -> tuple[Tensor, list[Repeat]]:
+            return rows, repeats_in(model, self.folder.image, list(pixels), rows, labels, items)
+
+        rows, repeats = await self.ask(look, pixels)
+        left_out = {each.row for each in repeats if each.same_class}
+        kept = [row for row in range(len(items)) if row not in left_out]
+        if not kept:
+            return name, [], repeats
+        some = [pixels[row] for row in kept], rows[kept], labels[: len(kept)], [items[row] for row in kept]
+        ids = await run_in_threadpool(self.folder.keep, *some, allow=self.limits.allow)
         self.metrics.count("metarep_learned_total", len(ids))
-        return name, ids
+        return name, ids, repeats
 
     async def change(self, edit: Callable[[Gallery], Gallery]) -> int:
         """Write what ``edit`` makes of the gallery; the number with which it can be taken back."""

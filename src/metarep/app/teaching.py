@@ -6,7 +6,7 @@ from fastapi import APIRouter, File, Form, HTTPException, Query, Response, Uploa
 from starlette.concurrency import run_in_threadpool
 
 from metarep.app.limits import shown_name
-from metarep.app.schemas import Classes, ClassOut, ImageOut, Images, Learned, Move, Rename
+from metarep.app.schemas import Classes, ClassOut, ImageOut, Images, Learned, Move, Rename, RepeatOut
 from metarep.app.service import Served
 from metarep.class_names import look_alikes
 from metarep.errors import NotHereError
@@ -36,9 +36,13 @@ async def list_classes(service: Served) -> Classes:
 async def add_images(
     service: Served, name: Annotated[str, Form()], files: Annotated[list[UploadFile], File(description="images")]
 ) -> Learned:
-    """Teach a class, new or known, these images: all, or none if one of them cannot be read."""
-    label, ids = await service.learn(files, name)
-    return Learned(label=label, ids=ids)
+    """Teach a class, new or known, these images: all, or none if one of them cannot be read.
+
+    A picture that the class has already is left out; one that another class has is kept. Both are told as repeats.
+    """
+    label, ids, found = await service.learn(files, name)
+    repeats = [RepeatOut(item=each.item, same_as=each.same_as, label=each.label) for each in found]
+    return Learned(label=label, ids=ids, repeats=repeats)
 
 
 @router.patch("/classes", status_code=204)

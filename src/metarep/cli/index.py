@@ -18,7 +18,7 @@ from metarep.errors import DataError, MetarepError, unknown
 from metarep.files import typed
 from metarep.index import INDEXES
 from metarep.index.contact_sheet import contact_sheet
-from metarep.index.duplicates import near_duplicates
+from metarep.index.duplicates import duplicates
 from metarep.index.image_index import ImageIndex
 from metarep.pretrained import load_representation
 from metarep.wording import counted
@@ -220,22 +220,42 @@ def _duplicates(args: argparse.Namespace) -> int:
         raise MetarepError(f"--threshold is a cosine, from -1 to 1, not {args.threshold:g}")
     with _open(args) as index:
         watch = None if args.json else _counter(len(index))
-        found = near_duplicates(index.index, args.threshold, watch=watch)
-        groups = [[index.items.items[each] for each in group] for group in found]
-    if args.out and groups:
-        contact_sheet([[(item.path, "") for item in group] for group in groups], args.out, first="")
+        items = index.items.items
+        paths = [Path(items[each].path) for each in index.index.ids().tolist()]
+        found = [
+            (each.kind, [items[i] for i in each.ids])
+            for each in duplicates(index.index, paths, args.threshold, watch=watch)
+        ]
+    left = 0
+    if args.out and found:
+        left = contact_sheet(
+            [
+                [(item.path, kind.removesuffix("s") if kind == "look-alikes" else "copy") for item in group]
+                for kind, group in found
+            ],
+            args.out,
+            first="",
+        )
     if args.json:
-        print_json([[{"path": shown(item.path), "digest": item.digest} for item in group] for group in groups])
+        print_json(
+            [
+                [{"path": shown(item.path), "digest": item.digest, "kind": kind} for item in group]
+                for kind, group in found
+            ]
+        )
         return 0
-    print(f"{counted(len(groups), 'group')} of images with a cosine of {args.threshold:g} or more")
-    for number, group in enumerate(groups, 1):
+    copies = sum(kind == "copies" for kind, _ in found)
+    print(f"{counted(copies, 'group')} of copies")
+    print(f"{counted(len(found) - copies, 'group')} of look-alikes, with a cosine of {args.threshold:g} or more")
+    for number, (kind, group) in enumerate(found, 1):
         same = len(group) - len({item.digest for item in group})
-        copies = f", {same + 1 if same else 0} of them the same file" if same else ""
-        print(f"group {number}: {len(group)} images{copies}")
+        files = f", {same + 1} of them the same file" if same else ""
+        print(f"group {number}: {len(group)} {kind}{files}")
         for item in group:
             print(f"  {_near(item.path)}")
-    if args.out and groups:
-        print(f"drawn: {args.out}")
+    if args.out and found:
+        more = f", without {left:,} group{'' if left == 1 else 's'} more" if left else ""
+        print(f"drawn: {args.out}{more}")
     return 0
 
 

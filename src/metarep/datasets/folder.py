@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from PIL import __version__ as pillow
 from torch import Tensor
 
+from metarep.copies import near_copies
 from metarep.datasets.cache import cached_images
 from metarep.datasets.decode import decode_all
 from metarep.datasets.depth import Depth, DepthWarning, notice
@@ -21,6 +22,7 @@ from metarep.datasets.split import Split
 from metarep.errors import DataError, unknown
 from metarep.images import ImageBank
 from metarep.labels import Labels
+from metarep.picture_hash import picture_hash
 from metarep.wording import counted
 
 ABOUT = (
@@ -36,7 +38,7 @@ SPLITS = {
 
 
 class DuplicateImagesWarning(UserWarning):
-    """The same picture stands in more than one class, and perhaps in more than one split."""
+    """The same picture, or a near copy, stands in more than one class, and perhaps in more than one split."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class FolderReport:
         path: the folder, as given.
         classes: for each split, the number of usable images of each class.
         skipped: files that cannot be used, each with the reason.
-        duplicates: pictures that stand in more than one class, each with all its files.
+        duplicates: pictures that stand in more than one class, also as near copies, each with all its files.
         repeats: files that repeat a picture of their own class.
         ignored: files passed over, counted by extension.
         own_splits: whether the folder has split folders of its own, or metarep split it by class.
@@ -79,7 +81,7 @@ def load(argument: str, split: str, options: Options) -> Split:
         DataError: see ``folder_tree.scan``; unreadable images without ``skip_bad``; a class or split with none left.
 
     Warns:
-        DuplicateImagesWarning: the same pixels stand in more than one class.
+        DuplicateImagesWarning: a picture, or a near copy of it, stands in more than one class.
         LeftOutWarning: ``skip_bad`` left an image of the folder out.
         FolderWarning: classes whose names look the same, or are one; classes that were found one level below.
         DepthWarning: black and white of deep pictures were assumed.
@@ -160,7 +162,7 @@ def _build(tree: FolderTree, size: int, depth: Depth) -> tuple[UInt8[np.ndarray,
     counts, contents = [0] * len(tree.classes), [[] for _ in tree.classes]
     skipped: list[tuple[str, str]] = []
     places: dict[bytes, list[tuple[int, str]]] = defaultdict(list)
-    grey, done = True, 0
+    grey, done, owners = True, 0, list[tuple[int, str]]()
     sources = [(tree.root / file, shown(file)) for _, file in files]
     with warnings.catch_warnings(record=True) as told:  # they are kept, and said whenever the pixels are used
         warnings.simplefilter("always", DepthWarning)
@@ -173,6 +175,7 @@ def _build(tree: FolderTree, size: int, depth: Depth) -> tuple[UInt8[np.ndarray,
         images[done] = pixels
         done += 1
         counts[row] += 1
+        owners.append((row, shown(file)))
         grey = grey and bool((pixels[0] == pixels[1]).all() and (pixels[0] == pixels[2]).all())
         with open(tree.root / file, "rb") as content:
             contents[row].append(hashlib.file_digest(content, "sha256").digest())
@@ -180,6 +183,7 @@ def _build(tree: FolderTree, size: int, depth: Depth) -> tuple[UInt8[np.ndarray,
     if not done:
         raise DataError(f"{tree.root} has no readable image: {skipped[0][1]}")
     shared = [found for found in places.values() if len({row for row, _ in found}) > 1]
+    shared += _near_copies(images[:done], owners, shared)
     facts = {
         "counts": counts,
         "keys": [f"folder:{hashlib.sha256(b''.join(sorted(each))).hexdigest()[:16]}" for each in contents],
@@ -190,6 +194,20 @@ def _build(tree: FolderTree, size: int, depth: Depth) -> tuple[UInt8[np.ndarray,
         "repeats": sum(len(found) - len({row for row, _ in found}) for found in places.values()),
     }
     return images[:done, :1] if grey else images[:done], facts
+
+
+def _near_copies(
+    images: UInt8[np.ndarray, "n c h w"], owners: list[tuple[int, str]], known: list[list[tuple[int, str]]]
+) -> list[list[tuple[int, str]]]:
+    """Near copies that stand in more than one class: saved again, scaled, mirrored; those that are known are not told
+    again.
+    """
+    group = near_copies(None, picture_hash(torch.from_numpy(images)))
+    found: dict[int, list[tuple[int, str]]] = defaultdict(list)
+    for owner, name in zip(owners, group.tolist(), strict=True):
+        found[name].append(owner)
+    told = {owner for some in known for owner in some}
+    return [some for some in found.values() if len({row for row, _ in some}) > 1 and not set(some) <= told]
 
 
 def _warn_of_duplicates(argument: str, duplicates: list[list[str]]) -> None:

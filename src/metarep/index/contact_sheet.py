@@ -19,7 +19,7 @@ BLUE, ORANGE, GREY, INK = "#1f5a8c", "#c25a12", "#5f5f5f", "#222222"
 Row = Sequence[tuple[str, str]]  # a path and what to write below it
 
 
-def contact_sheet(rows: Sequence[Row], path: Path, *, first: str = "query") -> None:
+def contact_sheet(rows: Sequence[Row], path: Path, *, first: str = "query") -> int:
     """Write a PNG with a row of images for each of ``rows``: at most 20 rows, and 1,000 images in all.
 
     A row of more than 8 images is wrapped; between rows is a thin line. Images are cut to their middle square, as an
@@ -29,6 +29,9 @@ def contact_sheet(rows: Sequence[Row], path: Path, *, first: str = "query") -> N
         rows: each the paths of images, and what to write below.
         path: where to write; its folder is made if need be.
         first: what the first image of a row is; it has a frame of its own. Empty for nothing in particular.
+
+    Returns:
+        How many rows are left out.
 
     Raises:
         MetarepError: the file cannot be written.
@@ -61,6 +64,7 @@ def contact_sheet(rows: Sequence[Row], path: Path, *, first: str = "query") -> N
         sheet.save(path, "PNG")
     except OSError as error:
         raise MetarepError(f"cannot write {path} ({error.strerror}); choose another place") from error
+    return len(rows) - len(drawn)
 
 
 def _first(rows: Sequence[Row], images: int) -> Iterator[Row]:
