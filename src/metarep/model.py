@@ -11,6 +11,7 @@ from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 from torch.nn import functional
 
+from metarep.device import keep_freed_memory
 from metarep.encoders import Encoder, Preprocess
 from metarep.errors import MetarepError, unknown
 from metarep.gallery import Gallery
@@ -125,6 +126,7 @@ class Model:
         Raises:
             DataError: an image that cannot be read; see :func:`metarep.photographs.read_images`.
         """
+        keep_freed_memory()
         for pixels in read_images(images, self.learner.encoder.preprocess, batch=batch):
             with torch.no_grad():
                 yield pixels, self.learner.prepare(pixels)

@@ -4,6 +4,7 @@ import argparse
 import csv
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +67,10 @@ def answers(folder: ModelFolder, paths: list[Path], args: argparse.Namespace) ->
     tell_left_out(bad.values())
     paths = [path for path in paths if path not in bad]
     with counter(len(paths), "images", quiet=len(paths) <= BATCH) as advance:
-        for start in range(0, len(paths), BATCH):
-            some = paths[start : start + BATCH]
-            yield from zip(some, model.answer(model.prepare(some), args.neighbours), strict=True)
-            advance(len(some))
+        rest = iter(paths)
+        for _, rows in model.read(paths, batch=BATCH):  # the next ones are decoded meanwhile
+            yield from zip(islice(rest, len(rows)), model.answer(rows, args.neighbours), strict=True)
+            advance(len(rows))
 
 
 def find_images(given: list[str]) -> list[Path]:
