@@ -99,9 +99,10 @@ def evaluate(
     sets = [tasks] if isinstance(tasks, TaskIndex) else list(tasks)
     if not sum(len(part) for part in sets):
         raise MetarepError("there are no tasks to evaluate on")
+    before = 0.0 if learner.state_numbers else 0.8  # of the time; where the body is adapted, nothing is prepared
     with torch.no_grad(), evaluating(learner):
-        rows = prepare_all(learner, bank, sets, batch, lambda done: on_progress and on_progress(done * 0.8))
-        per_task = _run(learner, rows, sets, lambda done: on_progress and on_progress(0.8 + done * 0.2))
+        rows = prepare_all(learner, bank, sets, batch, lambda done: on_progress and on_progress(done * before))
+        per_task = _run(learner, rows, sets, lambda done: on_progress and on_progress(before + done * (1 - before)))
     per_task = per_task.cpu() * 100
     spread = per_task.std().item() if len(per_task) > 1 else float("nan")
     return Report(
