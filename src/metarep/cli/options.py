@@ -2,7 +2,12 @@
 
 import argparse
 import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from metarep.errors import MetarepError
@@ -61,6 +66,28 @@ def set_threads(args: argparse.Namespace) -> None:
 
 def print_json(content: Any) -> None:  # noqa: ANN401 - anything JSON holds
     print(json.dumps(content, indent=2))
+
+
+def print_json_list(items: Iterable[Any]) -> None:
+    """As :func:`print_json` of a list, which is never held: printed when the last item is there, or not at all.
+
+    >>> print_json_list([1, {"a": 2}])
+    [
+      1,
+      {
+        "a": 2
+      }
+    ]
+    """
+    with tempfile.SpooledTemporaryFile(16 << 20, "w+", encoding="utf-8") as text:
+        for number, item in enumerate(items):
+            text.write((",\n" if number else "[\n") + indent(json.dumps(item, indent=2), "  "))
+        if not text.tell():
+            print("[]")
+            return
+        text.seek(0)
+        shutil.copyfileobj(text, sys.stdout)
+    print("\n]")
 
 
 def numbers(text: str) -> list[range]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from metarep.cli.counter import counter
-from metarep.cli.options import add_output, add_threads, print_json, set_threads
+from metarep.cli.options import add_output, add_threads, print_json_list, set_threads
 from metarep.cli.parser import Parser
 from metarep.datasets.decode import EXTENSIONS
 from metarep.datasets.folder_tree import image_files
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     paths = find_images(args.images)
     rows = answers(folder, paths, args)
     if args.json:
-        print_json([as_json(path, answer) for path, answer in rows])
+        print_json_list(as_json(path, answer) for path, answer in rows)
     elif args.csv:
         writer = csv.DictWriter(sys.stdout, list(COLUMNS), lineterminator="\n")
         writer.writeheader()
