@@ -70,7 +70,7 @@ def test_files_are_decoded_while_the_caller_works(monkeypatch):
     while len(begun) <= already and time.monotonic() < until:
         time.sleep(0.01)
     assert len(begun) > already
-    assert [int(each) for each in decoded] == list(range(6, 2000))
+    assert [np.asarray(each).item() for each in decoded] == list(range(6, 2000))
 
 
 @pytest.mark.parametrize("items", [[], [1], [{"a": [1, 2]}, {"b": "é\n"}]])
