@@ -137,7 +137,7 @@ def forward() -> dict[int, Callable[[], float]]:
 
 
 def floor(graph: Path) -> tuple[int, float]:
-    """The best batch, and what an image costs there; by a process of its own, for a child's peak counts its parent's."""
+    """The best batch, and what an image costs there; in another process, since a child's peak counts its parent's."""
     run = [sys.executable, __file__, str(graph.parent), "--forward"]
     costs = json.loads(subprocess.run(run, check=True, capture_output=True, env=environment()).stdout)
     return min(((int(n), cost) for n, cost in costs.items()), key=lambda pair: pair[1])
