@@ -61,8 +61,9 @@ def keep_freed_memory() -> bool:
     """Let this process keep freed memory for its next use rather than hand it back. True where that could be done.
 
     glibc maps every large tensor anew and unmaps it when freed, so each step of a training pays for thousands of page
-    faults: on two cores a Conv4 step of 360 images takes 1.7 times as long. Peak memory does not change. Called by
-    ``train`` and ``evaluate``; Linux with glibc only.
+    faults: on two cores a Conv4 step of 360 images takes 1.7 times as long. Called by ``train``, ``evaluate`` and
+    whatever encodes images; Linux with glibc only. Trap: tensors of many sizes fill what is kept with gaps, so memory
+    grows with the largest batch; an encoder takes a few images at a time (``AT_ONCE``).
     """
     if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
         return False

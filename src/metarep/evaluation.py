@@ -104,11 +104,12 @@ def evaluate(
     sets = [tasks] if isinstance(tasks, TaskIndex) else list(tasks)
     if not sum(len(part) for part in sets):
         raise MetarepError("there are no tasks to evaluate on")
+    before = 0.0 if learner.state_numbers else 0.8  # of the time; where the body is adapted, nothing is prepared
     refuse_lost_weights(learner.encoder)
     with torch.no_grad(), evaluating(learner):
         name = split or "the data"
-        rows = prepare_all(learner, bank, sets, batch, lambda done: on_progress and on_progress(done * 0.8), name)
-        per_task = _run(learner, rows, sets, lambda done: on_progress and on_progress(0.8 + done * 0.2))
+        rows = prepare_all(learner, bank, sets, batch, lambda done: on_progress and on_progress(done * before), name)
+        per_task = _run(learner, rows, sets, lambda done: on_progress and on_progress(before + done * (1 - before)))
     per_task = per_task.cpu() * 100
     spread = per_task.std().item() if len(per_task) > 1 else float("nan")
     return Report(

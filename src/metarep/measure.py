@@ -1,6 +1,7 @@
 """Measuring a trained run: its rows, the reference rows beside them, and where they are written down."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,9 +69,18 @@ def measure(
 
 
 def measure_all(
-    learner: Learner, split: Split, settings: Sequence[Setting], *, references: bool
+    learner: Learner,
+    split: Split,
+    settings: Sequence[Setting],
+    *,
+    references: bool,
+    watching: Callable[[str], AbstractContextManager[Callable[[float], None]]] | None = None,
 ) -> Iterator[tuple[str, Report]]:
-    """Reports by name of row: ``trained``, and ``untrained encoder`` and ``raw pixels`` if references are asked for."""
+    """Reports by name of row: ``trained``, and ``untrained encoder`` and ``raw pixels`` if references are asked for.
+
+    ``watching`` is called with what is measured, and what it gives with the share that is done; see
+    :func:`metarep.progress.measuring`.
+    """
     rows: dict[str, Learner] = {"trained": learner}
     if references:
         device = learner.device
@@ -83,9 +93,15 @@ def measure_all(
                 continue  # the same as without
             changed = name == "trained" and setting.normalisation is not None
             use_settings(each, setting.normalisation if changed else None, None)
-            report = measure(each, split, setting)
+            what = f"{name}, {_span(setting.ways)}-way {_span(setting.shots)}-shot"
+            with watching(what) if watching else nullcontext() as tell:
+                report = measure(each, split, setting, tell)
             use_settings(each, own if changed else None, None)
             yield name, report
+
+
+def _span(values: range) -> str:
+    return str(values[0]) if len(values) == 1 else f"{values[0]}-{values[-1]}"
 
 
 def use_settings(learner: Learner, normalisation: Normalisation | None, test_steps: int | None) -> None:

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from metarep.copies import near_copies
 from metarep.datasets.depth import Depth
+from metarep.device import keep_freed_memory
 from metarep.encoders import Encoder, Preprocess
 from metarep.encoders.finite import refuse_lost_features, refuse_lost_rows, refuse_lost_scores
 from metarep.errors import MetarepError, unknown
@@ -174,6 +175,7 @@ class Model:
             DataError: an image that cannot be read; or one whose features are no finite numbers.
             MetarepError: the encoder gives no finite numbers, whatever the image.
         """
+        keep_freed_memory()
         done, encoder = 0, self.learner.encoder
 
         def name(place: int) -> str:

@@ -298,7 +298,7 @@ class ModelFolder:
         path = self.image(number)
         path.parent.mkdir(exist_ok=True)
         array = pixels.permute(1, 2, 0).numpy()
-        Image.fromarray(array[..., 0] if array.shape[2] == 1 else array).save(path)
+        Image.fromarray(array[..., 0] if array.shape[2] == 1 else array).save(path, compress_level=1)
 
 
 def summary(model: Model) -> dict[str, Any]:

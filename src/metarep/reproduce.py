@@ -10,6 +10,7 @@ from metarep.errors import MetarepError
 from metarep.evaluation import Report
 from metarep.job import Job, start
 from metarep.measure import Setting, measure_all, result_row, use_precision
+from metarep.progress import measuring_by
 from metarep.recipes import Recipe, load_recipe, recipe_names
 from metarep.results import read, record
 from metarep.run import open_run
@@ -60,6 +61,7 @@ def reproduce(
     read(table)  # a table that cannot be read is better known before a training than after it
     measured, rows = ("test", []) if train_on == "trainval" else ("val", [])
     machine = {"device": device, "precision": precision, "data_dir": data_dir, "watch": watch}
+    watching = measuring_by(watch) if watch else None
     for seed in range(seeds):
         folder = _folder(out, name, train_on, seed)
         job = _job(recipe, out, train_on, seed, machine)
@@ -70,7 +72,7 @@ def reproduce(
         split = load(job.data, measured, size=job.size, data_dir=data_dir)
         trained.refuse_leak(split.labels, split.name, job.data, measured)
         more = {"recipe": name, "source": recipe.source, "train_seconds": round(outcome.seconds)}
-        for row_name, report in measure_all(trained.learner, split, settings, references=seed == 0):
+        for row_name, report in measure_all(trained.learner, split, settings, references=seed == 0, watching=watching):
             own = more | {"published": _published(recipe, report)} if row_name == "trained" else {}
             own |= {"init": recipe.job["init"]} if own and "init" in recipe.job else {}
             rows.append(result_row(trained, row_name, report, folder, **own))

@@ -2,6 +2,7 @@
 
 import argparse
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,6 +19,7 @@ from metarep.learners import LEARNERS
 from metarep.measure import Setting, measure_all, pick_learner, result_row, use_precision, use_settings
 from metarep.normalisation import Normalisation
 from metarep.one_shot_runs import error_rate
+from metarep.progress import measuring
 from metarep.results import read, record
 from metarep.run import open_run
 from metarep.zoo import load_trained
@@ -93,7 +95,8 @@ def run(args: argparse.Namespace) -> int:
     if args.results:
         read(args.results)  # a table that cannot be read is better known before the measurements
     rows: list[dict[str, Any]] = []
-    for name, report in measure_all(learner, split, settings, references=not args.no_references):
+    watching = partial(measuring, quiet=args.json)
+    for name, report in measure_all(learner, split, settings, references=not args.no_references, watching=watching):
         rows.append(result_row(trained, name, report, args.run))
         if not args.json:
             _print(name, report)

@@ -3,7 +3,12 @@
 import argparse
 import json
 import math
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from metarep.errors import MetarepError
@@ -87,6 +92,28 @@ def _as_json(content: Any) -> Any:  # noqa: ANN401
     if isinstance(content, dict):
         return {key: _as_json(value) for key, value in content.items()}
     return [_as_json(each) for each in content] if isinstance(content, list | tuple) else content
+
+
+def print_json_list(items: Iterable[Any]) -> None:
+    """As :func:`print_json` of a list, which is never held: printed when the last item is there, or not at all.
+
+    >>> print_json_list([1, {"a": 2}])
+    [
+      1,
+      {
+        "a": 2
+      }
+    ]
+    """
+    with tempfile.SpooledTemporaryFile(16 << 20, "w+", encoding="utf-8") as text:
+        for number, item in enumerate(items):
+            text.write((",\n" if number else "[\n") + indent(json.dumps(item, indent=2), "  "))
+        if not text.tell():
+            print("[]")
+            return
+        text.seek(0)
+        shutil.copyfileobj(text, sys.stdout)
+    print("\n]")
 
 
 def numbers(text: str) -> list[range]:

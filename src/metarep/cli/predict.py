@@ -4,11 +4,12 @@ import argparse
 import csv
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from metarep.cli.counter import counter
-from metarep.cli.options import add_output, add_reading, add_threads, print_json, set_threads
+from metarep.cli.options import add_output, add_reading, add_threads, print_json_list, set_threads
 from metarep.cli.parser import Parser
 from metarep.datasets.decode import EXTENSIONS
 from metarep.datasets.depth import Depth
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     paths = find_images(args.images)
     rows = answers(folder, paths, args)
     if args.json:
-        print_json([as_json(path, answer) for path, answer in rows])
+        print_json_list(as_json(path, answer) for path, answer in rows)
     elif args.csv:
         writer = csv.DictWriter(sys.stdout, list(COLUMNS), lineterminator="\n")
         writer.writeheader()
@@ -88,10 +89,10 @@ def answers(folder: ModelFolder, paths: list[Path], args: argparse.Namespace) ->
     paths = [path for path in paths if path not in bad]
     depth = notice_depth(paths, model.depth | Depth.of(args.depth))
     with counter(len(paths), "images", quiet=len(paths) <= BATCH) as advance:
-        for start in range(0, len(paths), BATCH):
-            some = paths[start : start + BATCH]
-            yield from zip(some, model.answer(model.prepare(some, depth=depth), args.neighbours), strict=True)
-            advance(len(some))
+        rest = iter(paths)
+        for _, rows in model.read(paths, batch=BATCH, depth=depth):  # the next ones are decoded meanwhile
+            yield from zip(islice(rest, len(rows)), model.answer(rows, args.neighbours), strict=True)
+            advance(len(rows))
 
 
 def find_images(given: list[str]) -> list[Path]:

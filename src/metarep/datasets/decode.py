@@ -3,8 +3,9 @@
 import os
 import re
 import warnings
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -105,11 +106,16 @@ def decode_all(
             return error
 
     workers = max(1, min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
-    window = 16 * workers  # a pool's own map would hold every result of a large folder at once
+    window = 32 * workers  # a pool's own map would hold every result of a large folder at once
+    ahead: deque[Future[np.ndarray | DataError]] = deque()  # decoded while the caller works on what came before
     with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
         warnings.simplefilter("ignore")
-        for start in range(0, len(sources), window):
-            yield from pool.map(attempt, sources[start : start + window])
+        for source in sources:
+            ahead.append(pool.submit(attempt, source))
+            if len(ahead) == window:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def _decode(

@@ -1,8 +1,12 @@
 """EfficientNetLite: a small encoder of photographs whose ImageNet weights a package brings."""
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from metarep.encoders.fused import fuse_layers, fused_layers
 from metarep.encoders.initialise import initialise
 from metarep.errors import MetarepError
 
@@ -48,6 +52,18 @@ class InvertedResidual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.branch(x) + x if self.shortcut else self.branch(x)
 
+    def fused(self) -> Callable[[Tensor], Tensor]:
+        """The same for :func:`metarep.encoders.fused.fuse_layers`."""
+        layers = fuse_layers(list(self.branch))
+
+        def run(x: Tensor) -> Tensor:
+            y = x
+            for layer in layers:
+                y = layer(y)
+            return y.add_(x) if self.shortcut else y
+
+        return run
+
 
 class EfficientNetLite(nn.Sequential):
     """EfficientNet without squeeze-and-excitation, with ReLU6: 1,280 numbers an image.
@@ -80,10 +96,16 @@ class EfficientNetLite(nn.Sequential):
         initialise(self)
 
     def forward(self, input: Tensor) -> Tensor:
-        features = super().forward(input)
-        if self.training or not self.mirror:
-            return features
-        return (features + super().forward(input.flip(-1))) / 2
+        both = self.mirror and not self.training
+        layers = fused_layers(self, input, SameConv, InvertedResidual)
+        if layers is None:
+            features = super().forward(input)
+            return (features + super().forward(input.flip(-1))) / 2 if both else features
+        x = torch.cat([input, input.flip(-1)]) if both else input  # in one batch: filters are fetched once
+        x = x.contiguous(memory_format=torch.channels_last)
+        for layer in layers:
+            x = layer(x)
+        return (x[: len(input)] + x[len(input) :]) / 2 if both else x
 
 
 def _layer(channels: int, width: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:

@@ -11,15 +11,18 @@ from torch import Tensor
 from metarep.datasets.decode import decode_all
 from metarep.datasets.depth import Depth, notice, write_depth
 from metarep.datasets.folder_tree import shown
+from metarep.device import keep_freed_memory
 from metarep.encoders import Precision, space_of
 from metarep.encoders.finite import lost_error, lost_rows
 from metarep.errors import DataError
 from metarep.photographs import STRETCH
 from metarep.pretrained import Representation
 
+BATCH = 256  # on an accelerator
+
 
 class Embedder:
-    """Decodes files as the encoder wants them and embeds them, a batch at a time.
+    """Decodes files as the encoder wants them and embeds them, a batch at a time, while others decode the next.
 
     Attributes:
         depth: black and white of files of more than 8 bits; see :mod:`metarep.datasets.depth`.
@@ -36,26 +39,33 @@ class Embedder:
         self.device, self.encoder = device, representation.encoder.to(device).eval()
         self.encoder.precision = precision
         self.depth = representation.depth
+        self.batch = BATCH if torch.device(device).type != "cpu" else self.encoder.at_once
         self.space, self.dim = space_of(self.encoder), self.encoder.dim
 
     def __call__(
         self, files: Sequence[Path], depth: Depth | None = None
     ) -> tuple[Float[Tensor, "n dim"], list[DataError | None]]:
         """Vectors of the files that can be read, in order, and for each file None or why it cannot."""
+        keep_freed_memory()
         wanted = self.encoder.preprocess
         sources = [(file, shown(file)) for file in files]
-        images, errors = [], []
         depth = depth or self.depth
+        rows, waiting, errors = [torch.empty(0, self.dim)], list[np.ndarray](), list[DataError | None]()
         for pixels in decode_all(sources, size=wanted.size, channels=wanted.channels, stretch=STRETCH, depth=depth):
-            errors.append(pixels if isinstance(pixels, DataError) else None)
-            if not isinstance(pixels, DataError):
-                images.append(pixels)
-        if not images:
-            return torch.empty(0, self.dim), errors
+            if isinstance(pixels, DataError):
+                errors.append(pixels)
+                continue
+            errors.append(None)
+            waiting.append(pixels)
+            if len(waiting) == self.batch:
+                rows.append(self._embed(waiting))
+                waiting.clear()
+        rows += [self._embed(waiting)] if waiting else []
+        return self._finite(torch.cat(rows), files, errors)
+
+    def _embed(self, images: list[np.ndarray]) -> Float[Tensor, "n dim"]:
         with torch.no_grad():
-            batch = torch.from_numpy(np.stack(images)).to(self.device)
-            rows = self.encoder(batch).float().cpu()
-        return self._finite(rows, files, errors)
+            return self.encoder(torch.from_numpy(np.stack(images)).to(self.device)).float().cpu()
 
     def learn_depth(self, files: Sequence[Path], told: Depth, keep: Path) -> Depth:
         """How to read these new files; what was not known yet is remembered, and written to ``keep``."""

@@ -150,7 +150,9 @@ def _measure(
             rows.append(
                 result_row(runs.get(name, first), kind, report, path, **more.get(name, {"family": "reference"}))
             )
-            watch("measuring", {"step": len(rows), "steps": len(tasks) * len(learners)})
+            told = {"measured": f"{name}, {report.ways}-way {report.shots}-shot", "accuracy": report.accuracy}
+            number = {"step": len(rows), "steps": len(tasks) * len(learners)}
+            watch("measuring", {**number, **told, "ci95": report.ci95})
     return rows
 
 
