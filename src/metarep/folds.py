@@ -5,7 +5,8 @@ from jaxtyping import Int
 from torch import Generator, Tensor
 
 MOST = 20  # folds of one dealing
-REPEATED = 6  # folds at least: where a dealing has fewer, it is repeated with other partners
+REPEATED = 6  # folds at least: where a dealing of few images has fewer, it is repeated with other partners
+SEVERAL = 200  # images from which chance in the dealing no longer matters
 
 
 def deal_folds(
@@ -39,7 +40,7 @@ def deal_folds(
         return []
     count = min(most, max(len(own) for own in members))
     folds: list[Int[Tensor, " out"]] = []
-    for _ in range(-(-REPEATED // count)):
+    for _ in range(-(-REPEATED // count) if len(classes) < SEVERAL else 1):
         dealt: list[list[Tensor]] = [[] for _ in range(count)]
         for own in members:
             order = torch.randperm(len(own), generator=generator).tolist()

@@ -29,7 +29,7 @@ from metarep.representation import Representation
 from metarep.trust import FEWEST, HeldOut, Suspect, Trust, check_share, find_suspects, measure_trust
 from metarep.zoo import general_mean
 
-MANY, FEW = 1000, 5  # with more images than this, so many folds: what is measured by many images needs fewer
+MANY, FEW = 300, 5  # with more images than this, so many folds: what is measured by many images needs fewer
 
 # For encoders trained for something else: what did best on photographs of unseen classes (docs/your-own-images.md).
 HEAD = {"name": "linear", "solver": "logistic", "strength": 0.1, "power": 0.7, "centre": True, "balance": True}

@@ -11,7 +11,7 @@ from torch.nn import functional
 from metarep.encoders import Encoder
 from metarep.errors import above, one_of
 from metarep.learners.learner import Learner, State
-from metarep.learners.logistic import logistic, orthogonal, unrolled
+from metarep.learners.logistic import TOLERANCE, logistic, orthogonal, unrolled
 
 FEW = 128  # images of which each moves their mean
 HELD = 1 << 28  # numbers of weights of all folds that are held at a time
@@ -100,7 +100,7 @@ class Linear(Learner):
             if self.solver == "ridge":
                 weights = ridge(rows, targets, self.strength, weigh)
             else:
-                weights = logistic(rows, targets, self.strength, weigh, base)
+                weights = logistic(rows, targets, self.strength, weigh, base, tolerance=100 * TOLERANCE)
             scores += [rows[0, out] @ own for out, own in zip(now, weights, strict=True)]
         found = torch.cat(scores)
         return found * self.scale if self.solver == "ridge" else found
