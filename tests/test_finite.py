@@ -185,6 +185,7 @@ def dark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.filterwarnings("always::metarep.datasets.options.LeftOutWarning")
 def test_the_command_line_names_the_image(dark: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def told(*argv: str) -> str:
         assert main(list(argv)) == 2

@@ -124,14 +124,13 @@ def test_long_rows_of_a_sheet_wrap_and_what_is_left_out_is_said(
     )
     row = [(f"{i}.png", f"{i}") for i in range(19)]
     assert contact_sheet([row, row[:2]], tmp_path / "wrapped.png") == 0
-    assert contact_sheet([row[:2]] * 23, tmp_path / "long.png") == 3
     with Image.open(tmp_path / "wrapped.png") as sheet:
         assert sheet.size == (12 + 8 * 156, 12 + 4 * 196)
         grey = (np.asarray(sheet)[80::196, 80::156] == 0xDD).all(-1)
         assert grey.sum(1).tolist() == [8, 8, 3, 2]
     assert "18.png" in said
     assert not any("not shown" in text for text in said)
-    contact_sheet([row[:2]] * 22, tmp_path / "many.png", first="")
+    assert contact_sheet([row[:2]] * 22, tmp_path / "many.png", first="") == 2
     assert said[-1] == "not shown: 2 more rows"
     contact_sheet([row[:1]] * 22, tmp_path / "narrow.png", first="")
     assert said[-2:] == ["not shown: 2 more", "rows"]

@@ -127,7 +127,7 @@ def test_images_that_see_each_other_stay_together():
     encoder = Encoder(nn.Sequential(norm, nn.Flatten()), Preprocess((160, 160), 3, (0.5,) * 3, (0.5,) * 3)).eval()
     images = torch.randint(256, (AT_ONCE // 160**2 + 3, 3, 160, 160), dtype=torch.uint8)
     with torch.no_grad():
-        assert torch.equal(encoder(images), encoder._features(images))
+        assert torch.equal(encoder(images), encoder.features(encoder.preprocess(images)))
 
 
 def test_a_drawing_encoder_is_given_hundreds_at_once():

@@ -21,6 +21,7 @@ from metarep.classifier import FewShotClassifier
 from metarep.encoders.onnx_graph import read_graph
 from metarep.errors import MetarepError
 from metarep.model_folder import ModelFolder
+from metarep.photographs import read_images
 from metarep.pretrained import load_representation
 
 onnx = pytest.importorskip("onnx")
@@ -84,7 +85,7 @@ def test_a_model_folder_needs_no_other_file(tmp_path: Path, monkeypatch: pytest.
         file.unlink()
     again = FewShotClassifier.load(tmp_path / "model")
     assert np.array_equal(again.predict_proba(IMAGES.numpy()), fitted.predict_proba(IMAGES.numpy()))
-    want = wanted(torch.nn.functional.interpolate(IMAGES.float(), (12, 12), mode="bilinear", antialias=True))
+    want = wanted(next(read_images(IMAGES.numpy(), again.model_.learner.encoder.preprocess)))
     assert again.transform(IMAGES.numpy()) == pytest.approx(want.numpy(), abs=1e-4)
     assert sorted(os.listdir(tmp_path / "model")) == ["encoder.safetensors", "gallery.safetensors"]
 

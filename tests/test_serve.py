@@ -273,7 +273,7 @@ def test_an_export_that_cannot_be_made(client: Any, monkeypatch: pytest.MonkeyPa
 def test_near_copies_are_named(taught: Any, folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """By number, and by what their files were called."""
     assert taught.get("/summary").json()["copies"] == []
-    monkeypatch.setattr(type(folder.model), "copies", [[0, 1]])
+    monkeypatch.setattr(type(folder.model), "copies", property(lambda _: [[0, 1]]))
     named = [{"id": 0, "item": "ring0.png"}, {"id": 1, "item": "ring1.png"}]
     assert taught.get("/summary").json()["copies"] == [named]
 

@@ -48,7 +48,7 @@ class Encoder(nn.Module):
         self.body, self.dim = self._take(body)
 
     def forward(self, x: Num[Tensor, "b c h w"]) -> Float[Tensor, "b dim"]:
-        if len(x) > self.at_once and self._parts(x):
+        if not torch.compiler.is_compiling() and len(x) > self.at_once and self._parts(x):
             return torch.cat([self.features(self.preprocess(part)) for part in x.split(self.at_once)])
         return self.features(self.preprocess(x))
 

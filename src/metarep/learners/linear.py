@@ -92,6 +92,7 @@ class Linear(Learner):
         base = self._weigh(labels.unsqueeze(0), ways, x)
         rows, _ = orthogonal(x, base)
         targets = functional.one_hot(labels, ways).to(rows).unsqueeze(0)
+        tolerance = TOLERANCE if len(labels) <= FEW else 100 * TOLERANCE
         scores, some = [], max(1, HELD // (16 * rows[0].numel() + 16 * len(labels) * ways))
         for start in range(0, len(folds), some):
             now = folds[start : start + some]
@@ -100,7 +101,7 @@ class Linear(Learner):
             if self.solver == "ridge":
                 weights = ridge(rows, targets, self.strength, weigh)
             else:
-                weights = logistic(rows, targets, self.strength, weigh, base, tolerance=100 * TOLERANCE)
+                weights = logistic(rows, targets, self.strength, weigh, base, tolerance=tolerance)
             scores += [rows[0, out] @ own for out, own in zip(now, weights, strict=True)]
         found = torch.cat(scores)
         return found * self.scale if self.solver == "ridge" else found
