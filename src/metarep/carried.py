@@ -34,6 +34,7 @@ def carried_accuracy(
     Returns:
         The accuracy, and the interval.
 
+    >>> import torch
     >>> accuracy, (low, high) = carried_accuracy(torch.ones(60), torch.arange(60) % 12, 0.22)
     >>> accuracy, round(low), high
     (100.0, 95, 100.0)
