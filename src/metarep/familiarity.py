@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from scipy.special import betainc, stdtrit
+from scipy.special import betainc, ndtri, stdtrit
 from torch import Tensor
 from torch.nn import functional
 
 POWER = 0.7  # of the size of each feature
 SHARPNESS = 12.0  # of the soft maximum over classes
+FEW = 10  # images of which the lowest score says little
 FAMILIAR = 20.0  # classes that the mean of photographs in general counts for, at most
 
 
@@ -113,9 +114,10 @@ def known_threshold(
     """The familiarity below which an image is none of the classes; minus infinity where nothing can be left out.
 
     Where there are enough images for a quantile of their held-out scores it is that of Harrell and Davis (1982), which
-    weighs many of the lowest scores and so varies less than one of them. With fewer it is the lower end of a prediction
-    interval of a further score (Student's t; the images of a class share its mean, so each class costs a degree of
-    freedom).
+    weighs many of the lowest scores and so varies less than one of them. The lowest of ``n`` scores has a share of about
+    ``1 / (n + 1)`` below it: with fewer images the threshold lies below it by as much as the two quantiles of a normal
+    distribution are apart. With fewer than ten it is the lower end of a prediction interval (Student's t; the images of a
+    class share its mean, so each class costs a degree of freedom).
 
     Args:
         features, classes, ways, units, general: see :func:`held_out_familiarity`.
@@ -126,9 +128,12 @@ def known_threshold(
     n = len(scores)
     if n < 2:
         return -math.inf
-    if false_alarms * (n + 1) < 1:
+    if n < FEW:
         free = max(1, n - int(classes.unique().numel()))
         return (scores.mean() - stdtrit(free, 1 - false_alarms) * scores.std() * math.sqrt(1 + 1 / n)).item()
+    if false_alarms * (n + 1) < 1:
+        apart = ndtri(1 - false_alarms) - ndtri(n / (n + 1))
+        return (scores.min() - apart * scores.std()).item()
     share = false_alarms * n / (n + 4)
     edges = betainc((n + 1) * share, (n + 1) * (1 - share), torch.arange(n + 1).numpy() / n)
     return (scores.sort().values * torch.from_numpy(edges).diff()).sum().item()
