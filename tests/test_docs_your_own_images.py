@@ -51,7 +51,7 @@ def test_the_commands_of_the_page(
         said.append(capsys.readouterr().out)
     assert "3 classes, 12 images" in said[0]
     assert "the best that is installed" in said[0]
-    assert "each of 12 images left out once" in said[0]
+    assert "by leaving 12 images out, one of every class at a time" in said[0]
     assert "new.jpg: hawkmoth" in said[1]
     assert len(said[2].splitlines()) == 5
     assert ": 4 of 4 images of 2 classes\n" in said[4]

@@ -114,10 +114,10 @@ def known_threshold(
     """The familiarity below which an image is none of the classes; minus infinity where nothing can be left out.
 
     Where there are enough images for a quantile of their held-out scores it is that of Harrell and Davis (1982), which
-    weighs many of the lowest scores and so varies less than one of them. The lowest of ``n`` scores has a share of about
-    ``1 / (n + 1)`` below it: with fewer images the threshold lies below it by as much as the two quantiles of a normal
-    distribution are apart. With fewer than ten it is the lower end of a prediction interval (Student's t; the images of a
-    class share its mean, so each class costs a degree of freedom).
+    weighs many of the lowest scores and so varies less than one of them. The lowest of ``n`` scores has a share of
+    about ``1 / (n + 1)`` below it: with fewer images the threshold lies below it by as much as the two quantiles of a
+    normal distribution are apart. With fewer than ten it is the lower end of a prediction interval (Student's t; the
+    images of a class share its mean, so each class costs a degree of freedom).
 
     Args:
         features, classes, ways, units, general: see :func:`held_out_familiarity`.

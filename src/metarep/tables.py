@@ -12,6 +12,7 @@ from metarep.errors import MetarepError, unknown
 from metarep.results import COLUMNS, Row, read
 from metarep.table_captions import caption, distinct, markdown, name, values
 from metarep.timings import fill_timings
+from metarep.trust_tables import fill_trust
 
 OPENING = re.compile(r"^<!-- table:[^\n]* -->$", re.MULTILINE)
 PLACE = re.compile(r"^<!-- table:(?P<what>[^\n]*) -->\n(?P<old>.*?)^<!-- /table -->$", re.MULTILINE | re.DOTALL)
@@ -58,8 +59,8 @@ def fill_tables(text: str, results: Path) -> str:
 
 
 def fill_page(text: str, results: Path) -> str:
-    """The text with its tables of accuracies and of timings made anew."""
-    return fill_timings(fill_tables(text, results), results)
+    """The text with its tables of accuracies, of timings and of trust made anew."""
+    return fill_trust(fill_timings(fill_tables(text, results), results), results)
 
 
 def render(rows: list[Row]) -> str:

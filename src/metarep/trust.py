@@ -27,7 +27,8 @@ class ClassTrust:
         accuracy: in percent, of its images that were left out; None where it has too few to leave one out.
         interval: Wilson's 95 % interval, in percent.
         tested: images of it that were left out.
-        needs: whether more images of it would help: it has one only, or it is right less often than the model is.
+        needs: whether more images of it would help most: it has one only, or the upper end of its interval is below the
+            lower end of the model's.
     """
 
     accuracy: float | None
@@ -166,7 +167,7 @@ def measure_trust(
         known=known,
         false_alarms=false_alarms,
         source=source,
-        classes=_by_class(images, right, classes, ways, accuracy),
+        classes=_by_class(images, right, classes, ways, interval[0]),
     )
     if len(images) < FEWEST or ways < 2:
         return trust
@@ -262,7 +263,7 @@ def _balanced(rows: Int[Tensor, " tested"], labels: Int[Tensor, " tested"]) -> F
 
 
 def _by_class(
-    images: Int[Tensor, " images"], right: Float[Tensor, " images"], classes: Tensor, ways: int, accuracy: float
+    images: Int[Tensor, " images"], right: Float[Tensor, " images"], classes: Tensor, ways: int, low: float
 ) -> tuple[ClassTrust, ...]:
     tested = classes[images].bincount(minlength=ways).tolist()
     rights = right.new_zeros(ways).index_add(0, classes[images], right).tolist()
@@ -272,5 +273,5 @@ def _by_class(
             found.append(ClassTrust(None, None, 0, needs=True))
             continue
         interval = wilson(own, count)
-        found.append(ClassTrust(round(100 * own / count, 2), interval, count, needs=interval[1] < accuracy))
+        found.append(ClassTrust(round(100 * own / count, 2), interval, count, needs=interval[1] < low))
     return tuple(found)
