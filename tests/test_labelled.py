@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from serving import ENCODER, drawing
 
+from metarep.answers import Answer
 from metarep.cli import main
 from metarep.labelled import NONE, Judged, Verdict, judge, share, taken_for
-from metarep.model import Answer
 from metarep.model_folder import ModelFolder
 from metarep.trust import wilson
 

@@ -20,11 +20,12 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from metarep.classifier import FewShotClassifier
 from metarep.cli import main
+from metarep.confusion import confusion
 from metarep.datasets import load
 from metarep.datasets.options import LeftOutWarning
 from metarep.errors import MetarepError
 from metarep.gallery import Gallery
-from metarep.model import Model, confusion
+from metarep.model import Model
 from metarep.model_folder import ModelFolder
 from metarep.pretrained import load_representation
 

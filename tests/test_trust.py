@@ -8,6 +8,7 @@ import torch
 from scipy.stats import binomtest
 from torch import Generator, nn
 
+from metarep.confusion import confusion
 from metarep.encoders import Encoder, Preprocess, build_encoder
 from metarep.errors import MetarepError
 from metarep.familiarity import familiarity, held_out_familiarity, known_threshold, spread
@@ -15,7 +16,7 @@ from metarep.folds import deal_folds
 from metarep.gallery import Gallery
 from metarep.learners import LEARNERS, GradientDescent, Learner, Linear, Neighbours, Prototypes
 from metarep.learners.logistic import NotSolvedWarning, logistic, orthogonal
-from metarep.model import Model, confusion
+from metarep.model import Model
 from metarep.trust import HeldOut, Trust, find_suspects, fit_scale, measure_trust, wilson
 
 

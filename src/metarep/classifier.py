@@ -10,13 +10,14 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import Tensor
 
+from metarep.answers import Answer
 from metarep.class_names import tell_look_alikes
 from metarep.datasets.depth import Depth
 from metarep.encoders.finite import refuse_lost_features
 from metarep.errors import MetarepError
 from metarep.gallery import Gallery
 from metarep.labels import one_class
-from metarep.model import HEAD, Answer, Model
+from metarep.model import HEAD, Model
 from metarep.photographs import are_features, notice_depth
 from metarep.pretrained import Representation, load_representation
 from metarep.wording import counted

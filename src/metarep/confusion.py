@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from unicodedata import east_asian_width
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from metarep.fonts import matplotlib_fonts
-from metarep.model import Model, confusion
+from metarep.model import Model
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,6 +21,17 @@ FEW = 12  # classes; the numbers in their squares are all there is to say
 LONGEST = 24  # characters of a name
 LIST, LINE = 3.4, 0.165  # inches: the list beside the matrix, and a line of it
 DPI = 130
+
+
+def confusion(model: Model) -> Float[Tensor, "ways ways"]:
+    """How many images of the class of each row are taken for that of each column when they are left out.
+
+    An image that is left out several times counts once in all.
+    """
+    held, ways = model.held_out, len(model.gallery.names)
+    told = model.gallery.classes[held.rows] * ways + held.scores.argmax(-1) if len(held.rows) else held.rows
+    times = held.rows.bincount()[held.rows] if len(held.rows) else held.rows
+    return torch.zeros(ways * ways).index_add(0, told, 1 / times.float()).view(ways, ways)
 
 
 def draw_confusion(model: Model, path: Path) -> bool:
@@ -72,7 +84,6 @@ def draw_counts(counts: Float[Tensor, "ways ways"], names: Sequence[str], path: 
 def confused_pairs(counts: Float[Tensor, "ways ways"]) -> list[tuple[int, int]]:
     """What is taken for something else, and for what: the most often first.
 
-    >>> import torch
     >>> confused_pairs(torch.tensor([[3.0, 1.0, 0.0], [0.0, 4.0, 0.0], [2.0, 0.0, 2.0]]))
     [(2, 0), (0, 1)]
     """

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metarep.answers import Answer
 from metarep.datasets.depth import Depth
 from metarep.errors import MetarepError
-from metarep.model import Answer
 from metarep.model_folder import ModelFolder
 from metarep.repeats import find_repeats
 from metarep.trust import wilson

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,7 @@ from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
+from metarep.answers import Answer, Neighbour
 from metarep.copies import near_copies
 from metarep.datasets.depth import Depth
 from metarep.device import keep_freed_memory
@@ -33,42 +34,6 @@ MANY, FEW = 300, 5  # with more images than this, so many folds: what is measure
 
 # For encoders trained for something else: what did best on photographs of unseen classes (docs/your-own-images.md).
 HEAD = {"name": "linear", "solver": "logistic", "strength": 0.1, "power": 0.7, "centre": True, "balance": True}
-
-
-@dataclass(frozen=True)
-class Neighbour:
-    """An image of the gallery that a query looked like.
-
-    Args:
-        id, item, label: which, what it is called, of what class.
-        similarity: cosine of the features.
-    """
-
-    id: int
-    item: str
-    label: str
-    similarity: float
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a model says of an image.
-
-    Args:
-        label: the likeliest class.
-        probability: that it is this class, if it is any.
-        known: False if the image is like none of the classes.
-        label_set: the classes that it may well be, the likeliest first; see :class:`metarep.trust.Trust`.
-        probabilities: of all classes, by name.
-        neighbours: the most similar images of the gallery, the nearest first.
-    """
-
-    label: str
-    probability: float
-    known: bool
-    label_set: tuple[str, ...]
-    probabilities: dict[str, float]
-    neighbours: tuple[Neighbour, ...]
 
 
 class Model:
@@ -330,14 +295,3 @@ class Model:
         if self.representation:
             return self.representation.encoder
         return Encoder(torch.nn.Flatten(), Preprocess((1, 1), 1, (0.0,), (1.0,)))  # never run: features are given
-
-
-def confusion(model: Model) -> Float[Tensor, "ways ways"]:
-    """How many images of the class of each row are taken for that of each column when they are left out.
-
-    An image that is left out several times counts once in all.
-    """
-    held, ways = model.held_out, len(model.gallery.names)
-    told = model.gallery.classes[held.rows] * ways + held.scores.argmax(-1) if len(held.rows) else held.rows
-    times = held.rows.bincount()[held.rows] if len(held.rows) else held.rows
-    return torch.zeros(ways * ways).index_add(0, told, 1 / times.float()).view(ways, ways)

@@ -1,6 +1,5 @@
 """ModelFolder: a model on disk. Written whole or not at all; two writers wait for each other; nothing is pickled."""
 
-import json
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -299,32 +298,3 @@ class ModelFolder:
         path.parent.mkdir(exist_ok=True)
         array = pixels.permute(1, 2, 0).numpy()
         Image.fromarray(array[..., 0] if array.shape[2] == 1 else array).save(path, compress_level=1)
-
-
-def summary(model: Model) -> dict[str, Any]:
-    """What a model is and how far it can be trusted, as JSON holds it."""
-    gallery, trust = model.gallery, json.loads(json.dumps(model.trust.as_dict()))
-    classes = trust.pop("classes")
-    trust["per_class"] = [{"label": name, **each} for name, each in zip(gallery.names, classes, strict=False)]
-    return {
-        "classes": dict(zip(gallery.names, gallery.counts.tolist(), strict=True)),
-        "images": len(gallery),
-        "encoder": model.representation.name if model.representation else None,
-        "size": list(model.learner.encoder.preprocess.size),
-        "head": model.head,
-        **({"depth": model.depth.as_dict()} if model.depth.ranges else {}),
-        "trust": trust,
-        "copies": [
-            [{"id": int(gallery.ids[row]), "item": gallery.items[row]} for row in rows] for rows in model.copies
-        ],
-        "suspects": [
-            {
-                "id": int(gallery.ids[each.row]),
-                "item": gallery.items[each.row],
-                "label": gallery.names[int(gallery.classes[each.row])],
-                "likelier": gallery.names[each.likelier],
-                "probability": round(each.probability, 4),
-            }
-            for each in model.suspects
-        ],
-    }

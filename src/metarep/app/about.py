@@ -18,8 +18,8 @@ from metarep.app.schemas import Dot, ImageOut, Map, Refusal, Summary, Suspect
 from metarep.app.service import Served, Service
 from metarep.device import resident_bytes
 from metarep.model import Model
-from metarep.model_folder import summary
 from metarep.plane import neighbour_map
+from metarep.summary import summary
 
 router = APIRouter(tags=["about"])
 _drawing = threading.Lock()

@@ -18,8 +18,9 @@ from metarep.datasets.folder_walk import holds_images, loose_images, shown, subf
 from metarep.datasets.options import tell_left_out
 from metarep.errors import DataError
 from metarep.gallery import Gallery
-from metarep.model_folder import ModelFolder, summary
+from metarep.model_folder import ModelFolder
 from metarep.photographs import notice_depth, unreadable
+from metarep.summary import summary
 from metarep.wording import counted
 
 USAGE = "MODEL CLASS/..."

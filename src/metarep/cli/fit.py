@@ -18,9 +18,10 @@ from metarep.files import own_folder, typed
 from metarep.gallery import Gallery
 from metarep.learners import LEARNERS
 from metarep.model import Model
-from metarep.model_folder import ModelFolder, summary
+from metarep.model_folder import ModelFolder
 from metarep.photographs import notice_depth, unreadable
 from metarep.pretrained import load_representation
+from metarep.summary import summary
 from metarep.wording import counted
 
 USAGE = "PHOTOS"

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from metarep.answers import Answer
 from metarep.cli.counter import counter
 from metarep.cli.options import add_output, add_reading, add_threads, print_json_list, set_threads
 from metarep.cli.parser import Parser
@@ -16,7 +17,6 @@ from metarep.datasets.depth import Depth
 from metarep.datasets.folder_walk import image_files, missing
 from metarep.datasets.options import tell_left_out
 from metarep.errors import DataError
-from metarep.model import Answer
 from metarep.model_folder import ModelFolder
 from metarep.photographs import notice_depth, unreadable
 

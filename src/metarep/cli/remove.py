@@ -9,7 +9,8 @@ from metarep.cli.options import add_output, print_json
 from metarep.cli.parser import Parser
 from metarep.cli.trust_lines import trust_line
 from metarep.gallery import Gallery
-from metarep.model_folder import ModelFolder, summary
+from metarep.model_folder import ModelFolder
+from metarep.summary import summary
 
 USAGE = "MODEL CLASS..."
 EXAMPLE = """examples:

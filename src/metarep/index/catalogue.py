@@ -1,5 +1,6 @@
 """Catalogue: which image an id of an index stands for."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable
@@ -112,3 +113,9 @@ class Catalogue:
                     yield Item(**json.loads(line))
                 except (ValueError, TypeError) as error:
                     raise MetarepError(f"{self.path} is damaged: {line[:60]!r} is not an item") from error
+
+
+def digest_of(file: Path) -> str:
+    """Names what a file holds."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()[:16]

@@ -1,7 +1,6 @@
 """ImageIndex: a folder on disk that knows the images of other folders by what they look like."""
 
 import contextlib
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from metarep.errors import DataError, MetarepError
 from metarep.files import locked, typed
 from metarep.index import Index, build_index
 from metarep.index.beginning import begin, busy, is_index
-from metarep.index.catalogue import Catalogue, Item
+from metarep.index.catalogue import Catalogue, Item, digest_of
 from metarep.index.embedder import Embedder
 from metarep.pretrained import Representation, load_representation
 
@@ -260,7 +259,7 @@ class ImageIndex:
         self._forget([self.items.by_path[path] for path in unreadable if path in self.items.by_path])  # what it was
         kept = [each for each, error in zip(todo, errors, strict=True) if error is None]
         fresh = [
-            Item(self.items.next + row, str(file), status.st_size, status.st_mtime_ns, _digest(file))
+            Item(self.items.next + row, str(file), status.st_size, status.st_mtime_ns, digest_of(file))
             for row, (file, status) in enumerate(kept)
         ]
         stale = [self.items.by_path[item.path] for item in fresh if item.path in self.items.by_path]
@@ -294,11 +293,6 @@ class ImageIndex:
 
 def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path.expanduser()))  # links stay as they are named
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()[:16]
 
 
 def _batches(files: list[Path]) -> Iterator[list[Path]]:
