@@ -78,7 +78,7 @@ class Linear(Learner):
         support: Float[Tensor, "n dim"],
         labels: Int[Tensor, " n"],
         ways: int,
-        folds: Sequence[Int[Tensor, " out"]],
+        folds: Sequence[Int[Tensor, " _"]],
     ) -> Float[Tensor, "tested ways"]:
         """All folds share one basis, and a row that is left out weighs nothing. Solved a few folds at a time.
 
