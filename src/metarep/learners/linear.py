@@ -129,10 +129,10 @@ class Linear(Learner):
 
 
 def ridge(
-    rows: Float[Tensor, "task n dim"],
-    targets: Float[Tensor, "task n ways"],
+    rows: Float[Tensor, "#task n dim"],
+    targets: Float[Tensor, "#task n ways"],
     strength: float,
-    weights: Float[Tensor, "task n"],
+    weights: Float[Tensor, "#task n"],
 ) -> Float[Tensor, "task dim ways"]:
     """Weights of the least ``sum(weight * squared error) + strength * |W|**2``.
 
