@@ -214,6 +214,16 @@ def test_validation_has_the_shots_that_are_trained(drawings: tuple[Split, Split]
         assert job.train_settings.validation_shots or job.train_settings.shots == 1 or job.method in SAMPLES, name
 
 
+@pytest.mark.usefixtures("place")
+def test_a_run_that_goes_on_is_validated_as_it_began(capsys: pytest.CaptureFixture[str]) -> None:
+    """An earlier version validated on one shot by default; the same command goes on with such a run."""
+    assert run("protonet", "out", "--validation-shots", "1") == run("protonet", "out") == 0
+    assert json.loads(Path("out/settings.json").read_text())["train"]["validation_shots"] == 1
+    assert capsys.readouterr().out.count("(validation 3-way 1-shot: ") == 2
+    assert run("protonet", "out", "--validation-shots", "2") == 2
+    assert "holds a run with train.validation_shots = 1, not 2" in capsys.readouterr().err
+
+
 SAMPLES = ("siamese", "triplet", "baseline")  # whose batches have images of classes, and no shots
 
 

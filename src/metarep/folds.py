@@ -11,7 +11,7 @@ SEVERAL = 200  # images from which chance in the dealing no longer matters
 
 def deal_folds(
     classes: Int[Tensor, " n"], units: Int[Tensor, " n"] | None = None, *, most: int = MOST
-) -> list[Int[Tensor, " out"]]:
+) -> list[Int[Tensor, " _"]]:
     """Deal the images of each class over folds.
 
     Leaving one image out at a time weakens the class of that image alone, so its accuracy is too low: with 101 classes
@@ -39,7 +39,7 @@ def deal_folds(
     if not members:
         return []
     count = min(most, max(len(own) for own in members))
-    folds: list[Int[Tensor, " out"]] = []
+    folds: list[Int[Tensor, " _"]] = []
     for _ in range(-(-REPEATED // count) if len(classes) < SEVERAL else 1):
         dealt: list[list[Tensor]] = [[] for _ in range(count)]
         for own in members:
@@ -50,7 +50,7 @@ def deal_folds(
     return folds
 
 
-def _units_of(rows: Int[Tensor, " m"], units: Int[Tensor, " n"]) -> list[Int[Tensor, " some"]]:
+def _units_of(rows: Int[Tensor, " m"], units: Int[Tensor, " n"]) -> list[Int[Tensor, " _"]]:
     """The rows of one class, a tensor for each unit."""
     own = units[rows]
     return [rows[own == unit] for unit in own.unique().tolist()]

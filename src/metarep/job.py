@@ -19,7 +19,7 @@ from metarep.encoders.take_over import take_over
 from metarep.errors import MetarepError
 from metarep.methods import METHODS, Method
 from metarep.pseudo_labels import Labelling, labels_read, usable
-from metarep.run import STATE, RunFolder
+from metarep.run import SETTINGS, STATE, RunFolder, read_settings
 from metarep.settings import TrainSettings
 from metarep.tasks import tell_small_classes
 from metarep.training import Outcome, Watch, train
@@ -110,7 +110,7 @@ def start(
         LeakageError: a validation class was trained on, by this run or one that it is based on.
         MetarepError: unknown names or settings, data that cannot be had, a folder that holds another run.
     """
-    place = pick_device(device)
+    place, job = pick_device(device), as_begun(job, Path(out))
     initial = load_trained(job.init) if job.init else None
     depth = Depth.of(initial.settings["data"].get("depth") if initial else None) | Depth.of(job.depth)
     given: dict[str, Any] = {"size": job.size, "data_dir": data_dir, "skip_bad": skip_bad, "depth": depth}
@@ -141,6 +141,20 @@ def start(
         described["data"]["skip_bad"] = True  # whoever measures the run has the same folder before him
     folder = RunFolder(out, described, seen, fitted, lambda: job.labelling.keep(kept, labels, seed))
     return method, train(method, split, settings, validation=validation, run=folder, watch=watch)
+
+
+def as_begun(job: Job, out: Path) -> Job:
+    """The job with the validation shots of the run that it goes on with, unless it asks for its own.
+
+    Earlier versions validated on one shot, whatever was trained on. Such a run goes on so, for accuracies of other
+    tasks cannot be compared.
+    """
+    path = out / SETTINGS
+    if "validation_shots" in job.train or not (out / STATE).exists() or not path.exists():
+        return job
+    begun = read_settings(path).get("train")
+    shots = begun.get("validation_shots") if isinstance(begun, dict) else None
+    return replace(job, train={**job.train, "validation_shots": shots}) if shots else job
 
 
 def build(job: Job, split: Split, initial: Checkpoint | None = None) -> tuple[Method, TrainSettings]:

@@ -19,6 +19,7 @@ from metarep.files import locked, replacing
 from metarep.methods import Method
 from metarep.settings import TrainSettings
 
+SETTINGS = "settings.json"
 STATE = "state.safetensors"  # what resuming needs
 PACKAGES = ("metarep", "torch", "numpy", "pillow", "safetensors")
 
@@ -73,8 +74,8 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         with locked(self.path / ".lock", busy):
             self._refuse_another()
-            if not self.begun or not (self.path / "settings.json").exists():
-                _write(self.path / "settings.json", self.settings)
+            if not self.begun or not (self.path / SETTINGS).exists():
+                _write(self.path / SETTINGS, self.settings)
                 _write(self.path / "environment.json", environment())
             if self.beginning and not (self.path / STATE).exists():
                 self.beginning()
@@ -114,9 +115,9 @@ class RunFolder:
         return saved
 
     def _refuse_another(self) -> None:
-        if not self.begun or not (self.path / "settings.json").exists():
+        if not self.begun or not (self.path / SETTINGS).exists():
             return
-        known = _read(self.path / "settings.json")
+        known = read_settings(self.path / SETTINGS)
         for part in sorted(known.keys() | self.settings.keys()):
             was, now = known.get(part), self.settings.get(part)
             if part == "train" and isinstance(was, dict):
@@ -179,7 +180,12 @@ def hardware() -> str:
     return f"{threads} thread{'s' if threads != 1 else ''} of {model} ({torch.backends.cpu.get_cpu_capability()})"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
+    """What a run is, from its ``settings.json``.
+
+    Raises:
+        MetarepError: the file is damaged, or another's.
+    """
     try:
         content = json.loads(path.read_text())
     except ValueError as error:

@@ -76,7 +76,7 @@ class Learner(nn.Module, ABC):
         support: Shaped[Tensor, "n *row"],
         labels: Int[Tensor, " n"],
         ways: int,
-        folds: Sequence[Int[Tensor, " out"]],
+        folds: Sequence[Int[Tensor, " _"]],
     ) -> Float[Tensor, "tested ways"]:
         """What the images of each fold would be told by a learner adapted to all images but those of the fold.
 

@@ -78,7 +78,7 @@ class Linear(Learner):
         support: Float[Tensor, "n dim"],
         labels: Int[Tensor, " n"],
         ways: int,
-        folds: Sequence[Int[Tensor, " out"]],
+        folds: Sequence[Int[Tensor, " _"]],
     ) -> Float[Tensor, "tested ways"]:
         """All folds share one basis, and a row that is left out weighs nothing. Solved a few folds at a time.
 
@@ -130,10 +130,10 @@ class Linear(Learner):
 
 
 def ridge(
-    rows: Float[Tensor, "task n dim"],
-    targets: Float[Tensor, "task n ways"],
+    rows: Float[Tensor, "#task n dim"],
+    targets: Float[Tensor, "#task n ways"],
     strength: float,
-    weights: Float[Tensor, "task n"],
+    weights: Float[Tensor, "#task n"],
 ) -> Float[Tensor, "task dim ways"]:
     """Weights of the least ``sum(weight * squared error) + strength * |W|**2``.
 

@@ -48,10 +48,10 @@ def orthogonal(
 
 
 def logistic(
-    rows: Float[Tensor, "task n rank"],
-    targets: Float[Tensor, "task n ways"],
+    rows: Float[Tensor, "#task n rank"],
+    targets: Float[Tensor, "#task n ways"],
     strength: float,
-    weights: Float[Tensor, "task n"],
+    weights: Float[Tensor, "#task n"],
     base: Float[Tensor, "one n"] | None = None,
     *,
     tolerance: float = TOLERANCE,

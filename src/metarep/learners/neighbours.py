@@ -56,7 +56,7 @@ class Neighbours(Learner):
         support: Float[Tensor, "n dim"],
         labels: Int[Tensor, " n"],
         ways: int,
-        folds: Sequence[Int[Tensor, " out"]],
+        folds: Sequence[Int[Tensor, " _"]],
     ) -> Float[Tensor, "tested ways"]:
         """The rows of a fold have no say in their own votes."""
         onehot, scores = functional.one_hot(labels, ways).to(support), []

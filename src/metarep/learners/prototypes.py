@@ -52,7 +52,7 @@ class Prototypes(Learner):
         support: Float[Tensor, "n dim"],
         labels: Int[Tensor, " n"],
         ways: int,
-        folds: Sequence[Int[Tensor, " out"]],
+        folds: Sequence[Int[Tensor, " _"]],
     ) -> Float[Tensor, "tested ways"]:
         """The sums of the classes are taken once, and less the rows of each fold."""
         rows, counts = self._place(support), labels.bincount(minlength=ways)
