@@ -58,7 +58,7 @@ def carried_accuracy(
         away = math.hypot(_log_odds(end) - middle, unsure)
         ends.append(100 * _share(middle + slope * gain + side * away))
     odds = math.exp(slope * gain) * share
-    accuracy = 100 * odds / (odds + 1 - share)
+    accuracy = 100 * (odds / (odds + (1 - share)))  # with these brackets it is never above 100
     few = len(right) * (1 - accuracy / 100) <= FEW_WRONG
     top = 100.0 if few or ends[1] > NONE_WRONG else ends[1]
     return accuracy, (round(min(ends[0], accuracy), 2), round(max(top, accuracy), 2))
