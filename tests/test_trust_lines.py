@@ -16,7 +16,7 @@ def fitted(*classes: Tensor) -> Model:
     return Model(None, {"name": "prototypes"}, gallery)
 
 
-def near(place: int, images: int, apart: float = 0.1) -> Tensor:
+def near(place: int, images: int, apart: float = 0.4) -> Tensor:
     generator = torch.Generator().manual_seed(place)
     return torch.eye(4)[place] + apart * torch.rand(images, 4, generator=generator)
 
@@ -40,6 +40,11 @@ def test_classes_that_are_not_tested_are_told():
     assert "1 class has one image and is not tested" in line
     assert "1 class has near copies of one image only and is not tested" in line
     assert copy_lines(model) == ["near copies, counted as one: 9.jpg, 10.jpg, 11.jpg and 2 more"]
+
+
+def test_a_model_with_one_image_a_class_says_what_is_not_set():
+    line = trust_line(fitted(near(0, 1), near(1, 1)))
+    assert line.endswith("so probabilities are not set, and no image is called none of these")
 
 
 def test_a_weak_class_is_named_with_its_share():

@@ -12,7 +12,10 @@ def trust_line(model: Model) -> str:
     if len(model.gallery.names) < 2:
         return "accuracy: unknown; there is no second class to tell images from"
     if trust.accuracy is None or trust.interval is None:
-        return "accuracy: unknown; no class has a second image to test with, and the encoder was not measured before"
+        return (
+            "accuracy: unknown; no class has a second image to test with, and the encoder was not measured before, "
+            "so probabilities are not set, and no image is called none of these"
+        )
     if trust.source != "leave-one-out":
         low, high = (f"{end:.0f}" for end in trust.interval)
         return (
