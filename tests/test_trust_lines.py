@@ -53,3 +53,11 @@ def test_a_weak_class_is_named_with_its_share():
     assert len(class_lines(model)) == 1
     assert class_lines(model)[0].startswith("needs more images: 1, ")
     assert class_lines(model)[0].endswith(" % right of 10 images left out")
+
+
+def test_weak_classes_that_are_not_printed_are_counted():
+    images = torch.eye(40)[:34].repeat_interleave(2, 0) + 0.3 * torch.rand(68, 40, generator=torch.Generator())
+    images[-14:] = images[:14].flip(0)  # seven classes that look like others
+    lines = class_lines(fitted(*images.split(2)))
+    assert len(lines) == 6
+    assert lines[-1].endswith("--json lists them")

@@ -40,10 +40,12 @@ def class_lines(model: Model) -> list[str]:
     """The classes that more images would help most, the weakest first."""
     named = zip(model.gallery.names, model.trust.classes, strict=False)
     weak = [(each.accuracy, name, each.tested) for name, each in named if each.needs and each.accuracy is not None]
-    return [
+    lines = [
         f"needs more images: {name}, {accuracy:.0f} % right of {counted(tested, 'image')} left out"
         for accuracy, name, tested in sorted(weak)[:MOST]
     ]
+    more = len(weak) - MOST
+    return lines + ([f"  and {more} more {plural(more, 'class')}: --json lists them"] if more > 0 else [])
 
 
 def copy_lines(model: Model) -> list[str]:
