@@ -9,7 +9,7 @@ from torch import Tensor
 # The slope of the log odds of being right over the log of the images a class, by benchmarks/trust.py: it is smaller on
 # harder data. SLOPE[0] + SLOPE[1] * the share that is right, and how much it differs between data sets.
 SLOPE, SLOPE_SD = (0.35, 0.55), 0.3
-WIDER = 1.4  # images of a model share its support, so they say less than as many independent ones
+WIDER = 1.8  # images of a model share its support, so they say less than as many independent ones
 NONE_WRONG = 99.0  # percent: an upper end above is 100
 FEW_WRONG = 2.0  # images: with no more wrong ones the upper end is 100, for that may as well be none
 

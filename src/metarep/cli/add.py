@@ -10,7 +10,7 @@ from metarep.cli.fit import draw_confusion, tell_ignored
 from metarep.cli.options import add_output, add_reading, add_threads, print_json, set_threads
 from metarep.cli.parser import Parser
 from metarep.cli.predict import find_images
-from metarep.cli.trust_lines import trust_line
+from metarep.cli.trust_lines import copy_lines, trust_line
 from metarep.datasets.depth import Depth
 from metarep.datasets.folder_layout import is_split
 from metarep.datasets.folder_tree import scan
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"added {counted(added, 'image')}{known}; now {model.gallery.in_words}")
         if new:
             print(f"new: {new}")
-        print(trust_line(model))
+        print("\n".join([trust_line(model), *copy_lines(model)]))
     return 0
 
 

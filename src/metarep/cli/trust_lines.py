@@ -8,11 +8,14 @@ MOST = 5  # classes and groups that are printed
 
 def trust_line(model: Model) -> str:
     """Accuracy in a sentence, with where it is from."""
-    trust, alone = model.trust, int((model.gallery.counts == 1).sum())
+    trust = model.trust
     if len(model.gallery.names) < 2:
         return "accuracy: unknown; there is no second class to tell images from"
     if trust.accuracy is None or trust.interval is None:
-        return "accuracy: unknown; no class has a second image to test with, and the encoder was not measured before"
+        return (
+            "accuracy: unknown; no class has a second image to test with, and the encoder was not measured before, "
+            "so probabilities are not set, and no image is called none of these"
+        )
     if trust.source != "leave-one-out":
         low, high = (f"{end:.0f}" for end in trust.interval)
         return (
@@ -22,8 +25,11 @@ def trust_line(model: Model) -> str:
     parts = [
         f"accuracy {trust} expected, by leaving {counted(trust.tested, 'image')} out, one of every class at a time"
     ]
-    have, are = plural(alone, "has", "have"), plural(alone, "is", "are")
-    parts += [f"{counted(alone, 'class')} {have} one image and {are} not tested"] if alone else []
+    untested = [int(n) for n, each in zip(model.gallery.counts, trust.classes, strict=False) if not each.tested]
+    alone, copied = (sum((n == 1) is single for n in untested) for single in (True, False))
+    for many, what in ((alone, "one image"), (copied, "near copies of one image only")):
+        have, are = plural(many, "has", "have"), plural(many, "is", "are")
+        parts += [f"{counted(many, 'class')} {have} {what} and {are} not tested"] if many else []
     if trust.calibration != trust.source:
         few = f"{trust.tested} are too few to set probabilities by"
         parts += [f"{few}, which are those of {trust.calibration}" if trust.calibration else few]
@@ -34,10 +40,12 @@ def class_lines(model: Model) -> list[str]:
     """The classes that more images would help most, the weakest first."""
     named = zip(model.gallery.names, model.trust.classes, strict=False)
     weak = [(each.accuracy, name, each.tested) for name, each in named if each.needs and each.accuracy is not None]
-    return [
-        f"needs more images: {name}, of whose {tested} {accuracy:.0f} % were right"
+    lines = [
+        f"needs more images: {name}, {accuracy:.0f} % right of {counted(tested, 'image')} left out"
         for accuracy, name, tested in sorted(weak)[:MOST]
     ]
+    more = len(weak) - MOST
+    return lines + ([f"  and {more} more {plural(more, 'class')}: --json lists them"] if more > 0 else [])
 
 
 def copy_lines(model: Model) -> list[str]:

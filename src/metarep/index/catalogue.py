@@ -119,3 +119,8 @@ def digest_of(file: Path) -> str:
     """Names what a file holds."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()[:16]
+
+
+def absolute(path: Path) -> Path:
+    """Where a file is, from the root; links stay as they are named."""
+    return Path(os.path.abspath(path.expanduser()))

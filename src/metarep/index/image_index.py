@@ -18,7 +18,7 @@ from metarep.errors import DataError, MetarepError
 from metarep.files import locked, typed
 from metarep.index import Index, build_index
 from metarep.index.beginning import begin, busy, is_index
-from metarep.index.catalogue import Catalogue, Item, digest_of
+from metarep.index.catalogue import Catalogue, Item, absolute, digest_of
 from metarep.index.embedder import Embedder
 from metarep.pretrained import Representation, load_representation
 
@@ -150,7 +150,7 @@ class ImageIndex:
             DataError: an image that cannot be read; what was embedded before stays.
         """
         with self.locked():
-            files = list(dict.fromkeys(_absolute(file) for place in places for file in image_files(place)))
+            files = list(dict.fromkeys(absolute(file) for place in places for file in image_files(place)))
             done, result = 0, Added(bad=[])
             fresh = [file for file in files if str(file) not in self.items.by_path]
             how = self.embedder.learn_depth(fresh, Depth.of(depth), self.path / DEPTH)
@@ -174,7 +174,7 @@ class ImageIndex:
         with self.locked():
             gone: set[int] = set()
             for place in places:
-                found = self.items.below(_absolute(place))
+                found = self.items.below(absolute(place))
                 if not found:
                     raise MetarepError(f"the index holds no image {shown(place)!r} and none below it")
                 gone.update(found)
@@ -201,7 +201,7 @@ class ImageIndex:
         rows, errors = self.embedder(images, self.embedder.depth | Depth.of(depth))
         if bad := [error for error in errors if error]:
             raise bad[0]
-        allowed = None if below is None else self.items.below(_absolute(below))
+        allowed = None if below is None else self.items.below(absolute(below))
         if allowed is not None and not allowed:
             raise MetarepError(f"the index holds no image below {shown(below or '')!r}")
         scores, ids = self.index.search(rows, min(k, max(1, len(self))), allowed, space=self.embedder.space)
@@ -289,10 +289,6 @@ class ImageIndex:
     def _forget(self, ids: list[int]) -> None:
         self.index.remove(ids)
         self.items.forget(ids)
-
-
-def _absolute(path: Path) -> Path:
-    return Path(os.path.abspath(path.expanduser()))  # links stay as they are named
 
 
 def _batches(files: list[Path]) -> Iterator[list[Path]]:
