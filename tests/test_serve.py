@@ -638,3 +638,14 @@ def test_the_command_makes_an_empty_model_and_serves_it(
     said = capsys.readouterr().out
     assert "0 classes, 0 images" in said
     assert "page: http://127.0.0.1:" in said
+
+
+def test_a_server_that_stops_leaves_its_trust_with_the_model(folder: Any) -> None:
+    from metarep.checkpoint import read_tensors
+
+    with served(folder) as client:
+        teach(client, "ring", 0, 1, 2)
+        teach(client, "cross", 0, 1, 2)
+        assert "trust" not in read_tensors(folder.path / "gallery.safetensors")[1]
+    assert read_tensors(folder.path / "gallery.safetensors")[1]["trust"]["tested"] == 6
+    assert "trust" in vars(type(folder).open(folder.path).model)

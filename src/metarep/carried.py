@@ -11,7 +11,7 @@ from torch import Tensor
 SLOPE, SLOPE_SD = (0.35, 0.55), 0.3
 WIDER = 1.8  # images of a model share its support, so they say less than as many independent ones
 NONE_WRONG = 99.0  # percent: an upper end above is 100
-FEW_WRONG = 2.0  # images: with no more wrong ones the upper end is 100, for that may as well be none
+FEW_WRONG = 3.0  # images: with no more wrong ones the upper end is 100, for that may as well be none
 
 
 def carried_accuracy(
@@ -24,7 +24,7 @@ def carried_accuracy(
     The log odds of being right grow with the logarithm of the number of images a class, by a slope that was measured
     beforehand. To the interval of Jeffreys of the images that were tested comes what the slope differs by between data
     sets. Its upper end is 100 where that is above 99, or where
-    at most two images would be wrong.
+    at most three images would be wrong.
 
     Args:
         right: of each image that was left out, the share of times that it was told right.

@@ -15,7 +15,7 @@ from metarep.checkpoint import read_tensors, write_tensors
 from metarep.datasets.depth import Depth
 from metarep.errors import MetarepError
 from metarep.files import locked, making, typed
-from metarep.gallery import Gallery, no_hashes
+from metarep.gallery import Gallery
 from metarep.model import Model
 from metarep.picture_hash import picture_hash
 from metarep.pretrained import Representation, load_representation
@@ -228,9 +228,10 @@ class ModelFolder:
         """Work out how far the model can be trusted, and keep it beside the gallery for whoever opens it next."""
         with self.writing():
             model = self.model
-            _ = model.trust, model.state
-            self._write(model)
-            self._model, self._stamp = model, self._now()
+            if len(model.gallery.names) > 1:
+                _ = model.trust, model.state
+                self._write(model)
+                self._model, self._stamp = model, self._now()
         return model
 
     @property
@@ -282,9 +283,8 @@ class ModelFolder:
                 raise ValueError("encoder.safetensors is not the encoder that its features come from")
             names, items = tuple(header["names"]), tuple(header["items"])
             rows, classes, ids = (tensors[part] for part in ("rows", "classes", "ids"))
-            hashes = tensors.get("hashes", no_hashes(len(rows)))
-            gallery = Gallery(rows, classes, ids, items, names, header["next_id"], hashes)
-            if not len(rows) == len(classes) == len(ids) == len(items) == len(hashes):
+            gallery = Gallery(rows, classes, ids, items, names, header["next_id"], tensors.get("hashes"))
+            if not len(rows) == len(classes) == len(ids) == len(items) == len(gallery.hashed):
                 raise ValueError("its parts are not equally long")
             alarms, depth = header["false_alarms"], Depth.of(header.get("depth"))
             model = Model(self.representation, header["head"], gallery, false_alarms=alarms, depth=depth)

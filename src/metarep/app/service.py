@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import IO, Annotated, TypeVar
 
 import numpy as np
@@ -19,7 +20,7 @@ from metarep.app.history import History
 from metarep.app.limits import Limits, TooMuchError, shown_name
 from metarep.app.metrics import Metrics
 from metarep.datasets.decode import FLAG, decode
-from metarep.errors import DataError
+from metarep.errors import DataError, MetarepError
 from metarep.gallery import Gallery
 from metarep.model import Model
 from metarep.model_folder import ModelFolder
@@ -50,6 +51,8 @@ class Service:
     def stop(self) -> None:
         self.batcher.stop()
         self._readers.shutdown(cancel_futures=True)
+        with suppress(MetarepError, OSError):  # whoever opens the folder next works it out otherwise
+            self.folder.settle()
 
     async def read(self, uploads: Sequence[UploadFile]) -> tuple[UInt8[Tensor, "n c h w"], list[str]]:
         """Pixels at the encoder's size, and what to call the images.

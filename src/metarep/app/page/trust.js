@@ -41,7 +41,7 @@ function accuracy({ accuracy, interval, tested, source }, own) {
   if (own && tested < FEW) return say("accuracy.few", { right, tested });
   const [low, high] = interval.map((bound) => bound.toFixed(1));
   const share = say("accuracy.interval", { accuracy: accuracy.toFixed(1), low, high });
-  return own ? say("accuracy", { accuracy: share, tested: say("images.n", { n: tested }) }) : say("accuracy.expected", { accuracy: share, source });
+  return own ? say("accuracy", { accuracy: share, tested: say("images.n", { n: tested }) }) : say("accuracy.expected", { low: Math.round(low), high: Math.round(high), source });
 }
 
 function doubt({ id, item, label, likelier, probability }, again) {
