@@ -259,3 +259,19 @@ def test_a_module_is_saved_as_a_graph(tmp_path: Path) -> None:
     ):
         FewShotClassifier(choosing, **TOLD).fit(IMAGES, LABELS).save(tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+class Unsteady(nn.Module):
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = x.flatten(1)[:, :8]
+        return z - z.mean(0) if self.how == "batch" else z + torch.randn_like(z)
+
+
+@pytest.mark.parametrize(("how", "says"), [("batch", "beside other images"), ("draws", "draws at random")])
+def test_features_that_change_are_refused(how: str, says: str) -> None:
+    with pytest.raises(MetarepError, match=says):
+        FewShotClassifier(Unsteady(how), size=8, mean=(0.5,), std=(0.5,)).fit(np.zeros((2, 8, 8), np.uint8), ["a", "b"])

@@ -39,8 +39,8 @@ def represent(
         mean, std: of the images the module was trained on, one a channel (1 or 3), in units of 0 to 1.
 
     Raises:
-        MetarepError: it is not known how the module wants its images; it does not take or give what it should; or a
-            weight is no number.
+        MetarepError: it is not known how the module wants its images; it does not take or give what it should; a
+            weight is no number; or the features of an image change from call to call, or with the other images.
 
     >>> network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())
     >>> found = represent(network, size=32, mean=(0.5,), std=(0.25,))
@@ -56,7 +56,28 @@ def represent(
         network = _inside(network)
         encoder = Encoder(_copied(network), preprocess_of(network, size=size, mean=mean, std=std))
     refuse_lost_weights(encoder)
-    return Representation(encoder.cpu().eval(), name)
+    encoder = encoder.cpu().eval()
+    _refuse_unsteady(encoder, name)
+    return Representation(encoder, name)
+
+
+def _refuse_unsteady(encoder: Encoder, name: str) -> None:
+    """What an image is must not depend on when it is asked, nor on what else is asked."""
+    preprocess = encoder.preprocess
+    noise = torch.randint(256, (2, preprocess.channels, *preprocess.size), generator=Generator().manual_seed(0))
+    images = noise.to(torch.uint8)
+    with torch.no_grad():
+        both, again, alone = encoder(images), encoder(images), encoder(images[:1])
+    near = 1e-2 * both.abs().amax()
+    if (both - again).abs().amax() > near:
+        raise MetarepError(
+            f"{name} gives an image other features each time, also in evaluation mode: it draws at random"
+        )
+    if (both[:1] - alone).abs().amax() > near:
+        raise MetarepError(
+            f"{name} gives an image other features beside other images, in evaluation mode too; a batch norm without "
+            "running statistics does so"
+        )
 
 
 def preprocess_of(
