@@ -66,8 +66,10 @@ def test_a_file_that_many_write_is_always_whole(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(1) as reader:
         found = reader.submit(read)
-        assert at_once(*(partial(write, digit) for digit in "1234")) == [None] * 4
-        done.set()
+        try:
+            assert at_once(*(partial(write, digit) for digit in "1234")) == [None] * 4
+        finally:
+            done.set()
     assert found.result() <= {"", *(digit * 1000 for digit in "1234")}
     assert os.listdir(tmp_path) == ["numbers"]
 

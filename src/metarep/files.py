@@ -107,7 +107,8 @@ def own_folder(folder: Path, busy: str | None = None) -> Iterator[Path]:
                 shutil.rmtree(folder, ignore_errors=True)
             return
         if not folder.is_dir():
-            folder.unlink(missing_ok=True)  # a file, as older versions wrote them; or it has just gone
+            with suppress(IsADirectoryError, PermissionError):  # it has just gone, and been made anew by another
+                folder.unlink(missing_ok=True)  # a file, as older versions wrote them
             continue
         try:
             held = (folder / LOCK).open("a")
