@@ -254,8 +254,9 @@ def test_two_processes_share_an_encoder(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (40, 12, 10, 3), dtype=np.uint8)
     images[20:] //= 3
     classifier = FewShotClassifier(load_representation(path))
-    scores = cross_val_score(classifier, images, [0] * 20 + [1] * 20, cv=2, n_jobs=2)
-    assert scores.tolist() == [1.0, 1.0]
+    alone, shared = (cross_val_score(classifier, images, [0] * 20 + [1] * 20, cv=2, n_jobs=n) for n in (1, 2))
+    assert shared.tolist() == alone.tolist()
+    assert min(shared) >= 0.95
 
 
 @pytest.mark.slow
