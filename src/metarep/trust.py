@@ -14,6 +14,7 @@ from metarep.errors import MetarepError
 FEWEST = 6  # images that must have been left out for anything to be calibrated by them
 DOUBT = 0.25  # of an image of uniform answers, which keeps the scale finite where all images are right
 SOFTER = 0.25  # scores grow with the images a class faster than what is right does (benchmarks/trust.py)
+WRONG = 1.5  # images of a class that are told wrong before more of it are asked for
 DOUBTED = 0.1  # an image whose own class gets less than this, and another more than half, looks mislabelled
 SCALES = (1e-3, 1e3)  # between which a scale is looked for
 ROWS = 1 << 22  # numbers of scores that are held at a time
@@ -28,7 +29,7 @@ class ClassTrust:
         interval: Wilson's 95 % interval, in percent.
         tested: images of it that were left out.
         needs: whether more images of it would help most: it has one only, or the upper end of its interval is below the
-            lower end of the model's.
+            model's accuracy and more than one of its images was told wrong.
     """
 
     accuracy: float | None
@@ -167,7 +168,7 @@ def measure_trust(
         known=known,
         false_alarms=false_alarms,
         source=source,
-        classes=_by_class(images, right, classes, ways, interval[0]),
+        classes=_by_class(images, right, classes, ways, accuracy),
     )
     if len(images) < FEWEST or ways < 2:
         return trust
@@ -263,7 +264,7 @@ def _balanced(rows: Int[Tensor, " tested"], labels: Int[Tensor, " tested"]) -> F
 
 
 def _by_class(
-    images: Int[Tensor, " images"], right: Float[Tensor, " images"], classes: Tensor, ways: int, low: float
+    images: Int[Tensor, " images"], right: Float[Tensor, " images"], classes: Tensor, ways: int, accuracy: float
 ) -> tuple[ClassTrust, ...]:
     tested = classes[images].bincount(minlength=ways).tolist()
     rights = right.new_zeros(ways).index_add(0, classes[images], right).tolist()
@@ -273,5 +274,6 @@ def _by_class(
             found.append(ClassTrust(None, None, 0, needs=True))
             continue
         interval = wilson(own, count)
-        found.append(ClassTrust(round(100 * own / count, 2), interval, count, needs=interval[1] < low))
+        needs = interval[1] < accuracy and count - own >= WRONG
+        found.append(ClassTrust(round(100 * own / count, 2), interval, count, needs=needs))
     return tuple(found)
