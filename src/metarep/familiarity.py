@@ -84,7 +84,6 @@ def held_out_familiarity(
     counts = classes.bincount(minlength=ways).to(centred)
     prototypes = sums / counts.unsqueeze(1)
     together = functional.normalize(centred, dim=-1)
-    scores = []
     unit_of = (classes * (int(units.max()) + 1) + units).unique(return_inverse=True)[1]  # a unit lies within a class
     own_sum = centred.new_zeros(int(unit_of.max()) + 1, centred.shape[1]).index_add(0, unit_of, centred)
     size = unit_of.bincount().to(centred)
@@ -99,8 +98,7 @@ def held_out_familiarity(
     squares = prototypes.square().sum(1) + 2 * shift @ prototypes.mT + shift.square().sum(1, keepdim=True)
     cosines = (query @ prototypes.mT + (query * shift).sum(1, keepdim=True)) / squares.clamp_min(1e-12).sqrt()
     cosines = cosines.scatter(1, classes.unsqueeze(1), own.unsqueeze(1))
-    scores = _soft_maximum(cosines)
-    return scores[left.flatten() > 0]
+    return _soft_maximum(cosines)[left.flatten() > 0]
 
 
 def known_threshold(
