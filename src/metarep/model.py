@@ -204,7 +204,11 @@ class Model:
     @cached_property
     def features(self) -> Float[Tensor, "n dim"]:
         """Features of the gallery's images, each of length one."""
-        return functional.normalize(self._features(self.gallery.rows), dim=-1)
+        return functional.normalize(self._own, dim=-1)
+
+    @cached_property
+    def _own(self) -> Float[Tensor, "n dim"]:
+        return self._features(self.gallery.rows)
 
     @cached_property
     def copies(self) -> list[list[int]]:
@@ -254,15 +258,14 @@ class Model:
     def familiarity(self) -> Familiarity:
         """Likeness to the classes of the gallery, whatever the learner is."""
         gallery = self.gallery
-        return familiarity(self._features(gallery.rows), gallery.classes, len(gallery.names), self._general)
+        return familiarity(self._own, gallery.classes, len(gallery.names), self._general)
 
     @cached_property
     def _known(self) -> float:
         gallery, ways = self.gallery, len(self.gallery.names)
         if not ways or int(gallery.counts.max()) < 2:
             return -math.inf
-        features = self._features(gallery.rows)
-        return known_threshold(features, gallery.classes, ways, self._units, self._general, self.false_alarms)
+        return known_threshold(self._own, gallery.classes, ways, self._units, self._general, self.false_alarms)
 
     @property
     def _general(self) -> Tensor | None:
