@@ -9,52 +9,15 @@ from typing import Any
 from metarep.errors import MetarepError
 from metarep.files import locked, replacing
 
-COLUMNS = [
-    "method",
-    "learner",
-    "data",
-    "split",
-    "trained_on",
-    "labels",
-    "init",
-    "encoder",
-    "normalisation",
-    "ways",
-    "shots",
-    "queries",
-    "protocol",
-    "tasks",
-    "seeds",
-    "accuracy",
-    "ci95",
-    "seed_sd",
-    "published",
-    "source",
-    "train_seconds",
-    "hardware",
-    "recipe",
-    "digest",
-    "commit",
-]
-# What a row is a measurement of. The digest of the tasks is not in it: as many tasks of another seed are a fresh sample
-# of the same thing, and a table has room for one.
-KEY = (
-    "method",
-    "learner",
-    "data",
-    "split",
-    "trained_on",
-    "labels",
-    "init",
-    "encoder",
-    "normalisation",
-    "ways",
-    "shots",
-    "queries",
-    "protocol",
-    "tasks",
-    "recipe",
+SUBJECT = (  # what was measured, and on what
+    *("method", "learner", "data", "split", "trained_on", "labels", "init", "encoder"),
+    *("normalisation", "ways", "shots", "queries", "protocol", "tasks"),
 )
+FIGURES = ("seeds", "accuracy", "ci95", "seed_sd", "published", "source", "train_seconds", "hardware")
+COLUMNS = [*SUBJECT, *FIGURES, "recipe", "digest", "commit"]
+# Two rows of one key measure the same thing. The digest of the tasks is not in the key: tasks of another seed are
+# another sample of the same thing, and a table has room for one.
+KEY = (*SUBJECT, "recipe")
 Row = dict[str, str]
 NUMBERS = {"ways": r"\d+(-\d+)?", "shots": r"\d+(-\d+)?", "queries": r"\d+", "tasks": r"\d+", "train_seconds": r"\d*"}
 
