@@ -219,7 +219,7 @@ def test_fit_and_predict_on_the_command_line(
     assert "looked at: " in capsys.readouterr().out
 
 
-@pytest.mark.filterwarnings("ignore::metarep.model_folder.RepeatWarning")  # of the lonely one
+@pytest.mark.filterwarnings("ignore::metarep.repeats.RepeatWarning")  # of the lonely one
 def test_a_class_is_added_and_forgotten(folder: ModelFolder, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (new,) = sorted((photos / "other").iterdir())[:1]
     images = sorted(str(path) for path in new.iterdir())

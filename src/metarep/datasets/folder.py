@@ -13,7 +13,8 @@ from torch import Tensor
 
 from metarep.copies import near_copies
 from metarep.datasets.cache import cached_images
-from metarep.datasets.decode import decode_all
+from metarep.datasets.decode import ADVICE, decode_all
+from metarep.datasets.depth import ADVICE as DEPTH_ADVICE
 from metarep.datasets.depth import Depth, DepthWarning, notice
 from metarep.datasets.folder_tree import FolderTree, scan, shown, tell_notes
 from metarep.datasets.formats import READ
@@ -29,7 +30,7 @@ ABOUT = (
     "your own images, folder:PATH with PATH/<class>/<image> or PATH/{train,val,test}/<class>/<image>; kept at 84 x 84"
 )
 SIZE = 84
-RECIPE = 3  # raise it whenever the pixels or the facts change
+RECIPE = 4  # raise it whenever the pixels or the facts change
 SPLITS = {
     **{part: (part,) for part in ("train", "val", "test")},
     "trainval": ("train", "val"),
@@ -94,10 +95,10 @@ def load(argument: str, split: str, options: Options) -> Split:
     if facts["skipped"] and not options.skip_bad:
         (_, reason), *more = facts["skipped"]
         others = f" ({counted(len(more), 'more file')} {'is' if len(more) == 1 else 'are'} bad too)" if more else ""
-        raise DataError(f"{argument}: {reason}{others}")
+        raise DataError(f"{argument}: {reason}{others}", advice=ADVICE)
     tell_left_out((reason for _, reason in facts["skipped"]), len(images) + len(facts["skipped"]))
     for text in facts["assumed"]:
-        warnings.warn(text, DepthWarning, stacklevel=2)
+        warnings.warn(DepthWarning(text, advice=DEPTH_ADVICE), stacklevel=2)
     _warn_of_duplicates(argument, facts["duplicates"])
     bounds = np.cumsum([0, *facts["counts"]]).tolist()
     there = {entry.split for entry in tree.classes}
@@ -170,7 +171,7 @@ def _build(tree: FolderTree, size: int, depth: Depth) -> tuple[UInt8[np.ndarray,
     decoded = decode_all(sources, size=(size, size), channels=3, depth=depth)
     for (row, file), pixels in zip(files, decoded, strict=True):
         if isinstance(pixels, DataError):
-            skipped.append((shown(file), str(pixels)))
+            skipped.append((shown(file), pixels.message))
             continue
         images[done] = pixels
         done += 1
@@ -189,7 +190,7 @@ def _build(tree: FolderTree, size: int, depth: Depth) -> tuple[UInt8[np.ndarray,
         "keys": [f"folder:{hashlib.sha256(b''.join(sorted(each))).hexdigest()[:16]}" for each in contents],
         "skipped": skipped,
         "depth": depth.as_dict(),
-        "assumed": [str(each.message) for each in told if issubclass(each.category, DepthWarning)],
+        "assumed": [each.message.message for each in told if isinstance(each.message, DepthWarning)],
         "duplicates": [[file for _, file in found] for found in shared],
         "repeats": sum(len(found) - len({row for row, _ in found}) for found in places.values()),
     }
