@@ -26,7 +26,7 @@ KINDS = ("16-bit", "32-bit", "floating-point")
 WHITES = (255, 1023, 4095, 16383, 65535)  # of 8, 10, 12, 14 and 16 bits, as cameras and microscopes have them
 LOOKED_AT = 400  # files of a kind, spread over all of them
 HEADER = 32  # bytes that tell a PNG of 16 bits, or a TIFF, from everything else
-ADVICE = Advice("say {depth} if they are others", depth=Slot("BITS|BLACK:WHITE"))
+ADVICE = Advice("say {depth} or BLACK:WHITE if they are others", depth=Slot("BITS"))
 
 
 class DepthWarning(Advised, UserWarning):
