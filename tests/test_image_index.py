@@ -301,6 +301,6 @@ def test_the_backend_and_its_settings_are_flags(
     assert main(words) == 0
     assert main(["index", "stats", path]) == 0
     assert "backend            faiss" in capsys.readouterr().out
-    assert ImageIndex(Path(path)).index._settings()["kind"] == "ivf"
+    assert ImageIndex(Path(path)).index.chosen_settings()["kind"] == "ivf"
     assert main([*words[:-1], "sq8"]) == 2
     assert "holds an index with the settings" in capsys.readouterr().err

@@ -3,7 +3,6 @@
 import hashlib
 import warnings
 from collections import defaultdict
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -42,29 +41,6 @@ class DuplicateImagesWarning(UserWarning):
     """The same picture, or a near copy, stands in more than one class, and perhaps in more than one split."""
 
 
-@dataclass(frozen=True)
-class FolderReport:
-    """What a folder holds, for people.
-
-    Args:
-        path: the folder, as given.
-        classes: for each split, the number of usable images of each class.
-        skipped: files that cannot be used, each with the reason.
-        duplicates: pictures that stand in more than one class, also as near copies, each with all its files.
-        repeats: files that repeat a picture of their own class.
-        ignored: files passed over, counted by extension.
-        own_splits: whether the folder has split folders of its own, or metarep split it by class.
-    """
-
-    path: str
-    classes: dict[str, dict[str, int]]
-    skipped: tuple[tuple[str, str], ...]
-    duplicates: tuple[tuple[str, ...], ...]
-    repeats: int
-    ignored: dict[str, int]
-    own_splits: bool
-
-
 def load(argument: str, split: str, options: Options) -> Split:
     """One part of a folder of images: uint8 ``(n, c, size, size)``, three channels if any image is coloured, else one.
 
@@ -75,7 +51,7 @@ def load(argument: str, split: str, options: Options) -> Split:
     Args:
         argument: the folder.
         split: ``train``, ``val``, ``test``, ``trainval`` for the first two, or ``all`` for every class.
-        options: ``size`` defaults to 84; ``skip_bad`` leaves unreadable images out (``report`` lists them too);
+        options: ``size`` defaults to 84; ``skip_bad`` leaves unreadable images out;
             ``depth`` is black and white of pictures of more than 8 bits, which all of the folder suggest if not told.
 
     Raises:
@@ -120,21 +96,6 @@ def load(argument: str, split: str, options: Options) -> Split:
         f"folder:{argument}/{split}",
         Depth.of(facts["depth"]),
     )
-
-
-def report(path: str, options: Options) -> FolderReport:
-    """What ``folder:path`` holds: classes and counts, files left out with reasons, duplicates.
-
-    Unlike ``load`` it raises nothing for an image that cannot be read.
-    """
-    tree = scan(path)
-    _, facts = _images(tree, options)
-    classes: dict[str, dict[str, int]] = {}
-    for entry, count in zip(tree.classes, facts["counts"], strict=True):
-        classes.setdefault(entry.split, {})[entry.name] = count
-    skipped = tuple((file, reason) for file, reason in facts["skipped"])
-    duplicates = tuple(tuple(files) for files in facts["duplicates"])
-    return FolderReport(path, classes, skipped, duplicates, facts["repeats"], tree.ignored, tree.own_splits)
 
 
 def _images(tree: FolderTree, options: Options) -> tuple[UInt8[Tensor, "n c h w"], dict]:

@@ -109,7 +109,7 @@ class ImageIndex:
         for what, was, now in (
             ("the encoder", found.embedder.space, embedder.space),
             ("the backend", found.index.name, empty.name),
-            ("the settings", found.index._settings(), empty._settings()),
+            ("the settings", found.index.chosen_settings(), empty.chosen_settings()),
         ):
             if was != now:
                 found.close()
