@@ -153,7 +153,6 @@ def _build(tree: FolderTree, size: int, depth: Depth) -> tuple[UInt8[np.ndarray,
         "depth": depth.as_dict(),
         "assumed": [each.message.message for each in told if isinstance(each.message, DepthWarning)],
         "duplicates": [[file for _, file in found] for found in shared],
-        "repeats": sum(len(found) - len({row for row, _ in found}) for found in places.values()),
     }
     return images[:done, :1] if grey else images[:done], facts
 
