@@ -21,8 +21,8 @@ from metarep.settings import TrainSettings
 
 SETTINGS = "settings.json"
 STATE = "state.safetensors"  # what resuming needs
-ANOTHER_FOLDER = Advice("choose another folder with {out}", out=...)
-OTHERWISE = (ANOTHER_FOLDER, "delete this one")
+ANOTHER_FOLDER = Advice("choose another {out}", out=...)
+OTHERWISE = (ANOTHER_FOLDER, "delete the folder")
 PACKAGES = ("metarep", "torch", "numpy", "pillow", "safetensors")
 
 
