@@ -17,14 +17,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float, Shaped
+from torch import Generator, Tensor
 
 from metarep.datasets import load
 from metarep.datasets.split import Split
-from metarep.familiarity import spread
+from metarep.familiarity import familiarity, spread
 from metarep.labels import Labels
+from metarep.learners import Learner
 from metarep.model import Model
-from metarep.one_shot import measure_one_shot
 from metarep.pretrained import LITE, load_representation
+from metarep.tasks import draw_tasks
+from metarep.trust import HeldOut, Trust, measure_trust
 from metarep.zoo import general_mean, zoo_names
 
 ZOO = Path(__file__).parents[1] / "src" / "metarep" / "zoo"
@@ -88,7 +92,7 @@ def main() -> None:
                     trust = measure_one_shot(
                         model.learner,
                         prepared,
-                        model._features(prepared),
+                        model.features_of(prepared),
                         source.labels,
                         ways,
                         source=f"{source.called} with one image each",
@@ -99,6 +103,44 @@ def main() -> None:
                 rows.append({"encoder": name, "head": model.head, "ways": ways, "size": size, "trust": facts})
                 print(name, ways, source.called, f"{trust}", flush=True)
     out.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def measure_one_shot(
+    learner: Learner,
+    rows: Shaped[Tensor, "n *row"],
+    features: Float[Tensor, "n dim"],
+    labels: Labels,
+    ways: int,
+    *,
+    source: str,
+    general: Float[Tensor, " dim"] | None = None,
+    false_alarms: float = 0.05,
+    tasks: int = 300,
+) -> Trust:
+    """The calibration of a learner on tasks with one image a class.
+
+    Args:
+        learner: what answers.
+        rows: prepared images of classes that the encoder was not trained on.
+        features: of the same images.
+        labels: of them.
+        ways: classes a task.
+        source: what these are.
+        general: see :func:`metarep.familiarity.familiarity`.
+        false_alarms: see :class:`metarep.trust.Trust`.
+        tasks: how many, of 5 queries a class.
+    """
+    index = draw_tasks(labels, tasks, ways=ways, shots=1, queries=5, generator=Generator().manual_seed(0))
+    scores, familiar = [], []
+    for some in torch.arange(tasks).split(16):
+        state = learner.adapt(rows[index.support[some]], index.support_y[some], ways)
+        scores.append(learner.logits(state, rows[index.query[some]]).flatten(0, 1))
+    for support, classes, query in zip(index.support, index.support_y, index.query, strict=True):
+        familiar.append(familiarity(features[support], classes, ways, general).score(features[query]))
+    asked = index.query_y.flatten()
+    known = torch.cat(familiar).quantile(false_alarms).item()
+    held = HeldOut(torch.cat(scores), torch.arange(len(asked)), gain=0.0)
+    return measure_trust(held, asked, ways, false_alarms, source, known=known)
 
 
 def write_mean(name: str, model: Model, source: Source) -> None:

@@ -90,7 +90,10 @@ def test_a_run_starts_from_another_of_any_method(first: str, then: str, data: di
 def test_a_start_that_does_not_fit_is_refused(data: dict[str, Split], tmp_path: Path) -> None:
     start(narrow("simclr"), tmp_path / "first", precision="float32")
     init = str(tmp_path / "first")
-    with pytest.raises(MetarepError, match=r"has the encoder .*'width': 8.* and this training .*'width': 16.*--width"):
+    with pytest.raises(
+        MetarepError,
+        match=r"has the encoder .*'width': 8.* and this training .*'width': 16.*; choose .* width",
+    ):
         start(narrow("protonet", init=init, encoder={"name": "conv4", "width": 16}), tmp_path / "a")
     small = type(data["train"].bank)(data["train"].bank.images[..., :16, :16])
     data["train"] = data["train"]._replace(bank=small)
@@ -126,7 +129,7 @@ def test_few_labels_are_said_in_the_row_and_the_folder(data: dict[str, Split], t
     tasks = draw_tasks(data["val"].labels, 2, ways=2, shots=1, queries=1, generator=Generator())
     row = result_row(trained, "trained", evaluate(trained.learner, data["val"].bank, tasks, split="a/b"), "path")
     assert (row["labels"], row["init"]) == ("4-a-class", "first")
-    with pytest.raises(MetarepError, match=r"holds a run with data\.\w+ = .*choose another --out"):
+    with pytest.raises(MetarepError, match=r"holds a run with data\.\w+ = .*choose another out"):
         start(narrow("protonet", init=str(tmp_path / "first"), labels_per_class=5), tmp_path / "few")
 
 

@@ -144,9 +144,13 @@ def test_the_place_is_the_named_one_or_the_users_own(place: Path, monkeypatch: p
     assert cache_dir() == Path.home() / ".cache" / "metarep"
 
 
+def _without_locks(*_: object, **__: object) -> bool:
+    raise OSError(errno.ENOLCK, "No locks available")
+
+
 def _build_slowly(log: Path, start: "multiprocessing.synchronize.Barrier", locks: bool) -> None:
     if not locks:
-        files.fcntl = None
+        files.lock_descriptor = _without_locks
 
     def slow() -> tuple[np.ndarray, dict]:
         with open(log, "a") as file:

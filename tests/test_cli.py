@@ -62,7 +62,10 @@ def test_help_needs_no_torch_and_takes_less_than_a_second():
         (["train", "protonet", "--ways", "100000"], "100000-way 1-shot tasks"),
         (["train", "protonet", "--labels", "cluster:x"], "unknown labels 'cluster:x'; did you mean 'clusters:RUN'"),
         (["train", "protonet", "--labels", "clusters:x"], "unknown model or run folder 'x'"),
-        (["train", "simclr", "--labels", "instances"], "simclr reads no labels: leave out labels"),
+        (
+            ["train", "simclr", "--labels", "instances"],
+            "reads no labels; leave out --labels and --labels-per-class",
+        ),
         (
             ["train", "anil", "--recipe", "cifar-fs-5-labels-from-simclr"],
             "recipe cifar-fs-5-labels-from-simclr needs a run of recipe simclr-cifar-fs: name one by --init RUN",

@@ -68,7 +68,7 @@ def test_a_collapse_is_said_once_and_stops_on_request(
     drawings: Drawings, small_encoder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LOOP, "LOG_EVERY", 1)
-    said = r"collapsed to one point at step 4: .* 0\.0\d\d of 1.*--stop-on-collapse"
+    said = r"collapsed to one point at step 4: .* 0\.0\d\d of 1.*stop_on_collapse=True"
     with pytest.warns(CollapseWarning, match=said) as told:
         train(Collapsing(small_encoder(), hidden=16, outputs=8), drawings[0], TrainSettings(**SMALL))
     assert len(told) == 1

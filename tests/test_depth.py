@@ -78,9 +78,7 @@ def test_the_range_of_all_pictures_is_noticed_and_said(camera: str) -> None:
     if camera == "16 bits":
         depth = notice(files)  # what the file says itself: there is nothing to tell
     else:
-        with pytest.warns(
-            DepthWarning, match=r"2 pictures have .* for white.*; say --depth BITS or --depth BLACK:WHITE"
-        ):
+        with pytest.warns(DepthWarning, match=r"2 pictures have .* for white.*; say depth=BITS or BLACK:WHITE"):
             depth = notice(files)
     (found,) = depth.ranges.values()
     assert found == pytest.approx(expected, abs=2 if expected[0] or expected[1] > 70_000 else 0, rel=1e-2)

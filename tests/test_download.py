@@ -151,7 +151,7 @@ def test_a_refusal_says_where_to_put_a_copy(server: Server, status: int) -> None
     server.status = status
     with pytest.raises(DataError) as caught:
         fetch(server.url, "digits.zip", Options())
-    for words in ("digits.zip", server.url, str(status), "METAREP_DATA", "--data-dir"):
+    for words in ("digits.zip", server.url, str(status), "METAREP_DATA", "data_dir"):
         assert words in str(caught.value)
     assert len(server.asked) == 1
 
@@ -160,7 +160,7 @@ def test_no_network_says_where_to_put_a_copy(server: Server) -> None:
     url = "http://127.0.0.1:1/digits.zip"  # nobody listens on port 1
     with pytest.raises(DataError) as caught:
         fetch(url, "digits.zip", Options())
-    for words in ("digits.zip", url, "refused", "METAREP_DATA", "--data-dir"):
+    for words in ("digits.zip", url, "refused", "METAREP_DATA", "data_dir"):
         assert words in str(caught.value)
 
 

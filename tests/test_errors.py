@@ -1,6 +1,7 @@
 """What a user can get wrong, or find broken, is one clear MetarepError; and public names are what they say."""
 
 import json
+import pickle
 from collections.abc import Callable
 from dataclasses import asdict
 from importlib import import_module
@@ -15,13 +16,16 @@ from safetensors.torch import save_file
 
 import metarep
 from metarep.checkpoint import FORMAT, build_method, load_checkpoint, save_checkpoint
+from metarep.cli import _Notes
+from metarep.cli.advice import worded
 from metarep.encoders import Conv4, Encoder, Preprocess
-from metarep.errors import DataError, MetarepError, unknown
+from metarep.errors import Advice, Call, DataError, MetarepError, Slot, unknown
 from metarep.images import ImageBank
 from metarep.job import Job, build, describe
 from metarep.labels import Labels
 from metarep.methods import ProtoNet
 from metarep.run import RunFolder, open_run
+from metarep.training import CollapseWarning
 
 Make = Callable[..., Encoder]
 
@@ -166,3 +170,22 @@ def test_labels_that_do_not_fit() -> None:
 def test_methods_know_their_settings(small_encoder: Make) -> None:
     with pytest.raises(MetarepError, match="unknown setting of triplet 'margine'; did you mean 'margin'"):
         build_method("triplet", small_encoder(), {"margine": 0.1})
+
+
+def test_advice_is_worded_for_whoever_reads_it() -> None:
+    fit = Call("ModelFolder.create", "fit", Slot("PHOTOS"), out=Path("my moths"))
+    error = DataError("x is bad", advice=["mend it", Advice("set {skip_bad} or {depth}", skip_bad=True, depth=12)])
+    assert str(error) == "x is bad; mend it, or set skip_bad=True or depth=12"
+    assert worded(error) == "x is bad; mend it, or set --skip-bad or --depth 12"
+    assert (error.message, len(error.advice)) == ("x is bad", 2)
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    assert worded(MetarepError("no model", advice=Advice("call {fit}", fit=fit))).endswith(
+        "call metarep fit PHOTOS --out 'my moths'"
+    )
+    assert worded(MetarepError("{braces} of a path", advice="{these} too")) == "{braces} of a path; {these} too"
+
+
+def test_the_command_line_words_the_advice_of_warnings_too(capsys: pytest.CaptureFixture[str]) -> None:
+    note = _Notes()
+    note(CollapseWarning("it has collapsed", advice=Advice("try a smaller {lr}", lr=...)))
+    assert capsys.readouterr().err == "metarep: note: it has collapsed; try a smaller --lr\n"

@@ -138,7 +138,7 @@ def test_another_encoder_kind_or_folder_is_refused(photos: Path, tmp_path: Path)
     next(other.learner.encoder.parameters()).data.mul_(1.001)
     with pytest.raises(MetarepError, match="holds an index with the encoder"):
         ImageIndex.create(tmp_path / "an.index", other)
-    with pytest.raises(MetarepError, match="holds no index; metarep index build"):
+    with pytest.raises(MetarepError, match=r"holds no index; make one with ImageIndex\.create"):
         ImageIndex(photos)
     ImageIndex(tmp_path / "an.index").add([photos / "kind 1"])
     assert index.add([photos / "kind 1", photos / "kind 2"]).known == 10, "what another has written is read first"
@@ -275,7 +275,7 @@ def test_the_command_line_from_folder_to_duplicates(
         (["index", "remove", "x"], "index remove needs files, folders, or --missing"),
         (["index", "serch", "x"], "'serch' is not one of build, add, remove, search"),
         (["index", "duplicates", "x", "--threshold", "2"], "--threshold is a cosine, from -1 to 1, not 2"),
-        (["search", "x", "y"], "x holds no index"),
+        (["search", "x", "y"], "x holds no index; make one with metarep index build x FOLDER --encoder RUN"),
     ],
 )
 def test_wrong_words_are_one_line_that_helps(
@@ -301,6 +301,6 @@ def test_the_backend_and_its_settings_are_flags(
     assert main(words) == 0
     assert main(["index", "stats", path]) == 0
     assert "backend            faiss" in capsys.readouterr().out
-    assert ImageIndex(Path(path)).index._settings()["kind"] == "ivf"
+    assert ImageIndex(Path(path)).index.chosen_settings()["kind"] == "ivf"
     assert main([*words[:-1], "sq8"]) == 2
     assert "holds an index with the settings" in capsys.readouterr().err

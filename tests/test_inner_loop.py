@@ -610,7 +610,7 @@ def test_maml_trains_under_running_statistics_only_where_there_are_some(drawings
     encoder, shape = small_encoder(), BatchShape(ways=WAYS, shots=2, queries=3)
     batch = draw_batch(TaskBatch, drawings[1].bank, drawings[1].labels, shape, None, Generator().manual_seed(0))
     made = MAML(encoder, ways=WAYS, normalisation="running")
-    with pytest.raises(MetarepError, match=r"start from a trained one \(--init RUN\), or take normalisation=support"):
+    with pytest.raises(MetarepError, match=r"start from a trained one with init=RUN, or take normalisation='support'"):
         made.step(batch, progress=0.0, generator=Generator())
     encoder.body[0][1].running_mean += 0.1
     assert made.step(batch, progress=0.0, generator=Generator()).loss.isfinite()

@@ -16,7 +16,7 @@ from metarep.trust import wilson
 KNOWN = ("ring", "cross", "steps")
 pytestmark = [
     pytest.mark.filterwarnings("always::metarep.datasets.folder_tree.FolderWarning"),
-    pytest.mark.filterwarnings("always::metarep.model_folder.RepeatWarning"),
+    pytest.mark.filterwarnings("always::metarep.repeats.RepeatWarning"),
 ]
 
 

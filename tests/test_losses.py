@@ -11,7 +11,6 @@ from metarep.class_means import class_means
 from metarep.losses import (
     contrastive,
     distances,
-    inverted_contrastive,
     mean_where,
     pair_loss,
     same_class,
@@ -267,6 +266,11 @@ def descend(loss: Callable[[Tensor, Tensor, float], Tensor], same: bool, margin:
         with torch.no_grad():
             points -= 0.005 * gradient
     return (points[0] - points[1]).norm().item(), first
+
+
+def inverted_contrastive(distance: Tensor, same: Tensor, margin: float) -> Tensor:
+    """``max(0, margin - y * d**2)`` with y = 1 for the same class, as it is often printed."""
+    return (margin - same.to(distance) * distance.square()).clamp_min(0)
 
 
 @pytest.mark.parametrize("margin", [1.0, 2.25])

@@ -329,7 +329,7 @@ def test_a_baseline_has_a_row_for_every_class(drawings: Drawings, small_encoder:
     job, split = Job("baseline", train={"ways": 5}), drawings[0]
     assert build(job, split)[0].head.out_features == 40
     divided = replace(split.labels, others=(split.labels,))
-    with pytest.raises(MetarepError, match=r"baseline learns a row a class of one division .* take --partitions 1"):
+    with pytest.raises(MetarepError, match=r"baseline learns a row a class of one division .* take partitions=1"):
         build(job, split._replace(labels=divided))
     few = Baseline(small_encoder(), classes=3)
     batch = batch_for(few, split)

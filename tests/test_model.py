@@ -219,7 +219,7 @@ def test_fit_and_predict_on_the_command_line(
     assert "looked at: " in capsys.readouterr().out
 
 
-@pytest.mark.filterwarnings("ignore::metarep.model_folder.RepeatWarning")  # of the lonely one
+@pytest.mark.filterwarnings("ignore::metarep.repeats.RepeatWarning")  # of the lonely one
 def test_a_class_is_added_and_forgotten(folder: ModelFolder, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (new,) = sorted((photos / "other").iterdir())[:1]
     images = sorted(str(path) for path in new.iterdir())
@@ -257,8 +257,8 @@ def test_what_is_like_no_class_is_told_from_what_is(letters: tuple[np.ndarray, l
         (["fit", "two", "--out", "two", "--encoder", ENCODER], "is there already"),
         (["fit", "bad", "--out", "m", "--encoder", ENCODER], "x.png"),
         (["fit", "two", "--out", "m", "--encoder", ENCODER, "--false-alarms", "2"], "above 0 and below 1"),
-        (["predict", "nowhere", "a.png"], "no model"),
-        (["export", "nowhere", "--onnx", "x"], "no model"),
+        (["predict", "nowhere", "a.png"], "not a model folder; make a model with metarep fit PHOTOS --out nowhere"),
+        (["export", "nowhere", "--onnx", "x"], "not a model folder"),
     ],
 )
 def test_wrong_input_is_one_clear_line(

@@ -16,7 +16,7 @@ from metarep.repeats import find_repeats
 
 ENCODER = "omniglot-protonet"
 pytestmark = [
-    pytest.mark.filterwarnings("always::metarep.model_folder.RepeatWarning"),
+    pytest.mark.filterwarnings("always::metarep.repeats.RepeatWarning"),
     pytest.mark.filterwarnings("always::metarep.datasets.options.LeftOutWarning"),
 ]
 

@@ -78,7 +78,7 @@ def test_validation_classes_of_a_start_are_refused(capsys: pytest.CaptureFixture
         assert not Path("bad").exists(), "what is refused leaves nothing"
         said = capsys.readouterr().err
         assert "3 of the 3 classes of folder:my photos/val were trained on, by this run or one it is based on" in said
-        assert "add --train-on trainval" in said
+        assert "take --train-on trainval" in said
     assert run("protonet", "second", "--init", "seen", "--train-on", "trainval") == 0
     assert run("protonet", "third", "--init", "second") == 2
     assert run("simclr", "fair") == 0

@@ -174,7 +174,7 @@ def test_labels_that_cannot_be_meant(settings: dict[str, Any], message: str) -> 
 
 @pytest.mark.parametrize("settings", [{"labels": "instances"}, {"labels": "clusters:a"}, {"labels_per_class": 5}])
 def test_a_method_without_labels_takes_none(settings: dict[str, Any]) -> None:
-    with pytest.raises(MetarepError, match="byol reads no labels: leave out labels"):
+    with pytest.raises(MetarepError, match="byol reads no labels; leave out labels and labels_per_class"):
         Job("byol", **settings)
 
 
@@ -243,7 +243,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(
     assert header == {"clusters": 40, "partitions": 2, "clustered_by": "source.safetensors", "seed": 0}
     trained = load_checkpoint(tmp_path / "pieces" / "model.safetensors")
     assert trained.settings["data"]["clustered_by"] == "source.safetensors"
-    with pytest.raises(MetarepError, match=r"holds a run with data\.\w+ = .*choose another --out"):
+    with pytest.raises(MetarepError, match=r"holds a run with data\.\w+ = .*choose another out"):
         start(job_with(6, **{**how, "clusters": 30}), tmp_path / "pieces", precision="float32")
 
 

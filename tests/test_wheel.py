@@ -24,7 +24,7 @@ def test_wheel_installs_and_trains(tmp_path):
     for part in (
         "recipes/protonet-omniglot.toml",
         "datasets/splits/omniglot_vinyals.json",
-        "quickstart/page.html",
+        "quickstart/templates/page.html",
         "app/page/index.html",
     ):
         assert f"metarep/{part}" in inside

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from metarep.encoders import BROUGHT, ENCODERS, Encoder, Preprocess, build_encoder
-from metarep.errors import LeakageError, MetarepError, refuse_unknown_settings, unknown
+from metarep.errors import Advice, LeakageError, MetarepError, refuse_unknown_settings, unknown
 from metarep.files import replacing
 from metarep.labels import Labels
 from metarep.learners import Learner
@@ -72,7 +72,12 @@ class Checkpoint:
         else:
             fitted = self.fitted_of(labels, data)
             refuse(
-                fitted, labels.keys, labels.names, f"{split} were trained on, by this run or one it is based on", HOW
+                fitted,
+                labels.keys,
+                labels.names,
+                f"{split} were trained on, by this run or one it is based on",
+                WHY,
+                ELSEWHERE,
             )
 
     def fitted_of(self, validation: Labels | None, data: str) -> frozenset[str]:
@@ -108,20 +113,24 @@ class Checkpoint:
         Raises:
             LeakageError: it names up to three of the classes, of those that share a key the first.
         """
-        refuse(self.seen, keys, names or keys, f"{split} were seen in training", HOW)
+        refuse(self.seen, keys, names or keys, f"{split} were seen in training", WHY, ELSEWHERE)
 
 
-HOW = "an accuracy on them would not be a few-shot result. Evaluate on a split that was not trained on"
+WHY = "an accuracy on them would not be a few-shot result"
+ELSEWHERE = ("evaluate on a split that was not trained on",)
 
 
-def refuse(seen: Set[str], keys: Sequence[str], names: Sequence[str], what: str, how: str) -> None:
+def refuse(
+    seen: Set[str], keys: Sequence[str], names: Sequence[str], what: str, why: str, advice: Sequence[str | Advice]
+) -> None:
     """Raise if any class of these keys is in ``seen``.
 
     Args:
         seen: digests of keys.
         keys, names: of the classes.
         what: was done with them, and of what they are.
-        how: to go on.
+        why: that is refused.
+        advice: see :class:`metarep.errors.Advised`.
 
     Raises:
         LeakageError: it names up to three of the classes, of those that share a key the first.
@@ -132,7 +141,7 @@ def refuse(seen: Set[str], keys: Sequence[str], names: Sequence[str], what: str,
         for row in met:
             first.setdefault(keys[row], names[row])
         shown = ", ".join([*list(first.values())[:3], *(["…"] if len(first) > 3 else [])])
-        raise LeakageError(f"{len(met)} of the {len(keys)} classes of {what} ({shown}): {how}")
+        raise LeakageError(f"{len(met)} of the {len(keys)} classes of {what} ({shown}): {why}", advice=advice)
 
 
 def digests(keys: Iterable[str]) -> frozenset[str]:

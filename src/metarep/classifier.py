@@ -147,7 +147,7 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
 
     def transform(self, X: Any) -> np.ndarray:  # noqa: ANN401
         """The representation ``(n, dim)``."""
-        return self.model_._features(self._rows(X)).numpy()
+        return self.model_.features_of(self._rows(X)).numpy()
 
     def kneighbors(self, X: Any, n_neighbors: int = 5) -> tuple[np.ndarray, np.ndarray]:  # noqa: ANN401
         """Cosine distances to the nearest images that were learned, and their places in the order they came in."""

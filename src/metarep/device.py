@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from metarep.encoders import Precision
-from metarep.errors import MetarepError
+from metarep.errors import Advice, MetarepError
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -41,7 +41,10 @@ def pick_precision(name: str, device: torch.device) -> Precision:
     if name not in ("float32", "bfloat16"):
         raise MetarepError(f"precision {name!r} is not one of auto, float32, bfloat16")
     if name == "bfloat16" and not able:
-        raise MetarepError(f"this {device.type} has no bfloat16 arithmetic; use --precision float32 or auto")
+        raise MetarepError(
+            f"this {device.type} has no bfloat16 arithmetic",
+            advice=Advice("use {precision} or auto", precision="float32"),
+        )
     return "bfloat16" if name == "bfloat16" else "float32"
 
 

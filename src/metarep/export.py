@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from metarep.encoders.onnx import OnnxBody
-from metarep.errors import MetarepError
+from metarep.errors import Advice, MetarepError
 from metarep.files import replacing
 from metarep.graph import quietly, require_onnx, write_onnx
 from metarep.model import Model
@@ -36,7 +36,8 @@ class Deployed(nn.Module):
         if model.gallery.rows.ndim != 2:
             raise MetarepError(
                 f"the learner {model.learner.called!r} adapts the encoder to the classes, so there is no one graph to "
-                "export; fit with --learner prototypes or linear"
+                "export",
+                advice=Advice("fit with {learner} or linear", learner="prototypes"),
             )
         if isinstance(model.learner.encoder.body, OnnxBody):
             raise MetarepError(

@@ -9,14 +9,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from filelock import lock_descriptor
+
 from metarep.errors import MetarepError
 
-try:
-    import fcntl
-except ImportError:  # not a POSIX system: nobody watches there
-    fcntl = None
-
 LOCK = ".writing"  # in a folder that is being filled: who holds it fills it
+POLL = 0.01  # seconds between two looks at a lock that another holds
+MOVES_OPEN = os.name != "nt"  # whether a folder can be renamed while a file in it is open
 TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}  # what a rename says of a name that has been taken
 
 
@@ -45,7 +44,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def making(place: Path, last: str, parts: Collection[str], *, there: str, busy: str) -> Iterator[Path]:
+def making(
+    place: Path, last: str, parts: Collection[str], *, there: MetarepError, busy: MetarepError
+) -> Iterator[Path]:
     """A folder to fill instead of ``place``; at the end it takes that name. After an error there is none.
 
     It lies beside ``place``, or inside of it where that is an empty folder: it may be a disk of its own, or lie where
@@ -55,21 +56,21 @@ def making(place: Path, last: str, parts: Collection[str], *, there: str, busy: 
         place: where nothing is yet, or an empty folder.
         last: the entry that makes it whole; it is moved last.
         parts: the others; beside a folder half filled they are what ``kill -9`` left, and are taken away.
-        there: what to say where there is something at ``place``.
-        busy: what to say where another process fills it now.
+        there: the error where there is something at ``place``.
+        busy: the error where another process fills it now.
 
     Raises:
         MetarepError: ``there`` or ``busy``, also if another was quicker.
     """
     if not _free(place, last, parts):
-        raise MetarepError(there)
+        raise there
     inside = place.is_dir()
     place.parent.mkdir(parents=True, exist_ok=True)
     with own_folder(place / ".part" if inside else place.with_name(f".{place.name}.part"), busy) as folder:
         if not _free(place, last, parts):  # its last owner has just ended
-            raise MetarepError(there)
+            raise there
         if inside:
-            _clear(place, {folder.name})
+            _clear(place, {folder.name, _lock_beside(folder).name})
         yield folder
         try:
             if inside:
@@ -81,31 +82,28 @@ def making(place: Path, last: str, parts: Collection[str], *, there: str, busy: 
                 (place / LOCK).unlink(missing_ok=True)
         except OSError as error:
             if error.errno in TAKEN:
-                raise MetarepError(there) from error
+                raise there from error
             raise
 
 
 @contextmanager
-def own_folder(folder: Path, busy: str | None = None) -> Iterator[Path]:
+def own_folder(folder: Path, busy: MetarepError | None = None) -> Iterator[Path]:
     """An empty folder of this writer's own, for a while; at the end it is gone, with what is left in it.
 
     Args:
         folder: made; what ``kill -9`` left there is cleared away.
-        busy: what to say where another has it, instead of waiting.
+        busy: the error where another has it; without it the call waits.
 
     Raises:
         MetarepError: another has it, and ``busy`` is given.
     """
+    if not MOVES_OPEN:
+        with _own_folder_beside_its_lock(folder, busy):
+            yield folder
+        return
     while True:
         with suppress(FileExistsError):
             folder.mkdir(exist_ok=True)
-        if fcntl is None:  # and an open file could not be moved with its folder
-            _clear(folder, ())
-            try:
-                yield folder
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
-            return
         if not folder.is_dir():
             with suppress(IsADirectoryError, PermissionError):  # it has just gone, and been made anew by another
                 folder.unlink(missing_ok=True)  # a file, as older versions wrote them
@@ -131,12 +129,36 @@ def own_folder(folder: Path, busy: str | None = None) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(file: Path, busy: str | None = None) -> Iterator[bool]:
-    """Holds a lock, which dies with its process; yields False where the system or the file system has none.
+def _own_folder_beside_its_lock(folder: Path, busy: MetarepError | None) -> Iterator[None]:
+    """:func:`own_folder` for Windows, where a folder that holds an open file can be neither renamed nor removed.
+
+    The lock file is removed at the end. That is safe there: the system refuses to remove it while another has it open.
+    """
+    lock = _lock_beside(folder)
+    with locked(lock, busy):
+        if folder.is_file():  # as older versions wrote them
+            folder.unlink()
+        folder.mkdir(exist_ok=True)
+        _clear(folder, ())
+        try:
+            yield
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        lock.unlink()
+
+
+def _lock_beside(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
+
+
+@contextmanager
+def locked(file: Path, busy: MetarepError | None = None) -> Iterator[bool]:
+    """Holds a lock, which dies with its process; yields False where the file system has none.
 
     Args:
         file: the lock. It stays behind: removing it would let two processes hold "the" lock on two different files.
-        busy: what to say where another holds it, instead of waiting.
+        busy: the error where another holds it; without it the call waits.
 
     Raises:
         MetarepError: another holds it, and ``busy`` is given.
@@ -155,15 +177,13 @@ def typed(path: Path | str) -> str:
     return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
-def _lock(held: IO[Any], busy: str | None) -> bool:
-    if fcntl is None:
-        return False
+def _lock(held: IO[Any], busy: MetarepError | None) -> bool:
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
-    except BlockingIOError:
-        raise MetarepError(busy) from None
+        taken = lock_descriptor(held.fileno(), blocking=busy is None, poll_interval=POLL)
     except OSError:  # a file system without locks
         return False
+    if not taken and busy is not None:
+        raise busy
     return True
 
 
@@ -179,7 +199,7 @@ def _free(place: Path, last: str, parts: Collection[str]) -> bool:
     """Whether there is nothing at ``place``, an empty folder, or what was left when one was half filled."""
     if not place.exists():
         return True
-    names = {entry.name for entry in place.iterdir()} if place.is_dir() else {last}
+    names = {entry.name for entry in place.iterdir()} - {".part.lock"} if place.is_dir() else {last}
     return names <= {".part"} or (".part" in names and last not in names and names <= {".part", *parts})
 
 

@@ -16,7 +16,7 @@ from metarep.datasets.split import Split
 from metarep.device import pick_device, pick_precision
 from metarep.encoders import Encoder, Preprocess, build_encoder
 from metarep.encoders.take_over import take_over
-from metarep.errors import MetarepError
+from metarep.errors import Advice, MetarepError, Slot
 from metarep.methods import METHODS, Method
 from metarep.pseudo_labels import Labelling, labels_read, usable
 from metarep.run import SETTINGS, STATE, RunFolder, read_settings
@@ -27,9 +27,10 @@ from metarep.validation import validation_shots
 from metarep.zoo import load_trained
 
 CLUSTERS = "clusters.safetensors"  # in the run folder: who is in which pseudo-class
-UNSEEN = (
-    "the best step would be chosen on classes that were trained on. Start from a run that was trained on train, or add "
-    "--train-on trainval, which validates on nothing and keeps the last weights"
+UNSEEN = "the best step would be chosen on classes that were trained on"
+FROM_OTHERS = (
+    "start from a run that was trained on train",
+    Advice("take {train_on}, which validates on nothing and keeps the last weights", train_on="trainval"),
 )
 
 
@@ -79,8 +80,15 @@ class Job:
         labelling = self.labelling  # which refuses what cannot be meant
         if METHODS[self.method].eats.label_free and labelling != Labelling():
             raise MetarepError(
-                f"{self.method} reads no labels: leave out labels and labels_per_class, or train a method that reads "
-                f"them on its run (--init, or --labels clusters:RUN)"
+                f"{self.method} reads no labels",
+                advice=(
+                    Advice("leave out {labels} and {labels_per_class}", labels=..., labels_per_class=...),
+                    Advice(
+                        "train a method that reads them on its run, by {init} or {labels}",
+                        init=Slot("RUN"),
+                        labels=Slot("clusters:RUN"),
+                    ),
+                ),
             )
 
     @property
@@ -124,7 +132,7 @@ def start(
     seen = fitted.union(seen_by(validation), *(run.seen for run in runs))
     if validation:
         what = f"{validation.name} were trained on, by this run or one it is based on"
-        refuse(fitted, validation.labels.keys, validation.labels.names, what, UNSEEN)
+        refuse(fitted, validation.labels.keys, validation.labels.names, what, UNSEEN, FROM_OTHERS)
     seed, kept = job.train_settings.seed, Path(out) / CLUSTERS
     resumed = (Path(out) / STATE).exists()  # else it may be a division of a training that never was
     split = job.labelling.of(split, seed, source, kept if resumed else None)
@@ -194,7 +202,10 @@ def own_settings(job: Job, settings: TrainSettings, split: Split) -> dict[str, A
     """The method's own settings, with the training's ways, or all its classes, where its head has a row for each."""
     wanted = inspect.signature(METHODS[job.method].__init__).parameters
     if "classes" in wanted and split.labels.others:
-        raise MetarepError(f"{job.method} learns a row a class of one division of the images: take --partitions 1")
+        raise MetarepError(
+            f"{job.method} learns a row a class of one division of the images",
+            advice=Advice("take {partitions}", partitions=1),
+        )
     known = {"ways": settings.ways, "classes": len(split.labels.names)}
     return {**{name: value for name, value in known.items() if name in wanted}, **job.settings}
 

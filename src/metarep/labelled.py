@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from metarep.answers import Answer
 from metarep.datasets.depth import Depth
 from metarep.errors import MetarepError
 from metarep.model_folder import ModelFolder
+from metarep.photographs import LeftOut
 from metarep.repeats import find_repeats
 from metarep.trust import wilson
 
@@ -135,6 +137,7 @@ def judge(
     *,
     batch: int = 64,
     depth: Depth | None = None,
+    skip_bad: bool = False,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Verdict:
     """Ask the model of every image, and compare.
@@ -146,28 +149,34 @@ def judge(
         files: images, each with its class; names are compared as :meth:`metarep.gallery.Gallery.called` does.
         batch: images at a time.
         depth: how to read pictures of more than 8 bits; by default as the model's own were.
+        skip_bad: leave out images that cannot be read.
         on_progress: called with how many more are done.
 
     Raises:
         MetarepError: there is no image, or none that the model has not learned.
         DataError: an image that cannot be read.
+
+    Warns:
+        LeftOutWarning: with ``skip_bad``, of each image that cannot be read.
     """
     model = folder.model
     gallery = model.gallery
     known = [folder.image(number) for number in gallery.ids.tolist()]
     found: list[Judged] = []
     repeated: list[Path] = []
-    start = 0
-    for pixels, rows in model.read([path for path, _ in files], batch=batch, depth=depth):
-        alike = find_repeats(list(pixels), model._features(rows), known, model.features if known else rows[:0])
-        some = files[start : start + len(rows)]
+    left_out = LeftOut()
+    order = left_out.others()
+    paths = [path for path, _ in files]
+    for pixels, rows in model.read(paths, batch=batch, depth=depth, left_out=left_out if skip_bad else None):
+        alike = find_repeats(list(pixels), model.features_of(rows), known, model.features if known else rows[:0])
+        some = [files[place] for place in islice(order, len(rows))]
         for (path, label), answer, other in zip(some, model.answer(rows, 0), alike, strict=True):
             if other is not None and other < len(known):
                 repeated.append(path)
             else:
                 found.append(Judged(path, gallery.called(label), answer))
-        start += len(rows)
         on_progress(len(rows))
+    left_out.tell(len(files))
     if not found:
         what = "every one is a picture that the model has learned; take new ones" if repeated else "there are none"
         raise MetarepError(f"no images to judge the model by: {what}")

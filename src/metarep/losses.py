@@ -43,23 +43,12 @@ def contrastive(distance: Float[Tensor, "*pair"], same: Bool[Tensor, "*pair"], m
     Learning an Invariant Mapping, 2006 (where Y = 1 means *dissimilar*; here the argument says which).
 
     The form ``max(0, m - y * d**2)`` that is often printed, with y = 1 for the same class, does the opposite for
-    positive pairs and nothing for negative ones; see :func:`inverted_contrastive`.
+    positive pairs and nothing for negative ones.
 
     >>> contrastive(torch.tensor([0.5, 0.5]), torch.tensor([True, False]), 1.0)
     tensor([0.1250, 0.1250])
     """
     return torch.where(same, distance.square(), (margin - distance).clamp_min(0).square()) / 2
-
-
-def inverted_contrastive(
-    distance: Float[Tensor, "*pair"], same: Bool[Tensor, "*pair"], margin: float
-) -> Float[Tensor, "*pair"]:
-    """``max(0, margin - y * d**2)`` with y = 1 for the same class, as often printed; do not train with it.
-
-    Kept for one test and the page that explains it: its gradient pushes images of one class *apart* until
-    ``d = sqrt(margin)``, and images of two classes get no gradient at all.
-    """
-    return (margin - same.to(distance) * distance.square()).clamp_min(0)
 
 
 def pair_loss(

@@ -11,7 +11,7 @@ import torch
 from metarep.checkpoint import Checkpoint
 from metarep.datasets.split import Split
 from metarep.encoders import Precision
-from metarep.errors import MetarepError, unknown
+from metarep.errors import Advice, MetarepError, unknown
 from metarep.evaluation import Report, evaluate
 from metarep.learners import LEARNERS, GradientDescent, Learner
 from metarep.normalisation import Normalisation
@@ -114,8 +114,9 @@ def use_settings(learner: Learner, normalisation: Normalisation | None, test_ste
         return
     if not isinstance(learner, GradientDescent):
         raise MetarepError(
-            f"--normalisation and --test-steps are for learners that take gradient steps; {type(learner).__name__} "
-            "does not. Try --learner descent"
+            "other normalisation or test_steps are for learners that take gradient steps, and "
+            f"{type(learner).__name__} does not",
+            advice=Advice("try {learner}", learner="descent"),
         )
     learner.use(normalisation=normalisation, test_steps=test_steps)
 

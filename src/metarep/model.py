@@ -3,7 +3,8 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from metarep.gallery import Gallery
 from metarep.learners import LEARNERS, Learner
 from metarep.one_shot import shipped_trust
 from metarep.own_network import represent
-from metarep.photographs import name_of, read_images
+from metarep.photographs import LeftOut, name_of, read_images
 from metarep.representation import Representation
 from metarep.trust import FEWEST, HeldOut, Suspect, Trust, check_share, find_suspects, measure_trust
 from metarep.zoo import general_mean
@@ -127,6 +128,7 @@ class Model:
         batch: int = 64,
         depth: Depth | None = None,
         names: Sequence[str] | None = None,
+        left_out: LeftOut | None = None,
     ) -> Iterator[tuple[UInt8[Tensor, "b c h w"], Shaped[Tensor, "b *row"]]]:
         """Images of any kind, a few at a time: their pixels at the encoder's size, and what the learner prepares.
 
@@ -135,22 +137,20 @@ class Model:
             batch: images at a time.
             names: what to call them in an error, where ``images`` do not say.
             depth: of these images, in the place of the model's own.
+            left_out: takes the images that cannot be read; see :class:`metarep.photographs.LeftOut`.
 
         Raises:
             DataError: an image that cannot be read; or one whose features are no finite numbers.
             MetarepError: the encoder gives no finite numbers, whatever the image.
         """
         keep_freed_memory()
-        done, encoder = 0, self.learner.encoder
-
-        def name(place: int) -> str:
-            return names[place] if names else name_of(images, place)
-
-        for pixels in read_images(images, encoder.preprocess, batch=batch, depth=depth or self.depth):
+        encoder, order = self.learner.encoder, (left_out or LeftOut()).others()
+        wanted, name = encoder.preprocess, names.__getitem__ if names else partial(name_of, images)
+        for pixels in read_images(images, wanted, batch=batch, depth=depth or self.depth, left_out=left_out):
             with torch.no_grad():
                 rows = self.learner.prepare(pixels)
-            refuse_lost_rows(rows, encoder, lambda row, done=done: name(done + row))
-            done += len(pixels)
+            places = list(islice(order, len(pixels)))
+            refuse_lost_rows(rows, encoder, lambda row, places=places: name(places[row]))
             yield pixels, rows
 
     def scores(self, rows: Shaped[Tensor, "n *row"]) -> Float[Tensor, "n ways"]:
@@ -196,7 +196,7 @@ class Model:
         """The images of the gallery that each prepared row is most similar to, the nearest first."""
         if not len(self.gallery):
             return [()] * len(rows)
-        similar = functional.normalize(self._features(rows), dim=-1) @ self.features.mT
+        similar = functional.normalize(self.features_of(rows), dim=-1) @ self.features.mT
         near, which = similar.topk(min(neighbours, len(self.gallery)), dim=-1)
         pairs = zip(which.tolist(), near.tolist(), strict=True)
         return [tuple(self._neighbour(i, s) for i, s in zip(*pair, strict=True)) for pair in pairs]
@@ -208,7 +208,7 @@ class Model:
 
     @cached_property
     def _own(self) -> Float[Tensor, "n dim"]:
-        return self._features(self.gallery.rows)
+        return self.features_of(self.gallery.rows)
 
     @cached_property
     def copies(self) -> list[list[int]]:
@@ -252,7 +252,7 @@ class Model:
 
     def familiar(self, rows: Shaped[Tensor, "n *row"]) -> Float[Tensor, " n"]:
         """How much each prepared row is like any of the classes; below ``trust.known`` it is none of them."""
-        return self.familiarity.score(self._features(rows))
+        return self.familiarity.score(self.features_of(rows))
 
     @cached_property
     def familiarity(self) -> Familiarity:
@@ -282,8 +282,8 @@ class Model:
         with torch.no_grad():
             return self.learner.adapt(gallery.rows.unsqueeze(0), gallery.classes.unsqueeze(0), len(gallery.names))
 
-    def _features(self, rows: Tensor) -> Tensor:
-        """Features of prepared rows; where the body is adapted to each task, rows are images."""
+    def features_of(self, rows: Shaped[Tensor, "n *row"]) -> Float[Tensor, "n dim"]:
+        """Features of prepared rows. Where the body is adapted to each task, the rows are images."""
         if rows.ndim == 2:
             return rows
         with torch.no_grad():

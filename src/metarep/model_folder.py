@@ -1,7 +1,6 @@
 """ModelFolder: a model on disk. Written whole or not at all; two writers wait for each other; nothing is pickled."""
 
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,13 +12,14 @@ from torch import Tensor
 
 from metarep.checkpoint import read_tensors, write_tensors
 from metarep.datasets.depth import Depth
-from metarep.errors import MetarepError
-from metarep.files import locked, making, typed
+from metarep.errors import Advice, Call, MetarepError, Slot
+from metarep.files import locked, making
 from metarep.gallery import Gallery
 from metarep.model import Model
+from metarep.photographs import LeftOut
 from metarep.picture_hash import picture_hash
 from metarep.pretrained import Representation, load_representation
-from metarep.repeats import repeats_in
+from metarep.repeats import first_of_each
 from metarep.trust import Trust
 
 FORMAT = "model-1"
@@ -28,10 +28,6 @@ STATE = "state."  # before the names of what the learner made of the gallery
 LARGEST = 20_000_000  # numbers of a state that is kept; larger ones are worked out anew
 PARTS = ("encoder.safetensors", "images", ".lock")
 Allow = Callable[[Gallery, Gallery], None]
-
-
-class RepeatWarning(UserWarning):
-    """A picture is given that the model has already."""
 
 
 class ModelFolder:
@@ -71,9 +67,10 @@ class ModelFolder:
         """
         if model.representation is None:
             raise MetarepError("a model folder needs an encoder")
-        more = f", or add to it with metarep add {typed(path)} CLASS/" if (path / GALLERY).is_file() else ""
-        there = f"{path} is there already; choose another{more}"
-        busy = f"another process is making {path}; wait until it has ended, or choose another"
+        learn = Call("ModelFolder.learn", "add", path, Slot("CLASS/"))
+        more = [Advice("add to it with {learn}", learn=learn)] if (path / GALLERY).is_file() else []
+        there = MetarepError(f"{path} is there already", advice=["choose another", *more])
+        busy = MetarepError(f"another process is making {path}", advice=["wait until it has ended", "choose another"])
         with making(path.resolve(), GALLERY, PARTS, there=there, busy=busy) as partial:
             representation = model.representation.portable()
             representation.save(partial / "encoder.safetensors")
@@ -86,8 +83,11 @@ class ModelFolder:
     def open(cls, path: Path) -> "ModelFolder":
         """A model folder that is there."""
         if not (path / GALLERY).is_file():
-            hint = "a run folder: fit a model with --encoder" if (path / "model.safetensors").exists() else "no model"
-            raise MetarepError(f"{path} is {hint}; metarep fit PHOTOS --out {typed(path)} makes one")
+            run = (path / "model.safetensors").exists()
+            options = {"encoder": path} if run else {}
+            fit = Call("ModelFolder.create", "fit", Slot("PHOTOS"), out=Slot("MODEL") if run else path, **options)
+            what = "a run folder and not a model folder" if run else "not a model folder"
+            raise MetarepError(f"{path} is {what}", advice=Advice("make a model with {fit}", fit=fit))
         if not (path / "encoder.safetensors").is_file():
             raise MetarepError(f"{path} has lost its encoder.safetensors; fit it anew")
         folder = cls(path, load_representation(path / "encoder.safetensors"))
@@ -122,6 +122,8 @@ class ModelFolder:
         batch: int = 64,
         once: bool = False,
         depth: Depth | None = None,
+        skip_bad: bool = False,
+        left_out: LeftOut | None = None,
     ) -> list[int]:
         """Add images, and return their ids. Encoding, which takes time, is done before the folder is held.
 
@@ -131,11 +133,20 @@ class ModelFolder:
             batch: images at a time.
             once: leave out a picture that its class has already. One that another class has is kept.
             depth: how to read these; what the model does not know of it yet, it remembers.
+            skip_bad: leave out images that cannot be read.
+            left_out: the same, and takes them.
 
         Warns:
             RepeatWarning: with ``once``, of each such picture.
+            LeftOutWarning: of each image that is left out because it cannot be read.
         """
-        read = list(self.model.read(images, batch=batch, depth=depth))
+        left_out = left_out or (LeftOut() if skip_bad else None)
+        read = list(self.model.read(images, batch=batch, depth=depth, left_out=left_out))
+        if left_out:
+            left_out.tell(len(labels))
+            labels, items = (
+                [each[i] for i in range(len(each)) if i not in left_out.errors] for each in (labels, items)
+            )
         if not read:
             raise MetarepError("there are no images")
         rows, pixels = torch.cat([rows for _, rows in read]), [image for some, _ in read for image in some]
@@ -165,7 +176,7 @@ class ModelFolder:
         """
         with self.writing() as put:
             if once:  # here, or another process might add the same pictures meanwhile
-                kept = self._first(pixels, rows, labels, items)
+                kept = first_of_each(self.model, self.image, pixels, rows, labels, items)
                 rows, pixels = rows[kept], [pixels[i] for i in kept]
                 labels, items = [labels[i] for i in kept], [items[i] for i in kept]
             if not len(rows):
@@ -211,18 +222,6 @@ class ModelFolder:
     def image(self, number: int) -> Path:
         """What the encoder saw of an image, as a file; it may be missing."""
         return self.path / "images" / f"{number}.png"
-
-    def _first(self, pixels: Sequence[Tensor], rows: Tensor, labels: Sequence[str], items: Sequence[str]) -> list[int]:
-        """Which of these images stay where each class has a picture once."""
-        kept = set(range(len(items)))
-        for each in repeats_in(self.model, self.image, pixels, rows, labels, items):
-            if each.same_class:
-                kept.remove(each.row)
-                text = f"left out: {each.item} is the same picture as {each.same_as}"
-            else:
-                text = f"{each.item} in {labels[each.row]} is the same picture as {each.same_as} in {each.label}"
-            warnings.warn(text, RepeatWarning, stacklevel=3)
-        return sorted(kept)
 
     def settle(self) -> Model:
         """Work out how far the model can be trusted, and keep it beside the gallery for whoever opens it next."""

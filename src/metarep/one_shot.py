@@ -6,15 +6,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-import torch
-from jaxtyping import Float, Shaped
-from torch import Generator, Tensor
-
-from metarep.familiarity import familiarity
-from metarep.labels import Labels
-from metarep.learners import Learner
-from metarep.tasks import draw_tasks
-from metarep.trust import HeldOut, Trust, measure_trust
+from metarep.trust import Trust
 
 
 def shipped_trust(
@@ -47,44 +39,6 @@ def shipped_trust(
         source=source,
         calibration=source,
     )
-
-
-def measure_one_shot(
-    learner: Learner,
-    rows: Shaped[Tensor, "n *row"],
-    features: Float[Tensor, "n dim"],
-    labels: Labels,
-    ways: int,
-    *,
-    source: str,
-    general: Float[Tensor, " dim"] | None = None,
-    false_alarms: float = 0.05,
-    tasks: int = 300,
-) -> Trust:
-    """The calibration of a learner on tasks with one image a class.
-
-    Args:
-        learner: what answers.
-        rows: prepared images of classes that the encoder was not trained on.
-        features: of the same images.
-        labels: of them.
-        ways: classes a task.
-        source: what these are.
-        general: see :func:`metarep.familiarity.familiarity`.
-        false_alarms: see :class:`metarep.trust.Trust`.
-        tasks: how many, of 5 queries a class.
-    """
-    index = draw_tasks(labels, tasks, ways=ways, shots=1, queries=5, generator=Generator().manual_seed(0))
-    scores, familiar = [], []
-    for some in torch.arange(tasks).split(16):
-        state = learner.adapt(rows[index.support[some]], index.support_y[some], ways)
-        scores.append(learner.logits(state, rows[index.query[some]]).flatten(0, 1))
-    for support, classes, query in zip(index.support, index.support_y, index.query, strict=True):
-        familiar.append(familiarity(features[support], classes, ways, general).score(features[query]))
-    asked = index.query_y.flatten()
-    known = torch.cat(familiar).quantile(false_alarms).item()
-    held = HeldOut(torch.cat(scores), torch.arange(len(asked)), gain=0.0)
-    return measure_trust(held, asked, ways, false_alarms, source, known=known)
 
 
 def _distance(row: dict[str, Any], ways: int, false_alarms: float) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """Images as people have them, files, pictures or arrays, made ready for an encoder."""
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from metarep.datasets.decode import decode_all
 from metarep.datasets.depth import Depth, notice
+from metarep.datasets.options import tell_left_out
 from metarep.encoders import Preprocess
 from metarep.errors import DataError, MetarepError
 from metarep.images import ImageBank
@@ -20,8 +21,32 @@ from metarep.images import ImageBank
 STRETCH = 4 / 3  # a photograph of 4:3 is kept whole; longer ones lose their ends
 
 
+class LeftOut:
+    """Collects the images that cannot be read, so that the others can be used.
+
+    Attributes:
+        errors: why each cannot be read, by its place among the images; it grows while they are read.
+    """
+
+    def __init__(self) -> None:
+        self.errors: dict[int, DataError] = {}
+
+    def others(self) -> Iterator[int]:
+        """Places of the images that can be read, in order; take no more of them than have been read."""
+        return (place for place in count() if place not in self.errors)
+
+    def tell(self, total: int) -> None:
+        """Warn of each, once all are read; see :func:`metarep.datasets.options.tell_left_out`."""
+        tell_left_out((self.errors[place].message for place in sorted(self.errors)), total)
+
+
 def read_images(
-    images: Sequence[Any] | np.ndarray | Tensor, preprocess: Preprocess, *, batch: int = 64, depth: Depth | None = None
+    images: Sequence[Any] | np.ndarray | Tensor,
+    preprocess: Preprocess,
+    *,
+    batch: int = 64,
+    depth: Depth | None = None,
+    left_out: LeftOut | None = None,
 ) -> Iterator[UInt8[Tensor, "b c h w"]]:
     """Images of any kind as uint8 batches of the encoder's size, a few at a time.
 
@@ -32,6 +57,7 @@ def read_images(
         preprocess: of the encoder.
         batch: images at a time.
         depth: black and white of 16-bit, 32-bit and floating-point pictures; see :mod:`metarep.datasets.depth`.
+        left_out: takes the images that cannot be read; without it the first of them is raised.
 
     Raises:
         DataError: an image that cannot be read, by name; see :func:`metarep.datasets.decode.decode`.
@@ -51,14 +77,19 @@ def read_images(
     decoded = decode_all(
         as_sources(images), size=preprocess.size, channels=preprocess.channels, stretch=STRETCH, depth=depth
     )
-    while True:
-        some = list(islice(decoded, batch))
-        if not some:
-            return
-        for pixels in some:
-            if isinstance(pixels, DataError):
-                raise pixels
-        yield torch.from_numpy(np.stack([pixels for pixels in some if isinstance(pixels, np.ndarray)]))
+    some: list[np.ndarray] = []
+    for place, pixels in enumerate(decoded):
+        if isinstance(pixels, np.ndarray):
+            some.append(pixels)
+        elif left_out is None:
+            raise pixels
+        else:
+            left_out.errors[place] = pixels
+        if len(some) == batch:
+            yield torch.from_numpy(np.stack(some))
+            some = []
+    if some:
+        yield torch.from_numpy(np.stack(some))
 
 
 def as_sources(images: Sequence[Any] | np.ndarray | Tensor) -> list[tuple[Path | bytes | Image.Image, str]]:
@@ -84,13 +115,6 @@ def _source(image: Any, place: int) -> tuple[Path | bytes | Image.Image, str]:  
         array = pixels.permute(1, 2, 0).numpy()
         return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array), name
     raise MetarepError(f"{name} is a {type(image).__name__}; an image is a path, a picture, bytes or a uint8 array")
-
-
-def unreadable(paths: Sequence[Path], preprocess: Preprocess) -> dict[Path, str]:
-    """Which of these images cannot be read, and why."""
-    sources = [(path, str(path)) for path in paths]
-    decoded = decode_all(sources, size=preprocess.size, channels=preprocess.channels, stretch=STRETCH)
-    return {path: str(found) for path, found in zip(paths, decoded, strict=True) if isinstance(found, DataError)}
 
 
 def notice_depth(images: Any, known: Depth) -> Depth:  # noqa: ANN401 - whatever people have

@@ -1,7 +1,7 @@
 """Whether two pictures are one, looked at by their hashes: mirrored, cut a little, and place by place."""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
@@ -90,8 +90,3 @@ def _by_tile(left: Float[Tensor, "n 144"], right: Float[Tensor, "n 144"]) -> Flo
     like = (a * b).sum(-1) + quiet
     like = like / ((a.square().sum(-1) + quiet) * (b.square().sum(-1) + quiet)).sqrt()
     return like.sort(1).values[:, 1]
-
-
-def is_one(found: Match, whole: float, tiles: float, tint: float) -> Bool[Tensor, " n"]:
-    """Whether a match is good enough in all three."""
-    return (found[0] >= whole) & (found[1] >= tiles) & (found[2] <= tint)

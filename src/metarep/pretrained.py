@@ -14,7 +14,7 @@ from metarep.encoders.finite import refuse_lost_weights
 from metarep.encoders.onnx import OnnxBody
 from metarep.encoders.onnx_graph import read_graph
 from metarep.encoders.timm import TimmBody
-from metarep.errors import MetarepError, missing_extra, unknown
+from metarep.errors import Advice, MetarepError, Slot, missing_extra, unknown
 from metarep.own_network import preprocess_of, represent
 from metarep.representation import FORMAT, Representation
 from metarep.zoo import load_trained, zoo_names
@@ -95,7 +95,8 @@ def best_installed() -> str:
     ours = [name for name in zoo_names() if name.startswith("cifar-fs")]
     if ours:
         return ours[0]
-    raise missing_extra("an encoder of photographs", "weights", "pretrained", "or name a run with --encoder RUN")
+    advice = Advice("name a run with {encoder}", encoder=Slot("RUN"))
+    raise missing_extra("an encoder of photographs", "weights", "pretrained", advice=advice)
 
 
 def _lite(variant: int, size: Size) -> Encoder:

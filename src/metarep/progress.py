@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from metarep.errors import MetarepError
+from metarep.errors import missing_extra
 from metarep.training import Watch
 
 Tell = Callable[[float], None]  # to be told the share that is done
@@ -127,7 +127,7 @@ def _board(folder: Path) -> Iterator[Watch]:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise MetarepError("--tensorboard needs an extra: pip install 'metarep[tensorboard]'") from error
+        raise missing_extra("the log for tensorboard", "tensorboard", "tensorboard") from error
     writer = None
 
     def watch(record: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Pictures that stand in a model twice: they would vouch for each other when one of them is left out."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from metarep.model import Model
 
 NEAR = 0.9999  # cosine of the features: what is not as near as this is no copy, and is not looked at
+
+
+class RepeatWarning(UserWarning):
+    """A picture is given that the model has already."""
 
 
 def find_repeats(
@@ -97,9 +102,33 @@ def repeats_in(
     known = [image(number) for number in gallery.ids.tolist()]
     classes = [gallery.names[place] for place in gallery.classes.tolist()] + list(labels)
     names = [*gallery.items, *items]
-    same = find_repeats(pixels, model._features(rows), known, model.features if len(gallery) else rows[:0])
+    same = find_repeats(pixels, model.features_of(rows), known, model.features if len(gallery) else rows[:0])
     return [
         Repeat(row, items[row], names[other], classes[other], classes[other] == labels[row])
         for row, other in enumerate(same)
         if other is not None
     ]
+
+
+def first_of_each(
+    model: "Model",
+    image: Callable[[int], Path],
+    pixels: Sequence[UInt8[Tensor, "c h w"]],
+    rows: Tensor,
+    labels: Sequence[str],
+    items: Sequence[str],
+) -> list[int]:
+    """Which of some new images stay where each class has a picture once; arguments as for :func:`repeats_in`.
+
+    Warns:
+        RepeatWarning: of each that does not stay, and of each that another class has.
+    """
+    kept = set(range(len(items)))
+    for each in repeats_in(model, image, pixels, rows, labels, items):
+        if each.same_class:
+            kept.remove(each.row)
+            text = f"left out: {each.item} is the same picture as {each.same_as}"
+        else:
+            text = f"{each.item} in {labels[each.row]} is the same picture as {each.same_as} in {each.label}"
+        warnings.warn(text, RepeatWarning, stacklevel=3)
+    return sorted(kept)

@@ -14,13 +14,15 @@ from torch import Tensor
 
 from metarep import __version__
 from metarep.checkpoint import Checkpoint, load_checkpoint, read_tensors, save_checkpoint, write_tensors
-from metarep.errors import MetarepError
+from metarep.errors import Advice, MetarepError
 from metarep.files import locked, replacing
 from metarep.methods import Method
 from metarep.settings import TrainSettings
 
 SETTINGS = "settings.json"
 STATE = "state.safetensors"  # what resuming needs
+ANOTHER_FOLDER = Advice("choose another {out}", out=...)
+OTHERWISE = (ANOTHER_FOLDER, "delete the folder")
 PACKAGES = ("metarep", "torch", "numpy", "pillow", "safetensors")
 
 
@@ -70,7 +72,9 @@ class RunFolder:
         Raises:
             MetarepError: on entering: another process is training here, or has trained another run meanwhile.
         """
-        busy = f"another process is training in {self.path}; wait until it has ended, or choose another --out"
+        busy = MetarepError(
+            f"another process is training in {self.path}", advice=("wait until it has ended", ANOTHER_FOLDER)
+        )
         self.path.mkdir(parents=True, exist_ok=True)
         with locked(self.path / ".lock", busy):
             self._refuse_another()
@@ -130,8 +134,8 @@ class RunFolder:
                         (f"{part}.{k}", was.get(k), now.get(k)) for k in was | now if was.get(k) != now.get(k)
                     )
                 raise MetarepError(
-                    f"{self.path} holds a run with {part} = {was!r}, not {now!r}; "
-                    "choose another --out, or delete the folder"
+                    f"{self.path} holds a run with {part} = {was!r}, not {now!r}",
+                    advice=OTHERWISE,
                 )
 
 
@@ -189,9 +193,9 @@ def read_settings(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except ValueError as error:
-        raise MetarepError(f"{path} is damaged ({error}); choose another --out, or delete the folder") from error
+        raise MetarepError(f"{path} is damaged ({error})", advice=OTHERWISE) from error
     if not isinstance(content, dict):
-        raise MetarepError(f"{path} does not hold the settings of a run; choose another --out, or delete the folder")
+        raise MetarepError(f"{path} does not hold the settings of a run", advice=OTHERWISE)
     return content
 
 

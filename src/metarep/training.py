@@ -17,7 +17,7 @@ from metarep.batches import Batch, batch_of, draw_batch
 from metarep.contrastive import COLLAPSED
 from metarep.datasets.split import Split
 from metarep.device import keep_freed_memory
-from metarep.errors import MetarepError
+from metarep.errors import Advice, Advised, MetarepError
 from metarep.evaluation import evaluate
 from metarep.hard_classes import HardClasses
 from metarep.methods import Method
@@ -40,7 +40,7 @@ class CollapsedError(MetarepError):
     """All images have become one point, and the training was asked to stop then."""
 
 
-class CollapseWarning(UserWarning):
+class CollapseWarning(Advised, UserWarning):
     """All images have become one point; said once a training."""
 
 
@@ -213,17 +213,22 @@ class _Loop:
         self.collapsed = True
         what = (
             f"the representation has collapsed to one point at step {self.step}: the spread of normalised projections "
-            f"is {spread:.3f} of 1. Try a smaller --lr, more --images, or a stronger --augment"
+            f"is {spread:.3f} of 1"
         )
+        advice = Advice("try a smaller {lr}, more {images}, or a stronger {augment}", lr=..., images=..., augment=...)
         if self.settings.stop_on_collapse:
-            raise CollapsedError(what + self._kept())
-        warnings.warn(CollapseWarning(what + "; --stop-on-collapse ends such a training"), stacklevel=2)
+            raise CollapsedError(what + self._kept(), advice=advice)
+        stop = Advice("end such a training with {stop_on_collapse}", stop_on_collapse=True)
+        warnings.warn(CollapseWarning(what, advice=(advice, stop)), stacklevel=2)
 
     def _kept(self) -> str:
         return f"; the last good state is in {self.run.path}" if self.run else ""
 
     def _diverged(self, what: str) -> DivergedError:
-        return DivergedError(f"{what}{self._kept()}. Try a smaller --lr, --clip 1, or --precision float32")
+        parts = {"lr": ..., "clip": 1.0, "precision": "float32"}
+        return DivergedError(
+            f"{what}{self._kept()}", advice=Advice("try a smaller {lr}, {clip}, or {precision}", **parts)
+        )
 
     def _refuse_lost_weights(self) -> None:
         """A finite loss can have a gradient that is not; such weights are neither measured nor saved."""

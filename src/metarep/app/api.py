@@ -19,13 +19,14 @@ from metarep.app.limits import Limits, TooMuchError
 from metarep.app.schemas import Refusal
 from metarep.app.service import Service
 from metarep.class_names import BadNameError
-from metarep.errors import DataError, MetarepError, NotHereError
+from metarep.errors import Advised, DataError, MetarepError, NotHereError, TooLargeError
 from metarep.model_folder import ModelFolder
 
 PAGE = files("metarep") / "app" / "page"
 STATUS: dict[type[Exception], int] = {
     NotHereError: 404,
     TooMuchError: 413,
+    TooLargeError: 413,
     DataError: 422,
     BadNameError: 422,
     MetarepError: 503,  # the rest is trouble with the folder: damaged, full, or not to be written
@@ -83,9 +84,16 @@ async def _page() -> FileResponse:
 
 def _telling(status: int, place: Path) -> Any:  # noqa: ANN401 - the framework's type of handlers
     async def tell(_: Request, error: Exception) -> JSONResponse:
-        text = f"the model folder: {error.strerror}" if isinstance(error, OSError) else str(error)
+        content = {"detail": f"the model folder: {error.strerror}" if isinstance(error, OSError) else str(error)}
+        if isinstance(error, Advised):
+            content = {"detail": error.message}
+            if advice := [each.text for each in error.advice if not each.parts]:  # a request has no options to give
+                content["advice"] = ", or ".join(advice)
+        return JSONResponse({name: short(text) for name, text in content.items()}, status)
+
+    def short(text: str) -> str:
         text = text.replace(f"{place}{os.sep}", "").replace(str(place), "the model")  # nobody needs to know where
-        return JSONResponse({"detail": " ".join(text.split())}, status)
+        return " ".join(text.split())
 
     return tell
 

@@ -123,7 +123,8 @@ class Summary(BaseModel):
 
 
 class Refusal(BaseModel):
-    detail: str = Field(description="one line: what was wrong, and what would have worked")
+    detail: str = Field(description="one line: what was given, and what is wrong with it")
+    advice: str | None = Field(None, description="one line: what to do, where there is something to say")
 
 
 def neighbour_out(near: Neighbour) -> NeighbourOut:

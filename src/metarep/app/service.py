@@ -19,8 +19,8 @@ from metarep.app.exporter import Exporter
 from metarep.app.history import History
 from metarep.app.limits import Limits, TooMuchError, shown_name
 from metarep.app.metrics import Metrics
-from metarep.datasets.decode import FLAG, decode
-from metarep.errors import DataError, MetarepError
+from metarep.datasets.decode import decode
+from metarep.errors import MetarepError
 from metarep.gallery import Gallery
 from metarep.model import Model
 from metarep.model_folder import ModelFolder
@@ -59,7 +59,8 @@ class Service:
 
         Raises:
             DataError: one that is no image; it is named.
-            TooMuchError: more images, or larger ones, than the limits allow.
+            TooLargeError: one with more pixels than the limits allow.
+            TooMuchError: more images than the limits allow, or too little memory for one.
         """
         if len(uploads) > self.limits.files:
             raise TooMuchError(f"{counted(len(uploads), 'image')}; a request may bring at most {self.limits.files}")
@@ -128,11 +129,6 @@ class Service:
                 most_pixels=self.limits.pixels,
                 hush=False,
             )
-        except DataError as error:
-            short = FLAG.sub("", str(error))  # the flag that it recommends is not there to be given
-            if "is too large" in short:
-                raise TooMuchError(short) from None
-            raise DataError(short) from None
         except MemoryError:
             raise TooMuchError(f"{name} needs more memory than there is") from None
 

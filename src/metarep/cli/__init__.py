@@ -8,6 +8,7 @@ import warnings
 from collections.abc import MutableMapping
 from importlib import import_module
 
+from metarep.cli.advice import worded
 from metarep.cli.parser import Parser, nearest
 from metarep.errors import MetarepError
 
@@ -50,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     except MetarepError as error:
         if "--debug" in argv:
             raise
-        print(f"metarep: {error}", file=sys.stderr)
+        print(f"metarep: {worded(error)}", file=sys.stderr)
         return 2
     except (OSError, MemoryError, RuntimeError) as error:
         if "--debug" in argv or not (reason := _outside(error)):
@@ -98,7 +99,7 @@ class _Notes:
         self.last = ""
 
     def __call__(self, message: Warning | str, *_: object) -> None:
-        line = f"metarep: {'warning' if getattr(message, 'loud', False) else 'note'}: {message}"
+        line = f"metarep: {'warning' if getattr(message, 'loud', False) else 'note'}: {worded(message)}"
         if line not in self.told:
             self.told.add(line)
             self.last = line

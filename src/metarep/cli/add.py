@@ -15,11 +15,10 @@ from metarep.datasets.depth import Depth
 from metarep.datasets.folder_layout import is_split
 from metarep.datasets.folder_tree import scan
 from metarep.datasets.folder_walk import holds_images, loose_images, shown, subfolders
-from metarep.datasets.options import tell_left_out
 from metarep.errors import DataError
 from metarep.gallery import Gallery
 from metarep.model_folder import ModelFolder
-from metarep.photographs import notice_depth, unreadable
+from metarep.photographs import LeftOut, notice_depth
 from metarep.summary import summary
 from metarep.wording import counted
 
@@ -45,12 +44,11 @@ def run(args: argparse.Namespace) -> int:
     folder = ModelFolder.open(args.model)
     before = folder.model.gallery
     pairs = [pair for name in args.images for pair in labelled(name, before, args)]
-    bad = unreadable([path for path, _ in pairs], folder.representation.encoder.preprocess) if args.skip_bad else {}
-    tell_left_out(bad.values(), len(pairs))
-    pairs = [pair for pair in pairs if pair[0] not in bad]
     paths, labels = [path for path, _ in pairs], [label for _, label in pairs]
     depth = notice_depth(paths, folder.model.depth | Depth.of(args.depth))
-    added = len(folder.learn(paths, labels, [str(path) for path in paths], once=True, depth=depth))
+    items = [str(path) for path in paths]
+    left_out = LeftOut() if args.skip_bad else None
+    added = len(folder.learn(paths, labels, items, once=True, depth=depth, left_out=left_out))
     names = folder.model.gallery.names
     tell_look_alikes(names, set(names) - set(before.names))
     folder.settle()
@@ -58,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"model": str(args.model), "added": added, **summary(folder.model)})
     else:
-        model, there = folder.model, len(pairs) - added
+        model, there = folder.model, len(pairs) - len(left_out.errors if left_out else ()) - added
         known = f", {there} there already" if there else ""
         new = ", ".join(name for name in names if name not in before.names)
         print(f"added {counted(added, 'image')}{known}; now {model.gallery.in_words}")

@@ -12,14 +12,14 @@ from metarep.cli.trust_lines import class_lines, copy_lines, trust_line
 from metarep.datasets.depth import Depth
 from metarep.datasets.folder_tree import OUTSIDE, FolderTree, scan, tell_notes
 from metarep.datasets.formats import HINTS
-from metarep.datasets.options import LeftOutWarning, tell_left_out
+from metarep.datasets.options import LeftOutWarning
 from metarep.errors import DataError
 from metarep.files import own_folder, typed
 from metarep.gallery import Gallery
 from metarep.learners import LEARNERS
 from metarep.model import Model
 from metarep.model_folder import ModelFolder
-from metarep.photographs import notice_depth, unreadable
+from metarep.photographs import notice_depth
 from metarep.pretrained import load_representation
 from metarep.summary import summary
 from metarep.wording import counted
@@ -95,13 +95,11 @@ def learn_tree(folder: ModelFolder, tree: FolderTree, *, skip_bad: bool) -> None
     """Learn every image of every class."""
     entries = sorted(tree.classes, key=lambda entry: entry.name)  # a tree has them by split
     files = [(tree.root / file, entry.name) for entry in entries for file in entry.files]
-    bad = unreadable([path for path, _ in files], folder.representation.encoder.preprocess) if skip_bad else {}
-    tell_left_out(bad.values(), len(files))
-    files = [pair for pair in files if pair[0] not in bad]
-    if missing := {entry.name for entry in tree.classes} - {label for _, label in files}:
-        raise DataError(f"class {min(missing)!r} has no readable image; mend or remove it")
     paths, labels = [path for path, _ in files], [label for _, label in files]
-    folder.learn(paths, labels, [str(path) for path in paths], once=True)
+    folder.learn(paths, labels, [str(path) for path in paths], once=True, skip_bad=skip_bad)
+    gallery = folder.model.gallery
+    if missing := {gallery.called(label) for label in labels} - set(gallery.names):
+        raise DataError(f"class {min(missing)!r} has no readable image", advice="mend or remove it")
 
 
 def tell_ignored(tree: FolderTree) -> None:

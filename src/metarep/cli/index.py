@@ -10,11 +10,10 @@ from typing import Any
 
 from metarep.cli.options import add_machine, add_output, add_reading, print_json, set_threads
 from metarep.cli.parser import Parser, add_flags
-from metarep.datasets.decode import FLAG
 from metarep.datasets.folder_walk import missing, shown
 from metarep.datasets.options import tell_left_out
 from metarep.device import pick_device, pick_precision
-from metarep.errors import DataError, MetarepError, unknown
+from metarep.errors import MetarepError, unknown
 from metarep.files import typed
 from metarep.index import INDEXES
 from metarep.index.contact_sheet import contact_sheet
@@ -90,10 +89,7 @@ def run(args: argparse.Namespace) -> int:
 def search(args: argparse.Namespace) -> int:
     """Of ``metarep search`` too."""
     with _open(args) as index:
-        try:
-            found = index.search(args.places, args.hits, args.below, args.depth)
-        except DataError as error:
-            raise DataError(FLAG.sub("", str(error))) from error
+        found = index.search(args.places, args.hits, args.below, args.depth)
     if args.out:
         contact_sheet(
             [

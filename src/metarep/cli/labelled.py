@@ -12,11 +12,10 @@ from metarep.cli.fit import tell_ignored
 from metarep.cli.options import print_json
 from metarep.datasets.depth import Depth
 from metarep.datasets.folder_tree import FolderTree, FolderWarning, scan
-from metarep.datasets.options import tell_left_out
 from metarep.errors import DataError, MetarepError
 from metarep.labelled import Judged, Verdict, judge, share, taken_for
 from metarep.model_folder import ModelFolder
-from metarep.photographs import notice_depth, unreadable
+from metarep.photographs import notice_depth
 from metarep.wording import counted
 
 PICTURE = "labelled.png"
@@ -31,14 +30,10 @@ def run(folder: ModelFolder, args: argparse.Namespace) -> int:
         raise DataError(f"{place} holds parts of the same classes; give one of them, as in {tree.held_out[0]}")
     tell_ignored(tree)
     files = [(tree.root / file, entry.name) for entry in tree.classes for file in entry.files]
-    if args.skip_bad:
-        bad = unreadable([path for path, _ in files], folder.representation.encoder.preprocess)
-        tell_left_out(bad.values(), len(files))
-        files = [pair for pair in files if pair[0] not in bad]
     _tell_alike(folder, tree)
     depth = notice_depth([path for path, _ in files], folder.model.depth | Depth.of(args.depth))
     with counter(len(files), "images", quiet=len(files) <= BATCH) as advance:
-        verdict = judge(folder, files, batch=BATCH, depth=depth, on_progress=advance)
+        verdict = judge(folder, files, batch=BATCH, depth=depth, skip_bad=args.skip_bad, on_progress=advance)
     picture = _draw(verdict, args.out or folder.path / PICTURE)
     if args.json:
         print_json({"model": str(args.model), "folder": place, "picture": picture, **verdict.as_dict()})

@@ -15,10 +15,9 @@ from metarep.cli.parser import Parser
 from metarep.datasets.decode import EXTENSIONS
 from metarep.datasets.depth import Depth
 from metarep.datasets.folder_walk import image_files, missing
-from metarep.datasets.options import tell_left_out
 from metarep.errors import DataError
 from metarep.model_folder import ModelFolder
-from metarep.photographs import notice_depth, unreadable
+from metarep.photographs import LeftOut, notice_depth
 
 USAGE = "MODEL IMAGE..."
 EXAMPLE = """examples:
@@ -84,15 +83,15 @@ def run(args: argparse.Namespace) -> int:
 def answers(folder: ModelFolder, paths: list[Path], args: argparse.Namespace) -> Iterator[tuple[Path, Answer]]:
     """Answers in the order of the images, a batch at a time, with a bar where it takes a while."""
     model = folder.model
-    bad = unreadable(paths, model.learner.encoder.preprocess) if args.skip_bad else {}
-    tell_left_out(bad.values(), len(paths))
-    paths = [path for path in paths if path not in bad]
+    left_out = LeftOut()
     depth = notice_depth(paths, model.depth | Depth.of(args.depth))
     with counter(len(paths), "images", quiet=len(paths) <= BATCH) as advance:
-        rest = iter(paths)
-        for _, rows in model.read(paths, batch=BATCH, depth=depth):  # the next ones are decoded meanwhile
+        rest = (paths[place] for place in left_out.others())
+        skipped = left_out if args.skip_bad else None
+        for _, rows in model.read(paths, batch=BATCH, depth=depth, left_out=skipped):  # the next are decoded meanwhile
             yield from zip(islice(rest, len(rows)), model.answer(rows, args.neighbours), strict=True)
             advance(len(rows))
+    left_out.tell(len(paths))
 
 
 def find_images(given: list[str]) -> list[Path]:

@@ -1,7 +1,6 @@
 """Decode one image that somebody brings: any common file, however it was saved, to uint8 pixels of one shape."""
 
 import os
-import re
 import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -15,17 +14,17 @@ from PIL import Image
 from metarep.datasets.depth import Depth, kind_of
 from metarep.datasets.formats import EXTENSIONS, HINTS, READ, open_picture, phone_kind
 from metarep.datasets.wide_colours import wide_colours
-from metarep.errors import DataError, MetarepError
+from metarep.errors import Advice, DataError, MetarepError, TooLargeError
 
-__all__ = ["EXTENSIONS", "FLAG", "MAX_BYTES", "MAX_PIXELS", "Source", "decode", "decode_all"]
+__all__ = ["ADVICE", "EXTENSIONS", "MAX_BYTES", "MAX_PIXELS", "Source", "decode", "decode_all"]
 
 Source = Path | bytes | Image.Image
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 1 << 30
 LONGEST = 1 << 24  # pixels a side: Pillow has the edges of what it scales in single precision
 
-_ADVICE = "replace or remove it, or leave such files out with --skip-bad"
-FLAG = re.compile(r"; (?:replace or remove it|shrink it), or leave such files out with --skip-bad$")  # of advice
+_SKIP = Advice("leave such files out with {skip_bad}", skip_bad=True)
+ADVICE = (Advice("replace or remove it"), _SKIP)  # for an image that cannot be read
 _TURNS = {  # EXIF orientation -> what brings the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -69,7 +68,8 @@ def decode(
         hush: silence Pillow's warnings, which is not thread-safe: False where many threads decode.
 
     Raises:
-        DataError: an empty, truncated, damaged, too large or unreadable file, or one that is no image.
+        TooLargeError: more pixels or bytes than are read.
+        DataError: an empty, truncated, damaged or unreadable file, or one that is not an image.
 
     >>> import io
     >>> file = io.BytesIO()
@@ -168,14 +168,14 @@ def read_picture(
         raise
     except Image.UnidentifiedImageError:
         raise DataError(
-            f"{name} is no image of a known kind ({', '.join(READ)}), or damaged at its start; {_ADVICE}"
+            f"{name} is no image of a known kind ({', '.join(READ)}), or damaged at its start", advice=ADVICE
         ) from None
     except Image.DecompressionBombError:
         raise _too_large(name, "far more pixels than Pillow admits", most) from None
     except (
         Exception
     ) as error:  # hostile files make Pillow raise almost anything: struct.error, KeyError, SyntaxError ...
-        raise DataError(f"{name} is truncated or damaged ({error}); {_ADVICE}") from error
+        raise DataError(f"{name} is truncated or damaged ({error})", advice=ADVICE) from error
 
 
 def _open(source: Source, name: str) -> Image.Image:
@@ -183,27 +183,27 @@ def _open(source: Source, name: str) -> Image.Image:
         return source.copy()  # it is closed after use, and is not ours
     content = source if isinstance(source, bytes) else _read(source, name)
     if not content:
-        raise DataError(f"{name} is an empty file; {_ADVICE}")
+        raise DataError(f"{name} is an empty file", advice=ADVICE)
     kind = phone_kind(content)
     if kind and kind not in READ:
-        raise DataError(f"{name} is {kind}, as phones save pictures: {HINTS['.' + kind.lower()]}; {_ADVICE}")
+        raise DataError(f"{name} is {kind}, as phones save pictures: {HINTS['.' + kind.lower()]}", advice=ADVICE)
     return open_picture(content)
 
 
 def _read(path: Path, name: str) -> bytes:
     try:
         if path.exists() and not path.is_file():  # a named pipe would block for ever
-            raise DataError(f"{name} is not a file; {_ADVICE}")
+            raise DataError(f"{name} is not a file", advice=ADVICE)
         if path.stat().st_size > MAX_BYTES:
             raise _too_large(name, f"{path.stat().st_size:,} bytes")
         return path.read_bytes()
     except OSError as error:
-        raise DataError(f"{name} cannot be read ({error.strerror or error}); {_ADVICE}") from error
+        raise DataError(f"{name} cannot be read ({error.strerror or error})", advice=ADVICE) from error
 
 
-def _too_large(name: str, found: str, most: int = MAX_PIXELS) -> DataError:
+def _too_large(name: str, found: str, most: int = MAX_PIXELS) -> TooLargeError:
     limit = f"at most {most / 1e6:g} megapixels and {MAX_BYTES >> 30} GiB are read"
-    return DataError(f"{name} is too large: {found}, {limit}; shrink it, or leave such files out with --skip-bad")
+    return TooLargeError(f"{name} is too large: {found}, {limit}", advice=("shrink it", _SKIP))
 
 
 def _opaque(image: Image.Image, colours: np.ndarray | None, depth: Depth, name: str) -> Image.Image:
@@ -217,7 +217,7 @@ def _opaque(image: Image.Image, colours: np.ndarray | None, depth: Depth, name: 
         narrow.putalpha(image.getchannel("A"))
         image = narrow
     if image.mode == "LAB":
-        raise DataError(f"{name} has its colours as CIELAB, which is not read (save it as RGB); {_ADVICE}")
+        raise DataError(f"{name} has its colours as CIELAB, which is not read (save it as RGB)", advice=ADVICE)
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         clear = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")

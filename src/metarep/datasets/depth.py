@@ -19,16 +19,17 @@ from PIL import Image
 
 from metarep.datasets.formats import FORMATS
 from metarep.datasets.wide_colours import is_wide, wide_colours
-from metarep.errors import DataError
+from metarep.errors import Advice, Advised, DataError, Slot
 from metarep.files import replacing
 
 KINDS = ("16-bit", "32-bit", "floating-point")
 WHITES = (255, 1023, 4095, 16383, 65535)  # of 8, 10, 12, 14 and 16 bits, as cameras and microscopes have them
 LOOKED_AT = 400  # files of a kind, spread over all of them
 HEADER = 32  # bytes that tell a PNG of 16 bits, or a TIFF, from everything else
+ADVICE = Advice("say {depth} or BLACK:WHITE if they are others", depth=Slot("BITS"))
 
 
-class DepthWarning(UserWarning):
+class DepthWarning(Advised, UserWarning):
     """Black and white of deep pictures were assumed; the message says what was found, and how to say otherwise."""
 
 
@@ -158,7 +159,7 @@ def notice(sources: Iterable[tuple[Any, str]], told: Depth | None = None) -> Dep
             text = _message(kind, len(kinds[kind]), (low, high), ranges[kind])
             poor = _few_greys(pairs, ranges[kind])
             if poor or not (kind == "16-bit" and (black, white) == (0, 65535) and high > white / 2):
-                warnings.warn(text + poor, DepthWarning, stacklevel=2)
+                warnings.warn(DepthWarning(text + poor, advice=ADVICE), stacklevel=2)
     return Depth(ranges)
 
 
@@ -187,7 +188,7 @@ def _message(kind: str, number: int, ends: tuple[float, float], taken: tuple[flo
     have = "picture has" if number == 1 else "pictures have"
     return (
         f"{number:,} {have} {kind} pixels, from {_n(ends[0])} to {_n(ends[1])}: {_n(taken[0])} is taken for black and "
-        f"{_n(taken[1])} for white{bits}; say --depth BITS or --depth BLACK:WHITE if they are others"
+        f"{_n(taken[1])} for white{bits}"
     )
 
 

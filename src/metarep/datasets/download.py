@@ -11,7 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from metarep.datasets.cache import cache_dir, explain_disk, lock_of
 from metarep.datasets.options import Options
-from metarep.errors import DataError
+from metarep.errors import Advice, DataError
 
 CHUNK = 1 << 16
 PATIENCE = 30.0  # seconds without a byte
@@ -43,7 +43,10 @@ def fetch(url: str, file_name: str, options: Options, *, tries: int = 3) -> Path
     target = place / file_name
     if target.is_file():
         return target
-    advice = f"fetch {url} elsewhere and put {file_name} into the folder that METAREP_DATA or --data-dir names"
+    advice = Advice(
+        f"fetch {url} elsewhere and put {file_name} into the folder that METAREP_DATA or {{data_dir}} names",
+        data_dir=...,
+    )
     with lock_of(target):
         if target.is_file():  # another process was quicker
             return target
@@ -55,11 +58,13 @@ def fetch(url: str, file_name: str, options: Options, *, tries: int = 3) -> Path
                     return part.replace(target)
             except urllib.error.HTTPError as error:
                 error.close()
-                raise DataError(f"{file_name}: {url} answers {error.code} {error.reason}; {advice}") from error
+                raise DataError(f"{file_name}: {url} answers {error.code} {error.reason}", advice=advice) from error
             except (OSError, HTTPException) as error:
                 if not left:
                     reason = getattr(error, "reason", None) or error
-                    raise DataError(f"{file_name} is not here and cannot be downloaded ({reason}); {advice}") from error
+                    raise DataError(
+                        f"{file_name} is not here and cannot be downloaded ({reason})", advice=advice
+                    ) from error
     raise ValueError(f"tries must be at least 1, not {tries}")
 
 

@@ -3,7 +3,6 @@
 import hashlib
 import warnings
 from collections import defaultdict
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,7 +12,8 @@ from torch import Tensor
 
 from metarep.copies import near_copies
 from metarep.datasets.cache import cached_images
-from metarep.datasets.decode import decode_all
+from metarep.datasets.decode import ADVICE, decode_all
+from metarep.datasets.depth import ADVICE as DEPTH_ADVICE
 from metarep.datasets.depth import Depth, DepthWarning, notice
 from metarep.datasets.folder_tree import FolderTree, scan, shown, tell_notes
 from metarep.datasets.formats import READ
@@ -29,7 +29,7 @@ ABOUT = (
     "your own images, folder:PATH with PATH/<class>/<image> or PATH/{train,val,test}/<class>/<image>; kept at 84 x 84"
 )
 SIZE = 84
-RECIPE = 3  # raise it whenever the pixels or the facts change
+RECIPE = 4  # raise it whenever the pixels or the facts change
 SPLITS = {
     **{part: (part,) for part in ("train", "val", "test")},
     "trainval": ("train", "val"),
@@ -39,29 +39,6 @@ SPLITS = {
 
 class DuplicateImagesWarning(UserWarning):
     """The same picture, or a near copy, stands in more than one class, and perhaps in more than one split."""
-
-
-@dataclass(frozen=True)
-class FolderReport:
-    """What a folder holds, for people.
-
-    Args:
-        path: the folder, as given.
-        classes: for each split, the number of usable images of each class.
-        skipped: files that cannot be used, each with the reason.
-        duplicates: pictures that stand in more than one class, also as near copies, each with all its files.
-        repeats: files that repeat a picture of their own class.
-        ignored: files passed over, counted by extension.
-        own_splits: whether the folder has split folders of its own, or metarep split it by class.
-    """
-
-    path: str
-    classes: dict[str, dict[str, int]]
-    skipped: tuple[tuple[str, str], ...]
-    duplicates: tuple[tuple[str, ...], ...]
-    repeats: int
-    ignored: dict[str, int]
-    own_splits: bool
 
 
 def load(argument: str, split: str, options: Options) -> Split:
@@ -74,7 +51,7 @@ def load(argument: str, split: str, options: Options) -> Split:
     Args:
         argument: the folder.
         split: ``train``, ``val``, ``test``, ``trainval`` for the first two, or ``all`` for every class.
-        options: ``size`` defaults to 84; ``skip_bad`` leaves unreadable images out (``report`` lists them too);
+        options: ``size`` defaults to 84; ``skip_bad`` leaves unreadable images out;
             ``depth`` is black and white of pictures of more than 8 bits, which all of the folder suggest if not told.
 
     Raises:
@@ -94,10 +71,10 @@ def load(argument: str, split: str, options: Options) -> Split:
     if facts["skipped"] and not options.skip_bad:
         (_, reason), *more = facts["skipped"]
         others = f" ({counted(len(more), 'more file')} {'is' if len(more) == 1 else 'are'} bad too)" if more else ""
-        raise DataError(f"{argument}: {reason}{others}")
+        raise DataError(f"{argument}: {reason}{others}", advice=ADVICE)
     tell_left_out((reason for _, reason in facts["skipped"]), len(images) + len(facts["skipped"]))
     for text in facts["assumed"]:
-        warnings.warn(text, DepthWarning, stacklevel=2)
+        warnings.warn(DepthWarning(text, advice=DEPTH_ADVICE), stacklevel=2)
     _warn_of_duplicates(argument, facts["duplicates"])
     bounds = np.cumsum([0, *facts["counts"]]).tolist()
     there = {entry.split for entry in tree.classes}
@@ -119,21 +96,6 @@ def load(argument: str, split: str, options: Options) -> Split:
         f"folder:{argument}/{split}",
         Depth.of(facts["depth"]),
     )
-
-
-def report(path: str, options: Options) -> FolderReport:
-    """What ``folder:path`` holds: classes and counts, files left out with reasons, duplicates.
-
-    Unlike ``load`` it raises nothing for an image that cannot be read.
-    """
-    tree = scan(path)
-    _, facts = _images(tree, options)
-    classes: dict[str, dict[str, int]] = {}
-    for entry, count in zip(tree.classes, facts["counts"], strict=True):
-        classes.setdefault(entry.split, {})[entry.name] = count
-    skipped = tuple((file, reason) for file, reason in facts["skipped"])
-    duplicates = tuple(tuple(files) for files in facts["duplicates"])
-    return FolderReport(path, classes, skipped, duplicates, facts["repeats"], tree.ignored, tree.own_splits)
 
 
 def _images(tree: FolderTree, options: Options) -> tuple[UInt8[Tensor, "n c h w"], dict]:
@@ -170,7 +132,7 @@ def _build(tree: FolderTree, size: int, depth: Depth) -> tuple[UInt8[np.ndarray,
     decoded = decode_all(sources, size=(size, size), channels=3, depth=depth)
     for (row, file), pixels in zip(files, decoded, strict=True):
         if isinstance(pixels, DataError):
-            skipped.append((shown(file), str(pixels)))
+            skipped.append((shown(file), pixels.message))
             continue
         images[done] = pixels
         done += 1
@@ -189,9 +151,8 @@ def _build(tree: FolderTree, size: int, depth: Depth) -> tuple[UInt8[np.ndarray,
         "keys": [f"folder:{hashlib.sha256(b''.join(sorted(each))).hexdigest()[:16]}" for each in contents],
         "skipped": skipped,
         "depth": depth.as_dict(),
-        "assumed": [str(each.message) for each in told if issubclass(each.category, DepthWarning)],
+        "assumed": [each.message.message for each in told if isinstance(each.message, DepthWarning)],
         "duplicates": [[file for _, file in found] for found in shared],
-        "repeats": sum(len(found) - len({row for row, _ in found}) for found in places.values()),
     }
     return images[:done, :1] if grey else images[:done], facts
 

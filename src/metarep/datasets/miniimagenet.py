@@ -17,7 +17,7 @@ from metarep.datasets.decode import decode_all
 from metarep.datasets.options import Options, tell_left_out
 from metarep.datasets.resize import resized
 from metarep.datasets.split import Split
-from metarep.errors import DataError
+from metarep.errors import Advice, DataError
 from metarep.images import ImageBank
 from metarep.labels import Labels
 
@@ -103,8 +103,11 @@ def _root(argument: str, options: Options) -> Path:
         root = options.data_dir / "miniimagenet"
     else:
         raise DataError(
-            "miniimagenet needs a folder with its images: miniimagenet:PATH, or miniimagenet/ in the folder that "
-            f"METAREP_DATA or --data-dir names; there, {LAYOUTS}"
+            f"miniimagenet needs a folder with its images, {LAYOUTS}",
+            advice=Advice(
+                "take miniimagenet:PATH, or put miniimagenet/ into the folder that METAREP_DATA or {data_dir} names",
+                data_dir=...,
+            ),
         )
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; miniimagenet wants there {LAYOUTS}")
@@ -155,7 +158,7 @@ def _from_files(files: list[tuple[Path, str]], size: int, skip_bad: bool) -> tup
         if isinstance(pixels, DataError):
             if not skip_bad:
                 raise pixels
-            skipped.append(str(pixels))
+            skipped.append(pixels.message)
             continue
         images[len(classes)] = pixels
         classes.append(label)

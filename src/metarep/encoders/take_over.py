@@ -1,7 +1,7 @@
 """Starting from a trained encoder: its weights, and how its images were scaled."""
 
 from metarep.encoders.encoder import Encoder
-from metarep.errors import MetarepError
+from metarep.errors import Advice, MetarepError
 
 
 def take_over(encoder: Encoder, trained: Encoder, name: str) -> None:
@@ -20,15 +20,18 @@ def take_over(encoder: Encoder, trained: Encoder, name: str) -> None:
         here, there = getattr(ours, what), getattr(theirs, what)
         if here != there:
             raise MetarepError(
-                f"{name} was trained on images with {what} {there}, and these have {here}; start from a run on images "
-                "like these, or choose --data and --size like its"
+                f"{name} was trained on images with {what} {there}, and these have {here}",
+                advice=(
+                    "start from a run on images like these",
+                    Advice("choose {data} and {size} like its", data=..., size=...),
+                ),
             )
     weights = trained.body.state_dict()
     shapes = {key: tuple(value.shape) for key, value in encoder.body.state_dict().items()}
     if trained.arch["name"] != encoder.arch["name"] or shapes != {k: tuple(v.shape) for k, v in weights.items()}:
         raise MetarepError(
-            f"{name} has the encoder {trained.arch}, and this training {encoder.arch}; choose "
-            "--encoder and --width like its"
+            f"{name} has the encoder {trained.arch}, and this training {encoder.arch}",
+            advice=Advice("choose {encoder} and {width} like its", encoder=..., width=...),
         )
     encoder.body.load_state_dict(weights)
     encoder.preprocess = theirs

@@ -27,9 +27,9 @@ def begin(path: Path, representation: Representation, empty: Index) -> None:
             empty.save(path / "index.safetensors")
 
 
-def busy(path: Path) -> str:
-    """What to say where another process is writing."""
-    return f"another process is writing to {path}; wait until it has ended"
+def busy(path: Path) -> MetarepError:
+    """The error where another process is writing."""
+    return MetarepError(f"another process is writing to {path}", advice="wait until it has ended")
 
 
 def is_index(path: Path) -> bool:

@@ -134,7 +134,7 @@ class ExactIndex(Index):
             self._add(ids[start : start + len(part)], part.numpy())
             start += len(part)
 
-    def _settings(self) -> dict[str, Any]:
+    def chosen_settings(self) -> dict[str, Any]:
         return {}
 
 

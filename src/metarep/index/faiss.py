@@ -216,7 +216,7 @@ class FaissIndex(Index):
         live = np.flatnonzero(self.alive)
         self.rows.add(self.row_ids[live], live)
 
-    def _settings(self) -> dict[str, Any]:
+    def chosen_settings(self) -> dict[str, Any]:
         names = ("kind", "links", "build_width", "search_width", "probes")
         return {name: getattr(self, name) for name in names}
 

@@ -14,8 +14,8 @@ import torch
 from metarep.datasets.depth import Depth, read_depth
 from metarep.datasets.folder_tree import image_files, shown
 from metarep.encoders import Precision
-from metarep.errors import DataError, MetarepError
-from metarep.files import locked, typed
+from metarep.errors import Advice, Call, DataError, MetarepError, Slot
+from metarep.files import locked
 from metarep.index import Index, build_index
 from metarep.index.beginning import begin, busy, is_index
 from metarep.index.catalogue import Catalogue, Item, absolute, digest_of
@@ -67,8 +67,8 @@ class ImageIndex:
     def __init__(self, path: Path, *, device: torch.device | str = "cpu", precision: Precision = "float32") -> None:
         self.path = Path(path)
         if not is_index(self.path):
-            hint = f"metarep index build {typed(path)} FOLDER --encoder RUN makes one"
-            raise MetarepError(f"{path} holds no index; {hint}")
+            build = Call("ImageIndex.create", "index build", path, Slot("FOLDER"), encoder=Slot("RUN"))
+            raise MetarepError(f"{path} holds no index", advice=Advice("make one with {build}", build=build))
         self.embedder = Embedder(load_representation(self.path / "encoder.safetensors"), device, precision)
         self.embedder.depth = self.embedder.depth | read_depth(self.path / DEPTH)
         self.saved = (time.monotonic(), 0.0)  # when, and how long it took
@@ -109,7 +109,7 @@ class ImageIndex:
         for what, was, now in (
             ("the encoder", found.embedder.space, embedder.space),
             ("the backend", found.index.name, empty.name),
-            ("the settings", found.index._settings(), empty._settings()),
+            ("the settings", found.index.chosen_settings(), empty.chosen_settings()),
         ):
             if was != now:
                 found.close()
@@ -200,7 +200,7 @@ class ImageIndex:
         """
         rows, errors = self.embedder(images, self.embedder.depth | Depth.of(depth))
         if bad := [error for error in errors if error]:
-            raise bad[0]
+            raise type(bad[0])(bad[0].message) from bad[0]  # a query is not left out, so its advice would not help
         allowed = None if below is None else self.items.below(absolute(below))
         if allowed is not None and not allowed:
             raise MetarepError(f"the index holds no image below {shown(below or '')!r}")
@@ -254,7 +254,7 @@ class ImageIndex:
         if not todo:
             return
         rows, errors = self.embedder([file for file, _ in todo], depth)
-        result.bad = (result.bad or []) + [str(error) for error in errors if error]
+        result.bad = (result.bad or []) + [error.message for error in errors if error]
         unreadable = [str(file) for (file, _), error in zip(todo, errors, strict=True) if error]
         self._forget([self.items.by_path[path] for path in unreadable if path in self.items.by_path])  # what it was
         kept = [each for each, error in zip(todo, errors, strict=True) if error is None]
@@ -270,7 +270,8 @@ class ImageIndex:
         result.new += len(fresh) - len(stale)
         if result.bad and not skip_bad:
             self.save()
-            raise DataError(f"{result.bad[0]}. {len(self):,} images are in the index, and stay")
+            first = next(error for error in errors if error)
+            raise DataError(f"{first.message}; {len(self):,} images are in the index, and stay", advice=first.advice)
 
     def _changed(self, file: Path, result: Added) -> os.stat_result | None:
         """The state of a file that is new or not as it was; None for one that is known."""

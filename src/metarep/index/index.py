@@ -37,7 +37,7 @@ class Index(ABC):
 
     Args:
         dim: numbers a vector.
-        space: the digest of the encoder whose vectors these are (see :func:`metarep.index.space_of`). Vectors that
+        space: the digest of the encoder whose vectors these are (see :func:`metarep.encoders.space_of`). Vectors that
             come with another are refused; those that come with none are taken at the caller's word.
     """
 
@@ -148,7 +148,7 @@ class Index(ABC):
 
         header = {"format": FORMAT, "index": self.name, "dim": self.dim, "space": self.space}
         tensors, more = self._saved()
-        write_tensors(Path(path), tensors, {**header, "settings": self._settings(), "more": more, "n": len(self)})
+        write_tensors(Path(path), tensors, {**header, "settings": self.chosen_settings(), "more": more, "n": len(self)})
 
     @classmethod
     def load(cls, path: Path | str, **settings: Any) -> "Index":  # noqa: ANN401 - the backend's own
@@ -224,7 +224,7 @@ class Index(ABC):
     def _restore(self, tensors: dict[str, Tensor], more: dict[str, Any]) -> None: ...
 
     @abstractmethod
-    def _settings(self) -> dict[str, Any]:
+    def chosen_settings(self) -> dict[str, Any]:
         """Keyword arguments of the constructor that make this index again."""
 
     def _unit(self, what: str, values: Numbers) -> Rows:

@@ -133,7 +133,7 @@ class PgvectorIndex(Index):
     def _restore(self, tensors: dict[str, Tensor], more: dict[str, Any]) -> None:
         """Everything is in the table."""
 
-    def _settings(self) -> dict[str, Any]:
+    def chosen_settings(self) -> dict[str, Any]:
         settings = {name: getattr(self, name) for name in ("table", "graph", "search_width")}
         return {"url": _shown(self.url), **settings}
 

@@ -121,7 +121,7 @@ class QdrantIndex(Index):
     def _restore(self, tensors: dict[str, Tensor], more: dict[str, Any]) -> None:
         """Everything is in the collection."""
 
-    def _settings(self) -> dict[str, Any]:
+    def chosen_settings(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("url", "collection", "exact", "search_width")}
 
     def _connect(self) -> Any:  # noqa: ANN401 - an extra

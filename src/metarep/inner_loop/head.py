@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from metarep.class_means import class_means
-from metarep.errors import MetarepError, one_of
+from metarep.errors import Advice, MetarepError, one_of
 
 HeadKind = Literal["rows", "shared", "prototype"]
 Classifier = tuple[Float[Tensor, "*task ways dim"], Float[Tensor, "*task ways"]]  # weight and bias
@@ -46,8 +46,8 @@ class Head(nn.Module):
         if self.kind == "rows":
             if ways != self.ways:
                 raise MetarepError(
-                    f"this learner has a head of {self.ways} rows, one a way, and cannot take a task of {ways} ways; "
-                    f"draw tasks of {self.ways} ways, or train with --head prototype or --head shared"
+                    f"this learner has a head of {self.ways} rows, one a way, and cannot take a task of {ways} ways",
+                    advice=(f"draw tasks of {self.ways} ways", Advice("train with {head} or shared", head="prototype")),
                 )
             return self.weight.expand(tasks, -1, -1), self.bias.expand(tasks, -1)
         if self.kind == "shared":

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from metarep.errors import MetarepError
+from metarep.errors import Advice, MetarepError
 from metarep.inner_loop.convolution import rounding
 from metarep.inner_loop.exact import TaskGradient, task_gradient
 from metarep.inner_loop.head import Head
@@ -55,7 +55,8 @@ def one_by_one(
                 raise
             raise MetarepError(
                 f"something in {type(start.encoder.body).__name__} can be differentiated only once, and the second "
-                f"order needs it twice: take order=1 (--order 1), or another layer there. torch says: {error}"
+                f"order needs it twice (torch says: {error})",
+                advice=(Advice("take {order}", order=1), "put another layer there"),
             ) from error
 
     found = run_alike(start.encoder.body, work, singles, workers)

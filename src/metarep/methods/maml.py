@@ -6,7 +6,7 @@ from torch import Generator
 
 from metarep.batches import Batch, TaskBatch
 from metarep.encoders import Encoder
-from metarep.errors import MetarepError
+from metarep.errors import Advice, MetarepError, Slot
 from metarep.inner_loop import HeadKind, RateKind
 from metarep.learners.descent import GradientDescent
 from metarep.methods.method import Method, Step
@@ -101,8 +101,11 @@ class MAML(Method[TaskBatch]):
         means = [mean for mean, _ in running_statistics(self.learner.encoder.body)]
         if means and not any(bool(mean.any()) for mean in means):
             raise MetarepError(
-                "normalisation=running keeps the statistics that the encoder comes with, and this one has none yet: "
-                "start from a trained one (--init RUN), or take normalisation=support"
+                "normalisation=running keeps the statistics that the encoder comes with, and this one has none yet",
+                advice=(
+                    Advice("start from a trained one with {init}", init=Slot("RUN")),
+                    Advice("take {normalisation}", normalisation="support"),
+                ),
             )
 
 

@@ -19,7 +19,7 @@ class Siamese(Method[LabelledBatch]):
 
     Hadsell, Chopra, LeCun, Dimensionality Reduction by Learning an Invariant Mapping, 2006; Koch, Zemel, Salakhutdinov,
     Siamese Neural Networks for One-shot Image Recognition, 2015. Trap: the loss often printed,
-    ``max(0, m - y * d**2)``, pushes images of one class apart (see ``metarep.losses.inverted_contrastive``).
+    ``max(0, m - y * d**2)``, pushes images of one class apart (see docs/methods/siamese.md).
 
     Args:
         encoder: the representation to train.

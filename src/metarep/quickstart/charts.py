@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Callable, Sequence
-from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from markupsafe import Markup
 
 from metarep.quickstart.maps import ClassMap
+from metarep.quickstart.pages import render
 
 WIDTH, HEIGHT = 640, 350
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 14, 58
@@ -29,7 +31,7 @@ class Series(NamedTuple):
     points: Sequence[Point]
 
 
-def shots_chart(series: Sequence[Series]) -> str:
+def shots_chart(series: Sequence[Series]) -> Markup:
     """Accuracy against shots, a line a learner; whiskers are 95 % intervals.
 
     Shots stand on a logarithmic axis and accuracies on that of their log-odds: near 100 %, halving the errors is a step
@@ -50,19 +52,18 @@ def shots_chart(series: Sequence[Series]) -> str:
     def up(value: float) -> float:
         return TOP + (top - _odds(value)) / (top - bottom) * (HEIGHT - TOP - BOTTOM)
 
-    parts = []
-    for tick in (tick for tick in TICKS if bottom <= _odds(float(tick)) <= top):
-        y = up(float(tick))
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="tick end" x="{LEFT - 8}" y="{y:.1f}" dy=".35em">{tick:g}</text>')
-    parts += [
-        f'<text class="tick middle" x="{across(tick):.1f}" y="{HEIGHT - BOTTOM + 24}">{tick}</text>' for tick in shots
-    ]
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text class="axis middle" x="{middle}" y="{HEIGHT - 8}">shots: examples of each class</text>')
-    parts += [_line(line, across, up) for line in reversed(series)]  # the first is drawn last, on top
-    label = escape("Accuracy in percent against shots: " + ", ".join(line.name for line in series), quote=True)
-    return f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+    return render(
+        "chart.svg",
+        width=WIDTH,
+        height=HEIGHT,
+        left=LEFT,
+        right=WIDTH - RIGHT,
+        bottom=HEIGHT - BOTTOM,
+        label="Accuracy in percent against shots: " + ", ".join(line.name for line in series),
+        ticks=[(f"{tick:g}", f"{up(float(tick)):.1f}") for tick in TICKS if bottom <= _odds(float(tick)) <= top],
+        columns=[(tick, f"{across(tick):.1f}") for tick in shots],
+        lines=[_line(line, across, up) for line in reversed(series)],  # the first is drawn last, on top
+    )
 
 
 def _odds(percent: float) -> float:
@@ -71,23 +72,24 @@ def _odds(percent: float) -> float:
     return math.log(share / (1 - share))
 
 
-def _line(line: Series, across: Callable[[int], float], up: Callable[[float], float]) -> str:
+def _line(line: Series, across: Callable[[int], float], up: Callable[[float], float]) -> dict[str, Any]:
     places = [(across(point.shots), up(point.accuracy)) for point in line.points]
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     dots = []
     for point, (x, y) in zip(line.points, places, strict=True):
         shots = f"{point.shots} {'shot' if point.shots == 1 else 'shots'}"
-        title = f"{line.name}, {shots}: {point.accuracy:.1f} ± {point.ci95:.1f} %"
         low, high = up(point.accuracy - point.ci95), up(point.accuracy + point.ci95)
         dots.append(
-            f'<g class="point"><title>{escape(title)}</title><circle class="reach" cx="{x:.1f}" cy="{y:.1f}" r="12"/>'
-            f'<path class="whisker" d="M{x:.1f},{low:.1f}V{high:.1f}m-4,0h8M{x - 4:.1f},{low:.1f}h8"/>'
-            f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="2.6"/></g>'
+            {
+                "title": f"{line.name}, {shots}: {point.accuracy:.1f} ± {point.ci95:.1f} %",
+                "x": f"{x:.1f}",
+                "y": f"{y:.1f}",
+                "whisker": f"M{x:.1f},{low:.1f}V{high:.1f}m-4,0h8M{x - 4:.1f},{low:.1f}h8",
+            }
         )
-    return f'<g class="series {line.mark}"><polyline points="{path}"/>{"".join(dots)}</g>'
+    return {"mark": line.mark, "path": " ".join(f"{x:.1f},{y:.1f}" for x, y in places), "dots": dots}
 
 
-def map_chart(drawn: ClassMap, *, drawings: bool) -> str:
+def map_chart(drawn: ClassMap, *, drawings: bool) -> Markup:
     """A dot an image, a colour a class, and a picture of the class at the middle of its dots.
 
     Args:
@@ -101,22 +103,20 @@ def map_chart(drawn: ClassMap, *, drawings: bool) -> str:
         for each in drawn.classes
     ]
     spread = push_apart([(edge + x * scale, side - edge - y * scale) for x, y in centres], THUMB + 3, side)
-    dots, pictures = [], []
-    for number, (each, (x, y)) in enumerate(zip(drawn.classes, spread, strict=True)):
-        hue = f"--hue:{number * 360 / len(drawn.classes):.0f}"
-        circles = "".join(
-            f'<circle cx="{edge + a * scale:.1f}" cy="{side - edge - b * scale:.1f}" r="3.6"/>' for a, b in each.dots
-        )
-        dots.append(f'<g class="kind" style="{hue}"><title>{escape(each.name)}</title>{circles}</g>')
-        corner = f'x="{x - THUMB / 2:.1f}" y="{y - THUMB / 2:.1f}" width="{THUMB:g}" height="{THUMB:g}"'
-        pictures.append(
-            f'<g class="kind" style="{hue}"><title>{escape(each.name)}</title>'
-            f'<image class="{"ink" if drawings else "photo"}" {corner} href="{each.picture}"/>'
-            f'<rect {corner} rx="4"/></g>'
-        )
-    label = escape(f"Map of {len(drawn.classes)} classes in the representation of {drawn.learner}", quote=True)
-    parts = "".join(dots + pictures)
-    return f'<svg class="map" viewBox="0 0 {side:g} {side:g}" role="img" aria-label="{label}">{parts}</svg>'
+    kinds = [
+        {
+            "name": each.name,
+            "hue": f"{number * 360 / len(drawn.classes):.0f}",
+            "dots": [(f"{edge + a * scale:.1f}", f"{side - edge - b * scale:.1f}") for a, b in each.dots],
+            "x": f"{x - THUMB / 2:.1f}",
+            "y": f"{y - THUMB / 2:.1f}",
+            "picture": each.picture,
+        }
+        for number, (each, (x, y)) in enumerate(zip(drawn.classes, spread, strict=True))
+    ]
+    label = f"Map of {len(drawn.classes)} classes in the representation of {drawn.learner}"
+    look = "ink" if drawings else "photo"
+    return render("map.svg", side=f"{side:g}", thumb=f"{THUMB:g}", label=label, look=look, kinds=kinds)
 
 
 def push_apart(places: Sequence[tuple[float, float]], gap: float, side: float) -> list[tuple[float, float]]:

@@ -53,3 +53,8 @@ def duration(seconds: float) -> str:
     ('24 seconds', 'three minutes')
     """
     return count(max(1, round(seconds)), "second") if seconds < 100 else count(round(seconds / 60), "minute")
+
+
+def validated(accuracy: float | None) -> str:
+    """An accuracy in validation, in percent; a training without validation has none."""
+    return "none" if accuracy is None else f"{accuracy:.1f} %"

@@ -37,7 +37,8 @@ async function call(method, path, { query, body, json } = {}) {
 
 async function detail(answer) {
   try {
-    return (await answer.json()).detail;
+    const refusal = await answer.json();
+    return refusal.advice ? `${refusal.detail}; ${refusal.advice}` : refusal.detail;
   } catch {
     return answer.statusText;
   }
