@@ -1,5 +1,7 @@
 """What a person sees: lines where standard error is no terminal."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -9,11 +11,12 @@ from metarep.datasets.split import Split
 from metarep.encoders import Encoder, Preprocess
 from metarep.evaluation import evaluate
 from metarep.measure import Setting, measure_all
-from metarep.progress import _lines, measuring, measuring_by, progress
+from metarep.progress import counting, measuring, progress
+from metarep.reproduce import measuring_by
 
 
 def told(capsys, records, **settings) -> list[str]:
-    with _lines(**settings) as watch:
+    with progress(**settings) as watch:
         for record in records:
             watch(record)
     return capsys.readouterr().err.splitlines()
@@ -56,6 +59,15 @@ def test_a_measurement_says_how_far_it_is(capsys, quiet, lines):
     found = capsys.readouterr().err.splitlines()
     assert len(found) == lines
     assert all(line.startswith("trained, 5-way 1-shot: ") and line.endswith(" s left") for line in found)
+
+
+def test_a_count_says_how_many_and_how_fast(capsys):
+    with counting("image", every=0) as tell:
+        tell(1, 1200)
+        tell(900, 1200, 0)
+    first, second = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"1 of 1,200 images  \d+ a second, \d+ s left", first)
+    assert second == "900 of 1,200 images  0 a second", "known images take no time, and say nothing of what is left"
 
 
 def test_a_short_measurement_says_nothing(capsys):

@@ -35,7 +35,7 @@ EXAMPLE = """examples:
 """
 
 
-def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for every command
+def add(parser: Parser) -> None:
     parser.add_argument(
         "run", metavar="RUN", help="a run folder, a .safetensors file, or a model that ships with metarep"
     )

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from metarep.class_names import look_alikes
-from metarep.cli.counter import counter
 from metarep.cli.fit import tell_ignored
 from metarep.cli.options import print_json
 from metarep.datasets.depth import Depth
@@ -17,6 +16,7 @@ from metarep.errors import DataError, MetarepError
 from metarep.labelled import Judged, Verdict, judge, share, taken_for
 from metarep.model_folder import ModelFolder
 from metarep.photographs import notice_depth, unreadable
+from metarep.progress import counter
 from metarep.wording import counted
 
 PICTURE = "labelled.png"
@@ -37,7 +37,7 @@ def run(folder: ModelFolder, args: argparse.Namespace) -> int:
         files = [pair for pair in files if pair[0] not in bad]
     _tell_alike(folder, tree)
     depth = notice_depth([path for path, _ in files], folder.model.depth | Depth.of(args.depth))
-    with counter(len(files), "images", quiet=len(files) <= BATCH) as advance:
+    with counter(len(files), "image", quiet=len(files) <= BATCH) as advance:
         verdict = judge(folder, files, batch=BATCH, depth=depth, on_progress=advance)
     picture = _draw(verdict, args.out or folder.path / PICTURE)
     if args.json:
