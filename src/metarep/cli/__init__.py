@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = note = _Notes()
             top_parser().read(argv or ["--help"], args)
-            code = args.run(args)
+            code = args.call(args)
             note.say_again()
             return code
     except MetarepError as error:

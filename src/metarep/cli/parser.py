@@ -76,13 +76,13 @@ class Parser(argparse.ArgumentParser):
 
         Args:
             argv: what follows the parser's own name.
-            into: gets a value for each flag, the ``parser`` that read them, and what to ``run``.
+            into: gets a value for each flag, the ``parser`` that read them, and what to ``call``.
 
         Raises:
             MetarepError: an unknown flag or name, a value that cannot be used, or a word too many.
         """
         self.filled()
-        into.parser, into.run, self.argv = self, self.run, list(argv)
+        into.parser, into.call, self.argv = self, self.run, list(argv)
         for arg in argv:
             if re.fullmatch("--?[a-z][a-z-]*=--", arg):  # argparse drops the `--`, and gives a list for the value
                 self.error(f"{arg.removesuffix('=--')} needs a value, not --")
@@ -99,7 +99,7 @@ class Parser(argparse.ArgumentParser):
             if name not in parsers:
                 raise unknown(kind, name, parsers)
             parsers[name].read(vars(into).pop(KEPT, []), into)
-            into.parser, into.run = self, self.run
+            into.parser, into.call = self, self.run
 
     def add_names(self, kind: str, metavar: str, title: str, help: str | None = None) -> "_Names":
         """A word that chooses a sub-parser; :meth:`add_parser` of what is returned adds one.
@@ -110,10 +110,11 @@ class Parser(argparse.ArgumentParser):
             title: of the list of sub-parsers.
             help: of the word; None where each sub-parser has a help of its own.
         """
-        shown = {"help": help} if help else {}
-        self._names = self.add_subparsers(
-            title=title, dest=kind, metavar=metavar, prog=self.prog, action=_Names, parser_class=Parser, **shown
+        options: dict[str, Any] = {"help": help} if help else {}
+        self.add_subparsers(
+            title=title, dest=kind, metavar=metavar, prog=self.prog, action=_Names, parser_class=Parser, **options
         )
+        self._names = next(action for action in self._actions if isinstance(action, _Names))
         return self._names
 
     def add_parsers_by_flag(
@@ -138,7 +139,7 @@ class Parser(argparse.ArgumentParser):
         for action in (action for other in others.values() for action in other.filled()._actions):
             flags = [flag for flag in action.option_strings if flag not in self._option_string_actions]
             if flags:
-                hidden = {"dest": KEPT, "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+                hidden: dict[str, Any] = {"dest": KEPT, "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
                 self.add_argument(*flags, action=_Kept, nargs=action.nargs, **hidden)
 
     def knows(self, arg: str) -> bool:
@@ -195,7 +196,7 @@ class _Names(argparse._SubParsersAction):
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 - argparse's own
         super().__init__(**options)
         self.parsers: dict[str, Parser] = self._name_parser_map
-        self.choices = None  # so that argparse lets a wrong word pass, and it is refused below
+        self.choices: Any = None  # so that argparse lets a wrong word pass, and it is refused below
 
     def __call__(
         self,
