@@ -80,12 +80,12 @@ def _refuse_unknown(path: Path, table: str, given: Iterable[str], known: Iterabl
     for key in given:
         if key not in known:
             full = f"{table}.{key}" if table else key
-            raise MetarepError(f"{path}: unknown key {full}{_nearest(key, known)}. Known: {', '.join(sorted(known))}")
+            raise MetarepError(f"{path}: unknown key {full}{_nearest(key, known)} Known: {', '.join(sorted(known))}")
 
 
 def _nearest(given: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else ""
+    return f"; did you mean {near[0]}?" if near else "."
 
 
 def _check(path: Path, table: str, given: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:

@@ -91,7 +91,7 @@ class Parser(argparse.ArgumentParser):
         else:
             _, rest = self.parse_known_intermixed_args(argv, into)
         self.refuse_unknown(rest)
-        if self._names and not hasattr(into, self._names.dest):
+        if self._names and getattr(into, self._names.dest, None) is None:
             self.error(f"{self._names.metavar} is missing: {', '.join(self._names.parsers)}")
         if self._by_flag:
             kind, dest, parsers = self._by_flag
