@@ -105,6 +105,9 @@ def test_a_value_arrives(line, name, value):
         ("index build X Y --index fais", "unknown index 'fais'; did you mean 'faiss'?"),
         ("index stats X --skip-bad", "there is no flag --skip-bad (it is one of build, add)"),
         ("--json train protonet", "there is no flag --json"),
+        ("train --", "METHOD is missing"),
+        ("train protonet -- --steps 0", "'--steps' is one argument too many"),
+        ("train --turns=-- protonet", "--turns needs a value, not --. Try: metarep train --help"),
         ("methods protonet", "'protonet' is one argument too many"),
         ("fit photos", "the following arguments are required: --out"),
     ],
@@ -188,7 +191,6 @@ def test_flags_win_over_a_file_of_ones_own(tmp_path):
 
 def test_every_recipe_is_a_file_of_this_form(tmp_path):
     for name in recipe_names():
-        method = name.partition("-")[0]
         path = tmp_path / f"{name}.toml"
         path.write_text((files("metarep.recipes") / path.name).read_text("utf-8"), "utf-8")
         assert read_config(path, name.partition("-")[0]) == load_recipe(name).job
@@ -197,13 +199,13 @@ def test_every_recipe_is_a_file_of_this_form(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("dta = 'glyphs'", "my.toml: unknown key dta; did you mean data? Known: about, clusters, data"),
-        ("[train]\nstpes = 4", "my.toml: unknown key train.stpes; did you mean steps? Known: augment, clip"),
+        ("dta = 'glyphs'", "my.toml: unknown key 'dta'; did you mean data? Known: about, clusters, data"),
+        ("[train]\nstpes = 4", "my.toml: unknown key 'train.stpes'; did you mean steps? Known: augment, clip"),
         (
             "[settings]\nmargin = 1",
-            "my.toml: unknown key settings.margin; did you mean metric? Known: metric, temperature, turns",
+            "my.toml: unknown key 'settings.margin'; did you mean metric? Known: metric, temperature, turns",
         ),
-        ("encoder = { name = 'conv4', widht = 8 }", "my.toml: unknown key encoder.widht; did you mean width?"),
+        ("encoder = { name = 'conv4', widht = 8 }", "my.toml: unknown key 'encoder.widht'; did you mean width?"),
         ("encoder = { name = 'conv5' }", "encoder.name must be one of conv4, resnet12, efficientnet-lite, not 'conv5'"),
         ("[train]\nsteps = 'many'", "my.toml: train.steps must be a whole number, not 'many'"),
         ("[train]\nsteps = true", "my.toml: train.steps must be a whole number, not True"),

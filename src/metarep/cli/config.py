@@ -80,7 +80,7 @@ def _refuse_unknown(path: Path, table: str, given: Iterable[str], known: Iterabl
     for key in given:
         if key not in known:
             full = f"{table}.{key}" if table else key
-            raise MetarepError(f"{path}: unknown key {full}{_nearest(key, known)} Known: {', '.join(sorted(known))}")
+            raise MetarepError(f"{path}: unknown key {full!r}{_nearest(key, known)} Known: {', '.join(sorted(known))}")
 
 
 def _nearest(given: str, known: Iterable[str]) -> str:

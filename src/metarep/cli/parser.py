@@ -84,7 +84,9 @@ class Parser(argparse.ArgumentParser):
         self.filled()
         into.parser, into.call, self.argv = self, self.run, list(argv)
         for arg in argv:
-            if re.fullmatch("--?[a-z][a-z-]*=--", arg):  # argparse drops the `--`, and gives a list for the value
+            if (
+                self.knows(arg) and arg.endswith("=--") and arg.count("=") == 1
+            ):  # argparse drops the `--`, and gives a list for the value
                 self.error(f"{arg.removesuffix('=--')} needs a value, not --")
         if self._names or argv[:1] == ["--"]:  # after which all is words; intermixed, argparse 3.11 would drop it
             _, rest = self.parse_known_args(argv, into)
@@ -152,7 +154,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         choice = re.match(
-            r"argument (?P<flag>[^:]+): invalid choice: '(?P<given>[^']*)' \(choose from (?P<known>.*)\)", message
+            r"argument (?P<flag>[^:]+): invalid choice: '(?P<given>[^']*)'[^(]* \(choose from (?P<known>.*)\)", message
         )
         if choice:
             known = [name.strip(" '") for name in choice["known"].split(",")]
@@ -162,15 +164,16 @@ class Parser(argparse.ArgumentParser):
 
     def refuse_unknown(self, rest: Sequence[str]) -> None:
         """Raise for the arguments that no flag and no word took."""
-        flags = [arg.partition("=")[0] for arg in rest if _is_flag(arg)]
+        words = rest.index("--") if "--" in rest else len(rest)  # after which nothing is a flag
+        flags = [arg.partition("=")[0] for arg in rest[:words] if _is_flag(arg)]
         if flags:
             owners = [
                 name for name, other in self.siblings.items() if flags[0] in other.filled()._option_string_actions
             ]
             hint = f" (it is one of {', '.join(owners)})" if owners else nearest(flags[0], self._option_string_actions)
             self.error(f"there is no flag {flags[0]}{hint}")
-        if rest:
-            self.error(f"{rest[0]!r} is one argument too many")
+        if left := [*rest[:words], *rest[words + 1 :]]:
+            self.error(f"{left[0]!r} is one argument too many")
 
 
 class _Kept(argparse.Action):
