@@ -221,6 +221,8 @@ def test_every_recipe_is_a_file_of_this_form(tmp_path):
             "method = 'maml'",
             "my.toml is not for protonet: it says method = 'maml'; or train it with metarep train maml",
         ),
+        ("method = 3", "my.toml: method must be one of protonet, siamese, "),
+        ("encoder = { width = 8 }", "my.toml: encoder needs a name, one of conv4, resnet12, efficientnet-lite"),
         ("labels = 'cluster:x'", "my.toml: unknown labels 'cluster:x'"),
         ("init = 'simclr-omniglot'", "my.toml needs a run of recipe simclr-omniglot: name one by --init RUN"),
         ("data = ", "my.toml is not TOML: Invalid value (at"),

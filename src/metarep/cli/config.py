@@ -40,6 +40,10 @@ def read_config(path: Path, method: str) -> dict[str, Any]:
         wanted, why = named, f"its name begins with {named}; name the method in it by method = {method!r}"
     else:
         why = f"it says method = {wanted!r}"
+    if wanted is not None and wanted not in METHODS:
+        raise MetarepError(
+            f"{path}: method must be one of {', '.join(METHODS)}, not {wanted!r}{_nearest(str(wanted), METHODS)}"
+        )
     if wanted not in (None, method):
         raise MetarepError(f"{path} is not for {method}: {why}; or train it with metarep train {wanted}")
     _refuse_unknown(path, "", content, (*JOB, *IGNORED, "method"))
@@ -47,8 +51,10 @@ def read_config(path: Path, method: str) -> dict[str, Any]:
     kinds = {name: dict if name in TABLES else kind for name, (kind, _) in fields_of(Job).items()}
     _check(path, "", job, kinds)
     encoder = job.get("encoder", {"name": "conv4"})
-    if encoder.get("name") not in ENCODERS:
-        near = _nearest(str(encoder.get("name")), ENCODERS)
+    if "name" not in encoder:
+        raise MetarepError(f"{path}: encoder needs a name, one of {', '.join(ENCODERS)}")
+    if encoder["name"] not in ENCODERS:
+        near = _nearest(str(encoder["name"]), ENCODERS)
         raise MetarepError(
             f"{path}: encoder.name must be one of {', '.join(ENCODERS)}, not {encoder.get('name')!r}{near}"
         )
