@@ -1,6 +1,9 @@
 """What a person sees: lines where standard error is no terminal."""
 
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -68,6 +71,17 @@ def test_a_count_says_how_many_and_how_fast(capsys):
     first, second = capsys.readouterr().err.splitlines()
     assert re.fullmatch(r"1 of 1,200 images  \d+ a second, \d+ s left", first)
     assert second == "900 of 1,200 images  0 a second", "known images take no time, and say nothing of what is left"
+
+
+def test_answers_go_into_a_file_while_a_bar_is_on_the_terminal():
+    pty = pytest.importorskip("pty", reason="needs a terminal of its own")
+    code = "from metarep.progress import counter\nwith counter(2, 'image') as tell: print('an answer'); tell(1)"
+    ours, theirs = pty.openpty()
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=theirs, check=True)
+    os.close(theirs)
+    assert done.stdout == b"an answer\n"
+    assert b"1 of 2 images" in os.read(ours, 4000)
+    os.close(ours)
 
 
 def test_a_short_measurement_says_nothing(capsys):
