@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from metarep.cli import COMMANDS, _bound_spinning, main
-from metarep.cli.parser import argument_helps
+from metarep.cli.flags import argument_helps
 
 TINY = [
     "--steps",
@@ -42,7 +42,7 @@ def test_help_needs_no_torch_and_takes_less_than_a_second():
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["trian"], "there is no command 'trian' (did you mean train?)"),
+        (["trian"], "unknown command 'trian'; did you mean 'train'?"),
         (["train", "protnet"], "unknown method 'protnet'; did you mean 'protonet'?"),
         (["train", "triplet", "--margn", "0.2"], "there is no flag --margn (did you mean --margin?)"),
         (

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from metarep.cli import COMMANDS
-from metarep.cli.parser import Parser
+from metarep.cli import COMMANDS, parser_of, top_parser
 from metarep.datasets import DATASETS
 from metarep.methods import METHODS
 from metarep.recipes import load_recipe, recipe_names
@@ -45,16 +44,9 @@ def commands(page: str) -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("metarep ")]
 
 
-def parser_of(argv: list[str]) -> argparse.ArgumentParser:
-    command = import_module(f"metarep.cli.{argv[0]}")
-    parser = Parser(prog=f"metarep {argv[0]}")
-    parser.set_defaults(parser=parser)
-    command.add(parser, argv[1:])
-    return parser
-
-
-def flags_of(argv: list[str]) -> set[str]:
-    return {flag for action in parser_of(argv)._actions for flag in action.option_strings}
+def flags_of(names: list[str]) -> set[str]:
+    """The flags of a command, those of its sub-parsers included."""
+    return {flag for action in parser_of(*names)._actions for flag in action.option_strings}
 
 
 def test_all_pages_are_seen() -> None:
@@ -87,8 +79,8 @@ def test_tables_are_what_the_result_files_say(page: str) -> None:
 def test_commands_are_understood(page: str) -> None:
     for argv in commands(page):
         if argv[0] in COMMANDS and "--help" not in argv and (len(argv) > 1 or argv[0] in ("quickstart", "methods")):
-            args, rest = parser_of(argv).parse_known_args(argv[1:])
-            args.parser.refuse_unknown(rest)
+            args = argparse.Namespace()
+            top_parser().read(argv, args)
             if "recipe" in args and args.recipe not in (None, "RECIPE"):
                 load_recipe(f"{args.method}-{args.recipe}" if "method" in args else args.recipe)
         else:

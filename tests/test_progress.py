@@ -1,5 +1,10 @@
 """What a person sees: lines where standard error is no terminal."""
 
+import os
+import re
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -9,11 +14,12 @@ from metarep.datasets.split import Split
 from metarep.encoders import Encoder, Preprocess
 from metarep.evaluation import evaluate
 from metarep.measure import Setting, measure_all
-from metarep.progress import _lines, measuring, measuring_by, progress
+from metarep.progress import counting, measuring, progress
+from metarep.reproduce import measuring_by
 
 
 def told(capsys, records, **settings) -> list[str]:
-    with _lines(**settings) as watch:
+    with progress(**settings) as watch:
         for record in records:
             watch(record)
     return capsys.readouterr().err.splitlines()
@@ -56,6 +62,26 @@ def test_a_measurement_says_how_far_it_is(capsys, quiet, lines):
     found = capsys.readouterr().err.splitlines()
     assert len(found) == lines
     assert all(line.startswith("trained, 5-way 1-shot: ") and line.endswith(" s left") for line in found)
+
+
+def test_a_count_says_how_many_and_how_fast(capsys):
+    with counting("image", every=0) as tell:
+        tell(1, 1200)
+        tell(900, 1200, 0)
+    first, second = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"1 of 1,200 images  \d+ a second, \d+ s left", first)
+    assert second == "900 of 1,200 images  0 a second", "known images take no time, and say nothing of what is left"
+
+
+def test_answers_go_into_a_file_while_a_bar_is_on_the_terminal():
+    pty = pytest.importorskip("pty", reason="needs a terminal of its own")
+    code = "from metarep.progress import counter\nwith counter(2, 'image') as tell: print('an answer'); tell(1)"
+    ours, theirs = pty.openpty()
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=theirs, check=True)
+    os.close(theirs)
+    assert done.stdout == b"an answer\n"
+    assert b"1 of 2 images" in os.read(ours, 4000)
+    os.close(ours)
 
 
 def test_a_short_measurement_says_nothing(capsys):

@@ -17,6 +17,7 @@ from metarep.errors import MetarepError
 from metarep.images import ImageBank
 from metarep.learners import Learner
 from metarep.tasks import TaskIndex
+from metarep.wording import counted
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Report:
     def __str__(self) -> str:
         return (
             f"{self.ways}-way {self.shots}-shot: {self.accuracy:.2f} ± {self.ci95:.2f} % "
-            f"({self.tasks:,} tasks of {self.queries} queries a class, {self.protocol}, "
+            f"({self.tasks:,} tasks of {counted(self.queries, 'query', 'queries')} a class, {self.protocol}, "
             f"{self.normalisation} statistics, {self.learner}, {self.split} {self.digest}, {self.seconds:.1f} s)"
         )
 

@@ -1,26 +1,83 @@
-"""What a person sees of trainings and measurements: a bar on a terminal, a line now and then in a file, TensorBoard."""
+"""What a person sees of work that takes a while: a bar on a terminal, a line now and then elsewhere, and TensorBoard.
+
+There is one display, :func:`display`. Trainings, measurements and counts of images say what they show on it.
+"""
 
 import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from metarep.errors import missing_extra
 from metarep.training import Watch
+from metarep.wording import counted
 
-Tell = Callable[[float], None]  # to be told the share that is done
-EVERY = 5.0  # seconds between lines on what has no figures of its own
+Tell = Callable[[float], None]  # called with the share that is done
+EVERY = 5.0  # seconds between two lines
+
+
+class Show(Protocol):
+    """Shows how far some work is.
+
+    Args:
+        what: is being done, with the count of what is done.
+        done, total: how far it is.
+        figures: what else there is to say.
+        due: whether a line is due now, where there is no terminal; None for one every few seconds.
+    """
+
+    def __call__(self, what: str, done: float, total: float, figures: str, *, due: bool | None = None) -> None: ...
 
 
 @contextlib.contextmanager
-def progress(*, quiet: bool = False, tensorboard: Path | None = None) -> Iterator[Watch]:
+def display(*, quiet: bool = False, every: float = EVERY, stays: bool = False) -> Iterator[Show]:
+    """Yields a function that shows how far some work is, on standard error.
+
+    Args:
+        quiet: show nothing.
+        every: seconds between two lines, where standard error is not a terminal; the first comes as late.
+        stays: leave the bar on the terminal at the end.
+    """
+    if quiet:
+        yield lambda *_, **__: None
+        return
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[figures]}", markup=False),
+        )
+        console, both = Console(stderr=True), sys.stdout.isatty()  # what goes into a file must not go to the terminal
+        with Progress(*columns, console=console, transient=not stays, redirect_stdout=both) as bar:
+            task = bar.add_task("", total=None, figures="")
+
+            def move(what: str, done: float, total: float, figures: str, *, due: bool | None = None) -> None:  # noqa: ARG001
+                bar.update(task, description=what, completed=done, total=total, figures=figures)
+
+            yield move
+        return
+    said = time.monotonic()
+
+    def write(what: str, done: float, total: float, figures: str, *, due: bool | None = None) -> None:  # noqa: ARG001
+        nonlocal said
+        now = time.monotonic()
+        if now - said >= every if due is None else due:
+            said = now
+            print(f"{what}  {figures}".rstrip(), file=sys.stderr, flush=True)
+
+    yield write
+
+
+@contextlib.contextmanager
+def progress(*, quiet: bool = False, tensorboard: Path | None = None, every: float = EVERY) -> Iterator[Watch]:
     """A ``watch`` for ``train``, for the length of a ``with`` block."""
     with contextlib.ExitStack() as stack:
-        watchers: list[Watch] = []
-        if not quiet:
-            watchers.append(stack.enter_context(_bar() if sys.stderr.isatty() else _lines()))
+        watchers = [_training(stack.enter_context(display(quiet=quiet, every=every, stays=True)))]
         if tensorboard is not None:
             watchers.append(stack.enter_context(_board(tensorboard)))
 
@@ -33,93 +90,73 @@ def progress(*, quiet: bool = False, tensorboard: Path | None = None) -> Iterato
 
 @contextlib.contextmanager
 def measuring(what: str, *, quiet: bool = False, every: float = EVERY) -> Iterator[Tell]:
-    """A function to be told what share of a measurement is done, for the length of a ``with`` block.
-
-    Args:
-        what: is measured.
-        quiet: show nothing.
-        every: seconds between two lines, where standard error is no terminal; the first comes as late.
-    """
-    if not quiet and sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn(what), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
-            task = bar.add_task(what, total=1.0)
-            yield lambda share: bar.update(task, completed=share)
-        return
-    began = said = time.monotonic()
-
-    def tell(share: float) -> None:
-        nonlocal said
-        now = time.monotonic()
-        if not quiet and 0 < share < 1 and now - said >= every:
-            said = now
-            left = (now - began) * (1 - share) / share
-            print(f"{what}: {share:.0%} done, {left:.0f} s left", file=sys.stderr, flush=True)
-
-    yield tell
-
-
-def measuring_by(watch: Watch) -> Callable[[str], contextlib.AbstractContextManager[Tell]]:
-    """As :func:`measuring`, told to the ``watch`` of a training that went before."""
-
-    @contextlib.contextmanager
-    def told(what: str) -> Iterator[Tell]:
-        began = time.monotonic()
+    """A function to call with the share of a measurement that is done, for the length of a ``with`` block."""
+    began = time.monotonic()
+    with display(quiet=quiet, every=every) as show:
 
         def tell(share: float) -> None:
-            left = (time.monotonic() - began) * (1 - share) / max(share, 1e-9)
-            watch({"phase": f"measuring {what}", "step": round(100 * share), "steps": 100, "seconds_left": left})
+            if 0 < share < 1:
+                left = (time.monotonic() - began) * (1 - share) / share
+                show(f"{what}:", share, 1, f"{share:.0%} done, {left:.0f} s left")
 
         yield tell
 
-    return told
+
+@contextlib.contextmanager
+def counting(noun: str, *, quiet: bool = False, every: float = EVERY) -> Iterator[Callable[..., None]]:
+    """A function to call with the number of things that are done, and of all, for the length of a ``with`` block.
+
+    A third number, if it is given, says how many of those done took time; the speed is that of these.
+    """
+    began = time.monotonic()
+    with display(quiet=quiet, every=every) as show:
+
+        def tell(done: int, total: int, worked: int | None = None) -> None:
+            rate = (done if worked is None else worked) / max(time.monotonic() - began, 1e-9)
+            left = f", {(total - done) / rate:.0f} s left" if rate else ""
+            show(f"{done:,} of {counted(total, noun)}", done, total, f"{rate:.0f} a second{left}")
+
+        yield tell
 
 
 @contextlib.contextmanager
-def _bar() -> Iterator[Watch]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
+def counter(total: int, noun: str, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+    """As :func:`counting`; the function is called with how many more are done."""
+    done = 0
+    with counting(noun, quiet=quiet) as tell:
 
-    columns = (
-        TextColumn("{task.fields[phase]} {task.completed:>5.0f} of {task.total}"),
-        BarColumn(),
-        TextColumn("{task.fields[figures]}"),
-    )
+        def advance(more: int) -> None:
+            nonlocal done
+            done += more
+            tell(done, total)
+
+        yield advance
+
+
+def _training(show: Show) -> Watch:
+    """Shows the records of a training: on a terminal the latest figures of each kind, elsewhere those of the record.
+
+    There, a line is due at each tenth of a training and at each validation.
+    """
     latest: dict[str, Any] = {}
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("training", total=None, phase="step", figures="")
-
-        def watch(record: dict[str, Any]) -> None:
-            if record.get("phase") != latest.get("phase"):  # figures of the phase before say nothing of this one
-                latest.clear()
-            latest.update(record)
-            if "accuracy" in record and "measured" not in record:
-                latest["validated"] = record["step"]  # it stays on the bar for a while
-            figures = _figures(latest)
-            bar.update(task, completed=record["step"], total=record["steps"], phase=_phase(latest), figures=figures)
-
-        yield watch
-
-
-@contextlib.contextmanager
-def _lines(every: float = EVERY) -> Iterator[Watch]:
-    """A line at each tenth of a training and at each validation; elsewhere one now and then."""
-    phase, shown, said = None, -1, time.monotonic()
+    shown = -1
 
     def watch(record: dict[str, Any]) -> None:
-        nonlocal phase, shown, said
-        if record.get("phase") != phase:
-            phase, shown, said = record.get("phase"), -1, time.monotonic()
-        tenth, now = record["step"] * 10 // record["steps"], time.monotonic()
-        if "accuracy" in record or (tenth > shown if "loss" in record else now - said >= every):
-            shown, said = max(shown, tenth), now
-            step = f"{_phase(record)} {record['step']:>5} of {record['steps']}"
-            print(f"{step}  {_figures(record)}".rstrip(), file=sys.stderr, flush=True)
+        nonlocal shown
+        if not latest or record.get("phase") != latest.get("phase"):  # figures of another phase say nothing of this one
+            latest.clear()
+            shown = -1
+        latest.update(record)
+        if "accuracy" in record and "measured" not in record:
+            latest["validated"] = record["step"]  # it stays on the bar for a while
+        step, steps = record["step"], record["steps"]
+        tenth = step * 10 // steps
+        due = "accuracy" in record or (tenth > shown if "loss" in record else None)
+        shown = max(shown, tenth) if due else shown
+        figures = _figures(latest if sys.stderr.isatty() else record)
+        show(f"{_phase(record)} {step:>5} of {steps}", step, steps, figures, due=due)
 
-    yield watch
+    return watch
 
 
 @contextlib.contextmanager

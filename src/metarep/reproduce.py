@@ -1,5 +1,8 @@
 """reproduce: from a recipe to its rows in ``results/``, by one command."""
 
+import contextlib
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -10,7 +13,6 @@ from metarep.errors import MetarepError
 from metarep.evaluation import Report
 from metarep.job import Job, start
 from metarep.measure import Setting, measure_all, result_row, use_precision
-from metarep.progress import measuring_by
 from metarep.recipes import Recipe, load_recipe, recipe_names
 from metarep.results import read, record
 from metarep.run import open_run
@@ -42,6 +44,7 @@ def reproduce(
         out: run folders go to ``out/NAME-SPLIT-SEED``; one that is there is resumed.
         results: the folder of tables; rows go into ``DATA.csv``.
         tasks: a measurement; None for what the recipe says, or 10,000.
+        watch: called with records of each training, as that of ``train``, and of each measurement.
         seeds: how many trainings. Accuracy is the mean over them, the interval that of
             seed 0 over tasks, ``seed_sd`` their deviation.
     """
@@ -79,6 +82,22 @@ def reproduce(
     rows = _over_seeds(rows)
     record(table, rows)
     return rows
+
+
+def measuring_by(watch: Watch) -> Callable[[str], contextlib.AbstractContextManager[Callable[[float], None]]]:
+    """What :func:`metarep.measure.measure_all` needs to tell the ``watch`` of a training how far a measurement is."""
+
+    @contextlib.contextmanager
+    def watching(what: str) -> Iterator[Callable[[float], None]]:
+        began = time.monotonic()
+
+        def tell(share: float) -> None:
+            left = (time.monotonic() - began) * (1 - share) / max(share, 1e-9)
+            watch({"phase": f"measuring {what}", "step": round(100 * share), "steps": 100, "seconds_left": left})
+
+        yield tell
+
+    return watching
 
 
 def _job(recipe: Recipe, out: Path, train_on: str, seed: int, machine: dict[str, Any]) -> Job:

@@ -70,12 +70,10 @@ def place(tmp_path, monkeypatch):
 
 
 def flags(command: str, method: str) -> list[str]:
-    from metarep.cli.parser import Parser
+    from metarep.cli import parser_of
 
-    parser = Parser(prog="metarep")
-    parser.set_defaults(parser=parser)
-    import_module(f"metarep.cli.{command}").add(parser, [method])
-    return sorted({flag for action in parser._actions for flag in action.option_strings})
+    names = [command, method] if command == "train" else [command]
+    return sorted({flag for action in parser_of(*names)._actions for flag in action.option_strings})
 
 
 def drawn(command: str, dice: random.Random) -> list[str]:

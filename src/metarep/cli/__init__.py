@@ -1,4 +1,6 @@
-"""The command line: ``metarep COMMAND``. Each command is a module with ``HELP``, ``add(parser)`` and ``run(args)``."""
+"""The command line: ``metarep COMMAND``. Each command is a module with ``USAGE``, ``EXAMPLE``, ``add(parser)`` and
+``run(args)``; one with several actions is a package, in which each action is such a module.
+"""
 
 import argparse
 import io
@@ -6,10 +8,11 @@ import os
 import sys
 import warnings
 from collections.abc import MutableMapping
+from functools import partial
 from importlib import import_module
 
 from metarep.cli.advice import worded
-from metarep.cli.parser import Parser, nearest
+from metarep.cli.parser import Parser
 from metarep.errors import MetarepError
 
 COMMANDS = {
@@ -38,6 +41,7 @@ EXAMPLE = """first steps:
 def main(argv: list[str] | None = None) -> int:
     """Run one command; errors are one line on standard error and exit status 2."""
     argv = sys.argv[1:] if argv is None else argv
+    args = argparse.Namespace(command=None, debug=False)
     _bound_spinning(os.environ)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to stop
@@ -45,21 +49,22 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = note = _Notes()
-            code = _run(argv)
+            top_parser().read(argv or ["--help"], args)
+            code = args.call(args)
             note.say_again()
             return code
     except MetarepError as error:
-        if "--debug" in argv:
+        if args.debug:
             raise
         print(f"metarep: {worded(error)}", file=sys.stderr)
         return 2
     except (OSError, MemoryError, RuntimeError) as error:
-        if "--debug" in argv or not (reason := _outside(error)):
+        if args.debug or not (reason := _outside(error)):
             raise
         print(f"metarep: {reason}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        goes_on = argv[:1] in (["train"], ["reproduce"], ["index"])
+        goes_on = args.command in ("train", "reproduce", "index")
         print(f"metarep: interrupted{'; the same command goes on from there' if goes_on else ''}", file=sys.stderr)
         return 130
 
@@ -113,34 +118,36 @@ class _Notes:
                 print(line, file=sys.stderr)
 
 
-def _run(argv: list[str]) -> int:
-    if not argv or argv[0] in ("-h", "--help", "--version"):
-        _top().parse_args(argv or ["--help"])
-    name = argv[0]
-    if name not in COMMANDS:
-        raise MetarepError(f"there is no command {name!r}{nearest(name, COMMANDS)}. Try: metarep --help")
-    command = import_module(f"metarep.cli.{name}")
-    usage = f"metarep {name} [flags] {getattr(command, 'USAGE', '')}".rstrip()
-    parser = Parser(
-        prog=f"metarep {name}",
-        usage=usage,
-        description=COMMANDS[name].capitalize() + ".",
-        epilog=getattr(command, "EXAMPLE", ""),
+def top_parser() -> Parser:
+    """The parser of ``metarep``, with a sub-parser for each command, which is imported when it is named."""
+    return Parser(
+        fill=_fill_top,
+        prog="metarep",
+        usage="metarep COMMAND ...",
+        description="Learn an image representation from many small tasks.",
+        epilog=EXAMPLE,
     )
-    parser.set_defaults(parser=parser)
-    command.add(parser, argv[1:])
-    args, rest = parser.parse_known_args(argv[1:])
-    args.parser.refuse_unknown(rest)
-    return command.run(args)
 
 
-def _top() -> Parser:
+def parser_of(*names: str) -> Parser:
+    """The sub-parser that these words choose, such as ``"train", "protonet"``."""
+    parser = top_parser()
+    for name in names:
+        parser = parser.sub_parsers[name]
+    return parser.filled()
+
+
+def _fill_top(parser: Parser) -> None:
     from metarep import __version__
 
-    parser = Parser(prog="metarep", description="Learn an image representation from many small tasks.", epilog=EXAMPLE)
     parser.add_argument("--version", action="version", version=f"metarep {__version__}")
-    commands = parser.add_argument_group("commands (metarep COMMAND --help says more)")
+    names = parser.add_names("command", "COMMAND", title="commands (metarep COMMAND --help says more)")
     for name, text in COMMANDS.items():
-        commands.add_argument(f" {name}", help=text, nargs="?", metavar=name, default=argparse.SUPPRESS)
-    parser.usage = "metarep COMMAND ..."
-    return parser
+        names.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}.", fill=partial(_fill_command, name)
+        )
+
+
+def _fill_command(name: str, parser: Parser) -> None:
+    command = import_module(f"metarep.cli.{name}")
+    parser.fill_from(command)

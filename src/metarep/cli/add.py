@@ -30,7 +30,7 @@ EXAMPLE = """examples:
 """
 
 
-def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for every command
+def add(parser: Parser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help="what metarep fit made")
     parser.add_argument("images", nargs="+", metavar="CLASS/", help="folders called after their class, or images")
     parser.add_argument("--to", metavar="CLASS", help="the class of these images (default: the name of their folder)")

@@ -14,7 +14,7 @@ from metarep.datasets.split import Split
 from metarep.tasks import draw_tasks
 from metarep.wording import plural
 
-USAGE = "list|prepare|show [NAME]"
+USAGE = "list|prepare|show ..."
 EXAMPLE = """examples:
   metarep data list
   metarep data prepare omniglot               fetch, check and cache it (or take it from --data-dir)
@@ -23,36 +23,63 @@ EXAMPLE = """examples:
 """
 
 
-def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for every command
-    parser.add_argument("action", choices=("list", "prepare", "show"), help="what to do")
-    parser.add_argument("name", nargs="?", metavar="NAME", help="data set, as name or name:argument")
-    parser.add_argument("--split", default="test", help=f"for show: {', '.join(SPLITS)} (default: test)")
+ACTIONS = {
+    "list": "list the data sets",
+    "prepare": "fetch, check and cache a data set",
+    "show": "draw a picture of sampled tasks",
+}
+
+
+def add(parser: Parser) -> None:
+    names = parser.add_names("action", "ACTION", title="actions (metarep data ACTION --help says more)")
+    parts = {"list": (_add_list, _list), "prepare": (_add_prepare, _prepare), "show": (_add_show, _show)}
+    for name, (fill, run) in parts.items():
+        text, takes = ACTIONS[name], "" if name == "list" else " NAME"
+        description = f"{text[0].upper()}{text[1:]}."
+        usage = f"{parser.prog} {name} [flags]{takes}"
+        names.add_parser(name, help=text, description=description, usage=usage, fill=fill, run=run)
+    parser.keep_flags_of(names.parsers)
+
+
+def _add_list(parser: Parser) -> None:
+    add_output(parser)
+
+
+def _add_prepare(parser: Parser) -> None:
+    parser.add_argument("name", nargs="?", metavar="NAME", help=f"{', '.join(DATASETS)}; or name:argument")
     parser.add_argument("--size", type=int, metavar="PX", help="side of the images (default: the data set's own)")
     parser.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="where archives already lie (default: METAREP_DATA)"
     )
     add_reading(parser)
-    parser.add_argument("--out", type=Path, metavar="PNG", help="for show: where to draw (default: NAME-tasks.png)")
-    parser.add_argument("--ways", type=int, default=5, help="for show: classes a task (default: 5)")
-    parser.add_argument("--shots", type=int, default=1, help="for show: support images a class (default: 1)")
-    parser.add_argument("--seed", type=int, default=0, help="for show: names the tasks (default: 0)")
     add_output(parser)
 
 
-def run(args: argparse.Namespace) -> int:
-    if args.action == "list":
-        rows = {name: about(name) for name in DATASETS}
-        if args.json:
-            print_json(rows)
-        else:
-            print("\n".join(f"{name:<14} {text}" for name, text in rows.items()))
-        return 0
+def _add_show(parser: Parser) -> None:
+    parser.add_argument("--split", default="test", help=f"{', '.join(SPLITS)} (default: test)")
+    parser.add_argument("--out", type=Path, metavar="PNG", help="where to draw (default: NAME-tasks.png)")
+    parser.add_argument("--ways", type=int, default=5, metavar="N", help="classes a task (default: 5)")
+    parser.add_argument("--shots", type=int, default=1, metavar="N", help="support images a class (default: 1)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="names the tasks (default: 0)")
+    _add_prepare(parser)
+
+
+def _list(args: argparse.Namespace) -> int:
+    rows = {name: about(name) for name in DATASETS}
+    if args.json:
+        print_json(rows)
+    else:
+        print("\n".join(f"{name:<14} {text}" for name, text in rows.items()))
+    return 0
+
+
+def _need_name(args: argparse.Namespace) -> None:
     if args.name is None:
         args.parser.error(f"data {args.action} needs the name of a data set: {', '.join(DATASETS)}")
-    return _prepare(args) if args.action == "prepare" else _show(args)
 
 
 def _prepare(args: argparse.Namespace) -> int:
+    _need_name(args)
     if args.name == "omniglot-runs":
         runs = load_runs(Options(size=args.size, data_dir=args.data_dir))
         facts = {"runs": {"images": len(runs.bank), "tasks": len(runs.support)}}
@@ -85,6 +112,7 @@ def _noun(value: object, name: str) -> str:
 
 
 def _show(args: argparse.Namespace) -> int:
+    _need_name(args)
     from metarep.datasets.picture import task_picture
 
     split = _load(args, args.split)

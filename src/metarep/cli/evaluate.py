@@ -22,7 +22,7 @@ from metarep.one_shot_runs import error_rate
 from metarep.progress import measuring
 from metarep.results import read, record
 from metarep.run import open_run
-from metarep.zoo import load_trained
+from metarep.zoo import load_trained, zoo_names
 
 USAGE = "RUN"
 WAYS, QUERIES = 5, 15
@@ -35,9 +35,11 @@ EXAMPLE = """examples:
 """
 
 
-def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for every command
+def add(parser: Parser) -> None:
     parser.add_argument(
-        "run", metavar="RUN", help="a run folder, a .safetensors file, or a model that ships with metarep"
+        "run",
+        metavar="RUN",
+        help=f"a run folder, a .safetensors file, or a model that ships with metarep: {', '.join(zoo_names())}",
     )
     parser.add_argument(
         "--split",

@@ -15,7 +15,7 @@ EXAMPLE = """examples:
 """
 
 
-def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for every command
+def add(parser: Parser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help="what metarep fit made")
     parser.add_argument("--onnx", type=Path, metavar="FILE", help="write an ONNX graph; needs metarep[onnx]")
     parser.add_argument("--torch-export", type=Path, metavar="FILE", help="write a graph of torch.export")

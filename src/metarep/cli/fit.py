@@ -34,7 +34,7 @@ EXAMPLE = """examples:
 MOST = 5  # doubtful images and confused pairs that are printed
 
 
-def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for every command
+def add(parser: Parser) -> None:
     parser.add_argument("photos", metavar="PHOTOS", help="a folder that holds one folder of images for each class")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the model folder to make")
     add_encoder(parser, "auto")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from metarep.class_names import look_alikes
-from metarep.cli.counter import counter
 from metarep.cli.fit import tell_ignored
 from metarep.cli.options import print_json
 from metarep.datasets.depth import Depth
@@ -16,6 +15,7 @@ from metarep.errors import DataError, MetarepError
 from metarep.labelled import Judged, Verdict, judge, share, taken_for
 from metarep.model_folder import ModelFolder
 from metarep.photographs import notice_depth
+from metarep.progress import counter
 from metarep.wording import counted
 
 PICTURE = "labelled.png"
@@ -32,7 +32,7 @@ def run(folder: ModelFolder, args: argparse.Namespace) -> int:
     files = [(tree.root / file, entry.name) for entry in tree.classes for file in entry.files]
     _tell_alike(folder, tree)
     depth = notice_depth([path for path, _ in files], folder.model.depth | Depth.of(args.depth))
-    with counter(len(files), "images", quiet=len(files) <= BATCH) as advance:
+    with counter(len(files), "image", quiet=len(files) <= BATCH) as advance:
         verdict = judge(folder, files, batch=BATCH, depth=depth, skip_bad=args.skip_bad, on_progress=advance)
     picture = _draw(verdict, args.out or folder.path / PICTURE)
     if args.json:

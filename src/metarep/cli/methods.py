@@ -9,7 +9,7 @@ from metarep.methods import METHODS
 from metarep.recipes import load_recipe, recipe_names
 
 
-def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for every command
+def add(parser: Parser) -> None:
     add_output(parser)
 
 

@@ -1,33 +1,160 @@
-"""The parser: flags from typed signatures, help from docstrings, errors of one line with the nearest name."""
+"""The parser: a real sub-parser for each command, action, method and backend; errors of one line.
+
+How a command line is read
+    ``metarep`` has a sub-parser for each command, ``metarep train`` one for each method, and ``metarep index`` one for
+    each action. A sub-parser is filled with flags when it is named, so that ``metarep --help`` imports nothing.
+
+    Flags may stand anywhere after their command, also before the name that they depend on, as in
+    ``metarep train --turns 3 protonet``. The parser of ``train`` therefore knows all flags of all methods, but only by
+    name and by whether a value follows (:class:`_Kept`). It keeps what it meets as it was typed. The word that no flag
+    takes as its value is the method, and the method's parser reads the kept flags and everything that follows.
+    The settings of a backend are kept in the same way, and read by the parser that ``--index NAME`` chooses.
+
+    A flag therefore takes a value in all sub-parsers of a command, or in none.
+"""
 
 import argparse
-import dataclasses
 import difflib
-import inspect
 import re
-import types
-import typing
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, NoReturn
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NoReturn
 
-from metarep.errors import MetarepError
+from metarep.cli.help_text import HelpFormatter
+from metarep.errors import MetarepError, unknown
+
+KEPT = "kept flags"  # where a namespace holds them; no flag can have this name
+
+Run = Callable[[argparse.Namespace], int]
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that never abbreviates and whose errors are ours."""
+    """An argument parser that is filled when it is used, never abbreviates, and raises errors of ours.
 
-    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - argparse's own
-        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+    Args:
+        fill: adds the flags, when they are needed for the first time.
+        run: what the command does with its arguments.
+        options: those of ``ArgumentParser``.
+    """
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # noqa: ANN401 - argparse's own
-        for arg in args or ():
-            if re.fullmatch("--?[a-z][a-z-]*=--", arg):  # argparse drops the `--`, and gives a list for the value
+    def __init__(
+        self,
+        *,
+        fill: Callable[["Parser"], None] | None = None,
+        run: Run | None = None,
+        **options: Any,  # noqa: ANN401 - argparse's own
+    ) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=HelpFormatter, **options)
+        self.run = run
+        self._fill = fill
+        self._names: _Names | None = None
+        self._by_flag: tuple[str, str, Mapping[str, Parser]] | None = None
+        self.siblings: Mapping[str, Parser] = {}
+        self.argv: list[str] = []
+
+    def filled(self) -> "Parser":
+        """The parser itself, with its flags."""
+        fill, self._fill = self._fill, None
+        if fill:
+            fill(self)
+        return self
+
+    @property
+    def sub_parsers(self) -> dict[str, "Parser"]:
+        """The sub-parsers that a word chooses, by this word."""
+        self.filled()
+        return self._names.parsers if self._names else {}
+
+    def fill_from(self, command: Any) -> None:  # noqa: ANN401 - a module
+        """Take usage, examples, flags and what to run from the module of a command or an action."""
+        self.usage = f"{self.prog} [flags] {getattr(command, 'USAGE', '')}".rstrip()
+        self.epilog = getattr(command, "EXAMPLE", "")
+        self.run = getattr(command, "run", None)
+        command.add(self)
+
+    def read(self, argv: Sequence[str], into: argparse.Namespace) -> None:
+        """Read a command line.
+
+        Args:
+            argv: what follows the parser's own name.
+            into: gets a value for each flag, the ``parser`` that read them, and what to ``call``.
+
+        Raises:
+            MetarepError: an unknown flag or name, a value that cannot be used, or a word too many.
+        """
+        self.filled()
+        into.parser, into.call, self.argv = self, self.run, list(argv)
+        for arg in argv:
+            if (
+                self.knows(arg) and arg.endswith("=--") and arg.count("=") == 1
+            ):  # argparse drops the `--`, and gives a list for the value
                 self.error(f"{arg.removesuffix('=--')} needs a value, not --")
-        return super().parse_known_args(args, namespace)
+        if self._names or argv[:1] == ["--"]:  # after which all is words; intermixed, argparse 3.11 would drop it
+            _, rest = self.parse_known_args(argv, into)
+        else:
+            _, rest = self.parse_known_intermixed_args(argv, into)
+        self.refuse_unknown(rest)
+        if self._names and getattr(into, self._names.dest, None) is None:
+            self.error(f"{self._names.metavar} is missing: {', '.join(self._names.parsers)}")
+        if self._by_flag:
+            kind, dest, parsers = self._by_flag
+            name = getattr(into, dest)
+            if name not in parsers:
+                raise unknown(kind, name, parsers)
+            parsers[name].read(vars(into).pop(KEPT, []), into)
+            into.parser, into.call = self, self.run
+
+    def add_names(self, kind: str, metavar: str, title: str, help: str | None = None) -> "_Names":
+        """A word that chooses a sub-parser; :meth:`add_parser` of what is returned adds one.
+
+        Args:
+            kind: what the words name, as errors say it.
+            metavar: how help calls the word.
+            title: of the list of sub-parsers.
+            help: of the word; None where each sub-parser has a help of its own.
+        """
+        options: dict[str, Any] = {"help": help} if help else {}
+        self.add_subparsers(
+            title=title, dest=kind, metavar=metavar, prog=self.prog, action=_Names, parser_class=Parser, **options
+        )
+        self._names = next(action for action in self._actions if isinstance(action, _Names))
+        return self._names
+
+    def add_parsers_by_flag(
+        self,
+        flag: str,
+        kind: str,
+        dest: str,
+        parsers: Mapping[str, "Parser"],
+        **options: Any,  # noqa: ANN401 - argparse's own
+    ) -> None:
+        """A flag whose value chooses the sub-parser that reads the flags of its own; all are shown in help."""
+        self.add_argument(flag, dest=dest, **options)
+        self._by_flag = kind, dest, parsers
+        self.keep_flags_of(parsers)
+        for parser in parsers.values():
+            self.show_flags_of(parser)
+
+    def keep_flags_of(self, others: Mapping[str, "Parser"]) -> None:
+        """Accept the flags of alternative sub-parsers, and keep them until one of these is chosen."""
+        for other in others.values():
+            other.siblings = others
+        for action in (action for other in others.values() for action in other.filled()._actions):
+            flags = [flag for flag in action.option_strings if flag not in self._option_string_actions]
+            if flags:
+                hidden: dict[str, Any] = {"dest": KEPT, "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+                self.add_argument(*flags, action=_Kept, nargs=action.nargs, **hidden)
+
+    def knows(self, arg: str) -> bool:
+        """Whether this is a flag of the parser, with or without a value in the same argument."""
+        return (arg.partition("=")[0] if arg.startswith("--") else arg[:2]) in self._option_string_actions
+
+    def show_flags_of(self, other: "Parser") -> None:
+        """List the flags of another parser in this one's help."""
+        self._action_groups.extend(group for group in other.filled()._action_groups if group._group_actions)
 
     def error(self, message: str) -> NoReturn:
         choice = re.match(
-            r"argument (?P<flag>[^:]+): invalid choice: '(?P<given>[^']*)' \(choose from (?P<known>.*)\)", message
+            r"argument (?P<flag>[^:]+): invalid choice: '(?P<given>[^']*)'[^(]* \(choose from (?P<known>.*)\)", message
         )
         if choice:
             known = [name.strip(" '") for name in choice["known"].split(",")]
@@ -35,94 +162,70 @@ class Parser(argparse.ArgumentParser):
             message = f"{choice['flag']}: {choice['given']!r} is not one of {', '.join(known)}{hint}"
         raise MetarepError(f"{message}. Try: {self.prog} --help")
 
-    def refuse_unknown(self, rest: list[str]) -> None:
-        """Raise for the arguments that no flag took."""
-        flags = [arg for arg in rest if arg.startswith("-")]
+    def refuse_unknown(self, rest: Sequence[str]) -> None:
+        """Raise for the arguments that no flag and no word took."""
+        words = rest.index("--") if "--" in rest else len(rest)  # after which nothing is a flag
+        flags = [arg.partition("=")[0] for arg in rest[:words] if _is_flag(arg)]
         if flags:
-            given = flags[0].partition("=")[0]
-            raise MetarepError(
-                f"there is no flag {given}{nearest(given, self._option_string_actions)}. Try: {self.prog} --help"
-            )
-        if rest:
-            raise MetarepError(f"{rest[0]!r} is one argument too many. Try: {self.prog} --help")
+            owners = [
+                name for name, other in self.siblings.items() if flags[0] in other.filled()._option_string_actions
+            ]
+            hint = f" (it is one of {', '.join(owners)})" if owners else nearest(flags[0], self._option_string_actions)
+            self.error(f"there is no flag {flags[0]}{hint}")
+        if left := [*rest[:words], *rest[words + 1 :]]:
+            self.error(f"{left[0]!r} is one argument too many")
+
+
+class _Kept(argparse.Action):
+    """A flag of a sub-parser that is not chosen yet: it is kept as it was typed."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002 - argparse's own
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        kept, flag = vars(namespace).setdefault(KEPT, []), str(option_string)
+        if not isinstance(values, str):
+            kept += [flag]
+        else:
+            kept += [f"{flag}={values}"] if flag.startswith("--") else [flag, values]
+
+
+class _Names(argparse._SubParsersAction):
+    """A word that chooses a sub-parser, which then reads what was kept, and all that follows the word."""
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - argparse's own
+        super().__init__(**options)
+        self.parsers: dict[str, Parser] = self._name_parser_map
+        self.choices: Any = None  # so that argparse lets a wrong word pass, and it is refused below
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,  # noqa: ARG002 - argparse's own
+    ) -> None:
+        assert isinstance(parser, Parser)
+        words = list(values or ())
+        before = parser.argv[: len(parser.argv) - len(words)]
+        parser.refuse_unknown([arg for arg in before if _is_flag(arg) and not parser.knows(arg)])
+        words = words[1:] if words[0] == "--" else words  # of argparse 3.11; later ones have dropped it
+        name = words[0] if words else ""
+        if name not in self.parsers:
+            raise unknown(self.dest, name, self.parsers)
+        setattr(namespace, self.dest, name)
+        self.parsers[name].read([*vars(namespace).pop(KEPT, []), *words[1:]], namespace)
+
+
+def _is_flag(arg: str) -> bool:
+    """Whether argparse takes this for a flag, known or not."""
+    return arg.startswith("-") and len(arg) > 1 and " " not in arg and not re.fullmatch(r"-\d+|-\d*\.\d+", arg)
 
 
 def nearest(given: str, known: Iterable[str]) -> str:
+    """A question after the known name that is most like the given one; nothing if none is."""
     near = difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)
     return f" (did you mean {near[0]}?)" if near else ""
-
-
-def add_flags(
-    parser: argparse.ArgumentParser,
-    title: str,
-    source: Callable[..., Any],
-    *,
-    skip: Iterable[str] = (),
-    defaults: Mapping[str, Any] | None = None,
-) -> list[str]:
-    """A flag for each keyword-only parameter of ``source``, or each field of a dataclass; returns their names.
-
-    Names in ``skip`` get none: they have one elsewhere. ``defaults`` are shown instead of those of ``source``. A flag
-    that is not given leaves no attribute behind, so that a recipe knows what the user said.
-    """
-    group = parser.add_argument_group(title)
-    helps = argument_helps(source.__doc__ or "")
-    fields = {name: field for name, field in _fields(source).items() if name not in skip}
-    for name, (kind, default) in fields.items():
-        text = helps.get(name, "").replace("%", "%%")
-        text += f" (default: {_shown((defaults or {}).get(name, default))})"
-        group.add_argument(_flag(name), dest=name, help=text, default=argparse.SUPPRESS, **_reading(kind))
-    return list(fields)
-
-
-def argument_helps(docstring: str) -> dict[str, str]:
-    """What the ``Args:`` section of a docstring says of each argument; ``a, b: text`` speaks of both."""
-    section = re.search(r"Args:\n(.*?)(?:\n\s*\n|\Z)", inspect.cleandoc(docstring), re.DOTALL)
-    helps: dict[str, str] = {}
-    names: list[str] = []
-    for line in section[1].splitlines() if section else []:
-        start = re.match(r"    (\w[\w, ]*): (.*)", line)
-        if start:
-            names = [name.strip() for name in start[1].split(",")]
-            helps |= dict.fromkeys(names, start[2].strip())
-        else:
-            helps |= {name: f"{helps[name]} {line.strip()}" for name in names}
-    return {name: text.replace("``", "") for name, text in helps.items()}
-
-
-def _fields(source: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
-    if dataclasses.is_dataclass(source):
-        hints = typing.get_type_hints(source)
-        return {field.name: (hints[field.name], field.default) for field in dataclasses.fields(source)}
-    function = source.__init__ if inspect.isclass(source) else source
-    hints = typing.get_type_hints(function)
-    parameters = inspect.signature(function).parameters.values()
-    return {p.name: (hints[p.name], p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _shown(default: Any) -> str:  # noqa: ANN401 - any default
-    return "none" if default is None else f"{default:g}" if isinstance(default, float) else str(default)
-
-
-def _reading(kind: Any) -> dict[str, Any]:  # noqa: ANN401 - a type hint
-    """How argparse reads a value of this type."""
-    if kind is bool:
-        return {"action": argparse.BooleanOptionalAction}
-    if typing.get_origin(kind) is Literal:
-        return {"choices": typing.get_args(kind)}
-    if isinstance(kind, types.UnionType):
-        inner = next(arg for arg in typing.get_args(kind) if arg is not type(None))
-        return {"type": _or_none(inner), "metavar": inner.__name__.upper()}
-    return {"type": kind, "metavar": {"int": "N", "float": "X", "str": "NAME"}[kind.__name__]}
-
-
-def _or_none(kind: Callable[[str], Any]) -> Callable[[str], Any]:
-    def read(text: str) -> Any:  # noqa: ANN401
-        return None if text == "none" else kind(text)
-
-    read.__name__ = getattr(kind, "__name__", "value")
-    return read

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from metarep.answers import Answer
-from metarep.cli.counter import counter
 from metarep.cli.options import add_output, add_reading, add_threads, print_json_list, set_threads
 from metarep.cli.parser import Parser
 from metarep.datasets.decode import EXTENSIONS
@@ -18,6 +17,7 @@ from metarep.datasets.folder_walk import image_files, missing
 from metarep.errors import DataError
 from metarep.model_folder import ModelFolder
 from metarep.photographs import LeftOut, notice_depth
+from metarep.progress import counter
 
 USAGE = "MODEL IMAGE..."
 EXAMPLE = """examples:
@@ -30,7 +30,7 @@ COLUMNS: tuple[str, ...] = ("image", "label", "probability", "known", "label_set
 BATCH = 64
 
 
-def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for every command
+def add(parser: Parser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help="what metarep fit made")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="images, or folders of them")
     parser.add_argument("--csv", action="store_true", help="print a table of comma-separated values")
@@ -85,7 +85,7 @@ def answers(folder: ModelFolder, paths: list[Path], args: argparse.Namespace) ->
     model = folder.model
     left_out = LeftOut()
     depth = notice_depth(paths, model.depth | Depth.of(args.depth))
-    with counter(len(paths), "images", quiet=len(paths) <= BATCH) as advance:
+    with counter(len(paths), "image", quiet=len(paths) <= BATCH) as advance:
         rest = (paths[place] for place in left_out.others())
         skipped = left_out if args.skip_bad else None
         for _, rows in model.read(paths, batch=BATCH, depth=depth, left_out=skipped):  # the next are decoded meanwhile

@@ -16,7 +16,7 @@ EXAMPLE = """examples:
 """
 
 
-def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for every command
+def add(parser: Parser) -> None:
     parser.add_argument("--data", default="glyphs", metavar="NAME", help="data set (default: glyphs, embedded)")
     parser.add_argument(
         "--out", type=Path, default=Path("runs/quickstart"), metavar="DIR", help="default: runs/quickstart"

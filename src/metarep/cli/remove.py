@@ -18,7 +18,7 @@ EXAMPLE = """examples:
 """
 
 
-def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for every command
+def add(parser: Parser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help="what metarep fit made")
     parser.add_argument("classes", nargs="+", metavar="CLASS", help="classes to forget, with all their images")
     add_output(parser)

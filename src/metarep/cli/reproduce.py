@@ -16,7 +16,7 @@ EXAMPLE = """examples:
 """
 
 
-def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for every command
+def add(parser: Parser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help=", ".join(recipe_names()))
     parser.add_argument(
         "--out", type=Path, default=Path("runs"), metavar="DIR", help="where run folders go (default: runs)"

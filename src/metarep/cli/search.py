@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
-from metarep.cli.index import add_search, search
-from metarep.cli.options import add_depth, add_machine, add_output, set_threads
+from metarep.cli.index.places import add_index
+from metarep.cli.index.search import add_search, search
+from metarep.cli.options import set_threads
 from metarep.cli.parser import Parser
 
 USAGE = "INDEX IMAGE ..."
@@ -15,13 +16,10 @@ metarep index build makes an index.
 """
 
 
-def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for every command
-    parser.add_argument("index", type=Path, metavar="INDEX", help="the folder of an index")
+def add(parser: Parser) -> None:
+    add_index(parser)
     parser.add_argument("places", type=Path, nargs="+", metavar="IMAGE", help="what to look for")
     add_search(parser)
-    add_depth(parser)
-    add_machine(parser, precision="float32")
-    add_output(parser)
 
 
 def run(args: argparse.Namespace) -> int:

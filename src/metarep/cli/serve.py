@@ -10,8 +10,9 @@ from dataclasses import fields
 from pathlib import Path
 
 from metarep.cli.fit import add_encoder
+from metarep.cli.flags import argument_helps
 from metarep.cli.options import add_threads, set_threads
-from metarep.cli.parser import Parser, argument_helps
+from metarep.cli.parser import Parser
 from metarep.errors import MetarepError, missing_extra
 
 USAGE = "MODEL"
@@ -23,7 +24,7 @@ EXAMPLE = """examples:
 SHORTEST = 16  # characters of a token
 
 
-def add(parser: Parser, argv: list[str]) -> None:  # noqa: ARG001 - the same for every command
+def add(parser: Parser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help="what metarep fit made; with --encoder, a new one")
     group = parser.add_argument_group("address")
     group.add_argument("--host", default="127.0.0.1", help="where to listen (default: 127.0.0.1, this machine alone)")

@@ -2,13 +2,16 @@
 
 import argparse
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from metarep.cli.config import read_config
 from metarep.cli.evaluate import suggest
+from metarep.cli.flags import add_flags
 from metarep.cli.options import add_data, add_machine, add_output, print_json, set_threads
-from metarep.cli.parser import Parser, add_flags
-from metarep.errors import MetarepError, unknown
+from metarep.cli.parser import Parser
+from metarep.errors import MetarepError
 from metarep.job import Job, start
 from metarep.methods import METHODS
 from metarep.progress import progress
@@ -24,38 +27,61 @@ EXAMPLE = """examples:
   metarep train protonet --data folder:PHOTOS --labels clusters:runs/simclr
   metarep train anil --data folder:PHOTOS --init runs/simclr --labels-per-class 5
   metarep train triplet --data folder:PHOTOS --margin 0.2 --mining semi-hard
+  metarep train protonet --config my.toml --steps 500        a file of your own; flags win over it
 The same command goes on with a run that was interrupted. metarep train METHOD --help lists the method's own settings.
 """
 
 
-def add(parser: Parser, argv: list[str]) -> None:
-    parser.add_argument("method", metavar="METHOD", help=", ".join(METHODS))
-    method = next((arg for arg in argv if not arg.startswith("-")), None)
-    parser.add_argument(
-        "--recipe", metavar="NAME", help="start from a published setting: " + ", ".join(_recipes(method))
+def add(parser: Parser) -> None:
+    names = parser.add_names(
+        "method", "METHOD", "methods (metarep train METHOD --help lists the settings of one)", help=", ".join(METHODS)
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: runs/METHOD-DATA)")
-    add_data(parser, None)
-    parser.add_argument(
+    for name in METHODS:
+        names.add_parser(
+            name,
+            usage=f"{parser.prog} {name} [flags]",
+            description=f"Train {name}.",
+            epilog=EXAMPLE,
+            fill=partial(add_settings, method=name),
+            run=run,
+        )
+    parser.keep_flags_of(names.parsers)
+    shared = Parser(add_help=False)
+    add_settings(shared, None)
+    parser.show_flags_of(shared)
+
+
+def add_settings(parser: Parser, method: str | None) -> None:
+    """The flags that all methods have, and those of one method, if it is named."""
+    names = recipe_names(f"{method}-" if method else "")
+    recipes = [name.removeprefix(f"{method}-") for name in names]
+    group = parser.add_argument_group("run")
+    group.add_argument("--recipe", metavar="NAME", help=f"start from a published setting: {', '.join(recipes)}")
+    group.add_argument(
+        "--config", type=Path, metavar="FILE", help="start from a file of your own, in the form of a recipe (TOML)"
+    )
+    group.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: runs/METHOD-DATA)")
+    group.add_argument(
         "--train-on", default="train", metavar="SPLIT", help="train (validates on val) or trainval (default: train)"
     )
-    parser.add_argument(
+    group.add_argument(
         "--encoder", default=argparse.SUPPRESS, metavar="NAME", help="conv4 or resnet12 (default: conv4)"
     )
-    parser.add_argument(
+    group.add_argument(
         "--width", type=int, default=argparse.SUPPRESS, metavar="N", help="channels of the encoder (default: 64)"
     )
-    parser.add_argument(
+    group.add_argument(
         "--init", metavar="RUN", help="start from the encoder of another run, of any method (default: random weights)"
     )
-    add_labels(parser)
-    parser.add_argument(
+    group.add_argument(
         "--tensorboard", action="store_true", help="also write TensorBoard logs; needs metarep[tensorboard]"
     )
+    add_data(parser, None)
+    add_labels(parser)
     own: list[str] = []
-    if method in METHODS:
+    if method:
         own = add_flags(parser, f"settings of {method}", METHODS[method], skip=TrainSettings.__annotations__)
-    suits = METHODS[method].defaults if method in METHODS else {}
+    suits = METHODS[method].defaults if method else {}
     parser.set_defaults(own=own, shared=add_flags(parser, "training", TrainSettings, defaults=suits))
     add_machine(parser)
     add_output(parser)
@@ -63,8 +89,6 @@ def add(parser: Parser, argv: list[str]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     set_threads(args)
-    if args.method not in METHODS:
-        raise unknown("method", args.method, METHODS)
     job = read_job(args)
     out = args.out or Path("runs") / f"{args.method}-{job.data.partition(':')[0]}"
     with progress(quiet=args.json, tensorboard=out if args.tensorboard else None) as watch:
@@ -90,9 +114,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def read_job(args: argparse.Namespace) -> Job:
-    """Defaults, overridden by the recipe, overridden by what the user said."""
+    """Defaults, overridden by the recipe or the file, overridden by the flags that were given."""
     given = vars(args)
+    if args.recipe and args.config:
+        args.parser.error("--recipe and --config are two settings to start from; give one")
     fields = dict(load_recipe(f"{args.method}-{args.recipe}").job) if args.recipe else {}
+    fields = read_config(args.config, args.method) if args.config else fields
     settings = fields.pop("settings", {}) | {name: given[name] for name in args.own if name in given}
     train = fields.pop("train", {}) | {name: given[name] for name in args.shared if name in given}
     encoder = fields.pop("encoder", {"name": "conv4"})
@@ -106,7 +133,7 @@ def read_job(args: argparse.Namespace) -> Job:
     for name in ("init", "labels", "clusters", "partitions", "labels_per_class", "depth"):
         if given[name] is not None:
             fields[name] = given[name]
-    refuse_recipes(args.recipe, fields)
+    refuse_recipes(f"recipe {args.recipe}" if args.recipe else args.config, fields)
     return Job(args.method, settings, train, train_on=args.train_on, encoder=encoder, **fields)
 
 
@@ -123,16 +150,11 @@ def add_labels(parser: Parser) -> None:
     group.add_argument("--labels-per-class", type=int, metavar="N", help="true labels a class (default: all)")
 
 
-def refuse_recipes(recipe: str | None, fields: dict[str, Any]) -> None:
-    """Raise where a recipe names another recipe's run, which only ``reproduce`` makes."""
+def refuse_recipes(source: str | Path | None, fields: dict[str, Any]) -> None:
+    """Raise where a recipe or a file names another recipe's run, which only ``reproduce`` makes."""
     for name, text in (("init", fields.get("init")), ("labels", fields.get("labels", "").partition(":")[2])):
         if text in recipe_names() and not Path(text).exists():
             flag = "--init RUN" if name == "init" else "--labels clusters:RUN"
             raise MetarepError(
-                f"recipe {recipe} needs a run of recipe {text}: name one by {flag}, or let metarep reproduce train it"
+                f"{source or flag} needs a run of recipe {text}: name one by {flag}, or let metarep reproduce train it"
             )
-
-
-def _recipes(method: str | None) -> list[str]:
-    names = recipe_names(f"{method}-") if method in METHODS else recipe_names()
-    return [name.removeprefix(f"{method}-") for name in names]

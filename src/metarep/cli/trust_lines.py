@@ -31,7 +31,7 @@ def trust_line(model: Model) -> str:
         have, are = plural(many, "has", "have"), plural(many, "is", "are")
         parts += [f"{counted(many, 'class')} {have} {what} and {are} not tested"] if many else []
     if trust.calibration != trust.source:
-        few = f"{trust.tested} are too few to set probabilities by"
+        few = f"{trust.tested} {plural(trust.tested, 'is', 'are')} too few to set probabilities by"
         parts += [f"{few}, which are those of {trust.calibration}" if trust.calibration else few]
     return "; ".join(parts)
 
@@ -57,5 +57,7 @@ def copy_lines(model: Model) -> list[str]:
         for rows in model.copies[:MOST]
     ]
     return lines + (
-        [f"  and {len(model.copies) - MOST} more groups: --json lists them"] if len(model.copies) > MOST else []
+        [f"  and {counted(len(model.copies) - MOST, 'more group')}: --json lists them"]
+        if len(model.copies) > MOST
+        else []
     )

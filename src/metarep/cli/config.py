@@ -1,0 +1,115 @@
+"""metarep train METHOD --config FILE: a file of one's own, in the form of the recipes."""
+
+import difflib
+import tomllib
+import types
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from metarep.cli.flags import fields_of
+from metarep.datasets.folder_walk import missing
+from metarep.encoders import ENCODERS
+from metarep.errors import MetarepError
+from metarep.job import Job
+from metarep.methods import METHODS
+from metarep.recipes import JOB
+from metarep.settings import TrainSettings
+
+TABLES = ("encoder", "settings", "train")
+IGNORED = ("about", "source", "measure")  # of a recipe; a training does not read them
+KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", dict: "a table"}
+
+
+def read_config(path: Path, method: str) -> dict[str, Any]:
+    """Fields of :class:`metarep.job.Job`, but for the method, from a TOML file.
+
+    Args:
+        path: of the file.
+        method: which is trained. The file is for the method that it names (``method = "protonet"``), or whose name its
+            own name begins with, as ``protonet-mine.toml``; else for any.
+
+    Raises:
+        MetarepError: the file cannot be read, is for another method, or has an unknown key or a value of the wrong
+            type. The error names the file, the key, and the known key that is most like it.
+    """
+    content = _parse(path)
+    wanted = content.pop("method", None)
+    named = path.stem.partition("-")[0]
+    if wanted is None and "-" in path.stem and named in METHODS:
+        wanted, why = named, f"its name begins with {named}; name the method in it by method = {method!r}"
+    else:
+        why = f"it says method = {wanted!r}"
+    if wanted is not None and wanted not in METHODS:
+        raise MetarepError(
+            f"{path}: method must be one of {', '.join(METHODS)}, not {wanted!r}{_nearest(str(wanted), METHODS)}"
+        )
+    if wanted not in (None, method):
+        raise MetarepError(f"{path} is not for {method}: {why}; or train it with metarep train {wanted}")
+    _refuse_unknown(path, "", content, (*JOB, *IGNORED, "method"))
+    job = {key: value for key, value in content.items() if key not in IGNORED}
+    kinds = {name: dict if name in TABLES else kind for name, (kind, _) in fields_of(Job).items()}
+    _check(path, "", job, kinds)
+    encoder = job.get("encoder", {"name": "conv4"})
+    if "name" not in encoder:
+        raise MetarepError(f"{path}: encoder needs a name, one of {', '.join(ENCODERS)}")
+    if encoder["name"] not in ENCODERS:
+        near = _nearest(str(encoder["name"]), ENCODERS)
+        raise MetarepError(
+            f"{path}: encoder.name must be one of {', '.join(ENCODERS)}, not {encoder.get('name')!r}{near}"
+        )
+    sources = {"encoder": ENCODERS[encoder["name"]], "settings": METHODS[method], "train": TrainSettings}
+    for table, source in sources.items():
+        kinds = {name: kind for name, (kind, _) in fields_of(source).items()}
+        kinds |= {"name": str} if table == "encoder" else {}
+        _refuse_unknown(path, table, job.get(table, {}), kinds)
+        _check(path, table, job.get(table, {}), kinds)
+    try:
+        Job(method, **job)  # as it stands, before flags change it: what is wrong now is wrong in the file
+    except MetarepError as error:
+        raise MetarepError(f"{path}: {error}") from error
+    return job
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise missing("file", path)
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise MetarepError(f"{path} is not TOML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise MetarepError(f"{path} is not text in UTF-8, as TOML must be") from error
+
+
+def _refuse_unknown(path: Path, table: str, given: Iterable[str], known: Iterable[str]) -> None:
+    for key in given:
+        if key not in known:
+            full = f"{table}.{key}" if table else key
+            raise MetarepError(f"{path}: unknown key {full!r}{_nearest(key, known)} Known: {', '.join(sorted(known))}")
+
+
+def _nearest(given: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else "."
+
+
+def _check(path: Path, table: str, given: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
+    """Raise for the first value that is not of its type."""
+    for key, value in given.items():
+        kind, full = kinds[key], f"{table}.{key}" if table else key
+        if isinstance(kind, types.UnionType):
+            kind = next(arg for arg in get_args(kind) if arg is not type(None))
+        if get_origin(kind) is Literal:
+            if value not in get_args(kind):
+                known = [str(each) for each in get_args(kind)]
+                near = _nearest(str(value), known)
+                raise MetarepError(f"{path}: {full} must be one of {', '.join(known)}, not {value!r}{near}")
+        elif not _is_of(value, kind):
+            raise MetarepError(f"{path}: {full} must be {KINDS[kind]}, not {value!r}")
+
+
+def _is_of(value: object, kind: type) -> bool:
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    return isinstance(value, int | float if kind is float else kind)

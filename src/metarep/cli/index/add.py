@@ -1,0 +1,25 @@
+"""metarep index add INDEX FILE|FOLDER."""
+
+import argparse
+
+from metarep.cli.index.places import add_filling, add_index, add_places, fill_index, need_places, open_index
+from metarep.cli.options import set_threads
+from metarep.cli.parser import Parser
+
+USAGE = "INDEX FILE|FOLDER ..."
+EXAMPLE = """examples:
+  metarep index add photos.index MORE/
+"""
+
+
+def add(parser: Parser) -> None:
+    add_index(parser)
+    add_places(parser, "images, or folders of images")
+    add_filling(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    set_threads(args)
+    need_places(args, "files or folders")
+    with open_index(args) as index:
+        return fill_index(index, args)

@@ -1,0 +1,70 @@
+"""metarep index search INDEX IMAGE; ``metarep search`` is the same."""
+
+import argparse
+from pathlib import Path
+
+from metarep.cli.index.places import add_index, add_places, near_path, need_places, open_index
+from metarep.cli.options import add_depth, add_machine, add_output, print_json, set_threads
+from metarep.cli.parser import Parser
+from metarep.datasets.folder_walk import shown
+from metarep.index.contact_sheet import contact_sheet
+
+USAGE = "INDEX IMAGE ..."
+EXAMPLE = """examples:
+  metarep index search photos.index IMAGE                       the ten nearest, with their cosines
+  metarep index search photos.index IMAGE -k 20 --out sheet.png
+"""
+
+
+def add(parser: Parser) -> None:
+    add_index(parser)
+    add_places(parser, "what to look for")
+    add_search(parser)
+
+
+def add_search(parser: Parser) -> None:
+    """How many images to find, where, and how to show them."""
+    parser.add_argument("-k", "--hits", type=int, default=10, metavar="N", help="images to find (default: 10)")
+    parser.add_argument("--below", type=Path, metavar="FOLDER", help="only images below this folder")
+    parser.add_argument("--out", type=Path, metavar="PNG", help="draw what was found as a contact sheet")
+    add_depth(parser)
+    add_machine(parser, precision="float32")
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    set_threads(args)
+    need_places(args, "an image")
+    return search(args)
+
+
+def search(args: argparse.Namespace) -> int:
+    """Of ``metarep search`` too."""
+    with open_index(args) as index:
+        found = index.search(args.places, args.hits, args.below, args.depth)
+    if args.out:
+        contact_sheet(
+            [
+                [(str(query), ""), *((hit.path, f"{hit.score:.3f}") for hit in hits)]
+                for query, hits in zip(args.places, found, strict=True)
+            ],
+            args.out,
+        )
+    if args.json:
+        print_json(
+            [
+                {
+                    "query": shown(str(query)),
+                    "hits": [{"path": shown(hit.path), "score": round(hit.score, 6)} for hit in hits],
+                }
+                for query, hits in zip(args.places, found, strict=True)
+            ]
+        )
+        return 0
+    for query, hits in zip(args.places, found, strict=True):
+        print(f"{shown(str(query))}:")
+        for hit in hits:
+            print(f"  {hit.score:6.3f}  {near_path(hit.path)}")
+    if args.out:
+        print(f"drawn: {args.out}")
+    return 0
