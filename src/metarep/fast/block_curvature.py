@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from metarep.encoders.block import signs, turned
-from metarep.inner_loop.convolution import conv_back, convolve
+from metarep.fast.block import signs, turned
+from metarep.fast.convolution import conv_back, convolve
 
 _aten = torch.ops.aten
 _PLACES = (0, 2, 3)

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from metarep.encoders import Encoder
-from metarep.encoders.block import signs, turned
+from metarep.fast.block import signs, turned
 from metarep.encoders.conv4 import as_made
 from metarep.errors import MetarepError
-from metarep.inner_loop.convolution import conv
+from metarep.fast.convolution import conv
 from metarep.inner_loop.head import Classifier, Head
 from metarep.inner_loop.network import Network
-from metarep.inner_loop.stacked_tail import Moments, fused_tail, plain_tail
+from metarep.fast.stacked_tail import Moments, fused_tail, plain_tail
 from metarep.normalisation import Normalisation, Statistics, batch_norms, running_statistics
 
 PORTION = 1 << 30  # bytes of one map
