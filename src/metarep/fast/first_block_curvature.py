@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metarep.fast.c import call
 from metarep.fast.block import signs, turned
+from metarep.fast.c import call
 from metarep.fast.first_block import backward, flat, forward, moments, unflat
 
 _aten = torch.ops.aten
