@@ -14,10 +14,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from metarep.compiled import library
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from metarep.compiled import library
 from metarep.errors import MetarepError
 from metarep.index import INDEXES, ExactIndex, Index, SpaceError, build_index
 from metarep.index import index as contract
