@@ -34,7 +34,8 @@ split = Split(ImageBank(images), Labels(torch.arange(300) // 15, names, names), 
 for name, kind in METHODS.items():
     method = kind(build_encoder("conv4", Preprocess((16, 16), 1, (0.0,), (1.0,)), width=32))
     before = [parameter.clone() for parameter in method.learner.encoder.parameters()]
-    train(method, split, TrainSettings(**(kind.defaults | {"steps": 2, "ways": 5, "shots": 2, "queries": 2, "tasks": 2, "images": 60})))
+    small = {"steps": 2, "ways": 5, "shots": 2, "queries": 2, "tasks": 2, "images": 60, "augment": "views-drawings"}
+    train(method, split, TrainSettings(**(kind.defaults | small)))
     after = list(method.learner.encoder.parameters())
     assert all(parameter.isfinite().all() for parameter in after), name
     assert not all(map(torch.equal, before, after)), name
