@@ -30,8 +30,8 @@ class StackedNetwork(TaskNetwork):
         start: its encoder is a Conv4, with a precision, and its normalisation says whose statistics.
         differentiable: twice, in the weights' own precision; otherwise in the encoder's, for first derivatives.
         precise: in the weights' own precision all the same.
-        rough: convolutions in that precision may round what goes into them, as the device does by default.
-        checked: whether a loss that is no longer a number is to be noticed at once; that waits for the device.
+        rough: float32 convolutions may round their inputs to ten bits, as the device does by default.
+        checked: whether to raise at once where a loss is not finite; this needs a host synchronisation.
 
     Raises:
         MetarepError: another network than Conv4.

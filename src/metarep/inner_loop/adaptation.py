@@ -1,4 +1,4 @@
-"""Adapting to tasks for good: weights that are kept, for evaluation and use; no graph remains."""
+"""Adapts to tasks for evaluation and use: the adapted weights are kept, without a graph."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
