@@ -41,7 +41,7 @@ $(VENV)/torch: constraints.txt
 	$(PIP) $(TORCH_FROM) $$(grep '^torch==' constraints.txt)
 	touch $@
 
-$(VENV)/run: $(VENV)/torch pyproject.toml hatch_build.py $(wildcard src/metarep/compiled/*.[ch])
+$(VENV)/run: $(VENV)/torch pyproject.toml hatch_build.py $(wildcard src/metarep/fast/c/*.[ch])
 	$(PIP) --editable .
 	touch $@
 

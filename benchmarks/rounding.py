@@ -27,7 +27,8 @@ from torch.nn import functional
 from metarep import Preprocess, build_encoder, load_data
 from metarep.batches import BatchShape, TaskBatch, draw_batch
 from metarep.datasets.split import Split
-from metarep.inner_loop import HeadKind, convolution
+from metarep.fast import convolution
+from metarep.inner_loop import HeadKind
 from metarep.learners import GradientDescent
 from metarep.run import hardware
 

@@ -1,28 +1,23 @@
-"""Sampling: one slow formula is the oracle of the compiled path and of torch's."""
+"""Sampling: one slow formula is the oracle of what is sampled by default and of torch's way."""
 
 import math
-import shutil
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Generator, Tensor
 
-from metarep.augment import Augment, sampling
-from metarep.augment.sampling import library, sample, sample_by_torch, sample_compiled
+from metarep import faster
+from metarep.augment import Augment
+from metarep.augment.sampling import sample, sample_by_torch
 
 Path = Callable[[Tensor, Tensor], Tensor]
 WILD = Augment(rotate=180, scale=(0.2, 4.0), shear=40, shift=0.6, crop=(0.1, 1.0), ratio=(0.3, 3.0), flip=0.5)
 
 
-@pytest.fixture(params=["compiled", "torch"])
+@pytest.fixture(params=[sample, sample_by_torch], ids=["default", "torch"])
 def path(request: pytest.FixtureRequest) -> Path:
-    if request.param == "torch":
-        return sample_by_torch
-    if library() is None:
-        assert shutil.which("cc") is None, "there is a C compiler, and yet sampling.c was not built"
-        pytest.skip("no C compiler when the package was installed")
-    return sample_compiled
+    return request.param
 
 
 def some(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -62,16 +57,9 @@ def test_a_view_is_the_formula(path: Path, shape: tuple[int, ...]) -> None:
         assert views[place[0], :, place[1], place[2]].tolist() == pytest.approx(want, abs=slope), place
 
 
-def test_threads_and_memory_layout_change_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_layout_changes_nothing(path: Path) -> None:
     x, matrix = some((37, 3, 20, 20))
     whole = path(x, matrix)
-    monkeypatch.setattr(sampling, "WORTH_A_THREAD", 1)
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(3)
-        assert torch.equal(path(x, matrix), whole)
-    finally:
-        torch.set_num_threads(threads)
     assert torch.equal(path(x.to(memory_format=torch.channels_last), matrix), whole)
     assert torch.equal(path(x.repeat_interleave(2, 0)[::2], matrix.mT.contiguous().mT), whole)
     assert path(x[:0], matrix[:0]).shape == (0, 3, 20, 20)
@@ -85,16 +73,10 @@ def test_maps_that_lead_nowhere_stay_inside(path: Path) -> None:
     assert torch.allclose(path(x, matrix), torch.tensor(0.2))
 
 
-@pytest.mark.parametrize("shape", [(2, 1, 1, 9), (2, 1, 9, 1), (2, 1, 2, 1025)])
-def test_what_the_compiled_path_cannot_take_goes_through_torch(shape: tuple[int, ...]) -> None:
-    x, matrix = some(shape)
-    assert torch.equal(sample(x, matrix), sample_by_torch(x, matrix))
-
-
 def test_floats_keep_their_range(monkeypatch: pytest.MonkeyPatch) -> None:
     x, matrix = some((3, 1, 12, 12))
     torch.testing.assert_close(sample(x * 7.0, matrix), sample(x, matrix) * 255 * 7, rtol=1e-5, atol=1e-2)
     assert sample(x.double(), matrix).dtype == torch.float64
     before = sample(x, matrix)
-    monkeypatch.setattr(sampling, "library", lambda: None)
+    monkeypatch.setattr(faster, "PRESENT", False)
     torch.testing.assert_close(sample(x, matrix), before, rtol=0, atol=1e-5)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from metarep.compiled import library
+from metarep import faster
 from metarep.errors import MetarepError
 from metarep.index import INDEXES, ExactIndex, Index, SpaceError, build_index
 from metarep.index import index as contract
@@ -130,41 +130,29 @@ def test_numpy_lists_and_doubles_are_taken(make: Make) -> None:
     torch.testing.assert_close(scores, torch.tensor([[1.0, 0.5**0.5, 0.0]]), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("present", [True, False])
 @pytest.mark.parametrize("dim", [1, 7, 64, 100])
-def test_rows_are_scaled_alike_with_and_without_c_code(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_scaled_to_length_1(dim: int, present: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faster, "PRESENT", faster.PRESENT and present)
     rows = torch.randn(9, dim, generator=Generator().manual_seed(0)).numpy() * 1e3
     rows[3], rows[4] = 0, 1e-18
     wide = rows.astype(np.float64)
     wanted = wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-300)
     mine = contract._unit_rows("rows", rows)
     np.testing.assert_allclose(mine, wanted, atol=1e-6)
-    np.testing.assert_allclose(contract._unit_rows("rows", rows[::-1]), wanted[::-1], atol=1e-6)
+    reverse = contract._unit_rows("rows", rows[::-1])
+    assert reverse.flags.c_contiguous
+    np.testing.assert_allclose(reverse, wanted[::-1], atol=1e-6)
     unit = np.delete(mine, 3, axis=0)
     np.testing.assert_allclose(contract._unit_rows("rows", unit), np.delete(wanted, 3, axis=0), atol=1e-6)
-    monkeypatch.setattr(contract, "library", lambda: None)
-    np.testing.assert_allclose(contract._unit_rows("rows", rows), wanted, atol=1e-6)
 
 
-def test_rows_of_length_1_at_a_cache_line_are_not_copied_and_never_changed() -> None:
-    if library() is None:
-        pytest.skip("needs the C parts")
-    rows = contract._at_a_line((5, 8))
-    rows[:] = np.eye(8, dtype=np.float32)[:5]
-    assert contract._unit_rows("rows", rows) is rows
-    rows[2, 2] = 1.001  # a thousandth off is off
-    scaled = contract._unit_rows("rows", rows)
-    assert scaled is not rows
-    assert rows[2, 2] == np.float32(1.001)
-    assert scaled[2, 2] == pytest.approx(1, abs=1e-6)
-
-
-@pytest.mark.parametrize("compiled", [True, False])
-def test_where_faiss_finds_fewer_there_is_no_id_and_no_score(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("present", [True, False])
+def test_where_faiss_finds_fewer_there_is_no_id_and_no_score(present: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("faiss", reason="needs metarep[ann]")
+    monkeypatch.setattr(faster, "PRESENT", faster.PRESENT and present)
     index = FaissIndex(2)
     index.add([7, 9], torch.eye(2))
-    if not compiled:
-        monkeypatch.setattr("metarep.index.faiss.library", lambda: None)
     scores, ids = index._found(torch.tensor([[0.5, -3e38]]), torch.tensor([[1, -1]]))
     assert ids.tolist() == [[9, -1]]
     assert scores.tolist() == [[0.5, -torch.inf]]

@@ -18,7 +18,7 @@ def test_wheel_installs_and_trains(tmp_path):
     )
     (wheel,) = tmp_path.glob("metarep-*-py3-none-*.whl")
     inside = zipfile.ZipFile(wheel).namelist()
-    compiled = "metarep/compiled/compiled.so" in inside
+    compiled = "metarep/fast/c/compiled.so" in inside
     assert compiled == (shutil.which("cc") is not None)
     assert wheel.name.endswith("-any.whl") != compiled
     for part in (

@@ -1,44 +1,29 @@
 """Sampling: each image seen through an affine map of its own, bilinear, the edge repeated beyond the edge.
 
-On a processor bytes go through ``sampling.c``, which takes a third of the time; all else goes through torch, with equal
-views.
+Bytes on the CPU go through C code where it is at hand; all else goes through torch, with equal views.
 """
 
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Float, Num, UInt8
+from jaxtyping import Float, Num
 from torch import Tensor
 from torch.nn import functional
 
-from metarep.compiled import call, in_parts, library
+from metarep import faster
 
 CHUNK = 2**19  # numbers that are worked on at a time: they stay in a core's cache
-WIDEST = 1024  # BLOCK of sampling.c
-WORTH_A_THREAD = 2**18  # numbers; less takes no longer than handing them over
 
 
 def sample(x: Num[Tensor, "n c h w"], matrix: Float[Tensor, "n 2 3"]) -> Float[Tensor, "n c h w"]:
-    """Each image at the places its map names: bytes become 0 to 1, floats keep their range; the choice of path is here.
+    """Each image at the places its map names: bytes become 0 to 1, floats keep their range.
 
     Args:
         x: the images; float64 is computed in float64, all else in float32.
         matrix: from places in the view to places in the image, in units of -1 to 1.
     """
-    height, width = x.shape[2:]
-    fits = x.dtype == torch.uint8 and x.device.type == "cpu" and min(height, width) >= 2 and width <= WIDEST
-    return sample_compiled(x, matrix) if fits and library() is not None else sample_by_torch(x, matrix)
-
-
-def sample_compiled(x: UInt8[Tensor, "n c h w"], matrix: Float[Tensor, "n 2 3"]) -> Float[Tensor, "n c h w"]:
-    """By ``sampling.c``, on as many threads as torch has."""
-    x, matrix, views = x.contiguous(), matrix.to(torch.float32).contiguous(), torch.empty(x.shape)
-
-    def part(start: int, stop: int) -> None:
-        call("metarep_sample", (x[start:stop], matrix[start:stop], views[start:stop]), stop - start, *x.shape[1:])
-
-    in_parts(part, len(x), x.numel() // WORTH_A_THREAD)
-    return views
+    views = faster.sample(x, matrix)
+    return sample_by_torch(x, matrix) if views is None else views
 
 
 def sample_by_torch(x: Num[Tensor, "n c h w"], matrix: Float[Tensor, "n 2 3"]) -> Float[Tensor, "n c h w"]:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
-from metarep.encoders.block import plain
+from metarep.encoders.eager import eager_on_cpu
 from metarep.encoders.output import Picked, key_of
 from metarep.encoders.preprocess import Preprocess
 from metarep.errors import MetarepError
@@ -60,7 +60,7 @@ class Encoder(nn.Module):
 
     def _parts(self, x: Tensor) -> bool:
         """Whether ``x`` may go through in parts: it is only looked at, on a processor, and no image sees another."""
-        if self.body.training or torch.is_grad_enabled() or not plain(x):
+        if self.body.training or torch.is_grad_enabled() or not eager_on_cpu(x):
             return False
         norms = (layer for layer in self.body.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm))
         return all(norm.running_mean is not None for norm in norms)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from metarep.encoders.block import plain
+from metarep.encoders.eager import eager_on_cpu
 
 Run = Callable[[Tensor], Tensor]
 KNOWN = (nn.BatchNorm2d, nn.ReLU6, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Sequential)
@@ -36,7 +36,7 @@ def fused_layers(body: nn.Sequential, x: Float[Tensor, "b c h w"], *own: type[nn
         x: the images.
         own: kinds of layers that the body has besides the common ones.
     """
-    if body.training or torch.is_grad_enabled() or not plain(x) or torch.is_autocast_enabled("cpu"):
+    if body.training or torch.is_grad_enabled() or not eager_on_cpu(x) or torch.is_autocast_enabled("cpu"):
         return None
     if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled and x.dtype == torch.float32):  # pyright: ignore[reportAttributeAccessIssue]
         return None

@@ -1,18 +1,19 @@
-"""Adapting to tasks for good: weights that are kept, for evaluation and use; no graph remains."""
+"""Adapts to tasks for evaluation and use: the adapted weights are kept, without a graph."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from metarep import faster
 from metarep.inner_loop.adam import Adam
 from metarep.inner_loop.network import Network
-from metarep.inner_loop.stacked import AnyNetwork, StackedNetwork, stacked
-from metarep.inner_loop.start import Start
+from metarep.inner_loop.start import Start, TaskStart
 from metarep.inner_loop.task import InnerLoop, refuse_blow_up, take_step
+from metarep.inner_loop.task_network import TaskNetwork
 from metarep.normalisation import Statistics
 from metarep.randomness import run_alike, useful_workers
 
@@ -33,12 +34,35 @@ class Adapted:
 
     def tasks(self) -> list["Adapted"]:
         """One by one, of what many tasks end with at once, the task axis first."""
-        found = []
+        each = []
         for t in range(len(self.weights[0])):
             own = None if self.adam is None else self.adam.task(t)
             statistics = [(mean[t], variance[t]) for mean, variance in self.statistics]
-            found.append(Adapted([weight[t] for weight in self.weights], statistics, own))
-        return found
+            each.append(Adapted([weight[t] for weight in self.weights], statistics, own))
+        return each
+
+
+@dataclass(frozen=True)
+class Stepping:
+    """How to step: what is the same for all tasks that are adapted together.
+
+    Args:
+        inner: steps and what they change.
+        adam: step by this optimiser's state, copied for each task, instead of plain gradient descent.
+        minibatch: images a step, evenly of every class, cycling through the support; 0 for all of it.
+        settle: run the whole support once more after the last step, so that the statistics belong to the adapted
+            weights. Otherwise they are those of the start, as the first step saw them.
+    """
+
+    inner: InnerLoop
+    adam: Adam | None = None
+    minibatch: int = 0
+    settle: bool = True
+
+    @property
+    def precise(self) -> bool:
+        """Whether steps need float32. Adam's are as long whatever the gradient is, and Reptile trains by them."""
+        return self.adam is None
 
 
 def adapt_tasks(
@@ -61,48 +85,48 @@ def adapt_tasks(
         ways: classes a task.
         adam: step by this optimiser's state, copied for each task, instead of plain gradient descent.
         minibatch: images a step, evenly of every class, cycling through the support; 0 for all of it.
-        settle: pass the whole support once more, for its statistics under the weights that it ended with. Otherwise
-            they are those of the start, as its first step saw them.
+        settle: run the whole support once more after the last step, for the statistics; see :class:`Stepping`.
 
     Raises:
         MetarepError: the support loss of a task is no longer a number before one of the steps; it is named.
     """
-    precise = adam is None  # Adam's steps are as long whatever the slope is, and Reptile trains by them
-    body = [weight.detach() for weight in start.body]
+    how = Stepping(replace(inner, order=1), adam, minibatch, settle)
+    if (many := faster.many_tasks(start, support)) is not None:
+        return many.adapt(how, support, labels, ways)
     with torch.no_grad():
-        table = start.table(inner.steps)
-
-    def work(network: AnyNetwork, body: list[Tensor], x: Tensor, y: Tensor) -> Adapted:
-        with torch.no_grad():
-            features = network.features(body, x) if start.head.kind == "prototype" else None
-            weights = [*body, *(part.detach() for part in network.classifier(start.head, ways, features, y))]
-        state = adam.of_task(inner.adapted, weights) if adam else None
-        rows = _mini_batches(y, minibatch, inner.steps)
-        for step in range(inner.steps):
-            part = rows[step]
-            with torch.enable_grad():
-                moved, taken = take_step(
-                    network, inner, weights, table[step], x[part], y[part], step,
-                    keep=False, record=not settle and step == 0,
-                )  # fmt: skip
-            weights = state.step(inner.adapted, weights, taken.gradient) if state else moved
-        if settle or not inner.steps:
-            with torch.no_grad():
-                refuse_blow_up(network.loss(network.support_logits(weights, x, record=True), y), inner.steps)
-        return Adapted(weights, network.seen(), state)
-
-    if stacked(start.encoder.body, support):
-        network, found = StackedNetwork(start.encoder, start.normalisation, differentiable=False, precise=precise), []
-        for x, y in network.portions(support, labels):
-            many = [weight.expand(len(x), *weight.shape) for weight in body]
-            found += work(network, many, x, y).tasks()
-        return found
+        at = start.for_tasks(ways, inner.steps).detached()
     workers = useful_workers(start.encoder.body, support.device)
-    networks = [
-        Network(start.encoder, start.normalisation, differentiable=False, precise=precise) for _ in range(workers)
-    ]
+    networks = [Network(start, differentiable=False, precise=how.precise) for _ in range(workers)]
     tasks = list(zip(support, labels, strict=True))
-    return run_alike(start.encoder.body, lambda worker, task: work(networks[worker], body, *task), tasks, workers)
+    return run_alike(start.encoder.body, lambda worker, task: adapt(networks[worker], at, how, *task), tasks, workers)
+
+
+def adapt(network: TaskNetwork, start: TaskStart, how: Stepping, x: Tensor, y: Tensor) -> Adapted:
+    """Adapt to one task; or to many, with the task axis first, where the network takes them.
+
+    Args:
+        network: runs the support, for first derivatives.
+        start: weights and rates, without a graph.
+        how: the steps.
+        x, y: support images and labels.
+    """
+    inner, head = how.inner, start.start.head
+    with torch.no_grad():
+        features = network.features(start.body, x) if head.kind == "prototype" else None
+        weights = [*start.body, *(part.detach() for part in network.classifier(head, start.ways, features, y))]
+    state = how.adam.of_task(inner.adapted, weights) if how.adam else None
+    rows, seen = _mini_batches(y, how.minibatch, inner.steps), []
+    for step in range(inner.steps):
+        part, first = rows[step], step == 0 and not how.settle
+        with torch.enable_grad():
+            moved, slope = take_step(network, inner, weights, start.table[step], x[part], y[part], step, record=first)
+        seen = slope.seen if first else seen
+        weights = state.step(inner.adapted, weights, slope.gradient) if state else moved
+    if how.settle or not inner.steps:
+        with torch.no_grad():
+            refuse_blow_up(network.loss(network.support_logits(weights, x, record=True), y), inner.steps)
+        seen = network.seen()
+    return Adapted(weights, seen, state)
 
 
 def query_logits(
@@ -115,22 +139,10 @@ def query_logits(
         adapted: what each task ended with.
         query: preprocessed images.
     """
-    if stacked(start.encoder.body, query):
-        network = StackedNetwork(start.encoder, start.normalisation, differentiable=False)
-        weights = [torch.stack(parts) for parts in zip(*(own.weights for own in adapted), strict=True)]
-        statistics = [
-            (torch.stack([mean for mean, _ in layer]), torch.stack([variance for _, variance in layer]))
-            for layer in zip(*(own.statistics for own in adapted), strict=True)
-        ]
-        flat = [part for pair in statistics for part in pair]
-        found = []
-        with torch.no_grad():
-            for x, *parts in network.portions(query, *weights, *flat):
-                own = list(zip(parts[len(weights) :: 2], parts[len(weights) + 1 :: 2], strict=True))
-                found.append(network.query_logits(parts[: len(weights)], x, statistics=own))
-        return torch.cat(found)
+    if (many := faster.many_tasks(start, query)) is not None:
+        return many.query_logits(adapted, query)
     workers = useful_workers(start.encoder.body, query.device)
-    networks = [Network(start.encoder, start.normalisation, differentiable=False) for _ in range(workers)]
+    networks = [Network(start, differentiable=False) for _ in range(workers)]
 
     def work(worker: int, task: tuple[Adapted, Tensor]) -> Tensor:
         own, x = task

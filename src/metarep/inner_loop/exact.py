@@ -7,7 +7,8 @@ Hessian-vector products on the *support* images alone, which are few:
     v <- v - H(w[i]) (a[i] * v)        and        dL/da[i] = -g(w[i]) * v
 
 So the many query images pass the network once forward and once back, in the fastest format there is, and only the
-support is differentiated twice, in float32: by autograd, or for Conv4 by a formula (:mod:`conv4_curvature`).
+support is differentiated twice, in float32: by autograd, or for Conv4 by a formula
+(:func:`metarep.faster.support_formula`).
 """
 
 from collections.abc import Sequence
@@ -16,12 +17,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from metarep.inner_loop.head import Head
-from metarep.inner_loop.network import Weights
 from metarep.inner_loop.rates import Rate
-from metarep.inner_loop.stacked import AnyNetwork
-from metarep.inner_loop.support import Slope
+from metarep.inner_loop.slope import Slope, Weights
+from metarep.inner_loop.start import TaskStart
 from metarep.inner_loop.task import InnerLoop, Task, take_step
+from metarep.inner_loop.task_network import TaskNetwork
 from metarep.normalisation import Statistics
 
 
@@ -42,35 +42,21 @@ class TaskGradient:
     seen: Statistics
 
 
-def task_gradient(
-    slow: AnyNetwork,
-    fast: AnyNetwork,
-    inner: InnerLoop,
-    body: Weights,
-    head: Head,
-    classifier: tuple[Tensor, ...],
-    ways: int,
-    table: Sequence[Sequence[Rate]],
-    task: Task,
-) -> TaskGradient:
+def task_gradient(slow: TaskNetwork, fast: TaskNetwork, start: TaskStart, inner: InnerLoop, task: Task) -> TaskGradient:
     """The exact gradient of one task's query loss; of many tasks, where the networks take them, of the sum.
 
     Args:
         slow: runs the support; differentiable twice for the second order.
         fast: runs the queries.
+        start: weights and rates where the task starts, without a graph.
         inner: steps, order, loss weights.
-        body: weights of the body at the start.
-        head: computes the classifier at the start where it depends on the task.
-        classifier: weight and bias at the start where it does not; else nothing.
-        ways: classes of the task.
-        table: rates of each step, without graph.
         task: its images and labels.
 
     Raises:
         MetarepError: the support loss is no longer a number before one of the steps; it is named.
     """
-    started, origin = (None, None) if classifier else _prototypes(slow, body, head, task, ways)
-    weights = [*body, *(classifier or started or ())]
+    started, origin = (None, None) if start.classifier else _prototypes(slow, start, task)
+    weights = [*start.body, *(start.classifier or started or ())]
     trail: list[Slope] = []
     losses: list[Tensor] = []
     owed: list[list[Tensor] | None] = []
@@ -80,27 +66,25 @@ def task_gradient(
         owed.append(gradient)
         if step < inner.steps:
             weights, taken = take_step(
-                slow, inner, weights, table[step], task.support, task.support_y, step,
-                keep=inner.order == 2, record=step == 0,
-            )  # fmt: skip
+                slow, inner, weights, start.table[step], task.support, task.support_y, step, record=step == 0
+            )
             trail.append(taken)
-    seen = slow.seen() if inner.steps else []
-    carried, rates = _carry_back(inner, trail, owed, table)
+    seen = trail[0].seen if trail else []
+    carried, rates = _carry_back(inner, trail, owed, start.table)
     if started is not None and origin is not None:
         back = torch.autograd.grad(started, origin, grad_outputs=carried[-2:], materialize_grads=True)
         carried = [*(one + two for one, two in zip(carried[:-2], back, strict=True)), *carried[-2:]]
     return TaskGradient(torch.stack(losses).sum(), carried, rates, seen)
 
 
-def _prototypes(
-    slow: AnyNetwork, body: Weights, head: Head, task: Task, ways: int
-) -> tuple[tuple[Tensor, Tensor], list[Tensor]]:
+def _prototypes(slow: TaskNetwork, start: TaskStart, task: Task) -> tuple[tuple[Tensor, Tensor], list[Tensor]]:
     """The classifier that depends on the body, and the body's weights as the graph knows them."""
-    origin = slow.leaves(body)
-    return slow.classifier(head, ways, slow.features(origin, task.support), task.support_y), origin
+    origin = slow.leaves(start.body)
+    features = slow.features(origin, task.support)
+    return slow.classifier(start.start.head, start.ways, features, task.support_y), origin
 
 
-def _outer(fast: AnyNetwork, weights: Weights, task: Task, share: float) -> tuple[Tensor | None, list[Tensor] | None]:
+def _outer(fast: TaskNetwork, weights: Weights, task: Task, share: float) -> tuple[Tensor | None, list[Tensor] | None]:
     """The query loss at these weights times its share, and its first derivatives there."""
     if not share:
         return None, None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -9,26 +10,26 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from metarep.errors import one_of
+from metarep import faster
+from metarep.errors import MetarepError, one_of
 from metarep.inner_loop.network import Network
 from metarep.inner_loop.plain import task_loss
-from metarep.inner_loop.rates import Rate
-from metarep.inner_loop.stacked import stacked
-from metarep.inner_loop.start import Start
+from metarep.inner_loop.start import Start, TaskStart
 from metarep.inner_loop.task import InnerLoop, Task
-from metarep.inner_loop.totals import Totals, all_at_once, mean_over_tasks, one_by_one
+from metarep.inner_loop.totals import Totals, mean_over_tasks, one_by_one
 from metarep.normalisation import Statistics, update_running
 
 Path = Literal["auto", "exact", "stacked", "mapped", "plain"]
+OfTasks = Callable[[TaskStart, InnerLoop, Task], Totals]
 
 
 def meta_loss(start: Start, inner: InnerLoop, tasks: Task, ways: int, path: Path = "auto") -> Float[Tensor, ""]:
     """The mean query loss over tasks, with the exact gradient in the body, the head and the rates.
 
     Paths, equal but for rounding: ``exact`` computes loss and gradient of each task in one go, tasks on threads of
-    their own (processors); ``stacked`` the same for all tasks at once, recorded and replayed as one launch (Conv4 on
-    NVIDIA GPUs); ``mapped`` runs all tasks as one by vmap (other networks and accelerators); ``plain`` is the loop that
-    a textbook has, one task after another.
+    their own (CPUs). ``stacked`` does so for all tasks at once, replayed as one CUDA graph (Conv4 on NVIDIA GPUs, by
+    :mod:`metarep.fast`). ``mapped`` runs all tasks as one by vmap (other networks and accelerators). ``plain`` is the
+    loop of a textbook, one task after another.
 
     Args:
         start: encoder, head and rates; its norm layers' running statistics move to what the support sets saw.
@@ -39,66 +40,57 @@ def meta_loss(start: Start, inner: InnerLoop, tasks: Task, ways: int, path: Path
 
     Raises:
         MetarepError: a support loss is no longer a number (``exact`` alone looks), tasks of other ways than the head
-            has rows, or a body that keeps state or cannot be differentiated twice.
+            has rows, a body that keeps state or cannot be differentiated twice, or ``stacked`` where it cannot be had.
     """
     one_of("path", path, get_args(Path))
+    many = None
+    if path in ("auto", "stacked"):
+        many = faster.many_tasks(start, tasks.support, always=path == "stacked")
+    if path == "stacked" and many is None:
+        raise MetarepError("path 'stacked' needs metarep.fast, which is missing here; take path auto")
     if path == "auto":
         elsewhere = "exact" if tasks.support.device.type == "cpu" else "mapped"
-        path = "stacked" if stacked(start.encoder.body, tasks.support) else elsewhere
-    table = start.table(inner.steps)
+        path = elsewhere if many is None else "stacked"
+    by_formula = one_by_one if path == "exact" else None if many is None else many.totals
+    at = start.for_tasks(ways, inner.steps)
     # Attention's fused kernels know no second derivative, and no vmap. The choice is global, and threads share it.
-    plainly = inner.order == 2 or path not in ("exact", "stacked")
+    plainly = inner.order == 2 or by_formula is None
     with sdpa_kernel(SDPBackend.MATH) if plainly else nullcontext():
-        return _loss(start, inner, tasks, ways, table, path)
+        if by_formula is not None:
+            return _with_gradient(at, inner, tasks, by_formula)
+        return _by_autograd(at, inner, tasks, mapped=path == "mapped")
 
 
-def _loss(
-    start: Start, inner: InnerLoop, tasks: Task, ways: int, table: Sequence[Sequence[Rate]], path: Path
-) -> Float[Tensor, ""]:
-    if path in ("exact", "stacked"):
-        return _known(start, inner, tasks, ways, table, all_at_once if path == "stacked" else one_by_one)
-    network = Network(start.encoder, start.normalisation, differentiable=True, mapped=True)
-    body = [weight.contiguous() for weight in start.body]  # vmap knows no other format
+def _by_autograd(start: TaskStart, inner: InnerLoop, tasks: Task, *, mapped: bool) -> Float[Tensor, ""]:
+    """The loss with a graph of the whole inner loop."""
+    network = Network(start.start, differentiable=True, mapped=True)
+    start = replace(start, body=[weight.contiguous() for weight in start.body])  # vmap knows no other format
 
     def one(*parts: Tensor) -> tuple[Tensor, Statistics]:
-        return task_loss(network, inner, body, start.head, ways, table, Task(*parts))
+        return task_loss(network, start, inner, Task(*parts))
 
-    if path == "mapped":
+    if mapped:
         losses, statistics = torch.func.vmap(one, randomness="different")(*tasks)
         # The mean over tasks is all that anybody asks for; a slice for each task and layer would be a launch for each.
         seen = [mean_over_tasks(statistics)]
     else:
         each, seen = zip(*(one(*task) for task in tasks.singles()), strict=True)
         losses = torch.stack(each)
-    _remember(start, seen)
+    _remember(start.start, seen)
     return losses.mean()
 
 
-def _known(
-    start: Start,
-    inner: InnerLoop,
-    tasks: Task,
-    ways: int,
-    table: Sequence[Sequence[Rate]],
-    of_tasks: Callable[..., Totals],
-) -> Float[Tensor, ""]:
+def _with_gradient(start: TaskStart, inner: InnerLoop, tasks: Task, of_tasks: OfTasks) -> Float[Tensor, ""]:
     """The loss, with a gradient that is computed along with it."""
-    fixed: tuple[Tensor, ...] = ()
-    if start.head.kind != "prototype":
-        weight, bias = start.head.start(ways, None, torch.zeros(1, 1, dtype=torch.long))
-        fixed = weight[0], bias[0]
-    plain = [weight.detach() for weight in start.body]
-    at = tuple(part.detach() for part in fixed)
-    rates = [[rate.detach() if isinstance(rate, Tensor) else rate for rate in row] for row in table]
-    loss, weights, slopes, seen = of_tasks(start, inner, ways, plain, at, rates, tasks)
-    _remember(start, seen)
-    inputs = [*start.body, *fixed]
+    loss, weights, rates, seen = of_tasks(start.detached(), inner, tasks)
+    _remember(start.start, seen)
+    inputs = [*start.body, *start.classifier]
     gradients = weights[: len(inputs)]  # a head made of prototypes is no input
-    for row, own in zip(table, slopes, strict=True):
-        for rate, slope in zip(row, own, strict=True):
+    for row, own in zip(start.table, rates, strict=True):
+        for rate, gradient in zip(row, own, strict=True):
             if isinstance(rate, Tensor):
                 inputs.append(rate)
-                gradients.append(slope.sum() if rate.ndim == 0 else slope)
+                gradients.append(gradient.sum() if rate.ndim == 0 else gradient)
     share = 1 / len(tasks.support)
     return _WithGradient.apply(loss * share, torch._foreach_mul(gradients, share), *inputs)
 

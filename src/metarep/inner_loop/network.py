@@ -1,7 +1,7 @@
 """Network: an encoder and a linear head as a function of weights that are given from outside."""
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -9,29 +9,20 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional
 
-from metarep.encoders import Encoder
-from metarep.encoders.conv4 import as_made
+from metarep import faster
 from metarep.errors import MetarepError
 from metarep.inner_loop.head import Head
-from metarep.normalisation import (
-    InPlainArithmetic,
-    Normalisation,
-    OtherRowsError,
-    Replica,
-    Statistics,
-    batch_norms,
-    running_statistics,
-)
-
-Weights = Sequence[Tensor]  # of the body in the order of its parameters, then the head's weight and bias
+from metarep.inner_loop.slope import Weights
+from metarep.inner_loop.start import Start
+from metarep.inner_loop.task_network import TaskNetwork
+from metarep.normalisation import InPlainArithmetic, OtherRowsError, Replica, Statistics, running_statistics
 
 
-class Network:
+class Network(TaskNetwork):
     """The encoder's body under other weights, for one thread.
 
     Args:
-        encoder: whose body, preprocessing and precision.
-        normalisation: whose statistics.
+        start: its encoder gives the body and its precision, and its normalisation says whose statistics.
         differentiable: in float32 (or float64), contiguous and from operations that can be differentiated twice;
             otherwise in the encoder's precision, channels-last and fused, for first derivatives.
         precise: in float32 all the same: where steps build on each other, and would build on what bfloat16 takes from
@@ -39,31 +30,23 @@ class Network:
         mapped: to be run under ``torch.func``.
     """
 
-    checked = True  # whether a loss that is no longer a number is to be noticed at once
-    looked_through = False  # whether the graph of its gradient is known to be one that can be differentiated
-
-    def __init__(
-        self,
-        encoder: Encoder,
-        normalisation: Normalisation,
-        *,
-        differentiable: bool,
-        precise: bool = False,
-        mapped: bool = False,
-    ) -> None:
-        self.mapped = mapped
-        self.replica = Replica(encoder.body, differentiable=differentiable)
-        self.norms = self.replica.norms
+    def __init__(self, start: Start, *, differentiable: bool, precise: bool = False, mapped: bool = False) -> None:
+        encoder = start.encoder
+        self.body, self.differentiable, self.mapped = encoder.body, differentiable, mapped
         self.kind = encoder.kind
-        self.eps = next((layer.eps for layer in batch_norms(encoder.body)), 0.0)  # in Conv4 that of every one
-        self.as_made = as_made(encoder.body)
-        self.on_processor = all(parameter.device.type == "cpu" for parameter in encoder.body.parameters())
+        self.formula = faster.support_formula(start) if differentiable and not mapped else None
         self.apart = False  # whether the queries pass after the support, for a norm layer sees other rows than images
-        self.normalisation: Normalisation = normalisation
-        self.running = running_statistics(encoder.body) if normalisation == "running" else None
+        self.normalisation = start.normalisation
+        self.running = running_statistics(encoder.body) if start.normalisation == "running" else None
         self.layout = torch.contiguous_format if differentiable else torch.channels_last
-        self.bfloat16 = encoder.precision == "bfloat16"
-        self.mixed = self.bfloat16 and not (differentiable or precise)
+        self.mixed = encoder.precision == "bfloat16" and not (differentiable or precise)
+        if self.formula is None:
+            _ = self.replica
+
+    @cached_property
+    def replica(self) -> Replica:
+        """The copy that runs. With a formula it is made when it is needed, for then it seldom is."""
+        return Replica(self.body, differentiable=self.differentiable)
 
     def leaves(self, weights: Weights) -> list[Tensor]:
         """The weights as leaves of a new graph, in this network's memory format.
@@ -77,29 +60,6 @@ class Network:
             .requires_grad_()
             for weight in weights
         ]
-
-    @property
-    def of_derivatives(self) -> torch.dtype | None:
-        """Precision of convolutions of derivatives, in curvature; None for that of the weights."""
-        return torch.bfloat16 if self.bfloat16 else None
-
-    @property
-    def written_out(self) -> bool:
-        """Whether the support's slope and curvature are known as formulas; on processors alone."""
-        return self.running is None and self.as_made and self.on_processor
-
-    def stack(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """With a task axis."""
-        return [tensor.unsqueeze(0) for tensor in tensors]
-
-    def unstack(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Without it."""
-        return [tensor.squeeze(0) for tensor in tensors]
-
-    def remember(self, seen: Statistics) -> None:
-        """Keep statistics that somebody else has taken, with a task axis."""
-        for norm, (mean, variance) in zip(self.norms, seen, strict=True):
-            norm.remember(mean.squeeze(0), variance.squeeze(0))
 
     def classifier(
         self, head: Head, ways: int, features: Float[Tensor, "n dim"] | None, labels: Int[Tensor, " n"]
@@ -147,7 +107,7 @@ class Network:
 
     def seen(self) -> Statistics:
         """The statistics of the last pass that was asked to record."""
-        return [] if self.running is not None else [norm.seen for norm in self.norms]
+        return [] if self.running is not None else [norm.seen for norm in self.replica.norms]
 
     def _mode(self) -> AbstractContextManager[object]:
         return InPlainArithmetic() if self.mapped else nullcontext()
@@ -166,7 +126,7 @@ class Network:
         record: bool = False,
         linked: bool = False,
     ) -> Tensor:
-        for i, norm in enumerate(self.norms):
+        for i, norm in enumerate(self.replica.norms):
             own = given[i] if given is not None else None
             norm.begin(own, rows=rows, images=len(x), recording=record, linked=linked)
         x = x.to(self.kind or x.dtype).contiguous(memory_format=self.layout)

@@ -1,42 +1,29 @@
 """The query loss of one task as a plain differentiable function: the path for accelerators, and the slow oracle."""
 
-from collections.abc import Sequence
-
 from torch import Tensor
 from torch.func import grad
 from torch.nn.functional import cross_entropy
 
-from metarep.inner_loop.head import Head
-from metarep.inner_loop.network import Network, Weights
-from metarep.inner_loop.rates import Rate
+from metarep.inner_loop.network import Network
+from metarep.inner_loop.start import TaskStart
 from metarep.inner_loop.task import InnerLoop, Task
 from metarep.normalisation import Statistics
 
 
-def task_loss(
-    network: Network,
-    inner: InnerLoop,
-    body: Weights,
-    head: Head,
-    ways: int,
-    table: Sequence[Sequence[Rate]],
-    task: Task,
-) -> tuple[Tensor, Statistics]:
+def task_loss(network: Network, start: TaskStart, inner: InnerLoop, task: Task) -> tuple[Tensor, Statistics]:
     """The weighted query loss, differentiable in body, head and rates; and the support's statistics at the start.
 
     It can be mapped over tasks by ``torch.func.vmap``: nothing here waits for a value, so nothing is checked either.
 
     Args:
         network: differentiable twice.
+        start: weights and rates where the task starts.
         inner: steps, order, loss weights.
-        body: weights of the body at the start.
-        head: the classifier's start.
-        ways: classes of the task.
-        table: rates of each step.
         task: its images and labels.
     """
-    features = network.features(body, task.support) if head.kind == "prototype" else None
-    weights: list[Tensor] = [*body, *network.classifier(head, ways, features, task.support_y)]
+    head = start.start.head
+    features = network.features(start.body, task.support) if head.kind == "prototype" else None
+    weights: list[Tensor] = [*start.body, *network.classifier(head, start.ways, features, task.support_y)]
     seen: Statistics = []
     total = weights[-1].new_zeros(())
     for step in range(inner.steps + 1):
@@ -55,6 +42,6 @@ def task_loss(
         slopes, statistics = grad(loss, has_aux=True)([weights[i] for i in inner.adapted])
         seen = seen or statistics
         weights = list(weights)
-        for i, rate, slope in zip(inner.adapted, table[step], slopes, strict=True):
+        for i, rate, slope in zip(inner.adapted, start.table[step], slopes, strict=True):
             weights[i] = weights[i] - rate * (slope.detach() if inner.order == 1 else slope)
     return total, seen

@@ -1,36 +1,17 @@
 """The support loss: its gradient, and the product of a vector with its Hessian."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metarep.inner_loop import conv4_curvature
-from metarep.inner_loop.network import Weights
-from metarep.inner_loop.stacked import AnyNetwork
-
-Bend = Callable[[Sequence[Tensor]], Sequence[Tensor | None]]
-
-
-class Slope(NamedTuple):
-    """Of the support loss at some weights.
-
-    Args:
-        loss: mean cross-entropy; of many tasks the sum over them.
-        gradient: with respect to each adapted tensor.
-        bend: from a vector (a part for each adapted tensor) to the derivative of its product with the gradient, with
-            respect to every tensor; None where there is none, or where it was not asked for.
-    """
-
-    loss: Tensor
-    gradient: list[Tensor]
-    bend: Bend | None
+from metarep.inner_loop.slope import Slope, Weights
+from metarep.inner_loop.task_network import TaskNetwork
 
 
 def support_slope(
-    network: AnyNetwork,
+    network: TaskNetwork,
     weights: Weights,
     adapted: Sequence[int],
     support: Float[Tensor, "*task support c h w"],
@@ -39,7 +20,7 @@ def support_slope(
     keep: bool,
     record: bool,
 ) -> Slope:
-    """Loss and gradient; by a formula for Conv4 where ``bend`` is wanted, otherwise by autograd.
+    """Loss and gradient; where ``bend`` is wanted by the network's formula if it has one, otherwise by autograd.
 
     Args:
         network: runs the support; differentiable twice where ``keep``.
@@ -47,12 +28,13 @@ def support_slope(
         adapted: places in ``weights`` of the tensors that the gradient is taken of.
         support, labels: images and classes.
         keep: what ``bend`` needs.
-        record: remember the statistics, for ``network.seen()``.
+        record: keep the support's batch statistics.
     """
-    if keep and network.written_out:
-        return _written_out(network, weights, adapted, support, labels, record=record)
+    if keep and network.formula is not None:
+        return network.formula(weights, adapted, support, labels)
     start = network.leaves(weights)
     loss = network.loss(network.support_logits(start, support, record=record), labels)
+    seen = network.seen() if record else []
     gradient = torch.autograd.grad(loss, [start[i] for i in adapted], create_graph=keep, materialize_grads=True)
 
     if keep and not network.looked_through:
@@ -62,28 +44,7 @@ def support_slope(
     def bend(v: Sequence[Tensor]) -> Sequence[Tensor | None]:
         return torch.autograd.grad(gradient, start, grad_outputs=v, allow_unused=True)
 
-    return Slope(loss.detach(), [slope.detach() for slope in gradient], bend if keep else None)
-
-
-@torch.no_grad()
-def _written_out(
-    network: AnyNetwork, weights: Weights, adapted: Sequence[int], support: Tensor, labels: Tensor, *, record: bool
-) -> Slope:
-    kind = network.of_derivatives or weights[0].dtype
-    *many, x, y = network.stack([*weights, support, labels])
-    loss, gradient, tape, seen = conv4_curvature.gradient(many, x, y, network.eps, kind)
-    if record:
-        network.remember(seen)
-
-    @torch.no_grad()
-    def bend(v: Sequence[Tensor]) -> Sequence[Tensor | None]:
-        full = [torch.zeros_like(weight) for weight in weights]
-        for i, part in zip(adapted, v, strict=True):
-            full[i] = part
-        return network.unstack(conv4_curvature.bend(tape, network.stack(full)))
-
-    gradient = network.unstack(gradient)
-    return Slope(loss, [gradient[i] for i in adapted], bend)
+    return Slope(loss.detach(), [slope.detach() for slope in gradient], bend if keep else None, seen)
 
 
 def _refuse_an_end(gradient: Sequence[Tensor]) -> None:

@@ -9,10 +9,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metarep.errors import MetarepError
-from metarep.inner_loop.network import Weights
 from metarep.inner_loop.rates import Rate
-from metarep.inner_loop.stacked import AnyNetwork
-from metarep.inner_loop.support import Slope, support_slope
+from metarep.inner_loop.slope import Slope, Weights
+from metarep.inner_loop.support import support_slope
+from metarep.inner_loop.task_network import TaskNetwork
 
 
 class Task(NamedTuple):
@@ -53,7 +53,7 @@ class InnerLoop:
 
 
 def take_step(
-    network: AnyNetwork,
+    network: TaskNetwork,
     inner: InnerLoop,
     weights: Weights,
     rates: Sequence[Rate],
@@ -61,7 +61,6 @@ def take_step(
     labels: Int[Tensor, "*task support"],
     step: int,
     *,
-    keep: bool,
     record: bool = False,
 ) -> tuple[list[Tensor], Slope]:
     """One step of gradient descent, and the slope it went down, which is all it takes to differentiate through it.
@@ -70,19 +69,18 @@ def take_step(
 
     Args:
         weights: where it starts; detached here.
-        network: runs the support; differentiable twice where ``keep``.
-        inner: which tensors change.
+        network: runs the support; differentiable twice for the second order.
+        inner: which tensors change, and the order of the derivatives.
         rates: one for each adapted tensor, without graph.
         support, labels: the images that the step sees.
         step: its number, counted from 0, for the error message.
-        keep: what the second order needs.
-        record: remember the support's statistics, for ``network.seen()``.
+        record: keep the support's batch statistics in the slope.
 
     Raises:
         MetarepError: the support loss is no longer a number.
     """
     weights = [weight.detach() for weight in weights]
-    slope = support_slope(network, weights, inner.adapted, support, labels, keep=keep, record=record)
+    slope = support_slope(network, weights, inner.adapted, support, labels, keep=inner.order == 2, record=record)
     if network.checked:
         refuse_blow_up(slope.loss, step)
     for i, rate, part in zip(inner.adapted, rates, slope.gradient, strict=True):

@@ -190,7 +190,6 @@ class GradientDescent(Learner):
         query_y: Int[Tensor, "task query"],
         ways: int,
         *,
-        progress: float = 1.0,
         order: int = 2,
         weights: tuple[float, ...] | None = None,
     ) -> Float[Tensor, ""]:
@@ -201,7 +200,7 @@ class GradientDescent(Learner):
             weights: of the query loss after each step; None for the last alone.
         """
         if self.scope == "head":
-            return super().task_loss(support, support_y, query, query_y, ways, progress=progress)
+            return super().task_loss(support, support_y, query, query_y, ways)
         if support_y.device.type == "cpu":  # elsewhere a look at the labels would wait for the device, in every step
             refuse_missing_classes(support_y, ways)
         inner = InnerLoop(self.steps, self.adapted, order, weights)

@@ -119,8 +119,6 @@ class Learner(nn.Module, ABC):
         query: Shaped[Tensor, "task query *row"],
         query_y: Int[Tensor, "task query"],
         ways: int,
-        *,
-        progress: float = 1.0,  # noqa: ARG002 - for learners whose loss changes as training goes
     ) -> Float[Tensor, ""]:
         """Cross-entropy of the queries under what is deployed; the mean over queries, then over tasks."""
         return task_cross_entropy(self.logits(self.adapt(support, support_y, ways), query), query_y)

@@ -95,7 +95,7 @@ class MAML(Method[TaskBatch]):
         tasks = batch.tasks.of(self.learner.prepare(batch.images))
         order = 1 if progress < self.anneal_order else self.order
         weights = step_weights(self.learner.steps, progress / self.multi_step if self.multi_step else 1.0)
-        return Step(self.learner.task_loss(*tasks, progress=progress, order=order, weights=weights), {})
+        return Step(self.learner.task_loss(*tasks, order=order, weights=weights), {})
 
     def _refuse_empty_statistics(self) -> None:
         means = [mean for mean, _ in running_statistics(self.learner.encoder.body)]

@@ -43,4 +43,4 @@ class ProtoNet(Method[TaskBatch]):
 
     def step(self, batch: TaskBatch, *, progress: float, generator: Generator) -> Step:  # noqa: ARG002
         tasks = batch.tasks.turned(self.turns).of(self.learner.prepare(batch.images))
-        return Step(self.learner.task_loss(*tasks, progress=progress), {})
+        return Step(self.learner.task_loss(*tasks), {})

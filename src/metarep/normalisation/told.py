@@ -89,10 +89,6 @@ class Told:
         means, variances = zip(*self.kept, strict=True)
         return torch.stack(means), torch.stack(variances)
 
-    def remember(self, mean: Tensor, variance: Tensor) -> None:
-        """Keep statistics that somebody else has taken."""
-        self.kept = [(mean, variance)]
-
 
 def like(layer: _BatchNorm) -> Tensor:
     """A tensor of the statistics' length, kind and device."""

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metarep.compiled import call
-from metarep.encoders.block import signs, turned
-from metarep.encoders.first_block import backward, flat, forward, moments, unflat
+from metarep.fast.block import signs, turned
+from metarep.fast.c import call
+from metarep.fast.first_block import backward, flat, forward, moments, unflat
 
 _aten = torch.ops.aten
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from metarep.inner_loop import stacked_tail
-from metarep.inner_loop.stacked_tail import Moments, fused_tail, plain_tail
+from metarep.fast import stacked_tail
+from metarep.fast.stacked_tail import Moments, fused_tail, plain_tail
 
 EPS = 1e-5
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -58,7 +58,7 @@ def test_fewest_passes_are_plain_operations(side: int, rows: int, own: bool) -> 
 def test_kernels_are_plain_operations(
     dtype: torch.dtype, side: int, rows: int, own: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from metarep.inner_loop import tail_kernels
+    from metarep.fast import tail_kernels
 
     monkeypatch.setattr(stacked_tail, "_kernels", lambda y: tail_kernels)
     given = inputs(side, 70, dtype)

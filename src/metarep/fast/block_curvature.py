@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from metarep.encoders.block import signs, turned
-from metarep.inner_loop.convolution import conv_back, convolve
+from metarep.fast.block import signs, turned
+from metarep.fast.convolution import conv_back, convolve
 
 _aten = torch.ops.aten
 _PLACES = (0, 2, 3)
@@ -53,7 +53,8 @@ class BlockCurvature:
         image: whether ``x`` has a gradient; the images have none.
         tasks: groups of channels, each with filters of its own; see :mod:`convolution`.
 
-    ``z`` is what goes out, ``seen`` mean and variance. What there is one of a channel broadcasts against the map.
+    ``z`` is the output; ``seen`` is the mean and variance of each channel. Tensors with one number a channel have a
+    shape that broadcasts against the map.
     """
 
     def __init__(

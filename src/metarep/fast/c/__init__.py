@@ -1,7 +1,7 @@
-"""The parts that are written in C: what torch has no operation for that does the work in one pass.
+"""Calls the functions that are written in C: work for which torch has no operation that does it in one pass.
 
 ``hatch_build.py`` builds them into one library where a C compiler is at hand when the package is installed. It needs no
-Python header, so any Python can load it. Whoever uses it has another way where :func:`library` is None.
+Python header, so any Python can load it. Every caller has another way where :func:`library` returns None.
 """
 
 import ctypes
@@ -22,7 +22,7 @@ Out = TypeVar("Out")
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """What was built, or None where nothing was or it cannot be loaded."""
+    """Returns the built library; None where none was built or it cannot be loaded."""
     try:
         return ctypes.CDLL(str(Path(__file__).with_name("compiled.so")))
     except OSError:
@@ -40,7 +40,7 @@ def call(name: str, arrays: tuple[Tensor | np.ndarray, ...], n: int, *rest: int 
 
 
 def ask(name: str, arrays: tuple[Tensor | np.ndarray, ...], n: int, *rest: int | float) -> int:
-    """The same, for what it answers."""
+    """As :func:`call`, but returns what the C function returns."""
     places = [_address(array) for array in arrays]
     return _function(name, len(arrays), tuple(isinstance(one, float) for one in rest))(*places, n, *rest)
 
@@ -55,8 +55,11 @@ def _address(array: Tensor | np.ndarray) -> int:
 
 @functools.cache
 def _function(name: str, arrays: int, floats: tuple[bool, ...]) -> Callable[..., int]:
-    """A C function that knows what it takes: telling it with each call would take longer than many of them run."""
-    found = library()[name]  # type: ignore[index]  # by [], each time a new one, that nobody else tells what it takes
+    """Returns a C function with its argument types set.
+
+    To set them on every call would cost more than many of these functions take to run.
+    """
+    found = library()[name]  # type: ignore[index]  # indexing makes a new object, whose argtypes are ours alone
     numbers = [ctypes.c_float if one else ctypes.c_int for one in floats]
     found.argtypes = [ctypes.c_void_p] * arrays + [ctypes.c_int64, *numbers]
     return found

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metarep.compiled import call, in_parts, library
-from metarep.encoders.block import CHANNELS, Block, plain_block, second, signs, turned
+from metarep.fast.block import CHANNELS, Block, plain_block, second, signs, turned
+from metarep.fast.c import call, in_parts, library
 
 WORTH_A_THREAD = 2**21  # numbers of the map; less takes no longer than handing them over
 

@@ -1,41 +1,37 @@
 """StackedNetwork: Conv4 and a linear head under the weights of many tasks at once, for NVIDIA GPUs."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from metarep.encoders import Encoder
-from metarep.encoders.block import signs, turned
-from metarep.encoders.conv4 import as_made
 from metarep.errors import MetarepError
-from metarep.inner_loop.convolution import conv
+from metarep.fast.block import signs, turned
+from metarep.fast.conv4_block import as_made
+from metarep.fast.convolution import conv
+from metarep.fast.stacked_tail import Moments, fused_tail, plain_tail
+from metarep.fast.support_formula import of_many_tasks
 from metarep.inner_loop.head import Classifier, Head
-from metarep.inner_loop.network import Network
-from metarep.inner_loop.stacked_tail import Moments, fused_tail, plain_tail
-from metarep.normalisation import Normalisation, Statistics, batch_norms, running_statistics
+from metarep.inner_loop.slope import Weights
+from metarep.inner_loop.start import Start
+from metarep.inner_loop.task_network import TaskNetwork
+from metarep.normalisation import Statistics, batch_norms, running_statistics
 
 PORTION = 1 << 30  # bytes of one map
-Stack = Sequence[Tensor]  # weights as a network takes them, with the task axis first
 
 
-def stacked(body: nn.Module, x: Tensor) -> bool:
-    """Whether it is to run so: on an NVIDIA GPU; on a processor, tasks on threads of their own are faster."""
-    return x.is_cuda and as_made(body)
-
-
-class StackedNetwork:
-    """Like :class:`metarep.inner_loop.network.Network`, but everything has a task axis, and a loss is a sum over it.
+class StackedNetwork(TaskNetwork):
+    """Conv4 under the weights of many tasks: everything has a task axis, and a loss is a sum over it.
 
     Args:
-        encoder: a Conv4, with its preprocessing and precision.
-        normalisation: whose statistics.
+        start: its encoder is a Conv4, with a precision, and its normalisation says whose statistics.
         differentiable: twice, in the weights' own precision; otherwise in the encoder's, for first derivatives.
         precise: in the weights' own precision all the same.
-        rough: convolutions in that precision may round what goes into them, as the device does by default.
-        checked: whether a loss that is no longer a number is to be noticed at once; that waits for the device.
+        rough: float32 convolutions may round their inputs to ten bits, as the device does by default.
+        checked: whether to raise at once where a loss is not finite; this needs a host synchronisation.
 
     Raises:
         MetarepError: another network than Conv4.
@@ -45,14 +41,14 @@ class StackedNetwork:
 
     def __init__(
         self,
-        encoder: Encoder,
-        normalisation: Normalisation,
+        start: Start,
         *,
         differentiable: bool,
         precise: bool = False,
         rough: bool = False,
         checked: bool = True,
     ) -> None:
+        encoder, self.normalisation = start.encoder, start.normalisation
         if not as_made(encoder.body):
             raise MetarepError(
                 "tasks are stacked for an unchanged Conv4 without hooks alone, and this "
@@ -61,28 +57,19 @@ class StackedNetwork:
         self.checked, self.rough = checked, rough
         norm = batch_norms(encoder.body)[0]
         self.eps, self.width = norm.eps, norm.num_features
-        self.normalisation: Normalisation = normalisation
-        self.running = running_statistics(encoder.body) if normalisation == "running" else None
+        self.running = running_statistics(encoder.body) if self.normalisation == "running" else None
+        # In the precision of the weights, derivatives too: few images are slow in bfloat16 on a GPU.
+        self.formula = partial(of_many_tasks, eps=self.eps) if self.running is None else None
         self.mixed = encoder.precision == "bfloat16" and not (differentiable or precise)
         self.tail = plain_tail if differentiable else fused_tail
         self.recorded: Statistics = []
-
-    @property
-    def of_derivatives(self) -> torch.dtype | None:
-        """Precision of convolutions of derivatives: the weights'. Few images are slow in bfloat16 on a GPU."""
-        return None
-
-    @property
-    def written_out(self) -> bool:
-        """Whether the support's slope and curvature are known as formulas."""
-        return self.running is None
 
     def portions(self, x: Float[Tensor, "task n c h w"], *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """The tasks a few at a time, so that the first block's map, the largest, stays within a gigabyte."""
         each = max(1, PORTION // (x[0, :, 0].numel() * self.width * (2 if self.mixed else 4)))
         return zip(*(part.split(each) for part in (x, *others)), strict=True)
 
-    def leaves(self, weights: Stack) -> list[Tensor]:
+    def leaves(self, weights: Weights) -> list[Tensor]:
         """The weights as leaves of a new graph."""
         return [weight.detach().clone(memory_format=torch.contiguous_format).requires_grad_() for weight in weights]
 
@@ -97,14 +84,14 @@ class StackedNetwork:
         return cross_entropy(logits.flatten(0, 1), labels.flatten()) * len(labels)
 
     def support_logits(
-        self, weights: Stack, x: Float[Tensor, "task n c h w"], *, record: bool = False
+        self, weights: Weights, x: Float[Tensor, "task n c h w"], *, record: bool = False
     ) -> Float[Tensor, "task n ways"]:
         """Scores of the support images, under their own statistics."""
         return self._logits(weights, x, record=record)
 
     def query_logits(
         self,
-        weights: Stack,
+        weights: Weights,
         query: Float[Tensor, "task query c h w"],
         support: Float[Tensor, "task support c h w"] | None = None,
         statistics: Statistics | None = None,
@@ -120,7 +107,7 @@ class StackedNetwork:
 
     def features(
         self,
-        body: Stack,
+        body: Weights,
         x: Float[Tensor, "task n c h w"],
         given: Sequence[Moments] | None = None,
         *,
@@ -149,19 +136,9 @@ class StackedNetwork:
         """The statistics of the last pass that was asked to record, with the task axis."""
         return self.recorded
 
-    def remember(self, seen: Statistics) -> None:
-        """Keep statistics that somebody else has taken."""
-        self.recorded = seen
-
-    def stack(self, tensors: Stack) -> list[Tensor]:
-        """As they are: they have a task axis."""
-        return list(tensors)
-
-    unstack = stack
-
     def _logits(
         self,
-        weights: Stack,
+        weights: Weights,
         x: Tensor,
         given: Sequence[Moments] | None = None,
         *,
@@ -175,9 +152,6 @@ class StackedNetwork:
         if self.running is None:
             return None
         return _all_wide([(mean.expand(tasks, -1), variance.expand(tasks, -1)) for mean, variance in self.running])
-
-
-AnyNetwork = Network | StackedNetwork  # of one task or of many
 
 
 def _all_wide(statistics: Statistics) -> list[Moments]:

@@ -9,10 +9,9 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from metarep import compiled
-from metarep.encoders import Conv4, block_tail, first_block
-from metarep.encoders.block import plain_block, plain_tail
-from metarep.inner_loop import conv4_curvature
+from metarep.encoders import Conv4
+from metarep.fast import block_tail, c, conv4_curvature, first_block
+from metarep.fast.block import plain_block, plain_tail
 
 WIDTH = 32
 
@@ -20,7 +19,7 @@ WIDTH = 32
 @pytest.fixture(autouse=True)
 def library(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """There is one, and it shares the work among threads even where that does not pay."""
-    if compiled.library() is None:
+    if c.library() is None:
         assert shutil.which("cc") is None, "there is a C compiler, and yet nothing was built"
         pytest.skip("no C compiler when the package was installed")
     monkeypatch.setattr(block_tail, "WORTH_A_THREAD", 1)

@@ -5,8 +5,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from metarep.inner_loop import convolution
-from metarep.inner_loop.convolution import conv, conv_back, convolve
+from metarep.fast import convolution
+from metarep.fast.convolution import conv, conv_back, convolve
 
 TASKS, N, OUT = 3, 4, 5
 

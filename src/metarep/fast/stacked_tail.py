@@ -131,6 +131,6 @@ def _kernels(y: Tensor) -> ModuleType | None:
     """The same three steps, each in one pass, where Triton can compile them."""
     if not y.is_cuda or y.dtype == torch.float64 or importlib.util.find_spec("triton") is None:
         return None
-    from metarep.inner_loop import tail_kernels
+    from metarep.fast import tail_kernels
 
     return tail_kernels if tail_kernels.compiles() else None

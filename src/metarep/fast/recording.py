@@ -1,4 +1,4 @@
-"""Recording: what a GPU was told to do, kept to be told again as a whole."""
+"""CUDA graph of a function: its kernel launches are recorded once, then replayed as one launch."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -14,7 +14,7 @@ _WARM_UP = 3  # calls before one is recorded, as torch asks for
 
 
 class Recording:
-    """A function of tensors whose many small launches are one: a CUDA graph.
+    """A CUDA graph of a function of tensors: one launch replays its many small kernel launches.
 
     Args:
         function: of nested lists and tuples of tensors and numbers; it never waits for a value, and always does the

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from metarep.compiled import call
-from metarep.inner_loop.convolution import conv_back
+from metarep.fast.c import call
+from metarep.fast.convolution import conv_back
 
 
 class Along(NamedTuple):

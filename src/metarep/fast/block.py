@@ -1,4 +1,4 @@
-"""What the ways to run a block of Conv4 share: what comes out, where they may be taken, and second derivatives."""
+"""What all C code for a block of Conv4 shares: its result, second derivatives, and the sign of a norm's scale."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.nn import functional
 
 CHANNELS = 32  # of a block, that the C code takes at a time
@@ -18,13 +17,6 @@ class Block(NamedTuple):
     z: Float[Tensor, "b out h2 w2"]
     mean: Float[Tensor, " out"]
     variance: Float[Tensor, " out"]
-
-
-def plain(x: Tensor) -> bool:
-    """Whether ``x`` is on a processor, and nothing looks into its operations, such as vmap or a compiler."""
-    if x.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return False
-    return forward_ad._current_level < 0 and not torch._C._functorch.is_functorch_wrapped_tensor(x)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def plain_tail(

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metarep.compiled import call, in_parts, library
-from metarep.encoders.block import CHANNELS, Block, plain_tail, second
+from metarep.fast.block import CHANNELS, Block, plain_tail, second
+from metarep.fast.c import call, in_parts, library
 
 WORTH_A_THREAD = 2**20  # numbers of the map; less takes no longer than handing them over
 
