@@ -112,7 +112,7 @@ def test_a_link_to_a_file_with_its_weights_is_followed(tmp_path: Path) -> None:
         ("gone.data", {}, r"keeps its weights in gone\.data, which is not beside it; copy both files"),
         ("w.data", {"length": 61}, r"wants 61 bytes of w\.data from 0, and it has 60; copy it again"),
         ("w.data", {"offset": -4}, r"wants 60 bytes of w\.data from -4"),
-        ("w.data", {"offset": "x"}, "is no ONNX graph, or a damaged one"),
+        ("w.data", {"offset": "x"}, "is not an ONNX graph, or it is damaged"),
         ("", {"checksum": "00"}, "outside of its folder"),
     ],
 )
