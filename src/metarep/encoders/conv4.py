@@ -68,7 +68,7 @@ class ConvBlock(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         convolution, norm, *rest = self
         if isinstance(norm, ExplicitNorm):
-            fast = not (norm.differentiable or norm.told.linked)
+            fast = not (norm.differentiable or norm.statistics.linked)
         elif isinstance(norm, nn.BatchNorm2d):
             fast = norm.running_mean is not None
         else:
@@ -92,7 +92,7 @@ class ConvBlock(nn.Sequential):
             block = block_tail(y, norm.weight, norm.bias, norm.eps, rows, given)
         if isinstance(norm, ExplicitNorm):
             if given is None:
-                norm.told.keep(block.mean, block.variance)
+                norm.statistics.keep(block.mean, block.variance)
         elif given is None:
             follow(norm, block.mean, block.variance, x.numel() // x.shape[1])
         return block.z
@@ -101,7 +101,7 @@ class ConvBlock(nn.Sequential):
 def _whose(norm: nn.Module, x: Tensor) -> tuple[tuple[Tensor, Tensor] | None, int | None]:
     """The statistics that a norm is to use, or of how many leading images."""
     if isinstance(norm, ExplicitNorm):
-        return norm.told.take(x)
+        return norm.statistics.take(x)
     return None if norm.training else (norm.get_buffer("running_mean"), norm.get_buffer("running_var")), None
 
 
