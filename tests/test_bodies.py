@@ -322,7 +322,7 @@ class Owned(nn.Module):
 
 def test_a_function_that_holds_a_parameter_is_refused() -> None:
     made = GradientDescent(Encoder(Owned().double(), SIZE), ways=WAYS, head="rows", scope="all", steps=1).double()
-    with pytest.raises(MetarepError, match=r"holds a parameter of shape \(1,\), .* ask a module"):
+    with pytest.raises(MetarepError, match=r"holds a parameter of shape \(1,\), .* read it from a module"):
         made.task_loss(*tasks(), WAYS)
 
 
