@@ -334,7 +334,7 @@ def test_a_baseline_has_a_row_for_every_class(drawings: Drawings, small_encoder:
     few = Baseline(small_encoder(), classes=3)
     batch = batch_for(few, split)
     assert isinstance(batch, LabelledBatch)
-    with pytest.raises(MetarepError, match=r"rows for classes=3, and there are more than .* leave classes out"):
+    with pytest.raises(MetarepError, match=r"has classes=3, and the batch has class \d+; do not set classes"):
         few.step(batch, progress=0.0, generator=Generator())
     with pytest.raises(MetarepError, match=r"smoothing must be from 0 to below 1, not 1\.0"):
         Baseline(small_encoder(), smoothing=1.0)

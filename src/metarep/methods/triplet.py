@@ -1,4 +1,4 @@
-"""Triplet networks: an anchor is nearer to its own class than to another."""
+"""Triplet networks: learn that an image is nearer to its own class than to another class."""
 
 from typing import Any, ClassVar, get_args
 
@@ -14,11 +14,11 @@ from metarep.methods.method import Method, Step
 
 
 class Triplet(Method[LabelledBatch]):
-    """Triplet loss with triplets mined inside the batch.
+    """Triplet networks: the triplet loss, with triplets mined inside the batch.
 
     Schroff, Kalenichenko, Philbin, FaceNet, 2015; Hermans, Beyer, Leibe, In Defense of the Triplet Loss, 2017. Trap:
-    ``batch-hard`` from the first step at a high learning rate collapses to one point (the loss then stands exactly at
-    the margin); start with a warm-up, ``semi-hard`` or a soft margin, and watch ``active`` in the log.
+    ``batch-hard`` with a high learning rate from the first step collapses to one point, and the loss then stays exactly
+    at the margin. Start with a warm-up, ``semi-hard`` or a soft margin, and watch ``active`` in the log.
 
     Args:
         encoder: the representation to train.
@@ -51,6 +51,7 @@ class Triplet(Method[LabelledBatch]):
         self.learner = Prototypes(encoder, "cosine", temperature=0.1) if normalise else Prototypes(encoder, "euclidean")
 
     def step(self, batch: LabelledBatch, *, progress: float, generator: Generator) -> Step:  # noqa: ARG002
+        """The triplet loss of a batch; ``active`` in the log is the share of mined triplets that have a loss."""
         features = self.learner.embed(batch.images)
         if self.normalise:
             features = functional.normalize(features, dim=-1)
