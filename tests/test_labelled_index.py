@@ -69,13 +69,13 @@ def test_what_cannot_be_is_refused() -> None:
     held = gallery()
     for act, message in (
         (lambda: learner().logits(held, rows_of(1).unsqueeze(0)), "the gallery is empty"),
-        (lambda: held.add(rows_of(1), torch.tensor([-1])), "classes are 0 or more, not -1"),
+        (lambda: held.add(rows_of(1), torch.tensor([-1])), "class -1 is negative; classes are 0 or more"),
         (lambda: held.add(rows_of(2), torch.tensor([1])), "2 rows and 1 classes|parameter 'labels'"),
         (lambda: LabelledIndex(filled()), "starts from an empty index, not from one of 1 vectors"),
         (lambda: learner(metric="euclidean").rank(filled_gallery(), rows_of(1)), "searched by cosine"),
         (
             lambda: learner().logits(filled_gallery(), rows_of(2).unsqueeze(1)),
-            "is one task, and these queries are of 2",
+            "queries are of 2 tasks, and a gallery is one task",
         ),
     ):
         with pytest.raises(Exception, match=message) as error:
