@@ -33,6 +33,10 @@ def copied(
 
     Raises:
         MetarepError: the network cannot be copied, or a function in it holds a parameter, which cannot be replaced.
+
+    >>> body = nn.Sequential(nn.Linear(2, 2))
+    >>> copied(body)[0][0].weight is body[0].weight, copied(body, apart=True)[0][0].weight is body[0].weight
+    (True, False)
     """
     memo: dict[int, Any] = dict(instead or {})
     for layer in body.modules():
@@ -94,7 +98,13 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def patched(layer: nn.Module) -> bool:
-    """Whether calling a layer does more than the forward of its class: it has a hook or a patched forward."""
+    """Whether calling a layer does more than the forward of its class: it has a hook or a patched forward.
+
+    >>> layer = nn.ReLU()
+    >>> hook = layer.register_forward_hook(print)
+    >>> patched(layer), patched(nn.ReLU())
+    (True, False)
+    """
     own = any(vars(layer).get(name) for name in _HOOKS) or "forward" in vars(layer)
     return own or any(getattr(torch_module, name, None) for name in _EVERYWHERE)
 

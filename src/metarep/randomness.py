@@ -94,6 +94,9 @@ def run_alike(body: nn.Module, work: Callable[[int, In], Out], items: Iterable[I
 
     Returns:
         The result of each item, in order.
+
+    >>> run_alike(nn.Identity(), lambda worker, item: item * 10, [1, 2, 3], 2)
+    [10, 20, 30]
     """
     queue = list(items)
     if min(workers, len(queue)) > 1:

@@ -16,6 +16,9 @@ def gauge(features: Float[Tensor, "n dim"], projected: Float[Tensor, "n out"]) -
 
     Returns:
         ``spread`` (0 to 1) and ``rank`` (in dimensions).
+
+    >>> gauge(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.ones(2, 8))
+    {'spread': tensor(0.), 'rank': tensor(1.)}
     """
     return {"spread": spread(projected), "rank": effective_rank(features)}
 

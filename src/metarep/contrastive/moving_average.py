@@ -11,7 +11,13 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def frozen_copy(module: M) -> M:
-    """A copy of a module with the same weights and statistics that shares nothing with it and is not trained."""
+    """A copy of a module with the same weights and statistics that shares nothing with it and is not trained.
+
+    >>> layer = nn.Linear(2, 2)
+    >>> target = frozen_copy(layer)
+    >>> target.weight is layer.weight, target.weight.equal(layer.weight), target.weight.requires_grad
+    (False, True, False)
+    """
     return copied(module, apart=True)[0].requires_grad_(False)  # pyright: ignore[reportReturnType]
 
 

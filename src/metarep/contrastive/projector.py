@@ -21,9 +21,8 @@ class Projector(nn.Sequential):
     Raises:
         MetarepError: ``outputs`` is below 1 or ``hidden`` below 0.
 
-    >>> import torch
-    >>> Projector(64, 128, hidden=512)(torch.zeros(2, 64)).shape
-    torch.Size([2, 128])
+    >>> [type(layer).__name__ for layer in Projector(64, 128, hidden=512)]
+    ['Linear', 'BatchNorm1d', 'ReLU', 'Linear']
     """
 
     def __init__(self, inputs: int, outputs: int, *, hidden: int, norm: bool = True, bias: bool = True) -> None:

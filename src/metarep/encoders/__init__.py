@@ -40,7 +40,7 @@ def build_encoder(name: str, preprocess: Preprocess, **settings: Any) -> Encoder
     Raises:
         MetarepError: no encoder has this name, or its class does not take one of the settings.
 
-     build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,))).dim
+    >>> build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,))).dim
     64
     """
     kinds = ENCODERS | BROUGHT

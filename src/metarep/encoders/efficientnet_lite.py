@@ -26,6 +26,11 @@ class SameConv(nn.Conv2d):
 
     If the padding is an odd number of pixels, the extra pixel goes below and right. The weights were trained with this
     rule. Trap: torch's ``padding=kernel // 2`` reads other pixels wherever the stride is 2 and the side is even.
+
+    >>> layer = SameConv(1, 1, 3, stride=2, bias=False)
+    >>> _ = nn.init.ones_(layer.weight)
+    >>> layer(torch.arange(16.0).view(1, 1, 4, 4)).tolist()
+    [[[[45.0, 39.0], [66.0, 50.0]]]]
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -88,9 +93,9 @@ class EfficientNetLite(nn.Sequential):
         mirror: at test time, average the features of the image and of its mirror image. This takes twice the time and
             adds about one percentage point of accuracy on photographs of few classes.
 
-    >>> import torch
-    >>> EfficientNetLite(3).eval()(torch.zeros(2, 3, 64, 64)).shape
-    torch.Size([2, 1280])
+    >>> encoder = EfficientNetLite(3).eval()
+    >>> encoder(torch.zeros(2, 3, 64, 64)).shape, sum(weight.numel() for weight in encoder.parameters())
+    (torch.Size([2, 1280]), 3371008)
     """
 
     def __init__(self, channels: int, *, variant: int = 0, mirror: bool = False) -> None:

@@ -42,6 +42,11 @@ def lost_rows(rows: Shaped[Tensor, "n *row"], encoder: Encoder) -> list[int]:
     Raises:
         MetarepError: there are such rows, and the encoder is the cause: a weight is NaN or infinite, or its features of
             random noise are, too.
+
+    >>> from metarep.encoders import Preprocess
+    >>> mean = Encoder(torch.nn.Flatten(), Preprocess((1, 1), 1, (0.0,), (1.0,)))
+    >>> lost_rows(torch.tensor([[1.0], [float("nan")], [float("inf")]]), mean)
+    [1, 2]
     """
     if not rows.is_floating_point() or not rows.numel():
         return []
@@ -74,6 +79,8 @@ def refuse_lost_features(features: Shaped[Tensor, "n *row"]) -> None:
 
     Raises:
         DataError: some rows do. The message names the first one.
+
+    >>> refuse_lost_features(torch.zeros(3, 2))
     """
     if features.is_floating_point() and features.ndim > 1 and not bool(features.isfinite().all()):
         lost = (~features.isfinite().flatten(1).all(1)).nonzero().flatten()

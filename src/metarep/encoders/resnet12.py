@@ -19,6 +19,13 @@ class DropBlock(nn.Module):
     Args:
         rate: expected share of dropped units, 0 to 1.
         block: side of a square, in pixels of the feature map.
+
+    >>> _ = torch.manual_seed(0)
+    >>> DropBlock(0.5, block=2)(torch.ones(1, 1, 4, 4))
+    tensor([[[[2., 2., 0., 0.],
+              [0., 0., 0., 0.],
+              [0., 0., 2., 2.],
+              [2., 2., 2., 2.]]]])
     """
 
     def __init__(self, rate: float, block: int = 5) -> None:
@@ -81,8 +88,9 @@ class ResNet12(nn.Sequential):
         growth: ``wide`` (x1, 2.5, 5, 10) or ``narrow`` (x1, 2, 4, 8).
         drop: DropBlock's rate in the last two blocks.
 
-    >>> ResNet12(3, width=8)(torch.zeros(2, 3, 32, 32)).shape
-    torch.Size([2, 80])
+    >>> encoder = ResNet12(3)
+    >>> encoder(torch.zeros(2, 3, 16, 16)).shape, sum(weight.numel() for weight in encoder.parameters())
+    (torch.Size([2, 640]), 12424320)
     """
 
     def __init__(self, channels: int, *, width: int = 64, growth: str = "wide", drop: float = 0.1) -> None:

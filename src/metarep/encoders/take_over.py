@@ -14,6 +14,12 @@ def take_over(encoder: Encoder, trained: Encoder, name: str) -> None:
 
     Raises:
         MetarepError: the architectures or the images of the two encoders differ.
+
+    >>> from metarep.encoders import Preprocess, build_encoder
+    >>> start, trained = (build_encoder("conv4", Preprocess((28, 28), 1, (mean,), (1.0,))) for mean in (0.0, 0.5))
+    >>> take_over(start, trained, "runs/protonet")
+    >>> start.preprocess.mean, start.body[0][0].weight.equal(trained.body[0][0].weight)
+    ((0.5,), True)
     """
     ours, theirs = encoder.preprocess, trained.preprocess
     for what in ("size", "channels", "invert"):

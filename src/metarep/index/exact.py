@@ -149,7 +149,11 @@ class ExactIndex(Index):
 
 
 def chunk_size(queries: int) -> int:
-    """The number of vectors to compare with at a time, so that the scores fit into the cache."""
+    """The number of vectors to compare with at a time, so that the scores fit into the cache.
+
+    >>> chunk_size(queries=64)
+    65536
+    """
     return max(1024, SCORES // max(1, queries) // STRIP * STRIP)
 
 

@@ -26,6 +26,18 @@ class Learner(nn.Module, ABC):
         protocol: ``inductive`` or ``transductive``, for reports.
         normalisation: which statistics batch norms use, for reports.
         ways: number of classes that a task must have; None for any number.
+
+    >>> from metarep.encoders import Preprocess
+    >>> class Nearest(Learner):
+    ...     def adapt(self, support, labels, ways):
+    ...         return {"support": support, "onehot": torch.nn.functional.one_hot(labels, ways).float()}
+    ...
+    ...     def logits(self, state, query):
+    ...         return (query @ state["support"].mT) @ state["onehot"]
+    >>> learner = Nearest(Encoder(nn.Flatten(), Preprocess((1, 2), 1, (0.0,), (1.0,))))
+    >>> state = learner.adapt(torch.eye(2).unsqueeze(0), torch.tensor([[1, 0]]), ways=2)
+    >>> learner.logits(state, torch.tensor([[[5.0, 0.0]]]))
+    tensor([[[0., 5.]]])
     """
 
     protocol: str = "inductive"

@@ -40,6 +40,13 @@ class Linear(Learner):
 
     Raises:
         MetarepError: the solver is unknown, or ``strength`` or ``power`` is not above 0.
+
+    >>> from metarep.encoders import Preprocess
+    >>> encoder = Encoder(torch.nn.Flatten(), Preprocess((1, 1), 1, (0.0,), (1.0,)))
+    >>> learner = Linear(encoder, "ridge", normalise=False, scale=1.0)
+    >>> state = learner.adapt(torch.tensor([[[0.0], [2.0]]]), torch.tensor([[0, 1]]), ways=2)
+    >>> learner.logits(state, torch.tensor([[[2.0]]]))
+    tensor([[[0.0909, 0.8182]]])
     """
 
     def __init__(

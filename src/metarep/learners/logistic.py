@@ -136,6 +136,10 @@ def unrolled(
 
     Warns:
         NotSolvedWarning: the tolerance was not reached. The message has the largest entry of the last gradient.
+
+    >>> unrolled(torch.eye(2).unsqueeze(0), torch.eye(2).unsqueeze(0), 1.0, torch.ones(1, 2)).round(decimals=3)
+    tensor([[[ 0.3370, -0.3370],
+             [-0.3370,  0.3370]]])
     """
     weigh = weights.unsqueeze(-1)
     largest = torch.linalg.eigvalsh(gram.detach())[..., -1].view(-1, 1, 1)

@@ -29,6 +29,13 @@ class Neighbours(Learner):
         k: number of neighbours that vote.
         metric: ``cosine``, or ``euclidean`` (minus the squared distance).
         temperature: divides the similarities in the softmax; a smaller one gives more weight to the nearest row.
+
+    >>> from metarep.encoders import Preprocess
+    >>> encoder = Encoder(torch.nn.Flatten(), Preprocess((1, 1), 1, (0.0,), (1.0,)))
+    >>> learner = Neighbours(encoder, k=2, metric="euclidean", temperature=1.0)
+    >>> state = learner.adapt(torch.tensor([[[0.0], [2.0], [9.0]]]), torch.tensor([[0, 1, 1]]), ways=2)
+    >>> learner.logits(state, torch.tensor([[[1.0]]])).exp()
+    tensor([[[0.5000, 0.5000]]])
     """
 
     def __init__(self, encoder: Encoder, k: int = 1, metric: Metric = "cosine", temperature: float = 0.1) -> None:

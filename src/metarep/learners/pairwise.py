@@ -17,6 +17,11 @@ class Pairwise(Learner):
 
     Args:
         encoder: the representation. Its features pass a sigmoid before they are compared, as in the paper.
+
+    >>> from metarep.encoders import Preprocess
+    >>> learner = Pairwise(Encoder(torch.nn.Flatten(), Preprocess((1, 1), 1, (0.0,), (1.0,))))
+    >>> learner.compare(torch.tensor([[0.0]]), torch.tensor([[0.0], [9.0]])).detach().round(decimals=1)
+    tensor([[  4., -12.]])
     """
 
     def __init__(self, encoder: Encoder) -> None:

@@ -27,6 +27,10 @@ class BYOL(Method[ViewBatch]):
             The paper has 0.996, which is too slow for short trainings.
         hidden: units of projector and predictor; 4096 in the paper.
         outputs: length of a projection; 256 in the paper.
+
+    >>> from metarep.encoders import Preprocess, build_encoder
+    >>> BYOL(build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,)))).eats.called
+    'views'
     """
 
     eats: ClassVar[type[Batch]] = ViewBatch

@@ -36,6 +36,11 @@ class MoCo(Method[ViewBatch]):
         symmetric: use each view as the query once, and not only the first.
         norm_groups: groups of a batch that are normalised separately, with other groups for queries than for keys; 1
             normalises the whole batch, which leaks the pairs.
+
+    >>> from metarep.encoders import Preprocess, build_encoder
+    >>> method = MoCo(build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,))), queue=1024, outputs=64)
+    >>> method.queue.keys.shape, method.eats.called
+    (torch.Size([1024, 64]), 'views')
     """
 
     eats: ClassVar[type[Batch]] = ViewBatch

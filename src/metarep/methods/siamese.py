@@ -30,6 +30,11 @@ class Siamese(Method[LabelledBatch]):
         negatives: which pairs of different classes the contrastive loss averages: all; active, those within the margin;
             or hardest, each image with its nearest image of another class.
         normalise: put features on the unit sphere for the contrastive loss.
+
+    >>> from metarep.encoders import Preprocess, build_encoder
+    >>> encoder = build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,)))
+    >>> Siamese(encoder).learner.called, Siamese(encoder, loss="koch").learner.called
+    ('prototypes', 'pairwise')
     """
 
     eats: ClassVar[type[Batch]] = LabelledBatch

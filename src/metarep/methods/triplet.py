@@ -26,6 +26,11 @@ class Triplet(Method[LabelledBatch]):
         mining: which triplets of the batch count.
         squared: squared distances (FaceNet) or plain ones (Hermans).
         normalise: put features on the unit sphere (FaceNet) or not (Hermans).
+
+    >>> from metarep.encoders import Preprocess, build_encoder
+    >>> encoder = build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,)))
+    >>> Triplet(encoder).learner.metric, Triplet(encoder, normalise=False).learner.metric
+    ('cosine', 'euclidean')
     """
 
     eats: ClassVar[type[Batch]] = LabelledBatch

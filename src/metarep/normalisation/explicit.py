@@ -21,6 +21,11 @@ class ExplicitNorm(nn.Module):
         differentiable: compute in plain operations that can be differentiated twice. Otherwise a fused operation is
             used, for first derivatives only.
         path: path of the layer in the network, for messages.
+
+    >>> layer = ExplicitNorm(nn.BatchNorm1d(1), differentiable=True)
+    >>> layer.statistics.begin(rows=2, images=3)  # the first two rows have mean 2 and variance 1
+    >>> layer(torch.tensor([[1.0], [3.0], [5.0]])).round(decimals=3).flatten().tolist()
+    [-1.0, 1.0, 3.0]
     """
 
     weight: Tensor | None

@@ -98,7 +98,13 @@ class Replica:
 
 
 def replica(body: nn.Module, *, differentiable: bool) -> nn.Module:
-    """A copy of a network that shares its parameters; the ``twin`` of a :class:`Replica`."""
+    """A copy of a network that shares its parameters; the ``twin`` of a :class:`Replica`.
+
+    >>> body = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    >>> duplicate = replica(body, differentiable=True)
+    >>> duplicate[0].weight is body[0].weight, type(duplicate[1]).__name__
+    (True, 'ExplicitNorm')
+    """
     return Replica(body, differentiable=differentiable).twin
 
 

@@ -14,7 +14,11 @@ Statistics = list[Moments]  # mean and (biased) variance of each layer, in the o
 
 
 def batch_norms(body: nn.Module) -> list[_BatchNorm]:
-    """The batch norm layers of a network and those of subclasses, each once, in the order of ``body.modules()``."""
+    """The batch norm layers of a network and those of subclasses, each once, in the order of ``body.modules()``.
+
+    >>> batch_norms(nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.LayerNorm(4)))[0].num_features
+    4
+    """
     return [layer for layer in body.modules() if isinstance(layer, _BatchNorm)]
 
 
@@ -46,6 +50,11 @@ def follow(layer: _BatchNorm, mean: Float[Tensor, " c"], variance: Float[Tensor,
         mean, variance: mean and (biased) variance of each channel of the batch.
         count: number of values of one channel in the batch (images times pixels). The running variance is the unbiased
             one, so ``variance`` is multiplied by ``count / (count - 1)``.
+
+    >>> layer = nn.BatchNorm1d(1)
+    >>> follow(layer, torch.tensor([1.0]), torch.tensor([1.0]), count=2)
+    >>> layer.running_mean, layer.running_var
+    (tensor([0.1000]), tensor([1.1000]))
     """
     assert layer.running_mean is not None
     assert layer.running_var is not None
@@ -66,6 +75,11 @@ def update_running(body: nn.Module, seen: Sequence[Statistics]) -> None:
     Args:
         body: the buffers of its norm layers change, by each layer's momentum.
         seen: for each task, mean and (biased) variance of every layer; at least one task.
+
+    >>> body = nn.BatchNorm1d(1)
+    >>> update_running(body, [[(torch.tensor([mean]), torch.tensor([2.0]))] for mean in (1.0, 3.0)])
+    >>> body.running_mean, body.running_var
+    (tensor([0.2000]), tensor([1.1000]))
     """
     by_momentum: dict[tuple[float, int], list[tuple[Tensor, Tensor]]] = {}
     for i, layer in enumerate(batch_norms(body)):
