@@ -70,7 +70,7 @@ def test_an_image_without_features_is_named(value: float, word: str) -> None:
         features_of(Prototypes(encoder), bank)
 
 
-def test_an_encoder_without_numbers_is_told_from_an_image() -> None:
+def test_an_encoder_with_nan_is_distinguished_from_an_image_with_nan() -> None:
     lost = Encoder(Brightness(0.0), PLAIN)
     with torch.no_grad():
         dict(lost.body.named_parameters())["weight"][1] = float("nan")
@@ -103,7 +103,7 @@ class Times(nn.Module):
         return x * self.factor
 
 
-def test_a_mask_of_infinities_is_no_broken_weight() -> None:
+def test_a_mask_of_infinities_is_not_a_broken_weight() -> None:
     """As attention has it: the image is to blame, not the buffer."""
     body = Brightness(float("nan"))
     body.register_buffer("mask", torch.full((3,), -torch.inf))
@@ -112,7 +112,7 @@ def test_a_mask_of_infinities_is_no_broken_weight() -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_features_of_somebody_else_are_looked_at(value: float) -> None:
+def test_third_party_features_are_checked(value: float) -> None:
     features = np.random.default_rng(0).normal(size=(12, 4))
     lost = features.copy()
     lost[5:7, 2] = value
@@ -127,7 +127,7 @@ def test_features_of_somebody_else_are_looked_at(value: float) -> None:
         Model(None, {"name": "prototypes"}).prepare(lost)
 
 
-def test_scores_without_numbers_are_no_answer() -> None:
+def test_scores_that_are_not_finite_are_refused() -> None:
     features = np.random.default_rng(0).normal(size=(12, 4))
     fitted = FewShotClassifier().fit(features, LABELS)
     features[9] = 1e200  # its square is not finite
@@ -139,7 +139,9 @@ def test_scores_without_numbers_are_no_answer() -> None:
         old.answer(torch.zeros(1, 2))
 
 
-def test_logits_without_numbers_are_no_accuracy(drawings: tuple[Split, Split], small_encoder: Any) -> None:
+def test_logits_that_are_not_finite_are_refused_in_an_evaluation(
+    drawings: tuple[Split, Split], small_encoder: Any
+) -> None:
     split = drawings[1]
     tasks = draw_tasks(split.labels, 4, ways=2, shots=1, queries=2, generator=Generator().manual_seed(0))
     large = Prototypes(Encoder(nn.Sequential(nn.Flatten(), Times(1e25)), Preprocess((20, 20), 1, (0.0,), (1.0,))))

@@ -15,7 +15,7 @@ def vectors(n: int, dim: int = 4) -> torch.Tensor:
     return torch.randn(n, dim, generator=torch.Generator().manual_seed(0))
 
 
-def test_a_table_outlives_its_connection_and_knows_whose_it_is(postgres: str, tmp_path: Path) -> None:
+def test_a_table_outlives_its_connection_and_knows_its_encoder(postgres: str, tmp_path: Path) -> None:
     where = {"url": postgres, "table": "outlives"}
     first = build_index("pgvector", 4, "an encoder", **where)
     first.add([3, 1], vectors(2))
@@ -54,7 +54,7 @@ def test_the_graph_is_what_the_server_searches(postgres: str) -> None:
     index.close()
 
 
-def test_a_server_that_is_not_there_is_named_without_its_password() -> None:
+def test_a_missing_server_is_named_without_its_password() -> None:
     pytest.importorskip("psycopg", reason="needs metarep[pgvector]")
     with pytest.raises(MetarepError, match=r"PostgreSQL at postgresql://me@127\.0\.0\.1:9/x cannot be used") as error:
         build_index("pgvector", 4, url="postgresql://me:secret@127.0.0.1:9/x")
@@ -63,7 +63,7 @@ def test_a_server_that_is_not_there_is_named_without_its_password() -> None:
         build_index("pgvector", 4)
 
 
-def test_qdrant_knows_whose_vectors_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_qdrant_collection_knows_its_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("qdrant_client", reason="needs metarep[qdrant]")
     monkeypatch.setattr(qdrant, "BATCH", 10)
     monkeypatch.delenv("QDRANT_API_KEY", raising=False)

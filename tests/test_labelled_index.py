@@ -42,7 +42,7 @@ def test_votes_are_those_of_the_batched_path(k: int) -> None:
         assert bool((scores[row].diff() <= 0).all() | (scores[row] == -torch.inf).any())
 
 
-def test_it_grows_and_forgets() -> None:
+def test_rows_and_classes_are_added_and_removed() -> None:
     kind, held = learner(), gallery()
     rows = rows_of(10)
     ids = held.add(rows, torch.arange(10))
@@ -57,7 +57,7 @@ def test_it_grows_and_forgets() -> None:
     assert held.forget(12345) == 0
 
 
-def test_many_classes_are_answered_at_once() -> None:
+def test_many_classes_are_ranked_in_one_call() -> None:
     rows = rows_of(50_000, dim=32)
     kind, held = learner(5), gallery(32)
     held.add(rows, torch.arange(50_000))
@@ -65,7 +65,7 @@ def test_many_classes_are_answered_at_once() -> None:
     assert kind.rank(held, near)[1][:, 0].tolist() == list(range(0, 50_000, 1000))
 
 
-def test_what_cannot_be_is_refused() -> None:
+def test_invalid_input_is_refused() -> None:
     held = gallery()
     for act, message in (
         (lambda: learner().logits(held, rows_of(1).unsqueeze(0)), "the gallery is empty"),

@@ -220,7 +220,7 @@ def test_what_does_not_fit_is_one_clear_line(network: nn.Module, options: dict[s
         load_representation(network, **options)
 
 
-def test_mean_and_std_are_of_networks_that_others_made() -> None:
+def test_mean_and_std_are_settings_of_third_party_networks() -> None:
     with pytest.raises(MetarepError, match="omniglot-protonet brings its own"):
         load_representation("omniglot-protonet", mean=(0.0,), std=(1.0,))
 
