@@ -9,7 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metarep.errors import MetarepError
-from metarep.index.index import Index, Rows, SpaceError
+from metarep.index.index import Index, Rows
+from metarep.index.remote import refuse_other_vectors
 
 WIDEST = 1000  # pgvector's limit for the candidates of a graph search
 
@@ -158,18 +159,7 @@ class PgvectorIndex(Index):
             exists = run("SELECT to_regclass(%s) IS NOT NULL", [self.table]).fetchone()
             if exists and exists[0]:
                 about = json.loads(known[0]) if known and known[0] and known[0].startswith("{") else {}
-                if about.get("metarep") != 1:
-                    raise MetarepError(f"the table {self.table} was not made by metarep; choose another name")
-                if about["dim"] != self.dim:
-                    raise MetarepError(
-                        f"the table {self.table} holds vectors of {about['dim']} dimensions, not {self.dim}; "
-                        "choose another table"
-                    )
-                if about["space"] != self.space:
-                    raise SpaceError(
-                        f"the table {self.table} holds vectors of the encoder {about['space']}, not {self.space}; "
-                        "choose another table"
-                    )
+                refuse_other_vectors("table", self.table, about, self.dim, self.space)
             else:
                 run(f"CREATE TABLE {self.table} (id bigint PRIMARY KEY, vector vector({self.dim}) NOT NULL)")
                 about = json.dumps({"metarep": 1, "dim": self.dim, "space": self.space})

@@ -9,7 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metarep.errors import MetarepError
-from metarep.index.index import Index, Rows, SpaceError
+from metarep.index.index import Index, Rows
+from metarep.index.remote import refuse_other_vectors
 
 BATCH = 1000  # points a request
 
@@ -161,18 +162,7 @@ class QdrantIndex(Index):
                 metadata=about,
             )
         known = self.client.get_collection(self.collection).config.metadata or {}
-        if known.get("metarep") != 1:
-            raise MetarepError(f"the collection {self.collection} was not made by metarep; choose another name")
-        if known["dim"] != self.dim:
-            raise MetarepError(
-                f"the collection {self.collection} holds vectors of {known['dim']} dimensions, not {self.dim}; "
-                "choose another collection"
-            )
-        if known["space"] != self.space:
-            raise SpaceError(
-                f"the collection {self.collection} holds vectors of the encoder {known['space']}, not {self.space}; "
-                "choose another collection"
-            )
+        refuse_other_vectors("collection", self.collection, known, self.dim, self.space)
 
     def _request(self, call: Any) -> Any:  # noqa: ANN401 - whatever the client returns
         """The result of a call of the client; its errors become a MetarepError."""
