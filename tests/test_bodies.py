@@ -201,7 +201,7 @@ def test_reptile_ends_where_a_textbook_does(name: str) -> None:
 
 @pytest.mark.parametrize("name", REFUSED)
 @pytest.mark.parametrize("kind", ["maml", "reptile"])
-def test_what_keeps_a_state_of_its_own_is_refused_by_name(kind: str, name: str) -> None:
+def test_a_layer_with_its_own_state_is_refused_by_name(kind: str, name: str) -> None:
     method = method_of(kind, name)
     with pytest.raises(MetarepError, match=REFUSED[name][1]):
         method.step(batch(TaskBatch), progress=0.0, generator=Generator())
@@ -287,7 +287,7 @@ def test_what_can_be_differentiated_once_only_says_to_take_the_first_order() -> 
     assert made.task_loss(*given, WAYS, order=1).isfinite()
 
 
-def test_a_body_that_changes_between_support_and_query_is_told() -> None:
+def test_a_body_that_changes_between_support_and_query_is_refused() -> None:
     class Growing(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -323,11 +323,11 @@ class Owned(nn.Module):
 
 def test_a_function_that_holds_a_parameter_is_refused() -> None:
     made = GradientDescent(Encoder(Owned().double(), SIZE), ways=WAYS, head="rows", scope="all", steps=1).double()
-    with pytest.raises(MetarepError, match=r"holds a parameter of shape \(1,\), .* ask a module"):
+    with pytest.raises(MetarepError, match=r"holds a parameter of shape \(1,\), .* read it from a module"):
         made.task_loss(*tasks(), WAYS)
 
 
-def test_only_what_is_no_norm_is_adapted() -> None:
+def test_norm_parameters_are_not_adapted() -> None:
     """Norms of every kind are spared, by type or by name; a matrix is not, whatever its layer is called."""
     spared = {
         "ConvNeXt, channels first": ["stem.1.weight", "stem.1.bias", "norm.weight", "norm.bias"],
@@ -376,7 +376,7 @@ def test_a_run_knows_what_was_frozen(tmp_path: Path, small_encoder: Any) -> None
     assert len(found.adapted) == 14 - 3
 
 
-def test_where_all_is_frozen_it_says_what_to_do() -> None:
+def test_a_frozen_encoder_is_refused_with_advice() -> None:
     encoder = Encoder(make("group norm"), SIZE).requires_grad_(False)
     for kind in ("protonet", "siamese", "triplet"):
         with pytest.raises(

@@ -26,7 +26,7 @@ Make = Callable[..., Encoder]
 LOOP = sys.modules[train.__module__]
 
 
-def test_the_gauge_tells_a_point_a_line_and_a_sphere_apart() -> None:
+def test_the_gauge_distinguishes_a_point_a_line_and_a_sphere() -> None:
     sphere = torch.randn(4000, 16, generator=Generator().manual_seed(0))
     point = torch.ones(4000, 16) + 1e-4 * sphere
     line = torch.outer(sphere[:, 0], torch.ones(16))
@@ -47,7 +47,7 @@ def test_the_gauge_tells_a_point_a_line_and_a_sphere_apart() -> None:
 
 
 @pytest.mark.parametrize("name", VIEWS)
-def test_every_step_says_how_spread_features_are(name: str, drawings: Drawings, small_encoder: Make) -> None:
+def test_every_step_logs_the_spread_of_features(name: str, drawings: Drawings, small_encoder: Make) -> None:
     logs = make(name, small_encoder()).step(views(drawings[0]), progress=0.0, generator=Generator()).logs
     assert set(logs) == {"spread", "rank"}
     assert COLLAPSED < logs["spread"] < 1.01
@@ -64,7 +64,7 @@ class Collapsing(SimCLR):
                 self.projector[-1].weight.zero_()
 
 
-def test_a_collapse_is_said_once_and_stops_on_request(
+def test_a_collapse_is_reported_once_and_stops_on_request(
     drawings: Drawings, small_encoder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LOOP, "LOG_EVERY", 1)

@@ -39,7 +39,7 @@ def test_nt_xent_is_the_papers_algorithm(temperature: float, correlated: bool) -
     assert nt_xent(3 * first, second, temperature).item() == pytest.approx(expected, rel=1e-12), "length is no matter"
 
 
-def test_the_masks_that_look_right_are_told_apart() -> None:
+def test_wrong_masks_give_another_loss() -> None:
     """A self-similarity of zero, or of one, gives a loss near the true one; both must be outside the tolerance."""
     first, second = wide(64, 32), wide(64, 32, 1)
     rows = functional.normalize(torch.cat([first, second]), dim=-1)

@@ -81,7 +81,7 @@ def test_a_key_is_never_among_its_own_negatives(
     assert torch.equal(torch.cat([key for key, _ in seen[2:4]]), seen[4][1][list(range(32, 40)) + list(range(24))])
 
 
-def test_a_queue_of_the_settings_and_nothing_impossible(small_encoder: Make) -> None:
+def test_the_queue_has_the_size_of_the_settings_and_wrong_settings_are_refused(small_encoder: Make) -> None:
     first = MoCo(small_encoder(), head="linear", hidden=32, queue=100, outputs=12)
     assert [type(layer) for layer in first.projector] == [nn.Linear]
     assert first.queue.keys.shape == (100, 12)

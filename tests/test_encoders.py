@@ -51,7 +51,7 @@ def test_the_papers_sizes() -> None:
     assert sum(p.numel() for p in ResNet12(3, growth="narrow").parameters()) == pytest.approx(8.0e6, rel=0.01)
 
 
-def test_representations_of_one_length() -> None:
+def test_representations_have_the_documented_length() -> None:
     """The same directions, and nothing more to learn: the weights of one without fit."""
     free, bound = (build_encoder("conv4", plain(28), width=8, length=length).eval() for length in (0.0, 3.0))
     take_over(bound, free, "a run")
@@ -63,7 +63,7 @@ def test_representations_of_one_length() -> None:
 
 
 @pytest.mark.parametrize(("name", "slope"), [("conv4", 0.0), ("resnet12", 0.1)])
-def test_weights_start_as_said(name: str, slope: float) -> None:
+def test_weights_are_initialised_as_documented(name: str, slope: float) -> None:
     torch.manual_seed(0)
     body = ENCODERS[name](3, width=32)
     convolutions = [layer for layer in body.modules() if isinstance(layer, nn.Conv2d)]
@@ -119,7 +119,7 @@ def test_bytes_and_floats_give_the_same(channels: int) -> None:
     assert pre(x).dtype == torch.float32
 
 
-def test_mean_and_deviation_are_taken_off_each_channel() -> None:
+def test_each_channel_is_standardised() -> None:
     x = noise(2, 3, 4, 4)
     mean, std = (0.5, 0.4, 0.1), (0.2, 0.3, 0.7)
     got = Preprocess((4, 4), 3, mean, std)(x)
@@ -153,7 +153,7 @@ def test_resizing_is_pillows(size: tuple[int, int]) -> None:
         assert (small[0] * 255 - torch.from_numpy(np.array(want).astype(np.float32))).abs().max() < 1.01
 
 
-def test_what_suits_a_bank() -> None:
+def test_preprocessing_that_suits_a_bank() -> None:
     drawings = noise(10, 1, 8, 8) // 2
     drawings[..., 0], drawings[..., -1], drawings[..., 0, :], drawings[..., -1, :] = 255, 255, 255, 255
     assert Preprocess.of(ImageBank.from_arrays(drawings)) == plain(8, invert=True)
@@ -230,7 +230,7 @@ class Wrong(nn.Module):
         return self.answer(x)
 
 
-def test_a_body_of_ones_own_works() -> None:
+def test_a_third_party_body_works() -> None:
     encoder = Encoder(Mean(), plain(8, 3))
     assert (encoder.dim, encoder.arch) == (3, {"name": "Mean"})
     x = noise(5, 3, 8, 8)

@@ -93,7 +93,7 @@ def test_the_batch_size_changes_nothing(drawings: Drawings, small_encoder: Make,
 
 
 @pytest.mark.parametrize("kind", [Prototypes, Neighbours, Linear, Pairwise])
-def test_a_query_does_not_see_the_others(drawings: Drawings, small_encoder: Make, kind: Any) -> None:
+def test_a_query_does_not_depend_on_the_others(drawings: Drawings, small_encoder: Make, kind: Any) -> None:
     """End to end through batch normalisation: one query at a time, or in another order, scores the same."""
     split = drawings[1]
     learner = kind(warm(small_encoder(), split))

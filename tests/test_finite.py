@@ -55,7 +55,7 @@ LABELS = [0, 1] * 6
 @pytest.mark.parametrize(("value", "word"), [(float("nan"), "NaN"), (float("inf"), "infinity")])
 def test_an_image_without_features_is_named(value: float, word: str) -> None:
     encoder = Encoder(Brightness(value), PLAIN)
-    said = rf"gets features that are no finite numbers \({word}\) from the encoder Brightness"
+    said = rf"gets features that are not finite \({word}\) from the encoder Brightness"
     with pytest.raises(DataError, match=f"image 7 {said}, and so do 1 more; leave them out"):
         FewShotClassifier(encoder, batch_size=5).fit(photographs((7, 8)), LABELS)
     fitted = FewShotClassifier(encoder).fit(photographs(), LABELS)
@@ -70,11 +70,11 @@ def test_an_image_without_features_is_named(value: float, word: str) -> None:
         features_of(Prototypes(encoder), bank)
 
 
-def test_an_encoder_without_numbers_is_told_from_an_image() -> None:
+def test_an_encoder_with_nan_is_distinguished_from_an_image_with_nan() -> None:
     lost = Encoder(Brightness(0.0), PLAIN)
     with torch.no_grad():
         dict(lost.body.named_parameters())["weight"][1] = float("nan")
-    said = r"the encoder Brightness has weights that are no finite numbers \(weight\), so its features mean nothing"
+    said = r"the encoder Brightness has weights that are not finite \(weight\), so its features mean nothing"
     with pytest.raises(MetarepError, match=said) as raised:
         FewShotClassifier(lost).fit(photographs(), LABELS)
     assert not isinstance(raised.value, DataError), "no image is to blame"
@@ -85,13 +85,11 @@ def test_an_encoder_without_numbers_is_told_from_an_image() -> None:
     learner = Prototypes(build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,))))
     with torch.no_grad():
         list(learner.encoder.parameters())[9][3, 0, 0, 0] = torch.nan  # a maximum passes over it: features are finite
-    with pytest.raises(
-        MetarepError, match=r"the encoder conv4 has weights that are no finite numbers \(3\.0\.weight\)"
-    ):
+    with pytest.raises(MetarepError, match=r"the encoder conv4 has weights that are not finite \(3\.0\.weight\)"):
         evaluate(learner, ImageBank.from_arrays(np.zeros((12, 28, 28), dtype=np.uint8)), tasks)
     overflowing = Encoder(nn.Sequential(nn.Flatten(), Times(1e30), Times(1e30)), PLAIN)
     with pytest.raises(
-        MetarepError, match="Sequential gives no finite numbers for any image; its numbers may overflow"
+        MetarepError, match="Sequential gives features that are not finite for any image; they may overflow"
     ):
         FewShotClassifier(overflowing).fit(photographs(), LABELS)
 
@@ -105,7 +103,7 @@ class Times(nn.Module):
         return x * self.factor
 
 
-def test_a_mask_of_infinities_is_no_broken_weight() -> None:
+def test_a_mask_of_infinities_is_not_a_broken_weight() -> None:
     """As attention has it: the image is to blame, not the buffer."""
     body = Brightness(float("nan"))
     body.register_buffer("mask", torch.full((3,), -torch.inf))
@@ -114,11 +112,11 @@ def test_a_mask_of_infinities_is_no_broken_weight() -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_features_of_somebody_else_are_looked_at(value: float) -> None:
+def test_third_party_features_are_checked(value: float) -> None:
     features = np.random.default_rng(0).normal(size=(12, 4))
     lost = features.copy()
     lost[5:7, 2] = value
-    said = "row 5 of 12 rows of features holds NaN or infinity, as do 2 in all"
+    said = r"row 5 of 12 rows of features holds NaN or infinity \(2 rows do\)"
     with pytest.raises(DataError, match=said):
         FewShotClassifier().fit(lost, LABELS)
     fitted = FewShotClassifier().fit(features, LABELS)
@@ -129,19 +127,21 @@ def test_features_of_somebody_else_are_looked_at(value: float) -> None:
         Model(None, {"name": "prototypes"}).prepare(lost)
 
 
-def test_scores_without_numbers_are_no_answer() -> None:
+def test_scores_that_are_not_finite_are_refused() -> None:
     features = np.random.default_rng(0).normal(size=(12, 4))
     fitted = FewShotClassifier().fit(features, LABELS)
     features[9] = 1e200  # its square is not finite
-    with pytest.raises(DataError, match="image 9 of 12 gets scores that are no finite numbers from Prototypes"):
+    with pytest.raises(DataError, match="image 9 of 12 gets scores that are not finite from Prototypes"):
         fitted.predict(features)
     rows = torch.tensor([[1.0, 0], [float("nan"), 0]])  # as a model has it that was fitted by an older metarep
     old = Model(None, {"name": "prototypes"}, Gallery.empty().add(rows, ["a", "b"], ["a.jpg", "b.jpg"]))
-    with pytest.raises(DataError, match=r"b\.jpg gets features that are no finite numbers"):
+    with pytest.raises(DataError, match=r"b\.jpg gets features that are not finite"):
         old.answer(torch.zeros(1, 2))
 
 
-def test_logits_without_numbers_are_no_accuracy(drawings: tuple[Split, Split], small_encoder: Any) -> None:
+def test_logits_that_are_not_finite_are_refused_in_an_evaluation(
+    drawings: tuple[Split, Split], small_encoder: Any
+) -> None:
     split = drawings[1]
     tasks = draw_tasks(split.labels, 4, ways=2, shots=1, queries=2, generator=Generator().manual_seed(0))
     large = Prototypes(Encoder(nn.Sequential(nn.Flatten(), Times(1e25)), Preprocess((20, 20), 1, (0.0,), (1.0,))))
@@ -152,9 +152,7 @@ def test_logits_without_numbers_are_no_accuracy(drawings: tuple[Split, Split], s
     learner = GradientDescent(small_encoder(), scope="all", steps=1)  # which prepares images, not features
     with torch.no_grad():
         next(learner.encoder.parameters()).fill_(float("nan"))
-    with pytest.raises(
-        MetarepError, match=r"the encoder conv4 has weights that are no finite numbers \(0\.0\.weight\)"
-    ):
+    with pytest.raises(MetarepError, match=r"the encoder conv4 has weights that are not finite \(0\.0\.weight\)"):
         evaluate(learner, split.bank, tasks)
 
 
@@ -193,7 +191,7 @@ def test_the_command_line_names_the_image(dark: Path, capsys: pytest.CaptureFixt
         assert "NaN" not in said.out
         return said.err.strip().splitlines()[-1]
 
-    lost = "dark.png gets features that are no finite numbers (NaN) from the encoder onnx"
+    lost = "dark.png gets features that are not finite (NaN) from the encoder onnx"
     assert main(["fit", "photos", "--out", "model", "--encoder", "log.onnx"]) == 0
     for command in (("predict", "model", "dark.png", "--json"), ("add", "model", "dark.png", "--to", "a")):
         assert lost in told(*command)
@@ -211,7 +209,7 @@ def test_the_command_line_names_the_image(dark: Path, capsys: pytest.CaptureFixt
     bare["0.0.weight"][0, 0, 0, 0] = float("nan")
     save_file({name: value.contiguous() for name, value in bare.items()}, "lost.safetensors")
     said = told("fit", "photos", "--out", "other", "--encoder", "lost.safetensors", "--arch", "conv4")
-    assert "the encoder conv4 has weights that are no finite numbers (0.0.weight)" in said
+    assert "the encoder conv4 has weights that are not finite (0.0.weight)" in said
 
 
 def test_the_server_names_the_image_and_answers_the_others(dark: Path) -> None:

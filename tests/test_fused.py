@@ -41,7 +41,7 @@ def test_fused_layers_give_the_same_features(body, size):
 
 
 @pytest.mark.parametrize("write", ["in place", "through .data", "statistics", "loaded"])
-def test_weights_that_change_are_seen(body, write):
+def test_changed_weights_are_fused_again(body, write):
     mine, x = copy.deepcopy(body), torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         before = mine(x)
@@ -59,7 +59,7 @@ def test_weights_that_change_are_seen(body, write):
 
 
 @pytest.mark.parametrize("where", ["image", "weight", "statistics"])
-def test_what_is_no_number_stays_none(body, where):
+def test_nan_and_infinity_stay_in_the_features(body, where):
     """ReLU6 inside a convolution makes 6 of NaN."""
     mine, x = copy.deepcopy(body), torch.rand(2, 3, 32, 32)
     with torch.no_grad():
@@ -78,7 +78,7 @@ class Louder(nn.BatchNorm2d):
         return 2 * super().forward(input)
 
 
-def test_layers_that_are_not_as_made_run_as_they_are(body):
+def test_changed_layers_are_not_fused(body):
     x, heard = torch.rand(2, 3, 32, 32), []
     hooked, other, patched = (copy.deepcopy(body) for _ in range(3))
     hooked[2].register_forward_hook(lambda *_: heard.append("hook"))
@@ -91,7 +91,7 @@ def test_layers_that_are_not_as_made_run_as_they_are(body):
     assert {"hook", "patch"} <= set(heard)
 
 
-def test_it_steps_aside_where_layers_must_run(body):
+def test_layers_are_not_fused_where_they_must_run(body):
     x, double = torch.rand(2, 3, 32, 32), copy.deepcopy(body).double()
     assert fused_layers(body, x, *OWN) is None  # a gradient may be asked for
     with torch.no_grad():
@@ -101,7 +101,7 @@ def test_it_steps_aside_where_layers_must_run(body):
             assert fused_layers(body, x, *OWN) is None
 
 
-def test_many_images_go_through_a_few_at_a_time():
+def test_many_images_are_encoded_a_few_at_a_time():
     seen = []
 
     class Body(nn.Module):
@@ -120,7 +120,7 @@ def test_many_images_go_through_a_few_at_a_time():
     assert seen[3:] == [2 * most + 1]
 
 
-def test_images_that_see_each_other_stay_together():
+def test_images_with_common_batch_statistics_stay_together():
     """A norm without running statistics takes those of the batch, in evaluation too."""
     torch.manual_seed(0)
     norm = nn.BatchNorm2d(3, track_running_stats=False)
@@ -130,5 +130,5 @@ def test_images_that_see_each_other_stay_together():
         assert torch.equal(encoder(images), encoder.features(encoder.preprocess(images)))
 
 
-def test_a_drawing_encoder_is_given_hundreds_at_once():
+def test_small_images_are_encoded_hundreds_at_a_time():
     assert build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,))).at_once >= 256

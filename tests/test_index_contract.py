@@ -105,7 +105,7 @@ def test_all_indexes_are_here() -> None:
     assert {name for name, _ in KINDS.values()} == set(INDEXES)
 
 
-def test_it_finds_what_a_loop_finds(make: Make) -> None:
+def test_a_search_gives_the_results_of_a_loop(make: Make) -> None:
     index, held = filled(make)
     for k in (1, 7, 40, 45):
         agree(index, held, rows_of(6, 1), k)
@@ -176,7 +176,7 @@ def test_a_row_of_zeros_is_as_far_from_everything(make: Make) -> None:
     assert scores[1].tolist() == [0.0, 0.0]
 
 
-def test_nothing_is_found_in_nothing(make: Make) -> None:
+def test_an_empty_search_gives_no_results(make: Make) -> None:
     index = make()
     assert len(index) == 0
     index.add([], torch.empty(0, DIM))
@@ -239,7 +239,7 @@ def test_vectors_are_given_back(make: Make) -> None:
         (lambda x: x.search(rows_of(1), 1, space=""), "and these are of an unknown one"),
     ],
 )
-def test_what_cannot_be_is_refused_and_changes_nothing(make: Make, act: Callable, message: str) -> None:
+def test_invalid_input_is_refused_and_changes_nothing(make: Make, act: Callable, message: str) -> None:
     index, held = filled(make)
     with pytest.raises(MetarepError, match=message):
         act(index)
@@ -255,7 +255,7 @@ def test_another_encoders_vectors_are_refused(make: Make) -> None:
         index.add([2], rows_of(1), space="b")
 
 
-def test_a_dimension_is_a_number() -> None:
+def test_a_dimension_is_a_positive_integer() -> None:
     with pytest.raises(MetarepError, match="not dim=0"):
         build_index("exact", 0)
     with pytest.raises(MetarepError, match="unknown index 'exct'; did you mean 'exact'"):

@@ -15,7 +15,7 @@ def vectors(n: int, dim: int = 4) -> torch.Tensor:
     return torch.randn(n, dim, generator=torch.Generator().manual_seed(0))
 
 
-def test_a_table_outlives_its_connection_and_knows_whose_it_is(postgres: str, tmp_path: Path) -> None:
+def test_a_table_outlives_its_connection_and_knows_its_encoder(postgres: str, tmp_path: Path) -> None:
     where = {"url": postgres, "table": "outlives"}
     first = build_index("pgvector", 4, "an encoder", **where)
     first.add([3, 1], vectors(2))
@@ -30,12 +30,12 @@ def test_a_table_outlives_its_connection_and_knows_whose_it_is(postgres: str, tm
     assert third.ids().tolist() == [3, 9]
     with pytest.raises(SpaceError, match="the table outlives holds vectors of the encoder an encoder, not another"):
         build_index("pgvector", 4, "another", **where)
-    with pytest.raises(MetarepError, match="holds vectors of 4 numbers, not 5"):
+    with pytest.raises(MetarepError, match="holds vectors of 4 dimensions, not 5"):
         build_index("pgvector", 5, "an encoder", **where)
     first.connection.execute("CREATE TABLE foreign_table (id int)")
-    with pytest.raises(MetarepError, match="the table foreign_table is not of metarep"):
+    with pytest.raises(MetarepError, match="the table foreign_table was not made by metarep"):
         build_index("pgvector", 4, url=postgres, table="foreign_table")
-    with pytest.raises(MetarepError, match="no name of at most 50 letters"):
+    with pytest.raises(MetarepError, match="not a valid name; take at most 50 letters"):
         build_index("pgvector", 4, url=postgres, table="x; DROP TABLE outlives")
     with pytest.raises(MetarepError, match="search_width must be between 1 and 1000, not 0"):
         build_index("pgvector", 4, url=postgres, search_width=0)
@@ -54,7 +54,7 @@ def test_the_graph_is_what_the_server_searches(postgres: str) -> None:
     index.close()
 
 
-def test_a_server_that_is_not_there_is_named_without_its_password() -> None:
+def test_a_missing_server_is_named_without_its_password() -> None:
     pytest.importorskip("psycopg", reason="needs metarep[pgvector]")
     with pytest.raises(MetarepError, match=r"PostgreSQL at postgresql://me@127\.0\.0\.1:9/x cannot be used") as error:
         build_index("pgvector", 4, url="postgresql://me:secret@127.0.0.1:9/x")
@@ -63,9 +63,9 @@ def test_a_server_that_is_not_there_is_named_without_its_password() -> None:
         build_index("pgvector", 4)
 
 
-def test_qdrant_knows_whose_vectors_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_qdrant_collection_knows_its_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("qdrant_client", reason="needs metarep[qdrant]")
-    monkeypatch.setattr(qdrant, "LOT", 10)
+    monkeypatch.setattr(qdrant, "BATCH", 10)
     monkeypatch.delenv("QDRANT_API_KEY", raising=False)
     where = {"url": str(tmp_path / "here")}
     first = build_index("qdrant", 4, "an encoder", **where)
@@ -81,7 +81,7 @@ def test_qdrant_knows_whose_vectors_it_holds(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(MetarepError, match="needs the url of a server: http://HOST:6333"):
         build_index("qdrant", 4)
     memory = build_index("qdrant", 4, url=":memory:")
-    with pytest.raises(MetarepError, match="ends with its process"):
+    with pytest.raises(MetarepError, match="memory: cannot be saved"):
         memory.save(tmp_path / "y")
     assert not (tmp_path / "y").exists()
     memory.close()

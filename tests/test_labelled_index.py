@@ -42,7 +42,7 @@ def test_votes_are_those_of_the_batched_path(k: int) -> None:
         assert bool((scores[row].diff() <= 0).all() | (scores[row] == -torch.inf).any())
 
 
-def test_it_grows_and_forgets() -> None:
+def test_rows_and_classes_are_added_and_removed() -> None:
     kind, held = learner(), gallery()
     rows = rows_of(10)
     ids = held.add(rows, torch.arange(10))
@@ -57,7 +57,7 @@ def test_it_grows_and_forgets() -> None:
     assert held.forget(12345) == 0
 
 
-def test_many_classes_are_answered_at_once() -> None:
+def test_many_classes_are_ranked_in_one_call() -> None:
     rows = rows_of(50_000, dim=32)
     kind, held = learner(5), gallery(32)
     held.add(rows, torch.arange(50_000))
@@ -65,17 +65,17 @@ def test_many_classes_are_answered_at_once() -> None:
     assert kind.rank(held, near)[1][:, 0].tolist() == list(range(0, 50_000, 1000))
 
 
-def test_what_cannot_be_is_refused() -> None:
+def test_invalid_input_is_refused() -> None:
     held = gallery()
     for act, message in (
         (lambda: learner().logits(held, rows_of(1).unsqueeze(0)), "the gallery is empty"),
-        (lambda: held.add(rows_of(1), torch.tensor([-1])), "classes are 0 or more, not -1"),
+        (lambda: held.add(rows_of(1), torch.tensor([-1])), "class -1 is negative; classes are 0 or more"),
         (lambda: held.add(rows_of(2), torch.tensor([1])), "2 rows and 1 classes|parameter 'labels'"),
         (lambda: LabelledIndex(filled()), "starts from an empty index, not from one of 1 vectors"),
         (lambda: learner(metric="euclidean").rank(filled_gallery(), rows_of(1)), "searched by cosine"),
         (
             lambda: learner().logits(filled_gallery(), rows_of(2).unsqueeze(1)),
-            "is one task, and these queries are of 2",
+            "queries are of 2 tasks, and a gallery is one task",
         ),
     ):
         with pytest.raises(Exception, match=message) as error:

@@ -91,7 +91,7 @@ def test_the_order_of_the_support_changes_nothing(learner: Learner) -> None:
     close(solve(learner, support[:, order], y[:, order], query), solve(learner, support, y, query))
 
 
-def test_a_query_does_not_see_the_others(learner: Learner) -> None:
+def test_a_query_does_not_depend_on_the_others(learner: Learner) -> None:
     support, y, query = rows_of()
     whole = solve(learner, support, y, query)
     close(solve(learner, support, y, query.flip(1)).flip(1), whole)
@@ -126,7 +126,7 @@ def test_one_way_one_shot_and_many_ways_work(learner: Learner) -> None:
         assert logits.isfinite().all()
 
 
-def test_a_class_without_support_takes_part_in_silence_or_is_named(learner: Learner) -> None:
+def test_a_class_without_support_is_scored_or_named_in_an_error(learner: Learner) -> None:
     support, y, query = rows_of()
     if isinstance(learner, GradientDescent):
         with pytest.raises(MetarepError, match="task 0 has no support image of class 3"):
@@ -136,7 +136,7 @@ def test_a_class_without_support_takes_part_in_silence_or_is_named(learner: Lear
 
 
 @pytest.mark.parametrize("fill", [0.0, 1.0])
-def test_equal_rows_are_no_accident(learner: Learner, fill: float) -> None:
+def test_equal_support_rows_give_finite_logits(learner: Learner, fill: float) -> None:
     """Blank images, or an encoder that has collapsed: no NaN, in the loss or its gradient."""
     support, y, query = rows_of()
     flat = torch.full_like(support, fill).requires_grad_()

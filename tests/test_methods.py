@@ -165,7 +165,7 @@ def test_every_parameter_is_optimised_once(variant: Build) -> None:
             assert spared == (group["weight_decay"] == 0)
 
 
-def test_it_eats_what_it_says(variant: Build, drawings: Drawings) -> None:
+def test_a_method_takes_its_type_of_batch(variant: Build, drawings: Drawings) -> None:
     method = variant().train()
     assert type(batch_for(method, drawings[0])) is method.eats
     method.step(batch_for(method, drawings[0]), progress=0.5, generator=Generator())
@@ -175,7 +175,7 @@ def test_it_eats_what_it_says(variant: Build, drawings: Drawings) -> None:
 
 
 @pytest.mark.parametrize("eats", list(SHAPES))
-def test_a_batch_is_what_was_asked_for(eats: type[Batch], drawings: Drawings) -> None:
+def test_a_batch_has_the_requested_sizes(eats: type[Batch], drawings: Drawings) -> None:
     """Images of its rows, labels of the bank; as many ways, shots, queries and tasks as asked."""
     split, shape = drawings[0], TrainSettings(ways=3, shots=4, queries=5, tasks=6, images=30).shape
     batch = drawn(eats, split, shape)
@@ -240,7 +240,7 @@ def test_a_checkpoint_gives_equal_logits(variant: Build, drawings: Drawings, enc
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("encoder", ["conv4", "resnet12"])
-def test_a_gpu_answers_as_a_processor_does(
+def test_a_gpu_gives_the_results_of_the_cpu(
     variant: Build, drawings: Drawings, encoder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # ten bits would be too few for what steps build on
@@ -334,7 +334,7 @@ def test_a_baseline_has_a_row_for_every_class(drawings: Drawings, small_encoder:
     few = Baseline(small_encoder(), classes=3)
     batch = batch_for(few, split)
     assert isinstance(batch, LabelledBatch)
-    with pytest.raises(MetarepError, match=r"rows for classes=3, and there are more than .* leave classes out"):
+    with pytest.raises(MetarepError, match=r"has classes=3, and the batch has class \d+; do not set classes"):
         few.step(batch, progress=0.0, generator=Generator())
     with pytest.raises(MetarepError, match=r"smoothing must be from 0 to below 1, not 1\.0"):
         Baseline(small_encoder(), smoothing=1.0)

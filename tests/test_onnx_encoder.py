@@ -51,7 +51,7 @@ def features(path: Path, **options: Any) -> Tensor:
         ("w", {"offset": None}),
     ],
 )
-def test_weights_beside_a_graph_are_taken_into_it(
+def test_weights_beside_a_graph_are_put_into_it(
     place: str, location: str, told: dict[str, Any], tmp_path: Path
 ) -> None:
     if place == "branch":
@@ -112,7 +112,7 @@ def test_a_link_to_a_file_with_its_weights_is_followed(tmp_path: Path) -> None:
         ("gone.data", {}, r"keeps its weights in gone\.data, which is not beside it; copy both files"),
         ("w.data", {"length": 61}, r"wants 61 bytes of w\.data from 0, and it has 60; copy it again"),
         ("w.data", {"offset": -4}, r"wants 60 bytes of w\.data from -4"),
-        ("w.data", {"offset": "x"}, "is no ONNX graph, or a damaged one"),
+        ("w.data", {"offset": "x"}, "is not an ONNX graph, or it is damaged"),
         ("", {"checksum": "00"}, "outside of its folder"),
     ],
 )
@@ -161,12 +161,12 @@ def test_damaged_graphs_are_clear_errors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 4, 16])
-def test_a_graph_for_so_many_images_runs_in_parts(batch: int, tmp_path: Path) -> None:
+def test_a_graph_with_a_fixed_batch_size_runs_in_parts(batch: int, tmp_path: Path) -> None:
     path = write(graph((batch, 3, 12, 10)), tmp_path / "m.onnx")
     torch.testing.assert_close(features(path), wanted(IMAGES), rtol=1e-4, atol=1e-5)
 
 
-def test_a_graph_says_its_size_and_channels(tmp_path: Path) -> None:
+def test_size_and_channels_are_read_from_a_graph(tmp_path: Path) -> None:
     path = write(graph(("b", 3, 12, 10)), tmp_path / "m.onnx")
     assert load_representation(path).encoder.preprocess.size == (12, 10)
     with pytest.raises(MetarepError, match=r"takes images of 12 x 10 px, not 160 x 160; leave the size out"):
@@ -178,7 +178,7 @@ def test_a_graph_says_its_size_and_channels(tmp_path: Path) -> None:
     assert load_representation(write(grey, path)).encoder.preprocess.mean == (0.485,)
 
 
-def test_a_graph_that_is_no_encoder_is_a_clear_error(tmp_path: Path) -> None:
+def test_a_graph_that_is_not_an_encoder_is_a_clear_error(tmp_path: Path) -> None:
     helper, kind = onnx.helper, onnx.TensorProto
 
     def path(name: str, inputs: list[Any], node: list[Any], shape: list[Any]) -> Path:

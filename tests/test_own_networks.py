@@ -196,7 +196,11 @@ class Gives(nn.Module):
         (Net(), {**TOLD, "size": 20}, r"images of 20 x 20 px do not fit Net: mat1 and mat2 shapes"),
         (Net(), {**TOLD, "arch": "conv4"}, "arch is of a file of bare weights; Net has its own"),
         (Encoder(Mean(), Preprocess((8, 8), 1, (0,), (1,))), TOLD, "an Encoder brings its own size, mean and std"),
-        (Gives(lambda x: x), TOLD, r"\(1, 3, 16, 16\) for one image; .* that is a map: put nn\.AdaptiveAvgPool2d\(1\)"),
+        (
+            Gives(lambda x: x),
+            TOLD,
+            r"\(1, 3, 16, 16\) for one image; .* that is a feature map: put nn\.AdaptiveAvgPool2d\(1\)",
+        ),
         (Gives(lambda x: x.flatten(2)), TOLD, r"gives \(1, 3, 256\) .* a row for each token"),
         (
             Gives(lambda x: ModelOutput(last_hidden_state=x.flatten(2))),
@@ -216,7 +220,7 @@ def test_what_does_not_fit_is_one_clear_line(network: nn.Module, options: dict[s
         load_representation(network, **options)
 
 
-def test_mean_and_std_are_of_networks_that_others_made() -> None:
+def test_mean_and_std_are_settings_of_third_party_networks() -> None:
     with pytest.raises(MetarepError, match="omniglot-protonet brings its own"):
         load_representation("omniglot-protonet", mean=(0.0,), std=(1.0,))
 

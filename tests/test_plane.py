@@ -33,7 +33,7 @@ def test_a_map_of_a_hundred_classes_separates_them() -> None:
     assert torch.equal(places, again)
 
 
-def test_more_images_than_are_arranged() -> None:
+def test_more_images_than_landmarks() -> None:
     rows, labels = groups(20, LANDMARKS // 20 + 5)
     places, kept = neighbour_map(rows)
     assert len(places) == len(rows) > LANDMARKS
@@ -41,7 +41,7 @@ def test_more_images_than_are_arranged() -> None:
     assert kept > 0.2
 
 
-def test_too_few_or_all_the_same() -> None:
+def test_too_few_rows_or_equal_rows() -> None:
     for rows in (torch.zeros(0, 4), torch.rand(1, 4), torch.rand(3, 4), torch.ones(9, 4), torch.ones(9, 4).cumsum(0)):
         places, kept = neighbour_map(rows)
         assert places.shape == (len(rows), 2)

@@ -85,7 +85,7 @@ CASES = [("maml", 1), ("maml", 2), ("reptile", 2), ("protonet", 1), ("byol", 1)]
 
 
 @pytest.mark.parametrize(("kind", "threads"), CASES, indirect=["threads"])
-def test_a_seed_names_the_run_and_resuming_goes_on_with_it(
+def test_a_seed_fixes_the_random_numbers_of_a_resumed_run_too(
     kind: str, threads: int, drawings: Any, preprocess: Any, tmp_path: Path
 ) -> None:
     before = torch.get_rng_state()
@@ -97,7 +97,7 @@ def test_a_seed_names_the_run_and_resuming_goes_on_with_it(
         assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_generators_that_are_set_aside_are_as_they_were() -> None:
+def test_global_generators_are_restored() -> None:
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
     with randomness.set_aside(torch.device("cpu")):
         randomness.seed_step(0, 1)
@@ -114,7 +114,7 @@ def test_a_step_draws_other_numbers_than_the_one_before() -> None:
     assert all(len(set(drawn)) == 3 for drawn in zip(*found, strict=True))
 
 
-def test_a_network_that_draws_is_found_by_what_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_draws_is_recognised_by_its_generators(monkeypatch: pytest.MonkeyPatch) -> None:
     """First on threads; since that moved a generator, again on one. Whoever draws nothing stays on threads."""
     monkeypatch.setattr(random, "getstate", lambda: None)  # type checkers draw from Python's
     monkeypatch.setattr(random, "setstate", lambda state: None)

@@ -14,16 +14,16 @@ from metarep.errors import missing_extra
 
 
 def write_onnx(module: nn.Module, images: Tensor, path: Path, *, input_name: str, output_names: Sequence[str]) -> None:
-    """Write a module in evaluation mode as one file, its weights inside, for any number of images.
+    """Write a module as one ONNX file with its weights inside, for any batch size.
 
     Args:
-        module: from one tensor, the images first, to one tensor or several.
-        images: an example; two of them, for one alone is taken for a constant.
-        path: the file.
-        input_name, output_names: what they are called in the graph.
+        module: a module in evaluation mode, from one tensor of images to one tensor or several.
+        images: example input of two images; with one image, the exporter would fix the batch size.
+        path: the file to write.
+        input_name, output_names: names of the input and the outputs in the graph.
 
     Raises:
-        MetarepError: the packages are missing. Whatever else torch raises is not caught.
+        MetarepError: a package is not installed. Other errors of the exporter are not caught.
     """
     require_onnx()
     with quietly():
@@ -41,7 +41,11 @@ def write_onnx(module: nn.Module, images: Tensor, path: Path, *, input_name: str
 
 
 def require_onnx() -> None:
-    """Raise if what writes ONNX graphs is not installed."""
+    """Raise if a package that writes ONNX graphs is not installed.
+
+    Raises:
+        MetarepError: it names the package and how to install it.
+    """
     for package in ("onnx", "onnxscript"):
         if find_spec(package) is None:
             raise missing_extra("ONNX export", package, "onnx")
@@ -49,7 +53,7 @@ def require_onnx() -> None:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """No graph is kept, and exporters keep their notes on what else is not installed to themselves."""
+    """A context without gradients and without the warnings and log messages of torch's ONNX exporter."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)

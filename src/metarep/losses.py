@@ -31,7 +31,13 @@ def distances(
 
 
 def same_class(labels: Int[Tensor, " n"]) -> tuple[Bool[Tensor, "n n"], Bool[Tensor, "n n"]]:
-    """Which pairs are positive (one class, two different images) and which negative (two classes)."""
+    """The masks of the positive pairs (two different images of one class) and of the negative pairs (two classes).
+
+    >>> same_class(torch.tensor([0, 0, 1]))[0].int()
+    tensor([[0, 1, 0],
+            [1, 0, 0],
+            [0, 0, 0]], dtype=torch.int32)
+    """
     same = labels.unsqueeze(0) == labels.unsqueeze(1)
     return same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device), ~same
 
@@ -54,19 +60,24 @@ def contrastive(distance: Float[Tensor, "*pair"], same: Bool[Tensor, "*pair"], m
 def pair_loss(
     features: Float[Tensor, "n dim"], labels: Int[Tensor, " n"], margin: float, negatives: Negatives = "all"
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Contrastive loss over the pairs of a batch: half the mean over positive pairs, half over negative pairs.
+    """The contrastive loss of a batch: half the mean over positive pairs plus half the mean over negative pairs.
 
-    A batch has far more negative pairs than positive ones; a plain mean would all but forget the positive ones.
+    A batch has far more negative pairs than positive ones, so a plain mean would almost ignore the positive ones.
 
     Args:
         features: one row an image.
         labels: the class of each row.
-        margin: in units of the distance.
-        negatives: which negative pairs the mean is over: ``all``; ``active``, those within the margin, which late in
-            training are few and drown in a mean over all; ``hardest``, each image with its nearest of another class.
+        margin: distance beyond which negative pairs have no loss.
+        negatives: which negative pairs are averaged. ``all``: all of them. ``active``: those within the margin, which
+            are few late in training and hardly count in a mean over all. ``hardest``: each image with its nearest image
+            of another class.
 
     Returns:
-        The loss, and the share of negative pairs that are within the margin ("active").
+        The loss, and the share of negative pairs within the margin ("active"), 0 to 1.
+
+    >>> loss, active = pair_loss(torch.tensor([[0.0], [3.0], [9.0]]), torch.tensor([0, 0, 1]), margin=8.0)
+    >>> round(loss.item(), 3), active.item()
+    (2.75, 0.5)
     """
     positive, negative = same_class(labels)
     gap = distances(features, features)
@@ -85,21 +96,29 @@ def triplet_loss(
     mining: Mining,
     squared: bool,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Triplet loss: every anchor nearer to its positive than to a negative, by a margin.
+    """The triplet loss of a batch: each anchor must be nearer to its positive than to a negative, by a margin.
 
     Args:
         features: one row an image.
         labels: the class of each row.
-        margin: in units of the distance; None takes the soft margin ``log(1 + exp(d_positive - d_negative))``.
-        mining: ``batch-all``, the mean over all triplets that are not yet satisfied; ``semi-hard``, for each
-            anchor-positive pair the nearest negative that is farther than the positive, or else the farthest negative
-            (Schroff et al., FaceNet, 2015); ``batch-hard``, for each anchor its farthest positive and nearest negative
-            (Hermans et al., In Defense of the Triplet Loss, 2017).
-        squared: use squared distances (FaceNet) or plain ones (Hermans).
+        margin: in units of the distance. None takes the soft margin ``log(1 + exp(d_positive - d_negative))``.
+        mining: which triplets count. ``batch-all``: all triplets that still have a loss. ``semi-hard``: for each
+            anchor-positive pair, the nearest negative that is farther than the positive; if there is none, the farthest
+            negative (Schroff et al., FaceNet, 2015). ``batch-hard``: for each anchor, its farthest positive and its
+            nearest negative (Hermans et al., In Defense of the Triplet Loss, 2017).
+        squared: use squared distances (FaceNet) instead of plain ones (Hermans).
 
     Returns:
-        The loss, and the share of mined triplets that still have a loss ("active"): the loss of ``batch-all`` can stay
-        near the margin while this share falls, so watch both.
+        The mean loss, and the share of mined triplets that still have a loss ("active"), 0 to 1. The loss of
+        ``batch-all`` can stay near the margin while this share falls, so watch both.
+
+    Raises:
+        MetarepError: ``mining`` is unknown.
+
+    >>> rows, labels = torch.tensor([[0.0], [3.0], [4.0]]), torch.tensor([0, 0, 1])
+    >>> loss, active = triplet_loss(rows, labels, margin=0.5, mining="batch-hard", squared=False)
+    >>> round(loss.item(), 3), active.item()
+    (1.25, 0.5)
     """
     positive, negative = same_class(labels)
     gap = squared_distances(features, features) if squared else distances(features, features)
@@ -110,12 +129,13 @@ def triplet_loss(
         return mean_where(value, active), active.sum() / triplet.sum().clamp_min(1)
     far = torch.finfo(gap.dtype).max
     if mining == "semi-hard":
-        # Each anchor's negatives in order, and where in that order each positive would stand: the next one is the
-        # nearest beyond it; after the last there is none, so the last is taken. A mask over triplets costs n**3.
+        # Sort the negatives of each anchor by distance, and look up where each positive would stand among them. The
+        # negative at this rank is the nearest one beyond the positive; behind the last one, the last is taken. This
+        # avoids a mask over triplets, which needs memory for n**3 values.
         ordered = gap.masked_fill(~negative, far).sort(1).values
-        place = torch.searchsorted(ordered.detach(), gap.detach(), right=True)
+        rank = torch.searchsorted(ordered.detach(), gap.detach(), right=True)
         last = (negative.sum(1, keepdim=True) - 1).clamp_min(0)
-        value = _hinge(gap - ordered.gather(1, torch.minimum(place, last)), margin)
+        value = _hinge(gap - ordered.gather(1, torch.minimum(rank, last)), margin)
         mined = positive & negative.any(1, keepdim=True)
     elif mining == "batch-hard":
         value = _hinge(gap.masked_fill(~positive, 0).amax(1) - gap.masked_fill(~negative, far).amin(1), margin)
@@ -126,11 +146,16 @@ def triplet_loss(
 
 
 def _hinge(difference: Tensor, margin: float | None) -> Tensor:
+    """The loss of a difference of distances: a hinge, or softplus if ``margin`` is None."""
     return functional.softplus(difference) if margin is None else (difference + margin).clamp_min(0)
 
 
 def mean_where(values: Float[Tensor, "*n"], mask: Bool[Tensor, "*n"]) -> Float[Tensor, ""]:
-    """The mean of the values where the mask holds; zero, with gradient, where it nowhere does."""
+    """The mean of the values where the mask is true. If it is nowhere true, the result is zero and has a gradient.
+
+    >>> mean_where(torch.tensor([1.0, 2.0, 6.0]), torch.tensor([True, False, True]))
+    tensor(3.5000)
+    """
     return torch.where(mask, values, 0).sum() / mask.sum().clamp_min(1)
 
 

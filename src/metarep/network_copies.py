@@ -1,4 +1,4 @@
-"""Copies of networks in which nothing leads back to the original: closures and hooks neither."""
+"""Deep copies of networks; closures and hooks in a copy use the layers of the copy, and not those of the original."""
 
 import copy
 from collections.abc import Iterable
@@ -17,19 +17,26 @@ _EVERYWHERE = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_ba
 def copied(
     body: nn.Module, instead: dict[int, nn.Module] | None = None, *, apart: bool = False
 ) -> tuple[nn.Module, dict[int, Any]]:
-    """A deep copy of a network, without what compiles or spreads it; and what stands there for each of its modules.
+    """A deep copy of a network, without ``torch.compile`` and ``DataParallel`` wrappers.
 
     Trap: a patched forward (``layer.forward = lambda x: old(x).relu()``) or a hook may be a function that holds a layer
-    of the original. Copied as they are they would run that one, with its weights; here they hold the copy's.
+    of the original. An ordinary copy of the function would run that layer, with its weights. Here it runs the copy of
+    the layer.
 
     Args:
-        body: stays as it is.
-        instead: by ``id`` of a module, what is to stand for it.
-        apart: with parameters of its own. Otherwise they are shared, and so are generators: what draws goes on drawing
-            from the same one.
+        body: the network; it is not changed.
+        instead: modules to put in the place of others, by the ``id`` of the module they replace.
+        apart: give the copy its own parameters and random generators. Otherwise it shares those of ``body``.
+
+    Returns:
+        The copy, and the copy of each module by the ``id`` of the original.
 
     Raises:
-        MetarepError: it cannot be copied, or a function of it holds a parameter, which no copy could replace.
+        MetarepError: the network cannot be copied, or a function in it holds a parameter, which cannot be replaced.
+
+    >>> body = nn.Sequential(nn.Linear(2, 2))
+    >>> copied(body)[0][0].weight is body[0].weight, copied(body, apart=True)[0][0].weight is body[0].weight
+    (True, False)
     """
     memo: dict[int, Any] = dict(instead or {})
     for layer in body.modules():
@@ -43,12 +50,12 @@ def copied(
         for hook in _functions(layer):
             owner = hook if isinstance(hook, FunctionType) else getattr(hook, "__self__", hook)
             if not any(isinstance(value, nn.Module) for value in _within([owner, *_vars(owner)])):
-                memo[id(owner)] = owner  # somebody who watches from outside, and goes on watching
+                memo[id(owner)] = owner  # an observer outside of the network: the copy calls the same one
     try:
         for layer in reversed(list(body.modules())):
             if (inner := unwrapped(layer)) is not layer:
                 memo[id(layer)] = copy.deepcopy(inner, memo)  # the innermost first
-        twin = copy.deepcopy(body, memo)  # what the memo holds is not copied
+        duplicate = copy.deepcopy(body, memo)  # objects in the memo are not copied again
     except (TypeError, RuntimeError) as error:
         raise MetarepError(
             f"{type(body).__name__} cannot be copied, as each thread and each target network needs it: {error}"
@@ -56,18 +63,21 @@ def copied(
     copies = {id(layer): memo[id(layer)] for layer in body.modules() if id(layer) in memo}
     parameters = {id(parameter): memo[id(parameter)] for parameter in body.parameters() if id(parameter) in memo}
     rebind = _Rebinding(copies | parameters, set() if apart else set(parameters))
-    for layer in twin.modules():
+    for layer in duplicate.modules():
         for name, value in vars(layer).items():
             if isinstance(value, FunctionType):
                 layer.__dict__[name] = rebind(value)
         for hooks in [vars(layer).get(name) or {} for name in _HOOKS]:
             for key, hook in hooks.items():
                 hooks[key] = rebind(hook)
-    return twin, copies
+    return duplicate, copies
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """The network inside of ``torch.compile`` and ``DataParallel``.
+    """The network inside ``torch.compile`` and ``DataParallel`` wrappers.
+
+    Raises:
+        MetarepError: the network is wrapped in ``DistributedDataParallel``.
 
     >>> inner = nn.Linear(2, 2)
     >>> unwrapped(nn.DataParallel(inner)) is inner
@@ -76,7 +86,8 @@ def unwrapped(module: nn.Module) -> nn.Module:
     while True:
         if isinstance(module, nn.parallel.DistributedDataParallel):
             raise MetarepError(
-                "DistributedDataParallel waits for passes that are not made here; give the network in it"
+                "the network is wrapped in DistributedDataParallel, which waits for backward passes that are not made "
+                "here; give the network inside it (its .module)"
             )
         if isinstance(module, nn.DataParallel):
             module = module.module
@@ -87,16 +98,22 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def patched(layer: nn.Module) -> bool:
-    """Whether calling it is more than its class's forward: somebody listens, or has put another forward there."""
+    """Whether calling a layer does more than the forward of its class: it has a hook or a patched forward.
+
+    >>> layer = nn.ReLU()
+    >>> hook = layer.register_forward_hook(print)
+    >>> patched(layer), patched(nn.ReLU())
+    (True, False)
+    """
     own = any(vars(layer).get(name) for name in _HOOKS) or "forward" in vars(layer)
     return own or any(getattr(torch_module, name, None) for name in _EVERYWHERE)
 
 
 class _Rebinding:
-    """Functions that hold modules, as functions that hold their copies.
+    """Turns a function that holds modules into one that holds their copies; other values are returned unchanged.
 
     Args:
-        copies: by ``id`` of a module or parameter.
+        copies: the copy of each module and parameter, by ``id`` of the original.
         shared: the ``id`` of each parameter that copy and original share.
     """
 
@@ -106,8 +123,8 @@ class _Rebinding:
     def __call__(self, value: Any) -> Any:  # noqa: ANN401
         if isinstance(value, Tensor) and id(value) in self.shared:
             raise MetarepError(
-                f"a function in the network holds a parameter of shape {tuple(value.shape)}, where inner steps could "
-                "not move it; let it ask a module for it"
+                f"a function in the network holds a parameter of shape {tuple(value.shape)}, which inner steps cannot "
+                "replace there; let the function read it from a module"
             )
         if isinstance(value, nn.Module | Tensor):
             return self.copies.get(id(value), value)
@@ -121,15 +138,16 @@ class _Rebinding:
     def _function(self, function: FunctionType) -> FunctionType:
         if id(function) in self.done:
             return self.done[id(function)]
-        self.done[id(function)] = function  # one that holds itself
+        self.done[id(function)] = function  # a function that holds itself would not end
         cells = function.__closure__ or ()
         inside = [_content(cell) for cell in cells]
         defaults, named = function.__defaults__, function.__kwdefaults__
         new = [self(value) for value in inside]
         new_defaults = None if defaults is None else tuple(self(value) for value in defaults)
         new_named = None if named is None else {name: self(value) for name, value in named.items()}
-        before, after = [*inside, *(defaults or ()), *(named or {}).values()], [*new, *(new_defaults or ())]
-        if all(one is other for one, other in zip(before, [*after, *(new_named or {}).values()], strict=True)):
+        before = [*inside, *(defaults or ()), *(named or {}).values()]
+        after = [*new, *(new_defaults or ()), *(new_named or {}).values()]
+        if all(one is other for one, other in zip(before, after, strict=True)):
             return function
         own = tuple(
             cell if one is other else CellType(other) for cell, one, other in zip(cells, inside, new, strict=True)
@@ -142,9 +160,10 @@ class _Rebinding:
 
 
 def _content(cell: CellType) -> Any:  # noqa: ANN401
+    """The value of a closure's cell; None if the cell is empty."""
     try:
         return cell.cell_contents
-    except ValueError:  # empty
+    except ValueError:
         return None
 
 
@@ -153,12 +172,13 @@ def _vars(owner: object) -> Iterable[Any]:
 
 
 def _functions(layer: nn.Module) -> list[Any]:
+    """The hooks of a layer, and its patched forward."""
     hooks = [hook for name in _HOOKS for hook in (vars(layer).get(name) or {}).values()]
     return [*hooks, *([vars(layer)["forward"]] if "forward" in vars(layer) else [])]
 
 
 def _within(values: Iterable[Any]) -> Iterable[Any]:
-    """These, and what is in those that are lists, tuples or dictionaries."""
+    """These values, and the items of those that are lists, tuples or dictionaries."""
     for value in values:
         yield value
         if isinstance(value, list | tuple):

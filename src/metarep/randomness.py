@@ -1,7 +1,7 @@
-"""Randomness of networks that others made: what their layers draw from, and how a seed names it.
+"""Random numbers in third-party networks: seeding the global generators, and equal results on several threads.
 
-Our own draws come from a generator that is an argument. ``nn.Dropout``, a stochastic depth and the like draw from the
-global generators of torch, NumPy or Python instead.
+This library draws from generators that are passed as arguments. ``nn.Dropout``, stochastic depth and similar layers
+draw from the global generators of torch, NumPy or Python instead.
 """
 
 import hashlib
@@ -21,15 +21,24 @@ from metarep.workers import run_tasks
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-_drawing: WeakKeyDictionary[nn.Module, set[bool]] = (
-    WeakKeyDictionary()
-)  # in which modes a network has been seen to draw
+# Networks that were seen to draw random numbers: in which modes (True: training).
+_drawing: WeakKeyDictionary[nn.Module, set[bool]] = WeakKeyDictionary()
 
 
 @contextmanager
 def set_aside(device: torch.device) -> Iterator[None]:
-    """Global generators may be seeded and drawn from in here; whoever is outside finds them as they were."""
-    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 - what layers of others draw from
+    """A context in which the global generators may be seeded and drawn from; their states are restored at its end.
+
+    Args:
+        device: a CUDA device, whose generator is restored too; or the CPU.
+
+    >>> before = torch.get_rng_state()
+    >>> with set_aside(torch.device("cpu")):
+    ...     _ = torch.manual_seed(0), torch.rand(3)
+    >>> torch.equal(torch.get_rng_state(), before)
+    True
+    """
+    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 - third-party layers draw from it
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
             yield
@@ -39,10 +48,10 @@ def set_aside(device: torch.device) -> Iterator[None]:
 
 
 def seed_step(seed: int, step: int) -> None:
-    """Seed the global generators for one step of a training.
+    """Seed the global generators of torch, Python and NumPy for one training step.
 
-    What a step draws depends on the seed and its number alone, so a resumed training draws what an uninterrupted one
-    does, and no state has to be saved.
+    The random numbers of a step then depend only on the seed and on the number of the step. So a resumed training draws
+    the same numbers as an uninterrupted one, and no generator state has to be saved.
 
     >>> seed_step(0, 7)
     >>> first = torch.rand(())
@@ -65,33 +74,43 @@ def hand_over(generator: Generator, network: nn.Module) -> None:
 
 
 def useful_workers(body: nn.Module, device: torch.device) -> int:
-    """Processor threads that can take tasks.
+    """The number of CPU threads that may work on tasks at the same time.
 
-    One on an accelerator, and where a network has been seen to draw random numbers, whose order threads cannot vouch
-    for.
+    It is 1 on an accelerator, and 1 for a network that was seen to draw random numbers, because the order of the draws
+    would depend on the threads.
     """
     return 1 if device.type != "cpu" or body.training in _drawing.get(body, ()) else torch.get_num_threads()
 
 
 def run_alike(body: nn.Module, work: Callable[[int, In], Out], items: Iterable[In], workers: int) -> list[Out]:
-    """As :func:`metarep.workers.run_tasks`, with the same result whatever thread is first, draws of ``body`` included.
+    """Run tasks on several threads with the same result as on one thread, even if ``body`` draws random numbers.
 
-    Whether it draws is seen by its generators. If they have moved, all is taken back and done again on one thread, and
-    the network is remembered as one that draws.
+    The states of the generators are compared before and after. If ``body`` has drawn random numbers, the states are
+    restored, all tasks run again on one thread, and the network is remembered as one that draws.
+
+    Args:
+        body: the network that ``work`` uses.
+        work, items, workers: see :func:`metarep.workers.run_tasks`.
+
+    Returns:
+        The result of each item, in order.
+
+    >>> run_alike(nn.Identity(), lambda worker, item: item * 10, [1, 2, 3], 2)
+    [10, 20, 30]
     """
     queue = list(items)
     if min(workers, len(queue)) > 1:
         before = _States(body)
-        found = run_tasks(work, queue, workers)
+        results = run_tasks(work, queue, workers)
         if before.same():
-            return found
+            return results
         before.restore()
         _drawing.setdefault(body, set()).add(body.training)
     return run_tasks(work, queue, 1)
 
 
 class _States:
-    """Of everything that a network may draw from."""
+    """The states of all generators that a network may draw from: the global ones and those in its modules."""
 
     def __init__(self, body: nn.Module) -> None:
         held = {id(value): value for layer in body.modules() for value in vars(layer).values() if _is_generator(value)}

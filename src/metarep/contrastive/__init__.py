@@ -1,4 +1,4 @@
-"""Contrastive: what learning from two views of an image is made of."""
+"""Contrastive learning: the losses, networks and measures of methods that compare two views of an image."""
 
 from metarep.contrastive.collapse import COLLAPSED, effective_rank, gauge, spread
 from metarep.contrastive.key_queue import KeyQueue

@@ -1,37 +1,51 @@
-"""The collapse gauge: whether a representation still tells images apart. It never makes a step wait for the device."""
+"""Measures of collapse: whether a representation still separates images. They cause no host synchronisation."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-COLLAPSED = 0.05  # a spread below this is a point: the angle to the mean is then about 3 degrees
+COLLAPSED = 0.05  # a spread below this counts as one point: the angle to the mean is then about 3 degrees
 
 
 @torch.no_grad()
 def gauge(features: Float[Tensor, "n dim"], projected: Float[Tensor, "n out"]) -> dict[str, Float[Tensor, ""]]:
-    """What a step puts into its log: the spread of the projections and the effective rank of the features.
+    """The figures for the log of a step: the spread of the projections and the effective rank of the features.
 
-    The loss acts on projections, so there a collapse shows first; the features are what is deployed.
+    The loss acts on the projections, so a collapse shows there first. The features are what is deployed.
+
+    Returns:
+        ``spread`` (0 to 1) and ``rank`` (in dimensions).
+
+    >>> gauge(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.ones(2, 8))
+    {'spread': tensor(0.), 'rank': tensor(1.)}
     """
     return {"spread": spread(projected), "rank": effective_rank(features)}
 
 
 @torch.no_grad()
 def spread(rows: Float[Tensor, "n dim"]) -> Float[Tensor, ""]:
-    """Standard deviation of normalised rows, in units of an even cover of the sphere: 1, and 0 for a single point.
+    """The standard deviation of normalised rows: 1 if they are spread evenly over the sphere, 0 if they are one point.
 
-    The root of the summed variances of all dimensions: of evenly spread rows each has the variance 1 / dim.
+    It is the root of the summed variances of all dimensions. In rows that are spread evenly, each dimension has the
+    variance 1 / dim.
+
+    >>> spread(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])), spread(torch.ones(3, 2))
+    (tensor(1.), tensor(0.))
     """
     return _centred(rows).square().sum(1).mean().sqrt()
 
 
 @torch.no_grad()
 def effective_rank(rows: Float[Tensor, "n dim"]) -> Float[Tensor, ""]:
-    """How many dimensions normalised rows vary in: the participation ratio of their covariance's eigenvalues.
+    """The number of dimensions in which normalised rows vary: the participation ratio of the covariance's eigenvalues.
 
-    ``tr(C)**2 / tr(C @ C)``: from 1, on a line, to dim, evenly in all directions; 0 where nothing varies. Both traces
-    come from one matrix product of whichever order is smaller; a decomposition would wait for the device.
+    ``tr(C)**2 / tr(C @ C)`` is 1 if the rows vary along a line, ``dim`` if they vary equally in all directions, and 0
+    if they do not vary. Both traces come from one matrix product, in the order that gives the smaller matrix. A matrix
+    decomposition would be a host synchronisation.
+
+    >>> effective_rank(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])).round(decimals=3)
+    tensor(2.)
     """
     centred = _centred(rows)
     product = centred.mT @ centred if centred.shape[1] <= centred.shape[0] else centred @ centred.mT
@@ -40,5 +54,6 @@ def effective_rank(rows: Float[Tensor, "n dim"]) -> Float[Tensor, ""]:
 
 
 def _centred(rows: Tensor) -> Tensor:
+    """Rows on the unit sphere, minus their mean."""
     normalised = functional.normalize(rows if rows.dtype == torch.float64 else rows.float(), dim=-1)
     return normalised - normalised.mean(0)

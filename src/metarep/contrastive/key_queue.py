@@ -1,4 +1,4 @@
-"""KeyQueue: the keys of past batches, as negatives for the next ones."""
+"""KeyQueue: the keys of past batches, which are negatives for the next batches."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -9,16 +9,25 @@ from metarep.errors import MetarepError
 
 
 class KeyQueue(nn.Module):
-    """The last ``size`` keys, oldest overwritten first. Keys, pointer and fill are buffers: saved, and resumed exactly.
+    """A queue of the last ``size`` keys, in which the oldest keys are overwritten first.
 
-    It starts as noise on the unit sphere, as in the paper. What is still noise is masked as soon as one key is real, so
-    only the first step contrasts against it; the loss then grows with the number of negatives while the queue fills.
+    Keys, pointer and fill are buffers, so they are saved, and a resumed training continues exactly. The queue starts
+    with noise on the unit sphere, as in the paper. Noise is masked as soon as there is one real key, so only the first
+    step contrasts with it. The loss then grows with the number of negatives until the queue is full.
 
-    Trap: enqueue after the backward pass, which still needs the keys that were there.
+    Trap: call :meth:`enqueue` after the backward pass, which still needs the old keys.
 
     Args:
-        size: keys; small against the data, or most keys are older than the encoder that made them can justify.
+        size: number of keys. It must be small against the data set, or most keys are from a much older encoder.
         dim: length of a key.
+
+    Raises:
+        MetarepError: ``size`` is below 1.
+
+    >>> queue = KeyQueue(3, 2)
+    >>> queue.enqueue(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    >>> queue.keys[:2].tolist(), queue.valid.tolist()
+    ([[1.0, 0.0], [0.0, 1.0]], [True, True, False])
     """
 
     keys: Float[Tensor, "m dim"]
@@ -30,21 +39,21 @@ class KeyQueue(nn.Module):
         if size < 1:
             raise MetarepError(f"queue must hold at least 1 key, not {size}")
         self.register_buffer("keys", functional.normalize(torch.randn(size, dim), dim=-1))
-        self.register_buffer("pointer", torch.zeros((), dtype=torch.long))  # a tensor, so that no step waits for it
+        self.register_buffer("pointer", torch.zeros((), dtype=torch.long))  # on the device: no synchronisation
         self.register_buffer("fill", torch.zeros((), dtype=torch.long))
 
     @property
     def valid(self) -> Bool[Tensor, " m"]:
-        """Which rows hold a key; all of them, noise as they are, before the first one came."""
+        """The mask of the rows that hold a key; before the first key, it is true for all rows of noise."""
         return (torch.arange(len(self.keys), device=self.keys.device) < self.fill) | (self.fill == 0)
 
     @torch.no_grad()
     def enqueue(self, keys: Float[Tensor, "n dim"]) -> None:
-        """Take up a batch of keys, in order; of more than the queue holds the last ones stay."""
+        """Add a batch of keys, in order; of a batch that is larger than the queue, the last keys stay."""
         size, new = len(self.keys), len(keys)
         kept = keys[-size:]
         first = self.pointer + (new - len(kept))
-        places = (first + torch.arange(len(kept), device=self.keys.device)) % size
-        self.keys.index_copy_(0, places, kept.to(self.keys))
+        rows = (first + torch.arange(len(kept), device=self.keys.device)) % size
+        self.keys.index_copy_(0, rows, kept.to(self.keys))
         self.pointer.add_(new).remainder_(size)
         self.fill.add_(new).clamp_(max=size)

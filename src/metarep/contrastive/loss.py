@@ -1,4 +1,4 @@
-"""Losses of two views: which of many images is the other view of this one? Computed in float32 or wider."""
+"""Contrastive losses of two views of each image, computed in float32 or float64."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-CHUNK = 4096  # rows of the matrix of similarities at a time; with more the backward pass computes them a second time
+CHUNK = 4096  # rows of similarities at a time; beyond this many, the backward pass computes them a second time
 
 
 def nt_xent(
@@ -49,15 +49,22 @@ def info_nce(
     temperature: float,
     valid: Bool[Tensor, " m"] | None = None,
 ) -> Float[Tensor, ""]:
-    """InfoNCE with negatives of their own: each query must find its key among the negatives.
+    """InfoNCE with separate negatives: each query must find its key among the negatives, by cross-entropy of cosines.
 
     He, Fan, Wu, Xie, Girshick, Momentum Contrast for Unsupervised Visual Representation Learning, 2020.
 
     Args:
-        queries, keys: two views of each image; all rows are on the unit sphere, those of ``negatives`` too.
-        negatives: keys of other images.
+        queries, keys: two views of each image, in the same order. All rows must be on the unit sphere.
+        negatives: keys of other images, also on the unit sphere.
         temperature: divides the cosines.
-        valid: which negatives count; all of them if None.
+        valid: which negatives count; None for all of them.
+
+    Returns:
+        The mean loss of the queries.
+
+    >>> axes = torch.eye(2)
+    >>> round(info_nce(axes[:1], axes[:1], axes[1:], temperature=1.0).item(), 4)  # log(1 + exp(-1))
+    0.3133
     """
     queries, keys, negatives = _wide(queries), _wide(keys), _wide(negatives)
     positive = (queries * keys).sum(-1, keepdim=True)
@@ -69,7 +76,11 @@ def info_nce(
 
 
 def negative_cosine(predicted: Float[Tensor, "n dim"], target: Float[Tensor, "n dim"]) -> Float[Tensor, ""]:
-    """``2 - 2 cos``: the squared distance of normalised rows; the mean over rows. BYOL's loss of one direction."""
+    """The mean of ``2 - 2 cos``, the squared distance of normalised rows: BYOL's loss of one direction.
+
+    >>> negative_cosine(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
+    tensor(2.)
+    """
     predicted, target = functional.normalize(_wide(predicted), dim=-1), functional.normalize(_wide(target), dim=-1)
     return (2 - 2 * (predicted * target).sum(-1)).mean()
 
@@ -83,4 +94,5 @@ def _row_losses(rows: Tensor, start: int, length: int, temperature: float) -> Te
 
 
 def _wide(rows: Tensor) -> Tensor:
+    """Rows in float32; in float64 if they are so already."""
     return rows if rows.dtype == torch.float64 else rows.float()

@@ -1,4 +1,4 @@
-"""Projector: a small network between the representation and a loss; nothing of it is deployed."""
+"""Projector: a small network between the features and a contrastive loss, used in training only."""
 
 from torch import nn
 
@@ -6,20 +6,23 @@ from metarep.errors import MetarepError
 
 
 class Projector(nn.Sequential):
-    """From features to the space in which a loss compares views: linear, or linear, batch norm, ReLU, linear.
+    """The projection head: a linear layer, or linear, batch norm, ReLU, linear.
 
-    Trap: evaluate the features, never the projections; the loss makes these forget what views do not share.
+    Trap: evaluate the features and never the projections. The loss removes from the projections what two views of an
+    image do not share.
 
     Args:
-        inputs: length of a feature.
+        inputs: length of a feature vector.
         outputs: length of a projection.
-        hidden: units between; 0 for a single linear layer.
-        norm: batch normalisation before the ReLU. The layer before it then has no bias, which would be cancelled.
-        bias: of the last layer; leave it out where a norm follows that would cancel it.
+        hidden: units of the hidden layer; 0 for a single linear layer.
+        norm: put batch normalisation before the ReLU. The layer before it then has no bias, which would cancel out.
+        bias: give the last layer a bias. Leave it out if a norm follows, which would cancel it.
 
-    >>> import torch
-    >>> Projector(64, 128, hidden=512)(torch.zeros(2, 64)).shape
-    torch.Size([2, 128])
+    Raises:
+        MetarepError: ``outputs`` is below 1 or ``hidden`` below 0.
+
+    >>> [type(layer).__name__ for layer in Projector(64, 128, hidden=512)]
+    ['Linear', 'BatchNorm1d', 'ReLU', 'Linear']
     """
 
     def __init__(self, inputs: int, outputs: int, *, hidden: int, norm: bool = True, bias: bool = True) -> None:

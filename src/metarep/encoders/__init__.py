@@ -1,4 +1,4 @@
-"""Encoders: from images to a representation."""
+"""Encoders: networks that map images to feature vectors (representations), and how images are prepared for them."""
 
 from typing import Any
 
@@ -26,11 +26,19 @@ __all__ = [
 ]
 
 ENCODERS = {"conv4": Conv4, "resnet12": ResNet12, "efficientnet-lite": EfficientNetLite}
-BROUGHT = {"timm": TimmBody, "onnx": OnnxBody}  # others' networks; made by metarep.pretrained, rebuilt from a file
+BROUGHT = {"timm": TimmBody, "onnx": OnnxBody}  # third-party networks, which metarep.pretrained opens
 
 
 def build_encoder(name: str, preprocess: Preprocess, **settings: Any) -> Encoder:  # noqa: ANN401 - the body's own settings
-    """A fresh encoder of ours, by name; ``settings`` are those of its class (``width``, ``drop``).
+    """Make an untrained encoder of this library by its name.
+
+    Args:
+        name: ``conv4``, ``resnet12`` or ``efficientnet-lite``.
+        preprocess: how its images are prepared.
+        settings: keyword arguments of its class, such as ``width`` or ``drop``.
+
+    Raises:
+        MetarepError: no encoder has this name, or its class does not take one of the settings.
 
     >>> build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,))).dim
     64

@@ -1,19 +1,25 @@
-"""Starting from a trained encoder: its weights, and how its images were scaled."""
+"""Warm start: initialise an encoder from a trained one."""
 
 from metarep.encoders.encoder import Encoder
 from metarep.errors import Advice, MetarepError
 
 
 def take_over(encoder: Encoder, trained: Encoder, name: str) -> None:
-    """Give ``encoder`` the weights of a trained one, and the mean and deviation that its images were scaled by.
+    """Initialise an encoder with the weights and the preprocessing of a trained one.
 
     Args:
         encoder: changed in place.
-        trained: of the same architecture, for images of the same size, channels and polarity.
-        name: of the run it is from, for the error.
+        trained: an encoder of the same architecture, for images of the same size, channels and polarity.
+        name: name of the run that ``trained`` is from, for the message.
 
     Raises:
-        MetarepError: it is another architecture, or for other images.
+        MetarepError: the architectures or the images of the two encoders differ.
+
+    >>> from metarep.encoders import Preprocess, build_encoder
+    >>> start, trained = (build_encoder("conv4", Preprocess((28, 28), 1, (mean,), (1.0,))) for mean in (0.0, 0.5))
+    >>> take_over(start, trained, "runs/protonet")
+    >>> start.preprocess.mean, start.body[0][0].weight.equal(trained.body[0][0].weight)
+    ((0.5,), True)
     """
     ours, theirs = encoder.preprocess, trained.preprocess
     for what in ("size", "channels", "invert"):

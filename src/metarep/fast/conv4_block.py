@@ -17,7 +17,7 @@ def run_block(block: nn.Sequential, x: Tensor) -> Tensor | None:
     """
     norm = block[1] if len(block) > 1 else None
     if isinstance(norm, ExplicitNorm):
-        fast = not (norm.differentiable or norm.told.linked)
+        fast = not (norm.differentiable or norm.statistics.linked)
     else:
         fast = isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None
     if not fast or any(map(patched, block)) or not usual(block):
@@ -41,7 +41,7 @@ def run_block(block: nn.Sequential, x: Tensor) -> Tensor | None:
         result = block_tail(y, norm.weight, norm.bias, norm.eps, rows, given)
     if isinstance(norm, ExplicitNorm):
         if given is None:
-            norm.told.keep(result.mean, result.variance)
+            norm.statistics.keep(result.mean, result.variance)
     elif given is None:
         follow(norm, result.mean, result.variance, x.numel() // x.shape[1])
     return result.z
@@ -50,7 +50,7 @@ def run_block(block: nn.Sequential, x: Tensor) -> Tensor | None:
 def _whose(norm: nn.Module, x: Tensor) -> tuple[tuple[Tensor, Tensor] | None, int | None]:
     """The statistics that a norm is to use, or of how many leading images it is to take them."""
     if isinstance(norm, ExplicitNorm):
-        return norm.told.take(x)
+        return norm.statistics.take(x)
     return None if norm.training else (norm.get_buffer("running_mean"), norm.get_buffer("running_var")), None
 
 

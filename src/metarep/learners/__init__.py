@@ -1,4 +1,4 @@
-"""Learners: what is deployed, and how a new task is solved."""
+"""Learners: what is deployed, an encoder together with a way to solve a new task from its support set."""
 
 from metarep.learners.descent import GradientDescent
 from metarep.learners.labelled_index import LabelledIndex

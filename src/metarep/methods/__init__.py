@@ -1,4 +1,4 @@
-"""Methods: how representations are trained. A new one is a file here and three lines below."""
+"""Methods: how a representation is trained. A new method is one file in this folder and three lines below."""
 
 from metarep.methods.anil import ANIL
 from metarep.methods.baseline import Baseline

@@ -1,9 +1,9 @@
-"""Normalisation: whose statistics a batch-norm layer uses, made explicit.
+"""Normalisation: batch norm layers whose batch statistics are chosen explicitly.
 
-``running``: those gathered in training, constants at test time; features can be cached.
-``support``: the mean and variance of a task's support images at the current weights, differentiated through, for
-support and query alike; a query's features never depend on other queries.
-``transductive``: the query batch's own, as in most of the literature; every query sees the others.
+``running``: the running statistics from training, which are constants at test time, so features can be cached.
+``support``: the mean and variance of the task's support images under the current weights, for support and query images.
+They are differentiated through. A query's features never depend on other queries.
+``transductive``: the batch statistics of the queries, as in most of the literature. Each query depends on the others.
 """
 
 from typing import Literal
@@ -13,7 +13,7 @@ from metarep.normalisation.kinds import norm_parameters
 from metarep.normalisation.plain import InPlainArithmetic, PlainNorm
 from metarep.normalisation.replica import Replica, replica
 from metarep.normalisation.statistics import Statistics, batch_norms, follow, running_statistics, update_running
-from metarep.normalisation.told import Moments, OtherRowsError, Told
+from metarep.normalisation.told import Moments, OtherRowsError, PassStatistics
 
 Normalisation = Literal["running", "support", "transductive"]
 
@@ -23,10 +23,10 @@ __all__ = [
     "Moments",
     "Normalisation",
     "OtherRowsError",
+    "PassStatistics",
     "PlainNorm",
     "Replica",
     "Statistics",
-    "Told",
     "batch_norms",
     "follow",
     "norm_parameters",

@@ -1,4 +1,4 @@
-"""ToldForward: the forward of a layer that is more than a batch norm, told whose statistics to use."""
+"""ExplicitForward: runs a layer that is more than a batch norm with explicitly chosen statistics."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,54 +10,54 @@ from torch.overrides import TorchFunctionMode
 
 from metarep.errors import MetarepError
 from metarep.normalisation.explicit import normalise
-from metarep.normalisation.told import Told, like
+from metarep.normalisation.told import PassStatistics, like
 
 
-class ToldForward:
-    """The forward of a layer that is more than a batch norm, with its call of ``batch_norm`` told what to use.
+class ExplicitForward:
+    """Replaces the ``forward`` of a batch norm subclass: it runs as before, but ``batch_norm`` uses chosen statistics.
 
     So a subclass, a patched forward and hooks keep what they add (timm's ``BatchNormAct2d`` has its activation inside).
 
     Args:
-        layer: a copy; this is to become its ``forward``.
-        forward: what ran there until now.
-        differentiable: as of :class:`ExplicitNorm`.
-        path: of the layer, for errors.
+        layer: a copy of the layer; this object becomes its ``forward``.
+        forward: the forward of the layer until now.
+        differentiable: see :class:`ExplicitNorm`.
+        path: path of the layer in the network, for messages.
     """
 
     def __init__(self, layer: _BatchNorm, forward: Callable[..., Any], *, differentiable: bool, path: str) -> None:
-        self.called, self.forward, self.differentiable = type(layer).__name__, forward, differentiable
-        self.told = Told(path, like(layer))
+        self.layer_type, self.forward, self.differentiable = type(layer).__name__, forward, differentiable
+        self.statistics = PassStatistics(path, like(layer))
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401
-        before = self.told.calls
-        with _Told(self.told, self.differentiable):
-            found = self.forward(*arguments, **named)
-        if self.told.calls != before + 1:
+        before = self.statistics.calls
+        with _ExplicitBatchNorm(self.statistics, self.differentiable):
+            output = self.forward(*arguments, **named)
+        if self.statistics.calls != before + 1:
             raise MetarepError(
-                f"the norm layer {self.told.path!r} is a {self.called}, which keeps running statistics and computes in "
-                "a way of its own; gradient descent on a task cannot tell it whose statistics to use. Put a "
-                "BatchNorm2d, GroupNorm or LayerNorm there, or take a method that does not adapt the body (protonet, "
-                "anil)"
+                f"the norm layer {self.statistics.path!r} is a {self.layer_type}, which keeps running statistics and "
+                "does not call batch_norm exactly once; gradient descent on a task cannot set the statistics that it "
+                "uses. Put a BatchNorm2d, GroupNorm or LayerNorm there, or take a method that does not adapt the body "
+                "(protonet, anil)"
             )
-        return found
+        return output
 
 
-class _Told(TorchFunctionMode):
-    """While a layer runs: its ``functional.batch_norm`` is the explicit one."""
+class _ExplicitBatchNorm(TorchFunctionMode):
+    """Replaces ``functional.batch_norm`` by :func:`normalise` while a layer runs."""
 
-    def __init__(self, told: Told, differentiable: bool) -> None:
+    def __init__(self, statistics: PassStatistics, differentiable: bool) -> None:
         super().__init__()
-        self.told, self.differentiable = told, differentiable
+        self.statistics, self.differentiable = statistics, differentiable
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
         if func is not functional.batch_norm:
             return func(*args, **(kwargs or {}))
-        return _instead(self, *args, **(kwargs or {}))
+        return _batch_norm(self, *args, **(kwargs or {}))
 
 
-def _instead(
-    mode: _Told,
+def _batch_norm(
+    mode: _ExplicitBatchNorm,
     input: Tensor,
     running_mean: Tensor | None,  # noqa: ARG001
     running_var: Tensor | None,  # noqa: ARG001
@@ -67,4 +67,5 @@ def _instead(
     momentum: float = 0.1,  # noqa: ARG001
     eps: float = 1e-5,
 ) -> Tensor:
-    return normalise(input, weight, bias, eps, mode.told, differentiable=mode.differentiable)
+    """:func:`normalise` with the parameters of ``functional.batch_norm``."""
+    return normalise(input, weight, bias, eps, mode.statistics, differentiable=mode.differentiable)

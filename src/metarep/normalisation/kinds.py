@@ -1,4 +1,4 @@
-"""Which layers are norms."""
+"""Which layers of a network are normalisation layers."""
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -14,19 +14,20 @@ NORMS: tuple[type[nn.Module], ...] = (
 
 
 def norm_parameters(body: nn.Module) -> set[int]:
-    """The ``id`` of each scale and shift of a norm layer: of torch's norms, their subclasses, and what is called one.
+    """The ``id`` of each scale and shift of the norm layers: torch's norms, their subclasses, and those of that name.
 
-    Networks bring norms of their own (``T5LayerNorm``, ``GlobalResponseNorm``, ``FilterResponseNorm``); such a layer
-    has "norm" in its name, and learns a number for each channel. A matrix is no scale, whatever it is called.
+    Networks define their own norms (``T5LayerNorm``, ``GlobalResponseNorm``, ``FilterResponseNorm``). A layer counts as
+    one if "norm" is in the name of its class, and then its parameters with one value a channel are scales and shifts. A
+    matrix is never one.
 
     >>> body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4))
     >>> [name for name, parameter in body.named_parameters() if id(parameter) in norm_parameters(body)]
     ['1.weight', '1.bias']
     """
-    found = set()
+    parameters = set()
     for layer in body.modules():
-        known, called = isinstance(layer, NORMS), "norm" in type(layer).__name__.lower()
+        known, named = isinstance(layer, NORMS), "norm" in type(layer).__name__.lower()
         for parameter in layer.parameters(recurse=False):
-            if known or (called and sum(side > 1 for side in parameter.shape) <= 1):
-                found.add(id(parameter))
-    return found
+            if known or (named and sum(side > 1 for side in parameter.shape) <= 1):
+                parameters.add(id(parameter))
+    return parameters

@@ -1,4 +1,4 @@
-"""Told: what a norm layer of a replica is told for a pass, and what it saw in it."""
+"""PassStatistics: the batch statistics that a norm layer of a replica uses and records in one pass."""
 
 import torch
 from torch import Tensor
@@ -6,22 +6,23 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from metarep.errors import MetarepError
 
-Moments = tuple[Tensor, Tensor]  # mean and (biased) variance of each channel, with an axis of calls first if several
+# Mean and (biased) variance of each channel; with several calls of the layer, the axis of calls comes first.
+Moments = tuple[Tensor, Tensor]
 
 
 class OtherRowsError(Exception):
-    """A norm layer was given other rows than one an image, so the support's are not the first of them."""
+    """A norm layer got a number of rows that is not the number of images, so the support's rows are unknown."""
 
 
-class Told:
-    """What one norm layer is told for a pass through the network, and what it saw in it.
+class PassStatistics:
+    """The batch statistics that one norm layer is to use in a pass through the network, and those it has used.
 
-    A layer that runs several times in a pass has statistics of its own each time, so ``given`` and ``seen`` may have an
-    axis of calls; without one, ``given`` serves all calls.
+    A layer that runs several times in a pass has different statistics each time, so ``given`` and ``seen`` may have an
+    axis of calls. Without this axis, ``given`` is used in every call.
 
     Args:
-        path: of the layer, for errors.
-        like: of the statistics' length, kind and device.
+        path: path of the layer in the network, for messages.
+        like: a tensor of the statistics' length, dtype and device.
     """
 
     def __init__(self, path: str, like: Tensor) -> None:
@@ -37,14 +38,14 @@ class Told:
         recording: bool = False,
         linked: bool = False,
     ) -> None:
-        """Before each pass.
+        """Set what the layer uses in the next pass.
 
         Args:
-            given: use these statistics.
-            rows: take them of so many leading images; None for all.
-            images: that the pass is about.
-            recording: keep what was used.
-            linked: with its graph: gradients pass through what is kept, and through what is given.
+            given: statistics to use; None to compute them from the batch.
+            rows: number of leading images that they are computed from; None for all.
+            images: number of images in the pass.
+            recording: keep the statistics that were used.
+            linked: keep them with their autograd graph, so that gradients pass through those kept and those given.
         """
         self.given, self.rows, self.images, self.recording, self.linked = given, rows, images, recording, linked
         self.calls = 0
@@ -52,11 +53,14 @@ class Told:
             self.kept = list[Moments]()
 
     def take(self, x: Tensor) -> tuple[Moments | None, int | None]:
-        """What this call is to use: given statistics, or the first so many rows of ``x`` (None: all).
+        """What this call of the layer uses: given statistics, or the leading rows of ``x`` to compute them from.
+
+        Returns:
+            The given statistics and None; or None and the number of leading rows (None: all).
 
         Raises:
-            OtherRowsError: nobody can know which rows of ``x`` are the support's.
-            MetarepError: more calls than there are given statistics.
+            OtherRowsError: the rows of ``x`` are not the images, so it is unknown which ones are the support's.
+            MetarepError: the layer runs more often than there are given statistics.
         """
         self.calls += 1
         if self.given is not None:
@@ -75,13 +79,13 @@ class Told:
         return None, self.rows
 
     def keep(self, mean: Tensor, variance: Tensor) -> None:
-        """What was used, if that is asked for."""
+        """Keep the statistics that a call has used, if this pass is recorded."""
         if self.recording:
             self.kept.append((mean, variance) if self.linked else (mean.detach(), variance.detach()))
 
     @property
     def seen(self) -> Moments:
-        """What was used in the last recorded pass: of one call, or of several (or none) with their axis first."""
+        """The statistics of the last recorded pass; unless there was exactly one call, with an axis of calls first."""
         if len(self.kept) == 1:
             return self.kept[0]
         if not self.kept:
@@ -91,7 +95,7 @@ class Told:
 
 
 def like(layer: _BatchNorm) -> Tensor:
-    """A tensor of the statistics' length, kind and device."""
+    """A tensor of the length, dtype and device of a layer's statistics."""
     for tensor in (layer.running_mean, layer.weight):
         if tensor is not None:
             return tensor.detach()
