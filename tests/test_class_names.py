@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from metarep.class_names import BadNameError, clean_name, look_alikes, told_alike
+from metarep.class_names import BadNameError, clean_name, look_alike_lines, look_alikes
 from metarep.classifier import FewShotClassifier
 from metarep.cli import main
 from metarep.datasets import load
@@ -191,7 +191,7 @@ def test_which_names_look_the_same() -> None:
         assert {b for a, b in look_alikes(group) if a == group[0]} == set(group[1:]), group
     assert look_alikes(["cat", "cats", "car", "cot", "O", "0", "l", "1", "в", "b", "蛾", "蝶"]) == []
     assert look_alikes(["a", "A", "b", "B"], new=["B"]) == [("b", "B")]
-    (many,) = told_alike(look_alikes("abcdeABCDE"))
+    (many,) = look_alike_lines(look_alikes("abcdeABCDE"))
     assert many.startswith(
         "classes differ in upper and lower case alone (5 pairs, such as 'a' and 'A', 'b' and 'B', 'c'"
     )

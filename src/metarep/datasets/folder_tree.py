@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from metarep.class_names import BadNameError, clean_name, look_alikes, plain, told_alike
+from metarep.class_names import BadNameError, clean_name, look_alike_lines, look_alikes, plain
 from metarep.datasets.decode import EXTENSIONS
 from metarep.datasets.folder_layout import Layout, find_layout
 from metarep.datasets.folder_walk import (
@@ -141,7 +141,7 @@ def _tree(layout: Layout) -> FolderTree:
     ]
     notes += [f"passed over: {leads_nowhere(link)}" for link in broken[:MOST]]
     notes += [f"passed over: {len(broken) - MOST} more links to what is not there"] * (len(broken) > MOST)
-    notes += told_alike(look_alikes(sorted(name for _, name in found)))
+    notes += look_alike_lines(look_alikes(sorted(name for _, name in found)))
     classes = tuple(FolderClass(name, split, tuple(files[split, name])) for split, name in order)
     return FolderTree(root, classes, dict(ignored), layout.own_splits, layout.held_out, (*layout.notes, *notes))
 
