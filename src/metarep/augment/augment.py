@@ -19,10 +19,10 @@ from metarep.augment.sampling import parts, sample
 class Augment:
     """Turns images into random views, with parameters of its own for every image.
 
-    The transforms are an affine map with crop and flip, a colour change, blur, solarisation and cut-out, in this
-    order. The affine map is one bilinear resampling. The colour change is one affine map of colours and one clamp. A
-    colour jitter has four parts that commute as long as nothing is clamped between them, so no order is drawn for
-    them (:func:`metarep.augment.colour.colour_map`).
+    The transforms are an affine map with crop and flip, a colour change, blur, solarisation and cut-out; the last two
+    are applied last, in this order. The affine map is one bilinear resampling. The colour change is one affine map of
+    colours and one clamp. A colour jitter has four parts that commute as long as nothing is clamped between them, so
+    no order is drawn for them (:func:`metarep.augment.colour.colour_map`).
 
     Args:
         rotate: largest rotation in degrees, in either direction.
