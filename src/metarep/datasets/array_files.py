@@ -60,7 +60,7 @@ def read_npz(path: Path) -> tuple[UInt8[np.ndarray, "n 3 h w"], list[str]]:
 def _channels_first(images: object, path: Path) -> np.ndarray:
     """Check RGB images of shape ``(n, 3, h, w)`` or ``(n, h, w, 3)``, and return them channels first."""
     if not isinstance(images, np.ndarray):
-        raise DataError(f"{path}: the images are a {type(images).__name__}; save them as one array")
+        raise DataError(f"{path}: the images are a {type(images).__name__} and not an array; save them as one")
     if images.dtype != np.uint8 or images.ndim != 4 or 3 not in (images.shape[1], images.shape[3]) or not images.size:
         raise DataError(f"{path}: images must be uint8 (n, h, w, 3), not {images.dtype} {images.shape}")
     return images if images.shape[1] == 3 else images.transpose(0, 3, 1, 2)

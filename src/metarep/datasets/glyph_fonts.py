@@ -9,9 +9,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from metarep.errors import DataError
 
-# An explicit list, so that a matplotlib with more fonts still gives the same data set. It leaves out the cm* fonts (made
-# for TeX, where many codes show another letter), STIX's sizes and NonUnicode, the two Display cuts (without letters), and
-# LastResort, which draws a placeholder for every code.
+# An explicit list, so that a matplotlib with more fonts still gives the same data set. It leaves out the cm* fonts
+# (made for TeX, where many codes show another letter), STIX's sizes and NonUnicode, the two Display cuts (without
+# letters), and LastResort, which draws a placeholder for every code.
 FILES = (
     *(f"DejaVuSans{style}" for style in ("", "-Bold", "-Oblique", "-BoldOblique")),
     *(f"DejaVuSansMono{style}" for style in ("", "-Bold", "-Oblique", "-BoldOblique")),
