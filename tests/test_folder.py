@@ -282,7 +282,7 @@ def test_the_same_picture_in_two_classes_is_reported(root):
     with pytest.warns(DuplicateImagesWarning) as seen:
         load(str(root), "train", SMALL)
     text = str(seen[0].message)
-    assert "5 pictures stand in more than one class" in text
+    assert "5 pictures are in more than one class" in text
     assert text.count(" = ") == 3
     assert "and 2 more" in text
     with pytest.warns(DuplicateImagesWarning) as seen:

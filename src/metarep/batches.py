@@ -12,7 +12,8 @@ from metarep.augment import Augment
 from metarep.errors import DataError, MetarepError
 from metarep.images import ImageBank
 from metarep.labels import Labels
-from metarep.tasks import TaskIndex, draw_tasks
+from metarep.task_index import TaskIndex
+from metarep.tasks import draw_tasks
 
 VIEW_PRESETS = "set augment to views-drawings, crops-drawings, views-32 or few-shot-84"
 

@@ -55,8 +55,7 @@ class Depth:
         """Make a depth of a user's setting.
 
         Args:
-            value: a number of bits, ``BLACK:WHITE``, a dictionary from :meth:`as_dict`, another depth, or None for a
-                depth that does not know any range.
+            value: a number of bits, ``BLACK:WHITE``, a dictionary from :meth:`as_dict`, a depth, or None for nothing.
 
         Raises:
             DataError: the value is something else. The message quotes it.
@@ -73,17 +72,11 @@ class Depth:
                 return cls(dict.fromkeys(KINDS, (0.0, 2.0 ** int(text) - 1)))
             return cls(dict.fromkeys(KINDS, _range(*text.split(":"))))
         except (TypeError, ValueError):
-            raise DataError(
-                "depth is a number of bits from 1 to 32, as in 12, or black and white, as in 28000:31000, "
-                f"not {value!r}"
-            ) from None
+            text = "depth is a number of bits from 1 to 32, as in 12, or black and white, as in 28000:31000"
+            raise DataError(f"{text}, not {value!r}") from None
 
     def as_dict(self) -> dict[str, list[float]]:
-        """The ranges as a dictionary that JSON can hold.
-
-        >>> Depth({"16-bit": (0.0, 4095.0)}).as_dict()
-        {'16-bit': [0.0, 4095.0]}
-        """
+        """The ranges as a dictionary that JSON can hold."""
         return {kind: list(ends) for kind, ends in self.ranges.items()}
 
     def __or__(self, other: "Depth") -> "Depth":
@@ -99,8 +92,7 @@ class Depth:
 
         Args:
             values: the greys or colours of the picture. NaN, which is a pixel without a measurement, becomes black.
-            image: the picture, whose format and tags are read.
-            kind: its kind, from :func:`kind_of`.
+            image, kind: the picture, whose format and tags are read, and its kind from :func:`kind_of`.
         """
         low, high = _said(image) or self.ranges.get(kind) or assume(*span(values))
         unit = np.nan_to_num((values.astype(np.float64) - low) / (high - low), nan=0.0)
@@ -120,7 +112,7 @@ def kind_of(image: Image.Image) -> str | None:
 def span(values: Num[np.ndarray, "..."]) -> tuple[float, float]:
     """The least and the greatest value, without one pixel in 10,000 at either end, which may be dead or hot.
 
-    Values that are NaN or infinite are left out. If there are no others, the span is 0 to 1.
+    NaN and infinite values are left out. If no others are left, the span is 0 to 1.
 
     >>> span(np.array([3.0, np.nan, 7.0]))
     (3.0, 7.0)
@@ -136,9 +128,8 @@ def span(values: Num[np.ndarray, "..."]) -> tuple[float, float]:
 def assume(low: float, high: float) -> tuple[float, float]:
     """Choose black and white for pictures whose values go from ``low`` to ``high``.
 
-    The choice is 0 and 1, or else the full range of the smallest of 8, 10, 12, 14 and 16 bits that holds the values.
-    It is ``low`` and ``high`` themselves if that range would use less than a quarter of the greys, or if a value is
-    negative or above 16 bits.
+    The choice is 0 and 1, or else the full range of the smallest of 8, 10, 12, 14 and 16 bits that holds the values. It
+    is ``low`` and ``high`` themselves if they use less than a quarter of that range, or do not lie in 16 bits.
 
     >>> assume(3, 3800), assume(28_000.0, 31_000.0), assume(0, 0.9)
     ((0.0, 4095.0), (28000.0, 31000.0), (0.0, 1.0))
@@ -155,10 +146,7 @@ def notice(sources: Iterable[tuple[Any, str]], known: Depth | None = None) -> De
     Args:
         sources: files, bytes or open pictures, each with its name, as ``decode_all`` takes them. Of each kind at most
             400 are read, spread over all of them. Of a picture that is not deep, only the first bytes are read.
-        known: ranges that are known already, and so are not chosen.
-
-    Returns:
-        The known ranges and the chosen ones.
+        known: ranges that are known already. They are returned as they are, with the chosen ones.
 
     Warns:
         DepthWarning: for each kind for which another range than the full 16 bits was assumed.
@@ -218,10 +206,7 @@ def _message(kind: str, number: int, ends: tuple[float, float], taken: tuple[flo
 
 
 def _few_greys(pairs: Sequence[tuple[Any, tuple[float, float]]], taken: tuple[float, float]) -> str:
-    """A sentence on folders whose pictures are all much darker than the rest, and may be of another camera.
-
-    It is empty if there are no such folders.
-    """
+    """A sentence on folders whose pictures are all much darker than the rest, or an empty text."""
     highest: dict[Path, float] = defaultdict(lambda: -math.inf)
     for source, (_, high) in pairs:
         if isinstance(source, Path):
@@ -237,12 +222,11 @@ def _few_greys(pairs: Sequence[tuple[Any, tuple[float, float]]], taken: tuple[fl
 
 
 def _n(number: float) -> str:
-    """A number as it is printed."""
     return f"{number:,.0f}" if float(number).is_integer() else f"{number:.4g}"
 
 
 def _range(low: Any, high: Any) -> tuple[float, float]:  # noqa: ANN401 - from a user or from JSON
-    """Black and white as numbers; a ValueError or TypeError if they are not two finite numbers in rising order."""
+    """Black and white as finite numbers in rising order; otherwise a ValueError or a TypeError."""
     low, high = float(low), float(high)
     if not -math.inf < low < high < math.inf:
         raise ValueError
@@ -301,10 +285,7 @@ def _open(source: Path | bytes) -> Image.Image:
 
 
 def _said(image: Image.Image) -> tuple[float, float] | None:
-    """Black and white if the file states them, else None.
-
-    A PGM states its greatest value, and Pillow has scaled it to 16 bits. A TIFF may state that it has 12 bits.
-    """
+    """Black and white if the file states them, else None: a PGM, which Pillow scales to 16 bits, or a 12-bit TIFF."""
     if image.format == "PPM" and image.mode == "I":
         return 0.0, 65535.0
     bits = _tag(image, 258)  # bits of a sample

@@ -166,7 +166,7 @@ def _build(tree: FolderTree, size: int, depth: Depth) -> tuple[UInt8[np.ndarray,
     places: dict[bytes, list[tuple[int, str]]] = defaultdict(list)
     grey, done, owners = True, 0, list[tuple[int, str]]()
     sources = [(tree.root / file, shown(file)) for _, file in files]
-    with warnings.catch_warnings(record=True) as told:  # they are kept, and said whenever the pixels are used
+    with warnings.catch_warnings(record=True) as told:  # kept in the cache, to be given with every use
         warnings.simplefilter("always", DepthWarning)
         depth = notice(sources, depth)
     decoded = decode_all(sources, size=(size, size), channels=3, depth=depth)
@@ -223,7 +223,7 @@ def _warn_of_duplicates(argument: str, duplicates: list[list[str]]) -> None:
     if duplicates:
         pairs = "; ".join(f"{files[0]} = {files[-1]}" for files in duplicates[:3])
         more = f"; and {len(duplicates) - 3} more" if len(duplicates) > 3 else ""
-        many = "1 picture stands" if len(duplicates) == 1 else f"{len(duplicates)} pictures stand"
+        many = "1 picture is" if len(duplicates) == 1 else f"{len(duplicates)} pictures are"
         text = f"{argument}: {many} in more than one class ({pairs}{more}); remove the copies, or results will mislead"
         warnings.warn(text, DuplicateImagesWarning, stacklevel=3)
 

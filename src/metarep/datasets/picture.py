@@ -15,7 +15,7 @@ from metarep.errors import DataError
 from metarep.fonts import matplotlib_fonts
 from metarep.images import ImageBank
 from metarep.labels import Labels
-from metarep.tasks import TaskIndex
+from metarep.task_index import TaskIndex
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
