@@ -141,7 +141,7 @@ def test_pictures_of_every_mode_are_seen_as_they_look() -> None:
             r"a dictionary of data sets \('train', 'test'\) is not a data set; give one of them",
         ),
         ([GREY], r"item 0 is of type ndarray; an item is \(image, label\), or \{'image': ..., 'label': ...\}"),
-        ([(GREY,)], "item 0 has 1 part, and image=0 or label=1 is not one of them"),
+        ([(GREY,)], "item 0 is a tuple of length 1, and image=0 or label=1 is not a position in it"),
         ([{"image": GREY, "a": 1, "b": 2}], "item 0 has nothing called label .* 'a', 'b'.; say .* with label=NAME"),
         ([{"image": GREY, "fine_label": 1, "coarse_label": 2}], "item 0 has several labels .*'coarse_label'"),
         ([(GREY, 0), (GREY, None)], "item 1 has no class: it is None; leave out the items without one"),

@@ -22,5 +22,5 @@ def load(argument: str, split: str, options: Options) -> Split:
         DataError: an argument is given, or the archive is damaged or cannot be downloaded.
     """
     if argument:
-        raise DataError(f"cifar-fs has no variants; write 'cifar-fs' without ':{argument}'")
+        raise DataError(f"cifar-fs has no variants, but {argument!r} was given; write 'cifar-fs' alone")
     return load_part(f"cifar-fs/{split}", listed("cifar_fs.json", split), options)

@@ -22,5 +22,5 @@ def load(argument: str, split: str, options: Options) -> Split:
         DataError: an argument is given, or the archive is damaged or cannot be downloaded.
     """
     if argument:
-        raise DataError(f"fc100 has no variants; write 'fc100' without ':{argument}'")
+        raise DataError(f"fc100 has no variants, but {argument!r} was given; write 'fc100' alone")
     return load_part(f"fc100/{split}", listed("fc100.json", split), options)

@@ -15,7 +15,6 @@ from metarep.datasets.depth import Depth, is_deep, notice
 from metarep.errors import DataError
 from metarep.images import ImageBank
 from metarep.labels import Labels, one_class
-from metarep.wording import counted
 
 IMAGES = ("image", "img", "pixel_values", "picture", "photo", "x")  # usual keys of the image in an item
 LABELS = ("label", "labels", "target", "class", "fine_label", "coarse_label", "y")
@@ -76,8 +75,8 @@ def _pick(item: Any, row: int, image: Key, label: Key) -> tuple[Any, Any, Key]: 
         return item[first], item[second], second  # type: ignore[index] - a name is refused just below
     except (IndexError, TypeError):
         raise DataError(
-            f"item {row} has {counted(len(item), 'part')}, and image={first!r} or label={second!r} is not one of them; "
-            "set image and label to the right positions"
+            f"item {row} is a {type(item).__name__} of length {len(item)}, and image={first!r} or label={second!r} is "
+            "not a position in it; set image and label to the right positions"
         ) from None
 
 
