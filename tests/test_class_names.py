@@ -145,7 +145,7 @@ def test_names_that_are_the_same_are_one_class(gate: Gate, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("gate", GATES)
-def test_names_that_only_look_the_same_are_told_and_kept(
+def test_names_that_only_look_the_same_are_warned_of_and_kept(
     gate: Gate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = ["Minaret", "minaret", "cat", "c\u0430t"]
@@ -159,13 +159,13 @@ def test_names_that_only_look_the_same_are_told_and_kept(
 
 
 @pytest.mark.parametrize("gate", GATES)
-def test_a_name_that_nobody_can_read_is_refused_everywhere(gate: Gate, tmp_path: Path) -> None:
+def test_an_invisible_name_is_refused_everywhere(gate: Gate, tmp_path: Path) -> None:
     with pytest.raises(MetarepError, match="call it 'ring'"):
         gate(["ring\u200b"], tmp_path)
 
 
 @pytest.mark.parametrize("name", BAD, ids=range(len(BAD)))
-def test_names_that_nobody_can_read(name: str) -> None:
+def test_invisible_names_are_refused(name: str) -> None:
     with pytest.raises(BadNameError, match=BAD[name]):
         clean_name(name)
 

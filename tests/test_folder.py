@@ -152,7 +152,7 @@ def test_a_class_named_twice(root, first, second, names, said):
     assert len(labels) == 2
 
 
-def test_a_name_that_cannot_be_seen_is_told_with_one_that_can(root):
+def test_an_invisible_name_is_refused_with_a_visible_one(root):
     fill(root, ["ring\u200b", "b"])
     with pytest.raises(DataError, match=r"'ring\\u200b' has characters that cannot be seen; call it 'ring'"):
         scan(str(root))

@@ -91,7 +91,7 @@ def test_items_of_any_kind_give_images_and_labels(items: tuple[str, list[Any]]) 
     assert (labels.names, labels.classes.tolist()) == (("0", "1"), [1, 0])
 
 
-def test_what_stands_where_may_be_said_and_names_are_known() -> None:
+def test_keys_of_image_and_label_may_be_given_and_class_names_are_used() -> None:
     class Classes:
         names = ("cat", "dog")
 

@@ -98,6 +98,11 @@ class TaskIndex:
 
         Returns:
             The distinct rows in rising order, and the same tasks as positions in that list.
+
+        >>> tasks = TaskIndex(torch.tensor([[30]]), torch.tensor([[10]]), *[torch.zeros(1, 1).long()] * 3, ways=1)
+        >>> used, compact = tasks.compact()
+        >>> used.tolist(), compact.support.tolist(), compact.query.tolist()
+        ([10, 30], [[1]], [[0]])
         """
         both = torch.cat([self.support, self.query], dim=1)
         used, position = torch.unique(both, return_inverse=True)
@@ -117,6 +122,11 @@ class TaskIndex:
 
         Returns:
             The tasks of the first turn, which are these, then those of the second turn, and so on.
+
+        >>> ways = torch.tensor([[0, 1]])
+        >>> tasks = TaskIndex(torch.tensor([[0, 2]]), torch.tensor([[1, 3]]), ways, ways, ways, ways=2)
+        >>> tasks.turned(2).support.tolist(), tasks.turned(2).query.tolist()
+        ([[0, 2], [1, 3]], [[1, 3], [0, 2]])
         """
         n, ways, shots = len(self), self.ways, self.shots
 
