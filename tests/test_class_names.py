@@ -165,7 +165,7 @@ def test_an_invisible_name_is_refused_everywhere(gate: Gate, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", BAD, ids=range(len(BAD)))
-def test_invisible_names_are_refused(name: str) -> None:
+def test_bad_names_are_refused(name: str) -> None:
     with pytest.raises(BadNameError, match=BAD[name]):
         clean_name(name)
 
