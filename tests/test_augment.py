@@ -76,7 +76,7 @@ def test_the_generator_alone_decides() -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 1, 20, 20), (2, 3, 84, 84), (2, 3, 28, 32)])
-def test_nothing_asked_is_nothing_done(shape: tuple[int, ...]) -> None:
+def test_without_settings_a_view_is_its_image(shape: tuple[int, ...]) -> None:
     x = torch.randint(256, shape, dtype=torch.uint8, generator=seeded())
     view = Augment()(x, seeded())
     assert view.dtype == torch.float32
@@ -158,7 +158,7 @@ def test_shifts_move_the_content_by_at_most_their_share_of_the_side() -> None:
     assert (down, right) == pytest.approx((3 - whole[1].item() * 4, 4 - whole[0].item() * 4), abs=1e-4)
 
 
-def test_a_flip_mirrors_left_and_right_about_as_often_as_asked() -> None:
+def test_a_flip_mirrors_left_and_right_about_as_often_as_set() -> None:
     x = smooth().repeat(400, 1, 1, 1)
     for share in (0.1, 0.5):
         views = Augment(flip=share)(x, seeded())
@@ -170,7 +170,7 @@ def test_a_flip_mirrors_left_and_right_about_as_often_as_asked() -> None:
 
 
 @pytest.mark.parametrize("area", [(0.2, 0.6), (0.4, 1.0), (1.0, 1.0)])
-def test_crops_lie_inside_and_have_the_area_and_shape_asked(area: tuple[float, float]) -> None:
+def test_crops_lie_inside_and_have_the_area_and_shape_that_are_set(area: tuple[float, float]) -> None:
     augment = Augment(crop=area, ratio=(0.5, 2.0))
     matrix = augment.matrices(3_000, seeded())
     sides, offset = torch.diagonal(matrix[:, :, :2], dim1=1, dim2=2), matrix[:, :, 2]

@@ -105,7 +105,7 @@ def test_one_image_gives_distinct_views_by_the_generator_alone(name: str) -> Non
     assert not torch.equal(augment(x, seeded(1)), views)
 
 
-def test_parameters_are_drawn_as_asked_and_apart() -> None:
+def test_parameters_follow_the_settings_and_are_independent() -> None:
     n = 4_000
     draws = Augment(brightness=0.4, contrast=1.5, saturation=0.2, hue=0.1, jitter=0.8, grey=0.2, blur=0.5).draw(
         n, seeded()

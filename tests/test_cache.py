@@ -120,7 +120,7 @@ def test_a_full_disk_says_how_much_and_where(place: Path, monkeypatch: pytest.Mo
     cached_images("digits", build)
 
 
-def test_a_place_that_cannot_hold_folders_is_an_error_that_names_it(place: Path) -> None:
+def test_a_path_that_cannot_hold_folders_is_an_error_that_names_it(place: Path) -> None:
     place.write_text("a file where the cache should be")
     with pytest.raises(DataError, match="METAREP_CACHE"):
         cached_images("digits", build)
@@ -138,7 +138,7 @@ def test_only_uint8_images_are_stored(images: np.ndarray) -> None:
         cached_images("digits", lambda: (images, {}))
 
 
-def test_the_place_is_the_named_one_or_the_users_own(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_folder_is_the_set_one_or_the_users_own(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache_dir() == place
     monkeypatch.delenv("METAREP_CACHE")
     assert cache_dir() == Path.home() / ".cache" / "metarep"

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from metarep.class_names import BadNameError, clean_name, look_alikes, told_alike
+from metarep.class_names import BadNameError, clean_name, look_alike_lines, look_alikes
 from metarep.classifier import FewShotClassifier
 from metarep.cli import main
 from metarep.datasets import load
@@ -145,7 +145,7 @@ def test_names_that_are_the_same_are_one_class(gate: Gate, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("gate", GATES)
-def test_names_that_only_look_the_same_are_told_and_kept(
+def test_names_that_only_look_the_same_are_warned_of_and_kept(
     gate: Gate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = ["Minaret", "minaret", "cat", "c\u0430t"]
@@ -159,13 +159,13 @@ def test_names_that_only_look_the_same_are_told_and_kept(
 
 
 @pytest.mark.parametrize("gate", GATES)
-def test_a_name_that_nobody_can_read_is_refused_everywhere(gate: Gate, tmp_path: Path) -> None:
+def test_an_invisible_name_is_refused_everywhere(gate: Gate, tmp_path: Path) -> None:
     with pytest.raises(MetarepError, match="call it 'ring'"):
         gate(["ring\u200b"], tmp_path)
 
 
 @pytest.mark.parametrize("name", BAD, ids=range(len(BAD)))
-def test_names_that_nobody_can_read(name: str) -> None:
+def test_bad_names_are_refused(name: str) -> None:
     with pytest.raises(BadNameError, match=BAD[name]):
         clean_name(name)
 
@@ -191,7 +191,7 @@ def test_which_names_look_the_same() -> None:
         assert {b for a, b in look_alikes(group) if a == group[0]} == set(group[1:]), group
     assert look_alikes(["cat", "cats", "car", "cot", "O", "0", "l", "1", "в", "b", "蛾", "蝶"]) == []
     assert look_alikes(["a", "A", "b", "B"], new=["B"]) == [("b", "B")]
-    (many,) = told_alike(look_alikes("abcdeABCDE"))
+    (many,) = look_alike_lines(look_alikes("abcdeABCDE"))
     assert many.startswith(
         "classes differ in upper and lower case alone (5 pairs, such as 'a' and 'A', 'b' and 'B', 'c'"
     )

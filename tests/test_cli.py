@@ -222,7 +222,7 @@ def test_a_folder_is_shown_whole_and_its_notes_are_told_once(tmp_path, capsys, m
     assert len(notes) == 4, notes
     assert "left out: a/bad.png is an empty file" in notes[0]
     assert notes[1].startswith("metarep: warning: LEFT OUT: 1 of 13 images (7.7 %), which cannot be read")
-    assert "3 pictures stand in more than one class" in notes[2]
+    assert "3 pictures are in more than one class" in notes[2]
     assert notes[3] == notes[1], "what is loud is said again at the end"
     picture = str(tmp_path / "tasks.png")
     assert main(["data", "show", *folder, "--split", "all", "--ways", "4", "--out", picture]) == 0

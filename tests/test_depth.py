@@ -96,7 +96,7 @@ def test_a_dead_and_a_hot_pixel_change_nothing() -> None:
     assert 30990 < high < 31010
 
 
-def test_what_is_told_is_taken_and_nothing_said() -> None:
+def test_a_given_depth_is_taken_without_a_warning() -> None:
     content = tiff(np.array([[0, 512, 1023]], np.uint16))
     assert notice([(content, "it")], Depth.of(12)).ranges["16-bit"] == (0, 4095)
     assert greys(content, Depth.of(10)).tolist() == [[0, 128, 255]]
@@ -136,7 +136,7 @@ def test_colours_of_16_bits_keep_them() -> None:
     assert np.unique(found[0, 2:]).tolist() == [255], "what is transparent is white"
 
 
-def test_a_class_of_another_camera_is_told(tmp_path: Path) -> None:
+def test_a_class_of_another_camera_is_warned_of(tmp_path: Path) -> None:
     for name, most in (("old", 1000), ("new", 65000)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.tif").write_bytes(tiff((SLOPE * most).astype(np.uint16)))

@@ -128,7 +128,7 @@ def test_own_splits(root):
 def test_a_class_in_two_splits_is_leakage(root):
     put(root / "train" / "cat" / "0.png", 1)
     put(root / "test" / "Cat" / "0.png", 2)
-    with pytest.raises(DataError, match=r"stands twice, 'test/Cat' and 'train/cat'.*must not be tested on"):
+    with pytest.raises(DataError, match=r"is in two splits, 'test/Cat' and 'train/cat'.*must not be tested on"):
         load(str(root), "train", SMALL)
 
 
@@ -152,7 +152,7 @@ def test_a_class_named_twice(root, first, second, names, said):
     assert len(labels) == 2
 
 
-def test_a_name_that_cannot_be_seen_is_told_with_one_that_can(root):
+def test_an_invisible_name_is_refused_with_a_visible_one(root):
     fill(root, ["ring\u200b", "b"])
     with pytest.raises(DataError, match=r"'ring\\u200b' has characters that cannot be seen; call it 'ring'"):
         scan(str(root))
@@ -194,7 +194,7 @@ def test_layouts(root, name):
 def test_one_level_too_low(root, monkeypatch):
     fill(root, "ab")
     with pytest.raises(
-        DataError, match=r"its 3 images stand in no class. It seems to be a class itself: give .*photos,"
+        DataError, match=r"its 3 images are not in a class folder. It seems to be a class itself: give .*photos,"
     ):
         scan(str(root / "a"))
     monkeypatch.chdir(root / "a")
@@ -218,7 +218,7 @@ def test_a_class_inside_another(root):
     put(root / "fox" / "left" / "0.png")
     assert sorted(load(str(root), "all", SMALL).labels.names) == ["cat", "dog", "fox"]
     put(root / "fox" / "cat" / "0.png")
-    with pytest.raises(DataError, match="'cat' stands twice, 'cat' and inside another class, 'fox/cat'"):
+    with pytest.raises(DataError, match="'cat' is there twice, 'cat' and inside another class, 'fox/cat'"):
         load(str(root), "all", SMALL)
 
 
@@ -231,7 +231,7 @@ def test_nothing_to_use(root, tmp_path):
     with pytest.raises(DataError, match="has no classes: it holds no class folders"):
         load(str(root), "all", SMALL)
     put(root / "1.png")
-    with pytest.raises(DataError, match="has no classes: its 1 image stands in no class"):
+    with pytest.raises(DataError, match="has no classes: its 1 image is not in a class folder"):
         load(str(root), "all", SMALL)
     fill(root, "ab")
     (root / "empty").mkdir()
@@ -282,7 +282,7 @@ def test_the_same_picture_in_two_classes_is_reported(root):
     with pytest.warns(DuplicateImagesWarning) as seen:
         load(str(root), "train", SMALL)
     text = str(seen[0].message)
-    assert "5 pictures stand in more than one class" in text
+    assert "5 pictures are in more than one class" in text
     assert text.count(" = ") == 3
     assert "and 2 more" in text
     with pytest.warns(DuplicateImagesWarning) as seen:

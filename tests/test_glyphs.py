@@ -175,7 +175,7 @@ def square(width: int, height: int, hole: bool = False) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def test_doubles_are_found_whatever_their_size():
+def test_doubles_are_dropped_at_any_size():
     inks = [{1: square(60, 60, hole=True), 2: square(30, 30, hole=True), 3: square(60, 60), 4: square(20, 60)}]
     assert glyph_doubles.drop_doubles([1, 2, 3, 4], inks) == [1, 3, 4]
     assert glyph_doubles.drop_doubles([2, 1, 4, 3], inks) == [2, 4, 3]  # the first of two stays

@@ -57,7 +57,7 @@ def test_an_npz_of_another_compression_is_an_error_of_ours(tmp_path: Path, metho
         at = content.index(start) + place
         content = content[:at] + struct.pack("<H", method) + content[at + 2 :]
     (tmp_path / "train.npz").write_bytes(content)
-    with pytest.raises(DataError, match=r"is no \.npz file of the arrays images and labels, or is damaged"):
+    with pytest.raises(DataError, match=r"is damaged, or is not a \.npz file with the arrays images and labels"):
         read_npz(tmp_path / "train.npz")
 
 

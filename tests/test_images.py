@@ -91,7 +91,7 @@ def test_items_of_any_kind_give_images_and_labels(items: tuple[str, list[Any]]) 
     assert (labels.names, labels.classes.tolist()) == (("0", "1"), [1, 0])
 
 
-def test_what_stands_where_may_be_said_and_names_are_known() -> None:
+def test_keys_of_image_and_label_may_be_given_and_class_names_are_used() -> None:
     class Classes:
         names = ("cat", "dog")
 
@@ -135,10 +135,13 @@ def test_pictures_of_every_mode_are_seen_as_they_look() -> None:
     ("items", "message"),
     [
         ([], "the data set is empty"),
-        (iter([(GREY, 0)]), "a list_iterator has no length, so its items cannot be asked for by number"),
-        ({"train": [], "test": []}, r"a dictionary of data sets \('train', 'test'\) is no data set; give one of them"),
+        (iter([(GREY, 0)]), "a list_iterator has no length, so its items cannot be indexed by number"),
+        (
+            {"train": [], "test": []},
+            r"a dictionary of data sets \('train', 'test'\) is not a data set; give one of them",
+        ),
         ([GREY], r"item 0 is of type ndarray; an item is \(image, label\), or \{'image': ..., 'label': ...\}"),
-        ([(GREY,)], "item 0 has 1 parts, and no image=0 or no label=1 among them"),
+        ([(GREY,)], "item 0 is a tuple of length 1, and image=0 or label=1 is not a position in it"),
         ([{"image": GREY, "a": 1, "b": 2}], "item 0 has nothing called label .* 'a', 'b'.; say .* with label=NAME"),
         ([{"image": GREY, "fine_label": 1, "coarse_label": 2}], "item 0 has several labels .*'coarse_label'"),
         ([(GREY, 0), (GREY, None)], "item 1 has no class: it is None; leave out the items without one"),
@@ -148,13 +151,13 @@ def test_pictures_of_every_mode_are_seen_as_they_look() -> None:
         ([(GREY, [0.3, 0.7])], r"neither one class nor one-hot: \[0.3, 0.7\]"),
         ([(GREY, GREY)], r"neither one class nor one-hot: of shape \(6, 8\)"),
         ([(GREY, Image.fromarray(GREY))], "item 0 has a label of type Image"),
-        ([(7, 0)], "item 0 has an image of type int; it is a picture, an array or a tensor"),
+        ([(7, 0)], "item 0 has an image of type int; give a picture, an array or a tensor"),
         ([(np.zeros((6, 8, 5), np.uint8), 0)], r"item 0 has an image of shape \(6, 8, 5\): images must have shape"),
         ([(torch.full((1, 4, 4), torch.nan), 0)], "item 0: torch.float32 pixels must be uint8, or floats from 0 to 1"),
         ([(torch.full((1, 4, 4), 1.01), 0)], "item 0: torch.float32 pixels must be uint8, or floats from 0 to 1"),
         ([(torch.full((1, 4, 4), -0.01), 0)], r"item 0: .* \(leave out Normalize\)"),
         ([(torch.zeros(1, 4, 4), 0), (torch.zeros(1, 4, 4, dtype=torch.int64), 0)], "item 1: torch.int64 pixels"),
-        ([(torch.zeros(1, 4, 4), 0), (torch.zeros(1, 4, 5), 0)], "all images must have one size"),
+        ([(torch.zeros(1, 4, 4), 0), (torch.zeros(1, 4, 5), 0)], "and all must have one size; resize them"),
     ],
 )
 def test_a_torch_data_set_of_something_else_is_refused(items: list[Any], message: str) -> None:

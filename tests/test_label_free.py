@@ -98,7 +98,9 @@ def test_rows_are_drawn_evenly_and_views_are_of_their_rows(drawings: Drawings) -
 def test_views_that_cannot_be_drawn(drawings: Drawings) -> None:
     with pytest.raises(MetarepError, match=r"the same without augmentation.*set augment to views-drawings"):
         views(drawings[0], augment=None)
-    with pytest.raises(DataError, match="a batch of 801 different images needs a data set of as many, not 800"):
+    with pytest.raises(
+        DataError, match="a batch of 801 different images needs a data set of at least 801, and this one has 800"
+    ):
         views(drawings[0], 801)
     with pytest.raises(MetarepError, match="images must be at least 2, not 1"):
         TrainSettings(images=1)

@@ -147,7 +147,7 @@ def test_pickles(root: Path) -> None:
     [
         ({"image_data": IMAGES}, "class_dict"),
         ({"image_data": IMAGES, "class_dict": {TEST: [0, 9]}}, "index out of range"),
-        ({"image_data": IMAGES, "class_dict": {TEST: [0, 1]}}, "image 2 is in no class"),
+        ({"image_data": IMAGES, "class_dict": {TEST: [0, 1]}}, "image 2 is not in any class"),
         ({"image_data": IMAGES / 255, "class_dict": {TEST: list(range(6))}}, "uint8"),
         ({"image_data": [1, 2], "class_dict": {TEST: [0, 1]}}, "not an array"),
         ([1], "not a dict"),

@@ -32,14 +32,14 @@ def read(content: bytes) -> Any:
 
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("array", ARRAYS, ids=lambda array: f"{array.dtype}{array.shape}")
-def test_arrays_come_through(array: np.ndarray, protocol: int) -> None:
+def test_arrays_are_read(array: np.ndarray, protocol: int) -> None:
     found = read(pickle.dumps({"data": [array]}, protocol=protocol))["data"][0]
     np.testing.assert_array_equal(found, array)
     assert found.dtype == array.dtype
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_plain_data_comes_through(protocol: int) -> None:
+def test_plain_data_is_read(protocol: int) -> None:
     data = {"a": [1, 2.5, None, True, "text", b"bytes", b"", (1, (2,))], 3: {"deep": [{}]}, "n": np.float32(0.5)}
     assert read(pickle.dumps(data, protocol=protocol)) == data
 

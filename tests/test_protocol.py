@@ -176,7 +176,7 @@ def split_of(*counts: int, groups: torch.Tensor | None = None) -> Split:
         (
             split_of(4, 4, 4, groups=torch.tensor([0, 0, 0, 0, 0, 0, 1, 1, 0, 1, 2, 3])),
             1,
-            r"'a' has 4, of 1 group, none",
+            r"'a' has 4, of 1 group; support and query",
             (2, 1, 2),
         ),
     ],

@@ -93,7 +93,9 @@ def test_samples_of_an_instance_are_views_of_one_image(drawings: Drawings) -> No
     assert len(pairs.rows.unique()) == 6
     assert all(len(pairs.rows[pairs.labels == way].unique()) == 1 for way in range(6))
     for eats in (TaskBatch, LabelledBatch):
-        with pytest.raises(MetarepError, match=r"image that is its own class are the same.*set augment to views-dra"):
+        with pytest.raises(
+            MetarepError, match=r"each image is a class of its own; its samples are the same.*set augment to views-dra"
+        ):
             draw_batch(eats, split.bank, labels, SHAPE, None, Generator())
     with pytest.raises(DataError, match="need 6 classes of at least 1 images; there are 5"):
         draw_batch(TaskBatch, split.bank, instances(5), SHAPE, augment, Generator())

@@ -1,4 +1,4 @@
-"""Batches: the things a method can eat, drawn from a bank by one function."""
+"""Batches of images to train on: labelled images, tasks or views, all drawn from a bank by one function."""
 
 import hashlib
 from dataclasses import dataclass
@@ -12,21 +12,22 @@ from metarep.augment import Augment
 from metarep.errors import DataError, MetarepError
 from metarep.images import ImageBank
 from metarep.labels import Labels
-from metarep.tasks import TaskIndex, draw_tasks
+from metarep.task_index import TaskIndex
+from metarep.tasks import draw_tasks
 
 VIEW_PRESETS = "set augment to views-drawings, crops-drawings, views-32 or few-shot-84"
 
 
 @dataclass(frozen=True)
 class BatchShape:
-    """What one batch holds.
+    """The size of one batch.
 
     Args:
-        ways: classes in a labelled batch, or classes a task.
-        shots: images a class in a labelled batch, or support images a class.
-        queries: query images a class; for methods that eat tasks.
-        tasks: tasks in a batch; for methods that eat tasks.
-        images: images in a batch of views; for methods that eat views.
+        ways: the number of classes of a labelled batch, or of each task.
+        shots: images of each class in a labelled batch, or support images of each class of a task.
+        queries: query images of each class. Only methods that train on tasks use it.
+        tasks: tasks in a batch. Only methods that train on tasks use it.
+        images: images in a batch. Only methods that train on views use it.
     """
 
     ways: int = 60
@@ -38,31 +39,36 @@ class BatchShape:
 
 @dataclass(frozen=True)
 class Batch:
-    """Images and where they are from, on the device of the bank.
+    """Images of a batch on the device of the bank, and their rows there.
 
     Args:
-        images: raw or augmented, every one of the batch once; of ``instances`` every view.
-        rows: which rows of the bank they are.
+        images: raw or augmented images. Each image of the batch is here once; where every image is a class of its own
+            (``instances``), each of its views is here.
+        rows: the row of each image in the bank, on the CPU.
+
+    Attributes:
+        called: what such a batch holds, as people read it.
+        label_free: whether labels are never read. Then they must not choose among weights either.
     """
 
     called: ClassVar[str]
-    label_free: ClassVar[bool] = False  # labels are never read, so they must not choose among weights either
+    label_free: ClassVar[bool] = False
     images: Num[Tensor, "n c h w"]
     rows: Int[Tensor, " n"]
 
     @property
     def digest(self) -> str:
-        """Twelve hexadecimal digits that name the images drawn."""
+        """Twelve hexadecimal digits that identify the images drawn, by their rows."""
         return hashlib.sha256(self.rows.cpu().numpy().tobytes()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
 class LabelledBatch(Batch):
-    """Some images of each of some classes.
+    """A batch of several images of each of several classes.
 
     Args:
-        labels: the class of each image within the batch, from 0.
-        classes: the same within all that is trained on.
+        labels: the class of each image, numbered from 0 within the batch.
+        classes: the class of each image, as a position in the names of the training labels.
     """
 
     called: ClassVar[str] = "labelled images"
@@ -72,7 +78,11 @@ class LabelledBatch(Batch):
 
 @dataclass(frozen=True)
 class TaskBatch(Batch):
-    """Tasks, as rows of ``images``."""
+    """A batch of tasks.
+
+    Args:
+        tasks: the tasks; support and query are rows of ``images``.
+    """
 
     called: ClassVar[str] = "tasks"
     tasks: TaskIndex
@@ -80,10 +90,10 @@ class TaskBatch(Batch):
 
 @dataclass(frozen=True)
 class ViewBatch(Batch):
-    """Two views of each of some images; who is in which class is never looked at.
+    """A batch of two augmented views of each of several images. Labels are never read.
 
     Args:
-        second: for each of ``images`` another view of the same image, with its own draw.
+        second: another view of each of ``images``, augmented independently.
     """
 
     called: ClassVar[str] = "views"
@@ -94,14 +104,28 @@ class ViewBatch(Batch):
 def draw_batch(
     eats: type[Batch], bank: ImageBank, labels: Labels, shape: BatchShape, augment: Augment | None, generator: Generator
 ) -> Batch:
-    """Draw a batch of what a method eats; with ``augment`` every image is a view of its own.
+    """Draw one batch at random.
 
-    An image that stands for its class alone (``labels.kind`` is ``instances``) comes up once for every sample, each
-    time with its own draw.
+    Where each image is a class of its own (``labels.kind`` is ``instances``), the image is drawn once for every
+    sample, and each sample is augmented independently.
+
+    Args:
+        eats: the type of the batch: ``LabelledBatch``, ``TaskBatch`` or ``ViewBatch``.
+        bank: the pixels.
+        labels: the class of each image of the bank; not read for views.
+        shape: the size of the batch.
+        augment: applied to each image with its own random parameters; None for raw pixels.
+        generator: a CPU generator; it decides which images are drawn and how they are augmented.
 
     Raises:
-        DataError: the labels, or for views the bank, cannot give ``shape``.
-        MetarepError: a shape that nothing can be learned from, or views or instances without an augmentation.
+        DataError: the labels, or for views the bank, have too few images for ``shape``.
+        MetarepError: nothing can be learned from this shape, or views or instances have no augmentation.
+
+    >>> bank, labels = ImageBank(torch.zeros(40, 1, 8, 8, dtype=torch.uint8)), Labels.of(list("abcd") * 10)
+    >>> shape = BatchShape(ways=3, shots=2, queries=4, tasks=5)
+    >>> batch = draw_batch(TaskBatch, bank, labels, shape, None, Generator().manual_seed(0))
+    >>> len(batch.tasks), len(batch.images) == 5 * 3 * (2 + 4)
+    (5, True)
     """
     if eats is ViewBatch:
         return _draw_views(bank, shape.images, augment, generator)
@@ -109,7 +133,7 @@ def draw_batch(
     labelled = eats is LabelledBatch
     if labels.kind == "instances" and augment is None:
         raise MetarepError(
-            "the samples of an image that is its own class are the same without augmentation, and nothing could be "
+            "each image is a class of its own; its samples are the same without augmentation, and nothing could be "
             f"learned from them; {VIEW_PRESETS}"
         )
     if labels.others:
@@ -127,7 +151,11 @@ def draw_batch(
 
 
 def check_shape(eats: type[Batch], shape: BatchShape) -> None:
-    """Raise for a shape that nothing can be learned from."""
+    """Refuse a shape that nothing can be learned from.
+
+    Raises:
+        MetarepError: a labelled batch with fewer than two images of a class, or tasks without queries.
+    """
     if eats is LabelledBatch and shape.shots < 2:
         raise MetarepError(f"a labelled batch needs at least 2 images a class to make pairs, not shots={shape.shots}")
     if eats is TaskBatch and shape.queries < 1:
@@ -137,7 +165,15 @@ def check_shape(eats: type[Batch], shape: BatchShape) -> None:
 def batch_of(
     eats: type[Batch], bank: ImageBank, index: TaskIndex, augment: Augment | None, generator: Generator
 ) -> Batch:
-    """The images of tasks that were drawn already, as what a method eats: labelled images (of one task) or tasks."""
+    """Gather and augment the images of tasks that are drawn already.
+
+    Args:
+        eats: ``TaskBatch``, or ``LabelledBatch`` for the images of a single task.
+        bank: the pixels.
+        index: the tasks; for a labelled batch one task without queries.
+        augment: applied to each image with its own random parameters; None for raw pixels.
+        generator: a CPU generator; it decides how images are augmented.
+    """
     both = torch.cat([index.support, index.query], dim=1)
     rows = both.reshape(-1)
     images = bank.pixels(rows)
@@ -146,19 +182,23 @@ def batch_of(
     if eats is LabelledBatch:
         both = torch.stack([index.support_y[0], index.classes[0][index.support_y[0]]])
         return LabelledBatch(images, rows, *both.to(images.device, non_blocking=True))
-    place = torch.arange(both.numel()).view(both.shape)
-    support, query = place.split([index.support.shape[1], index.query.shape[1]], dim=1)
+    position = torch.arange(both.numel()).view(both.shape)
+    support, query = position.split([index.support.shape[1], index.query.shape[1]], dim=1)
     return TaskBatch(images, rows, index.of_rows(support, query))
 
 
 def _draw_views(bank: ImageBank, n: int, augment: Augment | None, generator: Generator) -> ViewBatch:
+    """Draw ``n`` different images and two independent views of each."""
     if augment is None:
         raise MetarepError(
             "two views of an image are the same without augmentation, and nothing could be learned from them; "
             f"{VIEW_PRESETS}"
         )
     if n > len(bank):
-        raise DataError(f"a batch of {n} different images needs a data set of as many, not {len(bank)}; ask for fewer")
+        raise DataError(
+            f"a batch of {n} different images needs a data set of at least {n}, and this one has {len(bank)}; "
+            "set images to fewer"
+        )
     rows = torch.randperm(len(bank), generator=generator)[:n]
     images = bank.pixels(rows)
     return ViewBatch(augment(images, generator), rows, augment(images, generator))

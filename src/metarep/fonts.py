@@ -1,4 +1,4 @@
-"""Fonts that have the characters of a text: classes and files have names in any script, a default font knows few."""
+"""Choose fonts that have the characters of a text. Class names may be in any script, and a default font has few."""
 
 import unicodedata
 import warnings
@@ -9,19 +9,22 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-# Of the fonts that have a character, these come first: plain to read at small sizes, and of many scripts. As files are
-# called, in lower case, without signs.
+# Of the fonts that have a character, these are preferred: they are readable at small sizes and have many scripts. These
+# are the starts of file names, in lower case, letters and digits only.
 PREFERRED = ("notosanscjk", "notosanssc", "sourcehansans", "pingfang", "hiragino", "msyh", "wqy", "droidsansfallback")
 PREFERRED = (*PREFERRED, "simhei", "malgun", "applesdgothic", "notosans", "dejavusans", "freesans", "arialunicode")
-SELECTORS = frozenset(map(chr, range(0xFE00, 0xFE10)))  # they choose among pictures of the character before
+SELECTORS = frozenset(map(chr, range(0xFE00, 0xFE10)))  # variation selectors: they are not drawn themselves
 
 
 def choose_fonts(texts: Iterable[str], has: Collection[str]) -> tuple[list[str], str]:
-    """Files of fonts on this machine that have what a first font lacks, and the characters that none has.
+    """Choose fonts on this machine for the characters that a first font lacks.
 
     Args:
-        texts: what will be written.
+        texts: the texts to write.
         has: the characters of the first font.
+
+    Returns:
+        The font files, and the characters that no font has, sorted.
 
     >>> choose_fonts(["moth", "fly"], set("abcdefghijklmnopqrstuvwxyz"))
     ([], '')
@@ -29,16 +32,19 @@ def choose_fonts(texts: Iterable[str], has: Collection[str]) -> tuple[list[str],
     letters = {letter for text in texts for letter in text if unicodedata.category(letter)[0] not in "CZ"}
     missing, chosen = letters - SELECTORS - set(has), list[str]()
     for file in installed() if missing else ():
-        if found := missing & characters(file):
+        if covered := missing & characters(file):
             chosen.append(file)
-            missing -= found
+            missing -= covered
             if not missing:
                 break
     return chosen, "".join(sorted(missing))
 
 
 def note_on(missing: str) -> str:
-    """What to write below a picture in which these characters are boxes; nothing if there are none.
+    """Word the note below a picture in which these characters are drawn as boxes; empty if there are none.
+
+    >>> note_on("ก")
+    'Boxes: no font of this machine has one of the characters; try Noto Sans for their script.'
 
     >>> note_on("")
     ''
@@ -55,7 +61,14 @@ def note_on(missing: str) -> str:
 
 @contextmanager
 def matplotlib_fonts(texts: Iterable[str]) -> Iterator[str]:
-    """Within it matplotlib writes each character in a font that has it, and warns of none. Yields :func:`note_on`."""
+    """Context in which matplotlib writes each character in a font that has it, and does not warn of missing ones.
+
+    Args:
+        texts: the texts to write.
+
+    Yields:
+        The note on characters that no font has; see :func:`note_on`.
+    """
     import matplotlib
     from matplotlib.font_manager import FontProperties, findfont, fontManager
 
@@ -73,8 +86,11 @@ class Pen:
     """Writes lines of text into a Pillow picture, each character in a font that has it.
 
     Args:
-        size: of the letters, in pixels.
-        texts: all that will be written.
+        size: font size in pixels.
+        texts: all texts that will be written; the fonts are chosen for them.
+
+    Attributes:
+        note: the note on characters that no font has; see :func:`note_on`.
     """
 
     def __init__(self, size: int, texts: Iterable[str]) -> None:
@@ -88,18 +104,25 @@ class Pen:
         self._fonts = [(first, has)] + [(ImageFont.truetype(file, size), characters(file)) for file in chosen]
 
     def width(self, text: str) -> float:
-        """Of a line, in pixels."""
+        """The width of a line of text in pixels."""
         return sum(font.getlength(run) for font, run in self._runs(text))
 
     def write(self, draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, colour: str) -> None:
-        """A line; ``at`` is its upper left corner."""
-        left, base = at[0], at[1] + self._fonts[0][0].getmetrics()[0]  # of all fonts, on one base line
+        """Write a line of text.
+
+        Args:
+            draw: the picture to write into.
+            at: the upper left corner of the line, in pixels.
+            text: the line.
+            colour: a colour as Pillow takes it.
+        """
+        left, base = at[0], at[1] + self._fonts[0][0].getmetrics()[0]  # all fonts share one base line
         for font, run in self._runs(text):
             draw.text((left, base), run, colour, font, anchor="ls")
             left += font.getlength(run)
 
     def fit(self, text: str, width: float) -> str:
-        """The text, its middle left out if it is wider than ``width`` pixels."""
+        """Shorten a text to ``width`` pixels: an ellipsis replaces its middle if it is wider."""
         whole = text
         for kept in range(len(whole) - 1, 0, -1):
             if self.width(text) <= width:
@@ -108,7 +131,7 @@ class Pen:
         return text
 
     def wrap(self, text: str, width: float) -> list[str]:
-        """The text in lines that are no wider than ``width`` pixels, broken between words."""
+        """Break a text between words into lines of at most ``width`` pixels."""
         lines = [""]
         for word in text.split():
             longer = f"{lines[-1]} {word}".strip()
@@ -119,6 +142,7 @@ class Pen:
         return [self.fit(line, width) for line in lines if line]
 
     def _runs(self, text: str) -> list[tuple[ImageFont.FreeTypeFont, str]]:
+        """Split a text into runs of characters that are written in the same font."""
         runs: list[tuple[ImageFont.FreeTypeFont, str]] = []
         for letter in text:
             font = next((font for font, has in self._fonts if letter in has), self._fonts[0][0])
@@ -131,23 +155,24 @@ class Pen:
 
 @lru_cache(maxsize=1)
 def installed() -> tuple[str, ...]:
-    """Files of the fonts on this machine and of those that matplotlib brings, the preferred and the regular first."""
+    """The font files on this machine and those that ship with matplotlib, preferred and regular ones first."""
     import matplotlib
     from matplotlib.font_manager import findSystemFonts
 
-    brought = (Path(matplotlib.get_data_path()) / "fonts" / "ttf").glob("DejaVuSans*.ttf")
-    return tuple(sorted([*findSystemFonts(), *map(str, brought)], key=_rank))
+    shipped = (Path(matplotlib.get_data_path()) / "fonts" / "ttf").glob("DejaVuSans*.ttf")
+    return tuple(sorted([*findSystemFonts(), *map(str, shipped)], key=_rank))
 
 
 def _rank(file: str) -> tuple[int, bool, str]:
+    """Sort key of a font file: its position in ``PREFERRED``, whether it is a styled cut, and its path."""
     name = "".join(filter(str.isalnum, Path(file).stem.lower()))
-    place = next((i for i, start in enumerate(PREFERRED) if name.startswith(start)), len(PREFERRED))
-    return place, any(word in name for word in ("bold", "italic", "oblique", "mono", "serif", "black")), file
+    position = next((i for i, start in enumerate(PREFERRED) if name.startswith(start)), len(PREFERRED))
+    return position, any(word in name for word in ("bold", "italic", "oblique", "mono", "serif", "black")), file
 
 
 @lru_cache(maxsize=4096)
 def characters(file: str) -> frozenset[str]:
-    """The characters that a font has; none where it cannot be read, or is made of pictures of one size."""
+    """The characters of a font file; empty if it cannot be read, or is a bitmap font of one size."""
     from matplotlib.ft2font import FT2Font
 
     try:
@@ -158,11 +183,12 @@ def characters(file: str) -> frozenset[str]:
 
 
 def _draws(font: ImageFont.FreeTypeFont, letter: str) -> bool:
-    """Whether a font draws a character as something other than the box that stands for what it lacks."""
+    """Whether a font has a character: it draws it otherwise than the box for a missing glyph."""
     return letter == " " or _picture(font, letter) != _picture(font, "\ue123")
 
 
 def _picture(font: ImageFont.FreeTypeFont, letter: str) -> bytes:
+    """The pixels of a character, 32 x 32 of one byte."""
     picture = Image.new("L", (32, 32))
     ImageDraw.Draw(picture).text((4, 4), letter, 255, font)
     return picture.tobytes()

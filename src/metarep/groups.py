@@ -1,85 +1,113 @@
-"""Groups: support and query of a class that share none, such as two drawings in the same typeface."""
+"""Groups: draw support and query of a class from different groups, so that no typeface is in both."""
 
 import torch
 from torch import Generator, Tensor
 
 from metarep.labels import Labels
 
-REDRAWS = 100  # of the order of a class's groups, before an order is made that can be cut
+REDRAWS = 100  # random orders of the groups that are tried before one that can be cut is constructed
 
 
 def apart(labels: Labels, groups: Tensor, classes: Tensor, shots: int, queries: int, generator: Generator) -> Tensor:
-    """Places within each class for support, then query, whose groups do not meet.
+    """Draw support and query images of classes so that the two share no group.
 
-    The groups of a class are put in random order and cut once, as near the middle as leaves enough images on both
-    sides; support comes from the first part and queries from the second. An order that cannot be cut so is redrawn.
+    The groups of a class are put into a random order and cut once, as near the middle as leaves enough images on both
+    sides. Support comes from the groups before the cut and queries from those after it. An order that has no such cut
+    is drawn again.
+
+    Args:
+        labels: the labels; each class drawn here can give such a task (``Labels.can_give``).
+        groups: the group of each image of the bank, on the CPU.
+        classes: the classes of each task, ``(task, ways)``.
+        shots, queries: support and query images of each class.
+        generator: a CPU generator.
+
+    Returns:
+        Positions within each class, support before query: ``(task, ways, shots + queries)``.
     """
     size = int(labels.counts.max())
     slot = torch.arange(size)
-    real = slot < labels.counts[classes].unsqueeze(-1)  # task ways size
+    filled = slot < labels.counts[classes].unsqueeze(-1)  # task ways size: classes are padded to the largest
     within = (labels.starts[classes].unsqueeze(-1) + slot).clamp_max(len(labels.rows) - 1)
     group = groups[labels.rows[within]]
-    kinds = int(group.max()) + 1
-    onehot = torch.zeros(*group.shape[:2], kinds, dtype=torch.long).scatter_add_(-1, group, real.long())
-    order = torch.rand(onehot.shape, generator=generator)
-    rank, fits = _cuts(onehot, order, shots, queries)
+    n_groups = int(group.max()) + 1
+    sizes = torch.zeros(*group.shape[:2], n_groups, dtype=torch.long).scatter_add_(-1, group, filled.long())
+    key = torch.rand(sizes.shape, generator=generator)
+    order, fits = _cuts(sizes, key, shots, queries)
     for _ in range(REDRAWS):
         if fits.any(-1).all():
             break
-        again = torch.rand(onehot.shape, generator=generator)
-        order = torch.where(fits.any(-1, keepdim=True), order, again)
-        rank, fits = _cuts(onehot, order, shots, queries)
+        again = torch.rand(sizes.shape, generator=generator)
+        key = torch.where(fits.any(-1, keepdim=True), key, again)
+        order, fits = _cuts(sizes, key, shots, queries)
     if not fits.any(-1).all():
         for task, way in (~fits.any(-1)).nonzero().tolist():
-            order[task, way] = _divided(onehot[task, way], shots, queries, generator)
-        rank, fits = _cuts(onehot, order, shots, queries)
-    many = (onehot > 0).sum(-1, keepdim=True)
-    distance = (torch.arange(1, kinds + 1) - many / 2).abs().masked_fill(~fits, float("inf"))
+            key[task, way] = _divided(sizes[task, way], shots, queries, generator)
+        order, fits = _cuts(sizes, key, shots, queries)
+    not_empty = (sizes > 0).sum(-1, keepdim=True)
+    distance = (torch.arange(1, n_groups + 1) - not_empty / 2).abs().masked_fill(~fits, float("inf"))
     cut = distance.argmin(-1, keepdim=True)  # the last group of the support side
-    position = torch.empty_like(rank).scatter_(-1, rank, torch.arange(kinds).expand_as(rank))
-    first = position.gather(-1, group) <= cut
-    key = torch.rand(group.shape, generator=generator)
-    support = key.masked_fill(~(real & first), 2).argsort(-1)[..., :shots]
-    query = key.masked_fill(~(real & ~first), 2).argsort(-1)[..., :queries]
+    rank = torch.empty_like(order).scatter_(-1, order, torch.arange(n_groups).expand_as(order))
+    before_cut = rank.gather(-1, group) <= cut
+    draw = torch.rand(group.shape, generator=generator)
+    support = draw.masked_fill(~(filled & before_cut), 2).argsort(-1)[..., :shots]
+    query = draw.masked_fill(~(filled & ~before_cut), 2).argsort(-1)[..., :queries]
     return torch.cat([support, query], dim=-1)
 
 
 def _divided(sizes: Tensor, shots: int, queries: int, generator: Generator) -> Tensor:
-    """An order of groups of these sizes that can be cut, where hardly any can: some that hold together what is needed.
+    """Construct sort keys of the groups of one class, so that their order can be cut, where hardly any order can.
+
+    It solves the subset-sum problem: which groups together have enough images for support and leave enough for the
+    queries.
 
     Args:
-        sizes: images in each group, of a class that can give them.
+        sizes: the number of images in each group. The class can give such a task.
+        shots, queries: support and query images of the class.
+        generator: a CPU generator.
+
+    Returns:
+        For each group 0, before the cut, or 1, after it.
     """
     drawn = torch.randperm(len(sizes), generator=generator).tolist()
-    sums = [1]  # as bits: how many images some of the first groups hold together
+    sums = [1]  # bit k of sums[i]: some of the first i groups have k images together
     for group in drawn:
         sums.append(sums[-1] | sums[-1] << int(sizes[group]))
-    wanted = next(n for n in range(shots, int(sizes.sum()) - queries + 1) if sums[-1] >> n & 1)
-    order = torch.ones(len(sizes))
-    for group, before in zip(reversed(drawn), reversed(sums[:-1]), strict=True):
-        if not before >> wanted & 1:
-            order[group] = 0.0  # to the front
-            wanted -= int(sizes[group])
-    return order
+    missing = next(n for n in range(shots, int(sizes.sum()) - queries + 1) if sums[-1] >> n & 1)
+    key = torch.ones(len(sizes))
+    for group, without in zip(reversed(drawn), reversed(sums[:-1]), strict=True):
+        if not without >> missing & 1:  # the groups before this one cannot have so many, so it is needed
+            key[group] = 0.0
+            missing -= int(sizes[group])
+    return key
 
 
 def apart_at(groups: Tensor, order: Tensor, drawn: Tensor, shots: int) -> Tensor:
-    """Members of each class in this order, without queries whose group is in the support.
+    """Replace the queries whose group is in the support of their class by other queries of that class.
 
     Args:
-        groups: of each member, as it was drawn.
-        order, drawn: ``task ways member``; ``drawn`` is the order that is known to be right.
+        groups: the group of each member of a class, in the order in which it was drawn, ``(task, ways, member)``.
+        order: the order that is wanted, as positions in that order; the first ``shots`` are support.
+        drawn: an order without such queries, for classes in which no query can stay.
+        shots: support images of each class.
+
+    Returns:
+        The order to take, of the same shape. A query may appear in it several times.
     """
-    there = groups.gather(-1, order)
-    meets = (there[..., shots:].unsqueeze(-1) == there[..., :shots].unsqueeze(-2)).any(-1)
-    kept = meets.sort(dim=-1, stable=True).indices  # those that may stay come first
+    ordered = groups.gather(-1, order)
+    meets = (ordered[..., shots:].unsqueeze(-1) == ordered[..., :shots].unsqueeze(-2)).any(-1)
+    kept = meets.sort(dim=-1, stable=True).indices  # queries that may stay are first
     count = (~meets).sum(-1, keepdim=True)
     query = order[..., shots:].gather(-1, kept.gather(-1, torch.arange(kept.shape[-1]) % count.clamp_min(1)))
     return torch.where(count > 0, torch.cat([order[..., :shots], query], dim=-1), drawn)
 
 
-def _cuts(onehot: Tensor, order: Tensor, shots: int, queries: int) -> tuple[Tensor, Tensor]:
-    """The groups of each class in this order, and after which of them a cut leaves enough images on both sides."""
-    rank = order.masked_fill(onehot == 0, 2).argsort(-1)
-    ordered = onehot.gather(-1, rank).cumsum(-1)  # images in the first 1, 2, ... groups
-    return rank, (ordered >= shots) & (ordered[..., -1:] - ordered >= queries)
+def _cuts(sizes: Tensor, key: Tensor, shots: int, queries: int) -> tuple[Tensor, Tensor]:
+    """Sort the groups of each class by ``key``, and tell after which of them a cut leaves enough images on both sides.
+
+    Returns:
+        The groups in order, empty ones last; and a boolean for each position in that order.
+    """
+    order = key.masked_fill(sizes == 0, 2).argsort(-1)
+    images = sizes.gather(-1, order).cumsum(-1)  # in the first 1, 2, ... groups
+    return order, (images >= shots) & (images[..., -1:] - images >= queries)

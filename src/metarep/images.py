@@ -1,4 +1,4 @@
-"""ImageBank: the only owner of pixels. It knows nothing of labels."""
+"""ImageBank: the one object that holds the pixels of a data set. It does not know their labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,16 +18,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImageBank:
-    """Images of one size as uint8, resident on one device or memory-mapped from a cache file.
+    """Holds images of one size as uint8, on one device or memory-mapped from a cache file.
 
-    Everything else refers to images by their row here, so tasks are integers and a batch is one gather.
+    Everything else refers to an image by its row here. So a task is a set of integers, and a batch is one gather.
 
     Args:
-        images: uint8 pixels, 0 to 255, channels first.
+        images: uint8 pixels from 0 to 255, channels first.
 
-    >>> bank = ImageBank.from_arrays(np.zeros((10, 28, 28), dtype=np.uint8))
-    >>> bank.pixels(torch.tensor([[0, 3], [9, 9]])).shape
-    torch.Size([2, 2, 1, 28, 28])
+    >>> bank = ImageBank.from_arrays(np.arange(10, dtype=np.uint8).reshape(10, 1, 1))
+    >>> bank.pixels(torch.tensor([[0, 3], [9, 9]])).flatten(1)
+    tensor([[0, 3],
+            [9, 9]], dtype=torch.uint8)
     """
 
     images: UInt8[Tensor, "n c h w"]
@@ -37,6 +38,7 @@ class ImageBank:
 
     @property
     def channels(self) -> int:
+        """Channels of an image: 1 for grey, 3 for RGB."""
         return self.images.shape[1]
 
     @property
@@ -45,17 +47,25 @@ class ImageBank:
         return self.images.shape[2], self.images.shape[3]
 
     def pixels(self, index: Int[Tensor, "*shape"]) -> UInt8[Tensor, "*shape c h w"]:
-        """The images at ``index``, in its shape: a gather on the device of the bank."""
+        """Gather the images at the rows ``index``: uint8, ``(*index.shape, c, h, w)``, on the device of the bank."""
         flat = self.images.index_select(0, index.reshape(-1).to(self.images.device, non_blocking=True))
         return flat.view(*index.shape, *self.images.shape[1:])
 
     def to(self, device: torch.device | str) -> "ImageBank":
-        """The same bank with its pixels on ``device``."""
+        """Return a bank with the same images on ``device``."""
         return ImageBank(self.images.to(device))
 
     @staticmethod
     def join(banks: Sequence["ImageBank"]) -> "ImageBank":
-        """The images of several banks of one size, one after the other."""
+        """Concatenate banks whose images have the same shape.
+
+        Raises:
+            DataError: the banks differ in the shape of their images, or there is no bank.
+
+        >>> grey = ImageBank.from_arrays(np.zeros((2, 4, 4), dtype=np.uint8))
+        >>> len(ImageBank.join([grey, grey, grey]))
+        6
+        """
         shapes = {tuple(bank.images.shape[1:]) for bank in banks}
         if len(shapes) != 1:
             raise DataError(f"image banks of different shapes cannot be joined: {sorted(shapes)}")
@@ -63,14 +73,18 @@ class ImageBank:
 
     @classmethod
     def from_arrays(cls, images: np.ndarray | Tensor) -> "ImageBank":
-        """A bank of images that are already in memory.
+        """Make a bank of images that are already in memory.
 
         Args:
             images: uint8, ``(n, h, w)``, ``(n, c, h, w)`` or ``(n, h, w, c)`` with 1 or 3 channels.
 
         Raises:
-            DataError: another type or shape, or no images at all. Floats are refused rather than guessed at:
-                nothing in an array says whether 1.0 is white or nearly black.
+            DataError: the array has another type or shape, or is empty. Floats are refused: an array does not say
+                whether 1.0 is white or nearly black.
+
+        >>> bank = ImageBank.from_arrays(np.zeros((5, 24, 32, 3), dtype=np.uint8))
+        >>> len(bank), bank.channels, bank.size
+        (5, 3, (24, 32))
         """
         if isinstance(images, np.ndarray):  # a tensor cannot share memory that must not be written to
             pixels = torch.from_numpy(np.require(images, requirements=["C", "W"]))
@@ -100,24 +114,29 @@ class ImageBank:
         label: str | int | None = None,
         depth: "Depth | str | int | None" = None,
     ) -> "tuple[ImageBank, Labels]":
-        """The images and labels of a data set whose items can be asked for by number: torch's, Hugging Face's, a list.
+        """Read the images and labels of a map-style data set: one of torch or Hugging Face, or a list.
 
-        Items are ``(image, label)``, where more may follow, or dictionaries with an image and a label. Grey images
-        among coloured ones get three channels.
+        Each item is a tuple that begins with ``(image, label)``, or a dictionary with an image and a label. If some
+        images are coloured, all of them get three channels.
 
         Args:
-            dataset: images may be PIL pictures of any mode, files or their bytes, uint8 arrays, or float tensors
-                ``(c, h, w)`` in 0 to 1 (what ``ToTensor`` makes); all of one size. Labels are numbers, strings or
-                one-hot; where a data set of Hugging Face names its classes, those are their names.
-            image, label: where they stand in an item, as a name or a place; by default ``image`` or ``img`` and
-                ``label`` or ``labels`` of a dictionary, the first two of anything else.
-            depth: black and white of pictures of more than 8 bits; see :mod:`metarep.datasets.depth`.
+            dataset: the items, indexed from 0. All images have one size. An image is a PIL picture of any mode, a
+                file or its bytes, a uint8 array, or a float tensor ``(c, h, w)`` from 0 to 1, as ``ToTensor`` gives.
+                A label is a number, a string or one-hot. Class names of a Hugging Face data set are used.
+            image, label: the key or the position of each in an item. By default ``image`` or ``img`` and ``label`` or
+                ``labels`` of a dictionary, and the first two parts of a tuple.
+            depth: which values are black and white in pictures of more than 8 bits; see
+                :mod:`metarep.datasets.depth`.
+
+        Returns:
+            The bank, and the class of each of its images.
 
         Raises:
-            DataError: an empty data set, images of several sizes, values outside 0 to 1, an item without a class.
+            DataError: the data set is empty, images differ in size, a float lies outside 0 to 1, or an item has no
+                class.
 
         Warns:
-            DepthWarning: black and white of deep pictures were assumed.
+            DepthWarning: black and white of pictures of more than 8 bits were assumed.
 
         >>> grey = np.zeros((8, 8), dtype=np.uint8)
         >>> items = [{"img": grey, "label": "cat"}, {"img": grey, "label": "dog"}]

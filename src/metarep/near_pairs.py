@@ -1,4 +1,4 @@
-"""Which of many vectors are near: all pairs above a threshold, or the groups that hang together, exactly."""
+"""Near pairs of vectors: all pairs above a cosine threshold, or the groups that such pairs connect. Both are exact."""
 
 from collections.abc import Callable, Iterator
 
@@ -7,19 +7,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-ROWS, COLUMNS, FIRST = 1024, 4096, 64  # compared at a time: a product of 16 MB
-STRIP = 64  # columns that share a maximum: most strips hold nothing that is near enough, and are not looked at
-SLACK = 1e-6  # what float32 rounds in a cosine
-SHORT = 128  # numbers a vector that are compared directly; longer vectors are compared by a shorter bound first
-WIDTHS = (64, 128, 256, 512)  # of the bound
-SAMPLE = 1024
+ROWS, COLUMNS, FIRST = 1024, 4096, 64  # of a block of cosines, 16 MB; the first block has fewer rows
+STRIP = 64  # columns that share a maximum: most strips hold nothing that is near enough, and are skipped
+SLACK = 1e-6  # rounding error of a cosine in float32
+SHORT = 128  # vectors up to this length are compared directly; longer ones are compared by a shorter bound first
+WIDTHS = (64, 128, 256, 512)  # lengths of the bound that are tried
+SAMPLE = 1024  # vectors by which the bound is chosen
 
 Pairs = tuple[np.ndarray, np.ndarray]
 Watch = Callable[[int], None]
 
 
 class Groups:
-    """The group of each of ``n`` things, named by its first one; groups are joined, never parted.
+    """Disjoint groups of ``n`` items. Groups can be joined and never split.
+
+    Args:
+        n: the number of items; at first each is a group of its own.
+
+    Attributes:
+        of: the group of each item, named by the first item of the group.
 
     >>> groups = Groups(4)
     >>> groups.join(np.array([3, 1]), np.array([1, 2]))
@@ -31,7 +37,11 @@ class Groups:
         self.of = np.arange(n)
 
     def join(self, one: np.ndarray, other: np.ndarray) -> None:
-        """Let the groups of each pair become one."""
+        """Join the groups of the two items of each pair.
+
+        Args:
+            one, other: the items of each pair.
+        """
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import connected_components
 
@@ -39,29 +49,30 @@ class Groups:
         apart = one != other
         if not apart.any():
             return
-        names, at = np.unique(np.concatenate([one[apart], other[apart]]), return_inverse=True)
-        half = len(at) // 2
-        graph = coo_array((np.ones(half, bool), (at[:half], at[half:])), shape=(len(names), len(names)))
-        parts = connected_components(graph, directed=False)[1]
-        first = np.full(parts.max() + 1, len(self.of))
-        np.minimum.at(first, parts, names)
-        name = np.arange(len(self.of))
-        name[names] = first[parts]
-        self.of = name[self.of]
+        names, nodes = np.unique(np.concatenate([one[apart], other[apart]]), return_inverse=True)
+        edges = len(nodes) // 2
+        graph = coo_array((np.ones(edges, bool), (nodes[:edges], nodes[edges:])), shape=(len(names), len(names)))
+        component = connected_components(graph, directed=False)[1]
+        first = np.full(component.max() + 1, len(self.of))
+        np.minimum.at(first, component, names)
+        renamed = np.arange(len(self.of))
+        renamed[names] = first[component]
+        self.of = renamed[self.of]
 
 
 def linked(
     rows: Float[Tensor, "n dim"], threshold: float, groups: Groups | None = None, watch: Watch | None = None
 ) -> Groups:
-    """Groups of unit vectors: two of a group are joined by a chain of pairs whose cosine is the threshold or more.
+    """Group unit vectors by single linkage: pairs whose cosine is at least the threshold are in one group.
 
-    Exact. Every vector meets every other one unless both are known to be of one group already, so many that are all
-    alike cost little. Memory: a few blocks of 16 MB beside the vectors and their bound.
+    The result is exact. Every vector is compared with every other one, except where both are in one group already. So
+    many vectors that are all alike cost little. Apart from the vectors and their bound, it needs a few blocks of
+    16 MB.
 
     Args:
-        rows: of length 1, or 0.
-        threshold: cosine, -1 to 1.
-        groups: to go on from; they are changed.
+        rows: vectors whose norm is 1 or 0.
+        threshold: the least cosine, -1 to 1.
+        groups: groups to start from; they are changed in place. None for each vector by itself.
         watch: called with the number of vectors that are done.
 
     >>> linked(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]]), 0.7).of.tolist()
@@ -82,34 +93,43 @@ def near_pairs(
     most: int = 0,
     watch: Watch | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Pairs of different places with a cosine of the threshold or more, some at a time, and their cosines.
+    """Yield the pairs of different items whose cosine is at least the threshold, some pairs at a time.
 
     Args:
-        rows: of length 1, or 0.
-        threshold: cosine, -1 to 1.
-        partners: what each row is for others: its mirror image, say. The cosine of ``rows[i]`` and ``partners[j]``
-            must be that of ``rows[j]`` and ``partners[i]``. None for the rows themselves.
-        groups: pairs that are of one group by now are left out; join what comes before asking for more.
-        most: of the pairs of a row in a block of 4,096 others only so many, the nearest; 0 for all.
+        rows: vectors whose norm is 1 or 0.
+        threshold: the least cosine, -1 to 1.
+        partners: the vectors of the second items of pairs, such as those of mirrored pictures. The cosine of
+            ``rows[i]`` and ``partners[j]`` must equal that of ``rows[j]`` and ``partners[i]``. None for ``rows``.
+        groups: pairs that are in one group already are left out. The caller joins the pairs of each part before it
+            takes the next.
+        most: yield only this many pairs of a row in each block of 4,096 others, the nearest; 0 for all.
         watch: called with the number of rows that are done.
+
+    Yields:
+        The first items of some pairs, their second items, and their cosines.
+
+    >>> [parts] = near_pairs(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]]), 0.7)
+    >>> [part.tolist() for part in parts[:2]]
+    [[0], [2]]
     """
     if not len(rows):
         return
-    left, right, bound = _bounded(rows, rows if partners is None else partners, threshold)
-    exact = left.shape[1] == rows.shape[1]
     full = rows if partners is None else partners
+    left, right, bound = _bounded(rows, full, threshold)
+    exact = left.shape[1] == rows.shape[1]
     order, done, size = np.arange(len(rows)), 0, FIRST
     room = torch.empty(ROWS * COLUMNS)
     while done < len(rows):
-        here = order[done : done + size]
-        block, rest = left[here], order[done:]
+        firsts, rest = order[done : done + size], order[done:]
+        block = left[firsts]
         for start in range(0, len(rest), COLUMNS):
-            there = rest[start : start + COLUMNS]
-            if groups is not None and _one_group(groups.of, here, there):
+            seconds = rest[start : start + COLUMNS]
+            if groups is not None and _one_group(groups.of, firsts, seconds):
                 continue
-            scores = torch.mm(block, right[there].T, out=room[: len(here) * len(there)].view(len(here), len(there)))
+            shape = len(firsts), len(seconds)
+            scores = torch.mm(block, right[seconds].T, out=room[: shape[0] * shape[1]].view(shape))
             row, column = _above(scores, bound, most if exact else 0)
-            one, other = here[row], there[column]
+            one, other = firsts[row], seconds[column]
             keep = one != other if start else row < column  # the first columns are the rows themselves
             if groups is not None:
                 keep &= groups.of[one] != groups.of[other]
@@ -123,46 +143,47 @@ def near_pairs(
             near = cosines >= threshold - SLACK
             if near.any():
                 yield one[near], other[near], cosines[near]
-        done += len(here)
+        done += len(firsts)
         size = min(ROWS, 2 * size)
-        if groups is not None and (
-            size < ROWS or done // ROWS % 16 == 0
-        ):  # what is of one group is passed over at once
+        if groups is not None and (size < ROWS or done // ROWS % 16 == 0):
+            # With the items of a group side by side, whole blocks of one group can be skipped.
             order[done:] = order[done:][np.argsort(groups.of[order[done:]], kind="stable")]
         if watch:
             watch(done)
 
 
-def _one_group(of: np.ndarray, here: np.ndarray, there: np.ndarray) -> bool:
-    name = of[here[0]]
-    return bool((of[there] == name).all() and (of[here] == name).all())
+def _one_group(of: np.ndarray, firsts: np.ndarray, seconds: np.ndarray) -> bool:
+    """Whether all of these items are in one group."""
+    group = of[firsts[0]]
+    return bool((of[seconds] == group).all() and (of[firsts] == group).all())
 
 
 def _above(scores: Float[Tensor, "n m"], bound: float, most: int) -> Pairs:
-    """Where scores are the bound or more."""
+    """The rows and columns of the scores that are at least the bound."""
     if most:
-        best, at = scores.topk(min(most + 1, scores.shape[1]), dim=1)  # one more: a row may meet itself
-        row, place = (best >= bound).nonzero(as_tuple=True)
-        return row.numpy(), at[row, place].numpy()
+        best, columns = scores.topk(min(most + 1, scores.shape[1]), dim=1)  # one more: a row may meet itself
+        row, rank = (best >= bound).nonzero(as_tuple=True)
+        return row.numpy(), columns[row, rank].numpy()
     whole = scores.shape[1] // STRIP * STRIP
     strips = scores[:, :whole].unflatten(1, (-1, STRIP))
-    row, strip = (
-        (strips.amax(-1) >= bound).nonzero(as_tuple=True) if whole else (torch.empty(0, dtype=torch.int64),) * 2
-    )
-    hit, place = (strips[row, strip] >= bound).nonzero(as_tuple=True)
-    rows, columns = [row[hit]], [strip[hit] * STRIP + place]
-    row, place = (scores[:, whole:] >= bound).nonzero(as_tuple=True)
-    return torch.cat([*rows, row]).numpy(), torch.cat([*columns, place + whole]).numpy()
+    if whole:
+        row, strip = (strips.amax(-1) >= bound).nonzero(as_tuple=True)
+    else:
+        row = strip = torch.empty(0, dtype=torch.int64)
+    hit, offset = (strips[row, strip] >= bound).nonzero(as_tuple=True)
+    last_row, last_column = (scores[:, whole:] >= bound).nonzero(as_tuple=True)  # fewer columns than a strip
+    rows = torch.cat([row[hit], last_row])
+    return rows.numpy(), torch.cat([strip[hit] * STRIP + offset, last_column + whole]).numpy()
 
 
 def _products(rows: Tensor, partners: Tensor, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Cosines of pairs: one by one where they are few, as a matrix where they fill one."""
+    """The cosines of pairs: from one matrix product where the pairs fill much of it, and otherwise pair by pair."""
     left, at_left = np.unique(one, return_inverse=True)
     right, at_right = np.unique(other, return_inverse=True)
     if 4 * len(one) > len(left) * len(right) // 8:
         return (rows[left] @ partners[right].T)[at_left, at_right].numpy()
-    found = [(rows[a] * partners[b]).sum(1) for a, b in zip(_split(one), _split(other), strict=True)]
-    return torch.cat(found).numpy()
+    cosines = [(rows[a] * partners[b]).sum(1) for a, b in zip(_split(one), _split(other), strict=True)]
+    return torch.cat(cosines).numpy()
 
 
 def _split(values: np.ndarray, size: int = 8192) -> list[np.ndarray]:
@@ -170,11 +191,14 @@ def _split(values: np.ndarray, size: int = 8192) -> list[np.ndarray]:
 
 
 def _bounded(rows: Tensor, partners: Tensor, threshold: float) -> tuple[Tensor, Tensor, float]:
-    """Shorter vectors whose product is never below the cosine of the long ones, and the least product to look at.
+    """Shorten the vectors so that no product of two short ones is below the cosine of the long ones.
 
-    Along the directions of largest spread the product is exact; of what is left, only the lengths are known, and two
-    vectors of known lengths have at most the product of the lengths. As many directions are taken as make few pairs of
-    a sample pass the bound; where none do, the vectors are compared as they are.
+    The product is exact along the directions of largest variance. Of the rest of a vector only the norm is kept, and
+    the product of two rests is at most the product of their norms. The bound takes the fewest directions with which
+    few pairs of a sample pass it. If no number of directions does that, the vectors are compared as they are.
+
+    Returns:
+        The short ``rows``, the short ``partners``, and the least product of a pair that may be near.
     """
     n, dim = rows.shape
     least = threshold - SLACK
@@ -201,9 +225,10 @@ def _bounded(rows: Tensor, partners: Tensor, threshold: float) -> tuple[Tensor, 
 
 
 def _shortened(rows: Tensor, mean: Tensor, basis: Tensor) -> Tensor:
-    """Coordinates along the basis, the length of what is left, and what turns distances from the mean into cosines.
+    """Project vectors on the basis, and append the norm of the rest and a term that corrects for the mean.
 
-    ``2 x.y = |x|^2 + |y|^2 - |x - y|^2``, and distances do not change when the mean is taken away.
+    The mean is subtracted before projecting. The correction turns products of centred vectors into cosines:
+    ``2 x.y = |x|^2 + |y|^2 - |x - y|^2``, and distances do not change when the mean is subtracted.
     """
     moved = rows - mean
     short = moved @ basis.T
@@ -213,8 +238,10 @@ def _shortened(rows: Tensor, mean: Tensor, basis: Tensor) -> Tensor:
 
 
 def _left(short: Tensor) -> Tensor:
+    """The left factor of a product that adds the corrections of both vectors; see :func:`_right`."""
     return torch.cat([short, torch.ones(len(short), 1)], 1)
 
 
 def _right(short: Tensor) -> Tensor:
+    """The right factor: its 1 meets the correction of the left vector, and its correction meets the 1 of the left."""
     return torch.cat([short[:, :-1], torch.ones(len(short), 1), short[:, -1:]], 1)

@@ -1,13 +1,13 @@
-"""Wording: numbers with their nouns, as every message says them."""
+"""Wording of messages: a number with its noun, in the singular or plural."""
 
 
 def counted(number: int, noun: str, many: str = "") -> str:
-    """A number with its noun, in the plural where it must be.
+    """Write a number with its noun, in the plural unless the number is 1.
 
     Args:
-        number: of things.
-        noun: what one of them is called.
-        many: what several are called, where it is not the noun with an s or, after a hissing sound, es.
+        number: the number of things.
+        noun: the singular.
+        many: the plural, where it is irregular. By default it ends in s, and in es after a noun in s, x, ch or sh.
 
     >>> counted(1, "class"), counted(2, "class"), counted(1200, "image"), counted(0, "query", "queries")
     ('1 class', '2 classes', '1,200 images', '0 queries')
@@ -16,7 +16,10 @@ def counted(number: int, noun: str, many: str = "") -> str:
 
 
 def plural(number: int, noun: str, many: str = "") -> str:
-    """The noun alone, as :func:`counted` says it.
+    """The noun alone, in the form that :func:`counted` gives it.
+
+    Args:
+        number, noun, many: see :func:`counted`.
 
     >>> plural(1, "batch"), plural(2, "batch")
     ('batch', 'batches')

@@ -1,7 +1,7 @@
-"""Batched augmentation on the device of the images: every image its own draw, few passes over the pixels.
+"""Batched augmentation on the device of the images, with random parameters of its own for every image.
 
-Library transforms on a batched tensor draw once for the whole batch; here every image has its own draw. Parameters come
-from a CPU generator, so one seed names the same views on every device.
+Most library transforms, applied to a batch, draw parameters once for the whole batch. Here the parameters come from a
+CPU generator, so the same seed gives the same views on every device.
 """
 
 from metarep.augment.augment import Augment

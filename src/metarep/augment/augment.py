@@ -1,4 +1,4 @@
-"""Augment: which transforms there are and how strong; from raw images to one random view of each."""
+"""Augment: the settings of a random augmentation, and the function that turns images into augmented views."""
 
 from dataclasses import dataclass
 
@@ -17,38 +17,40 @@ from metarep.augment.sampling import parts, sample
 
 @dataclass(frozen=True)
 class Augment:
-    """Random views: an affine map with crop and flip, colour, blur, solarisation and cut-out, drawn for every image.
+    """Turns images into random views, with parameters of its own for every image.
 
-    The geometric part is one bilinear resampling, and the colour part one affine map of colours with one clamp at its
-    end: before a clamp the four parts of a colour jitter commute, so there is no order of theirs to draw
-    (:func:`metarep.augment.colour.colour_map`). Blur, solarisation and cut-out come after, in this order.
+    The transforms are an affine map with crop and flip, a colour change, blur, solarisation and cut-out; the last two
+    are applied last, in this order. The affine map is one bilinear resampling. The colour change is one affine map of
+    colours and one clamp. A colour jitter has four parts that commute as long as nothing is clamped between them, so
+    no order is drawn for them (:func:`metarep.augment.colour.colour_map`).
 
     Args:
-        rotate: largest rotation in degrees, either way.
-        scale: smallest and largest factor by which the content grows.
-        shear: largest shear in degrees, either axis, either way.
-        shift: largest shift, as a share of the side, either axis, either way.
-        crop: smallest and largest share of the area for a random crop resized to the whole image; None for no crop.
+        rotate: largest rotation in degrees, in either direction.
+        scale: smallest and largest factor by which the content is enlarged.
+        shear: largest shear in degrees, along either axis and in either direction.
+        shift: largest shift, as a share of the side, along either axis and in either direction.
+        crop: smallest and largest share of the area of a random crop, which is resized to the whole image; None for
+            no crop.
         ratio: smallest and largest aspect ratio of the crop.
         flip: probability of a horizontal flip.
-        cutout: side of a square that is set to the image's mean, as a share of the side; 0 for none.
-        brightness, contrast, saturation: a factor is drawn from 1 - this to 1 + this, but none below 0.
-        hue: largest turn of the hue either way, as a share of the whole circle; at most 0.5.
-        jitter: probability that brightness, contrast, saturation and hue are changed, all four or none.
-        grey: probability that all colour is taken away.
+        cutout: side of a square that is set to the mean of the image, as a share of the side; 0 for no square.
+        brightness, contrast, saturation: strength ``s``; a factor is drawn from 1 - s to 1 + s, but never below 0.
+        hue: largest rotation of the hue in either direction, as a share of the circle; at most 0.5.
+        jitter: probability that brightness, contrast, saturation and hue change. All four change, or none does.
+        grey: probability that the image becomes grey.
         blur: probability of a Gaussian blur.
         sigma: smallest and largest standard deviation of the blur, in pixels.
-        kernel: length of the blur's kernel in pixels; odd.
+        kernel: length of the kernel of the blur in pixels; odd.
         solarise: probability that values from ``threshold`` upwards are inverted.
-        threshold: where solarisation starts, from 0 to 1.
+        threshold: least value that solarisation inverts, from 0 to 1.
 
     Raises:
-        MetarepError: a setting that cannot be meant, such as a probability above 1.
+        MetarepError: a setting is out of range, such as a probability above 1.
 
-    >>> photos = torch.randint(256, (8, 3, 32, 32), dtype=torch.uint8)
-    >>> augment = Augment(crop=(0.2, 1.0), flip=0.5, brightness=0.4, hue=0.1, grey=0.2, blur=0.5)
-    >>> augment(photos, Generator().manual_seed(0)).shape
-    torch.Size([8, 3, 32, 32])
+    >>> photos = torch.zeros(8, 3, 32, 32, dtype=torch.uint8)
+    >>> negatives = Augment(solarise=1.0, threshold=0.0)(photos, Generator().manual_seed(0))
+    >>> negatives.shape, negatives.min().item()
+    (torch.Size([8, 3, 32, 32]), 1.0)
     """
 
     rotate: float = 0.0
@@ -77,26 +79,28 @@ class Augment:
     def __call__(
         self, x: Num[Tensor, "b c h w"], generator: Generator, dtype: torch.dtype | None = None
     ) -> Float[Tensor, "b c h w"]:
-        """Views of ``x`` in 0 to 1, each with its own draw; floats are clamped only where colours change.
+        """Make one random view of each image, with values from 0 to 1.
 
-        Pixels from beyond an edge repeat the edge.
+        Pixels beyond an edge repeat the pixel at the edge. Floats are clamped only where colours change.
 
         Args:
-            x: uint8, or floats in 0 to 1.
-            generator: on the CPU; it alone decides, and how much is drawn from it does not depend on the pixels.
-            dtype: of the views; float32, or that of ``x`` where it is a float, if not told.
+            x: images as uint8, or as floats from 0 to 1.
+            generator: a CPU generator. It decides everything that is random. How much is drawn from it does not
+                depend on the pixels.
+            dtype: the type of the views. By default that of ``x`` if it is a float type, and otherwise float32.
 
         Raises:
-            DataError: neither 1 nor 3 channels where colours are to change, or an image smaller than its blur.
+            DataError: the images have neither 1 nor 3 channels and colours are to change, or they are too small for
+                the blur.
         """
         return self.apply(x, self.draw(len(x), generator, aspect=x.shape[-1] / x.shape[-2]), dtype)
 
     def draw(self, n: int, generator: Generator, aspect: float = 1.0) -> Draws:
-        """Everything that is random about views of ``n`` images.
+        """Draw all random parameters of one view of each of ``n`` images.
 
         Args:
-            n: images.
-            generator: on the CPU.
+            n: the number of images.
+            generator: a CPU generator.
             aspect: width over height of the images.
         """
         matrix = self.matrices(n, generator, aspect)
@@ -112,26 +116,37 @@ class Augment:
         return Draws(matrix, colour, sigma, inverted, centre)
 
     def matrices(self, n: int, generator: Generator, aspect: float = 1.0) -> Float[Tensor, "n 2 3"]:
-        """For each image the map from places in the view to places in the image, in units of -1 to 1.
+        """Draw for each image the affine map from positions in the view to positions in the image.
 
         Args:
-            n: images.
-            generator: for their draws.
-            aspect: width over height; turning and slanting are done in pixels, not in these units.
+            n: the number of images.
+            generator: a CPU generator.
+            aspect: width over height of the images, because rotation and shear are angles between pixels.
+
+        Returns:
+            Matrices that map ``(x, y, 1)`` to ``(x, y)``. Coordinates are from -1 to 1 across the image.
         """
         shape = (self.rotate, self.scale, self.shear, self.shift)
         return draw_matrices(n, generator, aspect, *shape, crop=self.crop, ratio=self.ratio, flip=self.flip)
 
     @property
     def recolours(self) -> bool:
-        """Whether colours change."""
+        """Whether the colour of an image may change: by jitter or to grey."""
         return bool(self.grey or (self.jitter and any((self.brightness, self.contrast, self.saturation, self.hue))))
 
     @torch.no_grad()
     def apply(
         self, x: Num[Tensor, "b c h w"], draws: Draws, dtype: torch.dtype | None = None
     ) -> Float[Tensor, "b c h w"]:
-        """The views that ``draws`` names: those of a part of the images are that part of the views of all."""
+        """Make the views with given random parameters.
+
+        The view of an image depends on its own parameters only, so a batch may be augmented in parts.
+
+        Args:
+            x: images as uint8, or as floats from 0 to 1.
+            draws: the parameters, from :meth:`draw`.
+            dtype: the type of the views; see :meth:`__call__`.
+        """
         views = sample(x, draws.matrix)
         dtype = dtype or (x.dtype if x.is_floating_point() else torch.float32)
         if draws.move_only:

@@ -1,4 +1,4 @@
-"""Gaussian blur, each image its own width: down the columns, then along the rows."""
+"""Gaussian blur with a standard deviation of its own for each image, first along columns, then along rows."""
 
 import torch
 from jaxtyping import Float, Int
@@ -9,31 +9,41 @@ from metarep.errors import DataError
 
 
 def gaussian(sigma: Float[Tensor, " n"], kernel: int) -> Float[Tensor, "n kernel"]:
-    """Weights at ``kernel`` whole pixels about the middle, which sum to 1; a sigma of 0 is all in the middle.
+    """Compute Gaussian kernels whose weights sum to 1. A sigma of 0 gives the identity.
+
+    Args:
+        sigma: standard deviations in pixels.
+        kernel: the length of each kernel in pixels; odd.
 
     >>> gaussian(torch.tensor([0.0, 1.0]), 3)
     tensor([[0.0000, 1.0000, 0.0000],
             [0.2741, 0.4519, 0.2741]])
     """
-    places = torch.arange(kernel) - kernel // 2
-    exponent = -0.5 * (places / sigma.clamp_min(1e-3).unsqueeze(1)) ** 2
+    offsets = torch.arange(kernel) - kernel // 2
+    exponent = -0.5 * (offsets / sigma.clamp_min(1e-3).unsqueeze(1)) ** 2
     return exponent.softmax(1)
 
 
 def blur(
     x: Float[Tensor, "b c h w"], sigma: Float[Tensor, " b"], taps: Float[Tensor, "b kernel"]
 ) -> Float[Tensor, "b c h w"]:
-    """The images with a ``sigma`` above 0 blurred by ``taps``, mirrored about the edge pixels; the others as they are.
+    """Blur the images whose ``sigma`` is above 0, and leave the others as they are.
 
-    ``sigma`` and ``taps`` are on the CPU, so that which images are blurred is known without asking the device.
+    Beyond an edge, the image is mirrored about the pixels at the edge.
+
+    Args:
+        x: the images; they may be written to.
+        sigma, taps: standard deviations and kernels of :func:`gaussian`. They are on the CPU, so that choosing the
+            images to blur needs no host synchronisation.
 
     Raises:
-        DataError: the image is too small to be mirrored that far.
+        DataError: an image is too small to be mirrored by half the kernel.
     """
     reach = taps.shape[1] // 2
     if reach >= min(x.shape[2:]):
         raise DataError(
-            f"images of {x.shape[2]} by {x.shape[3]} pixels are too small for a blur with a kernel of {taps.shape[1]}"
+            f"images of {x.shape[2]} by {x.shape[3]} pixels are too small for a blur with a kernel of "
+            f"{taps.shape[1]} pixels; set kernel to at most {2 * min(x.shape[2:]) - 1}, or blur to 0"
         )
     rows = sigma.nonzero().squeeze(1)
     if not len(rows):
@@ -48,7 +58,7 @@ def blur(
 
 
 def _blur_down(x: Float[Tensor, "b c h w"], taps: Float[Tensor, "b kernel"]) -> Float[Tensor, "b c h w"]:
-    """Every row becomes a weighted sum of rows, which is what an embedding bag computes, and fast."""
+    """Blur along the columns: every row becomes a weighted sum of rows, computed by the fast embedding bag."""
     b, c, h, w = x.shape
     first = torch.arange(0, b * c * h, h, device=x.device).view(-1, 1, 1)
     bags = (first + _neighbours(h, taps.shape[1], x.device)).view(b * c * h, -1)
@@ -57,7 +67,7 @@ def _blur_down(x: Float[Tensor, "b c h w"], taps: Float[Tensor, "b kernel"]) -> 
 
 
 def _neighbours(side: int, kernel: int, device: torch.device) -> Int[Tensor, "side kernel"]:
-    """The pixels about each pixel of a line; beyond an edge, those mirrored at the edge pixel."""
-    places = torch.arange(side, device=device).unsqueeze(1) + torch.arange(kernel, device=device) - kernel // 2
-    places = places.abs()
-    return torch.where(places >= side, 2 * (side - 1) - places, places)
+    """The positions of the pixels around each pixel of a line, mirrored about the pixels at its ends."""
+    positions = torch.arange(side, device=device).unsqueeze(1) + torch.arange(kernel, device=device) - kernel // 2
+    positions = positions.abs()
+    return torch.where(positions >= side, 2 * (side - 1) - positions, positions)

@@ -1,4 +1,4 @@
-"""What the settings of an augmentation may be."""
+"""Check the settings of an augmentation."""
 
 from typing import Any
 
@@ -9,7 +9,14 @@ NOT_NEGATIVE = ("rotate", "shear", "shift", "cutout", "brightness", "contrast", 
 
 
 def check(augment: Any) -> None:  # noqa: ANN401 - an Augment, which imports this
-    """Raise for the first setting that cannot be meant, quoting it."""
+    """Refuse settings that are out of range.
+
+    Args:
+        augment: an ``Augment``.
+
+    Raises:
+        MetarepError: the first setting that is out of range, with its value and the range.
+    """
     for name in SHARES:
         if not 0 <= getattr(augment, name) <= 1:
             raise MetarepError(f"{name} must be from 0 to 1, not {getattr(augment, name)}")

@@ -1,4 +1,4 @@
-"""Cut-out: a square of every image set to its mean (DeVries & Taylor 2017, whose square is black)."""
+"""Cut-out: set a square of every image to the mean of the image (DeVries & Taylor 2017, whose square is black)."""
 
 import torch
 from jaxtyping import Float
@@ -6,12 +6,12 @@ from torch import Tensor
 
 
 def cut_out(x: Float[Tensor, "b c h w"], centre: Float[Tensor, "b 2"], side: float) -> None:
-    """Set a square with this ``centre`` to the mean colour, in place; what lies beyond an edge is lost.
+    """Set a square of each image to its mean colour, in place. The square is cut off at the edges of the image.
 
     Args:
-        x: images.
-        centre: down and across, as shares of the sides.
-        side: of the square, as a share of the image's sides.
+        x: the images.
+        centre: the centre of each square, down and across, as shares of the sides of the image.
+        side: the side of the square, as a share of the sides of the image.
     """
     height, width = x.shape[2:]
     centre = centre.to(x.device)

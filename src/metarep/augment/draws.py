@@ -1,4 +1,4 @@
-"""Draws: what is random about the views of a batch, on the CPU, apart from its pixels."""
+"""Draws: the random parameters of the views of a batch, drawn on the CPU before any pixel is read."""
 
 import math
 from dataclasses import dataclass
@@ -10,15 +10,16 @@ from torch import Generator, Tensor
 
 @dataclass(frozen=True)
 class Draws:
-    """The parameters of one view of each of ``n`` images; None where a transform is off.
+    """The random parameters of one view of each of ``n`` images. A parameter is None where its transform is off.
 
     Args:
-        matrix: from places in the view to places in the image, in units of -1 to 1.
-        colour: factors of brightness, contrast and saturation, and the turn of the hue in radians; 1, 1, 1, 0 for an
-            image that keeps its colours, saturation 0 for one that becomes grey.
+        matrix: the affine map from positions in the view to positions in the image. Coordinates are from -1 to 1
+            across the image.
+        colour: factors of brightness, contrast and saturation, and the rotation of the hue in radians. An image that
+            keeps its colours has 1, 1, 1, 0. One that becomes grey has saturation 0.
         sigma: standard deviation of the blur in pixels; 0 for an image that stays sharp.
         inverted: whether the image is solarised.
-        centre: of the square cut out, down and across, as shares of the sides.
+        centre: the centre of the cut-out square, down and across, as shares of the sides of the image.
     """
 
     matrix: Float[Tensor, "n 2 3"]
@@ -32,11 +33,11 @@ class Draws:
 
     @property
     def move_only(self) -> bool:
-        """Whether pixels move and nothing else changes."""
+        """Whether the affine map is the only transform."""
         return all(each is None for each in (self.colour, self.sigma, self.inverted, self.centre))
 
     def __getitem__(self, part: slice) -> "Draws":
-        """The draws of some of the images."""
+        """The parameters of some of the images."""
         fields = (self.matrix, self.colour, self.sigma, self.inverted, self.centre)
         return Draws(*(None if field is None else field[part] for field in fields))  # pyright: ignore[reportArgumentType]
 
@@ -44,13 +45,14 @@ class Draws:
 def draw_colour(
     n: int, generator: Generator, spans: tuple[float, float, float, float], jitter: float, grey: float
 ) -> Float[Tensor, "n 4"]:
-    """Factors and turns as in :class:`Draws`.
+    """Draw the colour parameters of ``n`` images, as in :class:`Draws`.
 
     Args:
-        n: images.
-        generator: for their draws.
-        spans: of brightness, contrast and saturation about 1; of the hue about 0, as a share of the circle.
-        jitter: probability that an image gets any of the four.
+        n: the number of images.
+        generator: a CPU generator.
+        spans: the largest change of brightness, contrast and saturation from 1, and of the hue from 0. The hue is a
+            share of the circle.
+        jitter: probability that the colours of an image change at all.
         grey: probability that its saturation becomes 0.
     """
     draw = torch.rand(6, n, generator=generator)
@@ -64,6 +66,13 @@ def draw_colour(
 
 
 def draw_sigma(n: int, generator: Generator, share: float, span: tuple[float, float]) -> Float[Tensor, " n"]:
-    """Standard deviations of the blur, evenly from ``span``; 0 for all but a ``share`` of the images."""
+    """Draw the standard deviation of the blur of ``n`` images, in pixels.
+
+    Args:
+        n: the number of images.
+        generator: a CPU generator.
+        share: probability that an image is blurred; the others get 0.
+        span: the smallest and the largest standard deviation.
+    """
     draw = torch.rand(2, n, generator=generator)
     return torch.where(draw[0] < share, span[0] + (span[1] - span[0]) * draw[1], 0)

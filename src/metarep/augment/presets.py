@@ -1,17 +1,17 @@
-"""Augmentations by name."""
+"""Presets: augmentations by name."""
 
 from metarep.augment.augment import Augment
 from metarep.errors import unknown
 
-# Drawings turn and slant as a hand does but are never mirrored: a mirrored letter is another letter.
+# Drawings are rotated and sheared as handwriting varies, but never mirrored: a mirrored letter is another letter.
 PRESETS: dict[str, Augment | None] = {
     "none": None,
     # For training with labels.
     "drawings": Augment(rotate=12, scale=(0.8, 1.2), shear=10, shift=0.08),
     "photos": Augment(crop=(0.4, 1.0), flip=0.5),
-    # For training without: what two views share is all that is learned, so they must differ in everything else.
+    # For training without labels: a network learns what two views have in common, so they must differ in all else.
     "views-drawings": Augment(rotate=20, scale=(0.7, 1.3), shear=15, shift=0.12),
-    # The same and a crop of another shape, which stretches: for long trainings, in which the first becomes too easy.
+    # The same with a crop, which is stretched: for long trainings, in which views-drawings becomes too easy.
     "crops-drawings": Augment(rotate=20, scale=(0.7, 1.3), shear=15, shift=0.12, crop=(0.4, 1.0), ratio=(0.6, 5 / 3)),
     "views-32": Augment(
         crop=(0.2, 1.0), flip=0.5, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, jitter=0.8, grey=0.2
@@ -23,7 +23,7 @@ PRESETS: dict[str, Augment | None] = {
 
 
 def preset(name: str) -> Augment | None:
-    """A named augmentation, or None for ``none``.
+    """Look up an augmentation by its name; ``none`` gives None.
 
     >>> preset("drawings").rotate
     12

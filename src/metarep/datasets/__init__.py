@@ -35,19 +35,23 @@ def load(
     skip_bad: bool = False,
     depth: Depth | str | int | Mapping[str, Any] | None = None,
 ) -> Split:
-    """One part of a data set; no class is ever in two parts.
+    """Load one part of a data set. No class is ever in two parts.
 
     Args:
-        spec: a name on the list, or ``name:argument``: ``omniglot:lake``, ``folder:photos``.
-        split: ``train``, ``val``, ``test``, or several as one: ``trainval`` is the first two, ``all`` every class.
-        size: height and width in pixels; the data set's own default if None.
-        data_dir: a folder that already holds the archives; ``METAREP_DATA`` if None.
+        spec: a name in ``DATASETS``, or ``name:argument``, such as ``omniglot:lake`` or ``folder:photos``.
+        split: ``train``, ``val`` or ``test``; or several parts as one: ``trainval``, or ``all`` for every class.
+        size: height and width in pixels; None for the default of the data set.
+        data_dir: a folder that already holds the archives; None for ``METAREP_DATA``.
         skip_bad: leave out images that cannot be read, with a warning for each.
-        depth: black and white of a folder's pictures of more than 8 bits: a number of bits, ``BLACK:WHITE``, or what
-            another split's ``depth`` is; what is not told is seen from all of them. See :mod:`metarep.datasets.depth`.
+        depth: which values are black and white in a folder's pictures of more than 8 bits: a number of bits,
+            ``BLACK:WHITE``, or the ``depth`` of another split. What it does not say is chosen from all pictures of the
+            folder. See :mod:`metarep.datasets.depth`.
+
+    Returns:
+        The images, their labels, and the name of the part.
 
     Raises:
-        MetarepError: an unknown name or split; ``DataError`` where the data cannot be had or read.
+        MetarepError: the name or the split is unknown. ``DataError`` if the data cannot be downloaded or read.
 
     Warns:
         LeftOutWarning, DuplicateImagesWarning, DepthWarning: see ``Options`` and ``metarep.datasets.folder``.
@@ -73,7 +77,14 @@ def load(
 
 
 def about(name: str) -> str:
-    """One line on a data set: what it shows, how many classes and images, their size, where it is from."""
+    """Describe a data set in one line: its content, the number of classes and images, their size, and its source.
+
+    >>> about("glyphs")[:25]
+    '591 letters of 12 scripts'
+
+    Raises:
+        MetarepError: the name is unknown.
+    """
     if name not in DATASETS:
         raise unknown("data set", name, DATASETS)
     return import_module(DATASETS[name]).ABOUT

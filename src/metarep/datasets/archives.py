@@ -1,4 +1,4 @@
-"""Archives: reading entries of a zip that came over a network, without trusting it."""
+"""Archives: read entries of a zip file from an untrusted source."""
 
 import errno
 import struct
@@ -12,22 +12,22 @@ from metarep.errors import DataError
 
 try:
     from lzma import LZMAError
-except ImportError:  # a Python built without lzma, to which such an entry is of an unknown compression
+except ImportError:  # a Python built without lzma; there such an entry has an unknown compression
     LZMAError = EOFError
 
 DAMAGE = (zipfile.BadZipFile, zlib.error, LZMAError, struct.error, EOFError, ValueError, OverflowError)
-LARGEST = 64 << 20  # of one entry; real ones here are far smaller, and a zip bomb is far larger
+LARGEST = 64 << 20  # bytes of one entry; real entries here are far smaller, and a zip bomb is far larger
 
 
 @contextmanager
 def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
-    """An archive whose every entry stays inside its folder; a broken one is refused by name.
+    """Open a zip file as a context, and check that every entry stays inside its folder.
 
-    Errors while reading entries are explained too, as long as they happen inside the ``with``.
+    Errors that reading an entry raises inside the ``with`` block become a ``DataError`` too.
 
     Raises:
-        DataError: not a zip (a truncated one lacks its end, where the list of entries is), an entry that would leave
-            the folder, a damaged or encrypted entry.
+        DataError: the file is not a zip or is truncated (the list of entries is at its end), an entry would leave the
+            folder, or an entry is damaged or encrypted.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -37,25 +37,32 @@ def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
         raise
     except DAMAGE as error:
         raise _damaged(path, error) from error
-    except OSError as error:  # bz2's word for damage has no number; an offset before the file's start is invalid
+    except OSError as error:  # damage: bz2 raises it without a number, and an offset before the start gives EINVAL
         if error.errno not in (None, errno.EINVAL):
             raise
         raise _damaged(path, error) from error
-    except (NotImplementedError, RuntimeError) as error:  # zipfile's words for unknown compression and for a password
+    except (NotImplementedError, RuntimeError) as error:  # what zipfile raises for unknown compression and passwords
         if isinstance(error, RecursionError):
             raise
         raise DataError(f"{path} cannot be read ({error}); it is not the official archive") from error
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
-    reason = str(error)[:200]  # zipfile quotes names of entries, which in a damaged archive have no end
+    reason = str(error)[:200]  # zipfile quotes names of entries, and in a damaged archive these may be endless
     return DataError(f"{path} is damaged or half-downloaded ({reason}); delete it and fetch it again")
 
 
 def refuse_escapes(names: Iterable[str], path: Path) -> None:
-    """Refuses names of entries that are absolute or climb out with ``..``, in either system's spelling.
+    """Refuse entries whose names are absolute or contain ``..``, in the spelling of Unix or of Windows.
 
-    Nothing here is ever unpacked; an archive which tries is not one to read on from.
+    Entries are never unpacked here. But an archive with such a name may be hostile, so it is not read at all.
+
+    Args:
+        names: the names of the entries.
+        path: the archive, for the message.
+
+    Raises:
+        DataError: the first such entry.
 
     >>> refuse_escapes(["images/a.png"], Path("a.zip"))
     >>> refuse_escapes(["../a.png"], Path("a.zip"))
@@ -69,10 +76,18 @@ def refuse_escapes(names: Iterable[str], path: Path) -> None:
 
 
 def read_entry(archive: zipfile.ZipFile, name: str, largest: int = LARGEST) -> bytes:
-    """The content of one entry, refused if it is larger than ``largest`` bytes.
+    """Read the content of one entry.
 
-    Only what zip programs write by default is read: zipfile keeps to the claimed size with deflate alone, and lzma and
-    bzip2 may ask for gigabytes.
+    Only stored and deflated entries are read, which is what zip programs write by default. With other compressions,
+    zipfile does not keep to the size that the entry claims, and lzma and bzip2 may allocate gigabytes.
+
+    Args:
+        archive: the open archive.
+        name: the name of the entry.
+        largest: the largest size in bytes.
+
+    Raises:
+        DataError: the entry has another compression, or is larger than ``largest``.
     """
     size, compression = archive.getinfo(name).file_size, archive.getinfo(name).compress_type
     if compression not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):

@@ -1,4 +1,4 @@
-"""CIFAR-100 from its official archive, grouped by class: what CIFAR-FS and FC100 are cut from."""
+"""CIFAR-100 from its official archive, sorted by class. CIFAR-FS and FC100 are made of it."""
 
 import io
 import json
@@ -32,7 +32,13 @@ DIGEST = "4fb6ea6c422ae2a0a8ddca298aa7fdc33f729ddb33b4601dd1753d15dd26ffab"  # s
 
 
 def load_part(name: str, classes: list[str], options: Options) -> Split:
-    """The images of some classes, all 600 of each: those of CIFAR's own train part and of its test part."""
+    """Load all 600 images of each of some classes: 500 of CIFAR's own train part and 100 of its test part.
+
+    Args:
+        name: the name of the resulting split, such as ``fc100/test``.
+        classes: names of classes of CIFAR-100.
+        options: ``size`` defaults to 32.
+    """
     images, names = load_classes(options)
     row = {name: i for i, name in enumerate(names)}
     grouped = images.view(CLASSES, A_CLASS, *images.shape[1:])[[row[name] for name in classes]]
@@ -42,15 +48,19 @@ def load_part(name: str, classes: list[str], options: Options) -> Split:
 
 
 def listed(file_name: str, split: str) -> list[str]:
-    """The classes of one part, from a list that comes with the package."""
+    """The classes of one part, from a list in the package.
+
+    >>> len(listed("fc100.json", "test"))
+    20
+    """
     return json.loads((resources.files("metarep.datasets") / "splits" / file_name).read_text("utf-8"))[split]
 
 
 def load_classes(options: Options) -> tuple[UInt8[Tensor, "n 3 h w"], list[str]]:
-    """All 60,000 images, memory-mapped, and the names of the 100 classes in alphabetical order.
+    """Load all 60,000 images, memory-mapped, and the names of the 100 classes in alphabetical order.
 
-    Class ``i`` owns rows ``600 i`` to ``600 i + 599``: 500 of the train part, then 100 of the test part, each in order
-    of the official file names, so that the order in which an archive was packed changes no task.
+    Class ``i`` owns rows ``600 i`` to ``600 i + 599``: 500 of the train part, then 100 of the test part. Each part is
+    sorted by the official file names, so that the order of the entries in an archive has no effect on tasks.
     """
     size = options.size or SIDE
     key = f"cifar-100-{size}" + ("" if size == SIDE else "-bicubic")
@@ -64,22 +74,22 @@ def load_classes(options: Options) -> tuple[UInt8[Tensor, "n 3 h w"], list[str]]
 
 
 def _decode(path: Path) -> tuple[np.ndarray, list[str]]:
-    """The images in the order of ``load_classes``, checked by content, and the names of the classes."""
+    """Decode the archive into the order of ``load_classes``, check its content, and return it with the class names."""
     parts = _read_archive(path)
     try:
         fine = [name.decode("ascii") for name in parts["meta"]["fine_label_names"]]
         names = sorted(fine)
-        place = np.array([names.index(name) for name in fine])  # official number of a class -> alphabetical
+        row = np.array([names.index(name) for name in fine])  # official number of a class -> alphabetical
         images = np.empty((CLASSES, A_CLASS, 3, SIDE, SIDE), dtype=np.uint8)
         for part, rows in (("train", slice(0, 500)), ("test", slice(500, 600))):
             batch = parts.pop(part)
-            labels, files = place[np.asarray(batch["fine_labels"])], np.asarray(batch["filenames"])
+            labels, files = row[np.asarray(batch["fine_labels"])], np.asarray(batch["filenames"])
             order = np.lexsort((files, labels))
             if not np.array_equal(labels[order], np.arange(CLASSES).repeat(rows.stop - rows.start)):
                 raise ValueError(f"the {part} part does not have {rows.stop - rows.start} images of each class")
-            for of_class, chosen in zip(images, order.reshape(CLASSES, -1), strict=True):  # no copy of the whole part
+            for of_class, chosen in zip(images, order.reshape(CLASSES, -1), strict=True):  # never copies a whole part
                 of_class[rows] = batch["data"][chosen].reshape(-1, 3, SIDE, SIDE)
-            del batch  # 150 MB that the other part need not wait beside
+            del batch  # frees 150 MB before the other part is decoded
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise DataError(f"{path} does not hold CIFAR-100 ({error}); delete it and fetch it again") from error
     if (digest := _digest(images, names)) != DIGEST:
@@ -88,7 +98,7 @@ def _decode(path: Path) -> tuple[np.ndarray, list[str]]:
 
 
 def _digest(images: np.ndarray, names: list[str]) -> str:
-    """Names the classes and which pixels each has in which part, whatever their order or file names."""
+    """The SHA-256 of the class names and of the pixels of each class in each part, independent of their order."""
     total = sha256()
     for name, of_class in zip(names, images, strict=True):
         total.update(name.encode())
@@ -97,8 +107,8 @@ def _digest(images: np.ndarray, names: list[str]) -> str:
     return total.hexdigest()
 
 
-class _Sips(io.RawIOBase):
-    """A file of a tar stream, read in small pieces: asked for 150 MB at once, tarfile holds them three times over."""
+class _SmallReads(io.RawIOBase):
+    """A file of a tar stream that is read in small pieces. A read of 150 MB at once makes tarfile hold three copies."""
 
     def __init__(self, file: IO[bytes] | io.BufferedReader) -> None:
         self.file = file
@@ -113,7 +123,7 @@ class _Sips(io.RawIOBase):
 
 
 def _read_archive(path: Path) -> dict[str, Any]:
-    """The three pickles of the archive, read from the stream: nothing is unpacked."""
+    """Read the three pickles of the archive from its stream, without unpacking it to disk."""
     parts: dict[str, Any] = {}
     try:
         with tarfile.open(path, "r|gz") as archive:
@@ -122,7 +132,7 @@ def _read_archive(path: Path) -> dict[str, Any]:
                 name = PurePosixPath(entry.name).name
                 file = archive.extractfile(entry) if entry.isfile() and name in ("train", "test", "meta") else None
                 if file is not None:
-                    parts[name] = read_pickle(io.BufferedReader(_Sips(file)), f"{path}, entry {name},")
+                    parts[name] = read_pickle(io.BufferedReader(_SmallReads(file)), f"{path}, entry {name},")
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise DataError(f"{path} is damaged or half-downloaded ({error}); delete it and fetch it again") from error
     if missing := {"train", "test", "meta"} - parts.keys():

@@ -11,13 +11,16 @@ ABOUT = (
 
 
 def load(argument: str, split: str, options: Options) -> Split:
-    """One part of CIFAR-FS: the classes are dealt out at random, so parts share superclasses.
+    """Load one part of CIFAR-FS. Its classes were split at random, so superclasses appear in several parts.
 
     Args:
         argument: must be empty.
         split: ``train``, ``val`` or ``test``.
         options: ``size`` defaults to 32.
+
+    Raises:
+        DataError: an argument is given, or the archive is damaged or cannot be downloaded.
     """
     if argument:
-        raise DataError(f"cifar-fs takes no argument; {argument!r} was given")
+        raise DataError(f"cifar-fs has no variants, but {argument!r} was given; write 'cifar-fs' alone")
     return load_part(f"cifar-fs/{split}", listed("cifar_fs.json", split), options)

@@ -1,4 +1,4 @@
-"""Depth: which numbers are black and white in pictures of more than 8 bits a pixel, where their files do not say."""
+"""Depth: which values are black and white in pictures of more than 8 bits (deep pictures), where files do not say."""
 
 import io
 import json
@@ -21,10 +21,11 @@ from metarep.datasets.formats import FORMATS
 from metarep.datasets.wide_colours import is_wide, wide_colours
 from metarep.errors import Advice, Advised, DataError, Slot
 from metarep.files import replacing
+from metarep.wording import counted
 
 KINDS = ("16-bit", "32-bit", "floating-point")
-WHITES = (255, 1023, 4095, 16383, 65535)  # of 8, 10, 12, 14 and 16 bits, as cameras and microscopes have them
-LOOKED_AT = 400  # files of a kind, spread over all of them
+WHITES = (255, 1023, 4095, 16383, 65535)  # of 8, 10, 12, 14 and 16 bits, as cameras and microscopes record them
+LOOKED_AT = 400  # files of a kind that are read to find its range, spread over all of them
 HEADER = 32  # bytes that tell a PNG of 16 bits, or a TIFF, from everything else
 ADVICE = Advice("say {depth} or BLACK:WHITE if they are others", depth=Slot("BITS"))
 
@@ -35,14 +36,14 @@ class DepthWarning(Advised, UserWarning):
 
 @dataclass(frozen=True)
 class Depth:
-    """Black and white of each kind of deep picture.
+    """The values of black and white of each kind of deep picture.
 
-    A file of 16 bits may hold the 12 of a camera, or temperatures from 28,000 to 31,000; scaled as 16 bits they are 16
-    greys or fewer. A picture alone cannot say, since it may be dark: so all pictures of a folder are looked at
-    together (:func:`notice`), and what came of that is kept with whatever is made of them.
+    A file of 16 bits may hold the 12 bits of a camera, or temperatures from 28,000 to 31,000. Scaled as full 16 bits,
+    such a picture would have 16 greys or fewer. One picture cannot tell its range, because it may be dark. So the
+    range is chosen from all pictures of a folder together (:func:`notice`), and is saved with every result.
 
     Args:
-        ranges: the numbers that become 0 and 255, by kind: ``16-bit``, ``32-bit`` or ``floating-point``.
+        ranges: the values that become 0 and 255, by kind: ``16-bit``, ``32-bit`` or ``floating-point``.
 
     >>> Depth.of("12").ranges["16-bit"], Depth.of("28000:31000").ranges["16-bit"]
     ((0.0, 4095.0), (28000.0, 31000.0))
@@ -51,59 +52,72 @@ class Depth:
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, told: "Depth | str | int | Mapping[str, Any] | None") -> "Depth":
-        """From a number of bits, from ``BLACK:WHITE``, from what :meth:`as_dict` gave, or from None for nothing.
+    def of(cls, value: "Depth | str | int | Mapping[str, Any] | None") -> "Depth":
+        """Make a depth of a user's setting.
+
+        Args:
+            value: a number of bits, ``BLACK:WHITE``, a dictionary from :meth:`as_dict`, a depth, or None for nothing.
 
         Raises:
-            DataError: anything else; it quotes it.
+            DataError: the value is something else. The message quotes it.
         """
-        if isinstance(told, Depth):
-            return told
-        if told is None:
+        if isinstance(value, Depth):
+            return value
+        if value is None:
             return cls()
         try:
-            if isinstance(told, Mapping):
-                return cls({kind: _range(*told[kind]) for kind in told if kind in KINDS})
-            text = str(told)
+            if isinstance(value, Mapping):
+                return cls({kind: _range(*value[kind]) for kind in value if kind in KINDS})
+            text = str(value)
             if re.fullmatch(r"[0-9]{1,2}", text) and 1 <= int(text) <= 32:
                 return cls(dict.fromkeys(KINDS, (0.0, 2.0 ** int(text) - 1)))
             return cls(dict.fromkeys(KINDS, _range(*text.split(":"))))
         except (TypeError, ValueError):
-            raise DataError(
-                f"depth is a number of bits from 1 to 32, as in 12, or black and white, as in 28000:31000, not {told!r}"
-            ) from None
+            text = "depth is a number of bits from 1 to 32, as in 12, or black and white, as in 28000:31000"
+            raise DataError(f"{text}, not {value!r}") from None
 
     def as_dict(self) -> dict[str, list[float]]:
-        """As JSON holds it."""
-        return {kind: list(each) for kind, each in self.ranges.items()}
+        """The ranges as a dictionary that JSON can hold."""
+        return {kind: list(ends) for kind, ends in self.ranges.items()}
 
     def __or__(self, other: "Depth") -> "Depth":
-        """The same, with what ``other`` says in its place."""
+        """Combine two depths. For kinds that both know, ``other`` has priority."""
         return Depth({**self.ranges, **other.ranges})
 
     def in_8_bits(
         self, values: Num[np.ndarray, "*shape"], image: Image.Image, kind: str
     ) -> UInt8[np.ndarray, "*shape"]:
-        """The numbers of a deep picture, its greys or colours. What this does not know, their own range decides."""
+        """Scale the values of a deep picture to 0 to 255.
+
+        Black and white are taken from the file if it states them, else from here, else from the range of the values.
+
+        Args:
+            values: the greys or colours of the picture. NaN, which is a pixel without a measurement, becomes black.
+            image, kind: the picture, whose format and tags are read, and its kind from :func:`kind_of`.
+        """
         low, high = _said(image) or self.ranges.get(kind) or assume(*span(values))
-        unit = np.nan_to_num(
-            (values.astype(np.float64) - low) / (high - low), nan=0.0
-        )  # what was not measured is black
+        unit = np.nan_to_num((values.astype(np.float64) - low) / (high - low), nan=0.0)
         greys = (unit.clip(0, 1) * 255).round().astype(np.uint8)
-        return 255 - greys if _tag(image, 262) == 0 else greys  # a TIFF may say that 0 is white
+        return 255 - greys if _tag(image, 262) == 0 else greys  # tag 262 of a TIFF may say that 0 is white
 
 
 def kind_of(image: Image.Image) -> str | None:
-    """The kind of a deep picture, one of ``KINDS``; None of others. Colours are only known before it is decoded."""
+    """The kind of a deep picture, one of ``KINDS``; None for others. For colours it must not be decoded yet."""
     if is_wide(image):
         return "16-bit"
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        return "16-bit"  # older Pillows call a PNG of 16 bits "I"
+        return "16-bit"  # older versions of Pillow give a PNG of 16 bits the mode "I"
     return {"I": "32-bit", "F": "floating-point"}.get(image.mode)
 
 
 def span(values: Num[np.ndarray, "..."]) -> tuple[float, float]:
-    """The least and the greatest number, but for one pixel in 10,000 at either end: it may be dead, or hot."""
+    """The least and the greatest value, without one pixel in 10,000 at either end, which may be dead or hot.
+
+    NaN and infinite values are left out. If no others are left, the span is 0 to 1.
+
+    >>> span(np.array([3.0, np.nan, 7.0]))
+    (3.0, 7.0)
+    """
     flat = values[np.isfinite(values)]
     if not flat.size:
         return 0.0, 1.0
@@ -113,10 +127,10 @@ def span(values: Num[np.ndarray, "..."]) -> tuple[float, float]:
 
 
 def assume(low: float, high: float) -> tuple[float, float]:
-    """Black and white of pictures whose numbers go from ``low`` to ``high``.
+    """Choose black and white for pictures whose values go from ``low`` to ``high``.
 
-    The least of 8, 10, 12, 14 and 16 bits that holds them, or 0 and 1; but ``low`` and ``high`` themselves where that
-    would leave less than a quarter of the greys, or where there are negative or greater numbers.
+    The choice is 0 and 1, or else the full range of the smallest of 8, 10, 12, 14 and 16 bits that holds the values. It
+    is ``low`` and ``high`` themselves if they use less than a quarter of that range, or do not lie in 16 bits.
 
     >>> assume(3, 3800), assume(28_000.0, 31_000.0), assume(0, 0.9)
     ((0.0, 4095.0), (28000.0, 31000.0), (0.0, 1.0))
@@ -127,32 +141,32 @@ def assume(low: float, high: float) -> tuple[float, float]:
     return (low, high) if low < high else (low - 1, high)
 
 
-def notice(sources: Iterable[tuple[Any, str]], told: Depth | None = None) -> Depth:
-    """What is told, and for every kind of deep picture that it does not know what these pictures suggest.
+def notice(sources: Iterable[tuple[Any, str]], known: Depth | None = None) -> Depth:
+    """Choose black and white for each kind of deep picture among the sources, from their values.
 
     Args:
-        sources: files, bytes or open pictures, each with its name, as ``decode_all`` takes them. Of each kind 400 are
-            read, spread over all of them; what is not deep costs a look at its first bytes.
-        told: what is known already.
+        sources: files, bytes or open pictures, each with its name, as ``decode_all`` takes them. Of each kind at most
+            400 are read, spread over all of them. Of a picture that is not deep, only the first bytes are read.
+        known: ranges that are known already. They are returned as they are, with the chosen ones.
 
     Warns:
-        DepthWarning: of each kind for which something else than the full 16 bits was assumed.
+        DepthWarning: for each kind for which another range than the full 16 bits was assumed.
     """
-    told = told or Depth()
+    known = known or Depth()
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        warnings.simplefilter("ignore")  # Pillow's, of odd metadata
+        warnings.simplefilter("ignore")  # Pillow warns of odd metadata
         deep = [source for source, name in sources if _may_be_deep(source)]
-        found: dict[str, list[tuple[Any, tuple[float, float]]]] = defaultdict(list)
+        spans: dict[str, list[tuple[Any, tuple[float, float]]]] = defaultdict(list)
         kinds = defaultdict(list)
         for source, kind in zip(deep, pool.map(_kind, deep), strict=True):
-            if kind and kind not in told.ranges:
+            if kind and kind not in known.ranges:
                 kinds[kind].append(source)
-        for kind, each in kinds.items():
-            some = each[:: math.ceil(len(each) / LOOKED_AT)]
-            spans = zip(some, pool.map(_span, some), strict=True)
-            found[kind] = [(source, ends) for source, ends in spans if ends is not None]
-    ranges = dict(told.ranges)
-    for kind, pairs in found.items():
+        for kind, of_kind in kinds.items():
+            some = of_kind[:: math.ceil(len(of_kind) / LOOKED_AT)]
+            read = zip(some, pool.map(_span, some), strict=True)
+            spans[kind] = [(source, ends) for source, ends in read if ends is not None]
+    ranges = dict(known.ranges)
+    for kind, pairs in spans.items():
         if pairs:
             low, high = min(ends[0] for _, ends in pairs), max(ends[1] for _, ends in pairs)
             ranges[kind] = black, white = assume(low, high)
@@ -164,10 +178,10 @@ def notice(sources: Iterable[tuple[Any, str]], told: Depth | None = None) -> Dep
 
 
 def read_depth(path: Path) -> Depth:
-    """What :func:`write_depth` wrote; nothing where there is no file.
+    """Read the file that :func:`write_depth` wrote. If there is no such file, the depth is empty.
 
     Raises:
-        DataError: it is damaged.
+        DataError: the file is damaged.
     """
     if not path.exists():
         return Depth()
@@ -178,7 +192,7 @@ def read_depth(path: Path) -> Depth:
 
 
 def write_depth(path: Path, depth: Depth) -> None:
-    """Keep it in a file of JSON, put in place by one rename."""
+    """Write a depth to a JSON file, which is replaced by one rename."""
     with replacing(path) as partial:
         partial.write_text(json.dumps(depth.as_dict()) + "\n")
 
@@ -193,17 +207,17 @@ def _message(kind: str, number: int, ends: tuple[float, float], taken: tuple[flo
 
 
 def _few_greys(pairs: Sequence[tuple[Any, tuple[float, float]]], taken: tuple[float, float]) -> str:
-    """A sentence on folders whose pictures are all so much darker than others that they may be of another camera."""
+    """A sentence on folders whose pictures are all much darker than the rest, or an empty text."""
     highest: dict[Path, float] = defaultdict(lambda: -math.inf)
     for source, (_, high) in pairs:
         if isinstance(source, Path):
             highest[source.parent] = max(highest[source.parent], high)
-    dark = sorted(place.name for place, high in highest.items() if (high - taken[0]) * 16 <= taken[1] - taken[0])
+    dark = sorted(folder.name for folder, high in highest.items() if (high - taken[0]) * 16 <= taken[1] - taken[0])
     if not dark:
         return ""
-    places = ", ".join(dark[:3]) + (f" and {len(dark) - 3} other folders" if len(dark) > 3 else "")
+    folders = ", ".join(dark[:3]) + (f" and {counted(len(dark) - 3, 'other folder')}" if len(dark) > 3 else "")
     return (
-        f". Those in {places} reach a sixteenth of that or less, and keep few greys: if they are of another camera, "
+        f". Those in {folders} reach a sixteenth of that or less, and keep few greys: if they are of another camera, "
         "save them with 8 bits"
     )
 
@@ -212,7 +226,8 @@ def _n(number: float) -> str:
     return f"{number:,.0f}" if float(number).is_integer() else f"{number:.4g}"
 
 
-def _range(low: Any, high: Any) -> tuple[float, float]:  # noqa: ANN401 - what somebody typed, or JSON holds
+def _range(low: Any, high: Any) -> tuple[float, float]:  # noqa: ANN401 - from a user or from JSON
+    """Black and white as finite numbers in rising order; otherwise a ValueError or a TypeError."""
     low, high = float(low), float(high)
     if not -math.inf < low < high < math.inf:
         raise ValueError
@@ -220,14 +235,14 @@ def _range(low: Any, high: Any) -> tuple[float, float]:  # noqa: ANN401 - what s
 
 
 def is_deep(source: Any) -> bool:  # noqa: ANN401
-    """Whether this is a picture, a file or its bytes, of more than 8 bits a pixel and without a known white."""
+    """Whether a picture, a file or its bytes is a deep picture whose file does not state black and white."""
     source = Path(source) if isinstance(source, str) else source
     known = isinstance(source, bytes | Path | Image.Image)
     return known and _may_be_deep(source) and _kind(source) is not None
 
 
 def _may_be_deep(source: Any) -> bool:  # noqa: ANN401
-    """By the first bytes: a TIFF, a PNG of 16 bits, or a picture that is open already."""
+    """Whether the first bytes are those of a TIFF or a PNG of 16 bits; True for a picture that is open already."""
     if isinstance(source, Image.Image):
         return True
     try:
@@ -239,21 +254,23 @@ def _may_be_deep(source: Any) -> bool:  # noqa: ANN401
         else:
             head = source[:HEADER]
     except OSError:
-        return False  # whoever reads it says why
+        return False  # decoding names the reason
     return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") or (head[:4] == b"\x89PNG" and head[24:25] == b"\x10")
 
 
 def _kind(source: Any) -> str | None:  # noqa: ANN401
+    """The kind of a deep picture; None if it is not deep, or if its file states black and white."""
     try:
         if isinstance(source, Image.Image):
             return kind_of(source)
         with _open(source) as image:
             return None if _said(image) else kind_of(image)
-    except Exception:  # damaged in any way: whoever decodes it says so
+    except Exception:  # damaged in any way; decoding names the damage
         return None
 
 
 def _span(source: Any) -> tuple[float, float] | None:  # noqa: ANN401
+    """The span of the values of a deep picture; None if it cannot be read."""
     try:
         if isinstance(source, Image.Image):
             return span(np.array(source))
@@ -269,13 +286,14 @@ def _open(source: Path | bytes) -> Image.Image:
 
 
 def _said(image: Image.Image) -> tuple[float, float] | None:
-    """Black and white where the file says them: a PGM, whose greatest number Pillow has scaled; a TIFF of 12 bits."""
+    """Black and white if the file states them, else None: a PGM, which Pillow scales to 16 bits, or a 12-bit TIFF."""
     if image.format == "PPM" and image.mode == "I":
         return 0.0, 65535.0
-    bits = _tag(image, 258)
+    bits = _tag(image, 258)  # bits of a sample
     return (0.0, 4095.0) if bits in (12, (12,)) else None
 
 
 def _tag(image: Image.Image, number: int) -> Any:  # noqa: ANN401
+    """A tag of a TIFF; None if the picture does not have it."""
     tags = getattr(image, "tag_v2", None)
     return tags.get(number) if tags is not None else None

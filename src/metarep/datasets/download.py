@@ -1,4 +1,4 @@
-"""Downloads: a file from the user's own folder, from an earlier download, or from its official address."""
+"""Downloads: find a file in the user's own folder or among earlier downloads, or fetch it from its official URL."""
 
 import re
 import urllib.error
@@ -13,34 +13,37 @@ from metarep.datasets.cache import cache_dir, explain_disk, lock_of
 from metarep.datasets.options import Options
 from metarep.errors import Advice, DataError
 
-CHUNK = 1 << 16
-PATIENCE = 30.0  # seconds without a byte
+CHUNK = 1 << 16  # bytes that are read at once
+PATIENCE = 30.0  # seconds without a byte after which a connection counts as broken
 
 
 class _BrokenOffError(OSError):
-    """The connection ended before the file did."""
+    """The connection ended before the file was complete."""
 
 
 def fetch(url: str, file_name: str, options: Options, *, tries: int = 3) -> Path:
-    """The file of this name, downloaded only if it is nowhere here.
+    """Find a file on this machine, or download it.
 
-    Looked for in ``options.data_dir`` and in ``downloads`` of the cache folder. A download goes into a ``.part``
-    file which a later call carries on from, and takes its real name only when it is complete. A bar on standard
-    error shows how far it is, if that is a terminal.
+    It is looked for in ``options.data_dir`` and in ``downloads`` of the cache folder. A download is written to a
+    ``.part`` file, which a later call continues. The file gets its real name only when it is complete. If standard
+    error is a terminal, a progress bar is shown there.
 
     Args:
-        url: the official address.
-        file_name: what it is called on disk.
-        options: names the user's own folder.
-        tries: how often a connection that breaks off is taken up again.
+        url: the official URL.
+        file_name: the name of the file on disk.
+        options: has the user's own folder.
+        tries: the number of attempts when the connection breaks.
+
+    Returns:
+        The path of the complete file.
 
     Raises:
-        DataError: it cannot be had; the message says where to put a copy.
+        DataError: the file is not here and cannot be downloaded. The message says where to put a copy.
     """
     if options.data_dir is not None and (options.data_dir / file_name).is_file():
         return options.data_dir / file_name
-    place = cache_dir() / "downloads"
-    target = place / file_name
+    folder = cache_dir() / "downloads"
+    target = folder / file_name
     if target.is_file():
         return target
     advice = Advice(
@@ -53,7 +56,7 @@ def fetch(url: str, file_name: str, options: Options, *, tries: int = 3) -> Path
         part = target.with_name(file_name + ".part")
         for left in reversed(range(tries)):
             try:
-                with explain_disk(place):
+                with explain_disk(folder):
                     _download(url, part)
                     return part.replace(target)
             except urllib.error.HTTPError as error:
@@ -69,7 +72,7 @@ def fetch(url: str, file_name: str, options: Options, *, tries: int = 3) -> Path
 
 
 def _download(url: str, part: Path) -> None:
-    """Writes what is missing of ``part``; returns only when it is complete."""
+    """Download the rest of ``part`` and append it. Returns only if the file is complete then."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(
         url, headers={"User-Agent": "metarep", **({"Range": f"bytes={have}-"} if have else {})}
@@ -79,7 +82,7 @@ def _download(url: str, part: Path) -> None:
     except urllib.error.HTTPError as error:
         if error.code != 416 or not have:
             raise
-        error.close()  # the range begins at or after the end: the file is complete already, or it has changed
+        error.close()  # 416: the range begins at or after the end. The file is complete already, or it has changed
         if error.headers.get("Content-Range") == f"bytes */{have}":
             return
         part.unlink()
@@ -88,7 +91,7 @@ def _download(url: str, part: Path) -> None:
     with response:
         resumed = response.status == 206 and _starts_at(response, have)
         length = response.headers.get("Content-Length")
-        have = have if resumed else 0  # a server that does not know ranges sends everything again
+        have = have if resumed else 0  # a server without range requests sends the whole file again
         total = have + int(length) if length else None
         with open(part, "ab" if resumed else "wb") as file, _bar() as bar:
             task = bar.add_task(part.stem, total=total, completed=have)
@@ -101,14 +104,15 @@ def _download(url: str, part: Path) -> None:
 
 
 def _starts_at(response: HTTPResponse, have: int) -> bool:
-    """Whether a partial answer carries on exactly where the file ends."""
+    """Check that a partial response begins exactly where the file on disk ends."""
     match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     if match is None or int(match[1]) != have:
-        raise _BrokenOffError("the server sent another part of the file than was asked for")
+        raise _BrokenOffError("the server sent another part of the file than was requested")
     return True
 
 
 def _bar() -> Progress:
+    """A progress bar on standard error; it shows nothing unless that is a terminal."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -9,15 +9,18 @@ ABOUT = "100 classes x 600 photographs, 32 x 32 RGB, 60 / 20 / 20 by superclass 
 
 
 def load(argument: str, split: str, options: Options) -> Split:
-    """One part of FC100: no superclass of CIFAR-100 is in two parts, which makes it harder than CIFAR-FS.
+    """Load one part of FC100. No superclass of CIFAR-100 is in two parts, so it is harder than CIFAR-FS.
 
-    The two cut across each other: never test on one what was trained on the other.
+    The parts of FC100 and of CIFAR-FS overlap: never test on one of them what was trained on the other.
 
     Args:
         argument: must be empty.
         split: ``train``, ``val`` or ``test``.
         options: ``size`` defaults to 32.
+
+    Raises:
+        DataError: an argument is given, or the archive is damaged or cannot be downloaded.
     """
     if argument:
-        raise DataError(f"fc100 takes no argument; {argument!r} was given")
+        raise DataError(f"fc100 has no variants, but {argument!r} was given; write 'fc100' alone")
     return load_part(f"fc100/{split}", listed("fc100.json", split), options)

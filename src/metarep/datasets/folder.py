@@ -1,4 +1,4 @@
-"""Folder: the images that somebody brings, one folder a class."""
+"""Folder: the data set of a user's own images, with one folder for each class."""
 
 import hashlib
 import warnings
@@ -38,15 +38,15 @@ SPLITS = {
 
 
 class DuplicateImagesWarning(UserWarning):
-    """The same picture, or a near copy, stands in more than one class, and perhaps in more than one split."""
+    """Warns that a picture or a near copy of it is in more than one class, and perhaps in more than one split."""
 
 
 def load(argument: str, split: str, options: Options) -> Split:
-    """One part of a folder of images: uint8 ``(n, c, size, size)``, three channels if any image is coloured, else one.
+    """Load one part of a folder of images: uint8 ``(n, c, size, size)``, with one channel if all images are grey.
 
-    Images are scaled until the shorter side fits and cut to the centre square (see ``decode``). A class's key is a
-    digest of what its readable files hold, so at any size a renamed copy is still known to have been trained on;
-    images that are added, removed or saved anew make it another class.
+    Images are scaled until the shorter side fits, and cropped to the centre square (see ``decode``). The key of a
+    class is a digest of the content of its readable files. So a renamed copy of a training class is recognised, at any
+    size. Adding, removing or re-saving an image makes it another class.
 
     Args:
         argument: the folder.
@@ -55,13 +55,14 @@ def load(argument: str, split: str, options: Options) -> Split:
             ``depth`` is black and white of pictures of more than 8 bits, which all of the folder suggest if not told.
 
     Raises:
-        DataError: see ``folder_tree.scan``; unreadable images without ``skip_bad``; a class or split with none left.
+        DataError: an image cannot be read and ``skip_bad`` is not set; a class or split has no images left; or the
+            folder is not as ``folder_tree.scan`` wants it.
 
     Warns:
-        DuplicateImagesWarning: a picture, or a near copy of it, stands in more than one class.
-        LeftOutWarning: ``skip_bad`` left an image of the folder out.
-        FolderWarning: classes whose names look the same, or are one; classes that were found one level below.
-        DepthWarning: black and white of deep pictures were assumed.
+        DuplicateImagesWarning: a picture or a near copy of it is in more than one class.
+        LeftOutWarning: ``skip_bad`` left out an image.
+        FolderWarning: names of classes look the same or are one name, or the classes were found one level below.
+        DepthWarning: black and white of pictures of more than 8 bits were assumed.
     """
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
@@ -99,7 +100,7 @@ def load(argument: str, split: str, options: Options) -> Split:
 
 
 def _images(tree: FolderTree, options: Options) -> tuple[UInt8[Tensor, "n c h w"], dict]:
-    """All images of the folder, class after class, from the cache if no file has changed since."""
+    """Load all images of the folder, sorted by class, and facts about them; from the cache if no file has changed."""
     size = options.size or SIZE
     content = hashlib.sha256(str(tree.root.resolve()).encode("utf-8", "surrogateescape"))
     for entry in tree.classes:
@@ -108,17 +109,18 @@ def _images(tree: FolderTree, options: Options) -> tuple[UInt8[Tensor, "n c h w"
             try:
                 status = (tree.root / file).stat()
                 state = f"{status.st_size} {status.st_mtime_ns}"
-            except OSError:  # a link that leads nowhere: decoding says so
+            except OSError:  # a broken link; decoding names it
                 state = "gone"
             content.update(f"\n{shown(file)} {state}".encode())
     if options.depth.ranges:
         content.update(f"\n{sorted(options.depth.as_dict().items())}".encode())
-    content.update(" ".join(sorted(READ)).encode())  # what could not be read yesterday may be today
+    content.update(" ".join(sorted(READ)).encode())  # another Pillow may read files that this one cannot
     key = f"folder-{RECIPE}-{size}-pillow{pillow}-{content.hexdigest()[:32]}"
     return cached_images(key, lambda: _build(tree, size, options.depth))
 
 
 def _build(tree: FolderTree, size: int, depth: Depth) -> tuple[UInt8[np.ndarray, "n c h w"], dict]:
+    """Decode all images of the folder, sorted by class, and collect facts about them that JSON can hold."""
     files = [(row, file) for row, entry in enumerate(tree.classes) for file in entry.files]
     images = np.empty((len(files), 3, size, size), np.uint8)  # pages that no image reaches cost no memory
     counts, contents = [0] * len(tree.classes), [[] for _ in tree.classes]
@@ -126,7 +128,7 @@ def _build(tree: FolderTree, size: int, depth: Depth) -> tuple[UInt8[np.ndarray,
     places: dict[bytes, list[tuple[int, str]]] = defaultdict(list)
     grey, done, owners = True, 0, list[tuple[int, str]]()
     sources = [(tree.root / file, shown(file)) for _, file in files]
-    with warnings.catch_warnings(record=True) as told:  # they are kept, and said whenever the pixels are used
+    with warnings.catch_warnings(record=True) as told:  # kept in the cache, to be given with every use
         warnings.simplefilter("always", DepthWarning)
         depth = notice(sources, depth)
     decoded = decode_all(sources, size=(size, size), channels=3, depth=depth)
@@ -160,8 +162,15 @@ def _build(tree: FolderTree, size: int, depth: Depth) -> tuple[UInt8[np.ndarray,
 def _near_copies(
     images: UInt8[np.ndarray, "n c h w"], owners: list[tuple[int, str]], known: list[list[tuple[int, str]]]
 ) -> list[list[tuple[int, str]]]:
-    """Near copies that stand in more than one class: saved again, scaled, mirrored; those that are known are not told
-    again.
+    """Find near copies of a picture that are in more than one class: saved again, scaled or mirrored.
+
+    Args:
+        images: the images.
+        owners: the class and the file name of each image.
+        known: groups of duplicates that are reported already; they are left out.
+
+    Returns:
+        The owners of the pictures of each group.
     """
     group = near_copies(None, picture_hash(torch.from_numpy(images)))
     found: dict[int, list[tuple[int, str]]] = defaultdict(list)
@@ -175,7 +184,7 @@ def _warn_of_duplicates(argument: str, duplicates: list[list[str]]) -> None:
     if duplicates:
         pairs = "; ".join(f"{files[0]} = {files[-1]}" for files in duplicates[:3])
         more = f"; and {len(duplicates) - 3} more" if len(duplicates) > 3 else ""
-        many = "1 picture stands" if len(duplicates) == 1 else f"{len(duplicates)} pictures stand"
+        many = "1 picture is" if len(duplicates) == 1 else f"{len(duplicates)} pictures are"
         text = f"{argument}: {many} in more than one class ({pairs}{more}); remove the copies, or results will mislead"
         warnings.warn(text, DuplicateImagesWarning, stacklevel=3)
 

@@ -1,4 +1,4 @@
-"""Walking through folders that people bring: which files are images, where links lead, what is passed over."""
+"""Walk through a user's folders: which files are images, where links lead, and which files are not read."""
 
 import os
 import warnings
@@ -9,32 +9,40 @@ from metarep.datasets.decode import EXTENSIONS
 from metarep.datasets.options import LeftOutWarning
 from metarep.errors import DataError
 
-JUNK = {"__macosx", "@eadir", "thumbs.db", "desktop.ini"}  # what archivers and file servers leave behind
+JUNK = {"__macosx", "@eadir", "thumbs.db", "desktop.ini"}  # names of files that archivers and file servers make
 
 
 def shown(path: Path | str, root: Path | None = None) -> str:
-    """A path, below ``root`` if given, as it can be printed and stored: bytes that are not UTF-8 become escapes."""
+    r"""Write a path so that it can be printed and stored: bytes that are not UTF-8 become escapes.
+
+    Args:
+        path: the path, or a name.
+        root: write the path relative to this folder; None for the path as it is.
+
+    >>> shown(Path("photos/moth/0.png"), Path("photos"))
+    'moth/0.png'
+    """
     if isinstance(path, Path):
         path = (path.relative_to(root) if root else path).as_posix()
     return path.encode("utf-8", "backslashreplace").decode()
 
 
-def image_files(place: Path) -> Iterator[Path]:
-    """The images below a folder, however deep, in order; a file is itself, whatever its name.
+def image_files(path: Path) -> Iterator[Path]:
+    """Yield the images below a folder at any depth, in order; for a file, yield that file, whatever its name.
 
     Raises:
-        DataError: there is no such place, or it cannot be read.
+        DataError: the path does not exist or cannot be read.
 
     Warns:
-        LeftOutWarning: a link below it that leads nowhere, and is not called as an image is.
+        LeftOutWarning: a link below the folder is broken and does not have the name of an image.
     """
-    if place.is_file():
-        yield place
+    if path.is_file():
+        yield path
         return
-    if not place.is_dir():
-        raise missing("file or folder", place)
+    if not path.is_dir():
+        raise missing("file or folder", path)
     try:
-        for folder, names in walk(place):
+        for folder, names in walk(path):
             for name in sorted(names):
                 if is_image(folder / name):
                     yield folder / name
@@ -45,65 +53,70 @@ def image_files(place: Path) -> Iterator[Path]:
 
 
 def missing(kind: str, path: Path) -> DataError:
-    """The error for a place that is not there."""
+    """The error for a path that does not exist; ``kind`` is what was expected, such as ``folder``."""
     return DataError(leads_nowhere(path) if path.is_symlink() else f"there is no {kind} {shown(path)!r}")
 
 
 def leads_nowhere(path: Path) -> str:
-    """What to say of a link to what is not there."""
+    """The part of a message that describes a broken link."""
     return f"{shown(path)!r} is a link to {shown(os.readlink(path))}, which is not there"
 
 
 def walk(home: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Visible folders and the names of their files; links are followed, but each place once: no loop is endless."""
-    been = set()
-    for place, folders, names in os.walk(home, followlinks=True, onerror=_raise):
-        if (here := identity(place)) in been:
+    """Yield the visible folders below a folder, itself included, and the names of the files in each.
+
+    Links are followed, but each folder is visited once, so a loop of links ends.
+    """
+    visited = set()
+    for folder, folders, names in os.walk(home, followlinks=True, onerror=_raise):
+        if (key := identity(folder)) in visited:
             folders.clear()
             continue
-        been.add(here)
+        visited.add(key)
         folders[:] = sorted(name for name in folders if not is_hidden(name))
-        yield Path(place), names
+        yield Path(folder), names
 
 
-def identity(place: Path | str) -> tuple[int, int]:
-    """Two places with the same are one folder, by whatever link it is reached."""
-    status = os.stat(place)
+def identity(path: Path | str) -> tuple[int, int]:
+    """The device and inode of a folder. Two paths with the same identity are one folder, also through links."""
+    status = os.stat(path)
     return status.st_dev, status.st_ino
 
 
-def subfolders(place: Path) -> list[Path]:
-    """The visible folders in a folder, in order, links to folders among them."""
-    with os.scandir(place) as entries:
+def subfolders(folder: Path) -> list[Path]:
+    """The visible folders in a folder, sorted; links to folders are included."""
+    with os.scandir(folder) as entries:
         return sorted(Path(entry.path) for entry in entries if not is_hidden(entry.name) and entry.is_dir())
 
 
-def loose_images(place: Path) -> int:
-    """How many images lie in a folder itself."""
-    with os.scandir(place) as entries:
+def loose_images(folder: Path) -> int:
+    """The number of images in a folder itself, without its subfolders."""
+    with os.scandir(folder) as entries:
         return sum(is_image(Path(entry.name)) and not entry.is_dir() for entry in entries)
 
 
-def holds_images(place: Path) -> bool:
+def holds_images(folder: Path) -> bool:
     """Whether there is an image in a folder or below it."""
-    return any(is_image(folder / name) for folder, names in walk(place) for name in names)
+    return any(is_image(inner / name) for inner, names in walk(folder) for name in names)
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file is called as an image is; also a link that leads nowhere, for decoding to complain of."""
+    """Whether a file has the name of an image. A broken link may have it too; decoding then names the link."""
     return path.suffix.lower() in EXTENSIONS and not is_hidden(path.name) and not path.is_dir()
 
 
 def is_broken(path: Path) -> bool:
-    """Whether a visible link leads nowhere."""
+    """Whether a path is a visible link to something that does not exist."""
     return path.is_symlink() and not path.exists() and not is_hidden(path.name)
 
 
 def is_hidden(name: str) -> bool:
+    """Whether a name is hidden (it starts with a dot) or belongs to a file that another program leaves behind."""
     return name.startswith(".") or name.lower() in JUNK
 
 
 def unreadable_folder(error: OSError) -> DataError:
+    """The error for a folder that the operating system refuses to read."""
     return DataError(f"{error.filename} cannot be read ({error.strerror}); check its permissions")
 
 

@@ -1,4 +1,4 @@
-"""Which kinds of picture files can be read here, and how their bytes are opened."""
+"""File formats of pictures: which of them this machine can read, and how their bytes are opened."""
 
 import io
 from importlib import import_module
@@ -18,7 +18,7 @@ EXTENSIONS = frozenset(
     | ({".avif"} if _AVIF else set())
     | ({".heic", ".heif", ".hif"} if _HEIF else set())
 )
-HINTS = {  # of files that others can read and this machine cannot: what to do
+HINTS = {  # advice on formats that this machine cannot read
     **dict.fromkeys((".heic", ".heif", ".hif"), "pip install 'metarep[heic]' reads them, or save them as JPEG"),
     ".avif": "pip install 'pillow>=11.3' reads them, or save them as JPEG",
     **dict.fromkeys((".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf"), "save them as JPEG"),
@@ -26,22 +26,22 @@ HINTS = {  # of files that others can read and this machine cannot: what to do
 
 
 def open_picture(content: bytes) -> Image.Image:
-    """The picture that a file's bytes hold, not decoded yet but for HEIC.
+    """Open the picture in the bytes of a file. Only HEIC is decoded at once; other formats are decoded on first use.
 
     Raises:
-        UnidentifiedImageError: none that is read here. Anything else: a damaged one.
-        DecompressionBombError: a HEIC file of more pixels than Pillow admits.
+        UnidentifiedImageError: the format is not read here. A damaged file may raise any other error.
+        DecompressionBombError: a HEIC file has more pixels than Pillow admits.
     """
     if "HEIC" not in READ or phone_kind(content) != "HEIC":
         return Image.open(io.BytesIO(content), formats=FORMATS)
-    heif = import_module("pillow_heif").open_heif(content)  # not registered with Pillow, which is the whole program's
+    heif = import_module("pillow_heif").open_heif(content)  # not registered in Pillow, which other code uses too
     if heif.size[0] * heif.size[1] > (Image.MAX_IMAGE_PIXELS or float("inf")):
         raise Image.DecompressionBombError
     return heif.to_pillow()  # upright already
 
 
 def phone_kind(content: bytes) -> str | None:
-    """``HEIC`` or ``AVIF``, the kinds that phones write, or None.
+    """Tell from the first bytes of a file whether it is ``HEIC`` or ``AVIF``, as phones write; None for others.
 
     >>> phone_kind(b"....ftypheic........")
     'HEIC'
@@ -51,5 +51,5 @@ def phone_kind(content: bytes) -> str | None:
         return None
     end = min(int.from_bytes(content[:4], "big"), 256)
     others = {content[at : at + 4] for at in range(16, end, 4)}
-    general = brand in (b"mif1", b"msf1")  # says nothing of the coding; the brands that follow do
+    general = brand in (b"mif1", b"msf1")  # these do not tell the codec; the brands that follow do
     return "AVIF" if brand in _AVIF_BRANDS or (general and others & _AVIF_BRANDS) else "HEIC"

@@ -1,4 +1,4 @@
-"""The typefaces that ship inside matplotlib, the letters each one really has, and their ink."""
+"""Typefaces that ship with matplotlib: which letters each of them has, and the pictures of the letters."""
 
 import re
 import unicodedata
@@ -9,26 +9,32 @@ from PIL import Image, ImageDraw, ImageFont
 
 from metarep.errors import DataError
 
-# An explicit list, so that a matplotlib with more fonts still gives the same data set. Left out: the cm* fonts (made
-# for TeX: many of their codes show another letter), STIX's sizes and NonUnicode, the two Display cuts (no letters), and
-# LastResort, which draws a placeholder for every code there is.
+# An explicit list, so that a matplotlib with more fonts still gives the same data set. It leaves out the cm* fonts
+# (made for TeX, where many codes show another letter), STIX's sizes and NonUnicode, the two Display cuts (without
+# letters), and LastResort, which draws a placeholder for every code.
 FILES = (
     *(f"DejaVuSans{style}" for style in ("", "-Bold", "-Oblique", "-BoldOblique")),
     *(f"DejaVuSansMono{style}" for style in ("", "-Bold", "-Oblique", "-BoldOblique")),
     *(f"DejaVuSerif{style}" for style in ("", "-Bold", "-Italic", "-BoldItalic")),
     *(f"STIXGeneral{style}" for style in ("", "Bol", "Italic", "BolIta")),
 )
-# Canadian syllables of one consonant (or none) and one short vowel. Dots before, above and after these mark w and long
-# vowels, as accents do elsewhere, but Unicode does not say so.
+# Canadian syllables of at most one consonant and one short vowel. Dots before, above and after these mark w and long
+# vowels. They are like accents elsewhere, but Unicode does not say so.
 PLAIN_SYLLABLE = re.compile("CANADIAN SYLLABICS [BCDFGHJKLMNPQRSTVXYZ]*[AEIO]")
-SMALLEST = (
-    0.35  # of the font size; what is smaller is a mark (an Arabic tail, a syllable's final), blown up beyond itself
-)
+# Share of the font size. What is smaller is a mark, such as an Arabic tail or the final of a syllable, and would be
+# enlarged to the size of a letter.
+SMALLEST = 0.35
 
 
 @dataclass(frozen=True)
 class Typeface:
-    """One font file: a family in one weight and slope."""
+    """One font file: a family in one weight and slope.
+
+    Args:
+        name: the family and the style.
+        path: the font file.
+        letters: the code points of its letters.
+    """
 
     name: str
     path: Path
@@ -36,7 +42,7 @@ class Typeface:
 
 
 def typefaces(scripts: frozenset[str]) -> list[Typeface]:
-    """The typefaces, each with the code points of ``scripts`` that it maps to a glyph.
+    """List the typefaces of ``FILES`` and the base letters of some scripts that each of them has.
 
     Args:
         scripts: first words of Unicode names, such as ``LATIN``.
@@ -44,7 +50,7 @@ def typefaces(scripts: frozenset[str]) -> list[Typeface]:
     Raises:
         DataError: matplotlib is installed without its fonts, as some systems package it.
     """
-    import matplotlib  # here, not above: it takes half a second to import
+    import matplotlib  # not at the top, because it takes half a second to import
     from matplotlib.ft2font import FT2Font
 
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
@@ -64,7 +70,7 @@ def typefaces(scripts: frozenset[str]) -> list[Typeface]:
 
 
 def script(letter: str) -> str:
-    """The first word of a letter's Unicode name.
+    """The script of a letter, which is the first word of its Unicode name.
 
     >>> script("բ")
     'ARMENIAN'
@@ -73,10 +79,10 @@ def script(letter: str) -> str:
 
 
 def is_base_letter(letter: str) -> bool:
-    """Whether this is a letter of its own: no accent, hook or stroke added, no styled copy, no click's bare bar.
+    """Whether a character is a base letter: one without an accent, hook or stroke, not a styled copy, not a click.
 
-    An accent is a few pixels at 28 x 28, and fonts have a dozen accented forms of each vowel: as classes of their own
-    they would make tasks hopeless rather than hard.
+    At 28 x 28 an accent is a few pixels, and fonts have a dozen accented forms of each vowel. As classes they could
+    hardly be told apart.
 
     >>> [is_base_letter(letter) for letter in "aßжéøﬁ1"]
     [True, True, True, False, False, False, False]
@@ -91,12 +97,16 @@ def is_base_letter(letter: str) -> bool:
 
 
 def ink(typeface: Typeface, pixels: int) -> dict[int, Image.Image]:
-    """Each letter of a typeface, cut to its ink: mode "L", ink 255 on 0.
+    """Draw each letter of a typeface and crop it to its ink.
 
-    Letters that come out blank, tiny, or as the box which stands for a missing glyph, are left out.
+    Letters that are drawn blank, tiny, or as the box for a missing glyph are left out.
 
     Args:
+        typeface: the typeface.
         pixels: font size; a capital is about 0.7 times as high.
+
+    Returns:
+        The picture of each code point: mode "L", ink 255 on 0.
     """
     font = ImageFont.truetype(typeface.path, pixels, layout_engine=ImageFont.Layout.BASIC)
     missing = _draw(font, "\uffff")
@@ -109,8 +119,9 @@ def ink(typeface: Typeface, pixels: int) -> dict[int, Image.Image]:
 
 
 def _draw(font: ImageFont.FreeTypeFont, letter: str) -> Image.Image | None:
+    """Draw one character, cropped to its ink; None if it is blank."""
     left, top, right, bottom = font.getbbox(letter)
-    picture = Image.new("L", (int(right - left) + 8, int(bottom - top) + 8))  # room on all sides: nothing is clipped
+    picture = Image.new("L", (int(right - left) + 8, int(bottom - top) + 8))  # a margin, so that nothing is clipped
     ImageDraw.Draw(picture).text((4 - left, 4 - top), letter, fill=255, font=font)
     box = picture.getbbox()
     return picture.crop(box) if box else None

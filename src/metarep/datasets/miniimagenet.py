@@ -1,4 +1,4 @@
-"""miniImageNet: 100 classes of ImageNet in the split of Ravi and Larochelle; the user brings the images."""
+"""miniImageNet: 100 classes of ImageNet in the split of Ravi and Larochelle. The user provides the images."""
 
 import csv
 import json
@@ -34,10 +34,10 @@ LAYOUTS = (
 
 
 def load(argument: str, split: str, options: Options) -> Split:
-    """One part of miniImageNet.
+    """Load one part of miniImageNet from the user's own files.
 
-    The images cannot be downloaded from anywhere official. Three common layouts are read (``LAYOUTS``). JPEGs are
-    scaled until they cover the square and cut at the centre; arrays are scaled as they are.
+    There is no official download. Three common layouts are read (``LAYOUTS``). JPEGs are scaled until they cover the
+    square, and their centre is kept. Arrays are scaled as a whole.
 
     Args:
         argument: the folder; by default ``miniimagenet`` in ``options.data_dir``.
@@ -45,7 +45,7 @@ def load(argument: str, split: str, options: Options) -> Split:
         options: ``size`` defaults to 84; ``skip_bad`` leaves unreadable JPEGs out.
 
     Raises:
-        DataError: no layout is there, a file is damaged, or a class belongs to another part.
+        DataError: the folder has none of the layouts, a file is damaged, or a class belongs to another part.
 
     Warns:
         LeftOutWarning: ``skip_bad`` left an image out.
@@ -71,16 +71,16 @@ def load(argument: str, split: str, options: Options) -> Split:
 
     images, facts = cached_images(key, build)
     tell_left_out(facts.get("skipped", ()), len(images) + len(facts.get("skipped", ())))
-    found = Labels.of([f"{split}/{name}" if name.isdigit() else name for name in facts["classes"]])
-    _refuse_other_parts(found.names, split, root)
+    labels = Labels.of([f"{split}/{name}" if name.isdigit() else name for name in facts["classes"]])
+    _refuse_other_parts(labels.names, split, root)
     keys = tuple(
-        f"imagenet/{name}" if re.fullmatch(r"n\d{8}", name) else f"miniimagenet/{name}" for name in found.names
+        f"imagenet/{name}" if re.fullmatch(r"n\d{8}", name) else f"miniimagenet/{name}" for name in labels.names
     )
-    return Split(ImageBank(images), Labels(found.classes, found.names, keys), f"miniimagenet/{split}")
+    return Split(ImageBank(images), Labels(labels.classes, labels.names, keys), f"miniimagenet/{split}")
 
 
 def shipped_list(split: str) -> list[tuple[str, str]]:
-    """``(file name, class)`` for every image of one part, from the list that comes with the package.
+    """The file name and the class of every image of one part, from the list in the package.
 
     >>> len(shipped_list("test")), shipped_list("test")[0]
     (12000, ('n0193011200000001.jpg', 'n01930112'))
@@ -110,12 +110,12 @@ def _root(argument: str, options: Options) -> Path:
             ),
         )
     if not root.is_dir():
-        raise DataError(f"{root} is not a folder; miniimagenet wants there {LAYOUTS}")
+        raise DataError(f"{root} is not a folder; make it, and put there {LAYOUTS}")
     return root
 
 
 def _stamp(path: Path) -> str:
-    """Names a file's content without reading it: path, length and time of change."""
+    """Identify the content of a file without reading it, by its path, length and time of change."""
     try:
         status = path.stat()
     except OSError:  # decoding will name it
@@ -129,7 +129,7 @@ def _key(split: str, size: int, source: list[str]) -> str:
 
 
 def _listed(root: Path, split: str) -> list[tuple[Path, str]]:
-    """The JPEGs of one part and their classes, in the order of the list."""
+    """The path and the class of each JPEG of one part, in the order of its CSV file or of the list in the package."""
     rows = shipped_list(split)
     if (root / f"{split}.csv").is_file():
         try:
@@ -142,10 +142,10 @@ def _listed(root: Path, split: str) -> list[tuple[Path, str]]:
             raise DataError(f"{root / split}.csv is not a table with the columns filename,label ({error})") from error
     files = []
     for name, label in rows:
-        tried = [root / "images" / name, root / name, root / "images" / label / name, root / label / name]
-        files.append((next((path for path in tried if path.is_file()), tried[0]), label))
+        candidates = [root / "images" / name, root / name, root / "images" / label / name, root / label / name]
+        files.append((next((path for path in candidates if path.is_file()), candidates[0]), label))
     if not any(path.is_file() for path, _ in files):
-        raise DataError(f"{root} holds no image of miniImageNet's {split} part; wanted is {LAYOUTS}")
+        raise DataError(f"{root} holds no image of miniImageNet's {split} part; put there {LAYOUTS}")
     return files
 
 
@@ -168,10 +168,11 @@ def _from_files(files: list[tuple[Path, str]], size: int, skip_bad: bool) -> tup
 
 
 def _refuse_other_parts(names: tuple[str, ...], split: str, root: Path) -> None:
-    """Refuses a class that the published split has in another part: numbers made with it would mean nothing."""
+    """Refuse a class that belongs to another part in the published split, since results would not be comparable."""
     lists = _lists()
     for other in PARTS:
         if other != split and (strays := [name for name in names if name in lists[other]]):
             raise DataError(
-                f"{root}: class {strays[0]!r} is given for {split}, but is in {other} of the published split"
+                f"{root}: class {strays[0]!r} is given for {split}, but is in {other} of the published split; move it "
+                f"to {other}"
             )

@@ -1,4 +1,4 @@
-"""Omniglot: 1,623 handwritten characters of 50 alphabets, 20 drawings each, in the two splits that people report."""
+"""Omniglot: 1,623 handwritten characters of 50 alphabets, 20 drawings each, in the two splits that papers use."""
 
 import io
 import json
@@ -31,27 +31,31 @@ ARCHIVES = {  # name: (characters, digest of the decoded pixels)
     "images_background.zip": (964, "1172c636734a347a343ec697dd97c7bf8cf9a0b8585fdc3f06c8e276f3633ecf"),
     "images_evaluation.zip": (659, "e1b2a8d6437057220f345d4babf2b6003a519611bfc141e4d792ed155011bc21"),
 }
-DRAWINGS = 20
-SIDE = 105
-# Validation of the lake split: five background alphabets that have no sister script among the other 25 (the two
-# Georgian ones, the Japanese and the Canadian syllabaries stay together in training).
+DRAWINGS = 20  # of each character
+SIDE = 105  # original height and width in pixels
+# Validation of the lake split: five background alphabets that have no related script among the other 25. (The two
+# Georgian scripts stay together in training, as do the Japanese and the Canadian syllabaries.)
 LAKE_VALIDATION = ("Armenian", "Burmese_(Myanmar)", "Korean", "N_Ko", "Tagalog")
 ENTRY = pattern(r"(?:.*/)?([^/]+/character\d\d)/(\d{4}_\d\d\.png)")
 
 
 def load(argument: str, split: str, options: Options) -> Split:
-    """One part of Omniglot: black ink (0) on white ground (255), uint8 ``(n, 1, size, size)``.
+    """Load one part of Omniglot: black ink (0) on white ground (255), uint8 ``(n, 1, size, size)``.
 
-    ``vinyals`` (the default) has 1,028 / 172 / 423 characters and every character four times, turned by 0, 90, 180
-    and 270 degrees counter-clockwise, each turn a class of its own (Vinyals et al. 2016, lists of Snell et al. 2017).
-    The four share a key, because whoever has seen a character has seen it turned. ``lake`` is the original division:
-    30 background alphabets, of which ``LAKE_VALIDATION`` are for validation, and 20 for evaluation; no turns. The
-    two splits cut across each other: never test on one what was trained on the other.
+    ``vinyals`` (the default) has 1,028 / 172 / 423 characters. Each is there four times, rotated by 0, 90, 180 and
+    270 degrees counter-clockwise, and each rotation is a class of its own (Vinyals et al. 2016, lists of Snell et al.
+    2017). The four classes share a key, because a network that was trained on a character knows its rotations too.
+    ``lake`` is the original division without rotations: 20 alphabets for evaluation and 30 background alphabets, of
+    which ``LAKE_VALIDATION`` are for validation. The parts of the two splits overlap: never test on one what was
+    trained on the other.
 
     Args:
-        argument: ``vinyals``, ``lake`` or nothing.
+        argument: ``vinyals``, ``lake`` or empty.
         split: ``train``, ``val`` or ``test``.
         options: ``size`` defaults to 28; 105 gives the original pixels.
+
+    Raises:
+        MetarepError: the argument is unknown. ``DataError`` if an archive is damaged or cannot be downloaded.
     """
     kind = argument or "vinyals"
     if kind not in ("vinyals", "lake"):
@@ -62,10 +66,10 @@ def load(argument: str, split: str, options: Options) -> Split:
     drawings = images.view(len(characters), DRAWINGS, *images.shape[1:])[[row[name] for name in chosen]]
     keys = [f"omniglot/{name}" for name in chosen]
     if kind == "vinyals":
-        turned = torch.empty(len(chosen), 4, *drawings.shape[1:], dtype=torch.uint8)  # the four turns beside each other
+        rotated = torch.empty(len(chosen), 4, *drawings.shape[1:], dtype=torch.uint8)
         for k in range(4):
-            turned[:, k] = torch.rot90(drawings, k, (-2, -1))
-        drawings = turned
+            rotated[:, k] = torch.rot90(drawings, k, (-2, -1))
+        drawings = rotated
         chosen = [f"{name}/rot{90 * k:03d}" for name in chosen for k in range(4)]
         keys = [key for key in keys for _ in range(4)]
     classes = torch.arange(len(chosen)).repeat_interleave(DRAWINGS)
@@ -74,9 +78,10 @@ def load(argument: str, split: str, options: Options) -> Split:
 
 
 def load_characters(options: Options) -> tuple[UInt8[Tensor, "n 1 h w"], list[str]]:
-    """All 32,460 drawings, memory-mapped, and the names ``Alphabet/characterNN`` of the characters.
+    """Load all 32,460 drawings, memory-mapped, and the names of the characters, ``Alphabet/characterNN``.
 
-    Character ``i`` owns rows ``20 i`` to ``20 i + 19``, by drawer; background first, each part in order of name.
+    Character ``i`` owns rows ``20 i`` to ``20 i + 19``, sorted by the person who drew them. The background characters
+    come first, and both parts are sorted by name.
     """
     size = options.size or 28
 
@@ -93,20 +98,20 @@ def load_characters(options: Options) -> tuple[UInt8[Tensor, "n 1 h w"], list[st
 
 
 def _decode_archive(path: Path, out: np.ndarray) -> list[str]:
-    """Decodes one archive into ``out``, checks what it holds, and returns its characters in order.
+    """Decode one archive into ``out``, check its pixels, and return its characters in order.
 
-    The check is of the content, not of the file: a copy that was zipped again passes.
+    The check is of the content and not of the file, so a copy that was zipped again passes.
     """
     count, expected = ARCHIVES[path.name]
     digest, characters = sha256(), []
     side = out.shape[-1]
     with open_zip(path) as archive:
-        found = sorted((*match.groups(), name) for name in archive.namelist() if (match := ENTRY.fullmatch(name)))
-        if len(found) != count * DRAWINGS:
+        entries = sorted((*match.groups(), name) for name in archive.namelist() if (match := ENTRY.fullmatch(name)))
+        if len(entries) != count * DRAWINGS:
             raise DataError(
-                f"{path} holds {len(found):,} drawings instead of {count * DRAWINGS:,}; delete it and fetch it again"
+                f"{path} holds {len(entries):,} drawings instead of {count * DRAWINGS:,}; delete it and fetch it again"
             )
-        for row, (character, file, name) in enumerate(found):
+        for row, (character, file, name) in enumerate(entries):
             image = decode_drawing(archive, name)
             digest.update(f"{character}/{file}".encode() + image.tobytes())
             out[row, 0] = np.asarray(shrink(image, side))
@@ -120,11 +125,19 @@ def _decode_archive(path: Path, out: np.ndarray) -> list[str]:
 
 
 def decode_drawing(archive: ZipFile, name: str) -> Image.Image:
-    """One drawing as 8-bit grey: ground 255, ink 0."""
+    """Decode one drawing of an archive to 8-bit grey: ground 255, ink 0.
+
+    Raises:
+        DataError: the entry is not a PNG of 105 x 105 pixels.
+    """
     try:
         image = Image.open(io.BytesIO(read_entry(archive, name)), formats=["PNG"])
         if image.size != (SIDE, SIDE):
-            raise DataError(f"{archive.filename}: {name} has {image.size} pixels instead of {SIDE} x {SIDE}")
+            width, height = image.size
+            raise DataError(
+                f"{archive.filename}: {name} has {width} x {height} pixels instead of {SIDE} x {SIDE}; fetch the "
+                "archive again"
+            )
         return image.convert("L")
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise DataError(
@@ -133,18 +146,22 @@ def decode_drawing(archive: ZipFile, name: str) -> Image.Image:
 
 
 def shrink(image: Image.Image, side: int) -> Image.Image:
-    """The drawing at another size. Lanczos over the whole stroke: nearest-pixel resizing breaks thin strokes apart,
-    and a box leaves them ragged or a bilinear filter grey (28 pixels are a stroke of less than one pixel).
+    """Resize a drawing to ``side`` x ``side`` pixels by a Lanczos filter.
+
+    At 28 pixels a stroke is thinner than one pixel. Nearest-pixel resizing breaks it apart, a box filter leaves it
+    ragged, and a bilinear filter leaves it grey.
     """
     return image if side == SIDE else image.resize((side, side), Image.Resampling.LANCZOS)
 
 
 def _vinyals(split: str) -> list[str]:
+    """The characters of one part of the vinyals split."""
     lists = json.loads((resources.files("metarep.datasets") / "splits" / "omniglot_vinyals.json").read_text("utf-8"))
     return [f"{alphabet}/character{number:02d}" for alphabet, numbers in lists[split].items() for number in numbers]
 
 
 def _lake(split: str, characters: list[str]) -> list[str]:
+    """The characters of one part of the lake split."""
     background = ARCHIVES["images_background.zip"][0]
     if split == "test":
         return characters[background:]

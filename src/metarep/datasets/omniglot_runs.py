@@ -1,4 +1,4 @@
-"""Lake's 20 official one-shot runs on Omniglot: 20 characters of one alphabet, one drawing each to learn from."""
+"""The 20 official one-shot runs of Lake et al. on Omniglot: one drawing of each of 20 characters to learn from."""
 
 import json
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from metarep.errors import DataError
 from metarep.images import ImageBank
 
 ABOUT = "Lake's 20 one-shot runs: 20-way 1-shot within an alphabet, 400 answers (Lake et al. 2015, MIT)"
-PLACE, ARCHIVE = "one-shot-classification/", "all_runs.zip"
+FOLDER, ARCHIVE = "one-shot-classification/", "all_runs.zip"
 DIGEST = "ce45e4e810364fb75e0f4a3a518f81c4f06f7fe0d439a2e2d576990f9b9305a8"
 RUNS = WAYS = 20
 ENTRY = pattern(r"(?:.*/)?(run\d\d/(?:training/class|test/item)\d\d\.png|run\d\d/class_labels\.txt)")
@@ -29,15 +29,16 @@ ANSWER = pattern(r"run(\d\d)/test/item(\d\d)\.png\s+run\1/training/class(\d\d)\.
 
 @dataclass(frozen=True)
 class Runs:
-    """The runs as tasks: integers that point into one bank, as ``TaskIndex`` wants them.
+    """The runs as tasks: rows of one bank, in the form of ``TaskIndex``.
 
     Args:
-        bank: 800 drawings; run ``r`` owns rows ``40 r`` to ``40 r + 39``, first its 20 training drawings.
+        bank: 800 drawings. Run ``r`` owns rows ``40 r`` to ``40 r + 39``, its 20 training drawings first.
         support: the row of each training drawing, in order of class.
         query: the row of each test drawing.
         support_y: the class of each training drawing in its run, 0 to 19.
-        query_y: the right answers.
-        keys: for each run, what its classes are: ``omniglot/Alphabet/characterNN`` (all of Omniglot's evaluation part).
+        query_y: the class of each test drawing in its run, 0 to 19.
+        keys: the key of each class of each run, ``omniglot/Alphabet/characterNN``. All are of Omniglot's evaluation
+            part.
     """
 
     bank: ImageBank
@@ -49,13 +50,19 @@ class Runs:
 
 
 def load_runs(options: Options) -> Runs:
-    """The 20 runs, downloaded and checked if need be; 28 x 28 unless ``options.size`` says otherwise.
+    """Load the 20 runs, and download and check them first if they are not here.
 
-    Trained on what? On ``omniglot:lake``. The vinyals split has many of these characters in training.
+    Train on ``omniglot:lake`` for these runs. The vinyals split has many of their characters in training.
+
+    Args:
+        options: ``size`` defaults to 28.
+
+    Raises:
+        DataError: the archive is damaged or cannot be downloaded.
     """
     size = options.size or 28
     images, facts = cached_images(
-        f"omniglot-runs-{size}-lanczos", lambda: _decode_runs(fetch(URL + PLACE + ARCHIVE, ARCHIVE, options), size)
+        f"omniglot-runs-{size}-lanczos", lambda: _decode_runs(fetch(URL + FOLDER + ARCHIVE, ARCHIVE, options), size)
     )
     rows = torch.arange(RUNS * 2 * WAYS).view(RUNS, 2, WAYS)
     classes = torch.arange(WAYS).expand(RUNS, WAYS).contiguous()
@@ -64,7 +71,7 @@ def load_runs(options: Options) -> Runs:
 
 
 def _decode_runs(path: Path, size: int) -> tuple[np.ndarray, dict]:
-    """The drawings in the order of ``Runs.bank`` and, for each run, the class of each test drawing."""
+    """Decode the drawings in the order of ``Runs.bank``, and for each run the class of each test drawing."""
     images = np.empty((RUNS * 2 * WAYS, 1, size, size), dtype=np.uint8)
     digest = sha256()
     answers = [[-1] * WAYS for _ in range(RUNS)]
@@ -97,6 +104,7 @@ def _decode_runs(path: Path, size: int) -> tuple[np.ndarray, dict]:
 
 
 def _keys() -> tuple[tuple[str, ...], ...]:
+    """The keys of the classes of each run, from a list in the package."""
     runs = json.loads((resources.files("metarep.datasets") / "splits" / "omniglot_runs.json").read_text("utf-8"))
     named = (runs[f"run{run:02d}"] for run in range(1, RUNS + 1))
     return tuple(tuple(f"omniglot/{alphabet}/character{n:02d}" for n in numbers) for alphabet, numbers in named)

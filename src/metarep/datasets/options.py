@@ -1,4 +1,4 @@
-"""Options: what every data set can be asked for, whatever it is."""
+"""Options: the settings that every data set can be loaded with."""
 
 import os
 import warnings
@@ -9,31 +9,32 @@ from pathlib import Path
 from metarep.datasets.depth import Depth
 from metarep.errors import DataError
 
-MANY = 0.01  # share of images left out of which more is said
+MANY = 0.01  # share of images left out above which a second warning is given
 
 
 class LeftOutWarning(UserWarning):
-    """An image cannot be read and was left out, as ``skip_bad`` asks; the message names it and says why."""
+    """Warns that an image cannot be read and was left out because of ``skip_bad``, and says why."""
 
 
 class ManyLeftOutWarning(LeftOutWarning):
-    """More than one image in a hundred was left out: what comes of the rest may not be what was asked for."""
+    """Warns that more than one image in a hundred was left out, so results may not hold for the whole data set."""
 
     loud = True  # the command line says it again at its end
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to load a data set.
+    """The settings for loading a data set.
 
     Args:
-        size: height and width in pixels; None for the data set's own default.
+        size: height and width in pixels; None for the default of the data set.
         data_dir: a folder that already holds the archives or images; None for ``METAREP_DATA``, if that is set.
-        skip_bad: leave out images that cannot be read, each with a warning, instead of stopping at the first.
-        depth: black and white of pictures of more than 8 bits, where they are known; see :mod:`metarep.datasets.depth`.
+        skip_bad: leave out images that cannot be read, with a warning for each, and do not stop at the first.
+        depth: which values are black and white in pictures of more than 8 bits, where that is known; see
+            :mod:`metarep.datasets.depth`.
 
     Raises:
-        DataError: a size below 1, or a ``data_dir`` that is no folder.
+        DataError: the size is below 1, or ``data_dir`` is not a folder.
     """
 
     size: int | None = None
@@ -45,27 +46,29 @@ class Options:
         if self.size is not None and self.size < 1:
             raise DataError(f"size must be at least 1 pixel, not {self.size}")
         named = os.environ.get("METAREP_DATA")
-        asked, place = ("data_dir", self.data_dir) if self.data_dir is not None else ("METAREP_DATA", named or None)
-        if place is None:
+        setting, path = ("data_dir", self.data_dir) if self.data_dir is not None else ("METAREP_DATA", named or None)
+        if path is None:
             return
-        folder = Path(place).expanduser()
+        folder = Path(path).expanduser()
         if not folder.is_dir():
-            raise DataError(f"{asked} names {str(place)!r}, which is not a folder")
-        object.__setattr__(self, "data_dir", folder)  # frozen, yet the path is settled once, here
+            raise DataError(
+                f"{setting} names {str(path)!r}, which is not a folder; make it, or set {setting} to another folder"
+            )
+        object.__setattr__(self, "data_dir", folder)  # the dataclass is frozen; the path is resolved only here
 
 
 def tell_left_out(reasons: Iterable[str], total: int) -> None:
-    """A ``LeftOutWarning`` for each image that ``skip_bad`` left out, and a ``ManyLeftOutWarning`` where they are many.
+    """Give a ``LeftOutWarning`` for each image left out by ``skip_bad``, and a ``ManyLeftOutWarning`` if many are.
 
     Args:
-        reasons: of each, which it is and why.
-        total: all images, those left out included.
+        reasons: for each image left out, its name and why it cannot be read.
+        total: the number of all images, including those left out.
     """
-    told = list(reasons)
-    number = len(told)
-    for reason in told:
+    reasons = list(reasons)
+    number = len(reasons)
+    for reason in reasons:
         warnings.warn(f"left out: {reason}", LeftOutWarning, stacklevel=3)
     if number > MANY * total:
         share = f"{number:,} of {total:,} images ({100 * number / total:.1f} %)"
-        text = f"LEFT OUT: {share}, which cannot be read; the reasons stand above. Results hold for the others only"
+        text = f"LEFT OUT: {share}, which cannot be read; the reasons are above. Results hold for the other images only"
         warnings.warn(text, ManyLeftOutWarning, stacklevel=3)

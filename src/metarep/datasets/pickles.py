@@ -1,4 +1,4 @@
-"""Pickles of data, read without running anything: arrays, numbers, text, lists and dicts, and nothing else."""
+"""Read pickles of data without running code from them: arrays, numbers, text, lists and dicts, and nothing else."""
 
 import pickle
 from io import BufferedIOBase
@@ -12,18 +12,19 @@ _NUMPY = ("numpy.core", "numpy._core")  # old and new homes of the same function
 
 
 def read_pickle(file: BufferedIOBase | IO[bytes], name: str) -> Any:  # noqa: ANN401 - whatever the pickle holds
-    """What a pickle holds, where that is only data; Python 2's pickles too.
+    """Read a pickle that holds only data, also one of Python 2.
 
-    A pickle is a program. This reader lets it call nothing of numpy either: the names by which numpy's pickles
-    rebuild an array lead to plain recorders, and the arrays are made from what they recorded. (numpy's own
-    ``dtype`` takes its internal flags from the pickle, which is enough to corrupt memory.)
+    A pickle is a program, and this reader does not let it call any function outside this module. The functions by
+    which numpy's pickles rebuild an array are replaced by plain recorders, and the arrays are made from what these
+    recorded. (Even numpy's own ``dtype`` takes internal flags from the pickle, which is enough to corrupt memory.)
 
     Args:
         file: the pickle, open for reading.
-        name: what to call it in an error.
+        name: the name of the pickle in an error.
 
     Returns:
-        Keys of dicts as text; other strings of Python 2 as bytes. Arrays are read-only views of the pickle's bytes.
+        The content. Keys of dicts are text, and other strings of Python 2 are bytes. Arrays are read-only views of
+        the bytes of the pickle.
 
     Raises:
         DataError: the pickle asks for anything else, or is damaged.
@@ -44,7 +45,7 @@ def read_pickle(file: BufferedIOBase | IO[bytes], name: str) -> Any:  # noqa: AN
 
 
 class _Type:
-    """Stands for ``numpy.dtype``: records which numbers an array holds, and in which byte order."""
+    """Replaces ``numpy.dtype``: records the type of the elements of an array and their byte order."""
 
     def __init__(self, code: str | bytes, *_: object) -> None:
         self.code = code.decode("ascii") if isinstance(code, bytes) else code
@@ -56,19 +57,21 @@ class _Type:
 
     @property
     def dtype(self) -> np.dtype:
-        found = np.dtype(self.code)
-        if found.kind not in "biufSU":
+        """The recorded type, if its elements are numbers or text."""
+        dtype = np.dtype(self.code)
+        if dtype.kind not in "biufSU":
             raise DataError(f"holds an array of {self.code!r}, which are neither numbers nor text")
-        return found.newbyteorder(">") if self.order == ">" else found.newbyteorder("<")
+        return dtype.newbyteorder(">") if self.order == ">" else dtype.newbyteorder("<")
 
 
 class _Array:
-    """Stands for ``numpy.ndarray``: records shape, type and bytes."""
+    """Replaces ``numpy.ndarray``: records shape, type and bytes."""
 
     def __setstate__(self, state: tuple) -> None:
         _, self.shape, self.kind, self.fortran, self.content = state
 
     def array(self) -> np.ndarray:
+        """The recorded array."""
         flat = np.frombuffer(self.content, dtype=self.kind.dtype)
         return flat.reshape(self.shape, order="F" if self.fortran else "C")
 
@@ -78,9 +81,9 @@ def _reconstruct(*_: object) -> _Array:
 
 
 def _from_buffer(content: bytes | bytearray, kind: _Type, shape: tuple[int, ...], order: str) -> _Array:
-    made = _Array()
-    made.__setstate__((1, shape, kind, order == "F", content))
-    return made
+    array = _Array()
+    array.__setstate__((1, shape, kind, order == "F", content))
+    return array
 
 
 def _scalar(kind: _Type, content: bytes) -> Any:  # noqa: ANN401 - a number or a string
@@ -88,7 +91,7 @@ def _scalar(kind: _Type, content: bytes) -> Any:  # noqa: ANN401 - a number or a
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    if encoding not in ("latin1", b"latin1"):  # how Python 3 spells bytes in an old protocol; others can be bombs
+    if encoding not in ("latin1", b"latin1"):  # Python 3 writes bytes like this in old protocols; others may be bombs
         raise DataError(f"asks for the encoding {encoding!r}, which is not data; it may be hostile: do not use it")
     return text.encode("latin1")
 
@@ -110,6 +113,8 @@ _ADMITTED = {
 
 
 class _Reader(pickle.Unpickler):
+    """An unpickler that knows the recorders and nothing else."""
+
     def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - one of the recorders
         try:
             return _ADMITTED[module, name]
@@ -119,7 +124,11 @@ class _Reader(pickle.Unpickler):
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - a tree of data
-    """The tree with arrays in place of their recorders and with text for keys."""
+    """Replace recorders by arrays and keys in bytes by text, in a tree of data.
+
+    Raises:
+        DataError: the tree has an object of another type.
+    """
     if isinstance(value, _Array):
         return value.array()
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""A picture of sampled tasks: what is shown, and what is asked."""
+"""Draw a picture of sampled tasks, with a support and a query image of each class."""
 
 import math
 import textwrap
@@ -15,39 +15,40 @@ from metarep.errors import DataError
 from metarep.fonts import matplotlib_fonts
 from metarep.images import ImageBank
 from metarep.labels import Labels
-from metarep.tasks import TaskIndex
+from metarep.task_index import TaskIndex
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-TASKS = 6
-WAYS = 10
+TASKS = 6  # shown at most
+WAYS = 10  # classes shown of each task, at most
 DPI = 150
-TILE = 96  # pixels an image, its frame included
-CELL = (TILE + 8) / DPI  # inches an image, with the gap to the next
-LINES = 3  # of a class name
-MARGIN, TITLE, NAMES, SIDE = 0.2, 0.5, 0.42, 0.62  # inches: around, for the heading, for class names, left of the rows
+TILE = 96  # height and width of an image with its frame, in pixels
+CELL = (TILE + 8) / DPI  # inches from one image to the next
+LINES = 3  # of a class name, at most
+# In inches: the margin of the page, then the space for the heading, for class names, and left of the rows.
+MARGIN, TITLE, NAMES, SIDE = 0.2, 0.5, 0.42, 0.62
 BLUE, ORANGE, GREY = "#1f5a8c", "#c25a12", "#5f5f5f"
 
 
 def task_picture(bank: ImageBank, labels: Labels, tasks: TaskIndex, path: Path) -> None:
-    """Write a PNG of the first tasks: for each a column a class, a support image above a query, the name below.
+    """Write a PNG of the first tasks: a column for each class, with a support image, a query image and the name.
 
-    Shows at most 6 tasks and 10 classes of each, and the first support and query image of a class; the heading says
-    how many there really are.
+    It shows at most 6 tasks, 10 classes of each, and the first support and query image of each class. The heading
+    gives the real numbers.
 
     Args:
         bank: the pixels.
-        labels: names the classes.
-        tasks: what was drawn; support and query are rows of ``bank``.
-        path: where to write; its folder is made if need be.
+        labels: the names of the classes.
+        tasks: the tasks; support and query are rows of ``bank``.
+        path: the file to write. Its folder is made if it does not exist.
 
     Raises:
-        DataError: no tasks, or the file cannot be written.
+        DataError: there are no tasks, or the file cannot be written.
     """
     if not len(tasks):
         raise DataError("there are no tasks to show; draw at least one")
-    from matplotlib.figure import Figure  # slow to import; not pyplot, which keeps every figure and may open a window
+    from matplotlib.figure import Figure  # slow to import. pyplot would keep every figure and might open a window
 
     number, ways = min(TASKS, len(tasks)), min(WAYS, tasks.ways)
     across = 2 if number > 1 and ways <= 5 else 1
@@ -69,7 +70,7 @@ def task_picture(bank: ImageBank, labels: Labels, tasks: TaskIndex, path: Path) 
             path.parent.mkdir(parents=True, exist_ok=True)
             figure.savefig(path, dpi=DPI, format="png")
         except OSError as error:
-            raise DataError(f"cannot write {path} ({error.strerror}); choose another place") from error
+            raise DataError(f"cannot write {path} ({error.strerror}); choose another path") from error
 
 
 def _draw_task(
@@ -81,6 +82,7 @@ def _draw_task(
     corner: tuple[float, float],
     title: str,
 ) -> None:
+    """Draw one task; ``corner`` is its upper left corner in inches from the upper left corner of the page."""
     left, top = corner[0] + SIDE, corner[1]
     _write(figure, left, top, title, size=8, color=GREY, va="top")
     top += 0.17
@@ -91,7 +93,7 @@ def _draw_task(
         _write(figure, left - 0.08, top + CELL / 2, label, size=8, color=colour, ha="right", va="center")
         for way, tile in enumerate(tiles):
             x, y = round((left + way * CELL) * DPI), round(figure.get_figheight() * DPI - top * DPI - TILE)
-            figure.figimage(tile, x, y)  # pixel for pixel, where an axis would resample
+            figure.figimage(tile, x, y)  # pixel for pixel; an axis would resample the image
         top += CELL
     for way in range(ways):
         x = left + way * CELL + TILE / DPI / 2
@@ -99,21 +101,21 @@ def _draw_task(
 
 
 def _tile(pixels: UInt8[Tensor, "c h w"], colour: str) -> np.ndarray:
-    """One image at the size of a tile, in a frame of its row's colour."""
+    """Scale one image to the size of a tile, in a frame of the given colour: uint8 ``(TILE, TILE, 3)``."""
     array = pixels.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
     inner = TILE - 4
-    # Bicubic rather than nearest: 28 pixels do not divide the tile, and uneven pixels look broken.
+    # Bicubic rather than nearest: the tile is not a multiple of 28 pixels, and pixels of uneven size look broken.
     picture = ImageOps.pad(Image.fromarray(array), (inner, inner), Image.Resampling.BICUBIC, color="white")
     return np.asarray(ImageOps.expand(picture, 2, colour))
 
 
 def _wrap(name: str) -> str:
-    """A class name in short lines; ``group/name`` starts a line at the slash."""
+    """Break a class name into short lines, at most ``LINES`` of them; a slash starts a new line."""
     lines = [line for part in name.split("/") for line in textwrap.wrap(part, 13)]
     return "\n".join(lines if len(lines) <= LINES else [*lines[: LINES - 1], lines[LINES - 1][:12] + "…"])
 
 
 def _write(figure: "Figure", x: float, y: float, text: str, **style: Any) -> None:  # noqa: ANN401 - passed on to matplotlib
-    """Text at ``x`` and ``y`` inches from the upper left corner; a ``$`` in a class name is a dollar, not a formula."""
+    """Write text at ``x`` and ``y`` inches from the upper left corner. A ``$`` does not start a formula."""
     width, height = figure.get_size_inches()
     figure.text(x / width, 1 - y / height, text, parse_math=False, linespacing=1.05, **style)

@@ -1,4 +1,4 @@
-"""Resizing of images that are already arrays of one size."""
+"""Resize images that are an array already."""
 
 import numpy as np
 from jaxtyping import UInt8
@@ -6,12 +6,20 @@ from PIL import Image
 
 
 def resized(images: UInt8[np.ndarray, "n 3 h w"], size: int) -> np.ndarray:
-    """RGB images at ``size`` x ``size``, bicubic and antialiased; the array itself if they have that size already.
+    """Resize RGB images to ``size`` x ``size`` by an antialiased bicubic filter.
 
-    The two axes are scaled each by its own factor: nothing is cut off.
+    Each axis is scaled by its own factor, so nothing is cropped.
 
-    >>> resized(np.zeros((2, 3, 32, 32), dtype=np.uint8), 84).shape
-    (2, 3, 84, 84)
+    Args:
+        images: RGB images, channels first.
+        size: height and width in pixels.
+
+    Returns:
+        The resized images; the array itself if they have that size already.
+
+    >>> images = resized(np.full((2, 3, 32, 48), 200, dtype=np.uint8), 84)
+    >>> images.shape, bool((images == 200).all())
+    ((2, 3, 84, 84), True)
     """
     if images.shape[2:] == (size, size):
         return images

@@ -1,4 +1,4 @@
-"""Split: the images and labels of one part of a data set; no class is ever in two parts."""
+"""Split: the images and labels of one part of a data set. No class is ever in two parts."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,8 +9,13 @@ from metarep.labels import Labels
 
 
 class Split(NamedTuple):
-    """One part of a data set, by class: images, their labels, what it is called (``omniglot:vinyals/test``), and what
-    was taken for black and white of pictures of more than 8 bits.
+    """One part of a data set. The data set is split by class.
+
+    Attributes:
+        bank: the images.
+        labels: the class of each image.
+        name: the name of data set and part, such as ``omniglot:vinyals/test``.
+        depth: which values were taken for black and white in pictures of more than 8 bits.
     """
 
     bank: ImageBank
@@ -20,5 +25,13 @@ class Split(NamedTuple):
 
     @staticmethod
     def join(parts: Sequence["Split"], name: str) -> "Split":
-        """Several parts as one (train + validation)."""
+        """Join several parts into one, such as training and validation.
+
+        Args:
+            parts: parts whose images have the same shape and whose classes differ.
+            name: the name of the result.
+
+        Raises:
+            DataError: the images differ in shape, or two parts have a class of the same name.
+        """
         return Split(ImageBank.join([part.bank for part in parts]), Labels.join([part.labels for part in parts]), name)
