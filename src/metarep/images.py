@@ -37,6 +37,7 @@ class ImageBank:
 
     @property
     def channels(self) -> int:
+        """Channels of an image: 1 for grey, 3 for RGB."""
         return self.images.shape[1]
 
     @property
