@@ -147,7 +147,7 @@ def anchors() -> dict[str, tuple[str, str]]:
 def first_sentence(text: str) -> str:
     """First sentence of a docstring, on one line of a table."""
     line = " ".join(inspect.cleandoc(text).split("\n\n")[0].split())
-    return re.split(r"(?<=[.:])\s", line)[0].rstrip(":").replace("|", "\\|")
+    return re.split(r"(?<=[.])\s(?=[A-Z`])", line)[0].replace("|", "\\|")
 
 
 def pages() -> dict[str, str]:

@@ -20,6 +20,7 @@ OUTSIDE = {  # pages whose source does not lie in docs/
 }
 LINK = re.compile(r"(?<!!)\[(?P<text>[^\]\n]*(?:\n[^\]\n]+)?)\]\((?P<target>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
 FENCED = re.compile(r"^(```.*?^```$)", re.MULTILINE | re.DOTALL)
+CHINESE = re.compile(r"(?<=[\u3001-\u9fff\uff00-\uffef])\n *(?=[\u3001-\u9fff\uff00-\uffef])")
 BULLET = re.compile(r"^(?![-*] |\d+\. |\s|\||#|<)(.+)\n(?=(?:[-*]|1\.) )", re.MULTILINE)
 
 
@@ -69,11 +70,12 @@ def rewrite(text: str, source: str, root: Path = ROOT) -> str:
 def as_site_markdown(text: str) -> str:
     """Markdown as GitHub reads it, changed where the site's parser differs.
 
-    A list may follow a line of text without a blank line, and Markdown inside ``<details>`` is Markdown.
+    A list may follow a line of text without a blank line, Markdown inside ``<details>`` is Markdown, and a line that
+    ends between two Chinese characters puts no space between them.
     """
 
     def change(part: str) -> str:
-        return BULLET.sub(r"\1\n\n", part.replace("<details>", '<details markdown="1">'))
+        return CHINESE.sub("", BULLET.sub(r"\1\n\n", part.replace("<details>", '<details markdown="1">')))
 
     return _outside_code(text, change)
 
