@@ -58,7 +58,7 @@ def groups(source: str | None = None) -> list[Group]:
                 group, comment = (title[:1].upper() + title[1:], about[:1].upper() + about[1:]), []
             seen.add(name)
             titles.setdefault(group[0], Group(*group, [])).names.append(name)
-        elif token.type in (tokenize.NAME, tokenize.OP) and token.string != ",":
+        elif token.type == tokenize.NAME:
             comment = []  # a comment of code, not of names
     if rest := [name for name in metarep.__all__ if name not in seen]:
         titles.setdefault("Public names", Group("Public names", "", [])).names.extend(rest)
@@ -69,6 +69,8 @@ def groups(source: str | None = None) -> list[Group]:
 def home(name: str) -> str:
     """Full path of a public name, where it is defined: ``metarep.methods.protonet.ProtoNet``."""
     value = getattr(metarep, name)
+    if inspect.ismodule(value):
+        return value.__name__
     if inspect.isclass(value) or inspect.isfunction(value):
         return f"{value.__module__}.{value.__qualname__}"
     return next(f"{module}.{attribute}" for module, attribute, _ in _constants() if _is(module, attribute, value))
@@ -96,6 +98,8 @@ def _constants() -> Iterator[tuple[str, str, str | None]]:
 def docstring(name: str) -> str | None:
     """Docstring of a public name. That of a dataclass or named tuple which Python wrote itself does not count."""
     value = getattr(metarep, name)
+    if inspect.ismodule(value):
+        return value.__doc__
     if not (inspect.isclass(value) or inspect.isfunction(value)):
         return next((text for module, attribute, text in _constants() if f"{module}.{attribute}" == home(name)), None)
     text = vars(value).get("__doc__") if inspect.isclass(value) else value.__doc__
