@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from metarep.encoders import Encoder
 from metarep.losses import task_cross_entropy
 
-State = dict[str, Tensor]  # what adaptation made of a support set; every tensor has the task axis first
+State = dict[str, Tensor]
+"""What adaptation makes of a support set: tensors by name, each with the task axis first."""
 
 
 class Learner(nn.Module, ABC):
