@@ -23,7 +23,7 @@ RUN /app/bin/pip install --no-cache-dir --constraint constraints.txt '.[serve,pr
 FROM python:3.11-slim-bookworm
 COPY --from=build /app /app
 RUN useradd --uid 1000 --create-home metarep && install --directory --owner metarep /model
-USER metarep
+USER 1000
 ENV PATH=/app/bin:$PATH GOMP_SPINCOUNT=20000 PYTHONDONTWRITEBYTECODE=1
 VOLUME /model
 EXPOSE 8000

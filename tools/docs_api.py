@@ -80,8 +80,15 @@ def _is(module: str, attribute: str, value: object) -> bool:
     return getattr(sys.modules[module], attribute, None) is value
 
 
-def _constants() -> Iterator[tuple[str, str, str | None]]:
-    """Each constant of the package that has been imported: module, name, and the string below it."""
+@cache
+def _constants() -> list[tuple[str, str, str | None]]:
+    """Each constant of the modules that public names come from: module, name, and the string below it."""
+    for name in metarep.__all__:
+        getattr(metarep, name)
+    return list(_read_constants())
+
+
+def _read_constants() -> Iterator[tuple[str, str, str | None]]:
     for module in [name for name in sys.modules if name.split(".")[0] == "metarep"]:
         file = getattr(sys.modules[module], "__file__", None)
         if file is None or not file.endswith(".py"):

@@ -9,8 +9,9 @@ from docs_examples import examples
 from docs_links import OUTSIDE, ROOT, as_site_markdown, rewrite, source_path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
+from mkdocs.structure import StructureItem
 from mkdocs.structure.files import File, Files
-from mkdocs.structure.nav import Link, Navigation, Section
+from mkdocs.structure.nav import Navigation, Section
 from mkdocs.structure.pages import Page
 
 REMOTE = re.compile(
@@ -66,9 +67,7 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:  # noqa: ANN40
     return as_site_markdown(markdown)
 
 
-def on_page_context(
-    context: dict[str, Any], page: Page, config: MkDocsConfig, nav: Navigation
-) -> dict[str, Any]:
+def on_page_context(context: dict[str, Any], page: Page, config: MkDocsConfig, nav: Navigation) -> dict[str, Any]:
     """Language of the page's own words, its navigation, and the way to the same page in the other language."""
     language = _language(page.file.src_uri)
     config.theme["language"] = language
@@ -105,7 +104,7 @@ def _in_language(nav: Navigation, language: str, pages: dict[str, Page]) -> Navi
     return made
 
 
-def _paths(item: Page | Section | Link) -> list[str]:
+def _paths(item: StructureItem) -> list[str]:
     if isinstance(item, Page):
         return [item.file.src_uri]
     return [path for child in item.children or [] for path in _paths(child)]
@@ -122,7 +121,5 @@ def remote_assets(site: Path) -> list[str]:
     """Scripts, styles, fonts and pictures of other hosts that pages or styles of a built site load."""
     paths = [path for path in sorted(site.rglob("*")) if path.suffix in (".html", ".css")]
     return [
-        f"{path.relative_to(site)}: {match[0]}"
-        for path in paths
-        for match in REMOTE.finditer(path.read_text("utf-8"))
+        f"{path.relative_to(site)}: {match[0]}" for path in paths for match in REMOTE.finditer(path.read_text("utf-8"))
     ]
