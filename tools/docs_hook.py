@@ -107,7 +107,7 @@ def _in_language(nav: Navigation, language: str, pages: dict[str, Page]) -> Navi
 def _paths(item: StructureItem) -> list[str]:
     if isinstance(item, Page):
         return [item.file.src_uri]
-    return [path for child in item.children or [] for path in _paths(child)]
+    return [path for child in getattr(item, "children", None) or [] for path in _paths(child)]
 
 
 def on_post_build(config: MkDocsConfig) -> None:
