@@ -119,3 +119,8 @@ def test_no_page_of_the_site_would_load_from_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "b.html").write_text('<script defer src="https://x.org/s.js"></script><link href="//x.org" rel="icon">')
     (tmp_path / "c.css").write_text("@import url(https://x.org/font.css);")
     assert len(hook.remote_assets(tmp_path)) == 3
+
+
+def test_a_line_break_between_chinese_words_is_not_a_space() -> None:
+    text = "一行，\n`code` 又一行\n接着\n\n- 项\n- 项\n```text\n甲\n乙\n```\n"
+    assert docs_links.as_site_markdown(text) == "一行，`code` 又一行接着\n\n- 项\n- 项\n```text\n甲\n乙\n```\n"

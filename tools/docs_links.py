@@ -20,7 +20,10 @@ OUTSIDE = {  # pages whose source does not lie in docs/
 }
 LINK = re.compile(r"(?<!!)\[(?P<text>[^\]\n]*(?:\n[^\]\n]+)?)\]\((?P<target>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
 FENCED = re.compile(r"^(```.*?^```$)", re.MULTILINE | re.DOTALL)
-CHINESE = re.compile(r"(?<=[\u3001-\u9fff\uff00-\uffef])\n *(?=[\u3001-\u9fff\uff00-\uffef])")
+CHINESE = re.compile(
+    r"(?<=[\u3001-\u9fff\uff00-\uffef])\n *(?=[\u3001-\u9fff\uff00-\uffef])"
+    r"|(?<=[\u3001\u3002\uff0c\uff1a\uff1b\uff09])\n *(?=[A-Za-z`\[(])"
+)
 BULLET = re.compile(r"^(?![-*] |\d+\. |\s|\||#|<)(.+)\n(?=(?:[-*]|1\.) )", re.MULTILINE)
 
 
