@@ -1,11 +1,11 @@
-# make quickstart | check | test | proofs | results.  TORCH_INDEX=URL names another index for torch.
+# make quickstart | check | test | proofs | results | docs.  TORCH_INDEX=URL names another index for torch.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 TORCH_FROM = $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 
-.PHONY: quickstart check format test proofs results tables clean
+.PHONY: quickstart check format test proofs results tables docs clean
 
 quickstart: $(VENV)/run
 	$(BIN)/metarep quickstart
@@ -33,7 +33,11 @@ results: $(VENV)/run
 
 # The tables of the README and the docs, from results/*.csv.
 tables: $(VENV)/run
-	$(BIN)/python -m metarep.tables README.md README.zh-CN.md docs/*.md docs/methods/*.md
+	$(BIN)/python -m metarep.tables README.md README.zh-CN.md docs/*.md docs/methods/*.md docs/zh/*.md
+
+# The site, in build/site; open build/site/index.html. A broken link or an undocumented public name fails.
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 # Torch goes first and on its own, so that its index is asked for nothing else.
 $(VENV)/torch: constraints.txt
@@ -51,6 +55,10 @@ $(VENV)/test: $(VENV)/run
 
 $(VENV)/dev: $(VENV)/test
 	$(PIP) --editable '.[dev]'
+	touch $@
+
+$(VENV)/docs: $(VENV)/run
+	$(PIP) --editable '.[docs]'
 	touch $@
 
 clean:

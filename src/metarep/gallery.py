@@ -46,6 +46,7 @@ class Gallery:
 
     @classmethod
     def empty(cls) -> "Gallery":
+        """A gallery without classes or images."""
         none = torch.zeros(0, dtype=torch.long)
         return cls(torch.zeros(0, 0), none, none, (), ())
 

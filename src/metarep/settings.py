@@ -81,6 +81,7 @@ class TrainSettings:
 
     @property
     def shape(self) -> BatchShape:
+        """The shape of a batch, as a method takes it."""
         return BatchShape(self.ways, self.shots, self.queries, self.tasks, self.images)
 
     def lr_at(self, step: int) -> float:
@@ -100,6 +101,7 @@ class TrainSettings:
         return self.lr * (1e-4 + (1 - 1e-4) * _half_cosine(rest))
 
     def as_dict(self) -> dict[str, Any]:
+        """The settings by name, as a run folder stores them."""
         return asdict(self)
 
 

@@ -73,6 +73,7 @@ class Trust:
 
     @classmethod
     def of_dict(cls, fields: dict[str, Any]) -> "Trust":
+        """A trust as :meth:`as_dict` wrote it."""
         known = -math.inf if fields["known"] is None else fields["known"]
         interval = fields["interval"] and tuple(fields["interval"])
         classes = tuple(

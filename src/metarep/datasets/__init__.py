@@ -19,6 +19,7 @@ DATASETS: dict[str, str] = {
     "folder": "metarep.datasets.folder",
     "glyphs": "metarep.datasets.glyphs",
 }
+"""The data sets by name, each with the module that reads it."""
 PARTS = ("train", "val", "test")
 JOINED = {"trainval": ("train", "val"), "all": PARTS}
 SPLITS = (*PARTS, *JOINED)

@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 ENCODERS = {"conv4": Conv4, "resnet12": ResNet12, "efficientnet-lite": EfficientNetLite}
+"""The encoders that a run can train, by name."""
 BROUGHT = {"timm": TimmBody, "onnx": OnnxBody}  # third-party networks, which metarep.pretrained opens
 
 

@@ -26,3 +26,4 @@ LEARNERS: dict[str, type[Learner]] = {
     "linear": Linear,
     "descent": GradientDescent,
 }
+"""The learners by the name that checkpoints and ``--learner`` use."""

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from metarep.encoders import Encoder
 from metarep.losses import task_cross_entropy
 
-State = dict[str, Tensor]  # the result of adaptation to a support set; the first axis of each tensor is the task
+State = dict[str, Tensor]
+"""The result of adaptation to a support set: tensors by name, each with the task axis first."""
 
 
 class Learner(nn.Module, ABC):

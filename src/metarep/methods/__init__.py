@@ -40,3 +40,4 @@ METHODS: dict[str, type[Method]] = {
     "moco": MoCo,
     "byol": BYOL,
 }
+"""The training methods by the name that the command line, recipes and checkpoints use."""
