@@ -26,6 +26,7 @@ def test_wheel_installs_and_trains(tmp_path):
         "datasets/splits/omniglot_vinyals.json",
         "quickstart/page.html",
         "app/page/index.html",
+        "py.typed",
     ):
         assert f"metarep/{part}" in inside
     assert sum(entry.file_size for entry in zipfile.ZipFile(wheel).infolist() if "/zoo/" in entry.filename) < 2_000_000

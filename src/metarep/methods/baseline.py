@@ -28,7 +28,7 @@ class Baseline(Method[LabelledBatch]):
         smoothing: share of the label that is spread over all classes.
         classes: how many there are to tell apart; a training fills it in.
 
-    >>> from metarep.encoders import Preprocess, build_encoder
+    >>> from metarep import Preprocess, build_encoder
     >>> Baseline(build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,))), classes=100).head.weight.shape
     torch.Size([100, 64])
     """

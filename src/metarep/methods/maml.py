@@ -36,7 +36,7 @@ class MAML(Method[TaskBatch]):
             less and less; 0 for the last alone throughout.
         anneal_order: share of training that is first order before the second order sets in.
 
-    >>> from metarep.encoders import Preprocess, build_encoder
+    >>> from metarep import Preprocess, build_encoder
     >>> MAML(build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,)))).learner.protocol
     'inductive'
     """

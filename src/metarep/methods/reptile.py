@@ -34,7 +34,7 @@ class Reptile(Method[TaskBatch]):
         minibatch: images an inner step.
         normalisation: whose statistics: support or transductive.
 
-    >>> from metarep.encoders import Preprocess, build_encoder
+    >>> from metarep import Preprocess, build_encoder
     >>> Reptile(build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,)))).learner.adaptation
     'adam'
     """
