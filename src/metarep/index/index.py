@@ -18,7 +18,7 @@ FORMAT = 1
 LINE = 64  # bytes of memory that a processor reads at once
 TINY = np.finfo(np.float32).tiny
 Rows = np.ndarray  # (n, dim) float32, each of length 1 or 0
-Numbers = Tensor | np.ndarray | Sequence  # whatever torch.as_tensor takes
+Numbers = Tensor | np.ndarray | Sequence[Any]  # whatever torch.as_tensor takes
 
 
 class SpaceError(MetarepError):
