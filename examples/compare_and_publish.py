@@ -38,14 +38,12 @@ if __name__ == "__main__":
         train(method, seen, settings)
         reports[name] = evaluate(method.learner, new.bank, tasks, split=new.name)
         print(f"{name}: {reports[name]}")
-
     first, second = reports.values()
     assert first.digest == second.digest, "differences are paired: both must be of the same tasks"
     difference = first.per_task - second.per_task  # percent, one number a task
     half = float(1.96 * difference.std() / len(difference) ** 0.5)
     name = " - ".join(reports)
     print(f"{name}: {difference.mean():+.2f} ± {half:.2f} % (95 % interval, paired over {first.tasks} tasks)")
-
     rows = [{"method": name, **report.as_dict()} for name, report in reports.items()]
     with (out / "comparison.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])

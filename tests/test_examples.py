@@ -15,7 +15,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.py"))
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
 RESULT = re.compile(r"5-way 1-shot: \d+\.\d\d ± \d+\.\d\d % \(\d+ tasks of \d queries a class, inductive, ")
-OFFLINE = "import urllib.request\n\ndef refuse(*_, **__):\n    raise AssertionError('asked for the network')\n\nurllib.request.urlopen = refuse\n"
+OFFLINE = "import socket\n\nsocket.getaddrinfo = None  # an example that asks for the network fails\n"
 
 
 def cells(notebook: Path, kind: str) -> list[dict]:
@@ -38,7 +38,7 @@ def test_there_are_five_scripts_and_three_notebooks():
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_a_script_is_short_and_says_what_to_change(path):
     text = path.read_text("utf-8")
-    assert len(text.splitlines()) <= 60
+    assert len(text.splitlines()) < 60
     assert "Change: " in (ast.get_docstring(ast.parse(text)) or "")
     imported = re.findall(r"^(?:from|import) (metarep[\w.]*)", text, re.MULTILINE)
     assert imported == ["metarep"], "an example uses public names alone"
@@ -72,4 +72,4 @@ def test_a_notebook_is_executed_whole_and_small(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_cells_of_a_notebook_run(path, tmp_path):
     said = run("\n".join("".join(cell["source"]) for cell in cells(path, "code")), tmp_path)
-    assert re.search(r"± \d+\.\d", said), said
+    assert re.search(r"± \d+\.\d|% \(\d+\.\d to \d+\.\d\)", said), said
