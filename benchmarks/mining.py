@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from metarep.datasets import load
+from metarep.datasets import load_dataset
 from metarep.job import Job, start
 from metarep.measure import Setting, measure, use_precision
 from metarep.run import hardware
@@ -49,7 +49,9 @@ def run(name: str, mining: dict[str, object], seed: int) -> tuple[float, float, 
         trained, outcome = start(job, Path(folder) / "run")
     use_precision(trained.learner, "float32")
     asked = Setting(range(20, 21), range(1, 2))
-    validation, test = (measure(trained.learner, load("glyphs", part), asked).accuracy for part in ("val", "test"))
+    validation, test = (
+        measure(trained.learner, load_dataset("glyphs", part), asked).accuracy for part in ("val", "test")
+    )
     return validation, test, outcome.seconds
 
 

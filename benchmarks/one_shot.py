@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Generator, Tensor
 
-from metarep.datasets import load
+from metarep.datasets import load_dataset
 from metarep.datasets.split import Split
 from metarep.familiarity import familiarity, spread
 from metarep.labels import Labels
@@ -57,15 +57,15 @@ def of_folders(folders: list[Path], called: str) -> Source:
 
 def photographs(args: argparse.Namespace, trained: bool) -> Iterator[Source]:
     part, called = ("test", "test") if trained else ("val", "validation")  # one that was trained saw the others
-    yield of_split(load("cifar-fs", part, data_dir=args.data_dir), f"CIFAR-FS {called} classes")
+    yield of_split(load_dataset("cifar-fs", part, data_dir=args.data_dir), f"CIFAR-FS {called} classes")
     classes = json.loads(args.split.read_text())["train"]
     yield of_folders([args.photos / name for name in classes], "Caltech-101 classes")
     yield of_folders(sorted(args.faces.glob("s*")), "ORL faces")
 
 
 def drawings(args: argparse.Namespace) -> Iterator[Source]:
-    yield of_split(load("omniglot:vinyals", "test", data_dir=args.data_dir), "Omniglot test characters")
-    yield of_split(load("glyphs", "test"), "letters of the embedded glyphs")
+    yield of_split(load_dataset("omniglot:vinyals", "test", data_dir=args.data_dir), "Omniglot test characters")
+    yield of_split(load_dataset("glyphs", "test"), "letters of the embedded glyphs")
 
 
 def main() -> None:
@@ -84,7 +84,7 @@ def main() -> None:
         representation = load_representation(name)
         model, photos = Model(representation), representation.encoder.preprocess.channels == 3
         if photos and not representation.checkpoint:
-            write_mean(name, model, of_split(load("cifar-fs", "train", data_dir=args.data_dir), "", GENERAL))
+            write_mean(name, model, of_split(load_dataset("cifar-fs", "train", data_dir=args.data_dir), "", GENERAL))
         for source in photographs(args, representation.checkpoint is not None) if photos else drawings(args):
             prepared = model.prepare(source.images)
             for ways in (ways for ways in WAYS if ways <= len(source.labels.names)):

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Generator, Tensor
 
-from metarep.datasets import load
+from metarep.datasets import load_dataset
 from metarep.gallery import Gallery
 from metarep.labels import Labels
 from metarep.model import Model
@@ -45,7 +45,7 @@ def photographs(folder: Path, split: Path) -> tuple[list[Path], Labels]:
 
 
 def small(data_dir: Path | None) -> tuple[Any, Labels]:
-    split = load("cifar-fs", "test", data_dir=data_dir)
+    split = load_dataset("cifar-fs", "test", data_dir=data_dir)
     pick = torch.cat([split.labels.rows[start : start + EACH] for start in split.labels.starts.tolist()])
     labels = Labels(split.labels.classes[pick], split.labels.names, split.labels.keys)
     return split.bank.pixels(pick).numpy(), labels

@@ -26,7 +26,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from metarep.datasets import load
+from metarep.datasets import load_dataset
 from metarep.encoders import Encoder, Preprocess
 from metarep.gallery import Gallery
 from metarep.model import Model
@@ -212,7 +212,7 @@ def encode(args: argparse.Namespace) -> None:
 
     model = Model(load_representation(NAME, size=SIZE))
     photos, faces = sorted(args.photos.glob("*/*.jpg")), sorted(args.faces.glob("s*/*.pgm"))
-    cifar, glyphs = load("cifar-fs", "test", data_dir=args.data_dir), load("glyphs", "test")
+    cifar, glyphs = load_dataset("cifar-fs", "test", data_dir=args.data_dir), load_dataset("glyphs", "test")
     pick = torch.cat([cifar.labels.rows[start : start + MOST] for start in cifar.labels.starts.tolist()])
     sources: dict[str, tuple[Any, list[str]]] = {
         "caltech-101": (photos, [file.parent.name for file in photos]),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from metarep.datasets import Options, cifar, load
+from metarep.datasets import Options, cifar, load_dataset
 from metarep.datasets.split import Split
 from metarep.errors import DataError
 
@@ -38,7 +38,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def parts_of(spec: str) -> dict[str, Split]:
-    return {part: load(spec, part) for part in ("train", "val", "test")}
+    return {part: load_dataset(spec, part) for part in ("train", "val", "test")}
 
 
 @real
@@ -135,7 +135,7 @@ def test_a_bad_cifar_archive_is_refused_by_name(
     monkeypatch.chdir(bare)
     write_tar(bare / cifar.ARCHIVE, entries)
     with pytest.raises(DataError, match=words) as caught:
-        load("fc100")
+        load_dataset("fc100")
     assert cifar.ARCHIVE in str(caught.value)
     assert not (bare / "hostile").exists()
 
@@ -160,4 +160,4 @@ def test_a_half_downloaded_tar_is_refused_by_name(bare: Path, keep: int) -> None
     write_tar(bare / cifar.ARCHIVE, {"c/readme": noise, "c/train": EMPTY, "c/test": EMPTY, "c/meta": EMPTY})
     (bare / cifar.ARCHIVE).write_bytes((bare / cifar.ARCHIVE).read_bytes()[:keep])
     with pytest.raises(DataError, match=f"{cifar.ARCHIVE} is damaged or half-downloaded"):
-        load("cifar-fs")
+        load_dataset("cifar-fs")

@@ -14,7 +14,7 @@ from PIL import Image
 from metarep.class_names import BadNameError, clean_name, look_alike_lines, look_alikes
 from metarep.classifier import FewShotClassifier
 from metarep.cli import main
-from metarep.datasets import load
+from metarep.datasets import load_dataset
 from metarep.datasets.folder_tree import FolderWarning
 from metarep.errors import MetarepError
 from metarep.gallery import Gallery
@@ -90,7 +90,7 @@ def by_add(names: list[str], root: Path) -> list[str]:
 def by_folders(names: list[str], root: Path) -> list[str]:
     for seed, name in enumerate(names):
         put(root / "photos" / name, seed)
-    return list(load(f"folder:{root / 'photos'}", "all", size=8).labels.names)
+    return list(load_dataset(f"folder:{root / 'photos'}", "all", size=8).labels.names)
 
 
 def by_estimator(names: list[str], root: Path) -> list[str]:

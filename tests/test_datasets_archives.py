@@ -5,22 +5,22 @@ from pathlib import Path
 
 import pytest
 
-from metarep.datasets import DATASETS, about, cifar, load
+from metarep.datasets import DATASETS, about, cifar, load_dataset
 from metarep.datasets.archives import open_zip, read_entry
 from metarep.errors import DataError, MetarepError
 
 
 def test_unknown_names_offer_the_nearest() -> None:
     with pytest.raises(MetarepError, match="did you mean 'omniglot'"):
-        load("omnigloth")
+        load_dataset("omnigloth")
     with pytest.raises(MetarepError, match="unknown split 'tset'; did you mean 'test'"):
-        load("omniglot", "tset")
+        load_dataset("omniglot", "tset")
     with pytest.raises(MetarepError, match="did you mean 'vinyals'"):
-        load("omniglot:vinials")
+        load_dataset("omniglot:vinials")
     with pytest.raises(DataError, match="'x' was given"):
-        load("fc100:x")
+        load_dataset("fc100:x")
     with pytest.raises(DataError, match="tasks of its own"):
-        load("omniglot-runs")
+        load_dataset("omniglot-runs")
 
 
 @pytest.mark.parametrize("name", DATASETS)

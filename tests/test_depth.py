@@ -15,7 +15,7 @@ from metarep.app.limits import Limits
 from metarep.app.service import Service
 from metarep.classifier import FewShotClassifier
 from metarep.cli import main
-from metarep.datasets import load
+from metarep.datasets import load_dataset
 from metarep.datasets.decode import decode
 from metarep.datasets.depth import Depth, DepthWarning, assume, notice
 from metarep.errors import DataError
@@ -255,6 +255,8 @@ def test_an_estimator_reads_new_pictures_as_it_read_its_own(photos: Path) -> Non
 def test_a_folder_is_read_by_all_of_its_classes(photos: Path) -> None:
     for _ in range(2):  # decoded, then from the cache
         with pytest.warns(DepthWarning, match="12 bits"):
-            split = load("folder:photos", "all", size=28)
+            split = load_dataset("folder:photos", "all", size=28)
     assert split.depth.ranges == {"16-bit": (0, 4095)}
-    assert load("folder:photos", "all", size=28, depth=14).bank.images.max() < 70 < 200 < split.bank.images.max()
+    assert (
+        load_dataset("folder:photos", "all", size=28, depth=14).bank.images.max() < 70 < 200 < split.bank.images.max()
+    )

@@ -240,7 +240,7 @@ def test_after_make_the_readme_says_how_the_command_is_called() -> None:
 
 def test_contributing_counts_the_lines_of_a_method() -> None:
     """As many as the files name it; who adds a method follows the list."""
-    homes = {"src/metarep/methods/__init__.py": 3, "src/metarep/__init__.py": 1}
+    homes = {"src/metarep/methods/__init__.py": 3, "src/metarep/__init__.py": 2}
     for path, lines in homes.items():
         named = [line for line in (ROOT / path).read_text("utf-8").splitlines() if "BYOL" in line]
         assert len(named) == lines, f"CONTRIBUTING.md and docs/architecture.md say {lines}"

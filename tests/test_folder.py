@@ -86,7 +86,7 @@ def test_classes_are_split_once_and_for_all(root):
     assert torch.equal(together, load(str(root), "all", SMALL).bank.images)
     assert parts["test"].labels.names == load(str(root), "test", SMALL).labels.names
     for split, names in (("all", everyone), ("trainval", everyone[:8])):
-        whole = datasets.load(f"folder:{root}", split, size=12)
+        whole = datasets.load_dataset(f"folder:{root}", split, size=12)
         assert list(whole.labels.names) == names
         assert torch.equal(whole.bank.images, together[: len(names)])
         assert whole.name == f"folder:{root}/{split}"
@@ -102,7 +102,7 @@ def test_split_by_class():
 def test_two_classes_are_for_testing(root):
     fill(root, "ab")
     for split in ("test", "all"):
-        assert datasets.load(f"folder:{root}", split, size=12).labels.names == ("a", "b")
+        assert datasets.load_dataset(f"folder:{root}", split, size=12).labels.names == ("a", "b")
     for split in ("train", "trainval"):
         with pytest.raises(DataError, match=r"too few classes.*3 at least.*not train"):
             load(str(root), split, SMALL)
@@ -286,7 +286,7 @@ def test_the_same_picture_in_two_classes_is_reported(root):
     assert text.count(" = ") == 3
     assert "and 2 more" in text
     with pytest.warns(DuplicateImagesWarning) as seen:
-        datasets.load(f"folder:{root}", "trainval", size=12)
+        datasets.load_dataset(f"folder:{root}", "trainval", size=12)
     assert len(seen) == 1, "both parts are one folder"
     found = report(str(root), SMALL)
     assert len(found.duplicates) == 5

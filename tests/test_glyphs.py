@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from metarep.datasets import glyph_doubles, glyph_fonts, glyphs, load
+from metarep.datasets import glyph_doubles, glyph_fonts, glyphs, load_dataset
 from metarep.datasets.glyph_fonts import ink, typefaces
 from metarep.datasets.options import Options
 from metarep.datasets.picture import task_picture
@@ -24,7 +24,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Split]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("METAREP_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("METAREP_DATA", raising=False)
-        return {split: load("glyphs", split) for split in ("train", "val", "test")}
+        return {split: load_dataset("glyphs", split) for split in ("train", "val", "test")}
 
 
 def letters(part: Split) -> list[str]:
@@ -121,7 +121,7 @@ def test_two_builds_are_equal():
 
 @pytest.mark.usefixtures("few")
 def test_all_is_the_three_parts():
-    whole, *parts = (load("glyphs", split) for split in ("all", "train", "val", "test"))
+    whole, *parts = (load_dataset("glyphs", split) for split in ("all", "train", "val", "test"))
     assert whole.name == "glyphs/all"
     assert whole.labels.names == tuple(name for part in parts for name in part.labels.names)
     assert torch.equal(whole.bank.images, torch.cat([part.bank.images for part in parts]))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from metarep.datasets import load
+from metarep.datasets import load_dataset
 from metarep.datasets.miniimagenet import PARTS, shipped_list
 from metarep.datasets.options import LeftOutWarning, ManyLeftOutWarning
 from metarep.errors import DataError
@@ -59,7 +59,7 @@ def test_the_shipped_lists_are_the_published_split() -> None:
 def test_jpegs_with_their_list(root: Path, folder: str) -> None:
     write_jpegs(root, NAMES, folder)
     write_csv(root, "test", NAMES)
-    part = load("miniimagenet", "test")
+    part = load_dataset("miniimagenet", "test")
     assert part.name == "miniimagenet/test"
     assert part.bank.images.shape == (6, 3, 84, 84)
     assert part.labels.names == (TEST, "n01981276")
@@ -73,16 +73,16 @@ def test_a_path_of_ones_own_and_a_size(root: Path, tmp_path: Path) -> None:
     write_jpegs(root, NAMES)
     write_csv(root, "test", NAMES)
     root.rename(tmp_path / "elsewhere")
-    assert load(f"miniimagenet:{tmp_path / 'elsewhere'}", size=16).bank.size == (16, 16)
+    assert load_dataset(f"miniimagenet:{tmp_path / 'elsewhere'}", size=16).bank.size == (16, 16)
 
 
 def test_without_lists_the_published_ones_hold_and_a_missing_image_is_named(root: Path) -> None:
     name, label = shipped_list("test")[0]
     write_jpegs(root, {name: label})
     with pytest.raises(DataError, match=shipped_list("test")[1][0]):
-        load("miniimagenet", "test", size=8)
+        load_dataset("miniimagenet", "test", size=8)
     with pytest.raises(DataError, match="no image of miniImageNet's val part"):
-        load("miniimagenet", "val")
+        load_dataset("miniimagenet", "val")
 
 
 def test_a_bad_image_is_named_or_left_out(root: Path) -> None:
@@ -91,36 +91,36 @@ def test_a_bad_image_is_named_or_left_out(root: Path) -> None:
     bad = next(iter(NAMES))
     (root / "images" / bad).write_bytes((root / "images" / bad).read_bytes()[:200])
     with pytest.raises(DataError, match=bad):
-        load("miniimagenet", "test")
+        load_dataset("miniimagenet", "test")
     for _ in range(2):  # decoded, then from the cache
         with (
             pytest.warns(ManyLeftOutWarning, match=r"LEFT OUT: 1 of 6 images \(16.7 %\)"),
             pytest.warns(LeftOutWarning, match=f"left out: .*{bad} is truncated"),
         ):
-            part = load("miniimagenet", "test", skip_bad=True)
+            part = load_dataset("miniimagenet", "test", skip_bad=True)
         assert part.labels.counts.tolist() == [2, 3]
 
 
 def test_a_file_that_changes_is_read_again(root: Path) -> None:
     write_jpegs(root, NAMES)
     write_csv(root, "test", NAMES)
-    before = load("miniimagenet", "test").bank.images[0].clone()
+    before = load_dataset("miniimagenet", "test").bank.images[0].clone()
     Image.new("RGB", (200, 200), (255, 0, 0)).save(root / "images" / next(iter(NAMES)))
-    assert not torch.equal(load("miniimagenet", "test").bank.images[0], before)
+    assert not torch.equal(load_dataset("miniimagenet", "test").bank.images[0], before)
 
 
 @pytest.mark.parametrize("row", ["../../secret.jpg,n01930112", "a.jpg,../../.."])
 def test_a_list_cannot_lead_out_of_the_folder(root: Path, row: str) -> None:
     (root / "test.csv").write_text(f"filename,label\n{row}\n")
     with pytest.raises(DataError, match="would leave its folder"):
-        load("miniimagenet", "test")
+        load_dataset("miniimagenet", "test")
 
 
 @pytest.mark.parametrize("content", ["file,class\na,b\n", "filename,label\nonly\n", ""])
 def test_a_list_that_is_none_is_refused(root: Path, content: str) -> None:
     (root / "test.csv").write_text(content)
     with pytest.raises(DataError, match=r"test\.csv|no image of"):
-        load("miniimagenet", "test")
+        load_dataset("miniimagenet", "test")
 
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 84, 84, 3), dtype=np.uint8)
@@ -133,13 +133,13 @@ def write_pickle(root: Path, split: str, content: object) -> None:
 def test_pickles(root: Path) -> None:
     write_pickle(root, "train", {"image_data": IMAGES, "class_dict": {TRAIN: [0, 2, 4], "n01558993": [1, 3, 5]}})
     write_pickle(root, "val", {b"image_data": IMAGES[:2], b"class_dict": {VAL: [0, 1]}})
-    part = load("miniimagenet", "train")
+    part = load_dataset("miniimagenet", "train")
     np.testing.assert_array_equal(part.bank.images.numpy(), IMAGES.transpose(0, 3, 1, 2))
     assert part.labels.names == (TRAIN, "n01558993")
     assert part.labels.classes.tolist() == [0, 1, 0, 1, 0, 1]
-    both = load("miniimagenet", "trainval")
+    both = load_dataset("miniimagenet", "trainval")
     assert (both.name, len(both.bank), len(both.labels.names)) == ("miniimagenet/trainval", 8, 3)
-    assert load("miniimagenet", "val", size=32).bank.images.shape == (2, 3, 32, 32)
+    assert load_dataset("miniimagenet", "val", size=32).bank.images.shape == (2, 3, 32, 32)
 
 
 @pytest.mark.parametrize(
@@ -157,14 +157,14 @@ def test_pickles(root: Path) -> None:
 def test_a_bad_pickle_is_refused(root: Path, content: object, words: str) -> None:
     write_pickle(root, "test", content)
     with pytest.raises(DataError, match=words) as caught:
-        load("miniimagenet", "test")
+        load_dataset("miniimagenet", "test")
     assert "mini-imagenet-cache-test.pkl" in str(caught.value)
 
 
 @pytest.mark.parametrize("stem", ["", "mini-imagenet-"])
 def test_arrays(root: Path, stem: str) -> None:
     np.savez(root / f"{stem}test.npz", images=IMAGES, labels=np.array([10, 10, 2, 2, 2, 10]))
-    part = load("miniimagenet", "test")
+    part = load_dataset("miniimagenet", "test")
     np.testing.assert_array_equal(part.bank.images.numpy(), IMAGES.transpose(0, 3, 1, 2))
     assert [part.labels.names[row] for row in part.labels.classes] == [f"test/{n}" for n in (10, 10, 2, 2, 2, 10)]
     assert part.labels.keys[0].startswith("miniimagenet/test/")
@@ -173,29 +173,29 @@ def test_arrays(root: Path, stem: str) -> None:
 def test_bad_arrays_are_refused(root: Path) -> None:
     np.savez(root / "test.npz", images=IMAGES, labels=np.array([{}] * 6))
     with pytest.raises(DataError, match=r"test\.npz"):
-        load("miniimagenet", "test")
+        load_dataset("miniimagenet", "test")
     np.savez(root / "test.npz", images=IMAGES, labels=np.arange(5))
     with pytest.raises(DataError, match="there are 6 images"):
-        load("miniimagenet", "test")
+        load_dataset("miniimagenet", "test")
     whole = (root / "test.npz").read_bytes()
     for keep in (0, 100, len(whole) // 2):
         (root / "test.npz").write_bytes(whole[:keep])
         with pytest.raises(DataError, match=r"test\.npz"):
-            load("miniimagenet", "test")
+            load_dataset("miniimagenet", "test")
 
 
 def test_a_class_of_another_part_is_refused(root: Path) -> None:
     write_pickle(root, "test", {"image_data": IMAGES, "class_dict": {TRAIN: list(range(6))}})
     with pytest.raises(DataError, match=f"'{TRAIN}' is given for test, but is in train"):
-        load("miniimagenet", "test")
+        load_dataset("miniimagenet", "test")
 
 
 def test_nothing_there_says_what_would_be_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("train.csv", "image_data", ".npz", "images/")
     for spec in ("miniimagenet", f"miniimagenet:{root / 'nowhere'}"):
         with pytest.raises(DataError) as caught:
-            load(spec)
+            load_dataset(spec)
         assert all(word in str(caught.value) for word in words)
     monkeypatch.delenv("METAREP_DATA")
     with pytest.raises(DataError, match="miniimagenet:PATH"):
-        load("miniimagenet")
+        load_dataset("miniimagenet")

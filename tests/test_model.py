@@ -21,7 +21,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from metarep.classifier import FewShotClassifier
 from metarep.cli import main
 from metarep.confusion import confusion
-from metarep.datasets import load
+from metarep.datasets import load_dataset
 from metarep.datasets.options import LeftOutWarning
 from metarep.errors import MetarepError
 from metarep.gallery import Gallery
@@ -36,7 +36,7 @@ WAYS, SHOTS = 6, 4
 @pytest.fixture(scope="module")
 def letters() -> tuple[np.ndarray, list[str]]:
     """Printed letters of a script: twelve images of each of eight."""
-    split = load("glyphs", "test")
+    split = load_dataset("glyphs", "test")
     rows = [split.labels.rows[start : start + 12] for start in split.labels.starts[: WAYS + 2].tolist()]
     names = [name.split("/")[-1] for name in split.labels.names[: WAYS + 2] for _ in range(12)]
     return split.bank.pixels(torch.cat(rows)).numpy(), names

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from metarep.datasets import Options, load, omniglot
+from metarep.datasets import Options, load_dataset, omniglot
 from metarep.datasets.omniglot_runs import load_runs
 from metarep.datasets.split import Split
 from metarep.errors import DataError
@@ -42,7 +42,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def parts_of(spec: str) -> dict[str, Split]:
-    return {part: load(spec, part) for part in ("train", "val", "test")}
+    return {part: load_dataset(spec, part) for part in ("train", "val", "test")}
 
 
 @real
@@ -54,7 +54,7 @@ def test_vinyals_has_the_published_classes_and_no_character_twice() -> None:
     keys = [set(part.labels.keys) for part in parts.values()]
     assert [len(each) for each in keys] == [1028, 172, 423]
     assert not any(one & other for one, other in combinations(keys, 2))
-    both = load("omniglot:vinyals", "trainval")
+    both = load_dataset("omniglot:vinyals", "trainval")
     assert both.name == "omniglot:vinyals/trainval"
     assert torch.equal(both.bank.images[82240:], parts["val"].bank.images)
     assert both.labels.names == parts["train"].labels.names + parts["val"].labels.names
@@ -62,7 +62,7 @@ def test_vinyals_has_the_published_classes_and_no_character_twice() -> None:
 
 @real
 def test_the_turns_are_counter_clockwise_and_of_one_character() -> None:
-    part = load("omniglot", "val")
+    part = load_dataset("omniglot", "val")
     pixels = part.bank.images.view(172, 4, 20, 28, 28).numpy()
     for k in range(4):
         np.testing.assert_array_equal(pixels[:, k], np.rot90(pixels[:, 0], k, (-2, -1)))
@@ -72,7 +72,7 @@ def test_the_turns_are_counter_clockwise_and_of_one_character() -> None:
 
 @real
 def test_drawings_are_dark_ink_on_white_and_as_in_the_archive() -> None:
-    part = load("omniglot:lake", "test")
+    part = load_dataset("omniglot:lake", "test")
     pixels = part.bank.images.float()
     assert pixels.amin((1, 2, 3)).max() < 128  # every drawing has strokes that one can see
     assert pixels.median() == 255
@@ -93,7 +93,7 @@ def test_lake_holds_out_five_alphabets_and_cuts_across_vinyals() -> None:
     alphabets = [{name.split("/")[0] for name in part.labels.names} for part in parts.values()]
     assert [len(each) for each in alphabets] == [25, 5, 20]
     assert not any(one & other for one, other in combinations(alphabets, 2))
-    assert len(set(load("omniglot", "train").labels.keys) & set(parts["test"].labels.keys)) == 236
+    assert len(set(load_dataset("omniglot", "train").labels.keys) & set(parts["test"].labels.keys)) == 236
 
 
 @real
@@ -102,7 +102,7 @@ def test_the_runs_show_the_characters_that_their_keys_name() -> None:
     assert runs.bank.images.shape == (800, 1, 105, 105)
     assert torch.cat([runs.support, runs.query], 1).flatten().sort()[0].tolist() == list(range(800))
     assert all(sorted(answers) == list(range(20)) for answers in runs.query_y.tolist())
-    evaluation = {f"omniglot/{name}" for name in load("omniglot:lake", "test").labels.names}
+    evaluation = {f"omniglot/{name}" for name in load_dataset("omniglot:lake", "test").labels.names}
     with zipfile.ZipFile(Path(REAL) / "images_evaluation.zip") as archive:
         entries = sorted(archive.namelist())
         for run in range(20):
@@ -159,9 +159,9 @@ def pack(bare: Path, entries: dict[str, bytes], monkeypatch: pytest.MonkeyPatch)
 
 def test_a_copy_that_was_zipped_again_passes(pack: Callable[..., Path]) -> None:
     pack()
-    first = load("omniglot:lake", "test", size=20)
+    first = load_dataset("omniglot:lake", "test", size=20)
     pack({"__MACOSX/notes.txt": b"x"}, top="", deflate=True)
-    again = load("omniglot:lake", "test", size=105)
+    again = load_dataset("omniglot:lake", "test", size=105)
     assert first.labels.names == again.labels.names == ("Glyphs/character01", "Glyphs/character02")
     np.testing.assert_array_equal(
         again.bank.images[23, 0].numpy(), np.asarray(Image.open(io.BytesIO(drawing(23))).convert("L"))
@@ -170,9 +170,9 @@ def test_a_copy_that_was_zipped_again_passes(pack: Callable[..., Path]) -> None:
 
 def test_once_cached_the_archives_are_not_needed(pack: Callable[..., Path]) -> None:
     path = pack()
-    load("omniglot:lake", "test")
+    load_dataset("omniglot:lake", "test")
     path.unlink()
-    assert len(load("omniglot:lake", "train").bank) == 40
+    assert len(load_dataset("omniglot:lake", "train").bank) == 40
 
 
 FIRST = "Runes/character01/0001_01.png"
@@ -196,7 +196,7 @@ FIRST = "Runes/character01/0001_01.png"
 def test_a_damaged_archive_is_refused_by_name(pack: Callable[..., Path], changed: dict, words: str) -> None:
     pack(changed)
     with pytest.raises(DataError, match=words) as caught:
-        load("omniglot")
+        load_dataset("omniglot")
     assert "images_evaluation.zip" in str(caught.value)
 
 
@@ -205,8 +205,8 @@ def test_a_half_downloaded_archive_is_refused_by_name(pack: Callable[..., Path])
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match=r"images_evaluation\.zip is damaged or half-downloaded"):
-        load("omniglot")
+        load_dataset("omniglot")
     where = whole.index(drawing(30))
     path.write_bytes(whole[: where + 70] + bytes([whole[where + 70] ^ 255]) + whole[where + 71 :])
     with pytest.raises(DataError, match=r"images_evaluation\.zip is damaged or half-downloaded"):
-        load("omniglot")
+        load_dataset("omniglot")

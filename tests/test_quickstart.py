@@ -56,7 +56,7 @@ def load(argument, split, options):
 
 @pytest.fixture(scope="module")
 def tiny():
-    """A data set called ``tiny``, through the real ``metarep.datasets.load``."""
+    """A data set called ``tiny``, through the real ``metarep.datasets.load_dataset``."""
     module = types.ModuleType("tiny_data")
     module.load, module.ABOUT = load, f"blobs; {HOSTILE}"
     with pytest.MonkeyPatch.context() as patch:
@@ -131,7 +131,7 @@ def test_a_row_for_every_learner_and_shape(done):
 
 def test_runs_can_be_evaluated_and_give_the_same_number(done, tiny):
     out, content, _ = done
-    split = datasets.load("tiny", "test")
+    split = datasets.load_dataset("tiny", "test")
     run = open_run(out / "siamese")
     assert run.settings["data"]["name"] == "tiny"
     assert run.settings["data"]["split"] == "train"
@@ -140,7 +140,7 @@ def test_runs_can_be_evaluated_and_give_the_same_number(done, tiny):
     report = measure(run.learner, split, Setting(range(5, 6), range(1, 2), row["queries"], row["tasks"], PLAN.seed))
     assert (report.accuracy, report.digest) == (row["accuracy"], row["digest"])
     for part in ("train", "val"):
-        touched = datasets.load("tiny", part)
+        touched = datasets.load_dataset("tiny", part)
         assert {key_digest(key) for key in touched.labels.keys} <= run.seen
         with pytest.raises(LeakageError):
             run.refuse_seen(touched.labels, part)

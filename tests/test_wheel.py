@@ -26,6 +26,7 @@ def test_wheel_installs_and_trains(tmp_path):
         "datasets/splits/omniglot_vinyals.json",
         "quickstart/templates/page.html",
         "app/page/index.html",
+        "py.typed",
     ):
         assert f"metarep/{part}" in inside
     assert sum(entry.file_size for entry in zipfile.ZipFile(wheel).infolist() if "/zoo/" in entry.filename) < 2_000_000
@@ -42,4 +43,6 @@ def test_wheel_installs_and_trains(tmp_path):
     subprocess.run([*metarep, "train", "protonet", "--steps", "60", "--out", "run"], **options)
     done = subprocess.run([*metarep, "evaluate", "run", "--tasks", "200", "--queries", "5"], **options)
     assert "5-way 1-shot" in done.stdout
-    subprocess.run([python, "-W", "error", "-c", "import metarep; metarep.load('omniglot-protonet')"], **options)
+    subprocess.run(
+        [python, "-W", "error", "-c", "import metarep; metarep.load_learner('omniglot-protonet')"], **options
+    )

@@ -37,7 +37,7 @@ class Checkpoint:
             metarep 0.1.0, which do not say.
     """
 
-    method: Method
+    method: Method[Any]
     settings: dict[str, Any]
     seen: frozenset[str]
     fitted: frozenset[str] | None = None

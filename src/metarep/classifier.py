@@ -108,7 +108,7 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         names, gallery = {} if first else dict(self._names), model.gallery
         for label in dict.fromkeys(labels.tolist()):
             names.setdefault(label, gallery.called(str(label)))
-        self.model_ = model.changed(gallery.add(rows, [names[label] for label in labels.tolist()], items), depth)
+        self.model_: Model = model.changed(gallery.add(rows, [names[label] for label in labels.tolist()], items), depth)
         self.classes_, self._names = _one_each(np.unique(known), names), names
         tell_look_alikes(self.model_.gallery.names, set(self.model_.gallery.names) - set(gallery.names))
         return self

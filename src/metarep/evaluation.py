@@ -91,8 +91,7 @@ def evaluate(
         DataError: an image whose features are no finite numbers; an accuracy with it would be one of guesses.
         MetarepError: there are no tasks; or the encoder, or the learner on some tasks, gives no finite numbers.
 
-    >>> from metarep import ImageBank, Labels, Prototypes, draw_tasks
-    >>> from metarep.encoders import Encoder, Preprocess
+    >>> from metarep import Encoder, ImageBank, Labels, Preprocess, Prototypes, draw_tasks
     >>> bank = ImageBank.from_arrays(torch.arange(40, dtype=torch.uint8).view(40, 1, 1, 1).expand(40, 1, 4, 4) * 6)
     >>> labels = Labels.of([i // 10 for i in range(40)])
     >>> pixels = Prototypes(Encoder(torch.nn.Flatten(), Preprocess((4, 4), 1, (0.0,), (1.0,))))

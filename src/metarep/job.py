@@ -10,7 +10,7 @@ import torch
 from metarep.augment import preset
 from metarep.batches import TaskBatch, ViewBatch
 from metarep.checkpoint import Checkpoint, build_method, check_settings, digests, key_digest, refuse
-from metarep.datasets import load
+from metarep.datasets import load_dataset
 from metarep.datasets.depth import Depth
 from metarep.datasets.split import Split
 from metarep.device import pick_device, pick_precision
@@ -122,10 +122,10 @@ def start(
     initial = load_trained(job.init) if job.init else None
     depth = Depth.of(initial.settings["data"].get("depth") if initial else None) | Depth.of(job.depth)
     given: dict[str, Any] = {"size": job.size, "data_dir": data_dir, "skip_bad": skip_bad, "depth": depth}
-    split = load(job.data, job.train_on, **given)
+    split = load_dataset(job.data, job.train_on, **given)
     validation = None
     if job.train_on == "train":
-        validation = load(job.data, "val", **given)
+        validation = load_dataset(job.data, "val", **given)
     source = load_trained(job.labelling.run, place) if job.labelling.run else None
     runs = [run for run in (initial, source) if run]
     fitted = seen_by(split).union(*(run.fitted_of(validation and validation.labels, job.data) for run in runs))

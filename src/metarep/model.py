@@ -34,7 +34,14 @@ from metarep.zoo import general_mean
 MANY, FEW = 300, 5  # with more images than this, so many folds: what is measured by many images needs fewer
 
 # For encoders trained for something else: what did best on photographs of unseen classes (docs/your-own-images.md).
-HEAD = {"name": "linear", "solver": "logistic", "strength": 0.1, "power": 0.7, "centre": True, "balance": True}
+HEAD: dict[str, Any] = {
+    "name": "linear",
+    "solver": "logistic",
+    "strength": 0.1,
+    "power": 0.7,
+    "centre": True,
+    "balance": True,
+}
 
 
 class Model:
@@ -70,7 +77,7 @@ class Model:
         self.depth = depth if depth is not None else representation.depth if representation else Depth()
         self.gallery = gallery if gallery is not None else Gallery.empty()
         trained = representation.learner if representation else None
-        self.head = head or ({"name": "trained"} if trained is not None else HEAD)
+        self.head: dict[str, Any] = head or ({"name": "trained"} if trained is not None else HEAD)
         name, settings = self.head["name"], {key: value for key, value in self.head.items() if key != "name"}
         if name == "trained":
             if trained is None:

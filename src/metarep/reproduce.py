@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from metarep.datasets import load
+from metarep.datasets import load_dataset
 from metarep.device import pick_device
 from metarep.errors import MetarepError
 from metarep.evaluation import Report
@@ -72,7 +72,7 @@ def reproduce(
         trained = open_run(folder)
         trained.learner.to(pick_device(device))
         use_precision(trained.learner, "float32")
-        split = load(job.data, measured, size=job.size, data_dir=data_dir)
+        split = load_dataset(job.data, measured, size=job.size, data_dir=data_dir)
         trained.refuse_leak(split.labels, split.name, job.data, measured)
         more = {"recipe": name, "source": recipe.source, "train_seconds": round(outcome.seconds)}
         for row_name, report in measure_all(trained.learner, split, settings, references=seed == 0, watching=watching):

@@ -62,7 +62,7 @@ class Outcome:
 
 
 def train(
-    method: Method,
+    method: Method[Any],
     split: Split,
     settings: TrainSettings | None = None,
     *,

@@ -162,9 +162,9 @@ def test_folders(tmp_path, monkeypatch):
             warnings.simplefilter("always")
             for skip_bad in (True, False):
                 try:
-                    from metarep import load_data
+                    from metarep import load_dataset
 
-                    split = load_data(f"folder:{root}", "test", size=16, skip_bad=skip_bad)
+                    split = load_dataset(f"folder:{root}", "test", size=16, skip_bad=skip_bad)
                     assert len(split.bank) == len(split.labels.classes)
                 except MetarepError:
                     assert not skip_bad
@@ -307,7 +307,7 @@ def opened(path: Path) -> None:
 
     import metarep
 
-    learner = metarep.load(path)
+    learner = metarep.load_learner(path)
     learner.embed(torch.zeros(1, 1, 20, 20, dtype=torch.uint8))
 
 

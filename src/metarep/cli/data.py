@@ -7,7 +7,7 @@ import torch
 
 from metarep.cli.options import add_output, add_reading, print_json
 from metarep.cli.parser import Parser
-from metarep.datasets import DATASETS, PARTS, SPLITS, about, load
+from metarep.datasets import DATASETS, PARTS, SPLITS, about, load_dataset
 from metarep.datasets.omniglot_runs import load_runs
 from metarep.datasets.options import Options
 from metarep.datasets.split import Split
@@ -130,4 +130,4 @@ def _show(args: argparse.Namespace) -> int:
 
 def _load(args: argparse.Namespace, split: str) -> Split:
     given = {"size": args.size, "data_dir": args.data_dir, "skip_bad": args.skip_bad, "depth": args.depth}
-    return load(args.name, split, **given)
+    return load_dataset(args.name, split, **given)

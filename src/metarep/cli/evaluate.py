@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from metarep.cli.options import add_data, add_machine, add_output, numbers, print_json, set_threads
 from metarep.cli.parser import Parser
-from metarep.datasets import load
+from metarep.datasets import load_dataset
 from metarep.datasets.omniglot_runs import load_runs
 from metarep.datasets.options import Options
 from metarep.device import pick_device, pick_precision
@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     own = trained.settings["data"]
     skip_bad = args.skip_bad or (args.data is None and own.get("skip_bad", False))
     depth = args.depth or own.get("depth")
-    split = load(data, args.split, size=size, data_dir=args.data_dir, skip_bad=skip_bad, depth=depth)
+    split = load_dataset(data, args.split, size=size, data_dir=args.data_dir, skip_bad=skip_bad, depth=depth)
     trained.refuse_leak(split.labels, split.name, data, args.split)
     settings = [Setting(ways, shots, args.queries, args.tasks, args.seed) for ways in args.ways for shots in args.shots]
     if args.results:
@@ -125,7 +125,7 @@ def suggest(
         data = trained.settings["data"]
         with warnings.catch_warnings(action="ignore"):  # they were said when the training began
             bad, depth = skip_bad or data.get("skip_bad", False), data.get("depth")
-            split = load(data["name"], "test", size=data["size"], data_dir=data_dir, skip_bad=bad, depth=depth)
+            split = load_dataset(data["name"], "test", size=data["size"], data_dir=data_dir, skip_bad=bad, depth=depth)
         trained.refuse_leak(split.labels, split.name, data["name"], "test")
     except MetarepError:
         return None

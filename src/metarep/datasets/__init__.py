@@ -1,9 +1,11 @@
-"""Data sets by name: ``load("omniglot", "train")`` gives the images and labels of one part."""
+"""Data sets by name: ``load_dataset("omniglot", "train")`` gives the images and labels of one part."""
 
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from typing_extensions import deprecated
 
 from metarep.datasets.depth import Depth
 from metarep.datasets.options import Options
@@ -24,10 +26,10 @@ PARTS = ("train", "val", "test")
 JOINED = {"trainval": ("train", "val"), "all": PARTS}
 SPLITS = (*PARTS, *JOINED)
 
-__all__ = ["DATASETS", "PARTS", "SPLITS", "Options", "Split", "about", "load"]
+__all__ = ["DATASETS", "PARTS", "SPLITS", "Options", "Split", "about", "load_dataset"]
 
 
-def load(
+def load_dataset(
     spec: str,
     split: str = "test",
     *,
@@ -57,7 +59,7 @@ def load(
     Warns:
         LeftOutWarning, DuplicateImagesWarning, DepthWarning: see ``Options`` and ``metarep.datasets.folder``.
 
-    >>> load("omniglt")
+    >>> load_dataset("omniglt")
     Traceback (most recent call last):
     metarep.errors.MetarepError: unknown data set 'omniglt'; did you mean 'omniglot'? Known: cifar-fs, fc100, ...
     """
@@ -75,6 +77,23 @@ def load(
         return module.load(argument, split, options)
     parts = [module.load(argument, part, options) for part in JOINED[split]]
     return Split.join(parts, parts[0].name.removesuffix("train") + split)
+
+
+@deprecated("metarep.load_data is now called metarep.load_dataset; the old name goes with the next version")
+def load_data(
+    spec: str,
+    split: str = "test",
+    *,
+    size: int | None = None,
+    data_dir: Path | None = None,
+    skip_bad: bool = False,
+    depth: Depth | str | int | Mapping[str, Any] | None = None,
+) -> Split:
+    """The old name of :func:`load_dataset`."""
+    return load_dataset(spec, split, size=size, data_dir=data_dir, skip_bad=skip_bad, depth=depth)
+
+
+load = load_data
 
 
 def about(name: str) -> str:

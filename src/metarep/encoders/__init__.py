@@ -25,7 +25,11 @@ __all__ = [
     "space_of",
 ]
 
-ENCODERS = {"conv4": Conv4, "resnet12": ResNet12, "efficientnet-lite": EfficientNetLite}
+ENCODERS: dict[str, type[Conv4] | type[ResNet12] | type[EfficientNetLite]] = {
+    "conv4": Conv4,
+    "resnet12": ResNet12,
+    "efficientnet-lite": EfficientNetLite,
+}
 """The encoders that a run can train, by name."""
 BROUGHT = {"timm": TimmBody, "onnx": OnnxBody}  # third-party networks, which metarep.pretrained opens
 

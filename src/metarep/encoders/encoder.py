@@ -41,6 +41,10 @@ class Encoder(nn.Module):
     (3, [[1.0, 1.0, 1.0]])
     """
 
+    body: nn.Module
+    dim: int
+    arch: dict[str, Any]
+
     def __init__(self, body: nn.Module, preprocess: Preprocess, arch: dict[str, Any] | None = None) -> None:
         super().__init__()
         self.preprocess = preprocess

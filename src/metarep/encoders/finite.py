@@ -24,7 +24,7 @@ def refuse_lost_rows(rows: Shaped[Tensor, "n *row"], encoder: Encoder, name: Cal
         DataError: an image has such features. The message names the first one and counts the others.
         MetarepError: the encoder is the cause; see :func:`lost_rows`.
 
-    >>> from metarep.encoders import Preprocess
+    >>> from metarep import Preprocess
     >>> mean = Encoder(torch.nn.Flatten(), Preprocess((1, 1), 1, (0.0,), (1.0,)))
     >>> try:
     ...     refuse_lost_rows(torch.tensor([[1.0], [float("nan")]]), mean, ["a.jpg", "b.jpg"].__getitem__)

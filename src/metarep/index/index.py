@@ -16,7 +16,7 @@ from metarep.errors import MetarepError, refuse_unknown_settings, unknown
 FORMAT = 1
 TINY = np.finfo(np.float32).tiny
 Rows = np.ndarray  # (n, dim) float32, each of length 1 or 0
-Numbers = Tensor | np.ndarray | Sequence  # whatever torch.as_tensor takes
+Numbers = Tensor | np.ndarray | Sequence[Any]  # whatever torch.as_tensor takes
 
 
 class SpaceError(MetarepError):

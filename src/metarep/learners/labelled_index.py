@@ -21,7 +21,7 @@ class LabelledIndex:
     Raises:
         MetarepError: the index is not empty.
 
-    >>> from metarep.index import build_index
+    >>> from metarep import build_index
     >>> gallery = LabelledIndex(build_index("exact", 2))
     >>> ids = gallery.add(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([4, 9]))
     >>> gallery.search(torch.tensor([[0.1, 2.0]]), 1)[1]

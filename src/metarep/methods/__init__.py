@@ -1,5 +1,7 @@
 """Methods: how a representation is trained. A new method is one file in this folder and three lines below."""
 
+from typing import Any
+
 from metarep.methods.anil import ANIL
 from metarep.methods.baseline import Baseline
 from metarep.methods.byol import BYOL
@@ -28,7 +30,7 @@ __all__ = [
     "Triplet",
 ]
 
-METHODS: dict[str, type[Method]] = {
+METHODS: dict[str, type[Method[Any]]] = {
     "protonet": ProtoNet,
     "siamese": Siamese,
     "triplet": Triplet,

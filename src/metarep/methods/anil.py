@@ -28,7 +28,7 @@ class ANIL(Method[TaskBatch]):
         head: rows (one row a way), prototype or shared (any number of ways).
         turns: how often the images of a task are used, each time with other images as support.
 
-    >>> from metarep.encoders import Preprocess, build_encoder
+    >>> from metarep import Preprocess, build_encoder
     >>> ANIL(build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,)))).learner.scope
     'head'
     """

@@ -29,7 +29,7 @@ class Baseline(Method[LabelledBatch]):
         smoothing: label smoothing, the share of the label that is spread over all classes.
         classes: number of training classes; a training sets it.
 
-    >>> from metarep.encoders import Preprocess, build_encoder
+    >>> from metarep import Preprocess, build_encoder
     >>> Baseline(build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,))), classes=100).head.weight.shape
     torch.Size([100, 64])
     """

@@ -36,7 +36,7 @@ class MAML(Method[TaskBatch]):
             less; after it, only the loss after the last step counts. 0 counts only the last step from the beginning.
         anneal_order: share of training that is first order, before it becomes second order.
 
-    >>> from metarep.encoders import Preprocess, build_encoder
+    >>> from metarep import Preprocess, build_encoder
     >>> MAML(build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,)))).learner.protocol
     'inductive'
     """

@@ -23,7 +23,7 @@ class ProtoNet(Method[TaskBatch]):
         temperature: divides the logits; about 0.1 for cosine.
         turns: how often the images of a task are used, each time with other images as support; the paper has 1.
 
-    >>> from metarep.encoders import Preprocess, build_encoder
+    >>> from metarep import Preprocess, build_encoder
     >>> ProtoNet(build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,)))).eats.called
     'tasks'
     """

@@ -35,7 +35,7 @@ class Reptile(Method[TaskBatch]):
         minibatch: images in an inner step.
         normalisation: which statistics batch norms use: support or transductive.
 
-    >>> from metarep.encoders import Preprocess, build_encoder
+    >>> from metarep import Preprocess, build_encoder
     >>> Reptile(build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,)))).learner.adaptation
     'adam'
     """

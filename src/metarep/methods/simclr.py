@@ -26,7 +26,7 @@ class SimCLR(Method[ViewBatch]):
         hidden: units of the projector's hidden layer; 0 for a linear projector.
         outputs: length of a projection.
 
-    >>> from metarep.encoders import Preprocess, build_encoder
+    >>> from metarep import Preprocess, build_encoder
     >>> SimCLR(build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,)))).eats.called
     'views'
     """

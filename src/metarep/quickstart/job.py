@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from metarep.checkpoint import Checkpoint
-from metarep.datasets import load
+from metarep.datasets import load_dataset
 from metarep.datasets.split import Split
 from metarep.device import pick_device, pick_precision
 from metarep.evaluation import evaluate
@@ -66,7 +66,7 @@ def quickstart(
     started = time.perf_counter()
     out, watch = Path(out), watch or (lambda *_: None)
     place = pick_device(device)
-    test = load(data, "test")
+    test = load_dataset(data, "test")
     tasks = plan.draw(test)  # first of all: a data set that is too small is refused before anything is trained
     trainings = [_train(entry, out, data, seed, place, precision, watch) for entry in plan.entries]
     runs = {entry.method: open_run(out / entry.method, place) for entry in plan.entries}
@@ -80,7 +80,7 @@ def quickstart(
     shown = {name: learners[name].eval() for name in (best, "raw pixels")}
     content = {
         "best": best,
-        "data": {part: _facts(load(data, part)) for part in ("train", "val", "test")} | {"name": data},
+        "data": {part: _facts(load_dataset(data, part)) for part in ("train", "val", "test")} | {"name": data},
         "seed": seed,
         "trainings": trainings,
         "rows": _measure(learners, runs, test, tasks, trainings, watch),

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import deprecated
 
 from metarep.checkpoint import Checkpoint, load_checkpoint
 from metarep.errors import unknown
@@ -15,7 +16,7 @@ from metarep.run import open_run
 
 
 def zoo_names() -> list[str]:
-    """Names that :func:`load` knows without any file of yours."""
+    """The names of the trained encoders that ship, which :func:`load_learner` opens."""
     return sorted(
         entry.name.removesuffix(".safetensors")
         for entry in files(__name__).iterdir()
@@ -33,7 +34,7 @@ def general_mean(name: str) -> Tensor | None:
         return torch.from_numpy(means[name].astype(np.float32)) if name in means else None
 
 
-def load(name: str | Path, device: torch.device | str = "cpu") -> Learner:
+def load_learner(name: str | Path, device: torch.device | str = "cpu") -> Learner:
     """A trained learner, ready for ``embed`` and for new tasks.
 
     Args:
@@ -43,14 +44,23 @@ def load(name: str | Path, device: torch.device | str = "cpu") -> Learner:
     Raises:
         MetarepError: there is no such model, or its file is damaged.
 
-    >>> load("omniglot-protonet").embed(torch.zeros(2, 1, 28, 28, dtype=torch.uint8)).shape
+    >>> load_learner("omniglot-protonet").embed(torch.zeros(2, 1, 28, 28, dtype=torch.uint8)).shape
     torch.Size([2, 64])
     """
     return load_trained(name, device).learner
 
 
+@deprecated("metarep.load is now called metarep.load_learner; the old name goes with the next version")
+def load(name: str | Path, device: torch.device | str = "cpu") -> Learner:
+    """The old name of :func:`load_learner`."""
+    return load_learner(name, device)
+
+
 def load_trained(name: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
-    """The same with the method, its settings and the classes it has seen."""
+    """The checkpoint of a trained learner: the learner with its method, settings, and the classes it has seen.
+
+    Takes the same names as :func:`load_learner`.
+    """
     if str(name) in zoo_names():
         with as_file(files(__name__) / f"{name}.safetensors") as path:
             return load_checkpoint(path, device)
