@@ -11,10 +11,10 @@ from contrasting import SMALL, VIEWS, make, views
 from torch import Generator
 from torch.nn import functional
 
-from metarep.checkpoint import read_tensors
 from metarep.contrastive import COLLAPSED, effective_rank, spread
 from metarep.datasets.split import Split
 from metarep.encoders import Encoder
+from metarep.files import read_tensors
 from metarep.methods import SimCLR
 from metarep.progress import _figures
 from metarep.run import RunFolder

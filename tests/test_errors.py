@@ -111,7 +111,7 @@ def test_a_failed_write_leaves_the_old_checkpoint(
         partial.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("metarep.checkpoint.save_file", full)
+    monkeypatch.setattr("metarep.files.save_file", full)
     with pytest.raises(MetarepError, match=r"could not be written: .*No space left"):
         saved(tmp_path, small_encoder(seed=2))
     assert path.read_bytes() == before

@@ -10,10 +10,11 @@ import pytest
 import torch
 from contrasting import OWN, SMALL, VIEWS, make, named, sealed, views
 
-from metarep.checkpoint import load_checkpoint, read_tensors, save_checkpoint
+from metarep.checkpoint import load_checkpoint, save_checkpoint
 from metarep.datasets.split import Split
 from metarep.encoders import Encoder
 from metarep.errors import DataError, MetarepError
+from metarep.files import read_tensors
 from metarep.job import Job, seen_by, start
 from metarep.methods import METHODS, Method
 from metarep.run import RunFolder

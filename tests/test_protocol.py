@@ -14,11 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
-from metarep.checkpoint import Checkpoint, digests, load_checkpoint, read_tensors, save_checkpoint
+from metarep.checkpoint import Checkpoint, digests, load_checkpoint, save_checkpoint
 from metarep.cli import main
 from metarep.datasets.split import Split
 from metarep.encoders import Encoder
 from metarep.errors import LeakageError, MetarepError
+from metarep.files import read_tensors
 from metarep.images import ImageBank
 from metarep.job import Job, build, start
 from metarep.labels import Labels

@@ -15,10 +15,11 @@ from torch.nn import functional
 
 from metarep.augment import preset
 from metarep.batches import BatchShape, LabelledBatch, TaskBatch, draw_batch
-from metarep.checkpoint import Checkpoint, load_checkpoint, read_tensors, save_checkpoint
+from metarep.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from metarep.datasets.split import Split
 from metarep.encoders import Encoder
 from metarep.errors import DataError, MetarepError
+from metarep.files import read_tensors
 from metarep.job import Job, start
 from metarep.kmeans import kmeans
 from metarep.methods import METHODS

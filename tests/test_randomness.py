@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from metarep import randomness
-from metarep.checkpoint import build_method, read_tensors
+from metarep.checkpoint import build_method
 from metarep.encoders import Encoder
+from metarep.files import read_tensors
 from metarep.methods import Method
 from metarep.run import RunFolder
 from metarep.settings import TrainSettings

@@ -17,10 +17,9 @@ import pytest
 import torch
 from PIL import Image
 
-from metarep.checkpoint import read_tensors, write_tensors
 from metarep.cli import main
 from metarep.errors import MetarepError
-from metarep.files import making, own_folder, replacing
+from metarep.files import making, own_folder, read_tensors, replacing, write_tensors
 from metarep.index import image_index
 from metarep.index.catalogue import Catalogue
 from metarep.index.image_index import ImageIndex

@@ -16,10 +16,11 @@ from torch import Generator, Tensor
 
 from metarep import __version__
 from metarep.batches import LabelledBatch, TaskBatch
-from metarep.checkpoint import load_checkpoint, read_tensors
+from metarep.checkpoint import load_checkpoint
 from metarep.datasets.split import Split
 from metarep.encoders import Encoder
 from metarep.errors import MetarepError
+from metarep.files import read_tensors
 from metarep.methods import Method, ProtoNet, Siamese, Step
 from metarep.run import RunFolder, environment
 from metarep.settings import TrainSettings

@@ -1,21 +1,17 @@
 """Checkpoint: one safetensors file holds weights, settings and what was seen. Nothing is ever pickled."""
 
 import hashlib
-import json
-import os
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from metarep.encoders import BROUGHT, ENCODERS, Encoder, Preprocess, build_encoder
 from metarep.errors import LeakageError, MetarepError, refuse_unknown_settings, unknown
-from metarep.files import replacing
+from metarep.files import read_tensors, write_tensors
 from metarep.labels import Labels
 from metarep.learners import Learner
 from metarep.methods import METHODS, Method
@@ -239,43 +235,3 @@ def _rebuild(tensors: dict[str, Tensor], header: dict[str, Any]) -> Method:
     for name in header.get("frozen", []):
         method.learner.encoder.body.get_parameter(name).requires_grad_(False)
     return method
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-    """A safetensors file with a JSON header, put in place by one rename; tensors are stored contiguous and apart."""
-    apart = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with replacing(path) as partial:
-            save_file(apart, partial, {"metarep": json.dumps(header, sort_keys=True)})
-    except (OSError, SafetensorError) as error:
-        raise MetarepError(f"{path} could not be written: {error}") from error
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the header that :func:`write_tensors` wrote.
-
-    Raises:
-        MetarepError: no such file, or one that is damaged or not ours.
-    """
-    if not path.is_file():
-        raise MetarepError(f"there is no file {path}")
-    try:
-        with path.open("rb") as held, safe_open(_name_of(held, path), framework="pt") as file:
-            header = json.loads((file.metadata() or {})["metarep"])
-            if not isinstance(header, dict):
-                raise ValueError("its header is not a dictionary")
-            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 - not a dict
-    except FileNotFoundError:  # it went away this moment
-        raise MetarepError(f"there is no file {path}") from None
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise MetarepError(f"{path} is damaged or was not written by metarep: {error}") from error
-
-
-def _name_of(held: BinaryIO, path: Path) -> str:
-    """A name of this open file, whichever file has its path by now.
-
-    safetensors opens a file twice, for the header and for the tensors; a writer may replace it in between.
-    """
-    names = (f"{folder}/{held.fileno()}" for folder in ("/proc/self/fd", "/dev/fd"))
-    return next((name for name in names if os.path.exists(name)), str(path))

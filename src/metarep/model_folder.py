@@ -11,10 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from metarep.checkpoint import read_tensors, write_tensors
 from metarep.datasets.depth import Depth
 from metarep.errors import MetarepError
-from metarep.files import locked, making, typed
+from metarep.files import locked, making, read_tensors, typed, write_tensors
 from metarep.gallery import Gallery
 from metarep.model import Model
 from metarep.picture_hash import picture_hash

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metarep.checkpoint import read_tensors
 from metarep.encoders import ENCODERS, Encoder, Preprocess, build_encoder
 from metarep.encoders.finite import refuse_lost_weights
 from metarep.encoders.onnx import OnnxBody
 from metarep.encoders.onnx_graph import read_graph
 from metarep.encoders.timm import TimmBody
 from metarep.errors import MetarepError, missing_extra, unknown
+from metarep.files import read_tensors
 from metarep.own_network import preprocess_of, represent
 from metarep.representation import FORMAT, Representation
 from metarep.zoo import load_trained, zoo_names

@@ -4,11 +4,12 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from metarep.checkpoint import Checkpoint, save_checkpoint, write_tensors
+from metarep.checkpoint import Checkpoint, save_checkpoint
 from metarep.datasets.depth import Depth
 from metarep.encoders import BROUGHT, ENCODERS, Encoder, space_of
 from metarep.encoders.output import Picked
 from metarep.errors import MetarepError
+from metarep.files import write_tensors
 from metarep.learners import Learner
 
 FORMAT = "encoder-1"

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from metarep import __version__
-from metarep.checkpoint import Checkpoint, load_checkpoint, read_tensors, save_checkpoint, write_tensors
+from metarep.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from metarep.errors import MetarepError
-from metarep.files import locked, replacing
+from metarep.files import locked, read_tensors, replacing, write_tensors
 from metarep.methods import Method
 from metarep.settings import TrainSettings
 

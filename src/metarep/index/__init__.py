@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from metarep.encoders import space_of
 from metarep.errors import refuse_unknown_settings, unknown
 from metarep.index.exact import ExactIndex
 from metarep.index.faiss import FaissIndex
@@ -19,7 +18,6 @@ __all__ = [
     "QdrantIndex",
     "SpaceError",
     "build_index",
-    "space_of",
 ]
 
 INDEXES: dict[str, type[Index]] = {
