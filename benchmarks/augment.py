@@ -21,8 +21,7 @@ from torch import Generator
 
 from metarep.augment import Augment, preset
 from metarep.compiled import library
-from metarep.device import keep_freed_memory
-from metarep.run import hardware
+from metarep.device import hardware, keep_freed_memory
 
 CASES = (
     ("drawings", 1, 28, "geometric", {"pillow": 10, "kornia": 4}),

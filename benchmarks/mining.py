@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 
 from metarep.datasets import load
+from metarep.device import hardware
 from metarep.job import Job, start
 from metarep.measure import Setting, measure, use_precision
-from metarep.run import hardware
 
 SHARED = {"validate_every": 200, "validation_tasks": 200, "steps": 250, "mine_every": 50}
 LABELLED = {**SHARED, "ways": 40, "shots": 4}

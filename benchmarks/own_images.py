@@ -21,12 +21,12 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from metarep.datasets import load
+from metarep.device import hardware
 from metarep.gallery import Gallery
 from metarep.labels import Labels
 from metarep.model import Model
 from metarep.pretrained import LITE, load_representation
 from metarep.results import commit, record
-from metarep.run import hardware
 from metarep.tasks import TaskIndex, draw_tasks
 
 RESULTS = Path(__file__).parents[1] / "results"

@@ -27,9 +27,9 @@ from torch.nn import functional
 from metarep import Preprocess, build_encoder, load_data
 from metarep.batches import BatchShape, TaskBatch, draw_batch
 from metarep.datasets.split import Split
+from metarep.device import hardware
 from metarep.inner_loop import HeadKind, convolution
 from metarep.learners import GradientDescent
-from metarep.run import hardware
 
 
 class Case(NamedTuple):

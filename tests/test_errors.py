@@ -21,7 +21,8 @@ from metarep.images import ImageBank
 from metarep.job import Job, build, describe
 from metarep.labels import Labels
 from metarep.methods import ProtoNet
-from metarep.run import RunFolder, open_run
+from metarep.run import RunFolder
+from metarep.zoo import open_run
 
 Make = Callable[..., Encoder]
 

@@ -23,8 +23,8 @@ from metarep.recipes import Recipe
 from metarep.references import raw_pixels, untrained
 from metarep.reproduce import reproduce
 from metarep.results import read
-from metarep.run import open_run
 from metarep.tasks import draw_tasks
+from metarep.zoo import open_run
 
 Drawings = tuple[Split, Split]
 Make = Callable[..., Encoder]

@@ -21,7 +21,7 @@ from metarep.measure import Setting, measure
 from metarep.methods import METHODS
 from metarep.quickstart import PLAN, Entry, Plan, quickstart
 from metarep.quickstart.job import kinds
-from metarep.run import open_run
+from metarep.zoo import open_run
 
 HOSTILE = "<script>alert('x')</script> & \"co\""
 TRAIN = {"steps": 3, "validate_every": 2, "validation_tasks": 10, "validation_ways": 3, "ways": 4}

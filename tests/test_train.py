@@ -18,11 +18,12 @@ from metarep import __version__
 from metarep.batches import LabelledBatch, TaskBatch
 from metarep.checkpoint import load_checkpoint
 from metarep.datasets.split import Split
+from metarep.device import environment
 from metarep.encoders import Encoder
 from metarep.errors import MetarepError
 from metarep.files import read_tensors
 from metarep.methods import Method, ProtoNet, Siamese, Step
-from metarep.run import RunFolder, environment
+from metarep.run import RunFolder
 from metarep.settings import TrainSettings
 from metarep.training import DivergedError, Outcome, train
 

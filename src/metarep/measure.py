@@ -10,6 +10,7 @@ import torch
 
 from metarep.checkpoint import Checkpoint
 from metarep.datasets.split import Split
+from metarep.device import hardware
 from metarep.encoders import Precision
 from metarep.errors import MetarepError, unknown
 from metarep.evaluation import Report, evaluate
@@ -17,7 +18,6 @@ from metarep.learners import LEARNERS, GradientDescent, Learner
 from metarep.normalisation import Normalisation
 from metarep.references import raw_pixels, untrained
 from metarep.results import commit
-from metarep.run import hardware
 from metarep.tasks import draw_tasks, draw_varied_tasks
 
 

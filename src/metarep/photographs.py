@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,15 +13,28 @@ from torch import Tensor
 
 from metarep.datasets.decode import decode_all
 from metarep.datasets.depth import Depth, notice
-from metarep.encoders import Preprocess
 from metarep.errors import DataError, MetarepError
 from metarep.images import ImageBank
 
 STRETCH = 4 / 3  # a photograph of 4:3 is kept whole; longer ones lose their ends
 
 
+class Wanted(Protocol):
+    """The size and the channels that images must have; an encoder's ``Preprocess`` says both."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """1 for grey images, 3 for RGB."""
+        ...
+
+
 def read_images(
-    images: Sequence[Any] | np.ndarray | Tensor, preprocess: Preprocess, *, batch: int = 64, depth: Depth | None = None
+    images: Sequence[Any] | np.ndarray | Tensor, preprocess: Wanted, *, batch: int = 64, depth: Depth | None = None
 ) -> Iterator[UInt8[Tensor, "b c h w"]]:
     """Images of any kind as uint8 batches of the encoder's size, a few at a time.
 
@@ -29,7 +42,7 @@ def read_images(
         images: paths, bytes of files, PIL pictures, or one uint8 array ``(n, h, w)``, ``(n, c, h, w)`` or
             ``(n, h, w, c)``; also a list of such arrays without ``n``, which may be of many sizes. An array is scaled
             and cut as the file of the same picture is.
-        preprocess: of the encoder.
+        preprocess: of the encoder; only its size and channels count.
         batch: images at a time.
         depth: black and white of 16-bit, 32-bit and floating-point pictures; see :mod:`metarep.datasets.depth`.
 
@@ -86,7 +99,7 @@ def _source(image: Any, place: int) -> tuple[Path | bytes | Image.Image, str]:  
     raise MetarepError(f"{name} is a {type(image).__name__}; an image is a path, a picture, bytes or a uint8 array")
 
 
-def unreadable(paths: Sequence[Path], preprocess: Preprocess) -> dict[Path, str]:
+def unreadable(paths: Sequence[Path], preprocess: Wanted) -> dict[Path, str]:
     """Which of these images cannot be read, and why."""
     sources = [(path, str(path)) for path in paths]
     decoded = decode_all(sources, size=preprocess.size, channels=preprocess.channels, stretch=STRETCH)

@@ -10,6 +10,7 @@ from metarep.encoders import BROUGHT, ENCODERS, Encoder, space_of
 from metarep.encoders.output import Picked
 from metarep.errors import MetarepError
 from metarep.files import write_tensors
+from metarep.graph import as_onnx
 from metarep.learners import Learner
 
 FORMAT = "encoder-1"
@@ -60,8 +61,6 @@ class Representation:
         """
         if not self.own:
             return self
-        from metarep.own_network import as_onnx
-
         return replace(self, encoder=as_onnx(self.encoder))
 
     def save(self, path: Path) -> None:

@@ -13,8 +13,8 @@ from metarep.measure import Setting, measure_all, result_row, use_precision
 from metarep.progress import measuring_by
 from metarep.recipes import Recipe, load_recipe, recipe_names
 from metarep.results import read, record
-from metarep.run import open_run
 from metarep.training import Watch
+from metarep.zoo import open_run
 
 
 def reproduce(

@@ -1,19 +1,15 @@
 """RunFolder: a training on disk, so that it can be resumed, read and trusted."""
 
 import json
-import platform
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from metarep import __version__
-from metarep.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from metarep.checkpoint import save_checkpoint
+from metarep.device import environment
 from metarep.errors import MetarepError
 from metarep.files import locked, read_tensors, replacing, write_tensors
 from metarep.methods import Method
@@ -21,7 +17,6 @@ from metarep.settings import TrainSettings
 
 SETTINGS = "settings.json"
 STATE = "state.safetensors"  # what resuming needs
-PACKAGES = ("metarep", "torch", "numpy", "pillow", "safetensors")
 
 
 class RunFolder:
@@ -133,51 +128,6 @@ class RunFolder:
                     f"{self.path} holds a run with {part} = {was!r}, not {now!r}; "
                     "choose another --out, or delete the folder"
                 )
-
-
-def open_run(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
-    """The trained model of a run folder, or of a ``.safetensors`` file.
-
-    Raises:
-        MetarepError: nothing was trained there yet.
-    """
-    path = Path(path)
-    model = path / "model.safetensors" if path.is_dir() else path
-    if path.is_dir() and not model.exists():
-        raise MetarepError(f"{path} holds no trained model yet (no model.safetensors); train it first, or resume it")
-    return load_checkpoint(model, device)
-
-
-def environment() -> dict[str, Any]:
-    """What could make a difference to a number: versions, processor, threads."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = __version__ if package == "metarep" else "not installed"  # it runs from a checkout
-    return {
-        "python": sys.version.split()[0],
-        "packages": versions,
-        "platform": platform.platform(),
-        "hardware": hardware(),
-        "threads": torch.get_num_threads(),
-    }
-
-
-def hardware() -> str:
-    """The processor as results name it: ``2 x AMD EPYC (avx512)``, or the GPU's name."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [
-            line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
-        ]
-        model = names[0] if names else model
-    threads = torch.get_num_threads()
-    return f"{threads} thread{'s' if threads != 1 else ''} of {model} ({torch.backends.cpu.get_cpu_capability()})"
 
 
 def read_settings(path: Path) -> dict[str, Any]:

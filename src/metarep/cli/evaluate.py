@@ -21,8 +21,7 @@ from metarep.normalisation import Normalisation
 from metarep.one_shot_runs import error_rate
 from metarep.progress import measuring
 from metarep.results import read, record
-from metarep.run import open_run
-from metarep.zoo import load_trained
+from metarep.zoo import load_trained, open_run
 
 USAGE = "RUN"
 WAYS, QUERIES = 5, 15

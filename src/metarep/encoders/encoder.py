@@ -1,11 +1,12 @@
 """Encoder: a body of layers with the Preprocess that belongs to it."""
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
+from metarep.device import Precision
 from metarep.encoders.block import plain
 from metarep.encoders.output import Picked, key_of
 from metarep.encoders.preprocess import Preprocess
@@ -14,8 +15,6 @@ from metarep.errors import MetarepError
 # Pixels that go through the body at a time where nothing is trained: 8 images of 160 px. More are no faster, since maps
 # no longer fit the cache of a core, and take memory in proportion.
 AT_ONCE = 8 * 160 * 160
-
-Precision = Literal["float32", "bfloat16"]
 
 
 class Encoder(nn.Module):

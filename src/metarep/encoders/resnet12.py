@@ -1,17 +1,18 @@
 """ResNet12: the field's larger backbone, with DropBlock."""
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from metarep.encoders.initialise import initialise
 from metarep.errors import MetarepError
+from metarep.randomness import Draws
 
 SLOPE = 0.1
 GROWTH = {"wide": (1, 2.5, 5, 10), "narrow": (1, 2, 4, 8)}
 
 
-class DropBlock(nn.Module):
+class DropBlock(Draws):
     """Drops squares of a feature map in training, and scales the rest so that the expected sum stays.
 
     Ghiasi et al., DropBlock, 2018. Squares lie inside the map; where the map is smaller than the square, the square
@@ -25,7 +26,6 @@ class DropBlock(nn.Module):
     def __init__(self, rate: float, block: int = 5) -> None:
         super().__init__()
         self.rate, self.block = rate, block
-        self.generator: Generator | None = None  # set by train, so that a resumed run draws the same squares
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.rate == 0:

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int, Num, Shaped
 from torch import Tensor, nn
 
 from metarep.encoders import Encoder
-from metarep.losses import task_cross_entropy
+from metarep.learners.distances import task_cross_entropy
 
 State = dict[str, Tensor]  # what adaptation made of a support set; every tensor has the task axis first
 

@@ -9,10 +9,10 @@ from torch.nn import functional
 
 from metarep.encoders import Encoder
 from metarep.errors import MetarepError
+from metarep.learners.distances import squared_distances
 from metarep.learners.labelled_index import LabelledIndex
 from metarep.learners.learner import Learner, State
 from metarep.learners.prototypes import Metric
-from metarep.losses import squared_distances
 
 
 class Neighbours(Learner):

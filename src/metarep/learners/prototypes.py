@@ -11,8 +11,8 @@ from torch.nn import functional
 from metarep.class_means import class_means
 from metarep.encoders import Encoder
 from metarep.errors import above, one_of
+from metarep.learners.distances import squared_distances
 from metarep.learners.learner import Learner, State
-from metarep.losses import squared_distances
 
 Metric = Literal["euclidean", "cosine"]
 

@@ -13,7 +13,7 @@ import torch
 from metarep.checkpoint import Checkpoint
 from metarep.datasets import load
 from metarep.datasets.split import Split
-from metarep.device import pick_device, pick_precision
+from metarep.device import environment, pick_device, pick_precision
 from metarep.evaluation import evaluate
 from metarep.job import Job, start
 from metarep.labels import Labels
@@ -25,8 +25,8 @@ from metarep.quickstart.maps import draw_maps
 from metarep.quickstart.plan import PLAN, Entry, Plan
 from metarep.quickstart.report import write_report
 from metarep.references import raw_pixels, untrained
-from metarep.run import environment, open_run
 from metarep.tasks import TaskIndex
+from metarep.zoo import open_run
 
 Watch = Callable[[str, dict[str, Any]], None]
 
