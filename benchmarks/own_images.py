@@ -102,11 +102,11 @@ def row(model: Model, data: str, shots: int, tasks: TaskIndex, accuracy: float, 
     trained = model.representation.checkpoint
     encoder = model.representation.encoder
     return {
-        "method": trained.settings["method"] if trained else model.representation.name,
+        "method": trained.record.method if trained else model.representation.name,
         "learner": model.learner.called,
         "data": data,
         "split": "test",
-        "trained_on": f"{trained.settings['data']['name']}/{trained.settings['data']['split']}"
+        "trained_on": f"{trained.record.data.name}/{trained.record.data.split}"
         if trained
         else "ImageNet (external data)",
         "labels": trained.labels if trained else "true",

@@ -18,8 +18,10 @@ Precision = Literal["float32", "bfloat16"]
 PACKAGES = ("metarep", "torch", "numpy", "pillow", "safetensors")
 
 
-def pick_device(name: str = "auto") -> torch.device:
+def pick_device(name: torch.device | str = "auto") -> torch.device:
     """The device called ``name``; ``auto`` takes a CUDA GPU, then Apple's, then the CPU."""
+    if isinstance(name, torch.device):
+        return name
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")

@@ -13,10 +13,11 @@ from metarep.device import environment
 from metarep.errors import MetarepError
 from metarep.files import locked, read_tensors, replacing, write_tensors
 from metarep.methods import Method
-from metarep.settings import TrainSettings
+from metarep.record import RunRecord
 
 SETTINGS = "settings.json"
 STATE = "state.safetensors"  # what resuming needs
+NOT_OURS = "does not hold the settings of a run; choose another --out, or delete the folder"
 
 
 class RunFolder:
@@ -28,7 +29,7 @@ class RunFolder:
 
     Args:
         path: made when it is held, if it is not there.
-        settings: what the run is; a folder that already holds a run of other settings is refused.
+        record: what the run is; a folder that already holds another run is refused.
         seen: digests of the keys of the classes that it touches.
         fitted: of those the ones that weights are fitted to; the others are validated on.
         beginning: called when it is held to train from the first step: what else the folder must hold.
@@ -40,12 +41,12 @@ class RunFolder:
     def __init__(
         self,
         path: Path,
-        settings: dict[str, Any],
+        record: RunRecord,
         seen: Iterable[str],
         fitted: Iterable[str] = (),
         beginning: Callable[[], None] | None = None,
     ) -> None:
-        self.path, self.settings, self.beginning = Path(path), json.loads(json.dumps(settings)), beginning
+        self.path, self.record, self.beginning = Path(path), record, beginning
         self.seen, self.fitted = frozenset(seen), frozenset(fitted)
         self._refuse_another()
 
@@ -70,7 +71,7 @@ class RunFolder:
         with locked(self.path / ".lock", busy):
             self._refuse_another()
             if not self.begun or not (self.path / SETTINGS).exists():
-                _write(self.path / SETTINGS, self.settings)
+                _write(self.path / SETTINGS, self.record.as_dict())
                 _write(self.path / "environment.json", environment())
             if self.beginning and not (self.path / STATE).exists():
                 self.beginning()
@@ -88,7 +89,7 @@ class RunFolder:
         return [json.loads(line) for line in lines if line.endswith("}")]  # the last may have been cut short
 
     def save_model(self, method: Method) -> None:
-        save_checkpoint(self.model, method, self.settings, self.seen, self.fitted)
+        save_checkpoint(self.model, method, self.record, self.seen, self.fitted)
 
     def save_state(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
         more = {"seen": sorted(self.seen), "fitted": sorted(self.fitted)}
@@ -112,36 +113,33 @@ class RunFolder:
     def _refuse_another(self) -> None:
         if not self.begun or not (self.path / SETTINGS).exists():
             return
-        known = read_settings(self.path / SETTINGS)
-        for part in sorted(known.keys() | self.settings.keys()):
-            was, now = known.get(part), self.settings.get(part)
-            if part == "train" and isinstance(was, dict):
-                was = TrainSettings().as_dict() | was  # a setting that is younger than the run has its default
-            if part == "data" and isinstance(was, dict) and isinstance(now, dict):
-                was, now = ({k: v for k, v in each.items() if k != "skip_bad"} for each in (was, now))  # digest tells
-            if was != now:
-                if isinstance(was, dict) and isinstance(now, dict):
-                    part, was, now = next(
-                        (f"{part}.{k}", was.get(k), now.get(k)) for k in was | now if was.get(k) != now.get(k)
-                    )
-                raise MetarepError(
-                    f"{self.path} holds a run with {part} = {was!r}, not {now!r}; "
-                    "choose another --out, or delete the folder"
-                )
+        if difference := self.record.difference(_read_json(self.path / SETTINGS)):
+            name, was, now = difference
+            what = f"{self.path} holds a run with {name} = {was!r}, not {now!r}"
+            raise MetarepError(f"{what}; choose another --out, or delete the folder")
 
 
-def read_settings(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> RunRecord:
     """What a run is, from its ``settings.json``.
 
     Raises:
-        MetarepError: the file is damaged, or another's.
+        MetarepError: the file is damaged, or is not one of ours.
     """
+    try:
+        return RunRecord.read(_read_json(path))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, MetarepError):
+            raise
+        raise MetarepError(f"{path} {NOT_OURS}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except ValueError as error:
         raise MetarepError(f"{path} is damaged ({error}); choose another --out, or delete the folder") from error
     if not isinstance(content, dict):
-        raise MetarepError(f"{path} does not hold the settings of a run; choose another --out, or delete the folder")
+        raise MetarepError(f"{path} {NOT_OURS}")
     return content
 
 

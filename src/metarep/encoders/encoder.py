@@ -1,5 +1,7 @@
 """Encoder: a body of layers with the Preprocess that belongs to it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -116,3 +118,18 @@ class Encoder(nn.Module):
                 reason = " ".join(str(error).split()) or type(error).__name__
         height, width = self.preprocess.size
         raise MetarepError(f"images of {height} x {width} px do not fit {self.arch['name']}: {reason}")
+
+
+@contextmanager
+def computing(network: nn.Module, precision: Precision) -> Iterator[None]:
+    """Let every encoder of a network compute in ``precision`` for a while; afterwards each has its own again."""
+    before: list[tuple[Encoder, Precision]] = [
+        (layer, layer.precision) for layer in network.modules() if isinstance(layer, Encoder)
+    ]
+    for layer, _ in before:
+        layer.precision = precision
+    try:
+        yield
+    finally:
+        for layer, own in before:
+            layer.precision = own

@@ -1,15 +1,20 @@
 """Learner: what is deployed. What is prepared once for all tasks, and what is adapted to each."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int, Num, Shaped
 from torch import Tensor, nn
 
 from metarep.encoders import Encoder
+from metarep.errors import MetarepError
 from metarep.learners.distances import task_cross_entropy
+from metarep.normalisation import Normalisation
 
+Metric = Literal["euclidean", "cosine"]
 State = dict[str, Tensor]  # what adaptation made of a support set; every tensor has the task axis first
 
 
@@ -29,6 +34,7 @@ class Learner(nn.Module, ABC):
     protocol: str = "inductive"
     normalisation: str = "running"
     ways: int | None = None
+    metric: Metric = "euclidean"  # in which features are near each other
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -48,6 +54,25 @@ class Learner(nn.Module, ABC):
     def state_numbers(self) -> int:
         """About how many numbers the state of one task holds, where they are many: evaluation takes fewer at a time."""
         return 0
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments of its constructor beside the encoder; a checkpoint keeps them."""
+        return {}
+
+    @contextmanager
+    def using(self, normalisation: Normalisation | None = None, test_steps: int | None = None) -> Iterator[None]:
+        """Measure with other statistics or another number of inner steps for a while; None for the learner's own.
+
+        Raises:
+            MetarepError: this learner takes no gradient steps, or adapts no norm layer.
+        """
+        if normalisation is not None or test_steps is not None:
+            raise MetarepError(
+                f"--normalisation and --test-steps are for learners that take gradient steps; {type(self).__name__} "
+                "does not. Try --learner descent"
+            )
+        yield
 
     def undecayed(self) -> list[nn.Parameter]:
         """Parameters besides norm scales and biases that weight decay must leave alone."""

@@ -1,7 +1,7 @@
 """Prototypes: a class is the mean of its support features."""
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -12,9 +12,7 @@ from metarep.class_means import class_means
 from metarep.encoders import Encoder
 from metarep.errors import above, one_of
 from metarep.learners.distances import squared_distances
-from metarep.learners.learner import Learner, State
-
-Metric = Literal["euclidean", "cosine"]
+from metarep.learners.learner import Learner, Metric, State
 
 
 class Prototypes(Learner):
@@ -34,7 +32,12 @@ class Prototypes(Learner):
         super().__init__(encoder)
         one_of("metric", metric, get_args(Metric))
         above("temperature", temperature)
-        self.metric, self.temperature = metric, temperature
+        self.metric: Metric = metric
+        self.temperature = temperature
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"metric": self.metric, "temperature": self.temperature}
 
     def adapt(
         self, support: Float[Tensor, "task support dim"], labels: Int[Tensor, "task support"], ways: int

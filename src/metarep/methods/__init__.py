@@ -1,5 +1,10 @@
 """Methods: how representations are trained. A new one is a file here and three lines below."""
 
+from collections.abc import Iterable
+from typing import Any
+
+from metarep.encoders import Encoder
+from metarep.errors import refuse_unknown_settings, unknown
 from metarep.methods.anil import ANIL
 from metarep.methods.baseline import Baseline
 from metarep.methods.byol import BYOL
@@ -26,6 +31,8 @@ __all__ = [
     "SimCLR",
     "Step",
     "Triplet",
+    "build_method",
+    "check_settings",
 ]
 
 METHODS: dict[str, type[Method]] = {
@@ -40,3 +47,24 @@ METHODS: dict[str, type[Method]] = {
     "moco": MoCo,
     "byol": BYOL,
 }
+
+
+def build_method(name: str, encoder: Encoder, settings: dict[str, Any]) -> Method:
+    """A method by name, with its own settings.
+
+    Raises:
+        MetarepError: an unknown method or setting, with the nearest name.
+    """
+    check_settings(name, settings)
+    return METHODS[name](encoder, **settings)
+
+
+def check_settings(name: str, settings: Iterable[str]) -> None:
+    """Refuse a method or a setting that does not exist, before any data are loaded.
+
+    Raises:
+        MetarepError: an unknown method or setting, with the nearest name.
+    """
+    if name not in METHODS:
+        raise unknown("method", name, METHODS)
+    refuse_unknown_settings(name, METHODS[name].__init__, settings)
