@@ -14,13 +14,14 @@ import torch
 from safetensors.torch import save_file
 
 import metarep
-from metarep.checkpoint import FORMAT, build_method, load_checkpoint, save_checkpoint
+from metarep.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 from metarep.encoders import Conv4, Encoder, Preprocess
 from metarep.errors import DataError, MetarepError, unknown
 from metarep.images import ImageBank
-from metarep.job import Job, build, describe
+from metarep.job import Job, describe, train_settings
 from metarep.labels import Labels
-from metarep.methods import ProtoNet
+from metarep.methods import ProtoNet, build_method
+from metarep.record import RunRecord
 from metarep.run import RunFolder
 from metarep.zoo import open_run
 
@@ -45,7 +46,7 @@ def test_an_unknown_name_offers_the_nearest() -> None:
 
 
 def saved(path: Path, encoder: Encoder) -> Path:
-    save_checkpoint(path / "model.safetensors", ProtoNet(encoder), {"method": "protonet", "settings": {}}, [])
+    save_checkpoint(path / "model.safetensors", ProtoNet(encoder), RunRecord("protonet"), [])
     return path / "model.safetensors"
 
 
@@ -83,7 +84,7 @@ def test_a_changed_header_is_a_clear_error_whatever_is_missing(small_encoder: Ma
     ):  # fmt: skip
         write({**whole, part: value})
         with pytest.raises(MetarepError):
-            load_checkpoint(path)
+            _ = load_checkpoint(path).method
     write(["not a dictionary"])
     with pytest.raises(MetarepError, match=r"model.safetensors"):
         load_checkpoint(path)
@@ -127,15 +128,14 @@ def test_an_encoder_that_cannot_be_rebuilt_says_so(preprocess: Preprocess, tmp_p
 def test_another_encoder_in_the_same_folder_is_refused(tmp_path: Path, drawings: Any) -> None:
     for encoder in ({"name": "conv4", "width": 8}, {"name": "conv4", "width": 16}):
         job = Job("protonet", encoder=encoder)
-        _, settings = build(job, drawings[0])
-        described = describe(job, drawings[0], settings, "float32")
+        record = describe(job, drawings[0], train_settings(job, drawings[0]), {}, "float32")
         if encoder["width"] == 8:
-            run = RunFolder(tmp_path, described, [])
+            run = RunFolder(tmp_path, record, [])
             with run.held():
                 run.save_state({}, {"step": 1})
             continue
         with pytest.raises(MetarepError, match=r"holds a run with encoder.width = 8, not 16"):
-            RunFolder(tmp_path, described, [])
+            RunFolder(tmp_path, record, [])
 
 
 def test_arrays_that_are_no_images() -> None:

@@ -123,13 +123,12 @@ class Encoder(nn.Module):
 @contextmanager
 def computing(network: nn.Module, precision: Precision) -> Iterator[None]:
     """Let every encoder of a network compute in ``precision`` for a while; afterwards each has its own again."""
-    before: list[tuple[Encoder, Precision]] = [
-        (layer, layer.precision) for layer in network.modules() if isinstance(layer, Encoder)
-    ]
-    for layer, _ in before:
-        layer.precision = precision
+    encoders = [layer for layer in network.modules() if isinstance(layer, Encoder)]
+    before: list[tuple[Encoder, Precision]] = [(encoder, encoder.precision) for encoder in encoders]
+    for encoder in encoders:
+        encoder.precision = precision
     try:
         yield
     finally:
-        for layer, own in before:
-            layer.precision = own
+        for encoder, own in before:
+            encoder.precision = own
