@@ -112,18 +112,10 @@ class GradientDescent(Learner):
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {
-            "ways": self.head.ways,
-            "head": self.head.kind,
-            "scope": self.scope,
-            "steps": self.steps,
-            "inner_lr": self.rates.lr,
-            "test_steps": self.test_steps,
-            "rates": self.rates.kind,
-            "normalisation": self.normalisation,
-            "adaptation": self.adaptation,
-            "minibatch": self.minibatch,
-        }
+        names = ("scope", "steps", "test_steps", "normalisation", "adaptation", "minibatch")
+        own = {name: getattr(self, name) for name in names}
+        head, rates = self.head, self.rates
+        return own | {"ways": head.ways, "head": head.kind, "inner_lr": rates.lr, "rates": rates.kind}
 
     @property
     def protocol(self) -> str:
