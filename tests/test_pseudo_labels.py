@@ -274,4 +274,4 @@ def test_the_ways_are_what_there_is(
         ways = read_tensors(tmp_path / "run" / "clusters.safetensors")[0]["clusters"][0].long().bincount().ge(6).sum()
         assert 10 < ways < 21
     assert found.ways == ways
-    assert found["augment"] == ("views-drawings" if labels == "instances" else "drawings")
+    assert found.augment == ("views-drawings" if labels == "instances" else "drawings")

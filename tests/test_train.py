@@ -293,7 +293,7 @@ def test_the_version_is_known_without_an_installation(monkeypatch: pytest.Monkey
     def absent(package: str) -> str:
         raise PackageNotFoundError(package)
 
-    monkeypatch.setattr("metarep.run.version", absent)
+    monkeypatch.setattr("metarep.device.version", absent)
     packages = environment()["packages"]
     assert packages["metarep"] == __version__
     assert packages["torch"] == "not installed"
