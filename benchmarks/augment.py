@@ -20,9 +20,8 @@ from augment_rivals import Views, by_kornia, by_pillow, by_tensors
 from torch import Generator
 
 from metarep.augment import Augment, preset
-from metarep.device import keep_freed_memory
+from metarep.device import hardware, keep_freed_memory
 from metarep.fast.c import library
-from metarep.run import hardware
 
 CASES = (
     ("drawings", 1, 28, "geometric", {"pillow": 10, "kornia": 4}),

@@ -30,12 +30,11 @@ from torch import Generator, Tensor
 from metarep.augment import preset
 from metarep.batches import BatchShape, ViewBatch, draw_batch
 from metarep.contrastive import nt_xent
-from metarep.device import keep_freed_memory, pick_precision
+from metarep.device import hardware, keep_freed_memory, pick_precision
 from metarep.encoders import Preprocess, build_encoder
 from metarep.images import ImageBank
 from metarep.labels import Labels
 from metarep.methods import METHODS, Method
-from metarep.run import hardware
 
 Run = Callable[[], None]
 Loss = Callable[[Tensor, Tensor, float], Tensor]

@@ -213,7 +213,7 @@ def main() -> None:
     for row in found if not args.json else ():
         print("  ".join(f"{key} {value}" for key, value in row.items()))
     if args.out:
-        from metarep.run import hardware
+        from metarep.device import hardware
 
         note = f"{ENCODER} at {SIZE} px; medians of {args.turns} turns of processor time, one thread for the encoder"
         args.out.write_text(json.dumps({"hardware": hardware(), "note": note, "rows": found}, indent=1) + "\n")

@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 
 from metarep.datasets import load_dataset
+from metarep.device import hardware
 from metarep.job import Job, start
-from metarep.measure import Setting, measure, use_precision
-from metarep.run import hardware
+from metarep.measure import Setting, measure
 
 SHARED = {"validate_every": 200, "validation_tasks": 200, "steps": 250, "mine_every": 50}
 LABELLED = {**SHARED, "ways": 40, "shots": 4}
@@ -47,7 +47,6 @@ def run(name: str, mining: dict[str, object], seed: int) -> tuple[float, float, 
     job = Job(method, settings, {**train, **mining, "seed": seed}, encoder={"name": "conv4", "width": 32})
     with tempfile.TemporaryDirectory() as folder:
         trained, outcome = start(job, Path(folder) / "run")
-    use_precision(trained.learner, "float32")
     asked = Setting(range(20, 21), range(1, 2))
     validation, test = (
         measure(trained.learner, load_dataset("glyphs", part), asked).accuracy for part in ("val", "test")

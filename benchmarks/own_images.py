@@ -21,12 +21,12 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from metarep.datasets import load_dataset
+from metarep.device import hardware
 from metarep.gallery import Gallery
 from metarep.labels import Labels
 from metarep.model import Model
 from metarep.pretrained import LITE, load_representation
 from metarep.results import commit, record
-from metarep.run import hardware
 from metarep.tasks import TaskIndex, draw_tasks
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -102,11 +102,11 @@ def row(model: Model, data: str, shots: int, tasks: TaskIndex, accuracy: float, 
     trained = model.representation.checkpoint
     encoder = model.representation.encoder
     return {
-        "method": trained.settings["method"] if trained else model.representation.name,
+        "method": trained.record.method if trained else model.representation.name,
         "learner": model.learner.called,
         "data": data,
         "split": "test",
-        "trained_on": f"{trained.settings['data']['name']}/{trained.settings['data']['split']}"
+        "trained_on": f"{trained.record.data.name}/{trained.record.data.split}"
         if trained
         else "ImageNet (external data)",
         "labels": trained.labels if trained else "true",

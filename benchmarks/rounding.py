@@ -27,10 +27,10 @@ from torch.nn import functional
 from metarep import Preprocess, build_encoder, load_dataset
 from metarep.batches import BatchShape, TaskBatch, draw_batch
 from metarep.datasets.split import Split
+from metarep.device import hardware
 from metarep.fast import convolution
 from metarep.inner_loop import HeadKind
 from metarep.learners import GradientDescent
-from metarep.run import hardware
 
 
 class Case(NamedTuple):

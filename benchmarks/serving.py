@@ -184,7 +184,7 @@ def main() -> int:
 
 
 def measure(args: argparse.Namespace, server: "subprocess.Popen[str]", path: Path, expected: dict[int, str]) -> int:
-    from metarep.run import hardware
+    from metarep.device import hardware
 
     assert server.stdout is not None
     address = next(line.split()[1] for line in server.stdout if line.startswith("page:"))

@@ -27,13 +27,13 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from metarep.datasets import load_dataset
+from metarep.device import hardware
 from metarep.encoders import Encoder, Preprocess
 from metarep.gallery import Gallery
 from metarep.model import Model
 from metarep.pretrained import load_representation
 from metarep.representation import Representation
 from metarep.results import commit
-from metarep.run import hardware
 
 RESULTS = Path(__file__).parents[1] / "results" / "trust.json"
 NAME, SIZE = "efficientnet-lite0", 160

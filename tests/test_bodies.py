@@ -14,13 +14,14 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from metarep.batches import Batch, LabelledBatch, TaskBatch, ViewBatch
-from metarep.checkpoint import build_method, load_checkpoint, save_checkpoint
+from metarep.checkpoint import load_checkpoint, save_checkpoint
 from metarep.encoders import Encoder, Preprocess
 from metarep.errors import MetarepError
 from metarep.inner_loop import InnerLoop, Task, meta_loss
 from metarep.learners import GradientDescent
-from metarep.methods import METHODS, Method
+from metarep.methods import METHODS, Method, build_method
 from metarep.normalisation import norm_parameters
+from metarep.record import RunRecord
 from metarep.tasks import TaskIndex
 
 WAYS, SHOTS, QUERIES, TASKS, LR = 2, 2, 2, 2, 0.2
@@ -370,7 +371,7 @@ def test_frozen_parameters_stay_whatever_the_rates_and_can_be_freed_again() -> N
 def test_a_run_knows_what_was_frozen(tmp_path: Path, small_encoder: Any) -> None:
     method = build_method("maml", small_encoder(), {"ways": 3})
     method.learner.encoder.body[0].requires_grad_(False)
-    save_checkpoint(tmp_path / "model", method, {"method": "maml", "settings": {"ways": 3}}, [])
+    save_checkpoint(tmp_path / "model", method, RunRecord("maml", {"ways": 3}), [])
     found = load_checkpoint(tmp_path / "model").method.learner
     assert found.adapted == method.learner.adapted
     assert len(found.adapted) == 14 - 3

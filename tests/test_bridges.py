@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from metarep.datasets.split import Split
 from metarep.encoders import Encoder
 from metarep.errors import MetarepError
 from metarep.evaluation import evaluate
-from metarep.job import Job, build, start
+from metarep.job import Job, start, train_settings
 from metarep.labels import Labels
 from metarep.learners import LEARNERS
 from metarep.measure import Setting, measure, pick_learner, result_row
 from metarep.methods import BYOL, METHODS, MoCo
-from metarep.run import RunFolder
+from metarep.record import RunRecord
+from metarep.run import RunFolder, read_record
 from metarep.settings import TrainSettings
 from metarep.tasks import draw_tasks
 
@@ -39,12 +41,12 @@ def test_the_preset_and_the_batch_suit_the_images(drawings: Drawings) -> None:
     def chosen(method: str, side: int, channels: int) -> str:
         images = torch.zeros(60, channels, side, side, dtype=torch.uint8)
         split = Split(type(drawings[0].bank)(images), Labels.of([i // 20 for i in range(60)]), "photos")
-        _, settings = build(Job(method, encoder={"name": "conv4", "width": 4}), split)
+        settings = train_settings(Job(method, encoder={"name": "conv4", "width": 4}), split)
         assert settings.images == (60 if method in VIEWS else 256)
         return settings.augment
 
-    assert build(Job("simclr"), drawings[0])[1].augment == "views-drawings"
-    assert build(Job("protonet"), drawings[0])[1].augment == "drawings"
+    assert train_settings(Job("simclr"), drawings[0]).augment == "views-drawings"
+    assert train_settings(Job("protonet"), drawings[0]).augment == "drawings"
     assert [chosen(name, 32, 3) for name in VIEWS] == ["views-32"] * 3
     assert [chosen(name, 84, 3) for name in VIEWS] == ["few-shot-84"] * 3
     assert chosen("protonet", 84, 3) == "photos"
@@ -108,13 +110,16 @@ def test_a_start_that_does_not_fit_is_refused(data: dict[str, Split], tmp_path: 
 
 
 def test_a_run_older_than_a_setting_is_still_the_same_run(tmp_path: Path) -> None:
-    settings = TrainSettings(**SMALL).as_dict()
-    older = {"train": {name: value for name, value in settings.items() if name != "stop_on_collapse"}}
-    with (run := RunFolder(tmp_path, older, [])).held():
+    settings = TrainSettings(**SMALL)
+    with (run := RunFolder(tmp_path, RunRecord("protonet", train=settings), [])).held():
         run.save_state({}, {"step": 1})
-    RunFolder(tmp_path, {"train": settings}, [])
+    saved = json.loads((tmp_path / "settings.json").read_text())
+    del saved["train"]["stop_on_collapse"]
+    (tmp_path / "settings.json").write_text(json.dumps(saved))
+    assert read_record(tmp_path / "settings.json") == RunRecord("protonet", train=settings)
+    RunFolder(tmp_path, RunRecord("protonet", train=settings), [])
     with pytest.raises(MetarepError, match=r"train.stop_on_collapse = False, not True"):
-        RunFolder(tmp_path, {"train": settings | {"stop_on_collapse": True}}, [])
+        RunFolder(tmp_path, RunRecord("protonet", train=replace(settings, stop_on_collapse=True)), [])
 
 
 # few labels

@@ -11,12 +11,13 @@ from contrasting import SMALL, VIEWS, make, views
 from torch import Generator
 from torch.nn import functional
 
-from metarep.checkpoint import read_tensors
 from metarep.contrastive import COLLAPSED, effective_rank, spread
 from metarep.datasets.split import Split
 from metarep.encoders import Encoder
+from metarep.files import read_tensors
 from metarep.methods import SimCLR
 from metarep.progress import _figures
+from metarep.record import RunRecord
 from metarep.run import RunFolder
 from metarep.settings import TrainSettings
 from metarep.training import CollapsedError, CollapseWarning, train
@@ -73,7 +74,7 @@ def test_a_collapse_is_reported_once_and_stops_on_request(
         train(Collapsing(small_encoder(), hidden=16, outputs=8), drawings[0], TrainSettings(**SMALL))
     assert len(told) == 1
     settings, steps = TrainSettings(**SMALL, stop_on_collapse=True), []
-    run = RunFolder(tmp_path, {"train": settings.as_dict(), "method": "simclr", "settings": {}}, [])
+    run = RunFolder(tmp_path, RunRecord("simclr", train=settings), [])
     with pytest.raises(CollapsedError, match=r"at step 4: .*last good state is in"):
         train(
             Collapsing(small_encoder(), hidden=16, outputs=8), drawings[0], settings,

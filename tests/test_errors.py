@@ -15,17 +15,19 @@ import torch
 from safetensors.torch import save_file
 
 import metarep
-from metarep.checkpoint import FORMAT, build_method, load_checkpoint, save_checkpoint
+from metarep.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 from metarep.cli import _Notes
 from metarep.cli.advice import worded
 from metarep.encoders import Conv4, Encoder, Preprocess
 from metarep.errors import Advice, Call, DataError, MetarepError, Slot, unknown
 from metarep.images import ImageBank
-from metarep.job import Job, build, describe
+from metarep.job import Job, describe, train_settings
 from metarep.labels import Labels
-from metarep.methods import ProtoNet
-from metarep.run import RunFolder, open_run
+from metarep.methods import ProtoNet, build_method
+from metarep.record import RunRecord
+from metarep.run import RunFolder
 from metarep.training import CollapseWarning
+from metarep.zoo import open_run
 
 Make = Callable[..., Encoder]
 
@@ -48,7 +50,7 @@ def test_an_unknown_name_offers_the_nearest() -> None:
 
 
 def saved(path: Path, encoder: Encoder) -> Path:
-    save_checkpoint(path / "model.safetensors", ProtoNet(encoder), {"method": "protonet", "settings": {}}, [])
+    save_checkpoint(path / "model.safetensors", ProtoNet(encoder), RunRecord("protonet"), [])
     return path / "model.safetensors"
 
 
@@ -86,7 +88,7 @@ def test_a_changed_header_is_a_clear_error_whatever_is_missing(small_encoder: Ma
     ):  # fmt: skip
         write({**whole, part: value})
         with pytest.raises(MetarepError):
-            load_checkpoint(path)
+            _ = load_checkpoint(path).method
     write(["not a dictionary"])
     with pytest.raises(MetarepError, match=r"model.safetensors"):
         load_checkpoint(path)
@@ -115,7 +117,7 @@ def test_a_failed_write_leaves_the_old_checkpoint(
         partial.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("metarep.checkpoint.save_file", full)
+    monkeypatch.setattr("metarep.files.save_file", full)
     with pytest.raises(MetarepError, match=r"could not be written: .*No space left"):
         saved(tmp_path, small_encoder(seed=2))
     assert path.read_bytes() == before
@@ -130,15 +132,14 @@ def test_an_encoder_that_cannot_be_rebuilt_says_so(preprocess: Preprocess, tmp_p
 def test_another_encoder_in_the_same_folder_is_refused(tmp_path: Path, drawings: Any) -> None:
     for encoder in ({"name": "conv4", "width": 8}, {"name": "conv4", "width": 16}):
         job = Job("protonet", encoder=encoder)
-        _, settings = build(job, drawings[0])
-        described = describe(job, drawings[0], settings, "float32")
+        record = describe(job, drawings[0], train_settings(job, drawings[0]), {}, "float32")
         if encoder["width"] == 8:
-            run = RunFolder(tmp_path, described, [])
+            run = RunFolder(tmp_path, record, [])
             with run.held():
                 run.save_state({}, {"step": 1})
             continue
         with pytest.raises(MetarepError, match=r"holds a run with encoder.width = 8, not 16"):
-            RunFolder(tmp_path, described, [])
+            RunFolder(tmp_path, record, [])
 
 
 def test_arrays_that_are_no_images() -> None:

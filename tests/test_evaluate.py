@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from metarep.checkpoint import Checkpoint, key_digest
+from metarep.checkpoint import Checkpoint
 from metarep.datasets.omniglot_runs import Runs
 from metarep.datasets.split import Split
 from metarep.encoders import Encoder, Preprocess
@@ -20,6 +20,8 @@ from metarep.labels import Labels
 from metarep.learners import Linear, Neighbours, Pairwise, Prototypes
 from metarep.methods import ProtoNet
 from metarep.one_shot_runs import error_rate
+from metarep.record import RunRecord
+from metarep.seen import key_digest
 from metarep.tasks import TaskIndex, draw_tasks, draw_varied_tasks
 
 Drawings = tuple[Split, Split]
@@ -187,7 +189,7 @@ def test_one_task_has_no_interval(drawings: Drawings, small_encoder: Make) -> No
 def test_classes_that_were_seen_are_refused(small_encoder: Make) -> None:
     """By key, not by name: a rotated character is still that character."""
     seen = frozenset(key_digest(f"omniglot/{c}") for c in "abcde")
-    trained = Checkpoint(ProtoNet(small_encoder()), {}, seen)
+    trained = Checkpoint.of(ProtoNet(small_encoder()), RunRecord("protonet"), seen)
 
     def labels(*keys: str) -> Labels:
         return Labels(torch.arange(len(keys)), tuple(f"class {i}" for i in range(len(keys))), keys)

@@ -19,6 +19,7 @@ from metarep.images import ImageBank
 from metarep.labels import Labels
 from metarep.learners import Prototypes
 from metarep.methods import Method, ProtoNet, Siamese, SimCLR, Triplet
+from metarep.record import RunRecord
 from metarep.run import RunFolder
 from metarep.settings import TrainSettings
 from metarep.training import train
@@ -116,7 +117,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
             if record["step"] == stop and "accuracy" not in record:
                 raise PulledError
 
-        run = RunFolder(tmp_path / folder, {}, [])
+        run = RunFolder(tmp_path / folder, RunRecord("protonet"), [])
         train(method, drawings[0], settings, validation=drawings[1], run=run, watch=watch)
         return {name: value.clone() for name, value in method.state_dict().items()}
 

@@ -22,6 +22,7 @@ from metarep.errors import DataError, MetarepError
 from metarep.learners import Prototypes
 from metarep.measure import Setting
 from metarep.methods import METHODS
+from metarep.record import RunRecord
 from metarep.reproduce import reproduce
 
 
@@ -66,7 +67,7 @@ def test_a_header_that_asks_for_too_much_is_refused_in_a_sentence(
     small_encoder: Any, tmp_path: Path, part: str
 ) -> None:
     path = tmp_path / "model.safetensors"
-    save_checkpoint(path, METHODS["protonet"](small_encoder()), {"method": "protonet", "settings": {}}, [])
+    save_checkpoint(path, METHODS["protonet"](small_encoder()), RunRecord("protonet"), [])
     content = path.read_bytes()
     length = struct.unpack("<Q", content[:8])[0]
     outer = json.loads(content[8 : 8 + length])
@@ -88,7 +89,7 @@ def test_a_header_that_asks_for_too_much_is_refused_in_a_sentence(
 def test_every_method_comes_back_from_its_file(small_encoder: Any, tmp_path: Path, name: str) -> None:
     """It is rebuilt without memory first, which a constructor must not mind."""
     method = METHODS[name](small_encoder())
-    save_checkpoint(tmp_path / "model.safetensors", method, {"method": name, "settings": {}}, [])
+    save_checkpoint(tmp_path / "model.safetensors", method, RunRecord(name), [])
     found = load_checkpoint(tmp_path / "model.safetensors").method.state_dict()
     assert all(value.equal(found[key]) for key, value in method.state_dict().items())
 

@@ -10,12 +10,14 @@ import pytest
 import torch
 from contrasting import OWN, SMALL, VIEWS, make, named, sealed, views
 
-from metarep.checkpoint import load_checkpoint, read_tensors, save_checkpoint
+from metarep.checkpoint import load_checkpoint, save_checkpoint
 from metarep.datasets.split import Split
 from metarep.encoders import Encoder
 from metarep.errors import DataError, MetarepError
+from metarep.files import read_tensors
 from metarep.job import Job, seen_by, start
 from metarep.methods import METHODS, Method
+from metarep.record import RunRecord
 from metarep.run import RunFolder
 from metarep.settings import TrainSettings
 from metarep.training import train
@@ -35,7 +37,7 @@ def test_drawing_views_reads_no_label(drawings: Drawings) -> None:
 @pytest.mark.parametrize("name", VIEWS)
 def test_a_whole_training_reads_no_label(name: str, drawings: Drawings, small_encoder: Make, tmp_path: Path) -> None:
     split, settings = drawings[0]._replace(labels=sealed()), TrainSettings(**SMALL)
-    run = RunFolder(tmp_path, {"train": settings.as_dict(), "method": name, "settings": OWN[name]}, [])
+    run = RunFolder(tmp_path, RunRecord(name, OWN[name], train=settings), [])
     outcome = train(make(name, small_encoder()), split, settings, run=run)
     assert (outcome.step, outcome.accuracy) == (6, None)
     assert load_checkpoint(run.model).method.state_dict().keys() == make(name, small_encoder()).state_dict().keys()
@@ -46,7 +48,7 @@ def some_encoder(path: Path, make: Make) -> str:
     save_checkpoint(
         path,
         METHODS["simclr"](make(), **OWN["simclr"]),
-        {"method": "simclr", "settings": OWN["simclr"], "labels": "none"},
+        RunRecord("simclr", OWN["simclr"], labels="none"),
         ["seen"],
     )
     return str(path)
@@ -118,7 +120,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(
     """With queue, pointer, fill and target: bit for bit."""
     monkeypatch.setattr(LOOP, "LOG_EVERY", 1)
     settings = TrainSettings(**SMALL)
-    about = {"train": settings.as_dict(), "method": name, "settings": OWN[name]}
+    about = RunRecord(name, OWN[name], train=settings)
 
     def go(path: Path, watch: Any = None) -> tuple[Method, Any]:
         method = make(name, small_encoder())
@@ -158,7 +160,7 @@ def test_validation_labels_do_not_choose_for_a_method_without(
 
     monkeypatch.setattr(LOOP, "evaluate", falling)
     settings = TrainSettings(**SMALL)
-    run = RunFolder(tmp_path, {"train": settings.as_dict(), "method": "simclr", "settings": OWN["simclr"]}, [])
+    run = RunFolder(tmp_path, RunRecord("simclr", OWN["simclr"], train=settings), [])
     method = make("simclr", small_encoder())
     outcome = train(method, drawings[0], settings, validation=drawings[1], run=run)
     assert (outcome.step, outcome.accuracy) == (6, 70.0)

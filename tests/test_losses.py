@@ -8,14 +8,12 @@ import torch
 from torch import Generator, Tensor
 
 from metarep.class_means import class_means
+from metarep.learners.distances import distances, squared_distances, task_cross_entropy
 from metarep.losses import (
     contrastive,
-    distances,
     mean_where,
     pair_loss,
     same_class,
-    squared_distances,
-    task_cross_entropy,
     triplet_loss,
 )
 

@@ -20,11 +20,12 @@ from metarep.learners import Neighbours, Prototypes
 from metarep.measure import Setting, measure, measure_all, pick_learner, result_row
 from metarep.methods import ProtoNet
 from metarep.recipes import Recipe
+from metarep.record import DataRecord, RunRecord
 from metarep.references import raw_pixels, untrained
 from metarep.reproduce import reproduce
 from metarep.results import read
-from metarep.run import open_run
 from metarep.tasks import draw_tasks
+from metarep.zoo import open_run
 
 Drawings = tuple[Split, Split]
 Make = Callable[..., Encoder]
@@ -74,15 +75,10 @@ def test_references_stand_on_the_same_tasks_and_have_learned_nothing(drawings: D
 
 
 def test_a_row_says_what_was_trained_and_how(drawings: Drawings, small_encoder: Make) -> None:
-    saved = {
-        "method": "protonet",
-        "encoder": {"name": "conv4", "width": 16},
-        "data": {"name": "drawings:few", "split": "trainval"},
-        "recipe": "mine",
-    }
-    trained = Checkpoint(ProtoNet(small_encoder()).eval(), saved, frozenset())
+    record = RunRecord("protonet", data=DataRecord("drawings:few", "trainval"))
+    trained = Checkpoint.of(ProtoNet(small_encoder()).eval(), record, [])
     report = measure(trained.learner, drawings[1]._replace(name="drawings:few/test"), one(4, 1, tasks=10))
-    row = result_row(trained, "trained", report, "a run", source="somebody")
+    row = result_row(trained, "trained", report, "a run", source="somebody", recipe="mine")
     told = {"method": "protonet", "data": "drawings:few", "split": "test", "trained_on": "drawings:few/trainval"}
     told |= {"labels": "true", "init": "random", "encoder": "conv4-16", "recipe": "mine", "source": "somebody"}
     told |= {"accuracy": report.accuracy, "digest": report.digest, "normalisation": "running", "protocol": "inductive"}
@@ -94,7 +90,7 @@ def test_a_row_says_what_was_trained_and_how(drawings: Drawings, small_encoder: 
 
 
 def test_another_learner_gets_the_trained_encoder(small_encoder: Make) -> None:
-    trained = Checkpoint(ProtoNet(small_encoder()), {}, frozenset())
+    trained = Checkpoint.of(ProtoNet(small_encoder()), RunRecord("protonet"), [])
     assert pick_learner(trained, None) is trained.learner
     other = pick_learner(trained, "neighbours")
     assert isinstance(other, Neighbours)

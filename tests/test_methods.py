@@ -12,15 +12,16 @@ from torch import Generator, Tensor
 
 from metarep.augment import preset
 from metarep.batches import Batch, BatchShape, LabelledBatch, TaskBatch, ViewBatch, draw_batch
-from metarep.checkpoint import build_method, load_checkpoint, save_checkpoint
+from metarep.checkpoint import load_checkpoint, save_checkpoint
 from metarep.datasets.split import Split
 from metarep.encoders import Encoder
 from metarep.errors import MetarepError
 from metarep.evaluation import evaluate
-from metarep.job import Job, build
+from metarep.job import Job, own_settings, train_settings
 from metarep.learners import Prototypes
 from metarep.losses import pair_loss, same_class, triplet_loss
-from metarep.methods import METHODS, Baseline, Method
+from metarep.methods import METHODS, Baseline, Method, build_method
+from metarep.record import RunRecord
 from metarep.settings import TrainSettings
 from metarep.tasks import draw_tasks
 from metarep.training import train
@@ -222,7 +223,7 @@ def test_a_checkpoint_gives_equal_logits(variant: Build, drawings: Drawings, enc
         method.step(batch_for(method, drawings[0], seed), progress=0.0, generator=Generator())
     name = next(name for name, kind in METHODS.items() if type(method) is kind)
     settings = next(each for other, each in VARIANTS.values() if other == name and same(method, other, each))
-    save_checkpoint(tmp_path / "model.safetensors", method, {"method": name, "settings": settings}, ["aaa"])
+    save_checkpoint(tmp_path / "model.safetensors", method, RunRecord(name, settings), ["aaa"])
     loaded = load_checkpoint(tmp_path / "model.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
     assert loaded.seen == {"aaa"}
@@ -327,10 +328,10 @@ def test_unknown_values_are_refused(name: str, settings: dict[str, Any], small_e
 
 def test_a_baseline_has_a_row_for_every_class(drawings: Drawings, small_encoder: Callable[..., Encoder]) -> None:
     job, split = Job("baseline", train={"ways": 5}), drawings[0]
-    assert build(job, split)[0].head.out_features == 40
+    assert own_settings(job, train_settings(job, split), split)["classes"] == 40
     divided = replace(split.labels, others=(split.labels,))
     with pytest.raises(MetarepError, match=r"baseline learns a row a class of one division .* take partitions=1"):
-        build(job, split._replace(labels=divided))
+        own_settings(job, job.train_settings, split._replace(labels=divided))
     few = Baseline(small_encoder(), classes=3)
     batch = batch_for(few, split)
     assert isinstance(batch, LabelledBatch)

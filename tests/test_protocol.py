@@ -5,6 +5,7 @@ import re
 import shlex
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,21 +15,24 @@ import pytest
 import torch
 from PIL import Image
 
-from metarep.checkpoint import Checkpoint, digests, load_checkpoint, read_tensors, save_checkpoint
+from metarep.checkpoint import Checkpoint, load_checkpoint
 from metarep.cli import main
 from metarep.datasets.split import Split
 from metarep.encoders import Encoder
 from metarep.errors import LeakageError, MetarepError
+from metarep.files import read_tensors
 from metarep.images import ImageBank
-from metarep.job import Job, build, start
+from metarep.job import Job, start, train_settings
 from metarep.labels import Labels
 from metarep.learners import Prototypes
 from metarep.measure import Setting
 from metarep.methods import ProtoNet, Siamese
 from metarep.pretrained import load_representation
 from metarep.recipes import Recipe, load_recipe, recipe_names
+from metarep.record import DataRecord, RunRecord
 from metarep.reproduce import reproduce
 from metarep.run import RunFolder
+from metarep.seen import digests
 from metarep.settings import TrainSettings
 from metarep.tasks import SmallClassWarning
 from metarep.training import train
@@ -114,8 +118,8 @@ def test_reproduce_shares_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {row["split"] for row in chosen()} == {"val"}
     path = Path("runs/protonet-mine-train-0/model.safetensors")
     known = load_checkpoint(path)
-    save_checkpoint(path, known.method, known.settings, known.seen, known.seen)  # as if it had been fitted to all
-    monkeypatch.setattr("metarep.reproduce.start", lambda *_, **__: (None, None))
+    replace(known, fitted=known.seen).save(path)  # as if it had been fitted to all
+    monkeypatch.setattr("metarep.reproduce.start", lambda *_, **__: (load_checkpoint(path), None))
     with pytest.raises(LeakageError, match="3 of the 3 classes of folder:my photos/val were trained on"):
         chosen()
 
@@ -124,18 +128,18 @@ def test_runs_of_before_are_asked_what_they_may_have_learned(small_encoder: Make
     """A file of 0.1.0 does not say what it was fitted to: all it has seen, but for a run of its own on ``train``."""
     labels = Labels.of(["a", "b"], "here")
     seen = digests([*labels.keys, "here/c"])
-    settings = {"data": {"name": "mine", "split": "train"}}
 
-    def old(**more: Any) -> Checkpoint:
-        return Checkpoint(ProtoNet(small_encoder()), settings | more, seen)
+    def old(split: str = "train", init: str = "", clustered_by: str = "") -> Checkpoint:
+        data = DataRecord("mine", split, clustered_by=clustered_by)
+        return Checkpoint.of(ProtoNet(small_encoder()), RunRecord("protonet", data=data, init=init), seen)
 
     old().refuse_leak(labels, "mine/val", "mine", "val")
     assert old().fitted_of(labels, "mine") == digests(["here/c"])
     for run, data in (
         (old(), "other"),
         (old(init="another"), "mine"),
-        (old(data={"name": "mine", "split": "trainval"}), "mine"),
-        (old(data={"name": "mine", "split": "train", "clustered_by": "another"}), "mine"),
+        (old("trainval"), "mine"),
+        (old(clustered_by="another"), "mine"),
     ):
         with pytest.raises(LeakageError, match=r"2 of the 2 classes of mine/val were trained on.*\(a, b\)"):
             run.refuse_leak(labels, "mine/val", data, "val")
@@ -145,9 +149,9 @@ def test_runs_of_before_are_asked_what_they_may_have_learned(small_encoder: Make
 
 def test_a_run_keeps_what_it_had_seen_when_it_is_resumed(small_encoder: Make, tmp_path: Path) -> None:
     """Also where what it started from is another run by now, which has seen less."""
-    with (run := RunFolder(tmp_path, {}, ["a", "b"], ["a"])).held():
+    with (run := RunFolder(tmp_path, RunRecord("protonet"), ["a", "b"], ["a"])).held():
         run.save_state({}, {"step": 1})
-    with (run := RunFolder(tmp_path, {}, ["c"], ["c"])).held():
+    with (run := RunFolder(tmp_path, RunRecord("protonet"), ["c"], ["c"])).held():
         run.load_state()
         run.save_model(ProtoNet(small_encoder()))
     header = read_tensors(tmp_path / "model.safetensors")[1]
@@ -204,8 +208,8 @@ def test_validation_has_the_shots_that_are_trained(drawings: tuple[Split, Split]
     assert validation_shots(TrainSettings(shots=5), ProtoNet.eats) == 5
     assert validation_shots(TrainSettings(shots=4), Siamese.eats) == 1, "images a class of a batch are no shots"
     assert validation_shots(TrainSettings(shots=5, validation_shots=2), ProtoNet.eats) == 2
-    assert build(Job("reptile"), drawings[0])[1].validation_shots == 5
-    assert build(Job("protonet"), drawings[0])[1].validation_shots == 1
+    assert train_settings(Job("reptile"), drawings[0]).validation_shots == 5
+    assert train_settings(Job("protonet"), drawings[0]).validation_shots == 1
     small = TrainSettings(steps=1, ways=4, shots=3, queries=2, validation_tasks=3)
     outcome = train(ProtoNet(small_encoder()), drawings[0], small, validation=drawings[1])
     assert outcome.validated_on == "20-way 3-shot"
@@ -298,7 +302,7 @@ def test_start_refuses_what_it_cannot_do_before_it_makes_anything(
     with pytest.raises(MetarepError, match="need 500 classes"):
         start(job, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    with (run := RunFolder(tmp_path / "run", {"method": "another"}, [])).held():
+    with (run := RunFolder(tmp_path / "run", RunRecord("another"), [])).held():
         run.save_state({}, {"step": 1})
     with pytest.raises(MetarepError, match="holds a run with"):
         start(Job("protonet", train={"steps": 2}, encoder={"name": "conv4", "width": 4}), tmp_path / "run")

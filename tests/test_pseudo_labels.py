@@ -15,14 +15,16 @@ from torch.nn import functional
 
 from metarep.augment import preset
 from metarep.batches import BatchShape, LabelledBatch, TaskBatch, draw_batch
-from metarep.checkpoint import Checkpoint, load_checkpoint, read_tensors, save_checkpoint
+from metarep.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from metarep.datasets.split import Split
 from metarep.encoders import Encoder
 from metarep.errors import DataError, MetarepError
+from metarep.files import read_tensors
 from metarep.job import Job, start
 from metarep.kmeans import kmeans
 from metarep.methods import METHODS
 from metarep.pseudo_labels import Labelling, features_of, few, instances, labels_read, pseudo_classes
+from metarep.record import RunRecord
 from metarep.training import train
 
 Drawings = tuple[Split, Split]
@@ -182,7 +184,7 @@ def test_a_method_without_labels_takes_none(settings: dict[str, Any]) -> None:
 
 def test_what_was_read_is_the_most_that_any_run_read(small_encoder: Make) -> None:
     def run(labels: str) -> Checkpoint:
-        return Checkpoint(METHODS["protonet"](small_encoder()), {"labels": labels}, frozenset())
+        return Checkpoint.of(METHODS["protonet"](small_encoder()), RunRecord("protonet", labels=labels), [])
 
     order = ["none", "instances", "clusters", "1-a-class", "5-a-class", "10-a-class", "true"]
     for place, low in enumerate(order):
@@ -213,7 +215,7 @@ def job_with(steps: int, **how: Any) -> Job:
 
 def write_source(path: Path, encoder: Encoder) -> None:
     method = METHODS["simclr"](encoder, **OWN["simclr"])
-    save_checkpoint(path, method, {"method": "simclr", "settings": OWN["simclr"], "labels": "none"}, [])
+    save_checkpoint(path, method, RunRecord("simclr", OWN["simclr"], labels="none"), [])
 
 
 @pytest.mark.parametrize("kind", ["clusters", "instances"])
@@ -235,7 +237,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(
         start(job_with(6, **how), tmp_path / "pieces", precision="float32", watch=pull)
     write_source(source, small_encoder(seed=9))
     pieces, again = start(job_with(6, **how), tmp_path / "pieces", precision="float32")
-    first, second = whole.state_dict(), pieces.state_dict()
+    first, second = whole.method.state_dict(), pieces.method.state_dict()
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert (outcome.step, outcome.accuracy) == (again.step, again.accuracy)
     if kind == "instances":
@@ -244,7 +246,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(
     assert tensors["clusters"].shape == (2, 800)
     assert header == {"clusters": 40, "partitions": 2, "clustered_by": "source.safetensors", "seed": 0}
     trained = load_checkpoint(tmp_path / "pieces" / "model.safetensors")
-    assert trained.settings["data"]["clustered_by"] == "source.safetensors"
+    assert trained.record.data.clustered_by == "source.safetensors"
     with pytest.raises(MetarepError, match=r"holds a run with data\.\w+ = .*choose another out"):
         start(job_with(6, **{**how, "clusters": 30}), tmp_path / "pieces", precision="float32")
 
@@ -269,9 +271,9 @@ def test_the_ways_are_what_there_is(
     write_source(source, small_encoder())
     how = {"labels": labels if labels != "clusters" else f"clusters:{source}"}  # one for every 40 images: 20
     start(Job("protonet", train={"steps": 1}, encoder={"name": "conv4", "width": 8}, **how), tmp_path / "run")
-    found = load_checkpoint(tmp_path / "run" / "model.safetensors").settings["train"]
+    found = load_checkpoint(tmp_path / "run" / "model.safetensors").record.train
     if labels == "clusters":
         ways = read_tensors(tmp_path / "run" / "clusters.safetensors")[0]["clusters"][0].long().bincount().ge(6).sum()
         assert 10 < ways < 21
-    assert found["ways"] == ways
-    assert found["augment"] == ("views-drawings" if labels == "instances" else "drawings")
+    assert found.ways == ways
+    assert found.augment == ("views-drawings" if labels == "instances" else "drawings")

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from metarep import datasets
-from metarep.checkpoint import key_digest
 from metarep.datasets.split import Split
 from metarep.errors import DataError, LeakageError
 from metarep.images import ImageBank
@@ -21,7 +20,8 @@ from metarep.measure import Setting, measure
 from metarep.methods import METHODS
 from metarep.quickstart import PLAN, Entry, Plan, quickstart
 from metarep.quickstart.job import kinds
-from metarep.run import open_run
+from metarep.seen import key_digest
+from metarep.zoo import open_run
 
 HOSTILE = "<script>alert('x')</script> & \"co\""
 TRAIN = {"steps": 3, "validate_every": 2, "validation_tasks": 10, "validation_ways": 3, "ways": 4}
@@ -133,9 +133,9 @@ def test_runs_can_be_evaluated_and_give_the_same_number(done, tiny):
     out, content, _ = done
     split = datasets.load_dataset("tiny", "test")
     run = open_run(out / "siamese")
-    assert run.settings["data"]["name"] == "tiny"
-    assert run.settings["data"]["split"] == "train"
-    assert run.settings["train"]["steps"] == 1  # 3 steps, and float32 on a processor takes 0.4 of them
+    assert run.record.data.name == "tiny"
+    assert run.record.data.split == "train"
+    assert run.record.train.steps == 1  # 3 steps, and float32 on a processor takes 0.4 of them
     row = next(row for row in content["rows"] if (row["method"], row["ways"], row["shots"]) == ("siamese", "5", "1"))
     report = measure(run.learner, split, Setting(range(5, 6), range(1, 2), row["queries"], row["tasks"], PLAN.seed))
     assert (report.accuracy, report.digest) == (row["accuracy"], row["digest"])

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from metarep import randomness
-from metarep.checkpoint import build_method, read_tensors
 from metarep.encoders import Encoder
-from metarep.methods import Method
+from metarep.files import read_tensors
+from metarep.methods import Method, build_method
+from metarep.record import RunRecord
 from metarep.run import RunFolder
 from metarep.settings import TrainSettings
 from metarep.training import train
@@ -59,7 +60,7 @@ def run(kind: str, drawings: Any, preprocess: Any, path: Path, pull: int = 0) ->
     """The end of a training, and its state on disk; pulled once at a step, if that is asked for."""
     method = build(kind, preprocess)
     settings = TrainSettings(**SETTINGS, augment="views-drawings" if kind == "byol" else "none")
-    folder = RunFolder(path, {"method": kind, "settings": {}, "train": settings.as_dict()}, ["aaa"])
+    folder = RunFolder(path, RunRecord(kind, train=settings), ["aaa"])
 
     def watch(record: dict[str, Any]) -> None:
         if record["step"] == pull:

@@ -641,7 +641,7 @@ def test_the_command_makes_an_empty_model_and_serves_it(
 
 
 def test_a_server_that_stops_leaves_its_trust_with_the_model(folder: Any) -> None:
-    from metarep.checkpoint import read_tensors
+    from metarep.files import read_tensors
 
     with served(folder) as client:
         teach(client, "ring", 0, 1, 2)

@@ -18,15 +18,15 @@ import torch
 from PIL import Image
 
 from metarep import files
-from metarep.checkpoint import read_tensors, write_tensors
 from metarep.cli import main
 from metarep.errors import MetarepError
-from metarep.files import making, own_folder, replacing
+from metarep.files import making, own_folder, read_tensors, replacing, write_tensors
 from metarep.index import image_index
 from metarep.index.catalogue import Catalogue
 from metarep.index.image_index import ImageIndex
 from metarep.model_folder import ModelFolder
 from metarep.pretrained import load_representation
+from metarep.record import RunRecord
 from metarep.run import RunFolder
 from metarep.workers import run_tasks
 
@@ -242,13 +242,13 @@ def test_an_index_is_begun_by_one(photos: Path, tmp_path: Path) -> None:
 
 
 def test_a_training_beside_another_changes_nothing(tmp_path: Path) -> None:
-    first, second = RunFolder(tmp_path, {"lr": 1}, []), RunFolder(tmp_path, {"lr": 2}, [])
+    first, second = (RunFolder(tmp_path, RunRecord("anil", {"turns": turns}), []) for turns in (1, 2))
     with first.held():
         with pytest.raises(MetarepError, match="another process is training in"), second.held():
             pass
-        assert '"lr": 1' in (tmp_path / "settings.json").read_text()
+        assert '"turns": 1' in (tmp_path / "settings.json").read_text()
         first.save_state({}, {"step": 1})
-    with pytest.raises(MetarepError, match="holds a run with lr = 1, not 2"), second.held():
+    with pytest.raises(MetarepError, match=r"holds a run with settings\.turns = 1, not 2"), second.held():
         pass
 
 

@@ -16,12 +16,15 @@ from torch import Generator, Tensor
 
 from metarep import __version__
 from metarep.batches import LabelledBatch, TaskBatch
-from metarep.checkpoint import load_checkpoint, read_tensors
+from metarep.checkpoint import load_checkpoint
 from metarep.datasets.split import Split
+from metarep.device import environment
 from metarep.encoders import Encoder
 from metarep.errors import MetarepError
+from metarep.files import read_tensors
 from metarep.methods import Method, ProtoNet, Siamese, Step
-from metarep.run import RunFolder, environment
+from metarep.record import DataRecord, RunRecord
+from metarep.run import RunFolder
 from metarep.settings import TrainSettings
 from metarep.training import DivergedError, Outcome, train
 
@@ -79,7 +82,7 @@ def build(case: Case, make: Make) -> Method:
 
 
 def folder(path: Path, settings: TrainSettings, **more: Any) -> RunFolder:
-    return RunFolder(path, {"method": "protonet", "settings": {}, "train": settings.as_dict(), **more}, ["aaa"])
+    return RunFolder(path, RunRecord("protonet", train=settings, **more), ["aaa"])
 
 
 def pull_at(step: int) -> Callable[[dict[str, Any]], None]:
@@ -254,15 +257,15 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path) -> None:
     settings = TrainSettings(**SMALL)
     with folder(tmp_path, TrainSettings(**SMALL, lr=0.1)).held():
         pass  # it failed before anything was saved, so the folder is the next one's
-    with (run := folder(tmp_path, settings, data={"name": "glyphs", "split": "train"})).held():
+    with (run := folder(tmp_path, settings, data=DataRecord("glyphs", "train"))).held():
         run.save_state({}, {"step": 4})
-    folder(tmp_path, settings, data={"name": "glyphs", "split": "train"})
+    folder(tmp_path, settings, data=DataRecord("glyphs", "train"))
     with pytest.raises(MetarepError, match=r"holds a run with train.lr = 0.003, not 0.1; choose another out"):
-        folder(tmp_path, TrainSettings(**SMALL, lr=0.1), data={"name": "glyphs", "split": "train"})
+        folder(tmp_path, TrainSettings(**SMALL, lr=0.1), data=DataRecord("glyphs", "train"))
     with pytest.raises(MetarepError, match=r"holds a run with data.split = 'train', not 'trainval'"):
-        folder(tmp_path, settings, data={"name": "glyphs", "split": "trainval"})
-    with pytest.raises(MetarepError, match=r"holds a run with recipe = None, not 'mine'"):
-        folder(tmp_path, settings, data={"name": "glyphs", "split": "train"}, recipe="mine")
+        folder(tmp_path, settings, data=DataRecord("glyphs", "trainval"))
+    with pytest.raises(MetarepError, match=r"holds a run with init = None, not 'mine'"):
+        folder(tmp_path, settings, data=DataRecord("glyphs", "train"), init="mine")
     assert json.loads((tmp_path / "settings.json").read_text())["train"] == settings.as_dict()
     assert "torch" in json.loads((tmp_path / "environment.json").read_text())["packages"]
     for damaged in ("{", "null"):
@@ -290,7 +293,7 @@ def test_the_version_is_known_without_an_installation(monkeypatch: pytest.Monkey
     def absent(package: str) -> str:
         raise PackageNotFoundError(package)
 
-    monkeypatch.setattr("metarep.run.version", absent)
+    monkeypatch.setattr("metarep.device.version", absent)
     packages = environment()["packages"]
     assert packages["metarep"] == __version__
     assert packages["torch"] == "not installed"

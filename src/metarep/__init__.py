@@ -78,9 +78,9 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.learners import Pairwise as Pairwise
     from metarep.learners import Prototypes as Prototypes
     from metarep.learners import State as State
+    from metarep.learners.distances import task_cross_entropy as task_cross_entropy
     from metarep.learners.logistic import NotSolvedWarning as NotSolvedWarning
     from metarep.losses import pair_loss as pair_loss
-    from metarep.losses import task_cross_entropy as task_cross_entropy
     from metarep.losses import triplet_loss as triplet_loss
     from metarep.methods import ANIL as ANIL
     from metarep.methods import BYOL as BYOL
@@ -97,13 +97,13 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.methods import Triplet as Triplet
     from metarep.model import Model as Model
     from metarep.model_folder import ModelFolder as ModelFolder
-    from metarep.model_folder import RepeatWarning as RepeatWarning
     from metarep.pretrained import load_representation as load_representation
     from metarep.pseudo_labels import instances as instances
     from metarep.pseudo_labels import pseudo_classes as pseudo_classes
     from metarep.recipes import Recipe as Recipe
     from metarep.recipes import load_recipe as load_recipe
     from metarep.recipes import recipe_names as recipe_names
+    from metarep.repeats import RepeatWarning as RepeatWarning
     from metarep.representation import Representation as Representation
     from metarep.run import RunFolder as RunFolder
     from metarep.settings import TrainSettings as TrainSettings
@@ -180,7 +180,8 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "Step",
         "Triplet",
     ),
-    "metarep.losses": ("losses", "pair_loss", "task_cross_entropy", "triplet_loss"),
+    "metarep.learners.distances": ("task_cross_entropy",),
+    "metarep.losses": ("losses", "pair_loss", "triplet_loss"),
     "metarep.contrastive": ("KeyQueue", "Projector", "info_nce", "negative_cosine", "nt_xent"),
     # Training, and what it leaves
     "metarep.settings": ("TrainSettings",),
@@ -194,7 +195,8 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     # Your own classes: a model, its answers, how far to trust them, and its folder
     "metarep.classifier": ("FewShotClassifier",),
     "metarep.model": ("Model",),
-    "metarep.model_folder": ("ModelFolder", "RepeatWarning"),
+    "metarep.model_folder": ("ModelFolder",),
+    "metarep.repeats": ("RepeatWarning",),
     "metarep.gallery": ("Gallery",),
     "metarep.answers": ("Answer", "Neighbour"),
     "metarep.trust": ("ClassTrust", "HeldOut", "Suspect", "Trust"),

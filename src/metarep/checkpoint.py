@@ -1,58 +1,110 @@
 """Checkpoint: one safetensors file holds weights, settings and what was seen. Nothing is ever pickled."""
 
-import hashlib
-import json
-import os
-from collections.abc import Iterable, Sequence, Set
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from metarep.encoders import BROUGHT, ENCODERS, Encoder, Preprocess, build_encoder
-from metarep.errors import Advice, LeakageError, MetarepError, refuse_unknown_settings, unknown
-from metarep.files import replacing
+from metarep.deployed import learner_of
+from metarep.encoders import BROUGHT, ENCODERS, Preprocess, build_encoder
+from metarep.errors import MetarepError
+from metarep.files import read_tensors, write_tensors
 from metarep.labels import Labels
-from metarep.learners import Learner
-from metarep.methods import METHODS, Method
+from metarep.learners import Learner, build_learner, described
+from metarep.record import RunRecord
+from metarep.seen import digests, refuse
+
+if TYPE_CHECKING:
+    from metarep.methods import Method
 
 FORMAT = 1
 LARGEST = 4096  # side of an image in pixels: more would fill the memory, and only a damaged header asks for it
+DEPLOYED = "learner."  # how the names of the learner's weights begin among those of its method
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained method, the settings that made it, and the classes it has seen.
+    """A trained learner, the record of its training, and the classes it has seen.
+
+    Answering needs the learner alone. The method that trained it is built when :attr:`method` is asked for.
 
     Args:
-        method: with its trained weights, in evaluation mode.
-        settings: as saved: ``method``, ``settings``, ``encoder``, ``train``, ``data``; and ``labels`` and ``init``
-            where they are not ``true`` and random.
+        learner: with its trained weights, in evaluation mode.
+        record: what the run is.
         seen: digests of the keys of all classes that training touched, in this run or one that it is based on.
         fitted: of those the ones that weights were fitted to; the others were validated on. None in files of
             metarep 0.1.0, which do not say.
+        training: weights that only training needs, by their names in the method: projectors, queues, targets.
+        trained: the method, where it is at hand.
     """
 
-    method: Method[Any]
-    settings: dict[str, Any]
+    learner: Learner
+    record: RunRecord
     seen: frozenset[str]
     fitted: frozenset[str] | None = None
+    training: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    trained: "Method | None" = field(default=None, repr=False)
+
+    @classmethod
+    def of(
+        cls, method: "Method", record: RunRecord, seen: Iterable[str], fitted: Iterable[str] | None = None
+    ) -> "Checkpoint":
+        """The checkpoint of a method that has just been trained."""
+        training = {name: value for name, value in method.state_dict().items() if not name.startswith(DEPLOYED)}
+        known = None if fitted is None else frozenset(fitted)
+        return cls(method.learner, record, frozenset(seen), known, training, method)
+
+    @cached_property
+    def method(self) -> "Method":
+        """The method with its weights, on the learner's device and in evaluation mode.
+
+        Raises:
+            MetarepError: there is no such method, or these are not its weights.
+        """
+        if self.trained is not None:
+            return self.trained
+        from metarep.methods import build_method  # not above: answering a photograph needs no method
+
+        method = build_method(self.record.method, self.learner.encoder, self.record.settings).to(self.learner.device)
+        method.learner = self.learner
+        try:
+            method.load_state_dict(self.tensors)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise MetarepError(f"the weights are not those of the method {self.record.method}: {reason}") from error
+        return method.eval()
 
     @property
-    def learner(self) -> Learner:
-        return self.method.learner
+    def tensors(self) -> dict[str, Tensor]:
+        """All weights, by their names in the method."""
+        own = {DEPLOYED + name: value for name, value in self.learner.state_dict().items()}
+        return {**own, **self.training}
 
     @property
     def labels(self) -> str:
-        """What labels were read in training, by this run or by one it is based on.
+        """What labels were read in training, by this run or by one it is based on; see :class:`RunRecord`."""
+        return self.record.labels
 
-        ``none``, ``instances``, ``clusters``, ``5-a-class``, or ``true`` for all.
-        """
-        return self.settings.get("labels", "true")
+    def save(self, path: Path) -> None:
+        """Write a checkpoint that :func:`load_checkpoint` reads, whole or not at all."""
+        encoder = self.learner.encoder
+        header = {
+            **self.record.as_dict(),
+            "format": FORMAT,
+            "encoder": encoder.arch,
+            "preprocess": asdict(encoder.preprocess),
+            "seen": sorted(self.seen),
+            **({} if self.fitted is None else {"fitted": sorted(self.fitted)}),
+        }
+        if about := described(self.learner):
+            header["learner"] = about
+        if frozen := [name for name, weight in encoder.body.named_parameters() if not weight.requires_grad]:
+            header["frozen"] = frozen  # or inner steps would move them at test time
+        write_tensors(path, self.tensors, header)
 
     def refuse_leak(self, labels: Labels, split: str, data: str, part: str) -> None:
         """Raise where an accuracy on these classes would not be one on new classes.
@@ -92,9 +144,9 @@ class Checkpoint:
         """
         if self.fitted is not None:
             return self.fitted
-        trained = self.settings.get("data", {})
-        alone = "init" not in self.settings and "clustered_by" not in trained
-        if validation and alone and (trained.get("name"), trained.get("split")) == (data, "train"):
+        own = self.record.data
+        alone = not self.record.init and not own.clustered_by
+        if validation and alone and (own.name, own.split) == (data, "train"):
             return self.seen - digests(validation.keys)
         return self.seen
 
@@ -120,81 +172,11 @@ WHY = "an accuracy on them would not be a few-shot result"
 ELSEWHERE = ("evaluate on a split that was not trained on",)
 
 
-def refuse(
-    seen: Set[str], keys: Sequence[str], names: Sequence[str], what: str, why: str, advice: Sequence[str | Advice]
-) -> None:
-    """Raise if any class of these keys is in ``seen``.
-
-    Args:
-        seen: digests of keys.
-        keys, names: of the classes.
-        what: was done with them, and of what they are.
-        why: that is refused.
-        advice: see :class:`metarep.errors.Advised`.
-
-    Raises:
-        LeakageError: it names up to three of the classes, of those that share a key the first.
-    """
-    met = [row for row, key in enumerate(keys) if key_digest(key) in seen]
-    if met:
-        first: dict[str, str] = {}
-        for row in met:
-            first.setdefault(keys[row], names[row])
-        shown = ", ".join([*list(first.values())[:3], *(["…"] if len(first) > 3 else [])])
-        raise LeakageError(f"{len(met)} of the {len(keys)} classes of {what} ({shown}): {why}", advice=advice)
-
-
-def digests(keys: Iterable[str]) -> frozenset[str]:
-    """What a checkpoint keeps of the keys of classes."""
-    return frozenset(map(key_digest, keys))
-
-
-def key_digest(key: str) -> str:
-    """What a checkpoint keeps of a class's key."""
-    return hashlib.sha256(key.encode()).hexdigest()[:12]
-
-
-def build_method(name: str, encoder: Encoder, settings: dict[str, Any]) -> Method:
-    """A method by name, with its own settings.
-
-    Raises:
-        MetarepError: an unknown method or setting, with the nearest name.
-    """
-    check_settings(name, settings)
-    return METHODS[name](encoder, **settings)
-
-
-def check_settings(name: str, settings: Iterable[str]) -> None:
-    """Refuse a method or a setting that does not exist, before any data are loaded.
-
-    Raises:
-        MetarepError: an unknown method or setting, with the nearest name.
-    """
-    if name not in METHODS:
-        raise unknown("method", name, METHODS)
-    refuse_unknown_settings(name, METHODS[name].__init__, settings)
-
-
 def save_checkpoint(
-    path: Path,
-    method: Method,
-    settings: dict[str, Any],
-    seen: Iterable[str],
-    fitted: Iterable[str] | None = None,
+    path: Path, method: "Method", record: RunRecord, seen: Iterable[str], fitted: Iterable[str] | None = None
 ) -> None:
-    """Write a checkpoint, whole or not at all; for ``seen`` and ``fitted`` see :class:`Checkpoint`."""
-    encoder = method.learner.encoder
-    header = {
-        **settings,
-        "format": FORMAT,
-        "encoder": encoder.arch,
-        "preprocess": asdict(encoder.preprocess),
-        "seen": sorted(seen),
-        **({} if fitted is None else {"fitted": sorted(fitted)}),
-    }
-    if frozen := [name for name, weight in encoder.body.named_parameters() if not weight.requires_grad]:
-        header["frozen"] = frozen  # or inner steps would move them at test time
-    write_tensors(path, dict(method.state_dict()), header)
+    """Write the checkpoint of a method, whole or not at all; for ``seen`` and ``fitted`` see :class:`Checkpoint`."""
+    Checkpoint.of(method, record, seen, fitted).save(path)
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
@@ -204,9 +186,9 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoin
         MetarepError: no such file, a damaged one, or one from a newer version.
     """
     tensors, header = read_tensors(path)
-    found = header.get("format")
-    if found != FORMAT:
-        raise MetarepError(f"{path} is not a metarep checkpoint of format {FORMAT}, but {found}")
+    version = header.get("format")
+    if version != FORMAT:
+        raise MetarepError(f"{path} is not a metarep checkpoint of format {FORMAT}, but {version}")
     encoder = header.get("encoder")
     if isinstance(encoder, dict) and encoder.get("name") not in [*ENCODERS, *BROUGHT]:
         raise MetarepError(
@@ -214,77 +196,44 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoin
             "rebuild it: make its Encoder and its method in Python, and load what read_tensors gives"
         )
     try:
-        method = _rebuild(tensors, header)
+        record = RunRecord.read(header)
+        learner = _rebuild(tensors, header, record)
         kept = {name: header[name] for name in ("seen", "fitted") if name == "seen" or name in header}
-        for name, found in kept.items():
-            if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        for name, keys in kept.items():
+            if not isinstance(keys, list) or not all(isinstance(each, str) for each in keys):
                 raise TypeError(f"what it has {name} is not a list of digests")  # or leakage would pass unnoticed
-        sets = {name: frozenset(found) for name, found in kept.items()}
-        return Checkpoint(method.to(device).eval(), header, **sets)
+        training = {name: value.to(device) for name, value in tensors.items() if not name.startswith(DEPLOYED)}
+        fitted = frozenset(kept["fitted"]) if "fitted" in kept else None
+        return Checkpoint(learner.to(device).eval(), record, frozenset(kept["seen"]), fitted, training)
     except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError) as error:
         reason = str(error).partition("\n")[0]
         raise MetarepError(f"{path} is damaged, or of a newer metarep: {reason}") from error
 
 
-def _rebuild(tensors: dict[str, Tensor], header: dict[str, Any]) -> Method:
-    """The method that a header describes, with its weights."""
-    fields = header["preprocess"]
-    preprocess = Preprocess(**{**fields, **{name: tuple(fields[name]) for name in ("size", "mean", "std")}})
+def _rebuild(tensors: dict[str, Tensor], header: dict[str, Any], record: RunRecord) -> Learner:
+    """The learner that a header describes, with its weights."""
+    preprocess = Preprocess.read(header["preprocess"])
     if not all(1 <= side <= LARGEST for side in preprocess.size):
         raise MetarepError(f"its images would have {' x '.join(map(str, preprocess.size))} px")
+    about = header.get("learner") or learner_of(record.method, record.settings)
 
-    def build() -> Method:
+    def build() -> Learner:
         encoder = build_encoder(**{**header["encoder"], "preprocess": preprocess})
-        return build_method(header["method"], encoder, header["settings"])
+        if about:
+            return build_learner(encoder=encoder, **about)
+        from metarep.methods import build_method  # a learner that only its method can make
+
+        return build_method(record.method, encoder, record.settings).learner
 
     with torch.device("meta"):  # without any memory: a damaged header may ask for all there is
         shapes = {name: tuple(value.shape) for name, value in build().state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
-    if shapes != found:
-        name = next(name for name in shapes | found if shapes.get(name) != found.get(name))
-        raise MetarepError(f"{name} should have the shape {shapes.get(name)}, and has {found.get(name)}")
-    method = build()
-    method.load_state_dict(tensors)
+    own = {name.removeprefix(DEPLOYED): value for name, value in tensors.items() if name.startswith(DEPLOYED)}
+    saved = {name: tuple(value.shape) for name, value in own.items()}
+    if shapes != saved:
+        name = next(name for name in shapes | saved if shapes.get(name) != saved.get(name))
+        raise MetarepError(f"{name} should have the shape {shapes.get(name)}, and has {saved.get(name)}")
+    learner = build()
+    learner.load_state_dict(own)
     for name in header.get("frozen", []):
-        method.learner.encoder.body.get_parameter(name).requires_grad_(False)
-    return method
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-    """A safetensors file with a JSON header, put in place by one rename; tensors are stored contiguous and apart."""
-    apart = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with replacing(path) as partial:
-            save_file(apart, partial, {"metarep": json.dumps(header, sort_keys=True)})
-    except (OSError, SafetensorError) as error:
-        raise MetarepError(f"{path} could not be written: {error}") from error
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the header that :func:`write_tensors` wrote.
-
-    Raises:
-        MetarepError: no such file, or one that is damaged or not ours.
-    """
-    if not path.is_file():
-        raise MetarepError(f"there is no file {path}")
-    try:
-        with path.open("rb") as held, safe_open(_name_of(held, path), framework="pt") as file:
-            header = json.loads((file.metadata() or {})["metarep"])
-            if not isinstance(header, dict):
-                raise ValueError("its header is not a dictionary")
-            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 - not a dict
-    except FileNotFoundError:  # it went away this moment
-        raise MetarepError(f"there is no file {path}") from None
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise MetarepError(f"{path} is damaged or was not written by metarep: {error}") from error
-
-
-def _name_of(held: BinaryIO, path: Path) -> str:
-    """A name of this open file, whichever file has its path by now.
-
-    safetensors opens a file twice, for the header and for the tensors; a writer may replace it in between.
-    """
-    names = (f"{folder}/{held.fileno()}" for folder in ("/proc/self/fd", "/dev/fd"))
-    return next((name for name in names if os.path.exists(name)), str(path))
+        learner.encoder.body.get_parameter(name).requires_grad_(False)
+    return learner

@@ -1,20 +1,27 @@
-"""Device, threads, precision and memory of this process."""
+"""Device, precision and memory of this process, and the environment that a number was measured in."""
 
 import ctypes
 import functools
 import os
 import platform
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
-from metarep.encoders import Precision
+from metarep import __version__
 from metarep.errors import Advice, MetarepError
 
+Precision = Literal["float32", "bfloat16"]
+PACKAGES = ("metarep", "torch", "numpy", "pillow", "safetensors")
 
-def pick_device(name: str = "auto") -> torch.device:
+
+def pick_device(name: torch.device | str = "auto") -> torch.device:
     """The device called ``name``; ``auto`` takes a CUDA GPU, then Apple's, then the CPU."""
+    if isinstance(name, torch.device):
+        return name
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -57,6 +64,38 @@ def _computes_bfloat16(kind: str) -> bool:
         return False
     flags = cpuinfo.read_text()
     return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", "bf16 "))
+
+
+def environment() -> dict[str, Any]:
+    """What could make a difference to a number: versions, processor, threads."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = __version__ if package == "metarep" else "not installed"  # it runs from a checkout
+    return {
+        "python": sys.version.split()[0],
+        "packages": versions,
+        "platform": platform.platform(),
+        "hardware": hardware(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def hardware() -> str:
+    """The processor as results name it: ``2 x AMD EPYC (avx512)``, or the GPU's name."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [
+            line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
+        model = names[0] if names else model
+    threads = torch.get_num_threads()
+    return f"{threads} thread{'s' if threads != 1 else ''} of {model} ({torch.backends.cpu.get_cpu_capability()})"
 
 
 @functools.cache

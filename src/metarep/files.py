@@ -1,15 +1,19 @@
-"""Files and folders that are whole or not there at all, and one writer at a time."""
+"""Files and folders that are whole or not there at all, and one writer at a time; and files of tensors."""
 
 import errno
+import json
 import os
 import shlex
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 from filelock import lock_descriptor
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
 from metarep.errors import MetarepError
 
@@ -177,6 +181,37 @@ def typed(path: Path | str) -> str:
     return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
+def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+    """A safetensors file with a JSON header, put in place by one rename; tensors are stored contiguous and apart."""
+    apart = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with replacing(path) as partial:
+            save_file(apart, partial, {"metarep": json.dumps(header, sort_keys=True)})
+    except (OSError, SafetensorError) as error:
+        raise MetarepError(f"{path} could not be written: {error}") from error
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the header that :func:`write_tensors` wrote.
+
+    Raises:
+        MetarepError: no such file, or one that is damaged or not ours.
+    """
+    if not path.is_file():
+        raise MetarepError(f"there is no file {path}")
+    try:
+        with path.open("rb") as held, safe_open(_name_of(held, path), framework="pt") as file:
+            header = json.loads((file.metadata() or {})["metarep"])
+            if not isinstance(header, dict):
+                raise ValueError("its header is not a dictionary")
+            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 - not a dict
+    except FileNotFoundError:  # it went away this moment
+        raise MetarepError(f"there is no file {path}") from None
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise MetarepError(f"{path} is damaged or was not written by metarep: {error}") from error
+
+
 def _lock(held: IO[Any], busy: MetarepError | None) -> bool:
     try:
         taken = lock_descriptor(held.fileno(), blocking=busy is None, poll_interval=POLL)
@@ -211,3 +246,12 @@ def _clear(folder: Path, kept: Collection[str]) -> None:
             shutil.rmtree(entry, ignore_errors=True)
         else:
             entry.unlink(missing_ok=True)
+
+
+def _name_of(held: BinaryIO, path: Path) -> str:
+    """A name of this open file, whichever file has its path by now.
+
+    safetensors opens a file twice, for the header and for the tensors; a writer may replace it in between.
+    """
+    names = (f"{folder}/{held.fileno()}" for folder in ("/proc/self/fd", "/dev/fd"))
+    return next((name for name in names if os.path.exists(name)), str(path))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from metarep.errors import DataError
 from metarep.labels import Labels
+from metarep.pixels import channels_first
 
 if TYPE_CHECKING:
     from metarep.datasets.depth import Depth
@@ -86,24 +87,7 @@ class ImageBank:
         >>> len(bank), bank.channels, bank.size
         (5, 3, (24, 32))
         """
-        if isinstance(images, np.ndarray):  # a tensor cannot share memory that must not be written to
-            pixels = torch.from_numpy(np.require(images, requirements=["C", "W"]))
-        else:
-            pixels = images
-        if pixels.dtype != torch.uint8:
-            raise DataError(
-                f"images must be uint8 with values 0 to 255, not {pixels.dtype}; scale and convert them first"
-            )
-        if pixels.ndim == 3:
-            pixels = pixels.unsqueeze(1)
-        elif pixels.ndim == 4 and pixels.shape[1] not in (1, 3) and pixels.shape[3] in (1, 3):
-            pixels = pixels.permute(0, 3, 1, 2)
-        if pixels.ndim != 4 or pixels.shape[1] not in (1, 3) or 0 in pixels.shape:
-            raise DataError(
-                f"images must have shape (n, h, w), (n, c, h, w) or (n, h, w, c) with 1 or 3 channels, "
-                f"not {tuple(images.shape)}"
-            )
-        return cls(pixels.contiguous())
+        return cls(channels_first(images))
 
     @classmethod
     def from_dataset(
@@ -145,6 +129,7 @@ class ImageBank:
         (torch.Size([2, 1, 8, 8]), ('cat', 'dog'))
         """
         from metarep.datasets.depth import Depth
-        from metarep.datasets.torch_dataset import read_dataset  # it imports this
+        from metarep.datasets.torch_dataset import read_dataset  # not above: its package imports this module
 
-        return read_dataset(dataset, image, label, Depth.of(depth))
+        pixels, labels = read_dataset(dataset, image, label, Depth.of(depth))
+        return cls(pixels), labels

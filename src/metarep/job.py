@@ -9,17 +9,19 @@ import torch
 
 from metarep.augment import preset
 from metarep.batches import TaskBatch, ViewBatch
-from metarep.checkpoint import Checkpoint, build_method, check_settings, digests, key_digest, refuse
+from metarep.checkpoint import Checkpoint
 from metarep.datasets import load_dataset
 from metarep.datasets.depth import Depth
 from metarep.datasets.split import Split
 from metarep.device import pick_device, pick_precision
-from metarep.encoders import Encoder, Preprocess, build_encoder
+from metarep.encoders import Preprocess, build_encoder, computing
 from metarep.encoders.take_over import take_over
 from metarep.errors import Advice, MetarepError, Slot
-from metarep.methods import METHODS, Method
+from metarep.methods import METHODS, Method, build_method, check_settings
 from metarep.pseudo_labels import Labelling, labels_read, usable
-from metarep.run import SETTINGS, STATE, RunFolder, read_settings
+from metarep.record import DataRecord, RunRecord
+from metarep.run import SETTINGS, STATE, RunFolder, read_record
+from metarep.seen import digests, key_digest, refuse
 from metarep.settings import TrainSettings
 from metarep.tasks import tell_small_classes
 from metarep.training import Outcome, Watch, train
@@ -106,13 +108,16 @@ def start(
     job: Job,
     out: Path,
     *,
-    device: str = "auto",
+    device: torch.device | str = "auto",
     precision: str = "auto",
     data_dir: Path | None = None,
     skip_bad: bool = False,
     watch: Watch | None = None,
-) -> tuple[Method, Outcome]:
+) -> tuple[Checkpoint, Outcome]:
     """Train what ``job`` says into the run folder ``out``, or go on where it stopped.
+
+    Returns:
+        The checkpoint that the folder holds now, on the device; and how the training went.
 
     Raises:
         LeakageError: a validation class was trained on, by this run or one that it is based on.
@@ -120,7 +125,7 @@ def start(
     """
     place, job = pick_device(device), as_begun(job, Path(out))
     initial = load_trained(job.init) if job.init else None
-    depth = Depth.of(initial.settings["data"].get("depth") if initial else None) | Depth.of(job.depth)
+    depth = Depth.of(initial.record.data.depth if initial else None) | Depth.of(job.depth)
     given: dict[str, Any] = {"size": job.size, "data_dir": data_dir, "skip_bad": skip_bad, "depth": depth}
     split = load_dataset(job.data, job.train_on, **given)
     validation = None
@@ -138,17 +143,15 @@ def start(
     split = job.labelling.of(split, seed, source, kept if resumed else None)
     if validation and job.labels_per_class:
         validation = job.labelling.of(validation, seed)
-    method, settings = build(job, split, initial)
-    method.to(place)
-    chosen = pick_precision(precision, place)
-    for encoder in method.modules():
-        if isinstance(encoder, Encoder):  # a target's too
-            encoder.precision = chosen
-    described, labels = describe(job, split, settings, chosen, initial, source), split.labels
-    if skip_bad:
-        described["data"]["skip_bad"] = True  # whoever measures the run has the same folder before him
-    folder = RunFolder(out, described, seen, fitted, lambda: job.labelling.keep(kept, labels, seed))
-    return method, train(method, split, settings, validation=validation, run=folder, watch=watch)
+    settings = train_settings(job, split)
+    own = own_settings(job, settings, split)
+    method, chosen = build(job, split, settings, own, initial).to(place), pick_precision(precision, place)
+    record = describe(job, split, settings, own, chosen, initial, source, skip_bad=skip_bad)
+    labels = split.labels
+    folder = RunFolder(out, record, seen, fitted, lambda: job.labelling.keep(kept, labels, seed))
+    with computing(method, chosen):  # a target's encoder too
+        outcome = train(method, split, settings, validation=validation, run=folder, watch=watch)
+    return Checkpoint.of(method, record, folder.seen, folder.fitted), outcome
 
 
 def as_begun(job: Job, out: Path) -> Job:
@@ -160,13 +163,16 @@ def as_begun(job: Job, out: Path) -> Job:
     path = out / SETTINGS
     if "validation_shots" in job.train or not (out / STATE).exists() or not path.exists():
         return job
-    begun = read_settings(path).get("train")
-    shots = begun.get("validation_shots") if isinstance(begun, dict) else None
+    shots = read_record(path).train.validation_shots
     return replace(job, train={**job.train, "validation_shots": shots}) if shots else job
 
 
-def build(job: Job, split: Split, initial: Checkpoint | None = None) -> tuple[Method, TrainSettings]:
-    """The untrained method of a job and its settings; weights depend on the seed alone, and on ``initial``."""
+def train_settings(job: Job, split: Split) -> TrainSettings:
+    """The settings of a job's training, as far as they follow from its images and labels.
+
+    Warns:
+        SmallClassWarning: classes are too small for its batches.
+    """
     preprocess = Preprocess.of(split.bank)
     settings, views = job.train_settings, METHODS[job.method].eats is ViewBatch
     if "augment" not in job.train:
@@ -181,14 +187,26 @@ def build(job: Job, split: Split, initial: Checkpoint | None = None) -> tuple[Me
         if labels.kind == "true":
             able = labels.can_give(settings.shots, queries)
             tell_small_classes(labels, able, f"training on {split.name}", settings.shots, queries)
-    settings = replace(settings, validation_shots=validation_shots(settings, METHODS[job.method].eats))
+    return replace(settings, validation_shots=validation_shots(settings, METHODS[job.method].eats))
+
+
+def build(
+    job: Job, split: Split, settings: TrainSettings, own: dict[str, Any], initial: Checkpoint | None = None
+) -> Method:
+    """The untrained method of a job; its weights depend on the seed alone, and on ``initial``.
+
+    Args:
+        job: names method and encoder.
+        split: the images to train on, which say how images are normalised.
+        settings, own: of the training and of the method; see :func:`train_settings` and :func:`own_settings`.
+        initial: where its encoder starts.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        encoder = build_encoder(preprocess=preprocess, **job.encoder)
+        encoder = build_encoder(preprocess=Preprocess.of(split.bank), **job.encoder)
         if initial:
             take_over(encoder, initial.learner.encoder, str(job.init))  # before the method makes copies of it
-        method = build_method(job.method, encoder, own_settings(job, settings, split))
-    return method, settings
+        return build_method(job.method, encoder, own)
 
 
 def suited_augment(preprocess: Preprocess, *, views: bool) -> str:
@@ -214,31 +232,34 @@ def describe(
     job: Job,
     split: Split,
     settings: TrainSettings,
+    own: dict[str, Any],
     precision: str,
     initial: Checkpoint | None = None,
     source: Checkpoint | None = None,
-) -> dict[str, Any]:
-    """The settings that a run folder and a checkpoint keep; ``labels`` is the most that this run or its starts read."""
+    *,
+    skip_bad: bool = False,
+) -> RunRecord:
+    """What a run folder and a checkpoint keep of a job; ``labels`` is the most that this run or its starts read."""
     free = METHODS[job.method].eats.label_free
-    labels = labels_read("none" if free else job.labelling.called, initial, source)
     digest = key_digest("\n".join(split.labels.names)) if free else split.labels.digest
-    return {
-        "method": job.method,
-        "settings": own_settings(job, settings, split),
-        "encoder": job.encoder,
-        "train": settings.as_dict(),
-        "precision": precision,
-        "data": {
-            "name": job.data,
-            "split": job.train_on,
-            "size": split.bank.size[0],
-            "digest": digest,
+    return RunRecord(
+        method=job.method,
+        settings=own,
+        encoder=job.encoder,
+        train=settings,
+        precision=precision,
+        data=DataRecord(
+            job.data,
+            job.train_on,
+            split.bank.size[0],
+            digest,
             **job.labelling.as_dict(),
-            **({"depth": split.depth.as_dict()} if split.depth.ranges else {}),
-        },
-        **({"labels": labels} if labels != "true" else {}),
-        **({"init": Path(str(job.init)).name} if initial else {}),
-    }
+            depth=split.depth,
+            skip_bad=skip_bad,  # whoever measures the run has the same folder before him
+        ),
+        labels=labels_read("none" if free else job.labelling.called, initial, source),
+        init=Path(str(job.init)).name if initial else "",
+    )
 
 
 def seen_by(*splits: Split | None) -> frozenset[str]:

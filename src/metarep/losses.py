@@ -1,4 +1,4 @@
-"""Losses and distances as pure functions of float tensors. Pairs and triplets are tensors, never lists or loops."""
+"""Training losses as pure functions of float tensors. Pairs and triplets are tensors, never lists or loops."""
 
 from typing import Literal
 
@@ -8,26 +8,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from metarep.errors import MetarepError
+from metarep.learners.distances import distances, squared_distances
 
 Mining = Literal["batch-all", "semi-hard", "batch-hard"]
 Negatives = Literal["all", "active", "hardest"]
-
-
-def squared_distances(x: Float[Tensor, "*task a dim"], y: Float[Tensor, "*task b dim"]) -> Float[Tensor, "*task a b"]:
-    """Squared Euclidean distances between all rows, by one matrix product; never below zero.
-
-    The product loses digits where points lie much closer to each other than to the origin; subtract a common mean
-    first if that matters.
-    """
-    squares = x.square().sum(-1, keepdim=True) + y.square().sum(-1).unsqueeze(-2)
-    return (squares - 2 * x @ y.mT).clamp_min(0)
-
-
-def distances(
-    x: Float[Tensor, "*task a dim"], y: Float[Tensor, "*task b dim"], eps: float = 1e-6
-) -> Float[Tensor, "*task a b"]:
-    """Euclidean distances; ``eps`` under the root keeps the gradient finite where two rows are equal."""
-    return (squared_distances(x, y) + eps).sqrt()
 
 
 def same_class(labels: Int[Tensor, " n"]) -> tuple[Bool[Tensor, "n n"], Bool[Tensor, "n n"]]:
@@ -157,10 +141,3 @@ def mean_where(values: Float[Tensor, "*n"], mask: Bool[Tensor, "*n"]) -> Float[T
     tensor(3.5000)
     """
     return torch.where(mask, values, 0).sum() / mask.sum().clamp_min(1)
-
-
-def task_cross_entropy(
-    logits: Float[Tensor, "task query ways"], query_y: Int[Tensor, "task query"]
-) -> Float[Tensor, ""]:
-    """Cross-entropy, the mean over queries and then over tasks."""
-    return functional.cross_entropy(logits.mT, query_y)

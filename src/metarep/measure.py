@@ -10,14 +10,13 @@ import torch
 
 from metarep.checkpoint import Checkpoint
 from metarep.datasets.split import Split
-from metarep.encoders import Precision
-from metarep.errors import Advice, MetarepError, unknown
+from metarep.device import hardware
+from metarep.errors import MetarepError, unknown
 from metarep.evaluation import Report, evaluate
-from metarep.learners import LEARNERS, GradientDescent, Learner
+from metarep.learners import LEARNERS, Learner
 from metarep.normalisation import Normalisation
 from metarep.references import raw_pixels, untrained
 from metarep.results import commit
-from metarep.run import hardware
 from metarep.tasks import draw_tasks, draw_varied_tasks
 
 
@@ -86,17 +85,13 @@ def measure_all(
         device = learner.device
         rows["untrained encoder"] = untrained(learner.encoder).to(device)
         rows["raw pixels"] = raw_pixels(learner.encoder.preprocess).to(device)
-    own = learner.normalisation if isinstance(learner, GradientDescent) else None
     for setting in settings:
         for name, each in rows.items():
             if name != "trained" and setting.normalisation is not None:
                 continue  # the same as without
-            changed = name == "trained" and setting.normalisation is not None
-            use_settings(each, setting.normalisation if changed else None, None)
             what = f"{name}, {_span(setting.ways)}-way {_span(setting.shots)}-shot"
-            with watching(what) if watching else nullcontext() as tell:
+            with each.using(setting.normalisation), watching(what) if watching else nullcontext() as tell:
                 report = measure(each, split, setting, tell)
-            use_settings(each, own if changed else None, None)
             yield name, report
 
 
@@ -104,47 +99,24 @@ def _span(values: range) -> str:
     return str(values[0]) if len(values) == 1 else f"{values[0]}-{values[-1]}"
 
 
-def use_settings(learner: Learner, normalisation: Normalisation | None, test_steps: int | None) -> None:
-    """Other statistics or another number of inner steps, for learners that take gradient steps.
-
-    Raises:
-        MetarepError: this learner takes none, or adapts no norm layer.
-    """
-    if normalisation is None and test_steps is None:
-        return
-    if not isinstance(learner, GradientDescent):
-        raise MetarepError(
-            "other normalisation or test_steps are for learners that take gradient steps, and "
-            f"{type(learner).__name__} does not",
-            advice=Advice("try {learner}", learner="descent"),
-        )
-    learner.use(normalisation=normalisation, test_steps=test_steps)
-
-
-def use_precision(learner: Learner, precision: Precision) -> None:
-    """Let the encoder compute in ``precision`` from here on."""
-    learner.encoder.precision = precision
-
-
 def result_row(trained: Checkpoint, name: str, report: Report, path: Path | str, **more: Any) -> dict[str, Any]:  # noqa: ANN401
     """A row for ``results/``: the report with how the run was trained. ``more`` fills or replaces columns."""
-    data = trained.settings["data"]
+    run, encoder = trained.record, trained.learner.encoder.arch
     own = name == "trained"
     source, _, split = report.split.rpartition("/")
-    encoder = trained.settings["encoder"]
     return {
         **report.as_dict(),
-        "method": trained.settings["method"] if own else name,
+        "method": run.method if own else name,
         "data": source,
         "split": split,
-        "trained_on": f"{data['name']}/{data['split']}" if own else "",
-        "labels": trained.labels if own else "none",
-        "init": (trained.settings.get("init", "random") if own else "random") if name != "raw pixels" else "",
+        "trained_on": f"{run.data.name}/{run.data.split}" if own else "",
+        "labels": run.labels if own else "none",
+        "init": ((run.init or "random") if own else "random") if name != "raw pixels" else "",
         "encoder": f"{encoder['name']}-{encoder.get('width', 64)}" if name != "raw pixels" else "none",
         "normalisation": report.normalisation if name != "raw pixels" else "none",
         "seeds": 1,
         "hardware": hardware(),
-        "recipe": trained.settings.get("recipe", "") if own else "",
+        "recipe": "",
         "commit": commit(),
         "run": str(path),
         **more,

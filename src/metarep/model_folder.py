@@ -10,10 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from metarep.checkpoint import read_tensors, write_tensors
 from metarep.datasets.depth import Depth
 from metarep.errors import Advice, Call, MetarepError, Slot
-from metarep.files import locked, making
+from metarep.files import locked, making, read_tensors, write_tensors
 from metarep.gallery import Gallery
 from metarep.model import Model
 from metarep.photographs import LeftOut

@@ -1,23 +1,18 @@
-"""Networks of one's own: a module, or an Encoder, made a Representation; and its body as an ONNX graph."""
+"""Networks of one's own: a module, or an Encoder, made a Representation."""
 
 import copy
-import math
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from metarep.encoders import Encoder, Preprocess, build_encoder
+from metarep.encoders import Encoder, Preprocess
 from metarep.encoders.finite import refuse_lost_weights
 from metarep.errors import MetarepError
-from metarep.graph import write_onnx
 from metarep.representation import Representation
 
-CLOSE = 1e-3  # of the length of features: what a graph may give otherwise than the module that it is of
 ASK = "mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), size=224"  # as most networks of photographs expect
 
 
@@ -112,57 +107,6 @@ def _numbers(what: str, values: Any) -> tuple[float, ...]:  # noqa: ANN401 - wha
         return tuple(map(float, values))
     except (TypeError, ValueError):
         raise MetarepError(f"{what} must be a number for each channel, as (0.5, 0.5, 0.5), not {values!r}") from None
-
-
-def as_onnx(encoder: Encoder) -> Encoder:
-    """The same encoder with its body as an ONNX graph, which can be saved, and moved to machines without its code.
-
-    Raises:
-        MetarepError: the module cannot be written as a graph, or the graph gives other features.
-    """
-    name, wanted = encoder.arch["name"], encoder.preprocess
-    images = torch.rand(3, wanted.channels, *wanted.size, generator=Generator().manual_seed(0))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "body.onnx"
-        try:
-            write_onnx(_Features(encoder), images[:2], path, input_name="images", output_names=["features"])
-        except MetarepError:
-            raise
-        except Exception as error:  # what a body does may be beyond what a graph can say
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise MetarepError(
-                f"{name} is a module of your own, which is saved as an ONNX graph, and torch cannot write it as one: "
-                f"{reason}"
-            ) from error
-        content = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
-    graph = build_encoder("onnx", wanted, size=len(content))
-    graph.body.load_state_dict({"content": content})
-    graph = Encoder(graph.body, wanted, graph.arch).eval()
-    with torch.no_grad():
-        want, got = (_rows(each, images) for each in (encoder, graph))
-    apart = (want - got).norm() / want.norm().clamp_min(1e-12)
-    if not math.isfinite(apart) or apart > CLOSE:
-        raise MetarepError(
-            f"{name} is a module of your own, which is saved as an ONNX graph, and its graph gives other features: "
-            f"they are {apart:.2g} of their length apart"
-        )
-    return graph
-
-
-class _Features(nn.Module):
-    """From normalised images to features, as the encoder has them."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.encoder.features(images)
-
-
-def _rows(encoder: Encoder, images: Tensor) -> Tensor:
-    """Features of all images at once, and of the first alone."""
-    return torch.cat([encoder.features(images), encoder.features(images[:1])])
 
 
 def _inside(network: nn.Module) -> nn.Module:

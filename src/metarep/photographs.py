@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,11 +14,24 @@ from torch import Tensor
 from metarep.datasets.decode import decode_all
 from metarep.datasets.depth import Depth, notice
 from metarep.datasets.options import tell_left_out
-from metarep.encoders import Preprocess
 from metarep.errors import DataError, MetarepError
 from metarep.images import ImageBank
 
 STRETCH = 4 / 3  # a photograph of 4:3 is kept whole; longer ones lose their ends
+
+
+class Wanted(Protocol):
+    """The size and the channels that images must have; an encoder's ``Preprocess`` says both."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """1 for grey images, 3 for RGB."""
+        ...
 
 
 class LeftOut:
@@ -42,7 +55,7 @@ class LeftOut:
 
 def read_images(
     images: Sequence[Any] | np.ndarray | Tensor,
-    preprocess: Preprocess,
+    preprocess: Wanted,
     *,
     batch: int = 64,
     depth: Depth | None = None,
@@ -54,7 +67,7 @@ def read_images(
         images: paths, bytes of files, PIL pictures, or one uint8 array ``(n, h, w)``, ``(n, c, h, w)`` or
             ``(n, h, w, c)``; also a list of such arrays without ``n``, which may be of many sizes. An array is scaled
             and cut as the file of the same picture is.
-        preprocess: of the encoder.
+        preprocess: of the encoder; only its size and channels count.
         batch: images at a time.
         depth: black and white of 16-bit, 32-bit and floating-point pictures; see :mod:`metarep.datasets.depth`.
         left_out: takes the images that cannot be read; without it the first of them is raised.

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metarep.checkpoint import read_tensors
 from metarep.encoders import ENCODERS, Encoder, Preprocess, build_encoder
 from metarep.encoders.finite import refuse_lost_weights
 from metarep.encoders.onnx import OnnxBody
 from metarep.encoders.onnx_graph import read_graph
 from metarep.encoders.timm import TimmBody
 from metarep.errors import Advice, MetarepError, Slot, missing_extra, unknown
+from metarep.files import read_tensors
 from metarep.own_network import preprocess_of, represent
 from metarep.representation import FORMAT, Representation
 from metarep.zoo import load_trained, zoo_names
@@ -84,7 +84,7 @@ def _named(spec: str, arch: str | None, size: Size, mean: Numbers, std: Numbers)
     if not Path(spec).exists() and spec not in zoo_names():
         raise unknown("encoder", spec, [*LITE, *zoo_names(), "timm:NAME", "FILE.onnx", "a run folder"])
     trained = load_trained(spec)
-    return Representation(trained.learner.encoder, str(trained.settings.get("name", spec)), trained)
+    return Representation(trained.learner.encoder, trained.record.name or str(spec), trained)
 
 
 def best_installed() -> str:
@@ -200,8 +200,7 @@ def _format(path: Path) -> object:
 def _saved(path: Path) -> Representation:
     tensors, header = read_tensors(path)
     try:
-        fields = header["preprocess"]
-        preprocess = Preprocess(**{**fields, **{name: tuple(fields[name]) for name in ("size", "mean", "std")}})
+        preprocess = Preprocess.read(header["preprocess"])
         encoder = build_encoder(**{**header["encoder"], "preprocess": preprocess})
         encoder.body.load_state_dict(tensors)
         encoder = Encoder(encoder.body, preprocess, encoder.arch)

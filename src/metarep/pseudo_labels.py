@@ -9,11 +9,12 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from metarep.checkpoint import Checkpoint, read_tensors, write_tensors
+from metarep.checkpoint import Checkpoint
 from metarep.datasets.split import Split
 from metarep.encoders.finite import refuse_lost_rows
 from metarep.errors import MetarepError, unknown
 from metarep.evaluation import evaluating
+from metarep.files import read_tensors, write_tensors
 from metarep.images import ImageBank
 from metarep.kmeans import kmeans
 from metarep.labels import Labels

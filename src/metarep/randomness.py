@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Generator, nn
 
-from metarep.encoders.resnet12 import DropBlock
 from metarep.workers import run_tasks
 
 In = TypeVar("In")
@@ -23,6 +22,17 @@ Out = TypeVar("Out")
 
 # Networks that were seen to draw random numbers: in which modes (True: training).
 _drawing: WeakKeyDictionary[nn.Module, set[bool]] = WeakKeyDictionary()
+
+
+class Draws(nn.Module):
+    """A layer that draws random numbers from a generator it is given, as long as it is in training mode.
+
+    Attributes:
+        generator: what it draws from; None for torch's global generator. ``train`` sets it, so that a resumed run
+            draws the same numbers.
+    """
+
+    generator: Generator | None = None
 
 
 @contextmanager
@@ -67,9 +77,9 @@ def seed_step(seed: int, step: int) -> None:
 
 
 def hand_over(generator: Generator, network: nn.Module) -> None:
-    """Let layers of ours that draw do so from this generator."""
+    """Let every layer that is one of :class:`Draws` draw from this generator."""
     for layer in network.modules():
-        if isinstance(layer, DropBlock):
+        if isinstance(layer, Draws):
             layer.generator = generator
 
 

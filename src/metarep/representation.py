@@ -4,11 +4,13 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from metarep.checkpoint import Checkpoint, save_checkpoint, write_tensors
+from metarep.checkpoint import Checkpoint
 from metarep.datasets.depth import Depth
 from metarep.encoders import BROUGHT, ENCODERS, Encoder, space_of
 from metarep.encoders.output import Picked
 from metarep.errors import MetarepError
+from metarep.files import write_tensors
+from metarep.graph import as_onnx
 from metarep.learners import Learner
 
 FORMAT = "encoder-1"
@@ -37,7 +39,7 @@ class Representation:
     @property
     def depth(self) -> Depth:
         """Black and white of pictures of more than 8 bits, as the run it is from has read its own."""
-        return Depth.of(self.checkpoint.settings["data"].get("depth") if self.checkpoint else None)
+        return self.checkpoint.record.data.depth if self.checkpoint else Depth()
 
     @cached_property
     def digest(self) -> str:
@@ -59,8 +61,6 @@ class Representation:
         """
         if not self.own:
             return self
-        from metarep.own_network import as_onnx
-
         return replace(self, encoder=as_onnx(self.encoder))
 
     def save(self, path: Path) -> None:
@@ -76,7 +76,7 @@ class Representation:
             )
         if self.checkpoint:
             run = self.checkpoint
-            save_checkpoint(path, run.method, run.settings | {"name": self.name}, run.seen, run.fitted)
+            replace(run, record=replace(run.record, name=self.name)).save(path)
         else:
             header = {"format": FORMAT, "encoder": self.encoder.arch, "preprocess": asdict(self.encoder.preprocess)}
             write_tensors(path, dict(self.encoder.body.state_dict()), header | {"name": self.name})

@@ -8,14 +8,12 @@ from statistics import mean, stdev
 from typing import Any
 
 from metarep.datasets import load_dataset
-from metarep.device import pick_device
 from metarep.errors import MetarepError
 from metarep.evaluation import Report
 from metarep.job import Job, start
-from metarep.measure import Setting, measure_all, result_row, use_precision
+from metarep.measure import Setting, measure_all, result_row
 from metarep.recipes import Recipe, load_recipe, recipe_names
 from metarep.results import read, record
-from metarep.run import open_run
 from metarep.training import Watch
 
 
@@ -68,10 +66,7 @@ def reproduce(
     for seed in range(seeds):
         folder = _folder(out, name, train_on, seed)
         job = _job(recipe, out, train_on, seed, machine)
-        _, outcome = start(job, folder, **machine)
-        trained = open_run(folder)
-        trained.learner.to(pick_device(device))
-        use_precision(trained.learner, "float32")
+        trained, outcome = start(job, folder, **machine)
         split = load_dataset(job.data, measured, size=job.size, data_dir=data_dir)
         trained.refuse_leak(split.labels, split.name, job.data, measured)
         more = {"recipe": name, "source": recipe.source, "train_seconds": round(outcome.seconds)}

@@ -1,29 +1,24 @@
 """RunFolder: a training on disk, so that it can be resumed, read and trusted."""
 
 import json
-import platform
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from metarep import __version__
-from metarep.checkpoint import Checkpoint, load_checkpoint, read_tensors, save_checkpoint, write_tensors
+from metarep.checkpoint import save_checkpoint
+from metarep.device import environment
 from metarep.errors import Advice, MetarepError
-from metarep.files import locked, replacing
+from metarep.files import locked, read_tensors, replacing, write_tensors
 from metarep.methods import Method
-from metarep.settings import TrainSettings
+from metarep.record import RunRecord
 
 SETTINGS = "settings.json"
 STATE = "state.safetensors"  # what resuming needs
 ANOTHER_FOLDER = Advice("choose another {out}", out=...)
 OTHERWISE = (ANOTHER_FOLDER, "delete the folder")
-PACKAGES = ("metarep", "torch", "numpy", "pillow", "safetensors")
 
 
 class RunFolder:
@@ -35,7 +30,7 @@ class RunFolder:
 
     Args:
         path: made when it is held, if it is not there.
-        settings: what the run is; a folder that already holds a run of other settings is refused.
+        record: what the run is; a folder that already holds another run is refused.
         seen: digests of the keys of the classes that it touches.
         fitted: of those the ones that weights are fitted to; the others are validated on.
         beginning: called when it is held to train from the first step: what else the folder must hold.
@@ -47,12 +42,12 @@ class RunFolder:
     def __init__(
         self,
         path: Path,
-        settings: dict[str, Any],
+        record: RunRecord,
         seen: Iterable[str],
         fitted: Iterable[str] = (),
         beginning: Callable[[], None] | None = None,
     ) -> None:
-        self.path, self.settings, self.beginning = Path(path), json.loads(json.dumps(settings)), beginning
+        self.path, self.record, self.beginning = Path(path), record, beginning
         self.seen, self.fitted = frozenset(seen), frozenset(fitted)
         self._refuse_another()
 
@@ -79,7 +74,7 @@ class RunFolder:
         with locked(self.path / ".lock", busy):
             self._refuse_another()
             if not self.begun or not (self.path / SETTINGS).exists():
-                _write(self.path / SETTINGS, self.settings)
+                _write(self.path / SETTINGS, self.record.as_dict())
                 _write(self.path / "environment.json", environment())
             if self.beginning and not (self.path / STATE).exists():
                 self.beginning()
@@ -97,7 +92,7 @@ class RunFolder:
         return [json.loads(line) for line in lines if line.endswith("}")]  # the last may have been cut short
 
     def save_model(self, method: Method) -> None:
-        save_checkpoint(self.model, method, self.settings, self.seen, self.fitted)
+        save_checkpoint(self.model, method, self.record, self.seen, self.fitted)
 
     def save_state(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
         more = {"seen": sorted(self.seen), "fitted": sorted(self.fitted)}
@@ -121,75 +116,26 @@ class RunFolder:
     def _refuse_another(self) -> None:
         if not self.begun or not (self.path / SETTINGS).exists():
             return
-        known = read_settings(self.path / SETTINGS)
-        for part in sorted(known.keys() | self.settings.keys()):
-            was, now = known.get(part), self.settings.get(part)
-            if part == "train" and isinstance(was, dict):
-                was = TrainSettings().as_dict() | was  # a setting that is younger than the run has its default
-            if part == "data" and isinstance(was, dict) and isinstance(now, dict):
-                was, now = ({k: v for k, v in each.items() if k != "skip_bad"} for each in (was, now))  # digest tells
-            if was != now:
-                if isinstance(was, dict) and isinstance(now, dict):
-                    part, was, now = next(
-                        (f"{part}.{k}", was.get(k), now.get(k)) for k in was | now if was.get(k) != now.get(k)
-                    )
-                raise MetarepError(
-                    f"{self.path} holds a run with {part} = {was!r}, not {now!r}",
-                    advice=OTHERWISE,
-                )
+        if difference := self.record.difference(_read_json(self.path / SETTINGS)):
+            name, was, now = difference
+            raise MetarepError(f"{self.path} holds a run with {name} = {was!r}, not {now!r}", advice=OTHERWISE)
 
 
-def open_run(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
-    """The trained model of a run folder, or of a ``.safetensors`` file.
-
-    Raises:
-        MetarepError: nothing was trained there yet.
-    """
-    path = Path(path)
-    model = path / "model.safetensors" if path.is_dir() else path
-    if path.is_dir() and not model.exists():
-        raise MetarepError(f"{path} holds no trained model yet (no model.safetensors); train it first, or resume it")
-    return load_checkpoint(model, device)
-
-
-def environment() -> dict[str, Any]:
-    """What could make a difference to a number: versions, processor, threads."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = __version__ if package == "metarep" else "not installed"  # it runs from a checkout
-    return {
-        "python": sys.version.split()[0],
-        "packages": versions,
-        "platform": platform.platform(),
-        "hardware": hardware(),
-        "threads": torch.get_num_threads(),
-    }
-
-
-def hardware() -> str:
-    """The processor as results name it: ``2 x AMD EPYC (avx512)``, or the GPU's name."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [
-            line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
-        ]
-        model = names[0] if names else model
-    threads = torch.get_num_threads()
-    return f"{threads} thread{'s' if threads != 1 else ''} of {model} ({torch.backends.cpu.get_cpu_capability()})"
-
-
-def read_settings(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> RunRecord:
     """What a run is, from its ``settings.json``.
 
     Raises:
-        MetarepError: the file is damaged, or another's.
+        MetarepError: the file is damaged, or is not one of ours.
     """
+    try:
+        return RunRecord.read(_read_json(path))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, MetarepError):
+            raise
+        raise MetarepError(f"{path} does not hold the settings of a run", advice=OTHERWISE) from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except ValueError as error:

@@ -286,17 +286,15 @@ def test_tar_archives(tmp_path, monkeypatch):
 def checkpoints(small_encoder, tmp_path_factory) -> list[bytes]:
     from metarep.checkpoint import save_checkpoint
     from metarep.methods import METHODS
+    from metarep.record import DataRecord, RunRecord
+    from metarep.settings import TrainSettings
 
     found = []
     for name, kind in METHODS.items():
         path = tmp_path_factory.mktemp("checkpoints") / f"{name}.safetensors"
-        settings = {
-            "method": name,
-            "settings": {},
-            "train": {"steps": 3, "seed": 0},
-            "data": {"name": "glyphs", "split": "train", "size": 28},
-        }
-        save_checkpoint(path, kind(small_encoder()), settings, ["0123456789ab"])
+        data = DataRecord("glyphs", "train", 28)
+        record = RunRecord(name, train=TrainSettings(steps=3), data=data)
+        save_checkpoint(path, kind(small_encoder()), record, ["0123456789ab"])
         found.append(path.read_bytes())
     return found
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from metarep.datasets.decode import read_picture
 from metarep.datasets.depth import Depth, is_deep, notice
 from metarep.errors import DataError
-from metarep.images import ImageBank
 from metarep.labels import Labels, one_class
+from metarep.pixels import channels_first
 
 IMAGES = ("image", "img", "pixel_values", "picture", "photo", "x")  # usual keys of the image in an item
 LABELS = ("label", "labels", "target", "class", "fine_label", "coarse_label", "y")
@@ -22,8 +22,13 @@ LABELS = ("label", "labels", "target", "class", "fine_label", "coarse_label", "y
 Key = str | int | None
 
 
-def read_dataset(dataset: Any, image: Key, label: Key, depth: Depth) -> tuple[ImageBank, Labels]:  # noqa: ANN401
-    """What ``ImageBank.from_dataset`` is documented to do."""
+def read_dataset(
+    dataset: Any,  # noqa: ANN401 - any torch Dataset
+    image: Key,
+    label: Key,
+    depth: Depth,
+) -> tuple[UInt8[Tensor, "n c h w"], Labels]:
+    """The pixels and labels of a data set, as ``ImageBank.from_dataset`` describes them."""
     if isinstance(dataset, Mapping):
         keys = ", ".join(repr(key) for key in list(dataset)[:5])
         raise DataError(f"a dictionary of data sets ({keys}) is not a data set; give one of them")
@@ -59,7 +64,7 @@ def read_dataset(dataset: Any, image: Key, label: Key, depth: Depth) -> tuple[Im
             "transform of the data set"
         )
     channels = max(each.shape[0] for each in pictures)
-    return ImageBank(torch.stack([each.expand(channels, -1, -1) for each in pictures])), Labels.of(labels)
+    return torch.stack([each.expand(channels, -1, -1) for each in pictures]), Labels.of(labels)
 
 
 def _pick(item: Any, row: int, image: Key, label: Key) -> tuple[Any, Any, Key]:  # noqa: ANN401
@@ -144,6 +149,6 @@ def _pixels(image: Any, row: int, depth: Depth) -> UInt8[Tensor, "c h w"]:  # no
             raise DataError(f"{name}: {pixels.dtype} pixels must be uint8, or floats from 0 to 1 (leave out Normalize)")
         pixels = (pixels * 255).round().to(torch.uint8)
     try:
-        return ImageBank.from_arrays(pixels[None]).images[0]
+        return channels_first(pixels[None])[0]
     except DataError as error:
         raise DataError(f"{name} has an image of shape {tuple(pixels.shape)}: {error}") from None

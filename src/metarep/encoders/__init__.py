@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from metarep.device import Precision
 from metarep.encoders.conv4 import Conv4
 from metarep.encoders.efficientnet_lite import EfficientNetLite
-from metarep.encoders.encoder import Encoder, Precision
+from metarep.encoders.encoder import Encoder, computing
 from metarep.encoders.onnx import OnnxBody
 from metarep.encoders.preprocess import Preprocess
 from metarep.encoders.resnet12 import ResNet12
@@ -22,6 +23,7 @@ __all__ = [
     "Preprocess",
     "ResNet12",
     "build_encoder",
+    "computing",
     "space_of",
 ]
 

@@ -1,11 +1,14 @@
 """Encoder: a network (the body) together with the preprocessing of its images."""
 
-from typing import Any, Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
+from metarep.device import Precision
 from metarep.encoders.eager import eager_on_cpu
 from metarep.encoders.output import Picked, key_of
 from metarep.encoders.preprocess import Preprocess
@@ -14,8 +17,6 @@ from metarep.errors import MetarepError
 # Pixels that go through the body at a time on a CPU, where nothing is trained: 8 images of 160 px. With more, feature
 # maps no longer fit the cache of a core, so it is not faster, and it needs more memory.
 AT_ONCE = 8 * 160 * 160
-
-Precision = Literal["float32", "bfloat16"]
 
 
 class Encoder(nn.Module):
@@ -126,3 +127,17 @@ class Encoder(nn.Module):
                 reason = " ".join(str(error).split()) or type(error).__name__
         height, width = size
         raise MetarepError(f"images of {height} x {width} px do not fit {self.arch['name']}: {reason}")
+
+
+@contextmanager
+def computing(network: nn.Module, precision: Precision) -> Iterator[None]:
+    """Let every encoder of a network compute in ``precision`` for a while; afterwards each has its own again."""
+    encoders = [layer for layer in network.modules() if isinstance(layer, Encoder)]
+    before: list[tuple[Encoder, Precision]] = [(encoder, encoder.precision) for encoder in encoders]
+    for encoder in encoders:
+        encoder.precision = precision
+    try:
+        yield
+    finally:
+        for encoder, own in before:
+            encoder.precision = own

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,11 @@ class Preprocess:
             values = getattr(self, name)
             if len(values) != self.channels or not all(_is_number(each) and each > least for each in values):
                 raise MetarepError(f"{name} must be a number for each of {self.channels} channels, not {values!r}")
+
+    @classmethod
+    def read(cls, saved: Mapping[str, Any]) -> "Preprocess":
+        """The Preprocess that ``dataclasses.asdict`` gave, after a way through JSON, which has no tuples."""
+        return cls(**{**saved, **{name: tuple(saved[name]) for name in ("size", "mean", "std")}})
 
     @classmethod
     def of(cls, bank: ImageBank) -> "Preprocess":

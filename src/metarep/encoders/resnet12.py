@@ -1,17 +1,18 @@
 """ResNet12: the larger of the usual few-shot encoders, with DropBlock."""
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from metarep.encoders.initialise import initialise
 from metarep.errors import MetarepError
+from metarep.randomness import Draws
 
 SLOPE = 0.1
 GROWTH = {"wide": (1, 2.5, 5, 10), "narrow": (1, 2, 4, 8)}
 
 
-class DropBlock(nn.Module):
+class DropBlock(Draws):
     """Sets squares of a feature map to zero in training, and scales the rest so that the expected sum stays the same.
 
     Ghiasi et al., DropBlock, 2018. Squares lie inside the map. A square that is larger than the map shrinks to it.
@@ -31,7 +32,6 @@ class DropBlock(nn.Module):
     def __init__(self, rate: float, block: int = 5) -> None:
         super().__init__()
         self.rate, self.block = rate, block
-        self.generator: Generator | None = None  # set by train, so that a resumed run draws the same squares
 
     def forward(self, x: Tensor) -> Tensor:
         """The feature map ``b c h w`` with squares of zeros; unchanged at test time."""

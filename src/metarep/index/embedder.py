@@ -12,7 +12,7 @@ from metarep.datasets.decode import decode_all
 from metarep.datasets.depth import Depth, notice, write_depth
 from metarep.datasets.folder_tree import shown
 from metarep.device import keep_freed_memory
-from metarep.encoders import Precision, space_of
+from metarep.encoders import Precision, computing, space_of
 from metarep.encoders.finite import lost_error, lost_rows
 from metarep.errors import DataError
 from metarep.photographs import STRETCH
@@ -36,8 +36,9 @@ class Embedder:
     def __init__(
         self, representation: Representation, device: torch.device | str = "cpu", precision: Precision = "float32"
     ) -> None:
-        self.device, self.encoder = device, representation.encoder.to(device).eval()
-        self.encoder.precision = precision
+        self.device = device
+        self.precision: Precision = precision
+        self.encoder = representation.encoder.to(device).eval()
         self.depth = representation.depth
         self.batch = BATCH if torch.device(device).type != "cpu" else self.encoder.at_once
         self.space, self.dim = space_of(self.encoder), self.encoder.dim
@@ -64,7 +65,7 @@ class Embedder:
         return self._finite(torch.cat(rows), files, errors)
 
     def _embed(self, images: list[np.ndarray]) -> Float[Tensor, "n dim"]:
-        with torch.no_grad():
+        with torch.no_grad(), computing(self.encoder, self.precision):
             return self.encoder(torch.from_numpy(np.stack(images)).to(self.device)).float().cpu()
 
     def learn_depth(self, files: Sequence[Path], told: Depth, keep: Path) -> Depth:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from metarep import faster
 from metarep.errors import MetarepError, refuse_unknown_settings, unknown
+from metarep.files import read_tensors, write_tensors
 
 FORMAT = 1
 TINY = np.finfo(np.float32).tiny
@@ -40,6 +41,11 @@ class Index(ABC):
     """
 
     name: ClassVar[str]
+    _backends: ClassVar[dict[str, type["Index"]]] = {}  # by name: what :meth:`load` can make
+
+    def __init_subclass__(cls) -> None:
+        if "name" in vars(cls):
+            Index._backends.setdefault(cls.name, cls)
 
     def __init__(self, dim: int, space: str = "") -> None:
         if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
@@ -142,8 +148,6 @@ class Index(ABC):
 
     def save(self, path: Path | str) -> None:
         """Write one file, whole or not at all: what stood there before stays until the last moment."""
-        from metarep.checkpoint import write_tensors  # not above: checkpoints hold learners, and a learner may hold us
-
         header = {"format": FORMAT, "index": self.name, "dim": self.dim, "space": self.space}
         tensors, more = self._saved()
         write_tensors(Path(path), tensors, {**header, "settings": self.chosen_settings(), "more": more, "n": len(self)})
@@ -159,15 +163,12 @@ class Index(ABC):
         Raises:
             MetarepError: no such file, a damaged one, or another backend's.
         """
-        from metarep.checkpoint import read_tensors
-        from metarep.index import INDEXES
-
         tensors, header = read_tensors(Path(path))
         if header.get("format") != FORMAT or not isinstance(header.get("settings"), dict):
             raise MetarepError(f"{path} is not a metarep index of format {FORMAT}")
-        kind = INDEXES.get(header.get("index", ""))
+        kind = Index._backends.get(header.get("index", ""))
         if kind is None:
-            raise unknown("index", str(header.get("index")), INDEXES)
+            raise unknown("index", str(header.get("index")), Index._backends)
         if not issubclass(kind, cls):
             raise MetarepError(f"{path} holds an index of kind {kind.name}; load it with {kind.__name__} or Index")
         refuse_unknown_settings(kind.name, kind.__init__, settings)

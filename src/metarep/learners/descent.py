@@ -1,7 +1,8 @@
 """GradientDescent: a task is solved by a few gradient steps from a learned start."""
 
-from collections.abc import Sequence
-from typing import Literal, get_args
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int, Num, Shaped
@@ -108,6 +109,13 @@ class GradientDescent(Learner):
     @property
     def called(self) -> str:
         return f"descent, {self.test_steps} steps" if self.test_steps != 1 else "descent, 1 step"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        names = ("scope", "steps", "test_steps", "normalisation", "adaptation", "minibatch")
+        own = {name: getattr(self, name) for name in names}
+        head, rates = self.head, self.rates
+        return own | {"ways": head.ways, "head": head.kind, "inner_lr": rates.lr, "rates": rates.kind}
 
     @property
     def protocol(self) -> str:
@@ -226,6 +234,16 @@ class GradientDescent(Learner):
                 raise MetarepError(f"test_steps must be at least 0, not {test_steps}")
             self._refuse_idle_steps(test_steps)
             self.test_steps = test_steps
+
+    @contextmanager
+    def using(self, normalisation: Normalisation | None = None, test_steps: int | None = None) -> Iterator[None]:
+        """Measure with other statistics or another number of steps for a while; see :meth:`use`."""
+        before = self.normalisation, self.test_steps
+        try:
+            self.use(normalisation=normalisation, test_steps=test_steps)
+            yield
+        finally:
+            self.normalisation, self.test_steps = before
 
     def _refuse_idle_steps(self, steps: int) -> None:
         if self.head.kind == "shared" and self.scope != "head" and steps < 2:

@@ -1,15 +1,20 @@
 """Learner: the base class of what is deployed, an encoder with a way to solve new tasks."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int, Num, Shaped
 from torch import Tensor, nn
 
 from metarep.encoders import Encoder
-from metarep.losses import task_cross_entropy
+from metarep.errors import Advice, MetarepError
+from metarep.learners.distances import task_cross_entropy
+from metarep.normalisation import Normalisation
 
+Metric = Literal["euclidean", "cosine"]
 State = dict[str, Tensor]
 """The result of adaptation to a support set: tensors by name, each with the task axis first."""
 
@@ -44,6 +49,7 @@ class Learner(nn.Module, ABC):
     protocol: str = "inductive"
     normalisation: str = "running"
     ways: int | None = None
+    metric: Metric = "euclidean"  # in which features are near each other
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -63,6 +69,26 @@ class Learner(nn.Module, ABC):
     def state_numbers(self) -> int:
         """About how many values the state of one task holds, if they are many; evaluation then batches fewer tasks."""
         return 0
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments of its constructor beside the encoder; a checkpoint keeps them."""
+        return {}
+
+    @contextmanager
+    def using(self, normalisation: Normalisation | None = None, test_steps: int | None = None) -> Iterator[None]:
+        """Measure with other statistics or another number of inner steps for a while; None for the learner's own.
+
+        Raises:
+            MetarepError: this learner takes no gradient steps, or adapts no norm layer.
+        """
+        if normalisation is not None or test_steps is not None:
+            raise MetarepError(
+                "other normalisation or test_steps are for learners that take gradient steps, and "
+                f"{type(self).__name__} does not",
+                advice=Advice("try {learner}", learner="descent"),
+            )
+        yield
 
     def undecayed(self) -> list[nn.Parameter]:
         """Parameters without weight decay, in addition to norm scales and biases."""

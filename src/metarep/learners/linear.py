@@ -1,7 +1,7 @@
 """Linear: ridge regression in closed form, or logistic regression solved to a tolerance."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -66,6 +66,11 @@ class Linear(Learner):
         above("power", power)
         self.solver, self.strength, self.normalise, self.scale = solver, strength, normalise, scale
         self.power, self.centre, self.balance = power, centre, balance
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        names = ("solver", "strength", "normalise", "scale", "power", "centre", "balance")
+        return {name: getattr(self, name) for name in names}
 
     def adapt(
         self, support: Float[Tensor, "task support dim"], labels: Int[Tensor, "task support"], ways: int

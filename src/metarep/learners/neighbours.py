@@ -1,6 +1,7 @@
 """Neighbours: classification by the k nearest support images."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -9,10 +10,9 @@ from torch.nn import functional
 
 from metarep.encoders import Encoder
 from metarep.errors import MetarepError
+from metarep.learners.distances import squared_distances
 from metarep.learners.labelled_index import LabelledIndex
-from metarep.learners.learner import Learner, State
-from metarep.learners.prototypes import Metric
-from metarep.losses import squared_distances
+from metarep.learners.learner import Learner, Metric, State
 
 
 class Neighbours(Learner):
@@ -40,7 +40,12 @@ class Neighbours(Learner):
 
     def __init__(self, encoder: Encoder, k: int = 1, metric: Metric = "cosine", temperature: float = 0.1) -> None:
         super().__init__(encoder)
-        self.k, self.metric, self.temperature = k, metric, temperature
+        self.k, self.temperature = k, temperature
+        self.metric: Metric = metric
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"k": self.k, "metric": self.metric, "temperature": self.temperature}
 
     def adapt(
         self, support: Float[Tensor, "task support dim"], labels: Int[Tensor, "task support"], ways: int

@@ -1,7 +1,7 @@
 """Prototypes: classification by the nearest class mean."""
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -11,10 +11,8 @@ from torch.nn import functional
 from metarep.class_means import class_means
 from metarep.encoders import Encoder
 from metarep.errors import above, one_of
-from metarep.learners.learner import Learner, State
-from metarep.losses import squared_distances
-
-Metric = Literal["euclidean", "cosine"]
+from metarep.learners.distances import squared_distances
+from metarep.learners.learner import Learner, Metric, State
 
 
 class Prototypes(Learner):
@@ -43,7 +41,12 @@ class Prototypes(Learner):
         super().__init__(encoder)
         one_of("metric", metric, get_args(Metric))
         above("temperature", temperature)
-        self.metric, self.temperature = metric, temperature
+        self.metric: Metric = metric
+        self.temperature = temperature
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"metric": self.metric, "temperature": self.temperature}
 
     def adapt(
         self, support: Float[Tensor, "task support dim"], labels: Int[Tensor, "task support"], ways: int

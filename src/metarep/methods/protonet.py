@@ -7,7 +7,8 @@ from torch import Generator
 from metarep.batches import Batch, TaskBatch
 from metarep.encoders import Encoder
 from metarep.errors import MetarepError
-from metarep.learners.prototypes import Metric, Prototypes
+from metarep.learners.learner import Metric
+from metarep.learners.prototypes import Prototypes
 from metarep.methods.method import Method, Step
 
 

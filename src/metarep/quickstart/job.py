@@ -13,19 +13,18 @@ import torch
 from metarep.checkpoint import Checkpoint
 from metarep.datasets import load_dataset
 from metarep.datasets.split import Split
-from metarep.device import pick_device, pick_precision
+from metarep.device import Precision, environment, pick_device, pick_precision
 from metarep.evaluation import evaluate
 from metarep.job import Job, start
 from metarep.labels import Labels
 from metarep.learners import Learner
-from metarep.measure import result_row, use_precision
+from metarep.measure import result_row
 from metarep.quickstart.examples import solve_examples
 from metarep.quickstart.findings import Findings
 from metarep.quickstart.maps import draw_maps
 from metarep.quickstart.plan import PLAN, Entry, Plan
 from metarep.quickstart.report import write_report
 from metarep.references import raw_pixels, untrained
-from metarep.run import environment, open_run
 from metarep.tasks import TaskIndex
 
 Watch = Callable[[str, dict[str, Any]], None]
@@ -68,8 +67,10 @@ def quickstart(
     place = pick_device(device)
     test = load_dataset(data, "test")
     tasks = plan.draw(test)  # first of all: a data set that is too small is refused before anything is trained
-    trainings = [_train(entry, out, data, seed, place, precision, watch) for entry in plan.entries]
-    runs = {entry.method: open_run(out / entry.method, place) for entry in plan.entries}
+    chosen = pick_precision(precision, place)
+    trained = [_train(entry, out, data, seed, place, chosen, watch) for entry in plan.entries]
+    runs = {run.record.method: run for run, _ in trained}
+    trainings = [about for _, about in trained]
     for run in runs.values():
         run.refuse_seen(test.labels, test.name)
     first = next(iter(runs.values()))
@@ -104,29 +105,28 @@ def quickstart(
 
 
 def _train(
-    entry: Entry, out: Path, data: str, seed: int, device: torch.device, precision: str, watch: Watch
-) -> dict[str, Any]:
+    entry: Entry, out: Path, data: str, seed: int, device: torch.device, precision: Precision, watch: Watch
+) -> tuple[Checkpoint, dict[str, Any]]:
     """Train one entry into its run folder, and say how that went."""
-    chosen = pick_precision(precision, device)
-    job = Job(entry.method, entry.settings, entry.train_settings(seed, device, chosen), data=data)
+    job = Job(entry.method, entry.settings, entry.train_settings(seed, device, precision), data=data)
     folder = out / entry.method
-    method, outcome = start(
-        job, folder, device=str(device), precision=chosen, watch=lambda record: watch(entry.method, record)
+    run, outcome = start(
+        job, folder, device=device, precision=precision, watch=lambda record: watch(entry.method, record)
     )
-    saved = open_run(folder).settings
-    return {
+    about = {
         "method": entry.method,
-        "family": type(method).family,
-        "paper": type(method).paper,
+        "family": run.method.family,
+        "paper": run.method.paper,
         "run": str(folder),
         "seconds": outcome.seconds,
         "kept_step": outcome.step,
         "validation_accuracy": outcome.accuracy,
         "validated_on": outcome.validated_on,
-        "precision": chosen,
-        "settings": saved["settings"],
-        "train": saved["train"],
+        "precision": precision,
+        "settings": run.record.settings,
+        "train": run.record.train.as_dict(),
     }
+    return run, about
 
 
 def _measure(
@@ -144,7 +144,6 @@ def _measure(
     rows: list[dict[str, Any]] = []
     for drawn in tasks.values():
         for name, learner in learners.items():
-            use_precision(learner, "float32")
             report = evaluate(learner, test.bank, drawn, split=test.name)
             kind, path = ("trained", paths[name]) if name in runs else (name, "")
             rows.append(

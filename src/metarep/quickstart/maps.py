@@ -50,7 +50,7 @@ def draw_maps(learners: dict[str, Learner], split: Split, plan: Plan) -> list[Cl
     for name, learner in learners.items():
         with torch.no_grad():
             features = learner.embed(images.to(learner.device)).cpu()
-        if getattr(learner, "metric", "euclidean") == "cosine":
+        if learner.metric == "cosine":
             features = functional.normalize(features, dim=-1)
         places, share = flatten(features)
         each = [part.tolist() for part in places.split([len(part) for part in rows])]

@@ -10,9 +10,8 @@ from torch import Tensor
 from typing_extensions import deprecated
 
 from metarep.checkpoint import Checkpoint, load_checkpoint
-from metarep.errors import unknown
+from metarep.errors import MetarepError, unknown
 from metarep.learners import Learner
-from metarep.run import open_run
 
 
 def zoo_names() -> list[str]:
@@ -67,3 +66,16 @@ def load_trained(name: str | Path, device: torch.device | str = "cpu") -> Checkp
     if not Path(name).exists():
         raise unknown("model or run folder", str(name), zoo_names())
     return open_run(Path(name), device)
+
+
+def open_run(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
+    """The trained model of a run folder, or of a ``.safetensors`` file.
+
+    Raises:
+        MetarepError: nothing was trained there yet.
+    """
+    path = Path(path)
+    model = path / "model.safetensors" if path.is_dir() else path
+    if path.is_dir() and not model.exists():
+        raise MetarepError(f"{path} holds no trained model yet (no model.safetensors); train it first, or resume it")
+    return load_checkpoint(model, device)
