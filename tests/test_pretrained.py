@@ -84,7 +84,7 @@ def test_another_encoder_is_another_space() -> None:
         ("timm:resnet18", {}, r"pip install 'metarep\[timm\]'|cannot make"),
         ("bad.safetensors", {"arch": "conv4"}, "cannot be read as safetensors"),
         ("bad.safetensors", {"arch": "conv5"}, "did you mean 'conv4'"),
-        ("bad.onnx", {}, "no ONNX graph"),
+        ("bad.onnx", {}, "not an ONNX graph"),
     ],
 )
 def test_what_cannot_be_had_is_said(
