@@ -28,12 +28,12 @@ proofs: $(VENV)/dev
 
 # Every number of the README, from nothing: some hours on two cores. Timings: python benchmarks/NAME.py --out FILE.
 results: $(VENV)/run
-	for recipe in $$(ls src/metarep/recipes/*.toml); do \
+	for recipe in $$(ls src/metarep/experiments/recipes/*.toml); do \
 	  $(BIN)/metarep reproduce $$(basename $$recipe .toml) || exit 1; done
 
 # The tables of the README and the docs, from results/*.csv.
 tables: $(VENV)/run
-	$(BIN)/python -m metarep.tables README.md README.zh-CN.md docs/*.md docs/methods/*.md docs/zh/*.md
+	$(BIN)/python -m tools.tables.fill README.md README.zh-CN.md docs/*.md docs/methods/*.md docs/zh/*.md
 
 # The site, in build/site; open build/site/index.html. A broken link or an undocumented public name fails.
 docs: $(VENV)/docs

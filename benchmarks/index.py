@@ -28,8 +28,8 @@ import torch
 from index_rivals import OWN, RIVALS, K, Search
 from threadpoolctl import threadpool_limits
 
-from metarep.device import hardware
 from metarep.index import ExactIndex, Index, build_index
+from metarep.machine.device import hardware
 
 DIM, BATCH, BATCHES = 64, 256, 4
 

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import torch
 
-from metarep.datasets import load_dataset
-from metarep.device import hardware
-from metarep.job import Job, start
-from metarep.measure import Setting, measure
+from metarep.data.datasets import load_dataset
+from metarep.experiments.job import Job, start
+from metarep.experiments.measure import Setting, measure
+from metarep.machine.device import hardware
 
 SHARED = {"validate_every": 200, "validation_tasks": 200, "steps": 250, "mine_every": 50}
 LABELLED = {**SHARED, "ways": 40, "shots": 4}

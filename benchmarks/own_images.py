@@ -20,14 +20,14 @@ import torch
 from PIL import Image
 from torch import Generator, Tensor
 
-from metarep.datasets import load_dataset
-from metarep.device import hardware
-from metarep.gallery import Gallery
-from metarep.labels import Labels
-from metarep.model import Model
-from metarep.pretrained import LITE, load_representation
-from metarep.results import commit, record
-from metarep.tasks import TaskIndex, draw_tasks
+from metarep.data.datasets import load_dataset
+from metarep.data.labels import Labels
+from metarep.data.tasks import TaskIndex, draw_tasks
+from metarep.experiments.results import commit, record
+from metarep.machine.device import hardware
+from metarep.model.gallery import Gallery
+from metarep.model.model import Model
+from metarep.weights.named import LITE, load_representation
 
 RESULTS = Path(__file__).parents[1] / "results"
 WAYS, QUERIES = 20, 5  # queries a class

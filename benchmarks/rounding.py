@@ -25,12 +25,12 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from metarep import Preprocess, build_encoder, load_dataset
-from metarep.batches import BatchShape, TaskBatch, draw_batch
-from metarep.datasets.split import Split
-from metarep.device import hardware
+from metarep.data.batches import BatchShape, TaskBatch, draw_batch
+from metarep.data.split import Split
 from metarep.fast import convolution
-from metarep.inner_loop import HeadKind
 from metarep.learners import GradientDescent
+from metarep.learners.inner_loop import HeadKind
+from metarep.machine.device import hardware
 
 
 class Case(NamedTuple):

@@ -9,11 +9,11 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from metarep.class_means import class_means
 from metarep.encoders import Preprocess, build_encoder
 from metarep.errors import MetarepError
-from metarep.inner_loop import InnerLoop, Task, meta_loss
 from metarep.learners import GradientDescent
+from metarep.learners.class_means import class_means
+from metarep.learners.inner_loop import InnerLoop, Task, meta_loss
 
 WAYS, SIDE = 3, 16
 PLAIN = Preprocess((SIDE, SIDE), 1, (0.0,), (1.0,))

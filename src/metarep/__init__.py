@@ -8,35 +8,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names for editors and type checkers, which do not run __getattr__
-    from metarep import losses as losses
-    from metarep.answers import Answer as Answer
-    from metarep.answers import Neighbour as Neighbour
     from metarep.app.api import create_app as create_app
-    from metarep.augment import Augment as Augment
-    from metarep.batches import Batch as Batch
-    from metarep.batches import BatchShape as BatchShape
-    from metarep.batches import LabelledBatch as LabelledBatch
-    from metarep.batches import TaskBatch as TaskBatch
-    from metarep.batches import ViewBatch as ViewBatch
-    from metarep.batches import draw_batch as draw_batch
-    from metarep.checkpoint import Checkpoint as Checkpoint
-    from metarep.class_names import BadNameError as BadNameError
-    from metarep.class_names import LookAlikeWarning as LookAlikeWarning
-    from metarep.classifier import FewShotClassifier as FewShotClassifier
-    from metarep.contrastive import KeyQueue as KeyQueue
-    from metarep.contrastive import Projector as Projector
-    from metarep.contrastive import info_nce as info_nce
-    from metarep.contrastive import negative_cosine as negative_cosine
-    from metarep.contrastive import nt_xent as nt_xent
-    from metarep.datasets import DATASETS as DATASETS
-    from metarep.datasets import load_data as load_data
-    from metarep.datasets import load_dataset as load_dataset
-    from metarep.datasets.depth import Depth as Depth
-    from metarep.datasets.depth import DepthWarning as DepthWarning
-    from metarep.datasets.folder import DuplicateImagesWarning as DuplicateImagesWarning
-    from metarep.datasets.folder_tree import FolderWarning as FolderWarning
-    from metarep.datasets.options import LeftOutWarning as LeftOutWarning
-    from metarep.datasets.split import Split as Split
+    from metarep.data.augment import Augment as Augment
+    from metarep.data.batches import Batch as Batch
+    from metarep.data.batches import BatchShape as BatchShape
+    from metarep.data.batches import LabelledBatch as LabelledBatch
+    from metarep.data.batches import TaskBatch as TaskBatch
+    from metarep.data.batches import ViewBatch as ViewBatch
+    from metarep.data.batches import draw_batch as draw_batch
+    from metarep.data.class_names import BadNameError as BadNameError
+    from metarep.data.class_names import LookAlikeWarning as LookAlikeWarning
+    from metarep.data.datasets import DATASETS as DATASETS
+    from metarep.data.datasets import load_data as load_data
+    from metarep.data.datasets import load_dataset as load_dataset
+    from metarep.data.datasets.folder import DuplicateImagesWarning as DuplicateImagesWarning
+    from metarep.data.datasets.options import LeftOutWarning as LeftOutWarning
+    from metarep.data.images import ImageBank as ImageBank
+    from metarep.data.labels import Labels as Labels
+    from metarep.data.reading.depth import Depth as Depth
+    from metarep.data.reading.depth import DepthWarning as DepthWarning
+    from metarep.data.reading.folder_tree import FolderWarning as FolderWarning
+    from metarep.data.split import Split as Split
+    from metarep.data.tasks import SmallClassWarning as SmallClassWarning
+    from metarep.data.tasks import TaskIndex as TaskIndex
+    from metarep.data.tasks import Tasks as Tasks
+    from metarep.data.tasks import draw_tasks as draw_tasks
+    from metarep.data.tasks import draw_varied_tasks as draw_varied_tasks
     from metarep.encoders import ENCODERS as ENCODERS
     from metarep.encoders import Conv4 as Conv4
     from metarep.encoders import EfficientNetLite as EfficientNetLite
@@ -49,12 +46,19 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.errors import LeakageError as LeakageError
     from metarep.errors import MetarepError as MetarepError
     from metarep.errors import NotHereError as NotHereError
-    from metarep.evaluation import Report as Report
-    from metarep.evaluation import evaluate as evaluate
-    from metarep.export import export_onnx as export_onnx
-    from metarep.export import export_torch as export_torch
-    from metarep.gallery import Gallery as Gallery
-    from metarep.images import ImageBank as ImageBank
+    from metarep.experiments.evaluation import Report as Report
+    from metarep.experiments.evaluation import evaluate as evaluate
+    from metarep.experiments.pseudo_labels import instances as instances
+    from metarep.experiments.pseudo_labels import pseudo_classes as pseudo_classes
+    from metarep.experiments.recipes import Recipe as Recipe
+    from metarep.experiments.recipes import load_recipe as load_recipe
+    from metarep.experiments.recipes import recipe_names as recipe_names
+    from metarep.experiments.run_folder import RunFolder as RunFolder
+    from metarep.experiments.training import CollapsedError as CollapsedError
+    from metarep.experiments.training import CollapseWarning as CollapseWarning
+    from metarep.experiments.training import DivergedError as DivergedError
+    from metarep.experiments.training import Outcome as Outcome
+    from metarep.experiments.training import train as train
     from metarep.index import INDEXES as INDEXES
     from metarep.index import ExactIndex as ExactIndex
     from metarep.index import FaissIndex as FaissIndex
@@ -63,12 +67,6 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.index import QdrantIndex as QdrantIndex
     from metarep.index import SpaceError as SpaceError
     from metarep.index import build_index as build_index
-    from metarep.index.image_index import Hit as Hit
-    from metarep.index.image_index import ImageIndex as ImageIndex
-    from metarep.labelled import Judged as Judged
-    from metarep.labelled import Verdict as Verdict
-    from metarep.labelled import judge as judge
-    from metarep.labels import Labels as Labels
     from metarep.learners import LEARNERS as LEARNERS
     from metarep.learners import GradientDescent as GradientDescent
     from metarep.learners import LabelledIndex as LabelledIndex
@@ -80,8 +78,6 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.learners import State as State
     from metarep.learners.distances import task_cross_entropy as task_cross_entropy
     from metarep.learners.logistic import NotSolvedWarning as NotSolvedWarning
-    from metarep.losses import pair_loss as pair_loss
-    from metarep.losses import triplet_loss as triplet_loss
     from metarep.methods import ANIL as ANIL
     from metarep.methods import BYOL as BYOL
     from metarep.methods import MAML as MAML
@@ -95,52 +91,56 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.methods import SimCLR as SimCLR
     from metarep.methods import Step as Step
     from metarep.methods import Triplet as Triplet
-    from metarep.model import Model as Model
-    from metarep.model_folder import ModelFolder as ModelFolder
-    from metarep.pretrained import load_representation as load_representation
-    from metarep.pseudo_labels import instances as instances
-    from metarep.pseudo_labels import pseudo_classes as pseudo_classes
-    from metarep.recipes import Recipe as Recipe
-    from metarep.recipes import load_recipe as load_recipe
-    from metarep.recipes import recipe_names as recipe_names
-    from metarep.repeats import RepeatWarning as RepeatWarning
-    from metarep.representation import Representation as Representation
-    from metarep.run import RunFolder as RunFolder
-    from metarep.settings import TrainSettings as TrainSettings
-    from metarep.tasks import SmallClassWarning as SmallClassWarning
-    from metarep.tasks import TaskIndex as TaskIndex
-    from metarep.tasks import Tasks as Tasks
-    from metarep.tasks import draw_tasks as draw_tasks
-    from metarep.tasks import draw_varied_tasks as draw_varied_tasks
-    from metarep.training import CollapsedError as CollapsedError
-    from metarep.training import CollapseWarning as CollapseWarning
-    from metarep.training import DivergedError as DivergedError
-    from metarep.training import Outcome as Outcome
-    from metarep.training import train as train
-    from metarep.trust import ClassTrust as ClassTrust
-    from metarep.trust import HeldOut as HeldOut
-    from metarep.trust import Suspect as Suspect
-    from metarep.trust import Trust as Trust
-    from metarep.zoo import load as load
-    from metarep.zoo import load_learner as load_learner
-    from metarep.zoo import load_trained as load_trained
-    from metarep.zoo import zoo_names as zoo_names
+    from metarep.methods import losses as losses
+    from metarep.methods.contrastive import KeyQueue as KeyQueue
+    from metarep.methods.contrastive import Projector as Projector
+    from metarep.methods.contrastive import info_nce as info_nce
+    from metarep.methods.contrastive import negative_cosine as negative_cosine
+    from metarep.methods.contrastive import nt_xent as nt_xent
+    from metarep.methods.losses import pair_loss as pair_loss
+    from metarep.methods.losses import triplet_loss as triplet_loss
+    from metarep.methods.settings import TrainSettings as TrainSettings
+    from metarep.model.answers import Answer as Answer
+    from metarep.model.answers import Neighbour as Neighbour
+    from metarep.model.classifier import FewShotClassifier as FewShotClassifier
+    from metarep.model.export import export_onnx as export_onnx
+    from metarep.model.export import export_torch as export_torch
+    from metarep.model.folder import ModelFolder as ModelFolder
+    from metarep.model.gallery import Gallery as Gallery
+    from metarep.model.labelled import Judged as Judged
+    from metarep.model.labelled import Verdict as Verdict
+    from metarep.model.labelled import judge as judge
+    from metarep.model.model import Model as Model
+    from metarep.model.repeats import RepeatWarning as RepeatWarning
+    from metarep.model.trust.trust import ClassTrust as ClassTrust
+    from metarep.model.trust.trust import HeldOut as HeldOut
+    from metarep.model.trust.trust import Suspect as Suspect
+    from metarep.model.trust.trust import Trust as Trust
+    from metarep.search.image_index import Hit as Hit
+    from metarep.search.image_index import ImageIndex as ImageIndex
+    from metarep.weights.checkpoint import Checkpoint as Checkpoint
+    from metarep.weights.named import load_representation as load_representation
+    from metarep.weights.representation import Representation as Representation
+    from metarep.weights.shipped import load as load
+    from metarep.weights.shipped import load_learner as load_learner
+    from metarep.weights.shipped import load_trained as load_trained
+    from metarep.weights.shipped import zoo_names as zoo_names
 
 __version__ = "0.1.0"
 
 # Modules and the public names in them. "losses" is a module itself.
 _PUBLIC: dict[str, tuple[str, ...]] = {
     # Data sets: images, their labels, and pictures of more than 8 bits
-    "metarep.datasets": ("DATASETS", "load_dataset"),
-    "metarep.datasets.split": ("Split",),
-    "metarep.datasets.depth": ("Depth", "DepthWarning"),
-    "metarep.images": ("ImageBank",),
-    "metarep.labels": ("Labels",),
-    "metarep.pseudo_labels": ("instances", "pseudo_classes"),
+    "metarep.data.datasets": ("DATASETS", "load_dataset"),
+    "metarep.data.split": ("Split",),
+    "metarep.data.reading.depth": ("Depth", "DepthWarning"),
+    "metarep.data.images": ("ImageBank",),
+    "metarep.data.labels": ("Labels",),
+    "metarep.experiments.pseudo_labels": ("instances", "pseudo_classes"),
     # Tasks and batches: what is drawn from a data set
-    "metarep.tasks": ("SmallClassWarning", "TaskIndex", "Tasks", "draw_tasks", "draw_varied_tasks"),
-    "metarep.batches": ("Batch", "BatchShape", "LabelledBatch", "TaskBatch", "ViewBatch", "draw_batch"),
-    "metarep.augment": ("Augment",),
+    "metarep.data.tasks": ("SmallClassWarning", "TaskIndex", "Tasks", "draw_tasks", "draw_varied_tasks"),
+    "metarep.data.batches": ("Batch", "BatchShape", "LabelledBatch", "TaskBatch", "ViewBatch", "draw_batch"),
+    "metarep.data.augment": ("Augment",),
     # Encoders: from images to features
     "metarep.encoders": (
         "ENCODERS",
@@ -181,29 +181,29 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "Triplet",
     ),
     "metarep.learners.distances": ("task_cross_entropy",),
-    "metarep.losses": ("losses", "pair_loss", "triplet_loss"),
-    "metarep.contrastive": ("KeyQueue", "Projector", "info_nce", "negative_cosine", "nt_xent"),
+    "metarep.methods.losses": ("losses", "pair_loss", "triplet_loss"),
+    "metarep.methods.contrastive": ("KeyQueue", "Projector", "info_nce", "negative_cosine", "nt_xent"),
     # Training, and what it leaves
-    "metarep.settings": ("TrainSettings",),
-    "metarep.training": ("CollapseWarning", "CollapsedError", "DivergedError", "Outcome", "train"),
-    "metarep.run": ("RunFolder",),
-    "metarep.checkpoint": ("Checkpoint",),
-    "metarep.zoo": ("load_learner", "load_trained", "zoo_names"),
-    "metarep.recipes": ("Recipe", "load_recipe", "recipe_names"),
+    "metarep.methods.settings": ("TrainSettings",),
+    "metarep.experiments.training": ("CollapseWarning", "CollapsedError", "DivergedError", "Outcome", "train"),
+    "metarep.experiments.run_folder": ("RunFolder",),
+    "metarep.weights.checkpoint": ("Checkpoint",),
+    "metarep.weights.shipped": ("load_learner", "load_trained", "zoo_names"),
+    "metarep.experiments.recipes": ("Recipe", "load_recipe", "recipe_names"),
     # Evaluation
-    "metarep.evaluation": ("Report", "evaluate"),
+    "metarep.experiments.evaluation": ("Report", "evaluate"),
     # Your own classes: a model, its answers, how far to trust them, and its folder
-    "metarep.classifier": ("FewShotClassifier",),
-    "metarep.model": ("Model",),
-    "metarep.model_folder": ("ModelFolder",),
-    "metarep.repeats": ("RepeatWarning",),
-    "metarep.gallery": ("Gallery",),
-    "metarep.answers": ("Answer", "Neighbour"),
-    "metarep.trust": ("ClassTrust", "HeldOut", "Suspect", "Trust"),
-    "metarep.labelled": ("Judged", "Verdict", "judge"),
-    "metarep.pretrained": ("load_representation",),
-    "metarep.representation": ("Representation",),
-    "metarep.export": ("export_onnx", "export_torch"),
+    "metarep.model.classifier": ("FewShotClassifier",),
+    "metarep.model.model": ("Model",),
+    "metarep.model.folder": ("ModelFolder",),
+    "metarep.model.repeats": ("RepeatWarning",),
+    "metarep.model.gallery": ("Gallery",),
+    "metarep.model.answers": ("Answer", "Neighbour"),
+    "metarep.model.trust.trust": ("ClassTrust", "HeldOut", "Suspect", "Trust"),
+    "metarep.model.labelled": ("Judged", "Verdict", "judge"),
+    "metarep.weights.named": ("load_representation",),
+    "metarep.weights.representation": ("Representation",),
+    "metarep.model.export": ("export_onnx", "export_torch"),
     "metarep.app.api": ("create_app",),
     # Search: vectors by id, and folders of images
     "metarep.index": (
@@ -216,17 +216,17 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "SpaceError",
         "build_index",
     ),
-    "metarep.index.image_index": ("Hit", "ImageIndex"),
+    "metarep.search.image_index": ("Hit", "ImageIndex"),
     # Errors and warnings
     "metarep.errors": ("DataError", "LeakageError", "MetarepError", "NotHereError"),
-    "metarep.class_names": ("BadNameError", "LookAlikeWarning"),
-    "metarep.datasets.options": ("LeftOutWarning",),
-    "metarep.datasets.folder_tree": ("FolderWarning",),
-    "metarep.datasets.folder": ("DuplicateImagesWarning",),
+    "metarep.data.class_names": ("BadNameError", "LookAlikeWarning"),
+    "metarep.data.datasets.options": ("LeftOutWarning",),
+    "metarep.data.reading.folder_tree": ("FolderWarning",),
+    "metarep.data.datasets.folder": ("DuplicateImagesWarning",),
     "metarep.learners.logistic": ("NotSolvedWarning",),
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
-_OLD = {"load": "metarep.zoo", "load_data": "metarep.datasets"}  # to be removed in the next version
+_OLD = {"load": "metarep.weights.shipped", "load_data": "metarep.data.datasets"}  # to be removed in the next version
 __all__ = list(_HOME)
 
 

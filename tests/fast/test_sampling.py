@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from metarep.augment import Augment
+from metarep.data.augment import Augment
 from metarep.fast import c, sampling
 from metarep.fast.sampling import sample_compiled
 

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from metarep.errors import MetarepError
 from metarep.fast import many_tasks, stacked
-from metarep.inner_loop import InnerLoop, Task, meta_loss
+from metarep.learners.inner_loop import InnerLoop, Task, meta_loss
 
 
 class TestStacked(PathContract, KnownGradientContract):
@@ -89,7 +89,7 @@ def test_tasks_are_solved_one_by_one_as_all_at_once_on_an_accelerator(
     alone = made.adapt(tasks.support, tasks.support_y, WAYS)
     logits = made.logits(alone, tasks.query)
     at_once = partial(many_tasks.many_tasks, always=True)
-    monkeypatch.setattr("metarep.faster.many_tasks", at_once)
+    monkeypatch.setattr("metarep.machine.faster.many_tasks", at_once)
     monkeypatch.setattr(stacked, "PORTION", 1)
     together = made.adapt(tasks.support, tasks.support_y, WAYS)
     torch.testing.assert_close(together, alone)

@@ -126,7 +126,7 @@ PICTURES = {
 
 @pytest.mark.parametrize("kind", PICTURES)
 def test_pictures(kind, tmp_path, monkeypatch):
-    from metarep.datasets.decode import decode
+    from metarep.data.reading.decode import decode
 
     monkeypatch.chdir(tmp_path)
 
@@ -142,7 +142,7 @@ def test_pictures(kind, tmp_path, monkeypatch):
 
 def test_folders(tmp_path, monkeypatch):
     """Through the loader: a bad image stops it, or is left out and listed."""
-    from metarep.datasets.options import LeftOutWarning, ManyLeftOutWarning
+    from metarep.data.datasets.options import LeftOutWarning, ManyLeftOutWarning
     from metarep.errors import MetarepError
 
     monkeypatch.chdir(tmp_path)
@@ -184,7 +184,7 @@ ARRAYS = {
 
 
 def test_pickles(tmp_path, monkeypatch):
-    from metarep.datasets.pickles import read_pickle
+    from metarep.data.datasets.pickles import read_pickle
 
     monkeypatch.chdir(tmp_path)
     seeds = [pickle.dumps(tree, protocol=protocol) for tree in (PLAIN, ARRAYS) for protocol in range(6)]
@@ -195,7 +195,7 @@ def test_pickles_of_random_instructions(tmp_path, monkeypatch):
     """Every opcode, in an order that no pickler writes."""
     import pickletools
 
-    from metarep.datasets.pickles import read_pickle
+    from metarep.data.datasets.pickles import read_pickle
 
     monkeypatch.chdir(tmp_path)
     honest = pickle.dumps(ARRAYS, protocol=2)
@@ -213,7 +213,7 @@ def test_pickles_of_random_instructions(tmp_path, monkeypatch):
 
 
 def test_array_files(tmp_path, monkeypatch):
-    from metarep.datasets.array_files import read_npz, read_pickled
+    from metarep.data.datasets.array_files import read_npz, read_pickled
 
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "train"
@@ -232,8 +232,8 @@ def test_array_files(tmp_path, monkeypatch):
 
 
 def test_zip_archives(tmp_path, monkeypatch):
-    from metarep.datasets.archives import open_zip, read_entry
-    from metarep.datasets.omniglot import decode_drawing
+    from metarep.data.datasets.archives import open_zip, read_entry
+    from metarep.data.datasets.omniglot import decode_drawing
 
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "images.zip"
@@ -258,7 +258,7 @@ def test_zip_archives(tmp_path, monkeypatch):
 
 
 def test_tar_archives(tmp_path, monkeypatch):
-    from metarep.datasets.cifar import _read_archive
+    from metarep.data.datasets.cifar import _read_archive
 
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "cifar.tar.gz"
@@ -284,10 +284,10 @@ def test_tar_archives(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def checkpoints(small_encoder, tmp_path_factory) -> list[bytes]:
-    from metarep.checkpoint import save_checkpoint
     from metarep.methods import METHODS
-    from metarep.record import DataRecord, RunRecord
-    from metarep.settings import TrainSettings
+    from metarep.methods.settings import TrainSettings
+    from metarep.weights.checkpoint import save_checkpoint
+    from metarep.weights.record import DataRecord, RunRecord
 
     found = []
     for name, kind in METHODS.items():

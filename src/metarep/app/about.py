@@ -16,10 +16,10 @@ from metarep.app.archive import pack
 from metarep.app.limits import shown_name
 from metarep.app.schemas import Dot, ImageOut, Map, Refusal, Summary, Suspect
 from metarep.app.service import Served, Service
-from metarep.device import resident_bytes
-from metarep.model import Model
-from metarep.plane import neighbour_map
-from metarep.summary import summary
+from metarep.encoders.map import neighbour_map
+from metarep.machine.device import resident_bytes
+from metarep.model.model import Model
+from metarep.model.summary import summary
 
 router = APIRouter(tags=["about"])
 _drawing = threading.Lock()

@@ -18,9 +18,9 @@ from metarep.app.guard import Guard
 from metarep.app.limits import Limits, TooMuchError
 from metarep.app.schemas import Refusal
 from metarep.app.service import Service
-from metarep.class_names import BadNameError
+from metarep.data.class_names import BadNameError
 from metarep.errors import Advised, DataError, MetarepError, NotHereError, TooLargeError
-from metarep.model_folder import ModelFolder
+from metarep.model.folder import ModelFolder
 
 PAGE = files("metarep") / "app" / "page"
 STATUS: dict[type[Exception], int] = {

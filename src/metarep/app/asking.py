@@ -5,10 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, File, HTTPException, Query, UploadFile
 from torch import Tensor
 
-from metarep.answers import Answer, Neighbour
 from metarep.app.schemas import Answers, Found, NeighbourOut, answer_out, neighbour_out
 from metarep.app.service import Served
-from metarep.model import Model
+from metarep.model.answers import Answer, Neighbour
+from metarep.model.model import Model
 
 router = APIRouter(tags=["ask"])
 Many = Annotated[int, Query(ge=0, le=50, description="nearest images to name")]

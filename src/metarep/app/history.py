@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from metarep.app.limits import Limits
 from metarep.errors import NotHereError
-from metarep.files import replacing
-from metarep.gallery import Gallery
-from metarep.model_folder import ModelFolder
+from metarep.machine.files import replacing
+from metarep.model.folder import ModelFolder
+from metarep.model.gallery import Gallery
 
 MOST = 20  # changes
 MOST_BYTES = 64 << 20  # of pictures that are gone; the last change is kept whatever it takes

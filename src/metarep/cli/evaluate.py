@@ -6,24 +6,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-from metarep.checkpoint import Checkpoint
 from metarep.cli.options import add_data, add_machine, add_output, numbers, print_json, set_threads
 from metarep.cli.parser import Parser
-from metarep.datasets import load_dataset
-from metarep.datasets.omniglot_runs import load_runs
-from metarep.datasets.options import Options
-from metarep.device import pick_device, pick_precision
+from metarep.cli.progress import measuring
+from metarep.data.datasets import load_dataset
+from metarep.data.datasets.omniglot_runs import load_runs
+from metarep.data.datasets.options import Options
 from metarep.encoders import computing
+from metarep.encoders.normalisation import Normalisation
 from metarep.errors import LeakageError, MetarepError
-from metarep.evaluation import Report
-from metarep.files import typed
+from metarep.experiments.evaluation import Report
+from metarep.experiments.lake_runs import error_rate
+from metarep.experiments.measure import Setting, measure_all, pick_learner, result_row
+from metarep.experiments.results import read, record
 from metarep.learners import LEARNERS, Learner
-from metarep.measure import Setting, measure_all, pick_learner, result_row
-from metarep.normalisation import Normalisation
-from metarep.one_shot_runs import error_rate
-from metarep.progress import measuring
-from metarep.results import read, record
-from metarep.zoo import load_trained, open_run, zoo_names
+from metarep.machine.device import pick_device, pick_precision
+from metarep.machine.files import typed
+from metarep.weights.checkpoint import Checkpoint
+from metarep.weights.shipped import load_trained, open_run, zoo_names
 
 USAGE = "RUN"
 WAYS, QUERIES = 5, 15

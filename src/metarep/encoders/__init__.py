@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from metarep.device import Precision
 from metarep.encoders.conv4 import Conv4
 from metarep.encoders.efficientnet_lite import EfficientNetLite
 from metarep.encoders.encoder import Encoder, computing
@@ -12,6 +11,7 @@ from metarep.encoders.resnet12 import ResNet12
 from metarep.encoders.space import space_of
 from metarep.encoders.timm import TimmBody
 from metarep.errors import refuse_unknown_settings, unknown
+from metarep.machine.device import Precision
 
 __all__ = [
     "BROUGHT",
@@ -33,7 +33,7 @@ ENCODERS: dict[str, type[Conv4] | type[ResNet12] | type[EfficientNetLite]] = {
     "efficientnet-lite": EfficientNetLite,
 }
 """The encoders that a run can train, by name."""
-BROUGHT = {"timm": TimmBody, "onnx": OnnxBody}  # third-party networks, which metarep.pretrained opens
+BROUGHT = {"timm": TimmBody, "onnx": OnnxBody}  # third-party networks, which metarep.weights.named opens
 
 
 def build_encoder(name: str, preprocess: Preprocess, **settings: Any) -> Encoder:  # noqa: ANN401 - the body's own settings

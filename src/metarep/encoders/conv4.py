@@ -5,10 +5,10 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional
 
-from metarep import faster
 from metarep.encoders.eager import eager_on_cpu
 from metarep.encoders.initialise import initialise
 from metarep.errors import MetarepError
+from metarep.machine import faster
 
 
 class Conv4(nn.Sequential):

@@ -85,7 +85,7 @@ class EfficientNetLite(nn.Sequential):
     """EfficientNet-Lite: EfficientNet without squeeze-and-excitation and with ReLU6. It gives 1,280 features an image.
 
     Tan, Le, EfficientNet, 2019. The authors made the ``lite`` variants for CPUs and phones. Images may have any size.
-    The weights that :mod:`metarep.pretrained` opens were trained at 224, 240 and 260 px.
+    The weights that :mod:`metarep.weights.named` opens were trained at 224, 240 and 260 px.
 
     Args:
         channels: channels of the images.

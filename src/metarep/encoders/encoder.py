@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
-from metarep.device import Precision
 from metarep.encoders.eager import eager_on_cpu
 from metarep.encoders.output import Picked, key_of
 from metarep.encoders.preprocess import Preprocess
 from metarep.errors import MetarepError
+from metarep.machine.device import Precision
 
 # Pixels that go through the body at a time on a CPU, where nothing is trained: 8 images of 160 px. With more, feature
 # maps no longer fit the cache of a core, so it is not faster, and it needs more memory.

@@ -11,8 +11,8 @@ from jaxtyping import Float, Num
 from torch import Tensor
 from torch.nn import functional
 
+from metarep.data.images import ImageBank
 from metarep.errors import MetarepError
-from metarep.images import ImageBank
 
 GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma, as in Pillow's convert("L")
 

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from metarep.encoders.initialise import initialise
 from metarep.errors import MetarepError
-from metarep.randomness import Draws
+from metarep.machine.randomness import Draws
 
 SLOPE = 0.1
 GROWTH = {"wide": (1, 2.5, 5, 10), "narrow": (1, 2, 4, 8)}

@@ -3,14 +3,14 @@
 from torch import Tensor, nn
 
 from metarep.encoders.conv4 import Conv4, ConvBlock
+from metarep.encoders.network_copies import patched
+from metarep.encoders.normalisation import ExplicitNorm, follow
 from metarep.fast.block_tail import block_tail, compiles
 from metarep.fast.first_block import first_block, fits
-from metarep.network_copies import patched
-from metarep.normalisation import ExplicitNorm, follow
 
 
 def run_block(block: nn.Sequential, x: Tensor) -> Tensor | None:
-    """As :func:`metarep.faster.conv4_block`; ``x`` is on the CPU, and nothing looks into its operations.
+    """As :func:`metarep.machine.faster.conv4_block`; ``x`` is on the CPU, and nothing looks into its operations.
 
     A network's first block runs in one call; in the others what follows the convolution does. Layers are then not
     called.

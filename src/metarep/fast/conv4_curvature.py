@@ -14,13 +14,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from metarep.encoders.normalisation import Statistics
 from metarep.fast.block import CHANNELS
 from metarep.fast.block_curvature import BlockCurvature
 from metarep.fast.block_curvature_compiled import CompiledCurvature
 from metarep.fast.block_tail import compiles
 from metarep.fast.first_block import fits
 from metarep.fast.first_block_curvature import FirstBlockCurvature
-from metarep.normalisation import Statistics
 
 Block = BlockCurvature | CompiledCurvature | FirstBlockCurvature
 

@@ -12,16 +12,16 @@ from metarep.fast.conv4_block import as_made
 from metarep.fast.convolution import rounding
 from metarep.fast.recording import replay
 from metarep.fast.stacked import StackedNetwork
-from metarep.inner_loop.adaptation import Adapted, Stepping, adapt
-from metarep.inner_loop.exact import task_gradient
-from metarep.inner_loop.rates import Rate
-from metarep.inner_loop.start import Start, TaskStart
-from metarep.inner_loop.task import InnerLoop, Task
-from metarep.inner_loop.totals import Totals, mean_over_tasks
+from metarep.learners.inner_loop.adaptation import Adapted, Stepping, adapt
+from metarep.learners.inner_loop.exact import task_gradient
+from metarep.learners.inner_loop.rates import Rate
+from metarep.learners.inner_loop.start import Start, TaskStart
+from metarep.learners.inner_loop.task import InnerLoop, Task
+from metarep.learners.inner_loop.totals import Totals, mean_over_tasks
 
 
 def many_tasks(start: Start, x: Tensor, *, always: bool = False) -> "ManyTasks | None":
-    """As :func:`metarep.faster.many_tasks`."""
+    """As :func:`metarep.machine.faster.many_tasks`."""
     return ManyTasks(start) if always or (x.is_cuda and as_made(start.encoder.body)) else None
 
 
@@ -36,7 +36,7 @@ class ManyTasks:
         self.start = start
 
     def totals(self, start: TaskStart, inner: InnerLoop, tasks: Task) -> Totals:
-        """As :func:`metarep.inner_loop.totals.one_by_one`; on an NVIDIA GPU recorded, and replayed as one launch."""
+        """As :func:`metarep.learners.inner_loop.totals.one_by_one`; on an NVIDIA GPU by a CUDA graph."""
         waits = tasks.support.device.type != "cpu"  # a look at a loss would be a host synchronisation in every step
         made = partial(StackedNetwork, self.start, checked=not waits)
         head, precision = self.start.head, self.start.encoder.precision
@@ -54,7 +54,7 @@ class ManyTasks:
     def adapt(
         self, how: Stepping, support: Float[Tensor, "task n c h w"], labels: Int[Tensor, "task n"], ways: int
     ) -> list[Adapted]:
-        """As :func:`metarep.inner_loop.adaptation.adapt_tasks`."""
+        """As :func:`metarep.learners.inner_loop.adaptation.adapt_tasks`."""
         network = StackedNetwork(self.start, differentiable=False, precise=how.precise)
         with torch.no_grad():
             start = self.start.for_tasks(ways, how.inner.steps).detached()
@@ -68,7 +68,7 @@ class ManyTasks:
     def query_logits(
         self, adapted: Sequence[Adapted], query: Float[Tensor, "task query c h w"]
     ) -> Float[Tensor, "task query ways"]:
-        """As :func:`metarep.inner_loop.adaptation.query_logits`."""
+        """As :func:`metarep.learners.inner_loop.adaptation.query_logits`."""
         network = StackedNetwork(self.start, differentiable=False)
         weights = [torch.stack(parts) for parts in zip(*(own.weights for own in adapted), strict=True)]
         statistics = [

@@ -11,7 +11,7 @@ LINE = 64  # bytes of memory that a processor reads at once
 
 
 def unit_rows(rows: np.ndarray) -> np.ndarray | None:
-    """As :func:`metarep.faster.unit_rows`.
+    """As :func:`metarep.machine.faster.unit_rows`.
 
     The rows that it makes begin at a cache line: where queries do not, faiss is 5 % slower.
     """
@@ -34,7 +34,7 @@ def empty_at_a_line(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def rows_to_ids(row_ids: np.ndarray, rows: Tensor, scores: Tensor) -> bool:
-    """As :func:`metarep.faster.rows_to_ids`."""
+    """As :func:`metarep.machine.faster.rows_to_ids`."""
     if library() is None:
         return False
     ask("metarep_rows_to_ids", (row_ids, rows, scores), rows.numel())

@@ -11,7 +11,7 @@ WORTH_A_THREAD = 2**18  # numbers; less takes no longer than handing them over
 
 
 def sample_compiled(x: Num[Tensor, "n c h w"], matrix: Float[Tensor, "n 2 3"]) -> Float[Tensor, "n c h w"] | None:
-    """The views, as :func:`metarep.augment.sampling.sample` gives them; None for what the C code cannot take."""
+    """The views, as :func:`metarep.data.augment.sampling.sample` gives them; None for what the C code cannot take."""
     height, width = x.shape[2:]
     fits = x.dtype == torch.uint8 and x.device.type == "cpu" and min(height, width) >= 2 and width <= WIDEST
     if not fits or library() is None:

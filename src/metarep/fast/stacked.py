@@ -8,17 +8,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from metarep.encoders.normalisation import Statistics, batch_norms, running_statistics
 from metarep.errors import MetarepError
 from metarep.fast.block import signs, turned
 from metarep.fast.conv4_block import as_made
 from metarep.fast.convolution import conv
 from metarep.fast.stacked_tail import Moments, fused_tail, plain_tail
 from metarep.fast.support_formula import of_many_tasks
-from metarep.inner_loop.head import Classifier, Head
-from metarep.inner_loop.slope import Weights
-from metarep.inner_loop.start import Start
-from metarep.inner_loop.task_network import TaskNetwork
-from metarep.normalisation import Statistics, batch_norms, running_statistics
+from metarep.learners.inner_loop.head import Classifier, Head
+from metarep.learners.inner_loop.slope import Weights
+from metarep.learners.inner_loop.start import Start
+from metarep.learners.inner_loop.task_network import TaskNetwork
 
 PORTION = 1 << 30  # bytes of one map
 

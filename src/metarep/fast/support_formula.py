@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from metarep.encoders import Encoder
+from metarep.encoders.normalisation import Normalisation, batch_norms
 from metarep.fast import conv4_curvature
 from metarep.fast.conv4_block import as_made
-from metarep.inner_loop.slope import Slope, SupportFormula, Weights
-from metarep.normalisation import Normalisation, batch_norms
+from metarep.learners.inner_loop.slope import Slope, SupportFormula, Weights
 
 
 def of_one_task(encoder: Encoder, normalisation: Normalisation) -> SupportFormula | None:
-    """As :func:`metarep.faster.support_formula`."""
+    """As :func:`metarep.machine.faster.support_formula`."""
     on_cpu = all(parameter.device.type == "cpu" for parameter in encoder.body.parameters())
     if normalisation == "running" or not on_cpu or not as_made(encoder.body):
         return None

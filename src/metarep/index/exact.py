@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metarep.device import pick_device
 from metarep.index.id_map import IdMap, grown
 from metarep.index.index import Index, Rows
+from metarep.machine.device import pick_device
 
 BLOCK_BYTES = 1 << 24  # size of a block of vectors; an index grows by blocks, so that nothing is copied
 SCORES = 1 << 22  # values in a matrix of scores at a time: 16 MB

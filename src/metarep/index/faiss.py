@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metarep import faster
 from metarep.errors import MetarepError, above, one_of
 from metarep.index.exact import chunk_size, nearest
 from metarep.index.id_map import IdMap, grown
 from metarep.index.index import Index, Rows
+from metarep.machine import faster
 
 Kind = Literal["flat", "hnsw", "ivf", "sq8", "pq"]
 TRAINED_AT = 10_000  # lists are learned when there are so many vectors; until then all are looked at

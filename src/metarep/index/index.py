@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metarep import faster
 from metarep.errors import MetarepError, refuse_unknown_settings, unknown
-from metarep.files import read_tensors, write_tensors
+from metarep.machine import faster
+from metarep.machine.files import read_tensors, write_tensors
 
 FORMAT = 1
 TINY = np.finfo(np.float32).tiny
@@ -41,11 +41,11 @@ class Index(ABC):
     """
 
     name: ClassVar[str]
-    _backends: ClassVar[dict[str, type["Index"]]] = {}  # by name: what :meth:`load` can make
+    backends: ClassVar[dict[str, type["Index"]]] = {}  # by name: what :meth:`load` can make
 
     def __init_subclass__(cls) -> None:
         if "name" in vars(cls):
-            Index._backends.setdefault(cls.name, cls)
+            Index.backends.setdefault(cls.name, cls)
 
     def __init__(self, dim: int, space: str = "") -> None:
         if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
@@ -166,9 +166,9 @@ class Index(ABC):
         tensors, header = read_tensors(Path(path))
         if header.get("format") != FORMAT or not isinstance(header.get("settings"), dict):
             raise MetarepError(f"{path} is not a metarep index of format {FORMAT}")
-        kind = Index._backends.get(header.get("index", ""))
+        kind = Index.backends.get(header.get("index", ""))
         if kind is None:
-            raise unknown("index", str(header.get("index")), Index._backends)
+            raise unknown("index", str(header.get("index")), Index.backends)
         if not issubclass(kind, cls):
             raise MetarepError(f"{path} holds an index of kind {kind.name}; load it with {kind.__name__} or Index")
         refuse_unknown_settings(kind.name, kind.__init__, settings)

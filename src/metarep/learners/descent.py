@@ -9,8 +9,9 @@ from jaxtyping import Float, Int, Num, Shaped
 from torch import Tensor, nn
 
 from metarep.encoders import Encoder
+from metarep.encoders.normalisation import Normalisation, norm_parameters
 from metarep.errors import MetarepError, one_of
-from metarep.inner_loop import (
+from metarep.learners.inner_loop import (
     Adam,
     Adapted,
     Head,
@@ -26,9 +27,8 @@ from metarep.inner_loop import (
     query_logits,
     refuse_missing_classes,
 )
-from metarep.inner_loop.meta_loss import Path
+from metarep.learners.inner_loop.meta_loss import Path
 from metarep.learners.learner import Learner, State
-from metarep.normalisation import Normalisation, norm_parameters
 
 Scope = Literal["all", "all-but-norms", "head"]
 
@@ -43,7 +43,7 @@ class GradientDescent(Learner):
     Args:
         encoder: the representation to start from; any module, without special layers.
         ways: classes of a task, for a head of one row a way.
-        head: ``rows``, ``shared`` or ``prototype``; see :class:`metarep.inner_loop.Head`.
+        head: ``rows``, ``shared`` or ``prototype``; see :class:`metarep.learners.inner_loop.Head`.
         scope: what the steps change: ``all``, ``all-but-norms`` (not the scale and bias of norm layers of any kind), or
             ``head``. Frozen parameters (``requires_grad=False``) stay in any case.
         steps: inner steps in training; also at test time, unless ``test_steps`` says otherwise.

@@ -10,9 +10,9 @@ from jaxtyping import Float, Int, Num, Shaped
 from torch import Tensor, nn
 
 from metarep.encoders import Encoder
+from metarep.encoders.normalisation import Normalisation
 from metarep.errors import Advice, MetarepError
 from metarep.learners.distances import task_cross_entropy
-from metarep.normalisation import Normalisation
 
 Metric = Literal["euclidean", "cosine"]
 State = dict[str, Tensor]
@@ -155,8 +155,8 @@ class Learner(nn.Module, ABC):
         """Leave-one-out scores: each image is scored by a learner that was adapted to all other images.
 
         The class of this image then has one image less than the others, so accuracies of few images come out too low
-        (see :func:`metarep.folds.deal_folds`). An image that is alone in its class cannot be left out; its scores are
-        those of a learner that was adapted to all images.
+        (see :func:`metarep.model.trust.folds.deal_folds`). An image that is alone in its class cannot be left out; its
+        scores are those of a learner that was adapted to all images.
 
         Args:
             support, labels, ways: one support set.

@@ -8,9 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from metarep.class_means import class_means
 from metarep.encoders import Encoder
 from metarep.errors import above, one_of
+from metarep.learners.class_means import class_means
 from metarep.learners.distances import squared_distances
 from metarep.learners.learner import Learner, Metric, State
 

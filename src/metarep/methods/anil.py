@@ -4,10 +4,10 @@ from typing import Any, ClassVar
 
 from torch import Generator
 
-from metarep.batches import Batch, TaskBatch
+from metarep.data.batches import Batch, TaskBatch
 from metarep.encoders import Encoder
-from metarep.inner_loop import HeadKind
 from metarep.learners.descent import GradientDescent
+from metarep.learners.inner_loop import HeadKind
 from metarep.methods.method import Method, Step
 
 

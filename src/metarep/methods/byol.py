@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Generator, nn
 
-from metarep.batches import Batch, ViewBatch
-from metarep.contrastive import Projector, follow, frozen_copy, gauge, negative_cosine
+from metarep.data.batches import Batch, ViewBatch
 from metarep.encoders import Encoder
 from metarep.errors import MetarepError
 from metarep.learners.prototypes import Prototypes
+from metarep.methods.contrastive import Projector, follow, frozen_copy, gauge, negative_cosine
 from metarep.methods.method import Method, Step
 
 

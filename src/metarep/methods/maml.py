@@ -4,13 +4,13 @@ from typing import Any, ClassVar, Literal
 
 from torch import Generator
 
-from metarep.batches import Batch, TaskBatch
+from metarep.data.batches import Batch, TaskBatch
 from metarep.encoders import Encoder
+from metarep.encoders.normalisation import Normalisation, running_statistics
 from metarep.errors import Advice, MetarepError, Slot
-from metarep.inner_loop import HeadKind, RateKind
 from metarep.learners.descent import GradientDescent
+from metarep.learners.inner_loop import HeadKind, RateKind
 from metarep.methods.method import Method, Step
-from metarep.normalisation import Normalisation, running_statistics
 
 
 class MAML(Method[TaskBatch]):

@@ -6,11 +6,20 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from metarep.batches import Batch, ViewBatch
-from metarep.contrastive import KeyQueue, Projector, encode_blocks, encode_strides, follow, frozen_copy, gauge, info_nce
+from metarep.data.batches import Batch, ViewBatch
 from metarep.encoders import Encoder
 from metarep.errors import MetarepError, one_of
 from metarep.learners.prototypes import Prototypes
+from metarep.methods.contrastive import (
+    KeyQueue,
+    Projector,
+    encode_blocks,
+    encode_strides,
+    follow,
+    frozen_copy,
+    gauge,
+    info_nce,
+)
 from metarep.methods.method import Method, Step
 
 

@@ -5,13 +5,13 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Generator, Tensor
 
-from metarep.batches import Batch, TaskBatch
+from metarep.data.batches import Batch, TaskBatch
 from metarep.encoders import Encoder
+from metarep.encoders.normalisation import update_running
 from metarep.errors import one_of
-from metarep.inner_loop import Adapted, InnerLoop, adapt_tasks
 from metarep.learners.descent import GradientDescent
+from metarep.learners.inner_loop import Adapted, InnerLoop, adapt_tasks
 from metarep.methods.method import Method, Step
-from metarep.normalisation import update_running
 
 
 class Reptile(Method[TaskBatch]):

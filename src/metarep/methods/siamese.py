@@ -5,12 +5,12 @@ from typing import Any, ClassVar, Literal, get_args
 from torch import Generator
 from torch.nn import functional
 
-from metarep.batches import Batch, LabelledBatch
+from metarep.data.batches import Batch, LabelledBatch
 from metarep.encoders import Encoder
 from metarep.errors import above, one_of
 from metarep.learners.pairwise import Pairwise
 from metarep.learners.prototypes import Prototypes
-from metarep.losses import Negatives, mean_where, pair_loss, same_class
+from metarep.methods.losses import Negatives, mean_where, pair_loss, same_class
 from metarep.methods.method import Method, Step
 
 

@@ -5,11 +5,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Generator
 
-from metarep.batches import Batch, ViewBatch
-from metarep.contrastive import Projector, gauge, nt_xent
+from metarep.data.batches import Batch, ViewBatch
 from metarep.encoders import Encoder
 from metarep.errors import MetarepError
 from metarep.learners.prototypes import Prototypes
+from metarep.methods.contrastive import Projector, gauge, nt_xent
 from metarep.methods.method import Method, Step
 
 

@@ -5,11 +5,11 @@ from typing import Any, ClassVar, get_args
 from torch import Generator
 from torch.nn import functional
 
-from metarep.batches import Batch, LabelledBatch
+from metarep.data.batches import Batch, LabelledBatch
 from metarep.encoders import Encoder
 from metarep.errors import above, one_of
 from metarep.learners.prototypes import Prototypes
-from metarep.losses import Mining, triplet_loss
+from metarep.methods.losses import Mining, triplet_loss
 from metarep.methods.method import Method, Step
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarep.workers import run_tasks
+from metarep.machine.threads import run_tasks
 
 Out = TypeVar("Out")
 
