@@ -11,7 +11,7 @@ from metarep.data.labels import Labels
 from metarep.data.split import Split
 from metarep.encoders import Encoder
 from metarep.methods import METHODS
-from metarep.methods.settings import TrainSettings
+from metarep.weights.settings import TrainSettings
 
 VIEWS = {name: kind for name, kind in METHODS.items() if kind.eats is ViewBatch}
 SMALL: dict[str, Any] = {

@@ -99,7 +99,6 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.methods.contrastive import nt_xent as nt_xent
     from metarep.methods.losses import pair_loss as pair_loss
     from metarep.methods.losses import triplet_loss as triplet_loss
-    from metarep.methods.settings import TrainSettings as TrainSettings
     from metarep.model.answers import Answer as Answer
     from metarep.model.answers import Neighbour as Neighbour
     from metarep.model.classifier import FewShotClassifier as FewShotClassifier
@@ -121,6 +120,7 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.weights.checkpoint import Checkpoint as Checkpoint
     from metarep.weights.named import load_representation as load_representation
     from metarep.weights.representation import Representation as Representation
+    from metarep.weights.settings import TrainSettings as TrainSettings
     from metarep.weights.shipped import load as load
     from metarep.weights.shipped import load_learner as load_learner
     from metarep.weights.shipped import load_trained as load_trained
@@ -184,7 +184,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "metarep.methods.losses": ("losses", "pair_loss", "triplet_loss"),
     "metarep.methods.contrastive": ("KeyQueue", "Projector", "info_nce", "negative_cosine", "nt_xent"),
     # Training, and what it leaves
-    "metarep.methods.settings": ("TrainSettings",),
+    "metarep.weights.settings": ("TrainSettings",),
     "metarep.experiments.training": ("CollapseWarning", "CollapsedError", "DivergedError", "Outcome", "train"),
     "metarep.experiments.run_folder": ("RunFolder",),
     "metarep.weights.checkpoint": ("Checkpoint",),

@@ -22,9 +22,9 @@ from metarep.experiments.measure import Setting, measure, pick_learner, result_r
 from metarep.experiments.run_folder import RunFolder, read_record
 from metarep.learners import LEARNERS
 from metarep.methods import BYOL, METHODS, MoCo
-from metarep.methods.settings import TrainSettings
 from metarep.weights.checkpoint import load_checkpoint
 from metarep.weights.record import RunRecord
+from metarep.weights.settings import TrainSettings
 
 Drawings = tuple[Split, Split]
 Make = Callable[..., Encoder]

@@ -21,8 +21,8 @@ from metarep.experiments.run_folder import RunFolder
 from metarep.experiments.training import train
 from metarep.learners import Prototypes
 from metarep.methods import Method, ProtoNet, Siamese, SimCLR, Triplet
-from metarep.methods.settings import TrainSettings
 from metarep.weights.record import RunRecord
+from metarep.weights.settings import TrainSettings
 
 Drawings = tuple[Split, Split]
 

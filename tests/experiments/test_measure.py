@@ -108,7 +108,7 @@ def asked(drawings: Drawings, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         parts.append(split)
         return drawings[split not in ("train", "trainval")]._replace(name=f"{spec}/{split}")
 
-    monkeypatch.setattr(sys.modules[reproduce.__module__], "load", load)
+    monkeypatch.setattr(sys.modules[reproduce.__module__], "load_dataset", load)
     monkeypatch.setattr(sys.modules[reproduce.__module__], "load_recipe", lambda name: RECIPE)
     monkeypatch.setattr("metarep.experiments.job.load_dataset", load)
     return parts
@@ -179,7 +179,7 @@ def test_choosing_on_validation_never_sees_the_test_classes(asked: list[str], tm
 def test_a_recipe_is_never_measured_on_what_it_was_trained_on(
     asked: list[str], drawings: Drawings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules[reproduce.__module__], "load", lambda *_, **__: drawings[0])
+    monkeypatch.setattr(sys.modules[reproduce.__module__], "load_dataset", lambda *_, **__: drawings[0])
     with pytest.raises(LeakageError, match="40 of the 40 classes of drawings/train were seen in training"):
         reproduce(RECIPE.name, tmp_path / "runs", tmp_path / "results", tasks=10)
     assert not (tmp_path / "results").exists()

@@ -32,11 +32,11 @@ from metarep.experiments.validation import validation_shots, validation_tasks
 from metarep.learners import Prototypes
 from metarep.machine.files import read_tensors
 from metarep.methods import ProtoNet, Siamese
-from metarep.methods.settings import TrainSettings
 from metarep.weights.checkpoint import Checkpoint, load_checkpoint
 from metarep.weights.named import load_representation
 from metarep.weights.record import DataRecord, RunRecord
 from metarep.weights.seen import digests
+from metarep.weights.settings import TrainSettings
 
 Make = Callable[..., Encoder]
 BRIEF = ("--steps", "2", "--validate-every", "1", "--validation-tasks", "5", "--width", "4", "--device", "cpu")

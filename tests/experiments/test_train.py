@@ -24,9 +24,9 @@ from metarep.experiments.training import DivergedError, Outcome, train
 from metarep.machine.device import environment
 from metarep.machine.files import read_tensors
 from metarep.methods import Method, ProtoNet, Siamese, Step
-from metarep.methods.settings import TrainSettings
 from metarep.weights.checkpoint import load_checkpoint
 from metarep.weights.record import DataRecord, RunRecord
+from metarep.weights.settings import TrainSettings
 
 Drawings = tuple[Split, Split]
 Make = Callable[..., Encoder]

@@ -16,8 +16,8 @@ from metarep.experiments.training import train
 from metarep.machine import randomness
 from metarep.machine.files import read_tensors
 from metarep.methods import Method, build_method
-from metarep.methods.settings import TrainSettings
 from metarep.weights.record import RunRecord
+from metarep.weights.settings import TrainSettings
 
 SETTINGS: dict[str, Any] = {
     "ways": 3,

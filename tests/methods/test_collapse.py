@@ -19,8 +19,8 @@ from metarep.experiments.training import CollapsedError, CollapseWarning, train
 from metarep.machine.files import read_tensors
 from metarep.methods import SimCLR
 from metarep.methods.contrastive import COLLAPSED, effective_rank, spread
-from metarep.methods.settings import TrainSettings
 from metarep.weights.record import RunRecord
+from metarep.weights.settings import TrainSettings
 
 Drawings = tuple[Split, Split]
 Make = Callable[..., Encoder]

@@ -18,9 +18,9 @@ from metarep.experiments.run_folder import RunFolder
 from metarep.experiments.training import train
 from metarep.machine.files import read_tensors
 from metarep.methods import METHODS, Method
-from metarep.methods.settings import TrainSettings
 from metarep.weights.checkpoint import load_checkpoint, save_checkpoint
 from metarep.weights.record import RunRecord
+from metarep.weights.settings import TrainSettings
 
 Drawings = tuple[Split, Split]
 Make = Callable[..., Encoder]

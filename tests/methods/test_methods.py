@@ -22,9 +22,9 @@ from metarep.experiments.training import train
 from metarep.learners import Prototypes
 from metarep.methods import METHODS, Baseline, Method, build_method
 from metarep.methods.losses import pair_loss, same_class, triplet_loss
-from metarep.methods.settings import TrainSettings
 from metarep.weights.checkpoint import load_checkpoint, save_checkpoint
 from metarep.weights.record import RunRecord
+from metarep.weights.settings import TrainSettings
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in METHODS},

@@ -285,9 +285,9 @@ def test_tar_archives(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def checkpoints(small_encoder, tmp_path_factory) -> list[bytes]:
     from metarep.methods import METHODS
-    from metarep.methods.settings import TrainSettings
     from metarep.weights.checkpoint import save_checkpoint
     from metarep.weights.record import DataRecord, RunRecord
+    from metarep.weights.settings import TrainSettings
 
     found = []
     for name, kind in METHODS.items():

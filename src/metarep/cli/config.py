@@ -14,7 +14,7 @@ from metarep.errors import MetarepError
 from metarep.experiments.job import Job
 from metarep.experiments.recipes import JOB
 from metarep.methods import METHODS
-from metarep.methods.settings import TrainSettings
+from metarep.weights.settings import TrainSettings
 
 TABLES = ("encoder", "settings", "train")
 IGNORED = ("about", "source", "measure")  # of a recipe; a training does not read them

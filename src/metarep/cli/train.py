@@ -16,7 +16,7 @@ from metarep.errors import MetarepError
 from metarep.experiments.job import Job, start
 from metarep.experiments.recipes import load_recipe, recipe_names
 from metarep.methods import METHODS
-from metarep.methods.settings import TrainSettings
+from metarep.weights.settings import TrainSettings
 
 USAGE = "METHOD"
 EXAMPLE = """examples:

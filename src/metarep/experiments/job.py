@@ -22,10 +22,10 @@ from metarep.experiments.training import Outcome, Watch, train
 from metarep.experiments.validation import validation_shots
 from metarep.machine.device import pick_device, pick_precision
 from metarep.methods import METHODS, Method, build_method, check_settings
-from metarep.methods.settings import TrainSettings
 from metarep.weights.checkpoint import Checkpoint
 from metarep.weights.record import DataRecord, RunRecord
 from metarep.weights.seen import digests, key_digest, refuse
+from metarep.weights.settings import TrainSettings
 from metarep.weights.shipped import load_trained
 
 CLUSTERS = "clusters.safetensors"  # in the run folder: who is in which pseudo-class

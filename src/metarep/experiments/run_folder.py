@@ -53,6 +53,7 @@ class RunFolder:
 
     @property
     def model(self) -> Path:
+        """The file of the trained model, ``model.safetensors``."""
         return self.path / "model.safetensors"
 
     @property
@@ -92,9 +93,11 @@ class RunFolder:
         return [json.loads(line) for line in lines if line.endswith("}")]  # the last may have been cut short
 
     def save_model(self, method: Method) -> None:
+        """Write the weights of a method, with the record of the run and the classes that it has seen."""
         save_checkpoint(self.model, method, self.record, self.seen, self.fitted)
 
     def save_state(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+        """Write what resuming needs: tensors, and a header that JSON can hold."""
         more = {"seen": sorted(self.seen), "fitted": sorted(self.fitted)}
         write_tensors(self.path / STATE, tensors, header | more)
 

@@ -25,7 +25,7 @@ from metarep.machine.device import keep_freed_memory
 from metarep.machine.randomness import hand_over, seed_step, set_aside
 from metarep.methods import Method
 from metarep.methods.contrastive import COLLAPSED
-from metarep.methods.settings import TrainSettings
+from metarep.weights.settings import TrainSettings
 
 LOG_EVERY = 20  # steps between readings of the loss; on a GPU each is a wait
 

@@ -8,7 +8,7 @@ from metarep.data.batches import Batch, TaskBatch
 from metarep.data.split import Split
 from metarep.data.tasks import SmallClassWarning, TaskIndex, draw_tasks, tell_small_classes
 from metarep.learners import Learner
-from metarep.methods.settings import TrainSettings
+from metarep.weights.settings import TrainSettings
 
 QUERIES = 5  # a class, or as many as every class can give
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from metarep.data.reading.depth import Depth
-from metarep.methods.settings import TrainSettings
+from metarep.weights.settings import TrainSettings
 
 
 @dataclass(frozen=True)
