@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from metarep.errors import counted, missing_extra
 
@@ -17,6 +17,7 @@ Watch = Callable[[dict[str, Any]], None]  # that of a training: called with each
 EVERY = 5.0  # seconds between two lines
 
 
+@runtime_checkable
 class Show(Protocol):
     """Shows how far some work is.
 
