@@ -30,19 +30,19 @@ def test_from_an_empty_model_to_a_prediction(client: Any) -> None:
 def test_the_server_answers_as_the_model_does(taught: Any, folder: Any) -> None:
     model = folder.model
     (own,) = model.answer(model.prepare([drawing("ring", 7)]), 3)
-    (told,) = taught.post("/predict", files=drawings("files", "ring", 7)).json()["answers"]
-    assert told["label"] == own.label
-    assert told["probabilities"] == pytest.approx(own.probabilities, abs=1e-5)
-    assert [near["id"] for near in told["neighbours"]] == [near.id for near in own.neighbours]
+    (answer,) = taught.post("/predict", files=drawings("files", "ring", 7)).json()["answers"]
+    assert answer["label"] == own.label
+    assert answer["probabilities"] == pytest.approx(own.probabilities, abs=1e-5)
+    assert [near["id"] for near in answer["neighbours"]] == [near.id for near in own.neighbours]
 
 
 def test_search_by_a_file_and_by_an_image_of_the_model(taught: Any) -> None:
-    found = taught.post("/search", params={"neighbours": 2}, files=drawings("file", "cross", 8)).json()["neighbours"]
-    assert [near["label"] for near in found] == ["cross", "cross"]
-    assert found[0]["similarity"] >= found[1]["similarity"]
-    found = taught.post("/search", params={"id": 0, "neighbours": 9}).json()["neighbours"]
-    assert found[0]["id"] == 1
-    assert 0 not in [near["id"] for near in found]
+    near = taught.post("/search", params={"neighbours": 2}, files=drawings("file", "cross", 8)).json()["neighbours"]
+    assert [each["label"] for each in near] == ["cross", "cross"]
+    assert near[0]["similarity"] >= near[1]["similarity"]
+    near = taught.post("/search", params={"id": 0, "neighbours": 9}).json()["neighbours"]
+    assert near[0]["id"] == 1
+    assert 0 not in [each["id"] for each in near]
     refused(taught.post("/search"), 422, "one of the two")
     refused(taught.post("/search", params={"id": 77}), 404, "no image 77")
 

@@ -22,7 +22,7 @@ def test_a_bad_file_is_named_and_nothing_is_learned(taught: Any, name: str) -> N
     files = [*drawings("files", "ring", 5), ("files", ("photo.png", content, "image/png"))]
     for answer in (taught.post("/classes", data={"name": "ring"}, files=files), taught.post("/predict", files=files)):
         refused(answer, 422, "photo.png", why)
-        assert answer.json()["advice"] == "replace or remove it", "and nothing that a request cannot say"
+        assert answer.json()["advice"] == "replace or remove it", "options that a request does not have are not named"
     assert counts(taught) == {"ring": 2, "cross": 2}
 
 
@@ -33,13 +33,13 @@ def test_the_content_of_a_file_decides_and_not_its_name(client: Any, folder: Any
     assert client.post("/classes", data={"name": "../ring"}, files=files).status_code == 201
     (kept,) = client.get("/classes/images", params={"name": "../ring"}).json()["images"]
     assert kept["item"] == "[31m<b>x.exe"
-    assert counts(client) == {"../ring": 1}, "a name is a name, not a place"
+    assert counts(client) == {"../ring": 1}, "a class name is never used as a path"
     new = {str(path.relative_to(folder.path)) for path in folder.path.parent.rglob("*") if path not in before}
     assert new == {"images", "images/0.png", ".lock"}
 
 
 def bomb() -> bytes:
-    """65 kB that would be a gigabyte."""
+    """Return a PNG of 65 kB with 64 megapixels."""
     content = io.BytesIO()
     Image.new("L", (8000, 8000)).save(content, "PNG", compress_level=9)
     return content.getvalue()

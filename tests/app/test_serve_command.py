@@ -31,7 +31,7 @@ def test_the_command_refuses_and_says_what_to_do(
 
     monkeypatch.chdir(folder.path.parent)
     monkeypatch.delenv("METAREP_TOKEN", raising=False)
-    monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: pytest.fail("it serves"))
+    monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: pytest.fail("the server was started"))
     assert main(["serve", *line.split()]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
@@ -45,12 +45,12 @@ def test_the_command_makes_an_empty_model_and_serves_it(
     from metarep.cli import main
     from metarep.model_folder import ModelFolder
 
-    served: list[Any] = []
-    monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: served.append((self.config.app, sockets)))
+    runs: list[Any] = []
+    monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: runs.append((self.config.app, sockets)))
     flags = ["--encoder", ENCODER, "--port", "0", "--most-images", "7"]
     assert main(["serve", str(tmp_path / "new"), *flags]) == 0
     assert ModelFolder.open(tmp_path / "new").model.gallery.names == ()
-    ((app, _),) = served
+    ((app, _),) = runs
     assert app.state.service.limits.images == 7
     said = capsys.readouterr().out
     assert "0 classes, 0 images" in said

@@ -25,8 +25,8 @@ def test_move_rename_merge_and_remove(taught: Any) -> None:
 
 
 def test_images_of_a_class(taught: Any) -> None:
-    found = taught.get("/classes/images", params={"name": "cross"}).json()
-    assert found == {"label": "cross", "images": [{"id": 2, "item": "cross0.png"}, {"id": 3, "item": "cross1.png"}]}
+    images = taught.get("/classes/images", params={"name": "cross"}).json()
+    assert images == {"label": "cross", "images": [{"id": 2, "item": "cross0.png"}, {"id": 3, "item": "cross1.png"}]}
     picture = taught.get("/images/2")
     assert picture.headers["content-type"] == "image/png"
     assert Image.open(io.BytesIO(picture.content)).size == (28, 28)
@@ -46,7 +46,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_undo_restores_everything(taught: Any, folder: Any, name: str) -> None:
-    """All is as it was: order, numbers, names, features and pictures; what was learned meanwhile stays."""
+    """Order, numbers, names, features and pictures are as they were before; images learned since then stay."""
     method, path, body = CHANGES[name]
     teach(taught, "comb", 5)
     teach(taught, "steps", 1, 2)
@@ -113,15 +113,15 @@ def test_class_names_of_any_script(taught: Any, name: str) -> None:
 
 
 def test_two_writers_lose_nothing(taught: Any, folder: Any) -> None:
-    """The server, and another that has opened the same folder by itself, as ``metarep add`` does."""
+    """The writers are the server and a second handle on the same folder, as ``metarep add`` has one."""
     from metarep.model_folder import ModelFolder
 
-    def besides() -> None:
+    def write_too() -> None:
         other = ModelFolder.open(folder.path)
         for seed in range(12):
             other.learn([drawing("comb", seed)], ["comb"], [f"comb{seed}"])
 
-    thread = threading.Thread(target=besides)
+    thread = threading.Thread(target=write_too)
     thread.start()
     for seed in range(100, 112):
         teach(taught, "steps", seed)
