@@ -82,9 +82,8 @@ def test_the_commands_of_the_page(directory: Path, monkeypatch: pytest.MonkeyPat
                 environment[match[1]] = value.stdout.strip()
             elif line.startswith("metarep serve"):
                 stack.close()  # stops the server before this one
-                flags = line.replace("0.0.0.0", "127.0.0.1").split()[
-                    3:
-                ]  # a test must not be reachable from other machines
+                line = line.replace("0.0.0.0", "127.0.0.1")  # a test must not be reachable from other machines
+                flags = line.split()[3:]
                 _, address = stack.enter_context(server(Path("moths"), *flags, environment=environment))
             else:
                 line = line.replace("http://127.0.0.1:8000", address)
