@@ -191,6 +191,13 @@ def test_it_fits_and_can_be_read(
         assert page.evaluate(WIDE) == []
         assert page.evaluate(FAINT) == []
         assert page.evaluate(UNNAMED) == []
+        page.locator("#per-class summary").click()
+        assert (
+            page.evaluate(
+                "(({scrollWidth, clientWidth}) => scrollWidth - clientWidth)(document.querySelector('.each'))"
+            )
+            == 0
+        )
         words = page.evaluate("document.body.innerText")
         assert ("类别" in words) == chinese
         assert "{" not in words, "a word was not filled in"

@@ -15,8 +15,10 @@ export const hasText = (key) => key in TEXTS[language];
 export function say(key, values = {}) {
   const texts = TEXTS[language];
   const text = (values.n === 1 && texts[`${key}.one`]) || texts[key] || key;
-  return text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+  return text.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? written(values[name]) : whole));
 }
+
+const written = (value) => (typeof value === "number" ? value.toLocaleString(language) : value); // 2,020 and not 2020
 
 // A probability in whole percent; never 0 % or 100 %, because nothing is certain.
 export function percent(probability) {
