@@ -1,24 +1,24 @@
-# make quickstart | check | test | proofs | results.  TORCH_INDEX=URL names another index for torch.
+# make quickstart | check | test | proofs | results | docs.  TORCH_INDEX=URL names another index for torch.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 TORCH_FROM = $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 
-.PHONY: quickstart check format test proofs results tables clean
+.PHONY: quickstart check format test proofs results tables docs clean
 
 quickstart: $(VENV)/run
 	$(BIN)/metarep quickstart
 
 check: $(VENV)/dev
-	$(BIN)/ruff format --check src tests benchmarks hatch_build.py
-	$(BIN)/ruff check src tests benchmarks hatch_build.py
+	$(BIN)/ruff format --check src tests benchmarks examples hatch_build.py
+	$(BIN)/ruff check src tests benchmarks examples hatch_build.py
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/pytest -q -n 2 -m "not slow and not proof"
 
 format: $(VENV)/dev
-	$(BIN)/ruff format src tests benchmarks hatch_build.py
-	$(BIN)/ruff check --fix src tests benchmarks hatch_build.py
+	$(BIN)/ruff format src tests benchmarks examples hatch_build.py
+	$(BIN)/ruff check --fix src tests benchmarks examples hatch_build.py
 
 test: $(VENV)/test
 	$(BIN)/pytest -n 2 --jaxtyping-packages=metarep,typechecker.check -m "not proof"
@@ -28,12 +28,16 @@ proofs: $(VENV)/dev
 
 # Every number of the README, from nothing: some hours on two cores. Timings: python benchmarks/NAME.py --out FILE.
 results: $(VENV)/run
-	for recipe in $$(ls src/metarep/recipes/*.toml); do \
+	for recipe in $$(ls src/metarep/experiments/recipes/*.toml); do \
 	  $(BIN)/metarep reproduce $$(basename $$recipe .toml) || exit 1; done
 
 # The tables of the README and the docs, from results/*.csv.
 tables: $(VENV)/run
-	$(BIN)/python -m metarep.tables README.md README.zh-CN.md docs/*.md docs/methods/*.md
+	$(BIN)/python -m tools.tables.fill README.md README.zh-CN.md docs/*.md docs/methods/*.md docs/zh/*.md
+
+# The site, in build/site; open build/site/index.html. A broken link or an undocumented public name fails.
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 # Torch goes first and on its own, so that its index is asked for nothing else.
 $(VENV)/torch: constraints.txt
@@ -41,7 +45,7 @@ $(VENV)/torch: constraints.txt
 	$(PIP) $(TORCH_FROM) $$(grep '^torch==' constraints.txt)
 	touch $@
 
-$(VENV)/run: $(VENV)/torch pyproject.toml hatch_build.py $(wildcard src/metarep/compiled/*.[ch])
+$(VENV)/run: $(VENV)/torch pyproject.toml hatch_build.py $(wildcard src/metarep/fast/c/*.[ch])
 	$(PIP) --editable .
 	touch $@
 
@@ -51,6 +55,10 @@ $(VENV)/test: $(VENV)/run
 
 $(VENV)/dev: $(VENV)/test
 	$(PIP) --editable '.[dev]'
+	touch $@
+
+$(VENV)/docs: $(VENV)/run
+	$(PIP) --editable '.[docs]'
 	touch $@
 
 clean:

@@ -1,4 +1,4 @@
-"""Builds src/metarep/compiled/*.c into one library beside them when the package is installed or packed.
+"""Builds src/metarep/fast/c/*.c into one library beside them when the package is installed or packed.
 
 It needs no Python header and no particular Python. Without a C compiler (``cc``, or what ``CC`` names) the package is
 complete as well: torch does the same then, slower.
@@ -18,7 +18,7 @@ FLAGS = ("-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-Wno-psa
 
 class BuildCompiled(BuildHookInterface):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
-        folder = Path(self.root, "src", "metarep", "compiled")
+        folder = Path(self.root, "src", "metarep", "fast", "c")
         library = folder / "compiled.so"
         library.unlink(missing_ok=True)
         if build(sorted(folder.glob("*.c")), library):
@@ -27,7 +27,7 @@ class BuildCompiled(BuildHookInterface):
             platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
             build_data["tag"] = f"py3-none-{platform}"
         else:
-            self.app.display_warning("no C compiler could build src/metarep/compiled: torch does its work, slower")
+            self.app.display_warning("no C compiler could build src/metarep/fast/c: torch does its work, slower")
 
 
 def build(sources: list[Path], library: Path) -> bool:

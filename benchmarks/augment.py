@@ -19,10 +19,9 @@ import torch
 from augment_rivals import Views, by_kornia, by_pillow, by_tensors
 from torch import Generator
 
-from metarep.augment import Augment, preset
-from metarep.compiled import library
-from metarep.device import keep_freed_memory
-from metarep.run import hardware
+from metarep.data.augment import Augment, preset
+from metarep.fast.c import library
+from metarep.machine.device import hardware, keep_freed_memory
 
 CASES = (
     ("drawings", 1, 28, "geometric", {"pillow": 10, "kornia": 4}),

@@ -14,7 +14,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 from torch import Tensor
 from torch.nn import functional
 
-from metarep.augment import Augment
+from metarep.data.augment import Augment
 
 Views = Callable[[Tensor], Tensor]
 

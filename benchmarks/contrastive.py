@@ -27,15 +27,14 @@ import torch
 from contrastive_rivals import LOSSES, lightly_views
 from torch import Generator, Tensor
 
-from metarep.augment import preset
-from metarep.batches import BatchShape, ViewBatch, draw_batch
-from metarep.contrastive import nt_xent
-from metarep.device import keep_freed_memory, pick_precision
+from metarep.data.augment import preset
+from metarep.data.batches import BatchShape, ViewBatch, draw_batch
+from metarep.data.images import ImageBank
+from metarep.data.labels import Labels
 from metarep.encoders import Preprocess, build_encoder
-from metarep.images import ImageBank
-from metarep.labels import Labels
+from metarep.machine.device import hardware, keep_freed_memory, pick_precision
 from metarep.methods import METHODS, Method
-from metarep.run import hardware
+from metarep.methods.contrastive import nt_xent
 
 Run = Callable[[], None]
 Loss = Callable[[Tensor, Tensor, float], Tensor]

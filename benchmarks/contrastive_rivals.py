@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from metarep.augment import preset
+from metarep.data.augment import preset
 
 Loss = Callable[[Tensor, Tensor, float], Tensor]
 

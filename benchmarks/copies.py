@@ -3,9 +3,9 @@
     python benchmarks/copies.py FOLDER_OF_CLASSES --split split.json --part test --out results/copies.json
 
 FOLDER_OF_CLASSES holds a folder a class. Of the classes of the part (the thresholds were chosen on ``train``), 400
-pictures get a copy of each kind. A copy is found if the pair is a copy for :func:`metarep.copies.likeness` and would
-have been looked at. Pairs among the originals are listed with their files: Caltech-101 holds real copies, so which of
-them are false is told by looking at them (``--sheet``).
+pictures get a copy of each kind. A copy is found if the pair is a copy for
+:func:`metarep.data.copies.near_copies.likeness` and would have been looked at. Pairs among the originals are listed
+with their files: Caltech-101 holds real copies, so which of them are false is told by looking at them (``--sheet``).
 """
 
 import argparse
@@ -21,13 +21,13 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from metarep.copies import ALIKE, OUTLINE, _worth_a_look, likeness
-from metarep.datasets.decode import decode
-from metarep.index.contact_sheet import contact_sheet
-from metarep.photographs import STRETCH
-from metarep.picture_hash import picture_hash
-from metarep.picture_match import outline
-from metarep.pretrained import load_representation
+from metarep.data.copies.near_copies import ALIKE, OUTLINE, _worth_a_look, likeness
+from metarep.data.copies.picture_hash import picture_hash
+from metarep.data.copies.picture_match import outline
+from metarep.data.drawing.contact_sheet import contact_sheet
+from metarep.data.reading.decode import decode
+from metarep.data.reading.photographs import STRETCH
+from metarep.weights.named import load_representation
 
 PICTURES, SIZE = 400, 160
 

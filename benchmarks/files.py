@@ -78,7 +78,7 @@ def peer(folder: Path, graph: Path) -> None:
     import onnxruntime
     from PIL import Image
 
-    from metarep.pretrained import LITE_MEAN, LITE_STD
+    from metarep.weights.named import LITE_MEAN, LITE_STD
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -98,7 +98,7 @@ def peer(folder: Path, graph: Path) -> None:
 def export(graph: Path) -> None:
     import torch
 
-    from metarep.pretrained import load_representation
+    from metarep.weights.named import load_representation
 
     body = load_representation(ENCODER, size=SIZE).encoder.body
     shapes = {"input": {0: torch.export.Dim("batch", min=1)}}
@@ -114,8 +114,8 @@ def forward() -> dict[int, Callable[[], float]]:
     """For each batch, a function that says what an image costs in one forward pass: milliseconds of the processor."""
     import torch
 
-    from metarep.device import keep_freed_memory
-    from metarep.pretrained import load_representation
+    from metarep.machine.device import keep_freed_memory
+    from metarep.weights.named import load_representation
 
     keep_freed_memory()
     torch.set_num_threads(1)
@@ -213,7 +213,7 @@ def main() -> None:
     for row in found if not args.json else ():
         print("  ".join(f"{key} {value}" for key, value in row.items()))
     if args.out:
-        from metarep.run import hardware
+        from metarep.machine.device import hardware
 
         note = f"{ENCODER} at {SIZE} px; medians of {args.turns} turns of processor time, one thread for the encoder"
         args.out.write_text(json.dumps({"hardware": hardware(), "note": note, "rows": found}, indent=1) + "\n")

@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from metarep import FewShotClassifier
-from metarep.run import hardware
+from metarep.machine.device import hardware
 
 CLASSES, EACH, ASKED, TURNS = 20, 5, 40, 7
 PROCESSES = {

@@ -29,7 +29,7 @@ from index_rivals import OWN, RIVALS, K, Search
 from threadpoolctl import threadpool_limits
 
 from metarep.index import ExactIndex, Index, build_index
-from metarep.run import hardware
+from metarep.machine.device import hardware
 
 DIM, BATCH, BATCHES = 64, 256, 4
 
@@ -65,10 +65,10 @@ def vectors(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
 
 def omniglot() -> torch.Tensor:
     """Features of the encoder that ships, of all 32,460 drawings of Omniglot, each as it was drawn."""
-    from metarep import load, load_data
+    from metarep import load_dataset, load_learner
 
-    learner = load("omniglot-protonet").eval()
-    parts = [load_data("omniglot:lake", split) for split in ("trainval", "test")]
+    learner = load_learner("omniglot-protonet").eval()
+    parts = [load_dataset("omniglot:lake", split) for split in ("trainval", "test")]
     with torch.no_grad():
         kept = [learner.embed(images) for part in parts for images in part.bank.images.split(512)]
     return torch.nn.functional.normalize(torch.cat(kept))

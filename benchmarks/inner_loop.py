@@ -30,13 +30,12 @@ from inner_loop_rivals import RIVALS, Case, Images, Run, floor, images_of, peak_
 from inner_loop_worker import Worker
 from torch import Generator
 
-from metarep.batches import TaskBatch
-from metarep.device import keep_freed_memory, pick_precision
+from metarep.data.batches import TaskBatch
+from metarep.data.tasks import TaskIndex
 from metarep.encoders import Preprocess, build_encoder
-from metarep.inner_loop.meta_loss import Path
+from metarep.learners.inner_loop.meta_loss import Path
+from metarep.machine.device import hardware, keep_freed_memory, pick_precision
 from metarep.methods import ANIL, MAML, Method, Reptile
-from metarep.run import hardware
-from metarep.tasks import TaskIndex
 
 FIVE = Case("maml-28px-second-order-1-step", 5, 1, 15, 32, 1, 2)
 CASES = [

@@ -55,7 +55,7 @@ def prepare(*, one_thread: bool) -> None:
 
 
 def keep_freed_memory() -> None:
-    """As metarep does (:func:`metarep.device.keep_freed_memory`), for a process without it."""
+    """As metarep does (:func:`metarep.machine.device.keep_freed_memory`), for a process without it."""
     libc = ctypes.CDLL(None)
     libc.mallopt(-3, 1 << 30)
     libc.mallopt(-1, (1 << 31) - 1)

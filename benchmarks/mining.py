@@ -18,10 +18,10 @@ from pathlib import Path
 
 import torch
 
-from metarep.datasets import load
-from metarep.job import Job, start
-from metarep.measure import Setting, measure, use_precision
-from metarep.run import hardware
+from metarep.data.datasets import load_dataset
+from metarep.experiments.job import Job, start
+from metarep.experiments.measure import Setting, measure
+from metarep.machine.device import hardware
 
 SHARED = {"validate_every": 200, "validation_tasks": 200, "steps": 250, "mine_every": 50}
 LABELLED = {**SHARED, "ways": 40, "shots": 4}
@@ -47,9 +47,10 @@ def run(name: str, mining: dict[str, object], seed: int) -> tuple[float, float, 
     job = Job(method, settings, {**train, **mining, "seed": seed}, encoder={"name": "conv4", "width": 32})
     with tempfile.TemporaryDirectory() as folder:
         trained, outcome = start(job, Path(folder) / "run")
-    use_precision(trained.learner, "float32")
     asked = Setting(range(20, 21), range(1, 2))
-    validation, test = (measure(trained.learner, load("glyphs", part), asked).accuracy for part in ("val", "test"))
+    validation, test = (
+        measure(trained.learner, load_dataset("glyphs", part), asked).accuracy for part in ("val", "test")
+    )
     return validation, test, outcome.seconds
 
 

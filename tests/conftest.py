@@ -50,9 +50,9 @@ def generator() -> Generator:
 @pytest.fixture(scope="session")
 def drawings() -> tuple[Any, Any]:
     """Two splits of 40 classes of 20 dark-on-light images of 20 px, made as :func:`draw` says; no class in both."""
-    from metarep.datasets.split import Split
-    from metarep.images import ImageBank
-    from metarep.labels import Labels
+    from metarep.data.images import ImageBank
+    from metarep.data.labels import Labels
+    from metarep.data.split import Split
 
     def split(name: str, seed: int) -> Split:
         labels = Labels.of([f"{name} {i // 20:02d}" for i in range(800)])

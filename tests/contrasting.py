@@ -5,13 +5,13 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from metarep.augment import preset
-from metarep.batches import ViewBatch, draw_batch
-from metarep.datasets.split import Split
+from metarep.data.augment import preset
+from metarep.data.batches import ViewBatch, draw_batch
+from metarep.data.labels import Labels
+from metarep.data.split import Split
 from metarep.encoders import Encoder
-from metarep.labels import Labels
 from metarep.methods import METHODS
-from metarep.settings import TrainSettings
+from metarep.weights.settings import TrainSettings
 
 VIEWS = {name: kind for name, kind in METHODS.items() if kind.eats is ViewBatch}
 SMALL: dict[str, Any] = {

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Generator, Tensor
 
-from metarep.augment import Draws
+from metarep.data.augment import Draws
 
 
 def seeded(seed: int = 0) -> Generator:

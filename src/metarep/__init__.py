@@ -1,59 +1,243 @@
 """metarep learns an image representation from many small tasks, so that a new task is solved from a handful of images.
 
-Names are imported when first used, so that ``import metarep`` costs nothing and ``metarep --help`` needs no torch.
+Every public name can be imported from here: ``from metarep import load_learner, evaluate``. A name is imported when it
+is first used, so ``import metarep`` takes a few milliseconds and ``metarep --help`` needs no torch.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from metarep.machine.version import __version__ as __version__
 
-_HOME = {
-    "ImageBank": "images",
-    "Labels": "labels",
-    "TaskIndex": "tasks",
-    "draw_tasks": "tasks",
-    "draw_varied_tasks": "tasks",
-    "Augment": "augment",
-    "Encoder": "encoders",
-    "Preprocess": "encoders",
-    "build_encoder": "encoders",
-    "Learner": "learners",
-    "Prototypes": "learners",
-    "Neighbours": "learners",
-    "Linear": "learners",
-    "GradientDescent": "learners",
-    "Index": "index",
-    "build_index": "index",
-    "LabelledIndex": "learners",
-    "Method": "methods",
-    "METHODS": "methods",
-    "ProtoNet": "methods",
-    "Siamese": "methods",
-    "Triplet": "methods",
-    "Baseline": "methods",
-    "MAML": "methods",
-    "ANIL": "methods",
-    "Reptile": "methods",
-    "SimCLR": "methods",
-    "MoCo": "methods",
-    "BYOL": "methods",
-    "TrainSettings": "settings",
-    "train": "training",
-    "evaluate": "evaluation",
-    "Report": "evaluation",
-    "FewShotClassifier": "classifier",
-    "load": "zoo",
-    "load_data": "datasets",
-    "MetarepError": "errors",
+if TYPE_CHECKING:  # the same names for editors and type checkers, which do not run __getattr__
+    from metarep.app.api import create_app as create_app
+    from metarep.data.augment import Augment as Augment
+    from metarep.data.batches import Batch as Batch
+    from metarep.data.batches import BatchShape as BatchShape
+    from metarep.data.batches import LabelledBatch as LabelledBatch
+    from metarep.data.batches import TaskBatch as TaskBatch
+    from metarep.data.batches import ViewBatch as ViewBatch
+    from metarep.data.batches import draw_batch as draw_batch
+    from metarep.data.class_names import BadNameError as BadNameError
+    from metarep.data.class_names import LookAlikeWarning as LookAlikeWarning
+    from metarep.data.datasets import DATASETS as DATASETS
+    from metarep.data.datasets import load_data as load_data
+    from metarep.data.datasets import load_dataset as load_dataset
+    from metarep.data.datasets.folder import DuplicateImagesWarning as DuplicateImagesWarning
+    from metarep.data.datasets.options import LeftOutWarning as LeftOutWarning
+    from metarep.data.images import ImageBank as ImageBank
+    from metarep.data.labels import Labels as Labels
+    from metarep.data.reading.depth import Depth as Depth
+    from metarep.data.reading.depth import DepthWarning as DepthWarning
+    from metarep.data.reading.folder_tree import FolderWarning as FolderWarning
+    from metarep.data.split import Split as Split
+    from metarep.data.tasks import SmallClassWarning as SmallClassWarning
+    from metarep.data.tasks import TaskIndex as TaskIndex
+    from metarep.data.tasks import Tasks as Tasks
+    from metarep.data.tasks import draw_tasks as draw_tasks
+    from metarep.data.tasks import draw_varied_tasks as draw_varied_tasks
+    from metarep.encoders import ENCODERS as ENCODERS
+    from metarep.encoders import Conv4 as Conv4
+    from metarep.encoders import EfficientNetLite as EfficientNetLite
+    from metarep.encoders import Encoder as Encoder
+    from metarep.encoders import Preprocess as Preprocess
+    from metarep.encoders import ResNet12 as ResNet12
+    from metarep.encoders import build_encoder as build_encoder
+    from metarep.encoders import space_of as space_of
+    from metarep.errors import DataError as DataError
+    from metarep.errors import LeakageError as LeakageError
+    from metarep.errors import MetarepError as MetarepError
+    from metarep.errors import NotHereError as NotHereError
+    from metarep.experiments.evaluation import Report as Report
+    from metarep.experiments.evaluation import evaluate as evaluate
+    from metarep.experiments.pseudo_labels import instances as instances
+    from metarep.experiments.pseudo_labels import pseudo_classes as pseudo_classes
+    from metarep.experiments.recipes import Recipe as Recipe
+    from metarep.experiments.recipes import load_recipe as load_recipe
+    from metarep.experiments.recipes import recipe_names as recipe_names
+    from metarep.experiments.run_folder import RunFolder as RunFolder
+    from metarep.experiments.training import CollapsedError as CollapsedError
+    from metarep.experiments.training import CollapseWarning as CollapseWarning
+    from metarep.experiments.training import DivergedError as DivergedError
+    from metarep.experiments.training import Outcome as Outcome
+    from metarep.experiments.training import train as train
+    from metarep.index import INDEXES as INDEXES
+    from metarep.index import ExactIndex as ExactIndex
+    from metarep.index import FaissIndex as FaissIndex
+    from metarep.index import Index as Index
+    from metarep.index import PgvectorIndex as PgvectorIndex
+    from metarep.index import QdrantIndex as QdrantIndex
+    from metarep.index import SpaceError as SpaceError
+    from metarep.index import build_index as build_index
+    from metarep.learners import LEARNERS as LEARNERS
+    from metarep.learners import GradientDescent as GradientDescent
+    from metarep.learners import LabelledIndex as LabelledIndex
+    from metarep.learners import Learner as Learner
+    from metarep.learners import Linear as Linear
+    from metarep.learners import Neighbours as Neighbours
+    from metarep.learners import Pairwise as Pairwise
+    from metarep.learners import Prototypes as Prototypes
+    from metarep.learners import State as State
+    from metarep.learners.distances import task_cross_entropy as task_cross_entropy
+    from metarep.learners.logistic import NotSolvedWarning as NotSolvedWarning
+    from metarep.methods import ANIL as ANIL
+    from metarep.methods import BYOL as BYOL
+    from metarep.methods import MAML as MAML
+    from metarep.methods import METHODS as METHODS
+    from metarep.methods import Baseline as Baseline
+    from metarep.methods import Method as Method
+    from metarep.methods import MoCo as MoCo
+    from metarep.methods import ProtoNet as ProtoNet
+    from metarep.methods import Reptile as Reptile
+    from metarep.methods import Siamese as Siamese
+    from metarep.methods import SimCLR as SimCLR
+    from metarep.methods import Step as Step
+    from metarep.methods import Triplet as Triplet
+    from metarep.methods import losses as losses
+    from metarep.methods.contrastive import KeyQueue as KeyQueue
+    from metarep.methods.contrastive import Projector as Projector
+    from metarep.methods.contrastive import info_nce as info_nce
+    from metarep.methods.contrastive import negative_cosine as negative_cosine
+    from metarep.methods.contrastive import nt_xent as nt_xent
+    from metarep.methods.losses import pair_loss as pair_loss
+    from metarep.methods.losses import triplet_loss as triplet_loss
+    from metarep.model.answers import Answer as Answer
+    from metarep.model.answers import Neighbour as Neighbour
+    from metarep.model.classifier import FewShotClassifier as FewShotClassifier
+    from metarep.model.export import export_onnx as export_onnx
+    from metarep.model.export import export_torch as export_torch
+    from metarep.model.folder import ModelFolder as ModelFolder
+    from metarep.model.gallery import Gallery as Gallery
+    from metarep.model.labelled import Judged as Judged
+    from metarep.model.labelled import Verdict as Verdict
+    from metarep.model.labelled import judge as judge
+    from metarep.model.model import Model as Model
+    from metarep.model.repeats import RepeatWarning as RepeatWarning
+    from metarep.model.trust.trust import ClassTrust as ClassTrust
+    from metarep.model.trust.trust import HeldOut as HeldOut
+    from metarep.model.trust.trust import Suspect as Suspect
+    from metarep.model.trust.trust import Trust as Trust
+    from metarep.search.image_index import Hit as Hit
+    from metarep.search.image_index import ImageIndex as ImageIndex
+    from metarep.weights.checkpoint import Checkpoint as Checkpoint
+    from metarep.weights.named import load_representation as load_representation
+    from metarep.weights.representation import Representation as Representation
+    from metarep.weights.settings import TrainSettings as TrainSettings
+    from metarep.weights.shipped import load as load
+    from metarep.weights.shipped import load_learner as load_learner
+    from metarep.weights.shipped import load_trained as load_trained
+    from metarep.weights.shipped import zoo_names as zoo_names
+
+
+# Modules and the public names in them. "losses" is a module itself.
+_PUBLIC: dict[str, tuple[str, ...]] = {
+    # Data sets: images, their labels, and pictures of more than 8 bits
+    "metarep.data.datasets": ("DATASETS", "load_dataset"),
+    "metarep.data.split": ("Split",),
+    "metarep.data.reading.depth": ("Depth", "DepthWarning"),
+    "metarep.data.images": ("ImageBank",),
+    "metarep.data.labels": ("Labels",),
+    "metarep.experiments.pseudo_labels": ("instances", "pseudo_classes"),
+    # Tasks and batches: what is drawn from a data set
+    "metarep.data.tasks": ("SmallClassWarning", "TaskIndex", "Tasks", "draw_tasks", "draw_varied_tasks"),
+    "metarep.data.batches": ("Batch", "BatchShape", "LabelledBatch", "TaskBatch", "ViewBatch", "draw_batch"),
+    "metarep.data.augment": ("Augment",),
+    # Encoders: from images to features
+    "metarep.encoders": (
+        "ENCODERS",
+        "Conv4",
+        "EfficientNetLite",
+        "Encoder",
+        "Preprocess",
+        "ResNet12",
+        "build_encoder",
+        "space_of",
+    ),
+    # Learners: how a new task is solved
+    "metarep.learners": (
+        "LEARNERS",
+        "GradientDescent",
+        "LabelledIndex",
+        "Learner",
+        "Linear",
+        "Neighbours",
+        "Pairwise",
+        "Prototypes",
+        "State",
+    ),
+    # Methods: how a representation is trained; and what a method of your own is made of
+    "metarep.methods": (
+        "METHODS",
+        "ANIL",
+        "BYOL",
+        "MAML",
+        "Baseline",
+        "Method",
+        "MoCo",
+        "ProtoNet",
+        "Reptile",
+        "Siamese",
+        "SimCLR",
+        "Step",
+        "Triplet",
+    ),
+    "metarep.learners.distances": ("task_cross_entropy",),
+    "metarep.methods.losses": ("losses", "pair_loss", "triplet_loss"),
+    "metarep.methods.contrastive": ("KeyQueue", "Projector", "info_nce", "negative_cosine", "nt_xent"),
+    # Training, and what it leaves
+    "metarep.weights.settings": ("TrainSettings",),
+    "metarep.experiments.training": ("CollapseWarning", "CollapsedError", "DivergedError", "Outcome", "train"),
+    "metarep.experiments.run_folder": ("RunFolder",),
+    "metarep.weights.checkpoint": ("Checkpoint",),
+    "metarep.weights.shipped": ("load_learner", "load_trained", "zoo_names"),
+    "metarep.experiments.recipes": ("Recipe", "load_recipe", "recipe_names"),
+    # Evaluation
+    "metarep.experiments.evaluation": ("Report", "evaluate"),
+    # Your own classes: a model, its answers, how far to trust them, and its folder
+    "metarep.model.classifier": ("FewShotClassifier",),
+    "metarep.model.model": ("Model",),
+    "metarep.model.folder": ("ModelFolder",),
+    "metarep.model.repeats": ("RepeatWarning",),
+    "metarep.model.gallery": ("Gallery",),
+    "metarep.model.answers": ("Answer", "Neighbour"),
+    "metarep.model.trust.trust": ("ClassTrust", "HeldOut", "Suspect", "Trust"),
+    "metarep.model.labelled": ("Judged", "Verdict", "judge"),
+    "metarep.weights.named": ("load_representation",),
+    "metarep.weights.representation": ("Representation",),
+    "metarep.model.export": ("export_onnx", "export_torch"),
+    "metarep.app.api": ("create_app",),
+    # Search: vectors by id, and folders of images
+    "metarep.index": (
+        "INDEXES",
+        "ExactIndex",
+        "FaissIndex",
+        "Index",
+        "PgvectorIndex",
+        "QdrantIndex",
+        "SpaceError",
+        "build_index",
+    ),
+    "metarep.search.image_index": ("Hit", "ImageIndex"),
+    # Errors and warnings
+    "metarep.errors": ("DataError", "LeakageError", "MetarepError", "NotHereError"),
+    "metarep.data.class_names": ("BadNameError", "LookAlikeWarning"),
+    "metarep.data.datasets.options": ("LeftOutWarning",),
+    "metarep.data.reading.folder_tree": ("FolderWarning",),
+    "metarep.data.datasets.folder": ("DuplicateImagesWarning",),
+    "metarep.learners.logistic": ("NotSolvedWarning",),
 }
-__all__ = list(_HOME)
+_HOME = {name: module for module, names in _PUBLIC.items() for name in names}
+_OLD = {"load": "metarep.weights.shipped", "load_data": "metarep.data.datasets"}  # to be removed in the next version
+__all__ = list(_HOME)  # pyright: ignore[reportUnsupportedDunderAll] - the names below TYPE_CHECKING are the same
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public name
+    if name in _OLD:
+        return getattr(import_module(_OLD[name]), name)
     if name not in _HOME:
         raise AttributeError(f"module 'metarep' has no attribute {name!r}")
-    value = getattr(import_module(f"metarep.{_HOME[name]}"), "load" if name == "load_data" else name)
+    module = import_module(_HOME[name])
+    value = module if _HOME[name].endswith(f".{name}") else getattr(module, name)
     globals()[name] = value
     return value
 

@@ -17,7 +17,7 @@ def server_packages() -> None:
 
 @pytest.fixture(scope="session")
 def representation(server_packages: None) -> Any:
-    from metarep.pretrained import load_representation
+    from metarep.weights.named import load_representation
 
     return load_representation(ENCODER)
 
@@ -25,9 +25,9 @@ def representation(server_packages: None) -> Any:
 @pytest.fixture
 def folder(representation: Any, tmp_path: Path) -> Any:
     """A new and empty model folder, called letters."""
-    from metarep.gallery import Gallery
-    from metarep.model import Model
-    from metarep.model_folder import ModelFolder
+    from metarep.model.folder import ModelFolder
+    from metarep.model.gallery import Gallery
+    from metarep.model.model import Model
 
     return ModelFolder.create(tmp_path / "letters", Model(representation, None, Gallery.empty()))
 

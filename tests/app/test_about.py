@@ -48,7 +48,7 @@ def test_the_summary_lists_near_copies(taught: Any, folder: Any, monkeypatch: py
 
 
 def test_a_downloaded_model_opens(taught: Any, tmp_path: Path) -> None:
-    from metarep.model_folder import ModelFolder
+    from metarep.model.folder import ModelFolder
 
     answer = taught.get("/model")
     assert answer.headers["content-type"] == "application/zip"
@@ -123,7 +123,7 @@ def test_a_damaged_folder_is_an_error_of_the_server(taught: Any, folder: Any) ->
 
 
 def test_a_stopped_server_stores_accuracy_and_thresholds(folder: Any) -> None:
-    from metarep.checkpoint import read_tensors
+    from metarep.machine.files import read_tensors
 
     with served(folder) as client:
         teach(client, "ring", 0, 1, 2)

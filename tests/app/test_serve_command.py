@@ -43,7 +43,7 @@ def test_the_command_makes_an_empty_model_and_serves_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from metarep.cli import main
-    from metarep.model_folder import ModelFolder
+    from metarep.model.folder import ModelFolder
 
     runs: list[Any] = []
     monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: runs.append((self.config.app, sockets)))

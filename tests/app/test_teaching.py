@@ -114,7 +114,7 @@ def test_class_names_of_any_script(taught: Any, name: str) -> None:
 
 def test_two_writers_lose_nothing(taught: Any, folder: Any) -> None:
     """The writers are the server and a second handle on the same folder, as ``metarep add`` has one."""
-    from metarep.model_folder import ModelFolder
+    from metarep.model.folder import ModelFolder
 
     def write_too() -> None:
         other = ModelFolder.open(folder.path)
@@ -132,7 +132,7 @@ def test_two_writers_lose_nothing(taught: Any, folder: Any) -> None:
 
 def test_every_state_of_a_folder_has_its_own_stamp(folder: Any) -> None:
     """Files of one clock tick: a second handle must still see what the first has written."""
-    from metarep.model_folder import ModelFolder
+    from metarep.model.folder import ModelFolder
 
     other = ModelFolder.open(folder.path)
     model = folder.model

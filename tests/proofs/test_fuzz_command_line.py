@@ -34,9 +34,9 @@ QUICK = (*QUICK, "--validation-tasks", "2", "--validation-ways", "2")
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A folder with a run, some photographs and a file; no network, no archives, a cache of its own."""
-    from metarep import recipes
     from metarep.cli import main
-    from metarep.quickstart import Entry, Plan, job
+    from metarep.experiments import recipes
+    from metarep.experiments.quickstart import Entry, Plan, job
 
     def refuse(*_, **__):
         raise urllib.error.URLError("there is no network here")
@@ -78,8 +78,8 @@ def flags(command: str, method: str) -> list[str]:
 
 def drawn(command: str, dice: random.Random) -> list[str]:
     """A command line: things that belong there, then some that may not, and now and then no sense at all."""
+    from metarep.experiments.recipes import recipe_names
     from metarep.methods import METHODS
-    from metarep.recipes import recipe_names
 
     method = dice.choice(list(METHODS))
     first = {

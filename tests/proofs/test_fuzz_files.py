@@ -126,7 +126,7 @@ PICTURES = {
 
 @pytest.mark.parametrize("kind", PICTURES)
 def test_pictures(kind, tmp_path, monkeypatch):
-    from metarep.datasets.decode import decode
+    from metarep.data.reading.decode import decode
 
     monkeypatch.chdir(tmp_path)
 
@@ -142,7 +142,7 @@ def test_pictures(kind, tmp_path, monkeypatch):
 
 def test_folders(tmp_path, monkeypatch):
     """Through the loader: a bad image stops it, or is left out and listed."""
-    from metarep.datasets.options import LeftOutWarning, ManyLeftOutWarning
+    from metarep.data.datasets.options import LeftOutWarning, ManyLeftOutWarning
     from metarep.errors import MetarepError
 
     monkeypatch.chdir(tmp_path)
@@ -162,9 +162,9 @@ def test_folders(tmp_path, monkeypatch):
             warnings.simplefilter("always")
             for skip_bad in (True, False):
                 try:
-                    from metarep import load_data
+                    from metarep import load_dataset
 
-                    split = load_data(f"folder:{root}", "test", size=16, skip_bad=skip_bad)
+                    split = load_dataset(f"folder:{root}", "test", size=16, skip_bad=skip_bad)
                     assert len(split.bank) == len(split.labels.classes)
                 except MetarepError:
                     assert not skip_bad
@@ -184,7 +184,7 @@ ARRAYS = {
 
 
 def test_pickles(tmp_path, monkeypatch):
-    from metarep.datasets.pickles import read_pickle
+    from metarep.data.datasets.pickles import read_pickle
 
     monkeypatch.chdir(tmp_path)
     seeds = [pickle.dumps(tree, protocol=protocol) for tree in (PLAIN, ARRAYS) for protocol in range(6)]
@@ -195,7 +195,7 @@ def test_pickles_of_random_instructions(tmp_path, monkeypatch):
     """Every opcode, in an order that no pickler writes."""
     import pickletools
 
-    from metarep.datasets.pickles import read_pickle
+    from metarep.data.datasets.pickles import read_pickle
 
     monkeypatch.chdir(tmp_path)
     honest = pickle.dumps(ARRAYS, protocol=2)
@@ -213,7 +213,7 @@ def test_pickles_of_random_instructions(tmp_path, monkeypatch):
 
 
 def test_array_files(tmp_path, monkeypatch):
-    from metarep.datasets.array_files import read_npz, read_pickled
+    from metarep.data.datasets.array_files import read_npz, read_pickled
 
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "train"
@@ -232,8 +232,8 @@ def test_array_files(tmp_path, monkeypatch):
 
 
 def test_zip_archives(tmp_path, monkeypatch):
-    from metarep.datasets.archives import open_zip, read_entry
-    from metarep.datasets.omniglot import decode_drawing
+    from metarep.data.datasets.archives import open_zip, read_entry
+    from metarep.data.datasets.omniglot import decode_drawing
 
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "images.zip"
@@ -258,7 +258,7 @@ def test_zip_archives(tmp_path, monkeypatch):
 
 
 def test_tar_archives(tmp_path, monkeypatch):
-    from metarep.datasets.cifar import _read_archive
+    from metarep.data.datasets.cifar import _read_archive
 
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "cifar.tar.gz"
@@ -284,19 +284,17 @@ def test_tar_archives(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def checkpoints(small_encoder, tmp_path_factory) -> list[bytes]:
-    from metarep.checkpoint import save_checkpoint
     from metarep.methods import METHODS
+    from metarep.weights.checkpoint import save_checkpoint
+    from metarep.weights.record import DataRecord, RunRecord
+    from metarep.weights.settings import TrainSettings
 
     found = []
     for name, kind in METHODS.items():
         path = tmp_path_factory.mktemp("checkpoints") / f"{name}.safetensors"
-        settings = {
-            "method": name,
-            "settings": {},
-            "train": {"steps": 3, "seed": 0},
-            "data": {"name": "glyphs", "split": "train", "size": 28},
-        }
-        save_checkpoint(path, kind(small_encoder()), settings, ["0123456789ab"])
+        data = DataRecord("glyphs", "train", 28)
+        record = RunRecord(name, train=TrainSettings(steps=3), data=data)
+        save_checkpoint(path, kind(small_encoder()), record, ["0123456789ab"])
         found.append(path.read_bytes())
     return found
 
@@ -307,7 +305,7 @@ def opened(path: Path) -> None:
 
     import metarep
 
-    learner = metarep.load(path)
+    learner = metarep.load_learner(path)
     learner.embed(torch.zeros(1, 1, 20, 20, dtype=torch.uint8))
 
 

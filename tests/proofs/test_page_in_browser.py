@@ -155,10 +155,10 @@ def test_from_nothing_to_an_answer_a_correction_and_a_bad_file(chromium: Any, pi
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server of a model with four classes of eight, one image of them in the wrong place."""
-    from metarep.gallery import Gallery
-    from metarep.model import Model
-    from metarep.model_folder import ModelFolder
-    from metarep.pretrained import load_representation
+    from metarep.model.folder import ModelFolder
+    from metarep.model.gallery import Gallery
+    from metarep.model.model import Model
+    from metarep.weights.named import load_representation
 
     path = tmp_path_factory.mktemp("filled") / "signs"
     folder = ModelFolder.create(path, Model(load_representation(ENCODER), None, Gallery.empty()))
@@ -399,10 +399,10 @@ def test_the_camera_says_what_it_sees(chromium: Any, filled: str, pictures: Path
 @pytest.fixture(scope="module")
 def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server of a model with 101 classes of three."""
-    from metarep.gallery import Gallery
-    from metarep.model import Model
-    from metarep.model_folder import ModelFolder
-    from metarep.pretrained import load_representation
+    from metarep.model.folder import ModelFolder
+    from metarep.model.gallery import Gallery
+    from metarep.model.model import Model
+    from metarep.weights.named import load_representation
 
     path = tmp_path_factory.mktemp("crowded") / "signs"
     folder = ModelFolder.create(path, Model(load_representation(ENCODER), None, Gallery.empty()))

@@ -18,7 +18,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page as ``metarep quickstart`` writes it, of trainings of a few steps."""
-    from metarep.quickstart import Entry, Plan, quickstart
+    from metarep.experiments.quickstart import Entry, Plan, quickstart
 
     train = {"steps": 6, "validate_every": 3, "validation_tasks": 20, "validation_ways": 5, "ways": 8}
     plan = Plan(

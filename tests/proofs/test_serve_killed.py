@@ -70,7 +70,7 @@ class Writer(threading.Thread):
 
 
 def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
-    from metarep.model_folder import ModelFolder
+    from metarep.model.folder import ModelFolder
 
     generator = np.random.default_rng(0)
     path = tmp_path / "letters"

@@ -12,15 +12,15 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 
-from metarep import __version__
 from metarep.app import about, asking, teaching
 from metarep.app.guard import Guard
 from metarep.app.limits import Limits, TooMuchError
 from metarep.app.schemas import Refusal
 from metarep.app.service import Service
-from metarep.class_names import BadNameError
+from metarep.data.class_names import BadNameError
 from metarep.errors import Advised, DataError, MetarepError, NotHereError, TooLargeError
-from metarep.model_folder import ModelFolder
+from metarep.machine.version import __version__
+from metarep.model.folder import ModelFolder
 
 PAGE = files("metarep") / "app" / "page"
 STATUS: dict[type[Exception], int] = {
@@ -52,8 +52,8 @@ def create_app(
             :class:`metarep.app.guard.Guard`.
 
     >>> from tempfile import TemporaryDirectory
-    >>> from metarep.model import Model
-    >>> from metarep.pretrained import load_representation
+    >>> from metarep.model.model import Model
+    >>> from metarep.weights.named import load_representation
     >>> with TemporaryDirectory() as directory:
     ...     folder = ModelFolder.create(Path(directory) / "moths", Model(load_representation("omniglot-protonet")))
     ...     app = create_app(folder)

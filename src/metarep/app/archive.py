@@ -4,7 +4,7 @@ import tempfile
 import zipfile
 from typing import IO
 
-from metarep.model_folder import ModelFolder
+from metarep.model.folder import ModelFolder
 
 
 def pack(folder: ModelFolder, name: str) -> IO[bytes]:

@@ -5,10 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, File, HTTPException, Query, UploadFile
 from torch import Tensor
 
-from metarep.answers import Answer, Neighbour
 from metarep.app.schemas import Answers, NeighbourOut, Neighbours, answer_out, neighbour_out
 from metarep.app.service import Served
-from metarep.model import Model
+from metarep.model.answers import Answer, Neighbour
+from metarep.model.model import Model
 
 router = APIRouter(tags=["ask"])
 NeighbourCount = Annotated[int, Query(ge=0, le=50, description="number of nearest images in each answer")]

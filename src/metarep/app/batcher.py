@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from metarep.errors import DataError
-from metarep.model import Model
-from metarep.model_folder import ModelFolder
+from metarep.model.folder import ModelFolder
+from metarep.model.model import Model
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from typing import IO
 from fastapi import HTTPException
 
 from metarep.errors import missing_extra
-from metarep.model_folder import ModelFolder
+from metarep.model.folder import ModelFolder
 
 PATIENCE = 300.0  # seconds
 

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from metarep.app.limits import Limits
 from metarep.app.metrics import Metrics
-from metarep.wording import plural
+from metarep.errors import plural
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 OPEN = ("/", "/health")  # need no token, and neither does /page/: they hold nothing of the model

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from metarep.app.limits import Limits
 from metarep.errors import NotHereError
-from metarep.files import replacing
-from metarep.gallery import Gallery
-from metarep.model_folder import ModelFolder
+from metarep.machine.files import replacing
+from metarep.model.folder import ModelFolder
+from metarep.model.gallery import Gallery
 
 MOST_CHANGES = 20
 MOST_BYTES = 64 << 20  # of removed pictures; the last change is kept even if it alone has more

@@ -4,10 +4,9 @@ import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 
-from metarep.class_names import BadNameError
-from metarep.errors import MetarepError
-from metarep.gallery import Gallery
-from metarep.wording import counted
+from metarep.data.class_names import BadNameError
+from metarep.errors import MetarepError, counted
+from metarep.model.gallery import Gallery
 
 LONGEST_NAME = 80  # characters of a name that a request brings; the page shows no more
 MOST_FILES = 1000  # what the web framework accepts in one form

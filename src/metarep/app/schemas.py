@@ -4,8 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from metarep.answers import Answer, Neighbour
 from metarep.app.limits import shown_name
+from metarep.model.answers import Answer, Neighbour
 
 
 class NeighbourOut(BaseModel):

@@ -19,14 +19,13 @@ from metarep.app.exporter import Exporter
 from metarep.app.history import History
 from metarep.app.limits import Limits, TooMuchError, shown_name
 from metarep.app.metrics import Metrics
-from metarep.datasets.decode import decode
-from metarep.errors import MetarepError
-from metarep.gallery import Gallery
-from metarep.model import Model
-from metarep.model_folder import ModelFolder
-from metarep.photographs import STRETCH
-from metarep.repeats import Repeat, repeats_in
-from metarep.wording import counted
+from metarep.data.reading.decode import decode
+from metarep.data.reading.photographs import STRETCH
+from metarep.errors import MetarepError, counted
+from metarep.model.folder import ModelFolder
+from metarep.model.gallery import Gallery
+from metarep.model.model import Model
+from metarep.model.repeats import Repeat, repeats_in
 
 T = TypeVar("T")
 

@@ -12,9 +12,9 @@ from starlette.concurrency import run_in_threadpool
 from metarep.app.limits import shown_name
 from metarep.app.schemas import Classes, ClassOut, ImageOut, Images, Learned, Move, Rename, RepeatOut
 from metarep.app.service import Served
-from metarep.class_names import look_alikes
+from metarep.data.class_names import look_alikes
 from metarep.errors import NotHereError
-from metarep.gallery import Gallery
+from metarep.model.gallery import Gallery
 
 router = APIRouter(tags=["teach"])
 UNDO = "metarep-undo"  # the header with the number of the change

@@ -5,22 +5,21 @@ import os
 import shlex
 from pathlib import Path
 
-from metarep.class_names import tell_look_alikes
 from metarep.cli.fit import draw_confusion, tell_ignored
 from metarep.cli.options import add_output, add_reading, add_threads, print_json, set_threads
 from metarep.cli.parser import Parser
 from metarep.cli.predict import find_images
 from metarep.cli.trust_lines import copy_lines, trust_line
-from metarep.datasets.depth import Depth
-from metarep.datasets.folder_layout import is_split
-from metarep.datasets.folder_tree import scan
-from metarep.datasets.folder_walk import holds_images, loose_images, shown, subfolders
-from metarep.errors import DataError
-from metarep.gallery import Gallery
-from metarep.model_folder import ModelFolder
-from metarep.photographs import LeftOut, notice_depth
-from metarep.summary import summary
-from metarep.wording import counted
+from metarep.data.class_names import tell_look_alikes
+from metarep.data.reading.depth import Depth
+from metarep.data.reading.folder_layout import is_split
+from metarep.data.reading.folder_tree import scan
+from metarep.data.reading.folder_walk import holds_images, loose_images, shown, subfolders
+from metarep.data.reading.photographs import LeftOut, notice_depth
+from metarep.errors import DataError, counted
+from metarep.model.folder import ModelFolder
+from metarep.model.gallery import Gallery
+from metarep.model.summary import summary
 
 USAGE = "MODEL CLASS/..."
 EXAMPLE = """examples:

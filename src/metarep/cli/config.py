@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from metarep.cli.flags import fields_of
-from metarep.datasets.folder_walk import missing
+from metarep.data.reading.folder_walk import missing
 from metarep.encoders import ENCODERS
 from metarep.errors import MetarepError
-from metarep.job import Job
+from metarep.experiments.job import Job
+from metarep.experiments.recipes import JOB
 from metarep.methods import METHODS
-from metarep.recipes import JOB
-from metarep.settings import TrainSettings
+from metarep.weights.settings import TrainSettings
 
 TABLES = ("encoder", "settings", "train")
 IGNORED = ("about", "source", "measure")  # of a recipe; a training does not read them
@@ -22,7 +22,7 @@ KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or
 
 
 def read_config(path: Path, method: str) -> dict[str, Any]:
-    """Fields of :class:`metarep.job.Job`, but for the method, from a TOML file.
+    """Fields of :class:`metarep.experiments.job.Job`, but for the method, from a TOML file.
 
     Args:
         path: of the file.

@@ -7,12 +7,12 @@ import torch
 
 from metarep.cli.options import add_output, add_reading, print_json
 from metarep.cli.parser import Parser
-from metarep.datasets import DATASETS, PARTS, SPLITS, about, load
-from metarep.datasets.omniglot_runs import load_runs
-from metarep.datasets.options import Options
-from metarep.datasets.split import Split
-from metarep.tasks import draw_tasks
-from metarep.wording import plural
+from metarep.data.datasets import DATASETS, PARTS, SPLITS, about, load_dataset
+from metarep.data.datasets.omniglot_runs import load_runs
+from metarep.data.datasets.options import Options
+from metarep.data.split import Split
+from metarep.data.tasks import draw_tasks
+from metarep.errors import plural
 
 USAGE = "list|prepare|show ..."
 EXAMPLE = """examples:
@@ -113,7 +113,7 @@ def _noun(value: object, name: str) -> str:
 
 def _show(args: argparse.Namespace) -> int:
     _need_name(args)
-    from metarep.datasets.picture import task_picture
+    from metarep.data.drawing.task_sheet import task_picture
 
     split = _load(args, args.split)
     generator = torch.Generator().manual_seed(args.seed)
@@ -130,4 +130,4 @@ def _show(args: argparse.Namespace) -> int:
 
 def _load(args: argparse.Namespace, split: str) -> Split:
     given = {"size": args.size, "data_dir": args.data_dir, "skip_bad": args.skip_bad, "depth": args.depth}
-    return load(args.name, split, **given)
+    return load_dataset(args.name, split, **given)

@@ -8,21 +8,22 @@ from typing import Any, get_args
 
 from metarep.cli.options import add_data, add_machine, add_output, numbers, print_json, set_threads
 from metarep.cli.parser import Parser
-from metarep.datasets import load
-from metarep.datasets.omniglot_runs import load_runs
-from metarep.datasets.options import Options
-from metarep.device import pick_device, pick_precision
+from metarep.cli.progress import measuring
+from metarep.data.datasets import load_dataset
+from metarep.data.datasets.omniglot_runs import load_runs
+from metarep.data.datasets.options import Options
+from metarep.encoders import computing
+from metarep.encoders.normalisation import Normalisation
 from metarep.errors import LeakageError, MetarepError
-from metarep.evaluation import Report
-from metarep.files import typed
-from metarep.learners import LEARNERS
-from metarep.measure import Setting, measure_all, pick_learner, result_row, use_precision, use_settings
-from metarep.normalisation import Normalisation
-from metarep.one_shot_runs import error_rate
-from metarep.progress import measuring
-from metarep.results import read, record
-from metarep.run import open_run
-from metarep.zoo import load_trained, zoo_names
+from metarep.experiments.evaluation import Report
+from metarep.experiments.lake_runs import error_rate
+from metarep.experiments.measure import Setting, measure_all, pick_learner, result_row
+from metarep.experiments.results import read, record
+from metarep.learners import LEARNERS, Learner
+from metarep.machine.device import pick_device, pick_precision
+from metarep.machine.files import typed
+from metarep.weights.checkpoint import Checkpoint
+from metarep.weights.shipped import load_trained, open_run, zoo_names
 
 USAGE = "RUN"
 WAYS, QUERIES = 5, 15
@@ -80,18 +81,22 @@ def run(args: argparse.Namespace) -> int:
     device = pick_device(args.device)
     trained = load_trained(args.run, device)
     learner = pick_learner(trained, args.learner)
-    use_settings(learner, args.normalisation, args.test_steps)
-    use_precision(learner, pick_precision(args.precision, device))
-    data = args.data or trained.settings["data"]["name"]
-    size = args.size or (trained.settings["data"]["size"] if args.data is None else learner.encoder.preprocess.size[0])
+    precision = pick_precision(args.precision, device)
+    with computing(learner, precision), learner.using(args.normalisation, args.test_steps):
+        return _measure(args, trained, learner)
+
+
+def _measure(args: argparse.Namespace, trained: Checkpoint, learner: Learner) -> int:
+    own = trained.record.data
+    data = args.data or own.name
+    size = args.size or (own.size if args.data is None else learner.encoder.preprocess.size[0])
     if data == "omniglot-runs":
         return _one_shot_runs(args, trained, learner, size)
     if args.split in ("train", "trainval", "all") and args.data is None:
         raise LeakageError(f"{args.run} was trained on {data}; measure it on --split test, or on other --data")
-    own = trained.settings["data"]
-    skip_bad = args.skip_bad or (args.data is None and own.get("skip_bad", False))
-    depth = args.depth or own.get("depth")
-    split = load(data, args.split, size=size, data_dir=args.data_dir, skip_bad=skip_bad, depth=depth)
+    skip_bad = args.skip_bad or (args.data is None and own.skip_bad)
+    depth = args.depth or own.depth
+    split = load_dataset(data, args.split, size=size, data_dir=args.data_dir, skip_bad=skip_bad, depth=depth)
     trained.refuse_leak(split.labels, split.name, data, args.split)
     settings = [Setting(ways, shots, args.queries, args.tasks, args.seed) for ways in args.ways for shots in args.shots]
     if args.results:
@@ -122,11 +127,11 @@ def suggest(
     """
     try:
         trained = open_run(run)
-        data = trained.settings["data"]
+        data = trained.record.data
         with warnings.catch_warnings(action="ignore"):  # they were said when the training began
-            bad, depth = skip_bad or data.get("skip_bad", False), data.get("depth")
-            split = load(data["name"], "test", size=data["size"], data_dir=data_dir, skip_bad=bad, depth=depth)
-        trained.refuse_leak(split.labels, split.name, data["name"], "test")
+            bad = skip_bad or data.skip_bad
+            split = load_dataset(data.name, "test", size=data.size, data_dir=data_dir, skip_bad=bad, depth=data.depth)
+        trained.refuse_leak(split.labels, split.name, data.name, "test")
     except MetarepError:
         return None
     fixed, most = trained.learner.ways, max(shots)
@@ -147,7 +152,7 @@ def _print(name: str, report: Report) -> None:
     print(f"{name:<18} {report}", flush=True)
 
 
-def _one_shot_runs(args: argparse.Namespace, trained: Any, learner: Any, size: int) -> int:  # noqa: ANN401
+def _one_shot_runs(args: argparse.Namespace, trained: Checkpoint, learner: Learner, size: int | None) -> int:
     runs = load_runs(Options(size=size, data_dir=args.data_dir))
     trained.refuse_keys([key for keys in runs.keys for key in keys], "omniglot-runs")
     result = error_rate(learner, runs)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from metarep.cli.options import add_output, print_json
 from metarep.cli.parser import Parser
-from metarep.model_folder import ModelFolder
-from metarep.wording import counted
+from metarep.errors import counted
+from metarep.model.folder import ModelFolder
 
 USAGE = "MODEL"
 EXAMPLE = """examples:
@@ -23,7 +23,7 @@ def add(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from metarep.export import export_onnx, export_torch
+    from metarep.model.export import export_onnx, export_torch
 
     if not (args.onnx or args.torch_export):
         args.parser.error("say what to write: --onnx FILE or --torch-export FILE")

@@ -9,20 +9,19 @@ from pathlib import Path
 from metarep.cli.options import add_output, add_reading, add_threads, print_json, set_threads
 from metarep.cli.parser import Parser
 from metarep.cli.trust_lines import class_lines, copy_lines, trust_line
-from metarep.datasets.depth import Depth
-from metarep.datasets.folder_tree import OUTSIDE, FolderTree, scan, tell_notes
-from metarep.datasets.formats import HINTS
-from metarep.datasets.options import LeftOutWarning
-from metarep.errors import DataError
-from metarep.files import own_folder, typed
-from metarep.gallery import Gallery
+from metarep.data.datasets.options import LeftOutWarning
+from metarep.data.reading.depth import Depth
+from metarep.data.reading.folder_tree import OUTSIDE, FolderTree, scan, tell_notes
+from metarep.data.reading.formats import HINTS
+from metarep.data.reading.photographs import notice_depth
+from metarep.errors import DataError, counted
 from metarep.learners import LEARNERS
-from metarep.model import Model
-from metarep.model_folder import ModelFolder
-from metarep.photographs import notice_depth
-from metarep.pretrained import load_representation
-from metarep.summary import summary
-from metarep.wording import counted
+from metarep.machine.files import own_folder, typed
+from metarep.model.folder import ModelFolder
+from metarep.model.gallery import Gallery
+from metarep.model.model import Model
+from metarep.model.summary import summary
+from metarep.weights.named import load_representation
 
 USAGE = "PHOTOS"
 EXAMPLE = """examples:
@@ -116,7 +115,7 @@ def tell_ignored(tree: FolderTree) -> None:
 
 def draw_confusion(folder: ModelFolder) -> str | None:
     """A picture of what is taken for what, beside the model; none where no image could be left out."""
-    from metarep.confusion import draw_confusion as draw
+    from metarep.model.confusion import draw_confusion as draw
 
     path = folder.path / "confusion.png"
     with own_folder(path.with_name("confusion.png.part")) as place:  # of two that draw, the last has seen all

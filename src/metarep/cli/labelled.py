@@ -6,17 +6,16 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from metarep.class_names import look_alikes
 from metarep.cli.fit import tell_ignored
 from metarep.cli.options import print_json
-from metarep.datasets.depth import Depth
-from metarep.datasets.folder_tree import FolderTree, FolderWarning, scan
-from metarep.errors import DataError, MetarepError
-from metarep.labelled import Judged, Verdict, judge, share, taken_for
-from metarep.model_folder import ModelFolder
-from metarep.photographs import notice_depth
-from metarep.progress import counter
-from metarep.wording import counted
+from metarep.cli.progress import counter
+from metarep.data.class_names import look_alikes
+from metarep.data.reading.depth import Depth
+from metarep.data.reading.folder_tree import FolderTree, FolderWarning, scan
+from metarep.data.reading.photographs import notice_depth
+from metarep.errors import DataError, MetarepError, counted
+from metarep.model.folder import ModelFolder
+from metarep.model.labelled import Judged, Verdict, judge, share, taken_for
 
 PICTURE = "labelled.png"
 BATCH = 64
@@ -62,7 +61,7 @@ def _tell_alike(folder: ModelFolder, tree: FolderTree) -> None:
 
 def _draw(verdict: Verdict, path: Path) -> str | None:
     """What is taken for what, as PNG; None, and a note, where it cannot be written."""
-    from metarep.confusion import draw_counts
+    from metarep.model.confusion import draw_counts
 
     known, title = len(verdict.judged), f"{counted(len(verdict.strangers), 'image')} of strangers"
     if known:

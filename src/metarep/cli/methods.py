@@ -5,8 +5,8 @@ import inspect
 
 from metarep.cli.options import add_output, print_json
 from metarep.cli.parser import Parser
+from metarep.experiments.recipes import load_recipe, recipe_names
 from metarep.methods import METHODS
-from metarep.recipes import load_recipe, recipe_names
 
 
 def add(parser: Parser) -> None:

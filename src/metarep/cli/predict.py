@@ -8,16 +8,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from metarep.answers import Answer
 from metarep.cli.options import add_output, add_reading, add_threads, print_json_list, set_threads
 from metarep.cli.parser import Parser
-from metarep.datasets.decode import EXTENSIONS
-from metarep.datasets.depth import Depth
-from metarep.datasets.folder_walk import image_files, missing
+from metarep.cli.progress import counter
+from metarep.data.reading.decode import EXTENSIONS
+from metarep.data.reading.depth import Depth
+from metarep.data.reading.folder_walk import image_files, missing
+from metarep.data.reading.photographs import LeftOut, notice_depth
 from metarep.errors import DataError
-from metarep.model_folder import ModelFolder
-from metarep.photographs import LeftOut, notice_depth
-from metarep.progress import counter
+from metarep.model.answers import Answer
+from metarep.model.folder import ModelFolder
 
 USAGE = "MODEL IMAGE..."
 EXAMPLE = """examples:

@@ -7,8 +7,8 @@ from typing import Any
 from metarep.cli.evaluate import suggest
 from metarep.cli.options import add_machine, add_output, print_json, set_threads
 from metarep.cli.parser import Parser
-from metarep.progress import progress
-from metarep.quickstart import quickstart
+from metarep.cli.progress import progress
+from metarep.experiments.quickstart import quickstart
 
 EXAMPLE = """examples:
   metarep quickstart                              glyphs, which need no download

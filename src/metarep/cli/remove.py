@@ -8,9 +8,9 @@ from metarep.cli.fit import draw_confusion
 from metarep.cli.options import add_output, print_json
 from metarep.cli.parser import Parser
 from metarep.cli.trust_lines import trust_line
-from metarep.gallery import Gallery
-from metarep.model_folder import ModelFolder
-from metarep.summary import summary
+from metarep.model.folder import ModelFolder
+from metarep.model.gallery import Gallery
+from metarep.model.summary import summary
 
 USAGE = "MODEL CLASS..."
 EXAMPLE = """examples:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from metarep.cli.options import add_machine, add_output, print_json, set_threads
 from metarep.cli.parser import Parser
-from metarep.progress import progress
-from metarep.recipes import recipe_names
-from metarep.reproduce import reproduce
+from metarep.cli.progress import progress
+from metarep.experiments.recipes import recipe_names
+from metarep.experiments.reproduce import reproduce
 
 USAGE = "RECIPE"
 EXAMPLE = """examples:

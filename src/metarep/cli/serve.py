@@ -132,11 +132,11 @@ def check_certificate(cert: Path, key: Path) -> None:
 
 def open_or_create(args: argparse.Namespace):  # noqa: ANN201 - ModelFolder, which imports torch
     """The model that is there, or a new and empty one."""
-    from metarep.files import typed
-    from metarep.gallery import Gallery
-    from metarep.model import Model
-    from metarep.model_folder import ModelFolder
-    from metarep.pretrained import load_representation
+    from metarep.machine.files import typed
+    from metarep.model.folder import ModelFolder
+    from metarep.model.gallery import Gallery
+    from metarep.model.model import Model
+    from metarep.weights.named import load_representation
 
     there = (args.model / "gallery.safetensors").is_file()
     if args.encoder is None:

@@ -11,12 +11,12 @@ from metarep.cli.evaluate import suggest
 from metarep.cli.flags import add_flags
 from metarep.cli.options import add_data, add_machine, add_output, print_json, set_threads
 from metarep.cli.parser import Parser
+from metarep.cli.progress import progress
 from metarep.errors import MetarepError
-from metarep.job import Job, start
+from metarep.experiments.job import Job, start
+from metarep.experiments.recipes import load_recipe, recipe_names
 from metarep.methods import METHODS
-from metarep.progress import progress
-from metarep.recipes import load_recipe, recipe_names
-from metarep.settings import TrainSettings
+from metarep.weights.settings import TrainSettings
 
 USAGE = "METHOD"
 EXAMPLE = """examples:

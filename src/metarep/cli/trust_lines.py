@@ -1,7 +1,7 @@
 """What is printed of how far a model can be trusted."""
 
-from metarep.model import Model
-from metarep.wording import counted, plural
+from metarep.errors import counted, plural
+from metarep.model.model import Model
 
 MOST = 5  # classes and groups that are printed
 

@@ -5,13 +5,10 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional
 
-from metarep.encoders.block import plain
-from metarep.encoders.block_tail import block_tail, compiles
-from metarep.encoders.first_block import first_block, fits
+from metarep.encoders.eager import eager_on_cpu
 from metarep.encoders.initialise import initialise
 from metarep.errors import MetarepError
-from metarep.network_copies import patched
-from metarep.normalisation import ExplicitNorm, follow
+from metarep.machine import faster
 
 
 class Conv4(nn.Sequential):
@@ -59,77 +56,8 @@ class OfLength(nn.Module):
 
 
 class ConvBlock(nn.Sequential):
-    """Convolution, norm, pooling, ReLU: one after another, or together where that is possible and faster.
-
-    On a processor a network's first block runs in one go, and in the others what follows the convolution does. Layers
-    are then not called; if one of them has a hook, or a forward of its own, all are.
-    """
+    """Convolution, norm, pooling and ReLU, one after another, or together where that is possible and faster."""
 
     def forward(self, x: Tensor) -> Tensor:
-        convolution, norm, *rest = self
-        if isinstance(norm, ExplicitNorm):
-            fast = not (norm.differentiable or norm.told.linked)
-        elif isinstance(norm, nn.BatchNorm2d):
-            fast = norm.running_mean is not None
-        else:
-            return super().forward(x)
-        if not fast or not plain(x) or any(map(patched, self)) or not usual(self):
-            return super().forward(x)
-        filters = convolution.weight
-        assert isinstance(filters, Tensor)
-        assert norm.weight is not None
-        assert norm.bias is not None
-        if fits(x, filters):
-            given, rows = _whose(norm, x)
-            block = first_block(x, filters, norm.weight, norm.bias, norm.eps, rows, given)
-        else:
-            y = convolution(x)
-            if not compiles(y):
-                for layer in (norm, *rest):
-                    y = layer(y)
-                return y
-            given, rows = _whose(norm, y)
-            block = block_tail(y, norm.weight, norm.bias, norm.eps, rows, given)
-        if isinstance(norm, ExplicitNorm):
-            if given is None:
-                norm.told.keep(block.mean, block.variance)
-        elif given is None:
-            follow(norm, block.mean, block.variance, x.numel() // x.shape[1])
-        return block.z
-
-
-def _whose(norm: nn.Module, x: Tensor) -> tuple[tuple[Tensor, Tensor] | None, int | None]:
-    """The statistics that a norm is to use, or of how many leading images."""
-    if isinstance(norm, ExplicitNorm):
-        return norm.told.take(x)
-    return None if norm.training else (norm.get_buffer("running_mean"), norm.get_buffer("running_var")), None
-
-
-def usual(block: nn.Sequential) -> bool:
-    """Whether a block is a 3x3 convolution, a norm with scale and shift, a 2x2 maximum and a ReLU, and nothing else."""
-    layers = list(block)
-    if len(layers) != 4:
-        return False
-    convolution, norm, pool, last = layers
-    return (
-        type(convolution) is nn.Conv2d
-        and (convolution.kernel_size, convolution.stride, convolution.dilation) == ((3, 3), (1, 1), (1, 1))
-        and (convolution.padding, convolution.padding_mode, convolution.groups) == ((1, 1), "zeros", 1)
-        and convolution.bias is None
-        and type(norm) in (nn.BatchNorm2d, ExplicitNorm)
-        and norm.weight is not None
-        and norm.bias is not None
-        and type(pool) is nn.MaxPool2d
-        and (pool.kernel_size, pool.stride, pool.padding, pool.dilation) == (2, 2, 0, 1)
-        and not (pool.ceil_mode or pool.return_indices)
-        and type(last) is nn.ReLU
-    )
-
-
-def as_made(body: nn.Module) -> bool:
-    """Whether a body is a Conv4 into which nobody has put another layer or epsilon, a hook or another forward."""
-    if type(body) is not Conv4 or any(map(patched, body.modules())):
-        return False
-    *blocks, last = body
-    same = type(last) is nn.Flatten and all(type(block) is ConvBlock and usual(block) for block in blocks)
-    return same and len({block[1].eps for block in blocks}) == 1  # pyright: ignore[reportIndexIssue]
+        z = faster.conv4_block(self, x) if eager_on_cpu(x) else None
+        return super().forward(x) if z is None else z

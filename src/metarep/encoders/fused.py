@@ -1,4 +1,4 @@
-"""Convolution, norm and ReLU6 as one operation, for images that are only looked at: no training, no gradient."""
+"""Layer fusion for inference on a CPU: convolution, batch norm and ReLU6 run as one oneDNN operation."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from metarep.encoders.block import plain
+from metarep.encoders.eager import eager_on_cpu
 
 Run = Callable[[Tensor], Tensor]
 KNOWN = (nn.BatchNorm2d, nn.ReLU6, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Sequential)
@@ -19,62 +19,70 @@ _kept: WeakKeyDictionary[nn.Module, tuple[object, list[Run]]] = WeakKeyDictionar
 
 @runtime_checkable
 class Fusing(Protocol):
-    """A layer that is made of several."""
+    """A layer made of several layers, which can give a fused version of itself."""
 
-    def fused(self) -> Run: ...
+    def fused(self) -> Run:
+        """A function that computes what the layer computes, with its parts fused."""
+        ...
 
 
 def fused_layers(body: nn.Sequential, x: Float[Tensor, "b c h w"], *own: type[nn.Module]) -> list[Run] | None:
-    """What to call in turn instead of a body's layers, equal but for rounding; None where they must run as they are.
+    """The fused functions to call in order instead of a body's layers; None where the layers must run as they are.
 
-    That is where ``x`` or a weight asks for a gradient, where the body trains, on an accelerator, in another precision
-    than float32, and where a layer is not what it was made as: another norm, a subclass or a hook would be passed over.
-    It is also where a number is none, since ReLU6 inside a convolution makes 6 of NaN and hides it.
+    The results are equal up to rounding. Layers are not fused in training, with gradients enabled, on an accelerator,
+    or in another precision than float32. They are not fused either if one of them is of an unknown type or has a hook,
+    which would be skipped. NaN and infinite values are not fused, because ReLU6 inside a oneDNN convolution turns NaN
+    into 6 and hides it. The fused functions are kept until a weight changes.
 
     Args:
         body: the layers.
         x: the images.
-        own: kinds of layers that the body has besides the common ones.
+        own: types of layers that the body has in addition to the common ones.
     """
-    if body.training or torch.is_grad_enabled() or not plain(x) or torch.is_autocast_enabled("cpu"):
+    if body.training or torch.is_grad_enabled() or not eager_on_cpu(x) or torch.is_autocast_enabled("cpu"):
         return None
     if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled and x.dtype == torch.float32):  # pyright: ignore[reportAttributeAccessIssue]
         return None
-    numbers = [*body.parameters(), *(value for value in body.buffers() if value.is_floating_point())]
-    if any(value.dtype != torch.float32 or value.device != x.device for value in numbers):
+    weights = [*body.parameters(), *(value for value in body.buffers() if value.is_floating_point())]
+    if any(value.dtype != torch.float32 or value.device != x.device for value in weights):
         return None
     if not all(type(each) in (*KNOWN, *own, type(body)) and _untouched(each) for each in body.modules()):
         return None
-    norms = torch.stack(torch._foreach_norm(numbers))  # also sees what is written through ``.data``
+    norms = torch.stack(torch._foreach_norm(weights))  # a write through ``.data`` changes these, but no version
     if not bool(norms.isfinite().all()) or not bool(x.isfinite().all()):
         return None
-    state = [(value.data_ptr(), value._version) for value in numbers], norms.tolist()
-    found = _kept.get(body)
-    if found is None or found[0] != state:
-        _kept[body] = found = state, fuse_layers(list(body))
-    return found[1]
+    state = [(value.data_ptr(), value._version) for value in weights], norms.tolist()
+    kept = _kept.get(body)
+    if kept is None or kept[0] != state:
+        _kept[body] = kept = state, fuse_layers(list(body))
+    return kept[1]
 
 
 def fuse_layers(layers: Sequence[nn.Module]) -> list[Run]:
-    """Each convolution with the norm and the ReLU6 that follow it, and the other layers."""
-    rest, found = list(layers), list[Run]()
+    """Fuse each convolution with the batch norm and the ReLU6 behind it; other layers stay as they are."""
+    rest, functions = list(layers), list[Run]()
     while rest:
         layer = rest.pop(0)
         if isinstance(layer, nn.Conv2d) and rest and isinstance(norm := rest[0], nn.BatchNorm2d):
             relu6 = isinstance(rest[1] if len(rest) > 1 else None, nn.ReLU6)
             rest = rest[1 + relu6 :]
-            found.append(fuse(layer, norm, relu6=relu6))
+            functions.append(fuse(layer, norm, relu6=relu6))
         else:
-            found.append(layer.fused() if isinstance(layer, Fusing) else layer)
-    return found
+            functions.append(layer.fused() if isinstance(layer, Fusing) else layer)
+    return functions
 
 
 def fuse(convolution: nn.Conv2d, norm: nn.BatchNorm2d, *, relu6: bool) -> Run:
-    """A convolution under TensorFlow's rule "same", the norm behind it, and ReLU6.
+    """One function for a convolution with TensorFlow's "same" padding, the batch norm behind it, and ReLU6.
 
-    The norm's factor goes into the filters and its shift becomes the bias. At stride 2 an even side has its odd pixel
-    of padding below and right; a row and a column of zeros before the filter say the same with equal padding, and no
-    padded copy of the map is made.
+    The scale of the norm is multiplied into the filters, and its shift becomes the bias. At stride 2, a map with an
+    even side needs one extra pixel of padding below and right. Instead of padding a copy of the map, a row and a column
+    of zeros are put before the filter, which is then used with equal padding on all sides.
+
+    Args:
+        convolution: a layer without a bias.
+        norm: a layer with running statistics.
+        relu6: whether a ReLU6 follows.
     """
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -86,7 +94,7 @@ def fuse(convolution: nn.Conv2d, norm: nn.BatchNorm2d, *, relu6: bool) -> Run:
     strides, packed = [stride] * 2, dict[bool, Tensor]()
 
     def pack(wide: bool, padding: list[int], shape: torch.Size) -> Tensor:
-        """Filters in the order in which oneDNN reads them, once."""
+        """The filters in oneDNN's memory layout; they are reordered once and kept."""
         if wide not in packed:
             own = functional.pad(weight, (1, 0, 1, 0)) if wide else weight
             packed[wide] = torch.ops.mkldnn._reorder_convolution_weight(own, padding, strides, [1, 1], groups, shape)
@@ -108,7 +116,7 @@ def fuse(convolution: nn.Conv2d, norm: nn.BatchNorm2d, *, relu6: bool) -> Run:
 
 
 def _untouched(module: nn.Module) -> bool:
-    """No hook, no forward of somebody else's, and a norm that has statistics and a scale of its own."""
+    """Whether a layer has no hook and no patched forward, and, if it is a norm, running statistics and a scale."""
     if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
         return False
     return not isinstance(module, nn.BatchNorm2d) or (module.affine and module.track_running_stats)

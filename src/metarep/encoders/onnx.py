@@ -1,4 +1,4 @@
-"""OnnxBody: somebody's network in an ONNX file, as the body of an encoder."""
+"""OnnxBody: a network in an ONNX file, as the body of an encoder."""
 
 import os
 from collections.abc import Sequence
@@ -15,18 +15,18 @@ FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(do
 
 
 class OnnxBody(nn.Module):
-    """Runs an ONNX graph on the processor; it cannot be trained.
+    """Runs an ONNX graph on the CPU with onnxruntime. It cannot be trained.
 
-    The graph is kept as a buffer of bytes, so it is saved, loaded, copied and digested like any weight. It takes one
-    input ``(b, c, h, w)`` in floating point, and its first output is one row of features an image; maps
-    ``(b, dim, 1, 1)`` are flattened. A graph for a fixed number of images is run on so many at a time.
+    The graph is kept as a buffer of bytes, so it is saved, loaded, copied and digested like a weight. The graph must
+    take one floating-point input ``(b, c, h, w)``. Its first output must be one row of features an image, or
+    ``(b, dim, 1, 1)``, which is flattened. A graph with a fixed batch size is run on batches of this size.
 
     Args:
-        channels: of the images.
-        size: of the file in bytes; the buffer has as many.
+        channels: channels of the images.
+        size: size of the file in bytes, which is the length of the buffer.
 
     Raises:
-        MetarepError: onnxruntime is not installed, the file is no ONNX graph, or it takes or gives something else.
+        MetarepError: onnxruntime is not installed, the file is not an ONNX graph, or its input or output is different.
     """
 
     content: Tensor
@@ -35,35 +35,36 @@ class OnnxBody(nn.Module):
         super().__init__()
         self.register_buffer("content", torch.zeros(size, dtype=torch.uint8))
         self._session: Any = None
-        self._process = 0  # that opened the session: its threads are not there after a fork
+        self._process = 0  # the process that opened the session; a forked process does not have its threads
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features ``(b, dim)`` of normalised images ``(b, c, h, w)``, in the dtype and on the device of ``x``."""
         if not self.content.any():
             return x.new_zeros(len(x), 1)  # no graph has been loaded yet
         session = self._open()
         images = x.detach().contiguous().cpu().numpy().astype(FLOATS[session.get_inputs()[0].type], copy=False)
         fixed = self.shape[0]
-        parts = [images] if fixed is None else [images[at : at + fixed] for at in range(0, len(images), fixed)]
+        parts = [images] if fixed is None else [images[i : i + fixed] for i in range(0, len(images), fixed)]
         rows = [self._run(session, part, len(part) if fixed is None else fixed) for part in parts]
         return torch.from_numpy(np.concatenate(rows)).to(x.device, x.dtype)
 
     @property
     def shape(self) -> tuple[int | None, int | None, int | None, int | None]:
-        """Images, channels, height and width that the graph takes; None where it takes any."""
+        """Batch size, channels, height and width of the graph's input; None where the graph takes any."""
         batch, channels, height, width = (
             each if isinstance(each, int) and each > 0 else None for each in self._open().get_inputs()[0].shape
         )
         return batch, channels, height, width
 
     def _run(self, session: Any, images: np.ndarray, count: int) -> np.ndarray:  # noqa: ANN401 - onnxruntime's own
-        """Features of at most ``count`` images; the last is repeated until they are so many."""
-        given = len(images)
-        if given < count:
-            images = np.concatenate([images, images[-1:].repeat(count - given, 0)])
+        """Features of at most ``count`` images; a smaller batch is filled up with copies of its last image."""
+        length = len(images)
+        if length < count:
+            images = np.concatenate([images, images[-1:].repeat(count - length, 0)])
         try:
             output = session.get_outputs()[0].name
             features = session.run([output], {session.get_inputs()[0].name: images})[0]
-        except Exception as error:  # onnxruntime has a dozen kinds
+        except Exception as error:  # onnxruntime has a dozen error classes
             reason = " ".join(str(error).split())
             raise MetarepError(f"the ONNX graph does not take images {images.shape}: {reason}") from error
         shape = features.shape
@@ -72,9 +73,10 @@ class OnnxBody(nn.Module):
                 f"the ONNX graph gives {output!r} of the shape {shape} for {count} images; its first output must be "
                 f"one row of features an image, ({count}, dim)"
             )
-        return features.reshape(count, -1)[:given]
+        return features.reshape(count, -1)[:length]
 
     def _open(self) -> Any:  # noqa: ANN401 - onnxruntime's own
+        """The onnxruntime session of this process; it is opened at the first call."""
         if self._session is None or self._process != os.getpid():
             try:
                 import onnxruntime  # pyright: ignore[reportMissingImports]
@@ -87,28 +89,28 @@ class OnnxBody(nn.Module):
             options.add_session_config_entry("session.load_model_format", "ONNX")
             try:
                 session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-            except Exception as error:  # onnxruntime has a dozen kinds
-                raise MetarepError(f"this is no ONNX graph that onnxruntime can run: {error}") from error
+            except Exception as error:  # onnxruntime has a dozen error classes
+                raise MetarepError(f"onnxruntime cannot run this ONNX graph: {error}") from error
             _check_input(session.get_inputs())
             self._session, self._process = session, os.getpid()
         return self._session
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is pickled and copied: a session cannot be, and is opened anew."""
+        """What is pickled and copied: all but the session, which each copy opens again."""
         return {**super().__getstate__(), "_session": None}
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - torch's own
         super()._load_from_state_dict(*args, **kwargs)
-        self._session = None  # of the graph that was here before
+        self._session = None  # it belongs to the graph that was loaded before
 
 
 def _check_input(inputs: Sequence[Any]) -> None:
     if len(inputs) != 1:
         names = ", ".join(repr(each.name) for each in inputs) or "none"
         raise MetarepError(f"the ONNX graph takes the inputs {names}; an encoder takes one, of images")
-    kind, shape = inputs[0].type, inputs[0].shape
-    if kind not in FLOATS:
-        raise MetarepError(f"the ONNX graph takes {kind}; an encoder takes normalised images, as {', '.join(FLOATS)}")
+    dtype, shape = inputs[0].type, inputs[0].shape
+    if dtype not in FLOATS:
+        raise MetarepError(f"the ONNX graph takes {dtype}; an encoder takes normalised images, as {', '.join(FLOATS)}")
     if len(shape) != 4:
         raise MetarepError(f"the ONNX graph takes an input of the shape {shape}; an encoder takes (b, c, h, w)")
     if isinstance(shape[1], int) and shape[1] not in (1, 3):

@@ -1,7 +1,7 @@
-"""ONNX files as bytes: weights that lie in files beside a graph are taken into it, so that it is one file again.
+"""ONNX files as bytes: weights in files beside a graph are put into the graph, so that it is one file.
 
-A graph is a protobuf message, and only the few fields on the way to a tensor matter here; all others are copied as they
-are. So no package is needed, and none decides which files are read.
+A graph is a protobuf message. Only the few fields that lead to a tensor are read here; all others are copied as they
+are. So no other package is needed, and no other package decides which files are opened.
 """
 
 import contextlib
@@ -12,10 +12,11 @@ from pathlib import Path
 from metarep.errors import MetarepError
 
 LARGEST = (1 << 31) - 1  # bytes of a protobuf message
-Beside = Callable[[str, int, int | None], bytes]  # the bytes of a file, from a place, so many or to its end
+# Reads a file beside the graph: location, offset in bytes, length in bytes (None: to the end of the file).
+Beside = Callable[[str, int, int | None], bytes]
 
-# Of each kind of message of onnx.proto, the numbers of the fields that lead to tensors, and what stands there.
-ROADS = {
+# For each message type of onnx.proto: the numbers of the fields that lead to tensors, and the types of these fields.
+FIELDS = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
     "function": {7: "node", 11: "attribute"},
@@ -24,47 +25,52 @@ ROADS = {
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
 }
-RAW, EXTERNAL, WHERE = 9, 13, 14  # of a tensor: its bytes; in which file they are; 1 if they are in one
+# Fields of a tensor: raw_data, its bytes; external_data, the file that holds them; data_location, 1 if a file does.
+RAW, EXTERNAL, LOCATION = 9, 13, 14
 
 
 def read_graph(path: Path) -> bytes:
-    """An ONNX file with all of its weights inside.
+    """Read an ONNX file and put all of its weights inside.
 
-    Weights may lie in files in the folder of ``path``, as torch 2.9 and later write them (``FILE.onnx.data``); a graph
-    that names another place is refused.
+    Weights may be in files in the folder of ``path``, as torch 2.9 and later write them (``FILE.onnx.data``). A graph
+    that names a file in another folder is refused.
+
+    Returns:
+        The bytes of one ONNX file without external data.
 
     Raises:
-        MetarepError: no ONNX file; weights that are missing, elsewhere, or shorter than the graph says; over 2 GiB.
+        MetarepError: the file is not an ONNX graph, is larger than 2 GiB with its weights, or its weights are missing,
+            in another folder, or shorter than the graph says.
     """
-    places = (path.parent, path.resolve().parent)  # a cache of downloads holds links to files of another folder
-    folders = {each.resolve() for each in places}
+    parents = (path.parent, path.resolve().parent)  # a cache of downloads holds links to files of another folder
+    folders = {each.resolve() for each in parents}
     size = [path.stat().st_size]
 
     def beside(location: str, start: int, length: int | None) -> bytes:
-        file = next((each / location for each in places if (each / location).is_file()), path.parent / location)
+        file = next((each / location for each in parents if (each / location).is_file()), path.parent / location)
         if not location or os.path.isabs(location) or not any(file.resolve().is_relative_to(each) for each in folders):
             raise MetarepError(
                 f"{path} wants weights from {location!r}, which is outside of its folder; do not trust it"
             )
         if not file.is_file():
             raise MetarepError(f"{path} keeps its weights in {location}, which is not beside it; copy both files")
-        there = file.stat().st_size
-        length = there - start if length is None else length
-        if start < 0 or length < 0 or start + length > there:
+        available = file.stat().st_size
+        length = available - start if length is None else length
+        if start < 0 or length < 0 or start + length > available:
             raise MetarepError(
-                f"{path} wants {max(length, 0):,} bytes of {location} from {start:,}, and it has {there:,}; "
+                f"{path} wants {max(length, 0):,} bytes of {location} from {start:,}, and it has {available:,}; "
                 "copy it again"
             )
         size[0] += length
         if size[0] > LARGEST:
-            raise MetarepError(f"{path} and its weights are larger than the 2 GiB that one ONNX graph may hold")
+            raise MetarepError(f"{path} and its weights are larger than 2 GiB, which is the limit of one ONNX graph")
         with file.open("rb") as content:
             content.seek(start)
             return content.read(length)
 
     if size[0] > LARGEST:
-        raise MetarepError(f"{path} is larger than the 2 GiB that one ONNX graph may hold")
-    with _told(str(path)):
+        raise MetarepError(f"{path} is larger than 2 GiB, which is the limit of one ONNX graph")
+    with _readable(str(path)):
         content = path.read_bytes()
         if not content:
             raise ValueError("it is empty")
@@ -72,12 +78,12 @@ def read_graph(path: Path) -> bytes:
 
 
 def refuse_files_beside(content: bytes) -> None:
-    """Raise if a graph would read weights from a file: a name in it then means a place on the machine that runs it.
+    """Raise if a graph would read weights from a file; a saved encoder must not open files of the machine it runs on.
 
     Raises:
-        MetarepError: it would; or it is no ONNX graph.
+        MetarepError: the graph names a file, or it is not an ONNX graph.
     """
-    with _told("this"):
+    with _readable("this"):
         for tensor in _tensors(memoryview(content), "model"):
             if (outside := _outside(tensor)) is not None:
                 file = outside.get("location", "")
@@ -87,90 +93,96 @@ def refuse_files_beside(content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _told(name: str) -> Iterator[None]:
-    """What reading a message that is none raises, as an error that says so."""
+def _readable(name: str) -> Iterator[None]:
+    """Turn what a malformed message raises into an error that names the file."""
     try:
         yield
     except MetarepError:
         raise
     except (IndexError, ValueError, RecursionError) as error:
-        raise MetarepError(f"{name} is no ONNX graph, or a damaged one: {error}") from None
+        raise MetarepError(f"{name} is not an ONNX graph, or it is damaged: {error}") from None
 
 
 def _with_weights(message: memoryview, kind: str, beside: Beside) -> bytes:
-    """A message with the bytes of its tensors inside."""
+    """The message of the type ``kind`` with the bytes of its external tensors inside."""
     if kind == "tensor":
         outside = _outside(message)
         if outside is None:
             return bytes(message)
         length = outside.get("length")
-        place = outside.get("location", ""), int(outside.get("offset") or 0), None if length is None else int(length)
-        kept = [bytes(field) for number, _, field, _ in _fields(message) if number not in (EXTERNAL, WHERE)]
-        return b"".join([*kept, _field(RAW, beside(*place))])
+        start = int(outside.get("offset") or 0)
+        content = beside(outside.get("location", ""), start, None if length is None else int(length))
+        kept = [bytes(field) for number, _, field, _ in _fields(message) if number not in (EXTERNAL, LOCATION)]
+        return b"".join([*kept, _field(RAW, content)])
     parts = []
     for number, wire, field, value in _fields(message):
-        road = ROADS[kind].get(number) if wire == 2 else None
-        parts.append(bytes(field) if road is None else _field(number, _with_weights(value, road, beside)))
+        inner = FIELDS[kind].get(number) if wire == 2 else None
+        parts.append(bytes(field) if inner is None else _field(number, _with_weights(value, inner, beside)))
     return b"".join(parts)
 
 
 def _tensors(message: memoryview, kind: str) -> Iterator[memoryview]:
-    """All tensors in a message."""
+    """All tensors in a message of the type ``kind``, at any depth."""
     for number, wire, _, value in _fields(message):
-        if (road := ROADS[kind].get(number)) is not None and wire == 2:
-            yield from [value] if road == "tensor" else _tensors(value, road)
+        if (inner := FIELDS[kind].get(number)) is not None and wire == 2:
+            yield from [value] if inner == "tensor" else _tensors(value, inner)
 
 
 def _outside(tensor: memoryview) -> dict[str, str] | None:
-    """Where the bytes of a tensor lie, if they lie in a file; it says so in two fields, and either is enough."""
-    told, outside = dict[str, str](), False
+    """The ``external_data`` entries of a tensor (location, offset, length); None if its bytes are in the graph.
+
+    A tensor says in two fields that its bytes are in a file; either is enough.
+    """
+    entries, outside = dict[str, str](), False
     for number, wire, _, value in _fields(tensor):
         if number == EXTERNAL and wire == 2:
-            entry = {place: bytes(text).decode() for place, _, _, text in _fields(value)}
-            told[entry.get(1, "")] = entry.get(2, "")
-        elif number == WHERE and wire == 0:
+            entry = {key: bytes(text).decode() for key, _, _, text in _fields(value)}
+            entries[entry.get(1, "")] = entry.get(2, "")
+        elif number == LOCATION and wire == 0:
             outside = outside or bytes(value) != b"\0"
-    return told if outside or "location" in told else None
+    return entries if outside or "location" in entries else None
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int, memoryview, memoryview]]:
     """The fields of a message: number, wire type, all bytes, bytes of the value (without its length)."""
-    place = 0
-    while place < len(message):
-        start = place
-        key, place = _varint(message, place)
-        wire, value = key & 7, place
+    position = 0
+    while position < len(message):
+        start = position
+        key, position = _varint(message, position)
+        wire, value = key & 7, position
         if wire == 0:
-            _, place = _varint(message, place)
+            _, position = _varint(message, position)
         elif wire == 2:
-            length, value = _varint(message, place)
-            place = value + length
+            length, value = _varint(message, position)
+            position = value + length
         elif wire in (1, 5):
-            place += 8 if wire == 1 else 4
+            position += 8 if wire == 1 else 4
         else:
             raise ValueError(f"a field of the unknown type {wire}")
-        if place > len(message):
+        if position > len(message):
             raise ValueError("it ends too early")
-        yield key >> 3, wire, message[start:place], message[value:place]
+        yield key >> 3, wire, message[start:position], message[value:position]
 
 
-def _varint(message: memoryview, place: int) -> tuple[int, int]:
-    """A number of seven bits a byte, and where it ends."""
+def _varint(message: memoryview, position: int) -> tuple[int, int]:
+    """Read a varint (seven bits a byte) at a position; returns the number and the position behind it."""
     number = 0
     for shift in range(0, 70, 7):
-        byte = message[place]
-        place += 1
+        byte = message[position]
+        position += 1
         number |= (byte & 127) << shift
         if byte < 128:
-            return number, place
+            return number, position
     raise ValueError("a number has no end")
 
 
 def _field(number: int, content: bytes) -> bytes:
+    """The bytes of a length-delimited field."""
     return _number(number << 3 | 2) + _number(len(content)) + content
 
 
 def _number(number: int) -> bytes:
+    """A number as a varint."""
     parts = bytearray()
     while number > 127:
         parts.append(number & 127 | 128)

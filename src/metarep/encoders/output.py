@@ -1,4 +1,4 @@
-"""What bodies of others return: a tensor, or something that holds one, and which part of it is the features."""
+"""The output of a third-party body: which part of it is the features."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,19 +7,19 @@ from torch import Tensor, nn
 
 from metarep.errors import MetarepError
 
-NAMES = ("pooler_output", "image_embeds")  # what transformers calls one row an image
+NAMES = ("pooler_output", "image_embeds")  # the names that transformers uses for one row an image
 ADVICE = {
     3: "; that is a row for each token: wrap it in a module that returns one of them, or their mean",
-    4: "; that is a map: put nn.AdaptiveAvgPool2d(1) and nn.Flatten() behind it",
+    4: "; that is a feature map: put nn.AdaptiveAvgPool2d(1) and nn.Flatten() behind it",
 }
 
 
 class Picked(nn.Module):
-    """A body with the features picked out of what it returns, as ``(b, dim)``.
+    """A body whose output is reduced to its features, ``(b, dim)``.
 
     Args:
         body: the module.
-        key: of the features in its answer; None if that is a tensor.
+        key: key of the features in its output; None if the output is a tensor.
     """
 
     def __init__(self, body: nn.Module, key: str | int | None) -> None:
@@ -27,29 +27,34 @@ class Picked(nn.Module):
         self.body, self.key = body, key
 
     def forward(self, x: Tensor) -> Tensor:
-        answer = self.body(x)
-        return (answer if self.key is None else answer[self.key]).flatten(1)
+        """Features ``(b, dim)`` of normalised images."""
+        output = self.body(x)
+        return (output if self.key is None else output[self.key]).flatten(1)
 
 
-def key_of(answer: Any, name: str) -> str | int | None:  # noqa: ANN401 - whatever a body returns
-    """Where the features stand in what a body returned for one image; None if it is they.
+def key_of(output: Any, name: str) -> str | int | None:  # noqa: ANN401 - whatever a body returns
+    """The key of the features in the output of a body for one image; None if the output itself is the features.
 
-    A dictionary's ``pooler_output`` or ``image_embeds`` is taken, and the only tensor of a dictionary or tuple.
+    A dictionary's ``pooler_output`` or ``image_embeds`` comes first, then the only tensor of a dictionary or tuple.
+
+    Args:
+        output: what the body returned for one image.
+        name: name of the body, for the message.
 
     Raises:
-        MetarepError: there is none, or several; or it is not one row of features.
+        MetarepError: the output holds no tensor or several, or the tensor is not one row of features.
 
     >>> import torch
     >>> key_of({"last_hidden_state": torch.zeros(1, 5, 8), "pooler_output": torch.zeros(1, 8)}, "ViT")
     'pooler_output'
     """
-    if isinstance(answer, Tensor):
-        _refuse_shape(answer, name, "")
+    if isinstance(output, Tensor):
+        _refuse_shape(output, name, "")
         return None
-    kind = type(answer).__name__
-    if not isinstance(answer, Mapping | tuple | list):
+    kind = type(output).__name__
+    if not isinstance(output, Mapping | tuple | list):
         raise MetarepError(f"{name} gives a {kind} for one image; an encoder gives a tensor (1, dim)")
-    pairs = answer.items() if isinstance(answer, Mapping) else enumerate(answer)
+    pairs = output.items() if isinstance(output, Mapping) else enumerate(output)
     tensors = {key: value for key, value in pairs if isinstance(value, Tensor)}
     key = next((each for each in NAMES if each in tensors), next(iter(tensors)) if len(tensors) == 1 else None)
     if key is None:

@@ -1,7 +1,8 @@
-"""Preprocess: what an encoder expects of an image. It travels with the weights, so no caller can get it wrong."""
+"""Preprocess: how raw images are prepared for an encoder. It is saved with the weights, so no caller can mistake it."""
 
 import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,24 +11,32 @@ from jaxtyping import Float, Num
 from torch import Tensor
 from torch.nn import functional
 
+from metarep.data.images import ImageBank
 from metarep.errors import MetarepError
-from metarep.images import ImageBank
 
 GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma, as in Pillow's convert("L")
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """From raw images (uint8, or float in 0 to 1) to what the first layer sees.
+    """Resizes, converts and normalises raw images for the first layer of an encoder.
+
+    Raw images are uint8 in 0 to 255, or floating point in 0 to 1.
 
     Args:
-        size: height and width in pixels; images of another size are resized (bilinear, antialiased).
-        channels: 1 or 3; grey images are repeated, coloured ones become luma.
-        mean, std: of the training images, one a channel, in units of 0 to 1.
-        invert: dark ink on a light ground becomes light on dark, so that a convolution's zero padding is ground.
+        size: height and width in pixels. Images of another size are resized (bilinear, antialiased).
+        channels: 1 (grey) or 3 (RGB). A grey image is repeated for RGB; an RGB image becomes its luma for grey.
+        mean, std: mean and standard deviation of the training images, one value a channel, for pixels in 0 to 1.
+        invert: turn dark ink on a light background into light on dark, so that the zero padding of a convolution is
+            background.
 
     Raises:
-        MetarepError: no size, other channels, or not a finite mean and a deviation above 0 for each channel.
+        MetarepError: the size is below 1 pixel, ``channels`` is not 1 or 3, or a channel lacks a finite mean or a
+            standard deviation above 0.
+
+    >>> grey = Preprocess((1, 2), 1, (0.5,), (0.25,))
+    >>> grey(torch.tensor([[[[0, 255]]]], dtype=torch.uint8)).round(decimals=4).tolist()
+    [[[[-2.0, 2.0]]]]
     """
 
     size: tuple[int, int]
@@ -47,28 +56,34 @@ class Preprocess:
                 raise MetarepError(f"{name} must be a number for each of {self.channels} channels, not {values!r}")
 
     @classmethod
-    def of(cls, bank: ImageBank) -> "Preprocess":
-        """What suits these (training) images.
+    def read(cls, saved: Mapping[str, Any]) -> "Preprocess":
+        """The Preprocess that ``dataclasses.asdict`` gave, after a way through JSON, which has no tuples."""
+        return cls(**{**saved, **{name: tuple(saved[name]) for name in ("size", "mean", "std")}})
 
-        Single-channel images with a light border are taken for drawings: inverted, and neither shifted nor scaled,
-        so that ground is exactly zero. Others are standardised by their own mean and deviation.
+    @classmethod
+    def of(cls, bank: ImageBank) -> "Preprocess":
+        """The preprocessing that suits these (training) images.
+
+        Single-channel images with a light border are treated as drawings: they are inverted, and neither shifted nor
+        scaled, so that the background is exactly zero. All others are standardised by their mean and standard
+        deviation, which are measured on about 2,000 of them.
         """
-        some = bank.images[:: max(1, len(bank) // 2000)].float() / 255
-        border = torch.cat([some[..., 0, :], some[..., -1, :], some[..., 0], some[..., -1]], dim=-1).mean()
+        sample = bank.images[:: max(1, len(bank) // 2000)].float() / 255
+        border = torch.cat([sample[..., 0, :], sample[..., -1, :], sample[..., 0], sample[..., -1]], dim=-1).mean()
         if bank.channels == 1 and border > 0.75:
             return cls(bank.size, 1, (0.0,), (1.0,), invert=True)
-        mean, std = some.mean((0, 2, 3)), some.std((0, 2, 3)).clamp_min(1e-3)
+        mean, std = sample.mean((0, 2, 3)), sample.std((0, 2, 3)).clamp_min(1e-3)
         return cls(bank.size, bank.channels, tuple(mean.tolist()), tuple(std.tolist()))
 
     def __call__(self, x: Num[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:
-        """Normalised float32 images of this size and number of channels."""
+        """Images of this size and number of channels, normalised, in float32 (float64 for images in float64)."""
         unit = 255.0 if x.dtype == torch.uint8 else 1.0
         x = x.float() if x.dtype != torch.float64 else x
         if x.shape[-2:] != self.size:
             x = functional.interpolate(x, self.size, mode="bilinear", antialias=True)
         if x.shape[1] != self.channels:
             x = self._convert(x)
-        # On a GPU every number that is brought there is a wait for all that it was told before.
+        # Copying a number to a GPU is a host synchronisation, so the two tensors are kept there.
         shift, scale = (_kept if x.is_cuda else _shift_and_scale)(self, unit, x.dtype, x.device)
         return torch.addcmul(shift, x, scale)
 
@@ -81,19 +96,19 @@ class Preprocess:
 
 
 def _shift_and_scale(
-    told: Preprocess, unit: float, dtype: torch.dtype, device: torch.device
+    wanted: Preprocess, unit: float, dtype: torch.dtype, device: torch.device
 ) -> tuple[Float[Tensor, "c 1 1"], Float[Tensor, "c 1 1"]]:
-    """What is added to an image, and what it is multiplied by."""
-    mean, std = (torch.tensor(each, dtype=dtype, device=device).view(-1, 1, 1) for each in (told.mean, told.std))
-    scale = -1 / (unit * std) if told.invert else 1 / (unit * std)
-    return (1 - mean) / std if told.invert else -mean / std, scale
+    """The shift and the scale of the normalisation ``shift + scale * image``, for images in 0 to ``unit``."""
+    mean, std = (torch.tensor(each, dtype=dtype, device=device).view(-1, 1, 1) for each in (wanted.mean, wanted.std))
+    scale = -1 / (unit * std) if wanted.invert else 1 / (unit * std)
+    return (1 - mean) / std if wanted.invert else -mean / std, scale
 
 
 @functools.lru_cache(maxsize=64)
-def _kept(*what: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
-    """The same, once."""
+def _kept(*arguments: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+    """The result of :func:`_shift_and_scale`, kept in a cache."""
     with torch.inference_mode(False):
-        return _shift_and_scale(*what)
+        return _shift_and_scale(*arguments)
 
 
 def _is_number(value: object) -> bool:

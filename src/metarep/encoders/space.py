@@ -1,4 +1,4 @@
-"""The space of an encoder: a digest that says whose vectors these are."""
+"""The feature space of an encoder: a digest that says which encoder made a vector."""
 
 import hashlib
 import json
@@ -11,15 +11,20 @@ from metarep.encoders.encoder import Encoder
 
 
 def space_of(encoder: Encoder) -> str:
-    """Sixteen hexadecimal digits that name an encoder: its body, its weights, and how it wants images prepared.
+    """A digest of an encoder's architecture, weights and preprocessing, as sixteen hexadecimal digits.
 
-    Two encoders of one name have one space, wherever their files lie; one more step of training makes another. The
-    precision it computes in is no part of it: features of one image differ by a percent between float32 and bfloat16.
+    Vectors may be compared if their encoders have the same digest. It does not depend on the file the encoder came
+    from, and one more step of training changes it. The precision of the computation is not part of it: features of one
+    image differ by about one percent between float32 and bfloat16.
+
+    >>> from metarep.encoders.preprocess import Preprocess
+    >>> space_of(Encoder(torch.nn.Flatten(), Preprocess((1, 1), 1, (0.0,), (1.0,))))
+    '72a856f91af805bd'
     """
     about = {"arch": encoder.arch, "preprocess": asdict(encoder.preprocess)}
     digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
     for name, value in sorted(encoder.body.state_dict().items()):
-        if not isinstance(value, Tensor):  # what a module of somebody's own keeps besides
+        if not isinstance(value, Tensor):  # the extra state of a third-party module
             digest.update(f"{name} {value!r}".encode())
             continue
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())

@@ -1,4 +1,4 @@
-"""TimmBody: a network of timm, as the body of an encoder."""
+"""TimmBody: a network of the package timm, as the body of an encoder."""
 
 from torch import Tensor, nn
 
@@ -6,17 +6,17 @@ from metarep.errors import MetarepError, missing_extra
 
 
 class TimmBody(nn.Module):
-    """Any network that timm names, without its classifier.
+    """Any network that timm knows by name, without its classifier.
 
-    timm needs torchvision, which must fit the torch that is installed.
+    timm needs torchvision, in a version that fits the installed torch.
 
     Args:
-        channels: of the images.
-        model: timm's name for it, such as ``resnet18``.
-        pretrained: with timm's weights, from its cache or the network; a file of ours brings its own.
+        channels: channels of the images.
+        model: timm's name of the network, such as ``resnet18``.
+        pretrained: load timm's weights, from its cache or the internet. A file of this library holds weights itself.
 
     Raises:
-        MetarepError: timm does not work here, has no such model, or cannot get its weights.
+        MetarepError: timm cannot be imported, does not know the model, or cannot load its weights.
     """
 
     def __init__(self, channels: int, *, model: str, pretrained: bool = False) -> None:
@@ -31,4 +31,5 @@ class TimmBody(nn.Module):
             raise MetarepError(f"timm cannot make {model!r}: {error}") from error
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features ``(b, dim)`` of normalised images ``(b, c, h, w)``."""
         return self.network(x)

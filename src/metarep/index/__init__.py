@@ -26,6 +26,7 @@ INDEXES: dict[str, type[Index]] = {
     "pgvector": PgvectorIndex,
     "qdrant": QdrantIndex,
 }
+"""The kinds of index by the name that ``build_index`` takes."""
 
 
 def build_index(name: str, dim: int, space: str = "", **settings: Any) -> Index:  # noqa: ANN401 - the backend's own

@@ -1,4 +1,4 @@
-"""ExactIndex: every vector is looked at. The default up to about a million vectors, and the oracle of the others."""
+"""ExactIndex: an index that compares a query with every vector; the default up to about a million vectors."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -8,24 +8,30 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metarep.device import pick_device
 from metarep.index.id_map import IdMap, grown
 from metarep.index.index import Index, Rows
+from metarep.machine.device import pick_device
 
-BLOCK_BYTES = 1 << 24  # vectors are kept in blocks of this size: growth copies nothing
-SCORES = 1 << 22  # numbers in a matrix of scores at a time: 16 MB
-STRIP = 64  # columns of scores that share a maximum
+BLOCK_BYTES = 1 << 24  # size of a block of vectors; an index grows by blocks, so that nothing is copied
+SCORES = 1 << 22  # values in a matrix of scores at a time: 16 MB
+STRIP = 64  # columns of scores whose maximum is taken first
 
 
 class ExactIndex(Index):
-    """Vectors in blocks on one device; a search is a matrix product a block, and the best of it.
+    """An exact index: it keeps vectors in blocks on one device, and a search multiplies the query with every block.
 
-    ``4 * dim + 20`` bytes a vector: a million of 64 numbers take about 263 MiB. What is removed is overwritten by
-    what stands last, so nothing is ever rebuilt. A search with ``allowed`` looks at the allowed alone.
+    A vector takes ``4 * dim + 20`` bytes; a million vectors of 64 dimensions take about 263 MiB. A removed vector is
+    overwritten by the last one, so nothing is ever rebuilt. A search with ``allowed`` reads only the allowed vectors.
 
     Args:
         dim, space: see :class:`Index`.
-        device: where the vectors lie, and where the products are taken.
+        device: device that holds the vectors and computes the products.
+
+    >>> index = ExactIndex(2)
+    >>> index.add([10, 11], torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    >>> scores, ids = index.search(torch.tensor([[0.0, 2.0]]), k=1)
+    >>> scores.tolist(), ids.tolist()
+    ([[1.0]], [[11]])
     """
 
     name: ClassVar[str] = "exact"
@@ -35,25 +41,27 @@ class ExactIndex(Index):
         self.device = pick_device(device)
         self.size = max(STRIP, BLOCK_BYTES // (4 * dim) // STRIP * STRIP)  # rows a block
         self.blocks: list[Tensor] = []
-        self.row_ids = np.empty(0, np.int64)  # of each row; longer than there are rows
+        self.row_ids = np.empty(0, np.int64)  # the id of each row; the array may be longer than there are rows
         self.rows = IdMap()
 
     def __len__(self) -> int:
+        """The number of vectors."""
         return len(self.rows)
 
     def ids(self) -> Int[Tensor, " n"]:
+        """All ids, sorted."""
         return torch.from_numpy(np.sort(self.row_ids[: len(self)]))
 
     def _add(self, ids: Int[Tensor, " n"], rows: Rows) -> None:
         first, last = len(self), len(self) + len(ids)
-        while len(self.blocks) * self.size < last:  # memory that nothing was written to costs nothing yet
+        while len(self.blocks) * self.size < last:  # unwritten memory takes no room yet
             self.blocks.append(torch.empty(self.size, self.dim, device=self.device))
         self.row_ids = grown(self.row_ids, last, first)
         done = 0
         while done < len(ids):
-            block, at = divmod(first + done, self.size)
-            part = torch.from_numpy(rows[done : done + self.size - at])
-            self.blocks[block][at : at + len(part)] = part
+            block, start = divmod(first + done, self.size)
+            part = torch.from_numpy(rows[done : done + self.size - start])
+            self.blocks[block][start : start + len(part)] = part
             done += len(part)
         self.row_ids[first:last] = ids.numpy()
         self.rows.add(ids.numpy(), np.arange(first, last))
@@ -84,7 +92,7 @@ class ExactIndex(Index):
         return scores, torch.from_numpy(np.where(rows >= 0, self.row_ids[rows], -1))
 
     def _chunks(self, queries: int, chosen: np.ndarray | None) -> Iterator[Tensor]:
-        """The vectors to look at, a few thousand at a time."""
+        """The vectors to compare with, a few thousand at a time."""
         step = chunk_size(queries)
         if chosen is not None:
             for start in range(0, len(chosen), step):
@@ -96,22 +104,24 @@ class ExactIndex(Index):
                 yield block[start : min(start + step, filled)]
 
     def _take(self, rows: np.ndarray) -> Tensor:
+        """The vectors of these rows."""
         taken = torch.empty(len(rows), self.dim, device=self.device)
-        for block, at, here in self._by_block(rows):
-            taken[here] = self.blocks[block][at]
+        for block, inside, positions in self._by_block(rows):
+            taken[positions] = self.blocks[block][inside]
         return taken
 
     def _put(self, rows: np.ndarray, values: Tensor) -> None:
-        for block, at, here in self._by_block(rows):
-            self.blocks[block][at] = values[here]
+        """Overwrite the vectors of these rows."""
+        for block, inside, positions in self._by_block(rows):
+            self.blocks[block][inside] = values[positions]
 
     def _by_block(self, rows: np.ndarray) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """For each block that is touched: rows within it, and which of the asked ones they are."""
+        """For each block with some of the rows: its number, the rows inside it, and their positions in ``rows``."""
         block = rows // self.size
         for number in np.unique(block).tolist():
-            here = np.flatnonzero(block == number)
-            at = rows[here] - number * self.size
-            yield number, torch.from_numpy(at).to(self.device), torch.from_numpy(here).to(self.device)
+            positions = np.flatnonzero(block == number)
+            inside = rows[positions] - number * self.size
+            yield number, torch.from_numpy(inside).to(self.device), torch.from_numpy(positions).to(self.device)
 
     def _holds(self, ids: Int[Tensor, " n"]) -> Tensor:
         return torch.from_numpy(self.rows.find(ids.numpy()) >= 0)
@@ -127,10 +137,10 @@ class ExactIndex(Index):
     def _restore(self, tensors: dict[str, Tensor], more: dict[str, Any]) -> None:  # noqa: ARG002
         ids, start = tensors["ids"], 0
         for number in range(len(tensors) - 1):
-            part = tensors.pop(f"vectors.{number}")  # so that no two copies of all stand in memory
+            part = tensors.pop(f"vectors.{number}")  # so that memory never holds two copies of all vectors
             if part.ndim != 2 or part.shape[1] != self.dim or part.dtype != torch.float32:
                 raise ValueError(f"vectors of shape {tuple(part.shape)}")
-            # as they are: scaling them again would change a last digit
+            # They are added unchanged: normalising them again could change the last digit.
             self._add(ids[start : start + len(part)], part.numpy())
             start += len(part)
 
@@ -139,46 +149,62 @@ class ExactIndex(Index):
 
 
 def chunk_size(queries: int) -> int:
-    """Vectors at a time, so that scores fit the cache."""
+    """The number of vectors to compare with at a time, so that the scores fit into the cache.
+
+    >>> chunk_size(queries=64)
+    65536
+    """
     return max(1024, SCORES // max(1, queries) // STRIP * STRIP)
 
 
 def nearest(
     queries: Float[Tensor, "n dim"], chunks: Iterator[Tensor], k: int
 ) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
-    """The best ``k`` products of each query with the rows of all chunks, and the places of these rows in their order.
+    """The ``k`` largest products of each query with the rows of all chunks.
 
-    The best ``k`` of many scores lie in the ``k`` strips with the greatest maxima. Maxima are read at the speed of
-    memory, so that only ``k`` strips are sorted, instead of all that a chunk has.
+    The largest ``k`` of many scores are in the ``k`` strips with the largest maxima. Taking maxima is as fast as
+    reading memory, and then only ``k`` strips are sorted instead of all scores of a chunk.
+
+    Args:
+        queries: one row a query.
+        chunks: matrices of vectors, one row a vector.
+        k: number of rows to find for each query.
+
+    Returns:
+        Scores, largest first, and row numbers, counted over all chunks. With fewer than ``k`` rows, the rest are -inf
+        and -1.
+
+    >>> scores, rows = nearest(torch.eye(2), iter([torch.tensor([[1.0, 3.0], [2.0, 0.0]])]), 1)
+    >>> scores.tolist(), rows.tolist()
+    ([[2.0], [3.0]], [[1], [0]])
     """
     best = torch.full((len(queries), k), -torch.inf, device=queries.device)
-    places = torch.full((len(queries), k), -1, dtype=torch.int64, device=queries.device)
-    start, room = 0, queries.new_empty(0)
+    best_rows = torch.full((len(queries), k), -1, dtype=torch.int64, device=queries.device)
+    start, buffer = 0, queries.new_empty(0)
     for rows in chunks:
-        if len(room) < len(queries) * len(rows):
-            room = queries.new_empty(len(queries) * len(rows))  # once: fresh memory costs as much as the product
-        scores = room[: len(queries) * len(rows)].view(len(queries), len(rows))
+        if len(buffer) < len(queries) * len(rows):
+            buffer = queries.new_empty(len(queries) * len(rows))  # once: new memory costs as much as the product
+        scores = buffer[: len(queries) * len(rows)].view(len(queries), len(rows))
         torch.mm(queries, rows.T, out=scores)
-        found, at = _best(scores, min(k, len(rows)))
-        both, index = torch.cat([best, found], 1), torch.cat([places, at + start], 1)
-        best, pick = both.topk(k)
-        places = index.gather(1, pick)
+        chunk_best, columns = _best(scores, min(k, len(rows)))
+        best, kept = torch.cat([best, chunk_best], 1).topk(k)
+        best_rows = torch.cat([best_rows, columns + start], 1).gather(1, kept)
         start += len(rows)
-    return best, places
+    return best, best_rows
 
 
 def _best(scores: Float[Tensor, "n m"], k: int) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
-    """``topk`` by way of the maxima of strips."""
+    """The same as ``scores.topk(k)``, by way of the maxima of strips of columns."""
     n, m = scores.shape
     strips = m // STRIP
     if strips < 4 * k:
         return scores.topk(k)
     even = scores[:, : strips * STRIP].view(n, strips, STRIP)
-    which = even.amax(-1).topk(k).indices  # n k
-    columns = which.unsqueeze(-1) * STRIP + torch.arange(STRIP, device=scores.device)
+    best_strips = even.amax(-1).topk(k).indices  # n k
+    columns = best_strips.unsqueeze(-1) * STRIP + torch.arange(STRIP, device=scores.device)
     columns = columns.flatten(1)
     if m > strips * STRIP:
         rest = torch.arange(strips * STRIP, m, device=scores.device).expand(n, -1)
         columns = torch.cat([columns, rest], 1)
-    found, at = scores.gather(1, columns).topk(k)
-    return found, columns.gather(1, at)
+    best, positions = scores.gather(1, columns).topk(k)
+    return best, columns.gather(1, positions)

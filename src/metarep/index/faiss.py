@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metarep.compiled import ask, library
 from metarep.errors import MetarepError, above, one_of
 from metarep.index.exact import chunk_size, nearest
 from metarep.index.id_map import IdMap, grown
 from metarep.index.index import Index, Rows
+from metarep.machine import faster
 
 Kind = Literal["flat", "hnsw", "ivf", "sq8", "pq"]
 TRAINED_AT = 10_000  # lists are learned when there are so many vectors; until then all are looked at
@@ -110,8 +110,7 @@ class FaissIndex(Index):
 
     def _found(self, scores: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """With ids for rows; where faiss found fewer it says -1, and the score is -inf from here on."""
-        if library() is not None:
-            ask("metarep_rows_to_ids", (torch.from_numpy(self.row_ids), rows, scores), rows.numel())
+        if faster.rows_to_ids(self.row_ids, rows, scores):
             return scores, rows
         missing = rows < 0
         ids = torch.from_numpy(self.row_ids)[rows.clamp(min=0)]

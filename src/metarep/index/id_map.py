@@ -1,4 +1,6 @@
-"""IdMap: in which row an id's vector is."""
+"""IdMap: the row number of each id in an index."""
+
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -6,11 +8,17 @@ Ids = np.ndarray
 
 
 class IdMap:
-    """From ids to rows, in 12 bytes an id (a dictionary takes about 100).
+    """A map from ids to row numbers that takes 12 bytes an id (a dictionary takes about 100).
 
-    Ids stand in sorted runs, each at least twice as long as the next: what is added becomes a run, and runs that are
-    too much alike are merged. So a million ids that come in small lots are sorted a few dozen times in all, and looked
-    up in some twenty runs at most. A forgotten id's row becomes -1 until its run is merged.
+    Ids are kept in sorted runs, each at least twice as long as the next one. Added ids become a new run, and runs of
+    similar length are merged. So a million ids that are added in small batches are sorted a few dozen times in all, and
+    a lookup searches about twenty runs at most. The row of a removed id is -1 until its run is merged.
+
+    >>> ids = IdMap()
+    >>> ids.add(np.array([7, 3]), np.array([0, 1]))
+    >>> ids.drop(np.array([7]))
+    >>> ids.find(np.array([3, 7])).tolist(), len(ids)
+    ([1, -1], 1)
     """
 
     def __init__(self) -> None:
@@ -19,25 +27,23 @@ class IdMap:
         self.live = 0
 
     def __len__(self) -> int:
+        """The number of ids."""
         return self.live
 
     def find(self, ids: Ids) -> np.ndarray:
-        """The row of each id, -1 where there is none."""
+        """The row of each id; -1 for an unknown id."""
         rows = np.full(len(ids), -1, np.int64)
-        for known, places in self.runs:
-            at = np.searchsorted(known, ids)
-            at[at == len(known)] = 0
-            hit = (known[at] == ids) & (places[at] >= 0)
-            rows[hit] = places[at[hit]]
+        for position, hit, run_rows in self._lookups(ids):
+            rows[hit] = run_rows[position[hit]]
         return rows
 
     def find_present(self, ids: Ids) -> np.ndarray:
-        """Sorted rows of those of the ids that are here."""
+        """The rows of those ids that are known, sorted."""
         rows = np.sort(self.find(ids))
         return rows[rows >= 0]
 
     def add(self, ids: Ids, rows: np.ndarray) -> None:
-        """Ids that are not there yet."""
+        """Add ids that are not known yet, with their rows."""
         if not len(ids):
             return
         order = np.argsort(ids, kind="stable")
@@ -47,23 +53,27 @@ class IdMap:
             self._merge(2)
 
     def move(self, ids: Ids, rows: np.ndarray) -> None:
-        """Other rows for ids that are there; -1 forgets one."""
-        for known, places in self.runs:
-            at = np.searchsorted(known, ids)
-            at[at == len(known)] = 0
-            hit = (known[at] == ids) & (places[at] >= 0)
-            places[at[hit]] = rows[hit]
+        """Change the rows of known ids; the row -1 marks an id as removed."""
+        for position, hit, run_rows in self._lookups(ids):
+            run_rows[position[hit]] = rows[hit]
 
     def drop(self, ids: Ids) -> None:
-        """Forget ids that are there."""
+        """Remove known ids."""
         self.move(ids, np.full(len(ids), -1))
         self.live -= len(ids)
         self.gone += len(ids)
         if self.gone > self.live:
             self._merge(len(self.runs))
 
+    def _lookups(self, ids: Ids) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """For each run: the position of each id in it, the mask of the ids that it holds, and its rows."""
+        for run_ids, run_rows in self.runs:
+            position = np.searchsorted(run_ids, ids)
+            position[position == len(run_ids)] = 0
+            yield position, (run_ids[position] == ids) & (run_rows[position] >= 0), run_rows
+
     def _merge(self, last: int) -> None:
-        """Make one run of the last ones, without what is gone."""
+        """Merge the last runs into one, without removed ids."""
         ids = np.concatenate([run[0] for run in self.runs[-last:]])
         rows = np.concatenate([run[1] for run in self.runs[-last:]])
         kept = rows >= 0
@@ -74,9 +84,15 @@ class IdMap:
 
 
 def grown(values: np.ndarray, needed: int, filled: int) -> np.ndarray:
-    """The array, or a longer copy of what is filled: an eighth is added at a time, so that growth costs little."""
+    """An array of at least ``needed`` items: ``values`` itself, or a longer copy of its first ``filled`` items.
+
+    A copy is at least an eighth longer than ``values``, so that an array that grows is seldom copied.
+
+    >>> grown(np.array([4, 5, 6]), needed=5, filled=2)[:2]
+    array([4, 5])
+    """
     if needed <= len(values):
         return values
-    more = np.empty(max(needed, len(values) * 9 // 8), values.dtype)
-    more[:filled] = values[:filled]
-    return more
+    longer = np.empty(max(needed, len(values) * 9 // 8), values.dtype)
+    longer[:filled] = values[:filled]
+    return longer

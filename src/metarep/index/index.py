@@ -1,6 +1,5 @@
 """Index: where vectors live, and which of them are near."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +10,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metarep.compiled import ask, library
 from metarep.errors import MetarepError, refuse_unknown_settings, unknown
+from metarep.machine import faster
+from metarep.machine.files import read_tensors, write_tensors
 
 FORMAT = 1
-LINE = 64  # bytes of memory that a processor reads at once
 TINY = np.finfo(np.float32).tiny
 Rows = np.ndarray  # (n, dim) float32, each of length 1 or 0
-Numbers = Tensor | np.ndarray | Sequence  # whatever torch.as_tensor takes
+Numbers = Tensor | np.ndarray | Sequence[Any]  # whatever torch.as_tensor takes
 
 
 class SpaceError(MetarepError):
@@ -42,6 +41,11 @@ class Index(ABC):
     """
 
     name: ClassVar[str]
+    backends: ClassVar[dict[str, type["Index"]]] = {}  # by name: what :meth:`load` can make
+
+    def __init_subclass__(cls) -> None:
+        if "name" in vars(cls):
+            Index.backends.setdefault(cls.name, cls)
 
     def __init__(self, dim: int, space: str = "") -> None:
         if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
@@ -144,8 +148,6 @@ class Index(ABC):
 
     def save(self, path: Path | str) -> None:
         """Write one file, whole or not at all: what stood there before stays until the last moment."""
-        from metarep.checkpoint import write_tensors  # not above: checkpoints hold learners, and a learner may hold us
-
         header = {"format": FORMAT, "index": self.name, "dim": self.dim, "space": self.space}
         tensors, more = self._saved()
         write_tensors(Path(path), tensors, {**header, "settings": self.chosen_settings(), "more": more, "n": len(self)})
@@ -161,15 +163,12 @@ class Index(ABC):
         Raises:
             MetarepError: no such file, a damaged one, or another backend's.
         """
-        from metarep.checkpoint import read_tensors
-        from metarep.index import INDEXES
-
         tensors, header = read_tensors(Path(path))
         if header.get("format") != FORMAT or not isinstance(header.get("settings"), dict):
             raise MetarepError(f"{path} is not a metarep index of format {FORMAT}")
-        kind = INDEXES.get(header.get("index", ""))
+        kind = Index.backends.get(header.get("index", ""))
         if kind is None:
-            raise unknown("index", str(header.get("index")), INDEXES)
+            raise unknown("index", str(header.get("index")), Index.backends)
         if not issubclass(kind, cls):
             raise MetarepError(f"{path} holds an index of kind {kind.name}; load it with {kind.__name__} or Index")
         refuse_unknown_settings(kind.name, kind.__init__, settings)
@@ -244,32 +243,16 @@ class Index(ABC):
 
 
 def _unit_rows(what: str, rows: np.ndarray) -> np.ndarray:
-    """Rows of length 1; zeros stay. Rows that are so already, as an encoder's features often are, are not copied.
-
-    They begin at a cache line: where queries do not, faiss is 5 % slower.
-    """
-    if library() is not None:
-        rows = np.ascontiguousarray(rows)
-        at_a_line = rows.__array_interface__["data"][0] % LINE == 0 and rows.flags.writeable  # else torch warns
-        if at_a_line and ask("metarep_are_unit_rows", (rows,), len(rows), rows.shape[1]):
-            return rows
-        unit = _at_a_line(rows.shape)
-        if not ask("metarep_unit_rows", (rows, unit), len(rows), rows.shape[1]):
-            return unit
+    """Rows of length 1; zeros stay. Rows that have it already, as an encoder's features often do, may not be copied."""
+    unit = faster.unit_rows(rows)
+    if unit is not None:
+        return unit
     with np.errstate(over="ignore", invalid="ignore"):
         squares = np.einsum("ij,ij->i", rows, rows)
     if len(rows) and not np.isfinite(squares.max()):
         row = int(np.flatnonzero(~np.isfinite(squares))[0])
         raise MetarepError(f"row {row} of the {what} holds what is not a finite number (or its length is not one)")
-    return np.divide(rows, np.sqrt(np.maximum(squares, TINY))[:, None], out=_at_a_line(rows.shape))
-
-
-def _at_a_line(shape: tuple[int, ...]) -> np.ndarray:
-    """Unset float32 of this shape that begin at a cache line."""
-    size = math.prod(shape)
-    room = np.empty(size + LINE // 4, np.float32)
-    start = -(room.__array_interface__["data"][0] // 4) % (LINE // 4)
-    return room[start : start + size].reshape(shape)
+    return np.divide(rows, np.sqrt(np.maximum(squares, TINY))[:, None], order="C")
 
 
 def _whole(what: str, values: Numbers) -> Int[Tensor, " n"]:

@@ -1,4 +1,4 @@
-"""QdrantIndex: a collection of a Qdrant server (extra ``qdrant``)."""
+"""QdrantIndex: an index in a collection of a Qdrant server (extra ``qdrant``)."""
 
 import os
 from collections.abc import Iterator
@@ -9,24 +9,31 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metarep.errors import MetarepError
-from metarep.index.index import Index, Rows, SpaceError
+from metarep.index.index import Index, Rows
+from metarep.index.remote import refuse_other_vectors
 
-LOT = 1000  # points a request
+BATCH = 1000  # points a request
 
 
 class QdrantIndex(Index):
-    """For vectors that outgrow one machine: replicas, shards, and filters that its graph knows of.
+    """An index in a Qdrant collection, for vectors that do not fit on one machine.
 
-    A point's id is the index's; the collection's metadata say which encoder's vectors these are, and another's are
-    refused. What is saved is where the collection is; a key is read from ``QDRANT_API_KEY`` and never written.
+    Qdrant has replicas, shards, and a graph search that respects filters. The id of a point is the id of the vector.
+    The metadata of the collection say which encoder made the vectors, and vectors of another one are refused. Saving
+    the index saves the address of the collection. An API key is read from ``QDRANT_API_KEY`` and never written.
 
     Args:
         dim, space: see :class:`Index`.
-        url: of the server, such as ``http://localhost:6333``; ``:memory:`` or a folder for the client's own stand-in,
-            which looks at all vectors, in Python: to try things out with.
-        collection: its name; it is made if need be.
-        exact: look at all vectors instead of the graph.
-        search_width: candidates when the graph is searched.
+        url: address of the server, such as ``http://localhost:6333``. ``:memory:`` or a folder uses the client's local
+            mode, which compares all vectors in Python and is meant for trials.
+        collection: name of the collection, which is created if it does not exist.
+        exact: compare all vectors instead of searching the graph.
+        search_width: number of candidates of a graph search.
+
+    Raises:
+        SpaceError: the collection holds vectors of another encoder.
+        MetarepError: qdrant-client is not installed, there is no address, the server does not answer, or the collection
+            is not one of metarep or has another dimension.
     """
 
     name: ClassVar[str] = "qdrant"
@@ -49,31 +56,34 @@ class QdrantIndex(Index):
         self.module = _module()
         self.client = self._connect()
         try:
-            self._ask(self._prepare)
+            self._request(self._prepare)
         except MetarepError:
             self.client.close()
             raise
 
     def close(self) -> None:
+        """Close the connection to the server."""
         self.client.close()
 
     def __len__(self) -> int:
-        return self._ask(lambda: self.client.count(self.collection, exact=True).count)
+        """The number of vectors."""
+        return self._request(lambda: self.client.count(self.collection, exact=True).count)
 
     def ids(self) -> Int[Tensor, " n"]:
+        """All ids, sorted."""
         return torch.tensor(sorted(point.id for point in self._all()), dtype=torch.int64)
 
     def _add(self, ids: Int[Tensor, " n"], rows: Rows) -> None:
         models = self.module.models
-        for part in torch.arange(len(ids)).split(LOT):
+        for part in torch.arange(len(ids)).split(BATCH):
             batch = models.Batch(ids=ids[part].tolist(), vectors=rows[part.numpy()].tolist())
-            self._ask(lambda batch=batch: self.client.upsert(self.collection, batch, wait=True))
+            self._request(lambda batch=batch: self.client.upsert(self.collection, batch, wait=True))
 
     def _remove(self, ids: Int[Tensor, " n"]) -> None:
         models = self.module.models
-        for part in ids.split(LOT):
+        for part in ids.split(BATCH):
             chosen = models.PointIdsList(points=part.tolist())
-            self._ask(lambda chosen=chosen: self.client.delete(self.collection, chosen, wait=True))
+            self._request(lambda chosen=chosen: self.client.delete(self.collection, chosen, wait=True))
 
     def _search(
         self, queries: Rows, k: int, allowed: Int[Tensor, " m"] | None
@@ -82,44 +92,51 @@ class QdrantIndex(Index):
         chosen = None if allowed is None else models.Filter(must=[models.HasIdCondition(has_id=allowed.tolist())])
         served = self.url.startswith("http")  # the stand-in has no graph to search
         width = models.SearchParams(exact=self.exact, hnsw_ef=max(k, self.search_width)) if served else None
-        asked = [models.QueryRequest(query=row, limit=k, filter=chosen, params=width) for row in queries.tolist()]
+        requests = [models.QueryRequest(query=row, limit=k, filter=chosen, params=width) for row in queries.tolist()]
         scores, ids = torch.full((len(queries), k), -torch.inf), torch.full((len(queries), k), -1)
-        for row, answer in enumerate(self._ask(lambda: self.client.query_batch_points(self.collection, asked))):
-            for place, point in enumerate(answer.points):
-                scores[row, place], ids[row, place] = point.score, point.id
+        responses = self._request(lambda: self.client.query_batch_points(self.collection, requests))
+        for row, response in enumerate(responses):
+            for rank, point in enumerate(response.points):
+                scores[row, rank], ids[row, rank] = point.score, point.id
         return scores, ids
 
     def _holds(self, ids: Int[Tensor, " n"]) -> Tensor:
-        found = [point.id for point in self._points(ids, vectors=False)]
-        return torch.isin(ids, torch.tensor(found, dtype=torch.int64))
+        present = [point.id for point in self._points(ids, vectors=False)]
+        return torch.isin(ids, torch.tensor(present, dtype=torch.int64))
 
     def _vectors(self, ids: Int[Tensor, " n"]) -> Float[Tensor, "n dim"]:
         by_id = {point.id: point.vector for point in self._points(ids, vectors=True)}
         return torch.tensor([by_id[each] for each in ids.tolist()], dtype=torch.float32)
 
     def _points(self, ids: Int[Tensor, " n"], *, vectors: bool) -> Iterator[Any]:
-        for part in ids.split(LOT) if len(ids) else ():
-            some = part.tolist()
-            yield from self._ask(
-                lambda some=some: self.client.retrieve(self.collection, some, with_payload=False, with_vectors=vectors)
+        """The points with these ids, as far as the collection holds them."""
+        for part in ids.split(BATCH) if len(ids) else ():
+            batch = part.tolist()
+            yield from self._request(
+                lambda batch=batch: self.client.retrieve(
+                    self.collection, batch, with_payload=False, with_vectors=vectors
+                )
             )
 
     def _all(self) -> Iterator[Any]:
+        """All points of the collection, without their vectors."""
         more, offset = True, None
         while more:
-            points, offset = self._ask(
-                lambda offset=offset: self.client.scroll(self.collection, limit=LOT, offset=offset, with_payload=False)
+            points, offset = self._request(
+                lambda offset=offset: self.client.scroll(
+                    self.collection, limit=BATCH, offset=offset, with_payload=False
+                )
             )
             yield from points
             more = offset is not None
 
     def _saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if self.url == ":memory:":
-            raise MetarepError("an index in :memory: ends with its process; give the url of a server, or a folder")
+            raise MetarepError("an index in :memory: cannot be saved; give the url of a server, or a folder")
         return {}, {}
 
     def _restore(self, tensors: dict[str, Tensor], more: dict[str, Any]) -> None:
-        """Everything is in the collection."""
+        """Do nothing: everything is in the collection."""
 
     def chosen_settings(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("url", "collection", "exact", "search_width")}
@@ -127,13 +144,15 @@ class QdrantIndex(Index):
     def _connect(self) -> Any:  # noqa: ANN401 - an extra
         if self.url.startswith(("http://", "https://")):
             key = os.environ.get("QDRANT_API_KEY")
-            return self.module.QdrantClient(url=self.url, api_key=key, check_compatibility=False)  # in a thread, late
+            return self.module.QdrantClient(
+                url=self.url, api_key=key, check_compatibility=False
+            )  # a thread would check late
         if self.url == ":memory:":
             return self.module.QdrantClient(":memory:")
         return self.module.QdrantClient(path=self.url)
 
     def _prepare(self) -> None:
-        """The collection, and whose vectors it holds."""
+        """Create the collection if it does not exist; otherwise check that it holds such vectors."""
         models = self.module.models
         about = {"metarep": 1, "dim": self.dim, "space": self.space}
         if not self.client.collection_exists(self.collection):
@@ -143,25 +162,15 @@ class QdrantIndex(Index):
                 metadata=about,
             )
         known = self.client.get_collection(self.collection).config.metadata or {}
-        if known.get("metarep") != 1:
-            raise MetarepError(f"the collection {self.collection} is not of metarep; choose another name")
-        if known["dim"] != self.dim:
-            raise MetarepError(
-                f"the collection {self.collection} holds vectors of {known['dim']} numbers, not {self.dim}"
-            )
-        if known["space"] != self.space:
-            raise SpaceError(
-                f"the collection {self.collection} holds vectors of the encoder {known['space']}, not {self.space}; "
-                "choose another collection"
-            )
+        refuse_other_vectors("collection", self.collection, known, self.dim, self.space)
 
-    def _ask(self, question: Any) -> Any:  # noqa: ANN401 - whatever the client answers
-        """An answer of the server, or an error of ours."""
+    def _request(self, call: Any) -> Any:  # noqa: ANN401 - whatever the client returns
+        """The result of a call of the client; its errors become a MetarepError."""
         try:
-            return question()
+            return call()
         except MetarepError:
             raise
-        except Exception as error:  # the client raises those of httpx, of pydantic, and its own
+        except Exception as error:  # the client raises errors of httpx, of pydantic, and its own
             reason = str(error).strip().partition("\n")[0]
             raise MetarepError(f"Qdrant at {self.url} did not answer: {type(error).__name__}: {reason}") from error
 

@@ -1,15 +1,17 @@
 """GradientDescent: a task is solved by a few gradient steps from a learned start."""
 
-from collections.abc import Sequence
-from typing import Literal, get_args
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int, Num, Shaped
 from torch import Tensor, nn
 
 from metarep.encoders import Encoder
+from metarep.encoders.normalisation import Normalisation, norm_parameters
 from metarep.errors import MetarepError, one_of
-from metarep.inner_loop import (
+from metarep.learners.inner_loop import (
     Adam,
     Adapted,
     Head,
@@ -25,9 +27,8 @@ from metarep.inner_loop import (
     query_logits,
     refuse_missing_classes,
 )
-from metarep.inner_loop.meta_loss import Path
+from metarep.learners.inner_loop.meta_loss import Path
 from metarep.learners.learner import Learner, State
-from metarep.normalisation import Normalisation, norm_parameters
 
 Scope = Literal["all", "all-but-norms", "head"]
 
@@ -42,7 +43,7 @@ class GradientDescent(Learner):
     Args:
         encoder: the representation to start from; any module, without special layers.
         ways: classes of a task, for a head of one row a way.
-        head: ``rows``, ``shared`` or ``prototype``; see :class:`metarep.inner_loop.Head`.
+        head: ``rows``, ``shared`` or ``prototype``; see :class:`metarep.learners.inner_loop.Head`.
         scope: what the steps change: ``all``, ``all-but-norms`` (not the scale and bias of norm layers of any kind), or
             ``head``. Frozen parameters (``requires_grad=False``) stay in any case.
         steps: inner steps in training; also at test time, unless ``test_steps`` says otherwise.
@@ -108,6 +109,13 @@ class GradientDescent(Learner):
     @property
     def called(self) -> str:
         return f"descent, {self.test_steps} steps" if self.test_steps != 1 else "descent, 1 step"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        names = ("scope", "steps", "test_steps", "normalisation", "adaptation", "minibatch")
+        own = {name: getattr(self, name) for name in names}
+        head, rates = self.head, self.rates
+        return own | {"ways": head.ways, "head": head.kind, "inner_lr": rates.lr, "rates": rates.kind}
 
     @property
     def protocol(self) -> str:
@@ -190,7 +198,6 @@ class GradientDescent(Learner):
         query_y: Int[Tensor, "task query"],
         ways: int,
         *,
-        progress: float = 1.0,
         order: int = 2,
         weights: tuple[float, ...] | None = None,
     ) -> Float[Tensor, ""]:
@@ -201,7 +208,7 @@ class GradientDescent(Learner):
             weights: of the query loss after each step; None for the last alone.
         """
         if self.scope == "head":
-            return super().task_loss(support, support_y, query, query_y, ways, progress=progress)
+            return super().task_loss(support, support_y, query, query_y, ways)
         if support_y.device.type == "cpu":  # elsewhere a look at the labels would wait for the device, in every step
             refuse_missing_classes(support_y, ways)
         inner = InnerLoop(self.steps, self.adapted, order, weights)
@@ -227,6 +234,16 @@ class GradientDescent(Learner):
                 raise MetarepError(f"test_steps must be at least 0, not {test_steps}")
             self._refuse_idle_steps(test_steps)
             self.test_steps = test_steps
+
+    @contextmanager
+    def using(self, normalisation: Normalisation | None = None, test_steps: int | None = None) -> Iterator[None]:
+        """Measure with other statistics or another number of steps for a while; see :meth:`use`."""
+        before = self.normalisation, self.test_steps
+        try:
+            self.use(normalisation=normalisation, test_steps=test_steps)
+            yield
+        finally:
+            self.normalisation, self.test_steps = before
 
     def _refuse_idle_steps(self, steps: int) -> None:
         if self.head.kind == "shared" and self.scope != "head" and steps < 2:

@@ -1,34 +1,55 @@
-"""Learner: what is deployed. What is prepared once for all tasks, and what is adapted to each."""
+"""Learner: the base class of what is deployed, an encoder with a way to solve new tasks."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int, Num, Shaped
 from torch import Tensor, nn
 
 from metarep.encoders import Encoder
-from metarep.losses import task_cross_entropy
+from metarep.encoders.normalisation import Normalisation
+from metarep.errors import Advice, MetarepError
+from metarep.learners.distances import task_cross_entropy
 
-State = dict[str, Tensor]  # what adaptation made of a support set; every tensor has the task axis first
+Metric = Literal["euclidean", "cosine"]
+State = dict[str, Tensor]
+"""The result of adaptation to a support set: tensors by name, each with the task axis first."""
 
 
 class Learner(nn.Module, ABC):
-    """Solves a new task from its support set: ``prepare`` images, ``adapt`` to the support, give ``logits``.
+    """Solves a new task from its support set: ``prepare`` images, ``adapt`` to the support, compute ``logits``.
 
-    Training, ``evaluate`` and serving all call the same three functions, so what is measured is what is used.
-    Everything is batched over tasks, and nothing a query gets depends on another query, unless ``protocol`` says so.
-
-    ``protocol`` is ``inductive`` or ``transductive``, ``normalisation`` says whose statistics norm layers use, and
-    ``ways`` how many classes a task must have (None: any); reports print the first two.
+    Training, ``evaluate`` and serving call the same three functions, so what is measured is what is used. Everything is
+    batched over tasks. The result of a query does not depend on other queries, unless ``protocol`` is transductive.
 
     Args:
         encoder: the representation.
+
+    Attributes:
+        protocol: ``inductive`` or ``transductive``, for reports.
+        normalisation: which statistics batch norms use, for reports.
+        ways: number of classes that a task must have; None for any number.
+
+    >>> from metarep.encoders import Preprocess
+    >>> class Nearest(Learner):
+    ...     def adapt(self, support, labels, ways):
+    ...         return {"support": support, "onehot": torch.nn.functional.one_hot(labels, ways).float()}
+    ...
+    ...     def logits(self, state, query):
+    ...         return (query @ state["support"].mT) @ state["onehot"]
+    >>> learner = Nearest(Encoder(nn.Flatten(), Preprocess((1, 2), 1, (0.0,), (1.0,))))
+    >>> state = learner.adapt(torch.eye(2).unsqueeze(0), torch.tensor([[1, 0]]), ways=2)
+    >>> learner.logits(state, torch.tensor([[[5.0, 0.0]]]))
+    tensor([[[0., 5.]]])
     """
 
     protocol: str = "inductive"
     normalisation: str = "running"
     ways: int | None = None
+    metric: Metric = "euclidean"  # in which features are near each other
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -36,7 +57,7 @@ class Learner(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where its parameters are; the CPU if it has none."""
+        """The device of its parameters; the CPU if it has none."""
         return next(self.parameters(), torch.zeros(())).device
 
     @property
@@ -46,11 +67,31 @@ class Learner(nn.Module, ABC):
 
     @property
     def state_numbers(self) -> int:
-        """About how many numbers the state of one task holds, where they are many: evaluation takes fewer at a time."""
+        """About how many values the state of one task holds, if they are many; evaluation then batches fewer tasks."""
         return 0
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments of its constructor beside the encoder; a checkpoint keeps them."""
+        return {}
+
+    @contextmanager
+    def using(self, normalisation: Normalisation | None = None, test_steps: int | None = None) -> Iterator[None]:
+        """Measure with other statistics or another number of inner steps for a while; None for the learner's own.
+
+        Raises:
+            MetarepError: this learner takes no gradient steps, or adapts no norm layer.
+        """
+        if normalisation is not None or test_steps is not None:
+            raise MetarepError(
+                "other normalisation or test_steps are for learners that take gradient steps, and "
+                f"{type(self).__name__} does not",
+                advice=Advice("try {learner}", learner="descent"),
+            )
+        yield
+
     def undecayed(self) -> list[nn.Parameter]:
-        """Parameters besides norm scales and biases that weight decay must leave alone."""
+        """Parameters without weight decay, in addition to norm scales and biases."""
         return []
 
     def embed(self, x: Num[Tensor, "b c h w"]) -> Float[Tensor, "b dim"]:
@@ -58,18 +99,30 @@ class Learner(nn.Module, ABC):
         return self.encoder(x)
 
     def prepare(self, x: Num[Tensor, "b c h w"]) -> Shaped[Tensor, "b *row"]:
-        """What all tasks share of an image; ``evaluate`` computes it once an image. By default its representation."""
+        """The part of the computation that is the same for all tasks; ``evaluate`` runs it once an image.
+
+        By default it gives the representation of the image.
+        """
         return self.embed(x)
 
     @abstractmethod
     def adapt(
         self, support: Shaped[Tensor, "task support *row"], labels: Int[Tensor, "task support"], ways: int
     ) -> State:
-        """Learn each task from its prepared support rows; shots may differ between classes."""
+        """Learn each task from its support set.
+
+        Args:
+            support: prepared rows of the support images.
+            labels: the class of each row, 0 to ``ways - 1``. Classes may have different numbers of rows.
+            ways: number of classes.
+
+        Returns:
+            The state that :meth:`logits` needs.
+        """
 
     @abstractmethod
     def logits(self, state: State, query: Shaped[Tensor, "task query *row"]) -> Float[Tensor, "task query ways"]:
-        """Scores of each class for each query row; higher is better."""
+        """The score of each class for each query row; the highest one is the prediction."""
 
     def held_out(
         self,
@@ -78,16 +131,16 @@ class Learner(nn.Module, ABC):
         ways: int,
         folds: Sequence[Int[Tensor, " _"]],
     ) -> Float[Tensor, "tested ways"]:
-        """What the images of each fold would be told by a learner adapted to all images but those of the fold.
+        """Cross-validation scores: each fold is scored by a learner that was adapted to all other images.
 
-        Here by adapting once a fold; learners that know a shorter way use it.
+        This method adapts once a fold; some learners have a faster way.
 
         Args:
             support, labels, ways: one support set.
-            folds: the rows that are left out together. No fold may hold all images of a class.
+            folds: for each fold, the numbers of its rows. A fold must not hold all images of a class.
 
         Returns:
-            Scores of the rows of all folds, one fold after the other.
+            The scores of the rows of all folds, one fold after the other.
         """
         scores = []
         for out in folds:
@@ -99,18 +152,24 @@ class Learner(nn.Module, ABC):
     def leave_one_out(
         self, support: Shaped[Tensor, "n *row"], labels: Int[Tensor, " n"], ways: int
     ) -> Float[Tensor, "n ways"]:
-        """What each image of one support set would be told by a learner adapted to all the others.
+        """Leave-one-out scores: each image is scored by a learner that was adapted to all other images.
 
-        Its class alone is then one image short, so this underrates a learner of few images; see
-        :func:`metarep.folds.deal_folds`. An image that is alone in its class cannot be left out: its row holds the
-        scores of the learner that has seen it.
+        The class of this image then has one image less than the others, so accuracies of few images come out too low
+        (see :func:`metarep.model.trust.folds.deal_folds`). An image that is alone in its class cannot be left out; its
+        scores are those of a learner that was adapted to all images.
+
+        Args:
+            support, labels, ways: one support set.
+
+        Returns:
+            The scores of each row, in order.
         """
         alone = labels.bincount(minlength=ways)[labels] < 2
-        each = torch.arange(len(labels), device=labels.device)
-        found = self.logits(self.adapt(support.unsqueeze(0), labels.unsqueeze(0), ways), support.unsqueeze(0))[0]
+        rows = torch.arange(len(labels), device=labels.device)[~alone]
+        scores = self.logits(self.adapt(support.unsqueeze(0), labels.unsqueeze(0), ways), support.unsqueeze(0))[0]
         if alone.all():
-            return found
-        return found.index_copy(0, each[~alone], self.held_out(support, labels, ways, list(each[~alone].split(1))))
+            return scores
+        return scores.index_copy(0, rows, self.held_out(support, labels, ways, list(rows.split(1))))
 
     def task_loss(
         self,
@@ -119,8 +178,9 @@ class Learner(nn.Module, ABC):
         query: Shaped[Tensor, "task query *row"],
         query_y: Int[Tensor, "task query"],
         ways: int,
-        *,
-        progress: float = 1.0,  # noqa: ARG002 - for learners whose loss changes as training goes
     ) -> Float[Tensor, ""]:
-        """Cross-entropy of the queries under what is deployed; the mean over queries, then over tasks."""
+        """The training loss of a batch of tasks: cross-entropy of the queries after adaptation to the support.
+
+        It is the mean over queries, then over tasks.
+        """
         return task_cross_entropy(self.logits(self.adapt(support, support_y, ways), query), query_y)

@@ -1,4 +1,4 @@
-"""Multinomial logistic regression on few rows, for many tasks at once, solved to a stated tolerance."""
+"""Multinomial logistic regression on few rows, for many tasks at the same time, solved to a tolerance."""
 
 import warnings
 
@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-TOLERANCE = 1e-5  # of the gradient in the metric of the bound: logits are then right to about a ten-thousandth
+TOLERANCE = 1e-5  # length of the gradient in the metric of the bound; logits are then exact to about 1e-4
 MOST_STEPS = 2000
 
 
@@ -17,18 +17,18 @@ class NotSolvedWarning(UserWarning):
 def orthogonal(
     rows: Float[Tensor, "task n dim"], weights: Float[Tensor, "task n"]
 ) -> tuple[Float[Tensor, "task n rank"], Float[Tensor, "task dim rank"]]:
-    """Rows in a basis whose columns are orthogonal under weights, and the matrix that takes weights of that basis back.
+    """Express rows in a basis in which their columns are orthogonal under the weights of the rows.
 
-    The basis is that of the eigenvectors of the smaller Gram matrix, found in float64, so 1,280 features of 50 images
-    become 50 numbers.
+    The basis comes from the eigenvectors of the smaller Gram matrix, computed in float64. So 1,280 features of 50
+    images become 50 values an image.
 
     Args:
-        rows: of any rank.
-        weights: of the rows, above zero.
+        rows: rows of any rank.
+        weights: weight of each row, above 0.
 
     Returns:
-        ``(reduced, back)`` with ``reduced = rows @ back``; ``back @ w`` is for ``rows`` what ``w`` is for ``reduced``.
-        Directions without length are columns of zeros.
+        ``(reduced, back)`` with ``reduced = rows @ back``. If ``w`` are weights of a classifier of ``reduced``, then
+        ``back @ w`` are those of the same classifier of ``rows``. Directions of length zero are columns of zeros.
 
     >>> reduced, back = orthogonal(torch.tensor([[[3.0, 0.0], [0.0, 1.0]]]), torch.ones(1, 2))
     >>> (reduced.mT @ reduced)[0].round(decimals=4).abs()
@@ -57,27 +57,27 @@ def logistic(
     tolerance: float = TOLERANCE,
     most: int = MOST_STEPS,
 ) -> Float[Tensor, "task rank ways"]:
-    """Weights of the least ``sum(weight * cross-entropy) + strength / 2 * |W|**2``.
+    """Logistic regression: the weights that minimise ``sum(weight * cross-entropy) + strength / 2 * |W|**2``.
 
-    Nesterov's accelerated gradient with restarts (O'Donoghue and Candes, Adaptive Restart for Accelerated Gradient
-    Schemes, 2015), in the metric of Boehning's bound of the Hessian (1992). The columns of ``rows`` must be orthogonal
-    under the weights, as :func:`orthogonal` makes them: the bound is then diagonal, so a step costs two matrix products
-    and needs no line search, and every task takes the same steps.
+    It uses Nesterov's accelerated gradient with restarts (O'Donoghue and Candes, Adaptive Restart for Accelerated
+    Gradient Schemes, 2015), in the metric of Boehning's bound of the Hessian (1992). The columns of ``rows`` must be
+    orthogonal under the weights, as :func:`orthogonal` makes them. The bound is then diagonal, so a step costs two
+    matrix products, needs no line search, and is the same for all tasks.
 
     Args:
-        rows: reduced rows. One task of rows may stand for all, with a weight of each row for each task.
-        targets: one-hot.
-        strength: penalty, above zero.
-        weights: of the rows in the loss; 0 leaves a row out.
-        base: the weights under which the columns are orthogonal, where they are not ``weights``.
+        rows: reduced rows. One task of rows may be given for all tasks that differ only in ``weights``.
+        targets: one-hot targets.
+        strength: L2 regularisation, above 0.
+        weights: weight of each row in the loss; 0 leaves a row out.
+        base: the weights under which the columns are orthogonal, if they are not ``weights``.
         tolerance: stop when the gradient, in the metric of the bound, is shorter than this in every task.
-        most: steps at most.
+        most: largest number of steps.
 
     Returns:
         The weights of the reduced rows.
 
     Warns:
-        NotSolvedWarning: the tolerance was not reached, with the length of the gradient that is left.
+        NotSolvedWarning: the tolerance was not reached. The message has the length of the last gradient.
 
     >>> x, back = orthogonal(torch.tensor([[[1.0, 1.0], [-1.0, 1.0]]]), torch.ones(1, 2))
     >>> (x @ logistic(x, torch.eye(2).unsqueeze(0), 1.0, torch.ones(1, 2))).softmax(-1)[0, 0].round(decimals=3)
@@ -93,11 +93,11 @@ def logistic(
     for step in range(most):
         if shared:  # one product for all tasks
             logits = (rows[0] @ ahead.transpose(0, 1).flatten(1)).view(-1, tasks, ways).transpose(0, 1)
-            slope = (logits.softmax(-1) - targets) * weights.unsqueeze(-1)
-            data = (rows[0].mT @ slope.transpose(0, 1).flatten(1)).view(-1, tasks, ways).transpose(0, 1)
+            residual = (logits.softmax(-1) - targets) * weights.unsqueeze(-1)
+            data = (rows[0].mT @ residual.transpose(0, 1).flatten(1)).view(-1, tasks, ways).transpose(0, 1)
         else:
-            slope = ((rows @ ahead).softmax(-1) - targets) * weights.unsqueeze(-1)
-            data = rows.mT @ slope
+            residual = ((rows @ ahead).softmax(-1) - targets) * weights.unsqueeze(-1)
+            data = rows.mT @ residual
         gradient = data + strength * ahead
         left = (gradient.square() / bound).sum((1, 2)).amax().sqrt()
         last, new = new, ahead - gradient / bound
@@ -108,7 +108,7 @@ def logistic(
         following = (1 + (1 + 4 * pace.square()).sqrt()) / 2
         ahead = new + torch.where(against, torch.zeros_like(pace), (pace - 1) / following) * (new - last)
         pace = following
-    _tell(most, left, tolerance, strength)
+    _warn(most, left, tolerance, strength)
     return new
 
 
@@ -121,10 +121,25 @@ def unrolled(
     tolerance: float = TOLERANCE,
     most: int = MOST_STEPS,
 ) -> Float[Tensor, "task n ways"]:
-    """The same for training: dual weights, so that ``rows.mT @`` these are the weights, with a gradient to the rows.
+    """Logistic regression for training: its result is differentiable with respect to the rows.
 
-    A basis of eigenvectors has no derivative where two lengths are equal, so the steps are taken on the Gram matrix of
-    the rows, with the step and the momentum that its largest eigenvalue gives.
+    The gradient passes through all steps. :func:`logistic` cannot be used there, because a basis of eigenvectors has no
+    derivative where two eigenvalues are equal. The steps are taken on the Gram matrix of the rows; its largest
+    eigenvalue gives the step size and the momentum.
+
+    Args:
+        gram: ``rows @ rows.mT``.
+        targets, strength, weights, tolerance, most: see :func:`logistic`.
+
+    Returns:
+        The dual weights ``d``: the weights of the classifier are ``rows.mT @ d``.
+
+    Warns:
+        NotSolvedWarning: the tolerance was not reached. The message has the largest entry of the last gradient.
+
+    >>> unrolled(torch.eye(2).unsqueeze(0), torch.eye(2).unsqueeze(0), 1.0, torch.ones(1, 2)).round(decimals=3)
+    tensor([[[ 0.3370, -0.3370],
+             [-0.3370,  0.3370]]])
     """
     weigh = weights.unsqueeze(-1)
     largest = torch.linalg.eigvalsh(gram.detach())[..., -1].view(-1, 1, 1)
@@ -139,11 +154,11 @@ def unrolled(
         left = gradient.detach().abs().amax()
         if step % 10 == 9 and left < tolerance:
             return dual
-    _tell(most, left, tolerance, strength)
+    _warn(most, left, tolerance, strength)
     return dual
 
 
-def _tell(most: int, left: Tensor, tolerance: float, strength: float) -> None:
+def _warn(most: int, left: Tensor, tolerance: float, strength: float) -> None:
     warnings.warn(
         f"logistic regression stopped after {most} steps with a gradient of {left.item():.1e}, above {tolerance:g}: "
         f"take a strength above {strength:g}",

@@ -1,34 +1,34 @@
-"""ANIL: MAML whose inner loop changes the head alone."""
+"""ANIL: MAML whose inner loop adapts only the head."""
 
 from typing import Any, ClassVar
 
 from torch import Generator
 
-from metarep.batches import Batch, TaskBatch
+from metarep.data.batches import Batch, TaskBatch
 from metarep.encoders import Encoder
-from metarep.inner_loop import HeadKind
 from metarep.learners.descent import GradientDescent
+from metarep.learners.inner_loop import HeadKind
 from metarep.methods.method import Method, Step
 
 
 class ANIL(Method[TaskBatch]):
-    """Almost no inner loop: a body that all tasks share, and a head learned by a few gradient steps.
+    """ANIL (almost no inner loop): all tasks share the body, and a few gradient steps adapt the head to a task.
 
     Raghu, Raghu, Bengio, Vinyals, Rapid Learning or Feature Reuse? Towards Understanding the Effectiveness of MAML,
-    2020. The outer step trains body and head together, through the steps of the head (second order, at the price of a
-    few matrix products). The body normalises by running statistics, so its features are computed once an image.
+    2020. The outer step trains body and head together, with second-order gradients through the steps of the head, which
+    cost only a few matrix products. The body uses running statistics, so features are computed once an image.
 
     Args:
         encoder: the body.
-        ways: classes of a task, each with its own row of the head; training's ways.
+        ways: classes of a training task; with ``head rows``, each class has its own row of the head.
         inner_steps: inner steps in training.
         test_steps: inner steps at test time.
-        inner_lr: inner learning rate of the head, or where learned ones start.
-        learned_rates: learn one rate for every step, for weight and bias.
+        inner_lr: inner learning rate of the head, or the first value of learned rates.
+        learned_rates: learn one rate for each step, for weight and for bias.
         head: rows (one row a way), prototype or shared (any number of ways).
-        turns: how often the same images are used, each time with other ones as support.
+        turns: how often the images of a task are used, each time with other images as support.
 
-    >>> from metarep.encoders import Preprocess, build_encoder
+    >>> from metarep import Preprocess, build_encoder
     >>> ANIL(build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,)))).learner.scope
     'head'
     """
@@ -65,5 +65,6 @@ class ANIL(Method[TaskBatch]):
         )
 
     def step(self, batch: TaskBatch, *, progress: float, generator: Generator) -> Step:  # noqa: ARG002
+        """The loss of a batch of tasks: cross-entropy of the queries after the inner steps on the head."""
         tasks = batch.tasks.turned(self.turns).of(self.learner.prepare(batch.images))
-        return Step(self.learner.task_loss(*tasks, progress=progress), {})
+        return Step(self.learner.task_loss(*tasks), {})

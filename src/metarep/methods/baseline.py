@@ -1,11 +1,11 @@
-"""The supervised baseline: an ordinary classifier of all training classes, whose encoder is kept."""
+"""Baseline: an ordinary classifier of all training classes, whose encoder is kept."""
 
 from typing import Any, ClassVar, Literal, get_args
 
 from torch import Generator, nn
 from torch.nn import functional
 
-from metarep.batches import Batch, LabelledBatch
+from metarep.data.batches import Batch, LabelledBatch
 from metarep.encoders import Encoder
 from metarep.errors import MetarepError, above, one_of
 from metarep.learners.prototypes import Prototypes
@@ -15,20 +15,21 @@ HeadKind = Literal["cosine", "linear"]
 
 
 class Baseline(Method[LabelledBatch]):
-    """Tell all training classes apart, then throw the classifier away; a task is solved by cosines with class means.
+    """Supervised baseline: classify all training classes, and solve a task by the cosine with class means.
 
     Gidaris, Komodakis, Dynamic Few-Shot Visual Learning without Forgetting, 2018; Chen et al., A Closer Look at
-    Few-shot Classification, 2019 (Baseline and Baseline++). Trap: it knows no tasks and still beats methods that do, on
-    photographs with one image a class, so a table without it misleads.
+    Few-shot Classification, 2019 (Baseline and Baseline++). The classifier is dropped after training. Trap: training
+    uses no tasks, and on photographs with one image a class it still beats methods that do. So a table without it
+    misleads.
 
     Args:
         encoder: the representation to train.
-        head: ``cosine``, the cosine of features with a learned row a class; ``linear``, an ordinary linear layer.
-        temperature: divides the cosines, here and where it is deployed.
-        smoothing: share of the label that is spread over all classes.
-        classes: how many there are to tell apart; a training fills it in.
+        head: ``cosine``, the cosine of the features with a learned row for each class; ``linear``, a linear layer.
+        temperature: divides the cosines, in training and when deployed.
+        smoothing: label smoothing, the share of the label that is spread over all classes.
+        classes: number of training classes; a training sets it.
 
-    >>> from metarep.encoders import Preprocess, build_encoder
+    >>> from metarep import Preprocess, build_encoder
     >>> Baseline(build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,))), classes=100).head.weight.shape
     torch.Size([100, 64])
     """
@@ -58,6 +59,7 @@ class Baseline(Method[LabelledBatch]):
         self.head = nn.Linear(encoder.dim, classes, bias=head == "linear")
 
     def step(self, batch: LabelledBatch, *, progress: float, generator: Generator) -> Step:  # noqa: ARG002
+        """The cross-entropy of the training classes; ``right`` in the log is the accuracy on the batch, 0 to 1."""
         features, head = self.learner.embed(batch.images), self.head
         if batch.classes.device.type == "cpu":
             self._refuse_others(int(batch.classes.max()))
@@ -72,6 +74,6 @@ class Baseline(Method[LabelledBatch]):
     def _refuse_others(self, last: int) -> None:
         if last >= self.head.out_features:
             raise MetarepError(
-                f"this baseline has rows for classes={self.head.out_features}, and there are more than {last}; leave "
-                "classes out, and the training fills it in"
+                f"the head of this baseline has classes={self.head.out_features}, and the batch has class {last}; do "
+                "not set classes, and the training sets it"
             )

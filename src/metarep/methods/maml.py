@@ -1,42 +1,42 @@
-"""MAML: learn a start from which a few gradient steps solve a task."""
+"""MAML: learn initial weights from which a few gradient steps solve a task."""
 
 from typing import Any, ClassVar, Literal
 
 from torch import Generator
 
-from metarep.batches import Batch, TaskBatch
+from metarep.data.batches import Batch, TaskBatch
 from metarep.encoders import Encoder
+from metarep.encoders.normalisation import Normalisation, running_statistics
 from metarep.errors import Advice, MetarepError, Slot
-from metarep.inner_loop import HeadKind, RateKind
 from metarep.learners.descent import GradientDescent
+from metarep.learners.inner_loop import HeadKind, RateKind
 from metarep.methods.method import Method, Step
-from metarep.normalisation import Normalisation, running_statistics
 
 
 class MAML(Method[TaskBatch]):
-    """Model-agnostic meta-learning.
+    """MAML (model-agnostic meta-learning): learn initial weights from which a few gradient steps solve a task.
 
     Finn, Abbeel, Levine, Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks, 2017; Antoniou, Edwards,
     Storkey, How to Train Your MAML, 2019 (``rates layer``, ``multi_step``, ``anneal_order``); Li et al., Meta-SGD, 2017
-    (``rates parameter``). Trap: most printed MAML numbers are transductive; the default here is not.
+    (``rates parameter``). Trap: most published MAML results are transductive; the default here is not.
 
     Args:
-        encoder: the start to learn.
-        ways: classes of a task, each with its own row of the head; training's ways.
+        encoder: the encoder, whose weights are the initial weights to learn.
+        ways: classes of a training task; with ``head rows``, each class has its own row of the head.
         inner_steps: inner steps in training.
         test_steps: inner steps at test time.
-        inner_lr: inner learning rate, or where learned ones start.
+        inner_lr: inner learning rate, or the first value of learned rates.
         order: 2 differentiates through the inner steps; 1 is first-order MAML.
-        rates: inner learning rates: fixed, parameter (Meta-SGD), or layer (one a tensor and step).
+        rates: inner learning rates: fixed, parameter (one a weight, Meta-SGD), or layer (one a tensor and step).
         head: rows (one row a way), prototype (any number of ways) or shared (needs two steps or more).
-        scope: what the steps change: all, or all-but-norms.
-        normalisation: whose statistics: support, transductive, or running (those of the encoder that training starts
-            from, which stay as they are).
-        multi_step: share of training at whose end only the last step's query loss counts; until then every step's does,
-            less and less; 0 for the last alone throughout.
-        anneal_order: share of training that is first order before the second order sets in.
+        scope: which weights the inner steps change: all, or all-but-norms.
+        normalisation: which statistics batch norms use: support, transductive, or running (those of the encoder that
+            training starts from, which do not change).
+        multi_step: share of training in which the query loss after every inner step counts, the earlier ones less and
+            less; after it, only the loss after the last step counts. 0 counts only the last step from the beginning.
+        anneal_order: share of training that is first order, before it becomes second order.
 
-    >>> from metarep.encoders import Preprocess, build_encoder
+    >>> from metarep import Preprocess, build_encoder
     >>> MAML(build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,)))).learner.protocol
     'inductive'
     """
@@ -90,12 +90,13 @@ class MAML(Method[TaskBatch]):
         )
 
     def step(self, batch: TaskBatch, *, progress: float, generator: Generator) -> Step:  # noqa: ARG002
+        """The loss of a batch of tasks: cross-entropy of the queries under the adapted weights."""
         if self.learner.normalisation == "running":
             self._refuse_empty_statistics()
         tasks = batch.tasks.of(self.learner.prepare(batch.images))
         order = 1 if progress < self.anneal_order else self.order
         weights = step_weights(self.learner.steps, progress / self.multi_step if self.multi_step else 1.0)
-        return Step(self.learner.task_loss(*tasks, progress=progress, order=order, weights=weights), {})
+        return Step(self.learner.task_loss(*tasks, order=order, weights=weights), {})
 
     def _refuse_empty_statistics(self) -> None:
         means = [mean for mean, _ in running_statistics(self.learner.encoder.body)]
@@ -110,9 +111,12 @@ class MAML(Method[TaskBatch]):
 
 
 def step_weights(steps: int, progress: float) -> tuple[float, ...] | None:
-    """Weights of the query loss after each inner step: equal at first, the last alone from ``progress`` 1 on.
+    """The weight of the query loss after each inner step: equal at first, and only the last step's from progress 1 on.
 
-    Antoniou et al., 2019. They sum to 1; None stands for the last alone.
+    Antoniou et al., 2019.
+
+    Returns:
+        Weights that sum to 1; or None, if only the loss after the last step counts.
 
     >>> step_weights(2, 0.5), step_weights(2, 1.0)
     ((0.25, 0.75), None)

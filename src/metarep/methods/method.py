@@ -1,4 +1,4 @@
-"""Method: how a representation is trained."""
+"""Method: the base class of all training methods."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
@@ -7,13 +7,19 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from metarep.batches import Batch
+from metarep.data.batches import Batch
 from metarep.errors import MetarepError
 from metarep.learners import Learner
 
 
 class Step(NamedTuple):
-    """What one step gives: the loss to descend, figures for the log, and whatever ``after_step`` wants handed on."""
+    """The result of one training step.
+
+    Attributes:
+        loss: the scalar to minimise.
+        logs: scalars for the training log, by name.
+        carry: anything that :meth:`Method.after_step` needs.
+    """
 
     loss: Float[Tensor, ""]
     logs: dict[str, Tensor]
@@ -24,11 +30,17 @@ B = TypeVar("B", bound=Batch)
 
 
 class Method(nn.Module, ABC, Generic[B]):
-    """A way of training an encoder. The loop in ``train`` never asks which one it is.
+    """A way of training an encoder; the training loop is the same for all methods.
 
-    A method of your own is one file: say what it ``eats``, build its learner, write ``step``. Its settings are the
-    keyword arguments of its constructor; the command line reads them from the signature and the docstring.
-    ``defaults`` are training settings that suit it better than those of ``TrainSettings``.
+    Your own method is one file: set ``eats``, build the learner, and write ``step``. Its settings are the keyword
+    arguments of its constructor; the command line reads them from the signature and the docstring.
+
+    Attributes:
+        eats: the type of batch that ``step`` takes.
+        family: ``metric``, ``meta-optimisation`` or ``contrastive``.
+        paper: authors and year.
+        defaults: training settings that suit the method better than those of ``TrainSettings``.
+        learner: what is deployed; it holds the encoder.
     """
 
     eats: ClassVar[type[Batch]]
@@ -39,23 +51,38 @@ class Method(nn.Module, ABC, Generic[B]):
 
     @abstractmethod
     def step(self, batch: B, *, progress: float, generator: Generator) -> Step:
-        """The loss of one batch. Writes nothing but the running statistics of normalisation layers.
+        """Compute the loss of one batch. It changes nothing but the running statistics of normalisation layers.
 
         Args:
-            batch: what this method eats.
+            batch: a batch of the type ``eats``.
             progress: share of the training that is done, 0 to 1.
-            generator: for whatever the method draws itself.
+            generator: for random numbers that the method draws itself.
         """
 
-    def after_step(self, carry: Any, progress: float) -> None:  # noqa: ANN401 - what step handed on; nothing to do by default
-        """Called after the optimiser's step: the place for queues and moving averages."""
+    def after_step(self, carry: Any, progress: float) -> None:  # noqa: ANN401 - it depends on the method
+        """Update queues and moving averages after the optimiser's step; by default there is nothing to do.
+
+        Args:
+            carry: what ``step`` returned as ``carry``.
+            progress: share of the training that is done, 0 to 1.
+        """
 
     def optimizer(self, lr: float, weight_decay: float) -> torch.optim.Optimizer:
-        """AdamW by default."""
+        """The optimiser of this method's parameters, which is AdamW by default.
+
+        Args:
+            lr: learning rate.
+            weight_decay: for the parameters that are decayed (:meth:`groups`).
+
+        Raises:
+            MetarepError: there is nothing to train.
+        """
         return torch.optim.AdamW(self.groups(weight_decay), lr=lr)
 
     def groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """Parameters for an optimiser; norm scales, biases and what the learner names are not decayed.
+        """The parameter groups of an optimiser: those with weight decay, and those without.
+
+        Norm scales, biases and the learner's ``undecayed`` parameters have no weight decay.
 
         Raises:
             MetarepError: there is nothing to train.

@@ -1,4 +1,4 @@
-"""MoCo: find the other view of an image among the keys of past batches."""
+"""MoCo: find the other view of an image among a queue of keys from past batches."""
 
 from typing import Any, ClassVar, Literal
 
@@ -6,34 +6,50 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from metarep.batches import Batch, ViewBatch
-from metarep.contrastive import KeyQueue, Projector, encode_blocks, encode_strides, follow, frozen_copy, gauge, info_nce
+from metarep.data.batches import Batch, ViewBatch
 from metarep.encoders import Encoder
 from metarep.errors import MetarepError, one_of
 from metarep.learners.prototypes import Prototypes
+from metarep.methods.contrastive import (
+    KeyQueue,
+    Projector,
+    encode_blocks,
+    encode_strides,
+    follow,
+    frozen_copy,
+    gauge,
+    info_nce,
+)
 from metarep.methods.method import Method, Step
 
 
 class MoCo(Method[ViewBatch]):
-    """MoCo: contrast views with a queue of keys from an encoder that follows the trained one; no labels.
+    """MoCo: contrast views with a queue of keys from a momentum encoder; no labels.
 
     He, Fan, Wu, Xie, Girshick, Momentum Contrast for Unsupervised Visual Representation Learning, 2020 (v1: ``head
     linear``, ``temperature 0.07``); Chen, Fan, Girshick, He, Improved Baselines with Momentum Contrastive Learning,
-    2020 (v2: ``head mlp``, ``temperature 0.2``, the default). Traps: a query and its key in one batch of normalisation
-    find each other by its statistics, hence ``norm_groups``; a queue that is long against the data holds stale keys.
+    2020 (v2: ``head mlp``, ``temperature 0.2``, the default). Traps: a query and its key that are normalised in one
+    batch can be matched by the batch statistics alone, so ``norm_groups`` separates them. A queue that is long against
+    the data set holds keys of a much older encoder.
 
     Args:
         encoder: the representation to train.
         temperature: divides the cosines; 0.07 in v1, 0.2 in v2.
-        momentum: share of its weights that the key encoder keeps at a step; 0.999 in the papers, too slow for short
-            trainings.
-        queue: keys of past batches that serve as negatives; 65536 in the papers, at most a quarter of the images here.
-        head: what projects features: linear (v1), mlp with one hidden layer and no norm (v2), or mlp-norm with one.
+        momentum: share of its weights that the momentum encoder keeps at a step; the papers have 0.999, which is too
+            slow for short trainings.
+        queue: number of keys of past batches that are negatives; 65536 in the papers, at most a quarter of the images
+            here.
+        head: projection head: linear (v1), mlp (one hidden layer without norm, v2), or mlp-norm (with norm).
         hidden: units of the mlp's hidden layer.
         outputs: length of a key.
-        symmetric: let each view ask for the other, not only the first for the second.
-        norm_groups: parts of a batch that are normalised each by itself, other ones for queries than for keys; 1 for
-            the whole batch, which leaks.
+        symmetric: use each view as the query once, and not only the first.
+        norm_groups: groups of a batch that are normalised separately, with other groups for queries than for keys; 1
+            normalises the whole batch, which leaks the pairs.
+
+    >>> from metarep.encoders import Preprocess, build_encoder
+    >>> method = MoCo(build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,))), queue=1024, outputs=64)
+    >>> method.queue.keys.shape, method.eats.called
+    (torch.Size([1024, 64]), 'views')
     """
 
     eats: ClassVar[type[Batch]] = ViewBatch
@@ -73,11 +89,12 @@ class MoCo(Method[ViewBatch]):
         self.queue = KeyQueue(queue, outputs)
 
     def step(self, batch: ViewBatch, *, progress: float, generator: Generator) -> Step:  # noqa: ARG002
+        """InfoNCE of queries, keys and the queue; the log has spread and rank, and ``carry`` the new keys."""
         pairs = [(batch.images, batch.second), (batch.second, batch.images)]
         losses, keys, logs = [], [], {}
-        for asking, asked in pairs if self.symmetric else pairs[:1]:
-            key = functional.normalize(encode_strides(self.target, asked, self.norm_groups), dim=-1)
-            features = encode_blocks(self.learner.embed, asking, self.norm_groups)
+        for query_view, key_view in pairs if self.symmetric else pairs[:1]:
+            key = functional.normalize(encode_strides(self.target, key_view, self.norm_groups), dim=-1)
+            features = encode_blocks(self.learner.embed, query_view, self.norm_groups)
             query = functional.normalize(encode_blocks(self.projector, features, self.norm_groups), dim=-1)
             losses.append(info_nce(query, key, self.queue.keys, self.temperature, self.queue.valid))
             keys.append(key)
@@ -85,6 +102,9 @@ class MoCo(Method[ViewBatch]):
         return Step(torch.stack(losses).mean(), logs, torch.cat(keys))
 
     def after_step(self, carry: Tensor, progress: float) -> None:  # noqa: ARG002
-        """The key encoder follows, and only now are this batch's keys queued: none was among its own negatives."""
+        """Move the momentum encoder towards the encoder, then add the keys of this batch to the queue.
+
+        They are added only now, so that no key was a negative of its own query.
+        """
         follow(self.target, nn.Sequential(self.learner.encoder, self.projector), self.momentum)
         self.queue.enqueue(carry)

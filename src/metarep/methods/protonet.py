@@ -1,29 +1,30 @@
-"""Prototypical networks: train the nearest class mean that is deployed."""
+"""ProtoNet: train an encoder for classification by the nearest class mean."""
 
 from typing import ClassVar
 
 from torch import Generator
 
-from metarep.batches import Batch, TaskBatch
+from metarep.data.batches import Batch, TaskBatch
 from metarep.encoders import Encoder
 from metarep.errors import MetarepError
-from metarep.learners.prototypes import Metric, Prototypes
+from metarep.learners.learner import Metric
+from metarep.learners.prototypes import Prototypes
 from metarep.methods.method import Method, Step
 
 
 class ProtoNet(Method[TaskBatch]):
-    """Prototypical networks.
+    """Prototypical networks: classify each query by its distance to the class means of the support.
 
-    Snell, Swersky, Zemel, Prototypical Networks for Few-shot Learning, 2017. Trap: more ways in training than at test
-    (60 against 5) is worth about three points; ways are drawn equal in both by many ports.
+    Snell, Swersky, Zemel, Prototypical Networks for Few-shot Learning, 2017. Trap: training with more ways than at test
+    time (60 instead of 5) adds about three percentage points. Many reimplementations use equal ways.
 
     Args:
         encoder: the representation to train.
         metric: distance to the class mean, euclidean (squared) or cosine.
         temperature: divides the logits; about 0.1 for cosine.
-        turns: how often the same images are used, each time with other ones as support; 1 is the paper's.
+        turns: how often the images of a task are used, each time with other images as support; the paper has 1.
 
-    >>> from metarep.encoders import Preprocess, build_encoder
+    >>> from metarep import Preprocess, build_encoder
     >>> ProtoNet(build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,)))).eats.called
     'tasks'
     """
@@ -42,5 +43,6 @@ class ProtoNet(Method[TaskBatch]):
         self.learner = Prototypes(encoder, metric, temperature)
 
     def step(self, batch: TaskBatch, *, progress: float, generator: Generator) -> Step:  # noqa: ARG002
+        """The loss of a batch of tasks: cross-entropy of the queries under the prototypes of the support."""
         tasks = batch.tasks.turned(self.turns).of(self.learner.prepare(batch.images))
-        return Step(self.learner.task_loss(*tasks, progress=progress), {})
+        return Step(self.learner.task_loss(*tasks), {})

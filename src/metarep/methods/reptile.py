@@ -1,40 +1,41 @@
-"""Reptile: move the start towards the weights that tasks end up with."""
+"""Reptile: move the initial weights towards the weights that training on each task ends with."""
 
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor
 
-from metarep.batches import Batch, TaskBatch
+from metarep.data.batches import Batch, TaskBatch
 from metarep.encoders import Encoder
+from metarep.encoders.normalisation import update_running
 from metarep.errors import one_of
-from metarep.inner_loop import Adapted, InnerLoop, adapt_tasks
 from metarep.learners.descent import GradientDescent
+from metarep.learners.inner_loop import Adapted, InnerLoop, adapt_tasks
 from metarep.methods.method import Method, Step
-from metarep.normalisation import update_running
 
 
 class Reptile(Method[TaskBatch]):
-    """Train on each task for a few steps, then move the start towards where the tasks ended.
+    """Reptile: train on each task for a few steps, then move the initial weights towards the mean of the results.
 
     Nichol, Achiam, Schulman, On First-Order Meta-Learning Algorithms, 2018. The loss is ``|start - mean end|**2 / 2``
-    with the ends held fixed; its gradient is ``start - mean end``, so plain gradient descent with rate ``lr`` *is* the
-    update of the paper, and ``lr`` falls from 1 to 0. There is no query set: support and query images of a task are
-    trained on together, ``shots + queries`` a class, more than a test task has. The inner optimiser is Adam without
-    first moment, whose state is carried from step to step (every task of a batch starts from it, the mean is kept).
+    with the end weights held fixed. Its gradient is ``start - mean end``, so plain gradient descent with rate ``lr``
+    *is* the update of the paper, and ``lr`` falls from 1 to 0. There is no query set: training uses the support and the
+    query images of a task together. These are ``shots + queries`` images a class, more than a test task has. The inner
+    optimiser is Adam without first moment. All tasks of a batch start from one Adam state, and the mean of their states
+    is kept for the next step.
 
     Args:
-        encoder: the start to learn.
-        ways: classes of a task, for a head of one row a way.
-        head: ``rows`` as in the paper, learned like the body; or ``prototype``, which starts anew from every task's
-            class means, so that tasks of any number of ways can be learned from and solved.
+        encoder: the encoder, whose weights are the initial weights to learn.
+        ways: classes of a task, for a head with one row a way.
+        head: ``rows`` as in the paper, learned like the body; or ``prototype``, which starts from the class means of a
+            task, so that tasks may have any number of ways.
         inner_steps: inner steps in training.
         test_steps: inner steps at test time.
         inner_lr: learning rate of the inner Adam.
-        minibatch: images an inner step.
-        normalisation: whose statistics: support or transductive.
+        minibatch: images in an inner step.
+        normalisation: which statistics batch norms use: support or transductive.
 
-    >>> from metarep.encoders import Preprocess, build_encoder
+    >>> from metarep import Preprocess, build_encoder
     >>> Reptile(build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,)))).learner.adaptation
     'adam'
     """
@@ -83,6 +84,7 @@ class Reptile(Method[TaskBatch]):
         )
 
     def step(self, batch: TaskBatch, *, progress: float, generator: Generator) -> Step:  # noqa: ARG002
+        """Reptile's loss of a batch of tasks; ``carry`` holds the result of each task."""
         learner, (support, support_y, query, query_y, ways) = self.learner, batch.tasks.of(batch.images)
         images, labels = learner.images(torch.cat([support, query], 1)), torch.cat([support_y, query_y], 1)
         inner = InnerLoop(learner.steps, learner.adapted, order=1)
@@ -93,16 +95,25 @@ class Reptile(Method[TaskBatch]):
         return Step(reptile_loss(start, [end.weights[: len(start)] for end in ends]), {}, ends)
 
     def after_step(self, carry: list[Adapted], progress: float) -> None:  # noqa: ARG002
+        """Update the running statistics and the inner Adam state by those of the tasks."""
         update_running(self.learner.encoder.body, [end.statistics for end in carry])
         self.learner.carry_adam([end.adam for end in carry if end.adam is not None])
 
     def optimizer(self, lr: float, weight_decay: float) -> torch.optim.Optimizer:
-        """Plain gradient descent, whose step on this loss is the paper's."""
+        """Plain gradient descent (SGD without momentum); its step on this loss is the update of the paper."""
         return torch.optim.SGD(self.groups(weight_decay), lr=lr)
 
 
 def reptile_loss(start: list[Tensor], ends: list[list[Tensor]]) -> Tensor:
-    """``|start - mean end|**2 / 2``; its gradient is Reptile's step."""
+    """Reptile's loss ``|start - mean end|**2 / 2``, whose gradient is the update of the paper.
+
+    Args:
+        start: the initial weights, one tensor a parameter.
+        ends: for each task, the weights after training on it.
+
+    >>> reptile_loss([torch.tensor([3.0])], [[torch.tensor([0.0])], [torch.tensor([2.0])]])
+    tensor(2.)
+    """
     total = start[0].new_zeros(())
     for i, tensor in enumerate(start):
         end = torch.stack([weights[i] for weights in ends]).mean(0)

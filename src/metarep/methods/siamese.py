@@ -1,35 +1,40 @@
-"""Siamese networks: learn from pairs whether two images show one class."""
+"""Siamese networks: learn from pairs whether two images show the same class."""
 
 from typing import Any, ClassVar, Literal, get_args
 
 from torch import Generator
 from torch.nn import functional
 
-from metarep.batches import Batch, LabelledBatch
+from metarep.data.batches import Batch, LabelledBatch
 from metarep.encoders import Encoder
 from metarep.errors import above, one_of
 from metarep.learners.pairwise import Pairwise
 from metarep.learners.prototypes import Prototypes
-from metarep.losses import Negatives, mean_where, pair_loss, same_class
+from metarep.methods.losses import Negatives, mean_where, pair_loss, same_class
 from metarep.methods.method import Method, Step
 
 
 class Siamese(Method[LabelledBatch]):
-    """Siamese networks, with the contrastive loss or with Koch's head; all pairs of a batch are used.
+    """Siamese networks: learn from all pairs of a batch, with the contrastive loss or with Koch's head.
 
     Hadsell, Chopra, LeCun, Dimensionality Reduction by Learning an Invariant Mapping, 2006; Koch, Zemel, Salakhutdinov,
-    Siamese Neural Networks for One-shot Image Recognition, 2015. Trap: the loss often printed,
+    Siamese Neural Networks for One-shot Image Recognition, 2015. Trap: the form of the loss that is often printed,
     ``max(0, m - y * d**2)``, pushes images of one class apart (see docs/methods/siamese.md).
 
     Args:
         encoder: the representation to train.
-        loss: ``contrastive``, deployed as class means; ``koch``: a learned weight for every |difference| of features,
-            cross-entropy on "same or not", deployed as that same comparison.
-        margin: distance beyond which the contrastive loss leaves pairs of different classes alone; on the unit sphere
-            the largest distance is 2.
-        negatives: which pairs of different classes the contrastive loss averages over: all; the active, those within
-            the margin; or the hardest, each image with its nearest of another class.
+        loss: ``contrastive``, deployed as class means; or ``koch``, a learned weight for each |difference| of features
+            with cross-entropy on "same class or not", deployed as the same comparison.
+        margin: distance beyond which pairs of different classes have no contrastive loss; on the unit sphere, distances
+            are at most 2.
+        negatives: which pairs of different classes the contrastive loss averages: all; active, those within the margin;
+            or hardest, each image with its nearest image of another class.
         normalise: put features on the unit sphere for the contrastive loss.
+
+    >>> from metarep.encoders import Preprocess, build_encoder
+    >>> encoder = build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,)))
+    >>> Siamese(encoder).learner.called, Siamese(encoder, loss="koch").learner.called
+    ('prototypes', 'pairwise')
     """
 
     eats: ClassVar[type[Batch]] = LabelledBatch
@@ -58,6 +63,7 @@ class Siamese(Method[LabelledBatch]):
             self.learner = Prototypes(encoder, "cosine", temperature=0.1) if normalise else Prototypes(encoder)
 
     def step(self, batch: LabelledBatch, *, progress: float, generator: Generator) -> Step:  # noqa: ARG002
+        """The loss of all pairs of a batch; ``active`` in the log is the share of negative pairs within the margin."""
         features = self.learner.embed(batch.images)
         if not isinstance(self.learner, Pairwise):
             features = functional.normalize(features, dim=-1) if self.normalise else features

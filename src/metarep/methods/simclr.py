@@ -1,15 +1,15 @@
-"""SimCLR: of all views in a batch, find the other one of the same image."""
+"""SimCLR: find the other view of the same image among all views of a batch."""
 
 from typing import Any, ClassVar
 
 import torch
 from torch import Generator
 
-from metarep.batches import Batch, ViewBatch
-from metarep.contrastive import Projector, gauge, nt_xent
+from metarep.data.batches import Batch, ViewBatch
 from metarep.encoders import Encoder
 from metarep.errors import MetarepError
 from metarep.learners.prototypes import Prototypes
+from metarep.methods.contrastive import Projector, gauge, nt_xent
 from metarep.methods.method import Method, Step
 
 
@@ -17,16 +17,16 @@ class SimCLR(Method[ViewBatch]):
     """SimCLR: contrast two views of each image with all other images of the batch; no labels.
 
     Chen, Kornblith, Norouzi, Hinton, A Simple Framework for Contrastive Learning of Visual Representations, 2020. Both
-    views go through the encoder as one batch, as in the paper. Trap: what is deployed are the features, not the
-    projections that the loss sees.
+    views are encoded as one batch, as in the paper. Trap: the features are deployed, and not the projections that the
+    loss compares.
 
     Args:
         encoder: the representation to train.
-        temperature: divides the cosines; lower looks harder at the most similar other images.
-        hidden: units of the projector between features and loss; 0 for a linear one.
+        temperature: divides the cosines; a lower one gives more weight to the most similar other images.
+        hidden: units of the projector's hidden layer; 0 for a linear projector.
         outputs: length of a projection.
 
-    >>> from metarep.encoders import Preprocess, build_encoder
+    >>> from metarep import Preprocess, build_encoder
     >>> SimCLR(build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,)))).eats.called
     'views'
     """
@@ -45,6 +45,7 @@ class SimCLR(Method[ViewBatch]):
         self.projector = Projector(encoder.dim, outputs, hidden=hidden)
 
     def step(self, batch: ViewBatch, *, progress: float, generator: Generator) -> Step:  # noqa: ARG002
+        """The NT-Xent loss of a batch; the log has spread and rank."""
         features = self.learner.embed(torch.cat([batch.images, batch.second]))
         projected = self.projector(features)
         first, second = projected.chunk(2)

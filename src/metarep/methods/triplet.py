@@ -1,24 +1,24 @@
-"""Triplet networks: an anchor is nearer to its own class than to another."""
+"""Triplet networks: learn that an image is nearer to its own class than to another class."""
 
 from typing import Any, ClassVar, get_args
 
 from torch import Generator
 from torch.nn import functional
 
-from metarep.batches import Batch, LabelledBatch
+from metarep.data.batches import Batch, LabelledBatch
 from metarep.encoders import Encoder
 from metarep.errors import above, one_of
 from metarep.learners.prototypes import Prototypes
-from metarep.losses import Mining, triplet_loss
+from metarep.methods.losses import Mining, triplet_loss
 from metarep.methods.method import Method, Step
 
 
 class Triplet(Method[LabelledBatch]):
-    """Triplet loss with triplets mined inside the batch.
+    """Triplet networks: the triplet loss, with triplets mined inside the batch.
 
     Schroff, Kalenichenko, Philbin, FaceNet, 2015; Hermans, Beyer, Leibe, In Defense of the Triplet Loss, 2017. Trap:
-    ``batch-hard`` from the first step at a high learning rate collapses to one point (the loss then stands exactly at
-    the margin); start with a warm-up, ``semi-hard`` or a soft margin, and watch ``active`` in the log.
+    ``batch-hard`` with a high learning rate from the first step collapses to one point, and the loss then stays exactly
+    at the margin. Start with a warm-up, ``semi-hard`` or a soft margin, and watch ``active`` in the log.
 
     Args:
         encoder: the representation to train.
@@ -26,6 +26,11 @@ class Triplet(Method[LabelledBatch]):
         mining: which triplets of the batch count.
         squared: squared distances (FaceNet) or plain ones (Hermans).
         normalise: put features on the unit sphere (FaceNet) or not (Hermans).
+
+    >>> from metarep.encoders import Preprocess, build_encoder
+    >>> encoder = build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,)))
+    >>> Triplet(encoder).learner.metric, Triplet(encoder, normalise=False).learner.metric
+    ('cosine', 'euclidean')
     """
 
     eats: ClassVar[type[Batch]] = LabelledBatch
@@ -51,6 +56,7 @@ class Triplet(Method[LabelledBatch]):
         self.learner = Prototypes(encoder, "cosine", temperature=0.1) if normalise else Prototypes(encoder, "euclidean")
 
     def step(self, batch: LabelledBatch, *, progress: float, generator: Generator) -> Step:  # noqa: ARG002
+        """The triplet loss of a batch; ``active`` in the log is the share of mined triplets that have a loss."""
         features = self.learner.embed(batch.images)
         if self.normalise:
             features = functional.normalize(features, dim=-1)

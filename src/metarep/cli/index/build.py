@@ -6,11 +6,11 @@ from metarep.cli.flags import add_flags
 from metarep.cli.index.places import add_filling, add_index, add_places, fill_index, need_places
 from metarep.cli.options import set_threads
 from metarep.cli.parser import Parser
-from metarep.datasets.folder_walk import missing
-from metarep.device import pick_device, pick_precision
+from metarep.data.reading.folder_walk import missing
 from metarep.index import INDEXES
-from metarep.index.image_index import ImageIndex
-from metarep.pretrained import load_representation
+from metarep.machine.device import pick_device, pick_precision
+from metarep.search.image_index import ImageIndex
+from metarep.weights.named import load_representation
 
 USAGE = "INDEX FILE|FOLDER ..."
 EXAMPLE = """examples:

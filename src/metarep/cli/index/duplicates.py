@@ -6,12 +6,11 @@ from pathlib import Path
 from metarep.cli.index.places import add_index, near_path, open_index
 from metarep.cli.options import add_machine, add_output, print_json, set_threads
 from metarep.cli.parser import Parser
-from metarep.datasets.folder_walk import shown
-from metarep.errors import MetarepError
-from metarep.index.contact_sheet import contact_sheet
-from metarep.index.duplicates import duplicates
-from metarep.progress import counting
-from metarep.wording import counted
+from metarep.cli.progress import counting
+from metarep.data.drawing.contact_sheet import contact_sheet
+from metarep.data.reading.folder_walk import shown
+from metarep.errors import MetarepError, counted
+from metarep.search.duplicates import duplicates
 
 USAGE = "INDEX"
 EXAMPLE = """examples:

@@ -5,14 +5,13 @@ from pathlib import Path
 
 from metarep.cli.options import add_machine, add_output, add_reading, print_json
 from metarep.cli.parser import Parser
-from metarep.datasets.folder_walk import shown
-from metarep.datasets.options import tell_left_out
-from metarep.device import pick_device, pick_precision
-from metarep.errors import MetarepError
-from metarep.files import typed
-from metarep.index.image_index import ImageIndex
-from metarep.progress import counting
-from metarep.wording import counted
+from metarep.cli.progress import counting
+from metarep.data.datasets.options import tell_left_out
+from metarep.data.reading.folder_walk import shown
+from metarep.errors import MetarepError, counted
+from metarep.machine.device import pick_device, pick_precision
+from metarep.machine.files import typed
+from metarep.search.image_index import ImageIndex
 
 
 def add_index(parser: Parser) -> None:

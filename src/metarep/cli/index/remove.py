@@ -5,7 +5,7 @@ import argparse
 from metarep.cli.index.places import add_index, add_places, need_places, open_index
 from metarep.cli.options import add_machine, add_output, print_json, set_threads
 from metarep.cli.parser import Parser
-from metarep.wording import counted
+from metarep.errors import counted
 
 USAGE = "INDEX [FILE|FOLDER ...]"
 EXAMPLE = """examples:

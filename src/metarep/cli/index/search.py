@@ -6,8 +6,8 @@ from pathlib import Path
 from metarep.cli.index.places import add_index, add_places, near_path, need_places, open_index
 from metarep.cli.options import add_depth, add_machine, add_output, print_json, set_threads
 from metarep.cli.parser import Parser
-from metarep.datasets.folder_walk import shown
-from metarep.index.contact_sheet import contact_sheet
+from metarep.data.drawing.contact_sheet import contact_sheet
+from metarep.data.reading.folder_walk import shown
 
 USAGE = "INDEX IMAGE ..."
 EXAMPLE = """examples:

@@ -1,0 +1,204 @@
+"""Batches of images to train on: labelled images, tasks or views, all drawn from a bank by one function."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Int, Num
+from torch import Generator, Tensor
+
+from metarep.data.augment import Augment
+from metarep.data.images import ImageBank
+from metarep.data.labels import Labels
+from metarep.data.task_index import TaskIndex
+from metarep.data.tasks import draw_tasks
+from metarep.errors import DataError, MetarepError
+
+VIEW_PRESETS = "set augment to views-drawings, crops-drawings, views-32 or few-shot-84"
+
+
+@dataclass(frozen=True)
+class BatchShape:
+    """The size of one batch.
+
+    Args:
+        ways: the number of classes of a labelled batch, or of each task.
+        shots: images of each class in a labelled batch, or support images of each class of a task.
+        queries: query images of each class. Only methods that train on tasks use it.
+        tasks: tasks in a batch. Only methods that train on tasks use it.
+        images: images in a batch. Only methods that train on views use it.
+    """
+
+    ways: int = 60
+    shots: int = 1
+    queries: int = 5
+    tasks: int = 1
+    images: int = 256
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of a batch on the device of the bank, and their rows there.
+
+    Args:
+        images: raw or augmented images. Each image of the batch is here once; where every image is a class of its own
+            (``instances``), each of its views is here.
+        rows: the row of each image in the bank, on the CPU.
+
+    Attributes:
+        called: what such a batch holds, as people read it.
+        label_free: whether labels are never read. Then they must not choose among weights either.
+    """
+
+    called: ClassVar[str]
+    label_free: ClassVar[bool] = False
+    images: Num[Tensor, "n c h w"]
+    rows: Int[Tensor, " n"]
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that identify the images drawn, by their rows."""
+        return hashlib.sha256(self.rows.cpu().numpy().tobytes()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class LabelledBatch(Batch):
+    """A batch of several images of each of several classes.
+
+    Args:
+        labels: the class of each image, numbered from 0 within the batch.
+        classes: the class of each image, as a position in the names of the training labels.
+    """
+
+    called: ClassVar[str] = "labelled images"
+    labels: Int[Tensor, " n"]
+    classes: Int[Tensor, " n"]
+
+
+@dataclass(frozen=True)
+class TaskBatch(Batch):
+    """A batch of tasks.
+
+    Args:
+        tasks: the tasks; support and query are rows of ``images``.
+    """
+
+    called: ClassVar[str] = "tasks"
+    tasks: TaskIndex
+
+
+@dataclass(frozen=True)
+class ViewBatch(Batch):
+    """A batch of two augmented views of each of several images. Labels are never read.
+
+    Args:
+        second: another view of each of ``images``, augmented independently.
+    """
+
+    called: ClassVar[str] = "views"
+    label_free: ClassVar[bool] = True
+    second: Num[Tensor, "n c h w"]
+
+
+def draw_batch(
+    eats: type[Batch], bank: ImageBank, labels: Labels, shape: BatchShape, augment: Augment | None, generator: Generator
+) -> Batch:
+    """Draw one batch at random.
+
+    Where each image is a class of its own (``labels.kind`` is ``instances``), the image is drawn once for every
+    sample, and each sample is augmented independently.
+
+    Args:
+        eats: the type of the batch: ``LabelledBatch``, ``TaskBatch`` or ``ViewBatch``.
+        bank: the pixels.
+        labels: the class of each image of the bank; not read for views.
+        shape: the size of the batch.
+        augment: applied to each image with its own random parameters; None for raw pixels.
+        generator: a CPU generator; it decides which images are drawn and how they are augmented.
+
+    Raises:
+        DataError: the labels, or for views the bank, have too few images for ``shape``.
+        MetarepError: nothing can be learned from this shape, or views or instances have no augmentation.
+
+    >>> bank, labels = ImageBank(torch.zeros(40, 1, 8, 8, dtype=torch.uint8)), Labels.of(list("abcd") * 10)
+    >>> shape = BatchShape(ways=3, shots=2, queries=4, tasks=5)
+    >>> batch = draw_batch(TaskBatch, bank, labels, shape, None, Generator().manual_seed(0))
+    >>> len(batch.tasks), len(batch.images) == 5 * 3 * (2 + 4)
+    (5, True)
+    """
+    if eats is ViewBatch:
+        return _draw_views(bank, shape.images, augment, generator)
+    check_shape(eats, shape)
+    labelled = eats is LabelledBatch
+    if labels.kind == "instances" and augment is None:
+        raise MetarepError(
+            "each image is a class of its own; its samples are the same without augmentation, and nothing could be "
+            f"learned from them; {VIEW_PRESETS}"
+        )
+    if labels.others:
+        choice = (labels, *labels.others)
+        labels = choice[int(torch.randint(len(choice), (), generator=generator))]
+    index = draw_tasks(
+        labels,
+        1 if labelled else shape.tasks,
+        ways=shape.ways,
+        shots=shape.shots,
+        queries=0 if labelled else shape.queries,
+        generator=generator,
+    )
+    return batch_of(eats, bank, index, augment, generator)
+
+
+def check_shape(eats: type[Batch], shape: BatchShape) -> None:
+    """Refuse a shape that nothing can be learned from.
+
+    Raises:
+        MetarepError: a labelled batch with fewer than two images of a class, or tasks without queries.
+    """
+    if eats is LabelledBatch and shape.shots < 2:
+        raise MetarepError(f"a labelled batch needs at least 2 images a class to make pairs, not shots={shape.shots}")
+    if eats is TaskBatch and shape.queries < 1:
+        raise MetarepError(f"tasks to train on need at least 1 query a class, not queries={shape.queries}")
+
+
+def batch_of(
+    eats: type[Batch], bank: ImageBank, index: TaskIndex, augment: Augment | None, generator: Generator
+) -> Batch:
+    """Gather and augment the images of tasks that are drawn already.
+
+    Args:
+        eats: ``TaskBatch``, or ``LabelledBatch`` for the images of a single task.
+        bank: the pixels.
+        index: the tasks; for a labelled batch one task without queries.
+        augment: applied to each image with its own random parameters; None for raw pixels.
+        generator: a CPU generator; it decides how images are augmented.
+    """
+    both = torch.cat([index.support, index.query], dim=1)
+    rows = both.reshape(-1)
+    images = bank.pixels(rows)
+    if augment:
+        images = augment(images, generator)
+    if eats is LabelledBatch:
+        both = torch.stack([index.support_y[0], index.classes[0][index.support_y[0]]])
+        return LabelledBatch(images, rows, *both.to(images.device, non_blocking=True))
+    position = torch.arange(both.numel()).view(both.shape)
+    support, query = position.split([index.support.shape[1], index.query.shape[1]], dim=1)
+    return TaskBatch(images, rows, index.of_rows(support, query))
+
+
+def _draw_views(bank: ImageBank, n: int, augment: Augment | None, generator: Generator) -> ViewBatch:
+    """Draw ``n`` different images and two independent views of each."""
+    if augment is None:
+        raise MetarepError(
+            "two views of an image are the same without augmentation, and nothing could be learned from them; "
+            f"{VIEW_PRESETS}"
+        )
+    if n > len(bank):
+        raise DataError(
+            f"a batch of {n} different images needs a data set of at least {n}, and this one has {len(bank)}; "
+            "set images to fewer"
+        )
+    rows = torch.randperm(len(bank), generator=generator)[:n]
+    images = bank.pixels(rows)
+    return ViewBatch(augment(images, generator), rows, augment(images, generator))

@@ -1,0 +1,1 @@
+"""Near copies: images that show the same picture twice."""

@@ -1,0 +1,1 @@
+"""Sheets of images: a task, search results, and text in any script."""

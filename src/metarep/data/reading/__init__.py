@@ -1,0 +1,1 @@
+"""From files to pixels: decoding, bit depths, and folders of images."""

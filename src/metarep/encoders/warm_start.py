@@ -1,0 +1,43 @@
+"""Warm start: initialise an encoder from a trained one."""
+
+from metarep.encoders.encoder import Encoder
+from metarep.errors import Advice, MetarepError
+
+
+def take_over(encoder: Encoder, trained: Encoder, name: str) -> None:
+    """Initialise an encoder with the weights and the preprocessing of a trained one.
+
+    Args:
+        encoder: changed in place.
+        trained: an encoder of the same architecture, for images of the same size, channels and polarity.
+        name: name of the run that ``trained`` is from, for the message.
+
+    Raises:
+        MetarepError: the architectures or the images of the two encoders differ.
+
+    >>> from metarep.encoders import Preprocess, build_encoder
+    >>> start, trained = (build_encoder("conv4", Preprocess((28, 28), 1, (mean,), (1.0,))) for mean in (0.0, 0.5))
+    >>> take_over(start, trained, "runs/protonet")
+    >>> start.preprocess.mean, start.body[0][0].weight.equal(trained.body[0][0].weight)
+    ((0.5,), True)
+    """
+    ours, theirs = encoder.preprocess, trained.preprocess
+    for what in ("size", "channels", "invert"):
+        here, there = getattr(ours, what), getattr(theirs, what)
+        if here != there:
+            raise MetarepError(
+                f"{name} was trained on images with {what} {there}, and these have {here}",
+                advice=(
+                    "start from a run on images like these",
+                    Advice("choose {data} and {size} like its", data=..., size=...),
+                ),
+            )
+    weights = trained.body.state_dict()
+    shapes = {key: tuple(value.shape) for key, value in encoder.body.state_dict().items()}
+    if trained.arch["name"] != encoder.arch["name"] or shapes != {k: tuple(v.shape) for k, v in weights.items()}:
+        raise MetarepError(
+            f"{name} has the encoder {trained.arch}, and this training {encoder.arch}",
+            advice=Advice("choose {encoder} and {width} like its", encoder=..., width=...),
+        )
+    encoder.body.load_state_dict(weights)
+    encoder.preprocess = theirs

@@ -1,0 +1,123 @@
+"""Measuring a trained run: its rows, the reference rows beside them, and where they are written down."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metarep.data.split import Split
+from metarep.data.tasks import draw_tasks, draw_varied_tasks
+from metarep.encoders.normalisation import Normalisation
+from metarep.errors import MetarepError, unknown
+from metarep.experiments.evaluation import Report, evaluate
+from metarep.experiments.references import raw_pixels, untrained
+from metarep.experiments.results import commit
+from metarep.learners import LEARNERS, Learner
+from metarep.machine.device import hardware
+from metarep.weights.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What tasks to measure on.
+
+    Args:
+        ways, shots: spans; of one number each for tasks of one shape.
+        queries: query images a class.
+        tasks: how many.
+        seed: names them.
+        normalisation: whose statistics, where it is not the learner's own; for learners that adapt the body.
+    """
+
+    ways: range
+    shots: range
+    queries: int = 15
+    tasks: int = 2000
+    seed: int = 1
+    normalisation: Normalisation | None = None
+
+    def __post_init__(self) -> None:
+        for name, given, least in (("ways", min(self.ways), 2), ("queries", self.queries, 1), ("tasks", self.tasks, 2)):
+            if given < least:  # nothing to tell apart, nothing to count, or no interval
+                raise MetarepError(f"an accuracy needs at least {least} {name}, not {given}")
+
+
+def pick_learner(trained: Checkpoint, name: str | None) -> Learner:
+    """The learner that was trained, or another on the same encoder."""
+    if name is None:
+        return trained.learner
+    if name not in LEARNERS:
+        raise unknown("learner", name, LEARNERS)
+    return LEARNERS[name](trained.learner.encoder)
+
+
+def measure(
+    learner: Learner, split: Split, setting: Setting, on_progress: Callable[[float], None] | None = None
+) -> Report:
+    """One report: tasks drawn on the CPU from the setting's seed, the same on every machine."""
+    generator = torch.Generator().manual_seed(setting.seed)
+    draw = {"queries": setting.queries, "generator": generator}
+    if len(setting.ways) == len(setting.shots) == 1:
+        tasks = draw_tasks(split.labels, setting.tasks, ways=setting.ways[0], shots=setting.shots[0], **draw)
+    else:
+        tasks = draw_varied_tasks(split.labels, setting.tasks, ways=setting.ways, shots=setting.shots, **draw)
+    return evaluate(learner, split.bank, tasks, split=split.name, on_progress=on_progress)
+
+
+def measure_all(
+    learner: Learner,
+    split: Split,
+    settings: Sequence[Setting],
+    *,
+    references: bool,
+    watching: Callable[[str], AbstractContextManager[Callable[[float], None]]] | None = None,
+) -> Iterator[tuple[str, Report]]:
+    """Reports by name of row: ``trained``, and ``untrained encoder`` and ``raw pixels`` if references are asked for.
+
+    ``watching`` is called with what is measured, and what it gives with the share that is done; see
+    :func:`metarep.cli.progress.measuring`.
+    """
+    rows: dict[str, Learner] = {"trained": learner}
+    if references:
+        device = learner.device
+        rows["untrained encoder"] = untrained(learner.encoder).to(device)
+        rows["raw pixels"] = raw_pixels(learner.encoder.preprocess).to(device)
+    for setting in settings:
+        for name, each in rows.items():
+            if name != "trained" and setting.normalisation is not None:
+                continue  # the same as without
+            what = f"{name}, {_span(setting.ways)}-way {_span(setting.shots)}-shot"
+            with each.using(setting.normalisation), watching(what) if watching else nullcontext() as tell:
+                report = measure(each, split, setting, tell)
+            yield name, report
+
+
+def _span(values: range) -> str:
+    return str(values[0]) if len(values) == 1 else f"{values[0]}-{values[-1]}"
+
+
+def result_row(trained: Checkpoint, name: str, report: Report, path: Path | str, **more: Any) -> dict[str, Any]:  # noqa: ANN401
+    """A row for ``results/``: the report with how the run was trained. ``more`` fills or replaces columns."""
+    run, encoder = trained.record, trained.learner.encoder.arch
+    own = name == "trained"
+    source, _, split = report.split.rpartition("/")
+    return {
+        **report.as_dict(),
+        "method": run.method if own else name,
+        "data": source,
+        "split": split,
+        "trained_on": f"{run.data.name}/{run.data.split}" if own else "",
+        "labels": run.labels if own else "none",
+        "init": ((run.init or "random") if own else "random") if name != "raw pixels" else "",
+        "encoder": f"{encoder['name']}-{encoder.get('width', 64)}" if name != "raw pixels" else "none",
+        "normalisation": report.normalisation if name != "raw pixels" else "none",
+        "seeds": 1,
+        "hardware": hardware(),
+        "recipe": "",
+        "commit": commit(),
+        "run": str(path),
+        **more,
+    }

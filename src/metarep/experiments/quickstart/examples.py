@@ -1,0 +1,69 @@
+"""Examples: a few tasks with what each learner made of them, to look at."""
+
+from typing import NamedTuple
+
+import torch
+
+from metarep.data.split import Split
+from metarep.data.tasks import TaskIndex, draw_tasks
+from metarep.experiments.quickstart.pictures import data_uri
+from metarep.experiments.quickstart.plan import Plan
+from metarep.learners import Learner
+
+QUERIES = 3
+
+
+class Query(NamedTuple):
+    """A query image and, by learner, the way it was taken for."""
+
+    picture: str
+    way: int
+    guesses: dict[str, int]
+
+
+class SolvedTask(NamedTuple):
+    """A task to look at: a name and a support picture for every way, and the queries."""
+
+    names: list[str]
+    support: list[str]
+    queries: list[Query]
+
+    def right(self, learner: str) -> int:
+        """How many queries a learner got right."""
+        return sum(query.guesses[learner] == query.way for query in self.queries)
+
+
+def solve_examples(learners: dict[str, Learner], split: Split, plan: Plan) -> list[SolvedTask]:
+    """The first tasks of the plan's seed, one shot each: not chosen, and not part of the tasks measured on.
+
+    Args:
+        learners: by name, in evaluation mode.
+        split: of classes not seen.
+        plan: how many tasks, and the seed.
+    """
+    ways = min(plan.example_ways, len(split.labels.names))
+    queries = max(1, min(QUERIES, int(split.labels.counts.min()) - 1))
+    generator = torch.Generator().manual_seed(plan.seed)
+    drawn = draw_tasks(split.labels, plan.examples, ways=ways, shots=1, queries=queries, generator=generator)
+    used, compact = drawn.compact()
+    guesses = {}
+    with torch.no_grad():
+        for name, learner in learners.items():
+            device = learner.device
+            support, support_y, query, _, ways = compact.of(learner.prepare(split.bank.pixels(used).to(device)))
+            guesses[name] = learner.logits(learner.adapt(support, support_y, ways), query).argmax(-1).tolist()
+    return [
+        _look(split, drawn[i : i + 1], {name: guess[i] for name, guess in guesses.items()}) for i in range(len(drawn))
+    ]
+
+
+def _look(split: Split, task: TaskIndex, guesses: dict[str, list[int]]) -> SolvedTask:
+    pictures = [data_uri(image) for image in split.bank.pixels(task.support[0])]
+    queries = [
+        Query(data_uri(image), way, {name: guess[place] for name, guess in guesses.items()})
+        for place, (image, way) in enumerate(
+            zip(split.bank.pixels(task.query[0]), task.query_y[0].tolist(), strict=True)
+        )
+    ]
+    by_way = [pictures[way] for way in task.support_y[0].argsort().tolist()]
+    return SolvedTask([split.labels.names[row] for row in task.classes[0].tolist()], by_way, queries)

@@ -1,0 +1,66 @@
+"""What the figures of the page show: the chart of shots, the solved tasks, the maps. The templates lay it out."""
+
+from typing import Any
+
+from metarep.experiments.quickstart.charts import Point, Series, map_chart, shots_chart
+from metarep.experiments.quickstart.examples import Query, SolvedTask
+from metarep.experiments.quickstart.findings import Findings
+from metarep.experiments.quickstart.words import count, word
+
+
+def shots_figure(found: Findings) -> dict[str, Any]:
+    """The chart of accuracy against shots, in tasks of the last column's ways."""
+    ways = found.columns[-1][0]
+    lines: list[Series] = []
+    references, methods = 0, 0
+    for row in found.methods():
+        if row["family"] == "reference":
+            mark, references = f"r{references}", references + 1
+        else:
+            mark, methods = f"s{methods % 6}", methods + 1
+        own = sorted(
+            (int(other["shots"]), other["accuracy"], other["ci95"])
+            for other in found.content["rows"]
+            if (other["method"], other["ways"]) == (row["method"], str(ways))
+        )
+        lines.append(Series(row["method"], mark, [Point(*point) for point in own]))
+    return {"ways": ways, "lines": lines, "chart": shots_chart(lines)}
+
+
+def tasks_figure(found: Findings) -> dict[str, Any]:
+    """The tasks that were solved, with the answers of the best method."""
+    return {
+        "number": count(len(found.examples), "task").capitalize(),
+        "kind": "ink" if found.drawings else "photo",
+        "solved": [_solved(task, found.content["best"]) for task in found.examples],
+    }
+
+
+def _solved(task: SolvedTask, best: str) -> dict[str, Any]:
+    by_way = [[query for query in task.queries if query.way == way] for way in range(len(task.names))]
+    total = len(task.queries)
+    return {
+        "names": task.names,
+        "support": list(zip(task.names, task.support, strict=True)),
+        "queries": [_judged(query, task, best) for line in zip(*by_way, strict=True) for query in line],
+        "score": ", ".join(f"{name} {task.right(name)} of {total}" for name in task.queries[0].guesses),
+    }
+
+
+def _judged(query: Query, task: SolvedTask, best: str) -> dict[str, str]:
+    """A query; ``taken`` is the picture of the class that it was taken for, and empty where that is its own."""
+    name, guess = task.names[query.way], query.guesses[best]
+    right = guess == query.way
+    return {
+        "picture": query.picture,
+        "said": f"{name}: right" if right else f"{name}: taken for {task.names[guess]}",
+        "taken": "" if right else task.support[guess],
+    }
+
+
+def maps_figure(found: Findings) -> dict[str, Any]:
+    """The maps, each with its chart."""
+    return {
+        "classes": word(len(found.maps[0].classes)),
+        "drawn": [(drawn, map_chart(drawn, drawings=found.drawings)) for drawn in found.maps],
+    }

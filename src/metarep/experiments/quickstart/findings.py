@@ -1,0 +1,38 @@
+"""Findings: all that the page shows, in one value."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from metarep.experiments.quickstart.examples import SolvedTask
+from metarep.experiments.quickstart.maps import ClassMap
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that the page shows.
+
+    Args:
+        content: what ``results.json`` holds.
+        columns: ways and shots of the columns of the table, the headline's first.
+        examples: tasks with the answers of the best method and of raw pixels.
+        maps: of the same two.
+        drawings: images are dark ink on white, which a dark page turns over.
+    """
+
+    content: dict[str, Any]
+    columns: list[tuple[int, int]]
+    examples: list[SolvedTask]
+    maps: list[ClassMap]
+    drawings: bool
+
+    def row(self, method: str, ways: int, shots: int) -> Row:
+        """The measurement of one method on tasks of one shape."""
+        wanted = (method, str(ways), str(shots))
+        return next(row for row in self.content["rows"] if (row["method"], row["ways"], row["shots"]) == wanted)
+
+    def methods(self) -> list[Row]:
+        """The first column's rows, best first; reference rows stand after all methods."""
+        rows = [row for row in self.content["rows"] if (row["ways"], row["shots"]) == tuple(map(str, self.columns[0]))]
+        return sorted(rows, key=lambda row: (row["family"] == "reference", -row["accuracy"]))

@@ -1,0 +1,179 @@
+"""The quickstart job: load, train, measure, write."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metarep.data.datasets import load_dataset
+from metarep.data.labels import Labels
+from metarep.data.split import Split
+from metarep.data.tasks import TaskIndex
+from metarep.experiments.evaluation import evaluate
+from metarep.experiments.job import Job, start
+from metarep.experiments.measure import result_row
+from metarep.experiments.quickstart.examples import solve_examples
+from metarep.experiments.quickstart.findings import Findings
+from metarep.experiments.quickstart.maps import draw_maps
+from metarep.experiments.quickstart.plan import PLAN, Entry, Plan
+from metarep.experiments.quickstart.report import write_report
+from metarep.experiments.references import raw_pixels, untrained
+from metarep.learners import Learner
+from metarep.machine.device import Precision, environment, pick_device, pick_precision
+from metarep.weights.checkpoint import Checkpoint
+
+Watch = Callable[[str, dict[str, Any]], None]
+
+
+def quickstart(
+    out: Path,
+    *,
+    data: str = "glyphs",
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "auto",
+    watch: Watch | None = None,
+    plan: Plan = PLAN,
+) -> dict[str, Any]:
+    """Train one method of each family, measure all of them on classes never seen, and write a page about it.
+
+    Each training is a run folder of its own, ``out/METHOD``, for ``metarep evaluate``; an interrupted quickstart goes
+    on where it stopped. The test split is not touched before all trainings are over, and the method of the headline is
+    the best on *validation*: picking the best of several on the test split would flatter it.
+
+    Args:
+        out: a folder, for ``report.html``, ``results.json`` and the runs.
+        data: data set, as ``name`` or ``name:argument``.
+        seed: of weights, batches and views. The tasks measured on stay the same.
+        device, precision: of the trainings. Measuring is always in float32, as ``metarep evaluate`` does.
+        watch: called now and then with what is going on (a method's name, then ``measuring``) and a record with
+            ``step`` and ``steps`` at least (see ``metarep.train``).
+        plan: what to train and measure.
+
+    Returns:
+        What ``results.json`` holds: ``rows`` (a measurement each, with every field of its report), ``trainings``,
+        ``data``, ``environment``, and the paths ``report`` and ``results``.
+
+    Raises:
+        MetarepError: an unknown data set, one too small for the tasks, or a folder that holds runs of other settings.
+    """
+    started = time.perf_counter()
+    out, watch = Path(out), watch or (lambda *_: None)
+    place = pick_device(device)
+    test = load_dataset(data, "test")
+    tasks = plan.draw(test)  # first of all: a data set that is too small is refused before anything is trained
+    chosen = pick_precision(precision, place)
+    trained = [_train(entry, out, data, seed, place, chosen, watch) for entry in plan.entries]
+    runs = {run.record.method: run for run, _ in trained}
+    trainings = [about for _, about in trained]
+    for run in runs.values():
+        run.refuse_seen(test.labels, test.name)
+    first = next(iter(runs.values()))
+    learners: dict[str, Learner] = {name: run.learner for name, run in runs.items()}
+    learners["untrained encoder"] = untrained(first.learner.encoder, seed).to(place)
+    learners["raw pixels"] = raw_pixels(first.learner.encoder.preprocess).to(place)
+    best = max(trainings, key=lambda training: training["validation_accuracy"] or 0.0)["method"]
+    shown = {name: learners[name].eval() for name in (best, "raw pixels")}
+    content = {
+        "best": best,
+        "data": {part: _facts(load_dataset(data, part)) for part in ("train", "val", "test")} | {"name": data},
+        "seed": seed,
+        "trainings": trainings,
+        "rows": _measure(learners, runs, test, tasks, trainings, watch),
+        "environment": environment(),
+        "device": place.type,
+        "date": datetime.now(UTC).date().isoformat(),
+        "seconds": time.perf_counter() - started,
+        "report": str(out / "report.html"),
+        "results": str(out / "results.json"),
+    }
+    findings = Findings(
+        content,
+        columns=[shape for shape in plan.columns(test) if shape in tasks],
+        examples=solve_examples(shown, test, plan),
+        maps=draw_maps(shown, test, plan),
+        drawings=first.learner.encoder.preprocess.invert,
+    )
+    write_report(out / "report.html", findings)
+    (out / "results.json").write_text(json.dumps(content, indent=2) + "\n")
+    return content
+
+
+def _train(
+    entry: Entry, out: Path, data: str, seed: int, device: torch.device, precision: Precision, watch: Watch
+) -> tuple[Checkpoint, dict[str, Any]]:
+    """Train one entry into its run folder, and say how that went."""
+    job = Job(entry.method, entry.settings, entry.train_settings(seed, device, precision), data=data)
+    folder = out / entry.method
+    run, outcome = start(
+        job, folder, device=device, precision=precision, watch=lambda record: watch(entry.method, record)
+    )
+    about = {
+        "method": entry.method,
+        "family": run.method.family,
+        "paper": run.method.paper,
+        "run": str(folder),
+        "seconds": outcome.seconds,
+        "kept_step": outcome.step,
+        "validation_accuracy": outcome.accuracy,
+        "validated_on": outcome.validated_on,
+        "precision": precision,
+        "settings": run.record.settings,
+        "train": run.record.train.as_dict(),
+    }
+    return run, about
+
+
+def _measure(
+    learners: dict[str, Learner],
+    runs: dict[str, Checkpoint],
+    test: Split,
+    tasks: dict[tuple[int, int], TaskIndex],
+    trainings: list[dict[str, Any]],
+    watch: Watch,
+) -> list[dict[str, Any]]:
+    """A row for every learner on every set of tasks."""
+    first = next(iter(runs.values()))
+    more = {each["method"]: {"family": each["family"], "train_seconds": each["seconds"]} for each in trainings}
+    paths = {each["method"]: each["run"] for each in trainings}
+    rows: list[dict[str, Any]] = []
+    for drawn in tasks.values():
+        for name, learner in learners.items():
+            report = evaluate(learner, test.bank, drawn, split=test.name)
+            kind, path = ("trained", paths[name]) if name in runs else (name, "")
+            rows.append(
+                result_row(runs.get(name, first), kind, report, path, **more.get(name, {"family": "reference"}))
+            )
+            told = {"measured": f"{name}, {report.ways}-way {report.shots}-shot", "accuracy": report.accuracy}
+            number = {"step": len(rows), "steps": len(tasks) * len(learners)}
+            watch("measuring", {**number, **told, "ci95": report.ci95})
+    return rows
+
+
+def _facts(split: Split) -> dict[str, Any]:
+    return {
+        "name": split.name,
+        "classes": len(split.labels.names),
+        "images": len(split.bank),
+        "size": split.bank.size,
+        "kinds": kinds(split.labels),
+        "grouped": split.labels.groups is not None,
+        "digest": split.labels.digest,
+    }
+
+
+def kinds(labels: Labels) -> list[str]:
+    """What stands before the ``/`` in class names (scripts, alphabets), most classes first; nothing if there is none.
+
+    >>> kinds(Labels.of(["Old_Church_Slavonic/a", "Old_Church_Slavonic/b", "Greek/alpha"]))
+    ['Old Church Slavonic', 'Greek']
+    """
+    if not all("/" in name for name in labels.names):
+        return []
+    counts = Counter(name.partition("/")[0].replace("_", " ") for name in labels.names)
+    return [kind for kind, _ in counts.most_common()]

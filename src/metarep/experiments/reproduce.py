@@ -1,0 +1,146 @@
+"""reproduce: from a recipe to its rows in ``results/``, by one command."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from metarep.data.datasets import load_dataset
+from metarep.errors import MetarepError
+from metarep.experiments.evaluation import Report
+from metarep.experiments.job import Job, start
+from metarep.experiments.measure import Setting, measure_all, result_row
+from metarep.experiments.recipes import Recipe, load_recipe, recipe_names
+from metarep.experiments.results import read, record
+from metarep.experiments.training import Watch
+
+
+def reproduce(
+    name: str,
+    out: Path,
+    results: Path,
+    *,
+    train_on: str = "trainval",
+    seeds: int = 1,
+    tasks: int | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    data_dir: Path | None = None,
+    watch: Watch | None = None,
+) -> list[dict[str, Any]]:
+    """Train a recipe and measure it at every setting that it names.
+
+    With ``train_on="trainval"`` the last weights are measured once on the test classes; with ``train`` the weights that
+    were best on validation are measured on the validation classes, which is how a recipe's steps are chosen. Where a
+    recipe starts from another recipe, or takes its classes from another's clusters, that one's run of the same seed is
+    trained first, if it is not there.
+
+    Args:
+        name: of the recipe.
+        out: run folders go to ``out/NAME-SPLIT-SEED``; one that is there is resumed.
+        results: the folder of tables; rows go into ``DATA.csv``.
+        tasks: a measurement; None for what the recipe says, or 10,000.
+        watch: called with records of each training, as that of ``train``, and of each measurement.
+        seeds: how many trainings. Accuracy is the mean over them, the interval that of
+            seed 0 over tasks, ``seed_sd`` their deviation.
+    """
+    recipe = load_recipe(name)
+    if seeds < 1:
+        raise MetarepError(f"seeds must be at least 1, not {seeds}")
+    settings = [
+        Setting(
+            _one(row["ways"]),
+            _one(row["shots"]),
+            tasks=row.get("tasks", 10000) if tasks is None else tasks,
+            normalisation=row.get("normalisation"),
+        )
+        for row in recipe.measure
+    ]
+    table = results / f"{recipe.job['data'].partition(':')[0]}.csv"
+    read(table)  # a table that cannot be read is better known before a training than after it
+    measured, rows = ("test", []) if train_on == "trainval" else ("val", [])
+    machine = {"device": device, "precision": precision, "data_dir": data_dir, "watch": watch}
+    watching = measuring_by(watch) if watch else None
+    for seed in range(seeds):
+        folder = _folder(out, name, train_on, seed)
+        job = _job(recipe, out, train_on, seed, machine)
+        trained, outcome = start(job, folder, **machine)
+        split = load_dataset(job.data, measured, size=job.size, data_dir=data_dir)
+        trained.refuse_leak(split.labels, split.name, job.data, measured)
+        more = {"recipe": name, "source": recipe.source, "train_seconds": round(outcome.seconds)}
+        for row_name, report in measure_all(trained.learner, split, settings, references=seed == 0, watching=watching):
+            own = more | {"published": _published(recipe, report)} if row_name == "trained" else {}
+            own |= {"init": recipe.job["init"]} if own and "init" in recipe.job else {}
+            rows.append(result_row(trained, row_name, report, folder, **own))
+    rows = _over_seeds(rows)
+    record(table, rows)
+    return rows
+
+
+def measuring_by(watch: Watch) -> Callable[[str], contextlib.AbstractContextManager[Callable[[float], None]]]:
+    """The ``watching`` of :func:`metarep.experiments.measure.measure_all` that reports to a training's watch."""
+
+    @contextlib.contextmanager
+    def watching(what: str) -> Iterator[Callable[[float], None]]:
+        began = time.monotonic()
+
+        def tell(share: float) -> None:
+            left = (time.monotonic() - began) * (1 - share) / max(share, 1e-9)
+            watch({"phase": f"measuring {what}", "step": round(100 * share), "steps": 100, "seconds_left": left})
+
+        yield tell
+
+    return watching
+
+
+def _job(recipe: Recipe, out: Path, train_on: str, seed: int, machine: dict[str, Any]) -> Job:
+    """The recipe's training; runs that it is based on are trained when they are not there."""
+    fields = {**recipe.job, "train": {**recipe.job.get("train", {}), "seed": seed}}
+
+    def run(text: str) -> str:
+        return str(_trained(text, out, train_on, seed, machine)) if text in recipe_names() else text
+
+    if "init" in fields:
+        fields["init"] = run(fields["init"])
+    kind, _, source = fields.get("labels", "").partition(":")
+    if source:
+        fields["labels"] = f"{kind}:{run(source)}"
+    return Job(recipe.method, train_on=train_on, **fields)
+
+
+def _trained(name: str, out: Path, train_on: str, seed: int, machine: dict[str, Any]) -> Path:
+    """The folder of a recipe's finished run; one that was interrupted is finished first."""
+    folder = _folder(out, name, train_on, seed)
+    if not (folder / "model.safetensors").exists() or (folder / "state.safetensors").exists():
+        start(_job(load_recipe(name), out, train_on, seed, machine), folder, **machine)  # at once where it is done
+    return folder
+
+
+def _folder(out: Path, name: str, train_on: str, seed: int) -> Path:
+    return out / f"{name}-{train_on}-{seed}"
+
+
+def _published(recipe: Recipe, report: Report) -> float | str:
+    """What the recipe says was published for this shape, under these statistics where it tells them apart."""
+    found = [row for row in recipe.measure if (str(row["ways"]), str(row["shots"])) == (report.ways, report.shots)]
+    exact = [row for row in found if row.get("normalisation") == report.normalisation]
+    return (exact or found or [{}])[0].get("published", "")
+
+
+def _one(number: int) -> range:
+    return range(number, number + 1)
+
+
+def _over_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each measurement: the mean and the spread over seeds."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["method"], row["ways"], row["shots"], row["normalisation"]), []).append(row)
+    merged = []
+    for same in groups.values():
+        values = [row["accuracy"] for row in same]
+        spread = {"seeds": len(values), "seed_sd": stdev(values), "accuracy": mean(values)} if len(values) > 1 else {}
+        merged.append({**same[0], **spread})
+    return merged

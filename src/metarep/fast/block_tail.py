@@ -1,0 +1,122 @@
+"""What follows the convolution in a block: norm, 2x2 maximum and ReLU, by ``block_tail.c`` in one pass each way.
+
+With mean ``m`` and inverse deviation ``r`` over ``n`` places, let ``g`` be the gradient at the maxima where they are
+positive, and ``u = (y - m) r``. Then
+
+    d_shift = sum(g)    d_scale = sum(g u)    d_y = scale r (g at the maxima - (d_shift + d_scale u) / n)
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metarep.fast.block import CHANNELS, Block, plain_tail, second
+from metarep.fast.c import call, in_parts, library
+
+WORTH_A_THREAD = 2**20  # numbers of the map; less takes no longer than handing them over
+
+
+def compiles(y: Tensor) -> bool:
+    """Whether ``block_tail`` can take this map: on a processor, channels last, of two rows and columns or more."""
+    fits = y.ndim == 4 and y.dtype in (torch.float32, torch.bfloat16) and not y.shape[1] % CHANNELS and y.numel() > 0
+    return (
+        fits and min(y.shape[2:]) > 1 and y.is_contiguous(memory_format=torch.channels_last) and library() is not None
+    )
+
+
+def block_tail(
+    y: Float[Tensor, "b out h w"],
+    scale: Float[Tensor, " out"],
+    shift: Float[Tensor, " out"],
+    eps: float,
+    rows: int | None = None,
+    given: tuple[Tensor, Tensor] | None = None,
+) -> Block:
+    """ReLU of the 2x2 maximum of the normalised map, in its type.
+
+    Args:
+        y: a map that ``compiles`` says yes to.
+        scale, shift, eps: of the norm.
+        rows: the statistics are those of the first so many images; None for all.
+        given: mean and variance to use instead, as constants.
+    """
+    with torch.autocast("cpu", enabled=False):
+        return Block(*_BlockTail.apply(y, scale, shift, eps, rows, *(given or (None, None))))
+
+
+class _BlockTail(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        y: Tensor,
+        scale: Tensor,
+        shift: Tensor,
+        eps: float,
+        rows: int | None,
+        mean: Tensor | None,
+        variance: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        n, out, h, w = y.shape
+        ctx.eps, ctx.rows, ctx.given = eps, n if rows is None else rows, mean is not None
+        last, sizes, parts = y.permute(0, 2, 3, 1), (h, w, out, y.dtype == torch.bfloat16), y.numel() // WORTH_A_THREAD
+        norm = torch.empty(4, out)
+        if mean is not None and variance is not None:
+            norm[0], norm[1] = mean, variance
+
+        def sums_of(start: int, stop: int) -> Tensor:
+            sums = torch.zeros(2, out, dtype=torch.float64)
+            call("metarep_map_moments", (last[start:stop], sums), stop - start, *sizes)
+            return sums
+
+        sums = _join([] if ctx.given else in_parts(sums_of, ctx.rows, parts))
+        call("metarep_norm", (sums, scale, shift, norm), sums.numel() // (2 * out), out, ctx.rows * h * w, float(eps))
+        z = y.new_empty(n, h // 2, w // 2, out)
+        which = torch.empty(z.shape, dtype=torch.uint8)
+
+        def part(start: int, stop: int) -> None:
+            call("metarep_block_tail", (last[start:stop], norm, z[start:stop], which[start:stop]), stop - start, *sizes)
+
+        in_parts(part, n, parts)
+        ctx.save_for_backward(y, scale, shift, norm, which)
+        mean, variance = norm[:2].clone()
+        ctx.mark_non_differentiable(mean, variance)
+        ctx.set_materialize_grads(False)
+        return z.permute(0, 3, 1, 2), mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, above: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        y, scale, shift, norm, which = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is wanted: with a graph of its own
+            again = plain_tail(y, scale, shift, ctx.eps, ctx.rows, (norm[0], norm[1]) if ctx.given else None)
+            return *second(again, above, [y, scale, shift]), *[None] * 4
+        n, out, h, w = y.shape
+        above, last = above.to(y.dtype).permute(0, 2, 3, 1).contiguous(), y.permute(0, 2, 3, 1)
+        sizes, parts = (h, w, out, y.dtype == torch.bfloat16), y.numel() // WORTH_A_THREAD
+
+        def sums_of(start: int, stop: int) -> Tensor:
+            sums = torch.zeros(2, out)
+            call(
+                "metarep_block_tail_sums",
+                (above[start:stop], which[start:stop], last[start:stop], sums),
+                stop - start,
+                *sizes,
+            )
+            return sums
+
+        sums, found, d_y = _join(in_parts(sums_of, n, parts)), torch.empty(4, out), torch.empty_like(last)
+        call("metarep_norm_back", (sums, norm, found), sums.numel() // (2 * out), out, ctx.rows * h * w, float(ctx.eps))
+
+        def part(start: int, stop: int) -> None:
+            middle = start if ctx.given else min(max(start, ctx.rows), stop)  # images before it were counted
+            for a, b, counted in ((start, middle, True), (middle, stop, False)):
+                each = (above[a:b], which[a:b], last[a:b], norm, found, d_y[a:b])
+                call("metarep_block_tail_back", each, b - a, *sizes, counted)
+
+        in_parts(part, n, parts)
+        return d_y.permute(0, 3, 1, 2), found[0], found[1], *[None] * 4
+
+
+def _join(sums: list[Tensor]) -> Tensor:
+    return sums[0] if len(sums) == 1 else torch.stack(sums) if sums else torch.empty(0)

@@ -1,0 +1,84 @@
+"""A block of Conv4 in one or two calls of C code, in training and evaluation."""
+
+from torch import Tensor, nn
+
+from metarep.encoders.conv4 import Conv4, ConvBlock
+from metarep.encoders.network_copies import patched
+from metarep.encoders.normalisation import ExplicitNorm, follow
+from metarep.fast.block_tail import block_tail, compiles
+from metarep.fast.first_block import first_block, fits
+
+
+def run_block(block: nn.Sequential, x: Tensor) -> Tensor | None:
+    """As :func:`metarep.machine.faster.conv4_block`; ``x`` is on the CPU, and nothing looks into its operations.
+
+    A network's first block runs in one call; in the others what follows the convolution does. Layers are then not
+    called.
+    """
+    norm = block[1] if len(block) > 1 else None
+    if isinstance(norm, ExplicitNorm):
+        fast = not (norm.differentiable or norm.statistics.linked)
+    else:
+        fast = isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None
+    if not fast or any(map(patched, block)) or not usual(block):
+        return None
+    convolution, norm, *rest = block
+    filters = convolution.weight
+    assert isinstance(filters, Tensor)
+    assert isinstance(norm, ExplicitNorm | nn.BatchNorm2d)
+    assert norm.weight is not None
+    assert norm.bias is not None
+    if fits(x, filters):
+        given, rows = _whose(norm, x)
+        result = first_block(x, filters, norm.weight, norm.bias, norm.eps, rows, given)
+    else:
+        y = convolution(x)
+        if not compiles(y):
+            for layer in (norm, *rest):
+                y = layer(y)
+            return y
+        given, rows = _whose(norm, y)
+        result = block_tail(y, norm.weight, norm.bias, norm.eps, rows, given)
+    if isinstance(norm, ExplicitNorm):
+        if given is None:
+            norm.statistics.keep(result.mean, result.variance)
+    elif given is None:
+        follow(norm, result.mean, result.variance, x.numel() // x.shape[1])
+    return result.z
+
+
+def _whose(norm: nn.Module, x: Tensor) -> tuple[tuple[Tensor, Tensor] | None, int | None]:
+    """The statistics that a norm is to use, or of how many leading images it is to take them."""
+    if isinstance(norm, ExplicitNorm):
+        return norm.statistics.take(x)
+    return None if norm.training else (norm.get_buffer("running_mean"), norm.get_buffer("running_var")), None
+
+
+def usual(block: nn.Sequential) -> bool:
+    """Whether a block is a 3x3 convolution, a norm with scale and shift, a 2x2 maximum and a ReLU, and nothing else."""
+    layers = list(block)
+    if len(layers) != 4:
+        return False
+    convolution, norm, pool, last = layers
+    return (
+        type(convolution) is nn.Conv2d
+        and (convolution.kernel_size, convolution.stride, convolution.dilation) == ((3, 3), (1, 1), (1, 1))
+        and (convolution.padding, convolution.padding_mode, convolution.groups) == ((1, 1), "zeros", 1)
+        and convolution.bias is None
+        and type(norm) in (nn.BatchNorm2d, ExplicitNorm)
+        and norm.weight is not None
+        and norm.bias is not None
+        and type(pool) is nn.MaxPool2d
+        and (pool.kernel_size, pool.stride, pool.padding, pool.dilation) == (2, 2, 0, 1)
+        and not (pool.ceil_mode or pool.return_indices)
+        and type(last) is nn.ReLU
+    )
+
+
+def as_made(body: nn.Module) -> bool:
+    """Whether a body is a Conv4 into which nobody has put another layer or epsilon, a hook or another forward."""
+    if type(body) is not Conv4 or any(map(patched, body.modules())):
+        return False
+    *blocks, last = body
+    same = type(last) is nn.Flatten and all(type(block) is ConvBlock and usual(block) for block in blocks)
+    return same and len({block[1].eps for block in blocks}) == 1  # pyright: ignore[reportIndexIssue]

@@ -1,0 +1,166 @@
+"""Conv4's first block on images by ``first_block.c``: in one go, without the convolution's map.
+
+With patches ``p`` of 9 numbers a channel, their mean ``m`` and covariance ``C``, filters ``f`` and a norm whose inverse
+deviation is ``r``, mean and variance of the map are ``m f`` and ``f C f``. Let ``g`` be the slope at positive maxima,
+``G`` the sum of ``p g`` over their places. Then back to the filters
+
+    d_scale = r (f G - m f sum(g))        d_filters = scale r (G - m sum(g) - C f r d_scale)
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metarep.fast.block import CHANNELS, Block, plain_block, second, signs, turned
+from metarep.fast.c import call, in_parts, library
+
+WORTH_A_THREAD = 2**21  # numbers of the map; less takes no longer than handing them over
+
+
+def fits(x: Tensor, weight: Float[Tensor, "out c 3 3"]) -> bool:
+    """Whether ``first_block`` can take these: images of few channels and even sides that ask for no gradient."""
+    small = x.ndim == 4 and x.shape[1] <= 4 and x.shape[2] % 2 == x.shape[3] % 2 == 0 < x.numel()
+    kinds = x.dtype in (torch.float32, torch.bfloat16) and weight.dtype == torch.float32
+    return small and kinds and not weight.shape[0] % CHANNELS and not x.requires_grad and library() is not None
+
+
+def first_block(
+    x: Float[Tensor, "b c h w"],
+    weight: Float[Tensor, "out c 3 3"],
+    scale: Float[Tensor, " out"],
+    shift: Float[Tensor, " out"],
+    eps: float,
+    rows: int | None = None,
+    given: tuple[Tensor, Tensor] | None = None,
+) -> Block:
+    """ReLU of the 2x2 maximum of the normalised 3x3 convolution: computed in float32, bfloat16 under autocast.
+
+    Where a norm's scale is negative the filter's sign is turned, so that the maximum can be taken before the norm.
+
+    Args:
+        x: images that ``fits`` says yes to; they get no gradient.
+        weight: of the convolution, which pads by 1.
+        scale, shift, eps: of the norm.
+        rows: the statistics are those of the first so many images; None for all.
+        given: mean and variance to use instead, as constants.
+    """
+    kind = torch.bfloat16 if torch.is_autocast_enabled("cpu") else x.dtype
+    with torch.autocast("cpu", enabled=False):
+        return Block(*_FirstBlock.apply(x, weight, scale, shift, eps, rows, *(given or (None, None)), kind))
+
+
+def flat(weight: Float[Tensor, "out c 3 3"]) -> Float[Tensor, "patch out"]:
+    """Filters as the C code reads them."""
+    return weight.permute(1, 2, 3, 0).reshape(-1, len(weight)).contiguous()
+
+
+def unflat(filters: Float[Tensor, "patch out"]) -> Float[Tensor, "out c 3 3"]:
+    """The other way round."""
+    return filters.view(-1, 3, 3, filters.shape[1]).permute(3, 0, 1, 2)
+
+
+def moments(x: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, " patch"], Float[Tensor, "patch patch"]]:
+    """Mean and covariance of the 3x3 patches of all images, with zeros beyond the edge."""
+    n = x.shape[1] * 9
+
+    def part(start: int, stop: int) -> tuple[Tensor, Tensor]:
+        sums, products = x.new_zeros(n, dtype=torch.float64), x.new_zeros(n, n, dtype=torch.float64)
+        call("metarep_patch_moments", (x[start:stop], sums, products), stop - start, *x.shape[1:])
+        return sums, products
+
+    parts = in_parts(part, len(x), x.numel() * n // WORTH_A_THREAD)
+    places = x.numel() // x.shape[1]
+    mean = torch.stack([sums for sums, _ in parts]).sum(0) / places
+    products = torch.stack([products for _, products in parts]).sum(0) / places
+    covariance = products.triu() + products.triu(1).T - torch.outer(mean, mean)
+    return mean.to(x.dtype), covariance.to(x.dtype)
+
+
+def forward(
+    x: Float[Tensor, "b c h w"],
+    filters: Float[Tensor, "patch out"],
+    factor: Float[Tensor, " out"],
+    offset: Float[Tensor, " out"],
+    kind: torch.dtype,
+) -> tuple[Float[Tensor, "b out h2 w2"], Tensor]:
+    """What comes out, in ``kind``, and which of the four places of each window it came from (4: it is not positive)."""
+    shape = (len(x), x.shape[2] // 2, x.shape[3] // 2, len(factor))
+    z, which = torch.empty(shape, dtype=kind), torch.empty(shape, dtype=torch.uint8)
+
+    def part(start: int, stop: int) -> None:
+        given = (x[start:stop], filters, factor, offset, z[start:stop], which[start:stop])
+        call("metarep_first_block", given, stop - start, *x.shape[1:], shape[3], kind == torch.bfloat16)
+
+    in_parts(part, len(x), which.numel() * 4 // WORTH_A_THREAD)
+    return z.permute(0, 3, 1, 2), which
+
+
+def backward(
+    x: Float[Tensor, "b c h w"], above: Float[Tensor, "b out h2 w2"], which: Tensor
+) -> tuple[Float[Tensor, "patch out"], Float[Tensor, " out"]]:
+    """Sums over all windows with a positive maximum: of the gradient times the patch there, and of the gradient."""
+    above, shape = above.permute(0, 2, 3, 1).contiguous(), (x.shape[1] * 9, which.shape[3])
+
+    def part(start: int, stop: int) -> tuple[Tensor, Tensor]:
+        found = x.new_zeros(shape), x.new_zeros(shape[1])
+        given = (x[start:stop], above[start:stop], which[start:stop], *found)
+        call("metarep_first_block_back", given, stop - start, *x.shape[1:], shape[1], above.dtype == torch.bfloat16)
+        return found
+
+    parts = in_parts(part, len(x), which.numel() * 4 // WORTH_A_THREAD)
+    products, sums = parts[0]
+    for more in parts[1:]:
+        products += more[0]
+        sums += more[1]
+    return products, sums
+
+
+class _FirstBlock(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        x: Tensor,
+        weight: Tensor,
+        scale: Tensor,
+        shift: Tensor,
+        eps: float,
+        rows: int | None,
+        mean: Tensor | None,
+        variance: Tensor | None,
+        kind: torch.dtype,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        x = x.to(torch.float32).contiguous()
+        ctx.eps, ctx.rows, ctx.sign, ctx.owed = eps, rows, signs(scale), None
+        filters = flat(turned(weight, ctx.sign))
+        if mean is None or variance is None:
+            middle, covariance = moments(x[:rows])
+            bent = covariance @ filters
+            mean, variance = middle @ filters, (filters * bent).sum(0)
+            ctx.owed = middle, bent
+        else:
+            mean = turned(mean, ctx.sign)
+        inverse = (variance + eps).rsqrt()
+        factor = scale.abs() * inverse
+        z, which = forward(x, filters, factor, shift - factor * mean, kind)
+        ctx.save_for_backward(x, weight, scale, shift, filters, mean, variance, inverse, factor, which)
+        mean, variance = turned(mean, ctx.sign).clone(), variance.clone()
+        ctx.mark_non_differentiable(mean, variance)
+        ctx.set_materialize_grads(False)
+        return z, mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, above: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        x, weight, scale, shift, filters, mean, variance, inverse, factor, which = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is wanted: with a graph of its own
+            given = (turned(mean, ctx.sign), variance) if ctx.owed is None else None
+            again = plain_block(x, weight, scale, shift, ctx.eps, ctx.rows, given)
+            return None, *second(again, above, [weight, scale, shift]), *[None] * 5
+        products, d_shift = backward(x, above, which)
+        d_scale = inverse * ((filters * products).sum(0) - mean * d_shift)
+        if ctx.owed is not None:
+            middle, bent = ctx.owed
+            products -= torch.outer(middle, d_shift) + bent * (inverse * d_scale)
+        d_weight = unflat(factor * products)
+        return None, turned(d_weight, ctx.sign), turned(d_scale, ctx.sign), d_shift, *[None] * 5

@@ -1,0 +1,136 @@
+"""What follows the convolution in a block of Conv4, for the maps of many tasks: norm, 2x2 maximum and ReLU.
+
+The maximum is taken first, where the scale is not negative (the caller turns the filters): what is normalised is then a
+quarter of the map. ``rows`` are the leading images whose statistics are used; with ``given`` none are taken.
+"""
+
+import importlib.util
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+_aten = torch.ops.aten
+_PLACES = (0, 2, 3)
+Map = Float[Tensor, "n taskc h w"]
+Pooled = Float[Tensor, "n taskc h2 w2"]
+Each = Float[Tensor, "taskc 1 1"]
+
+
+class Moments(NamedTuple):
+    """Mean and (biased) variance of each channel of each task."""
+
+    mean: Each
+    variance: Each
+
+
+def plain_tail(
+    y: Map, scale: Each, shift: Each, eps: float, rows: int, given: Moments | None
+) -> tuple[Pooled, Moments]:
+    """Of operations that can be differentiated twice."""
+    if given is None:
+        mean = y[:rows].mean(_PLACES).view_as(scale)
+        given = Moments(mean, (y[:rows] - mean).square().mean(_PLACES).view_as(scale))
+    factor = scale * (given.variance + eps).rsqrt()
+    return torch.addcmul(shift - given.mean * factor, functional.max_pool2d(y, 2), factor).relu(), given
+
+
+def fused_tail(
+    y: Map, scale: Each, shift: Each, eps: float, rows: int, given: Moments | None
+) -> tuple[Pooled, Moments]:
+    """For first derivatives, in as few passes over the map as there can be; ``y`` may be of lower precision."""
+    z, mean, variance = _FusedTail.apply(y, scale, shift, eps, rows, given)
+    return z, Moments(mean, variance)
+
+
+class _FusedTail(torch.autograd.Function):
+    """Its pass back is two terms.
+
+    With ``u = (top - mean) r``, ``r = (variance + eps) ** -0.5`` and ``g`` the gradient where ``z > 0``, the maxima
+    receive ``scale r g``, and each of the ``n`` places that the statistics were taken of gives back
+    ``scale r (sum(g) + sum(g u) (y - mean) r) / n``.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        y: Tensor,
+        scale: Tensor,
+        shift: Tensor,
+        eps: float,
+        rows: int,
+        given: Moments | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        if given is None:
+            some, kind = y[:rows], scale.dtype
+            mean = some.mean(_PLACES, dtype=kind).view_as(scale)
+            square = torch.linalg.vector_norm(some, 2, _PLACES, dtype=kind).square().view_as(scale)
+            variance = torch.addcmul(square / some[:, 0].numel(), mean, mean, value=-1).clamp_(min=0)
+        else:
+            mean, variance = given
+        r = (variance + eps).rsqrt()
+        factor = scale * r
+        ctx.kernels = _kernels(y)
+        forward = ctx.kernels.forward if ctx.kernels else _forward
+        z, *kept = forward(y, factor, torch.addcmul(shift, mean, factor, value=-1))
+        ctx.save_for_backward(y, mean, r, factor, *kept)
+        ctx.rows, ctx.own = rows, given is None
+        ctx.mark_non_differentiable(mean, variance)
+        return z, mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, above: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        y, mean, r, factor, *kept = ctx.saved_tensors
+        sums, back = (ctx.kernels.sums, ctx.kernels.backward) if ctx.kernels else (_sums, _backward)
+        above = above.contiguous(memory_format=torch.channels_last)
+        sum_g, sum_gu = sums(above, mean, r, *kept)
+        slope = offset = None
+        if ctx.own:
+            share = factor / y[: ctx.rows, 0].numel()
+            slope = share * sum_gu * r
+            offset = share * sum_g - slope * mean
+        return back(above, y, factor, slope, offset, ctx.rows, *kept), sum_gu, sum_g, None, None, None
+
+
+def _forward(y: Tensor, factor: Tensor, offset: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What comes out; then what is kept: the maxima, and where they are, and where they come out as zero."""
+    top, places = _aten.max_pool2d_with_indices(y, [2, 2])
+    z = torch.addcmul(offset, top.to(factor.dtype), factor).relu_()
+    return z.to(y.dtype), top, places.masked_fill_(z <= 0, -1)
+
+
+def _sums(above: Tensor, mean: Tensor, r: Tensor, top: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the gradient where it passes, and of that times what was normalised."""
+    g = above.to(mean.dtype) * (places >= 0)
+    return g.sum(_PLACES).view_as(mean), (g * (top - mean) * r).sum(_PLACES).view_as(mean)
+
+
+def _backward(
+    above: Tensor,
+    y: Tensor,
+    factor: Tensor,
+    slope: Tensor | None,
+    offset: Tensor | None,
+    rows: int,
+    top: Tensor,  # noqa: ARG001
+    places: Tensor,
+) -> Tensor:
+    """The gradient of the map."""
+    sizes = [2, 2], [2, 2], [0, 0], [1, 1], False
+    g = (above * factor * (places >= 0)).to(y.dtype)
+    d_y = _aten.max_pool2d_with_indices_backward(g, y, *sizes, places.clamp(min=0))
+    if slope is not None and offset is not None:
+        d_y[:rows] -= torch.addcmul(offset.to(y.dtype), y[:rows], slope.to(y.dtype))
+    return d_y
+
+
+def _kernels(y: Tensor) -> ModuleType | None:
+    """The same three steps, each in one pass, where Triton can compile them."""
+    if not y.is_cuda or y.dtype == torch.float64 or importlib.util.find_spec("triton") is None:
+        return None
+    from metarep.fast import tail_kernels
+
+    return tail_kernels if tail_kernels.compiles() else None

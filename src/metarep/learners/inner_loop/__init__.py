@@ -1,0 +1,27 @@
+"""The inner loop: from a start, through gradient steps on a task's support, to its query loss and the meta-gradient."""
+
+from metarep.learners.inner_loop.adam import Adam
+from metarep.learners.inner_loop.adaptation import Adapted, adapt_tasks, query_logits
+from metarep.learners.inner_loop.head import Head, HeadKind, refuse_missing_classes
+from metarep.learners.inner_loop.head_only import descend_head
+from metarep.learners.inner_loop.meta_loss import meta_loss
+from metarep.learners.inner_loop.rates import RateKind, Rates
+from metarep.learners.inner_loop.start import Start
+from metarep.learners.inner_loop.task import InnerLoop, Task
+
+__all__ = [
+    "Adam",
+    "Adapted",
+    "Head",
+    "HeadKind",
+    "InnerLoop",
+    "RateKind",
+    "Rates",
+    "Start",
+    "Task",
+    "adapt_tasks",
+    "descend_head",
+    "meta_loss",
+    "query_logits",
+    "refuse_missing_classes",
+]

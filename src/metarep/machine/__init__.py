@@ -1,0 +1,1 @@
+"""What the machine gives: devices, threads, files and locks, and the door to ``fast/``."""

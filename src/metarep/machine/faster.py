@@ -1,0 +1,93 @@
+"""The one door to :mod:`metarep.fast`: each function gives the result sooner, or says that it cannot.
+
+A caller keeps a plain way of its own and takes it when the answer is None (or False). So ``metarep/fast`` may be
+deleted: everything works as before, slower. It is a plug-in: it uses the rooms above this one, so its modules are
+imported by name, at the first call that needs them.
+"""
+
+import functools
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float, Num
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from metarep.fast.many_tasks import ManyTasks
+    from metarep.learners.inner_loop.slope import SupportFormula
+    from metarep.learners.inner_loop.start import Start
+
+_spec = find_spec("metarep.fast")
+PRESENT = _spec is not None and _spec.origin is not None  # an empty folder of that name has no origin
+
+
+@functools.cache
+def _function(module: str, name: str) -> Any:  # noqa: ANN401 - a function of fast/, typed where it is called
+    """A function of the plug-in."""
+    return getattr(import_module(f"metarep.fast.{module}"), name)
+
+
+def conv4_block(block: nn.Sequential, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out h2 w2"] | None:
+    """Runs a block of Conv4 on images on the CPU, with running statistics updated as its norm layer would.
+
+    Returns None if its layers must run one by one: another layer or a hook is in it, or there is no C code for it.
+    """
+    if not PRESENT:
+        return None
+    return _function("conv4_block", "run_block")(block, x)
+
+
+def sample(x: Num[Tensor, "n c h w"], matrix: Float[Tensor, "n 2 3"]) -> Float[Tensor, "n c h w"] | None:
+    """Samples each image under its affine map, by C code; None unless ``x`` are bytes on the CPU that it can take."""
+    if not PRESENT:
+        return None
+    return _function("sampling", "sample_compiled")(x, matrix)
+
+
+def unit_rows(rows: np.ndarray) -> np.ndarray | None:
+    """Scales float32 rows to length 1; a row of zeros stays.
+
+    Returns None without C code, and where a row is not finite. Rows that have length 1 already may be returned as they
+    are.
+    """
+    if not PRESENT:
+        return None
+    return _function("rows", "unit_rows")(rows)
+
+
+def rows_to_ids(row_ids: np.ndarray, rows: Tensor, scores: Tensor) -> bool:
+    """Replaces rows of an index by their ids, in place: where a row is -1 (nothing found) its score becomes -inf.
+
+    Returns whether it was done.
+    """
+    if not PRESENT:
+        return False
+    return _function("rows", "rows_to_ids")(row_ids, rows, scores)
+
+
+def support_formula(start: "Start") -> "SupportFormula | None":
+    """The gradient and Hessian-vector product of the support loss as a formula; None unless Conv4 is on the CPU."""
+    if not PRESENT:
+        return None
+    return _function("support_formula", "of_one_task")(start.encoder, start.normalisation)
+
+
+def many_tasks(start: "Start", x: Tensor, *, always: bool = False) -> "ManyTasks | None":
+    """Adapts all tasks of a batch at once.
+
+    Args:
+        start: what the tasks start from.
+        x: images of the tasks.
+        always: also on other devices than NVIDIA GPUs, where it is slower than one task after another.
+
+    Returns:
+        None unless ``x`` is on an NVIDIA GPU (or ``always``) and the encoder is an unchanged Conv4.
+
+    Raises:
+        MetarepError: another encoder than Conv4, with ``always``.
+    """
+    if not PRESENT:
+        return None
+    return _function("many_tasks", "many_tasks")(start, x, always=always)

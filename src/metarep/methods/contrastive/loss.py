@@ -1,0 +1,98 @@
+"""Contrastive losses of two views of each image, computed in float32 or float64."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+CHUNK = 4096  # rows of similarities at a time; beyond this many, the backward pass computes them a second time
+
+
+def nt_xent(
+    first: Float[Tensor, "n dim"], second: Float[Tensor, "n dim"], temperature: float, *, chunk: int = CHUNK
+) -> Float[Tensor, ""]:
+    """NT-Xent: each of the 2n views must find its partner among the other 2n - 1, by cross-entropy of cosines.
+
+    Chen, Kornblith, Norouzi, Hinton, A Simple Framework for Contrastive Learning of Visual Representations, 2020. One
+    masked matrix; pairs are never listed, which would take memory that grows with n**3. Trap: a view's similarity with
+    itself must be minus infinity; zero, or leaving it, gives a value that looks right. Untrained features give about
+    ``log(2n - 1)``.
+
+    Args:
+        first, second: two views of each image, in the same order; any length, they are normalised here.
+        temperature: divides the cosines.
+        chunk: rows worked on at a time. More than that many views cost ``chunk * 2n`` numbers of memory instead of
+            ``(2n)**2``, and a second matrix product on the way back; value and gradient are the same.
+
+    >>> axes = torch.eye(4)
+    >>> round(nt_xent(axes, axes, 0.05).item(), 4)
+    0.0
+    """
+    rows = functional.normalize(_wide(torch.cat([first, second])), dim=-1)
+    if len(rows) <= chunk:
+        return _row_losses(rows, 0, len(rows), temperature) / len(rows)
+    parts = [
+        checkpoint(
+            _row_losses, rows, start, min(chunk, len(rows) - start), temperature,
+            use_reentrant=False, preserve_rng_state=False,
+        )
+        for start in range(0, len(rows), chunk)
+    ]  # fmt: skip
+    return torch.stack(parts).sum() / len(rows)
+
+
+def info_nce(
+    queries: Float[Tensor, "n dim"],
+    keys: Float[Tensor, "n dim"],
+    negatives: Float[Tensor, "m dim"],
+    temperature: float,
+    valid: Bool[Tensor, " m"] | None = None,
+) -> Float[Tensor, ""]:
+    """InfoNCE with separate negatives: each query must find its key among the negatives, by cross-entropy of cosines.
+
+    He, Fan, Wu, Xie, Girshick, Momentum Contrast for Unsupervised Visual Representation Learning, 2020.
+
+    Args:
+        queries, keys: two views of each image, in the same order. All rows must be on the unit sphere.
+        negatives: keys of other images, also on the unit sphere.
+        temperature: divides the cosines.
+        valid: which negatives count; None for all of them.
+
+    Returns:
+        The mean loss of the queries.
+
+    >>> axes = torch.eye(2)
+    >>> round(info_nce(axes[:1], axes[:1], axes[1:], temperature=1.0).item(), 4)  # log(1 + exp(-1))
+    0.3133
+    """
+    queries, keys, negatives = _wide(queries), _wide(keys), _wide(negatives)
+    positive = (queries * keys).sum(-1, keepdim=True)
+    others = queries @ negatives.mT
+    if valid is not None:
+        others = others.masked_fill(~valid, -torch.inf)
+    logits = torch.cat([positive, others], dim=1) / temperature
+    return (logits.logsumexp(1) - logits[:, 0]).mean()
+
+
+def negative_cosine(predicted: Float[Tensor, "n dim"], target: Float[Tensor, "n dim"]) -> Float[Tensor, ""]:
+    """The mean of ``2 - 2 cos``, the squared distance of normalised rows: BYOL's loss of one direction.
+
+    >>> negative_cosine(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
+    tensor(2.)
+    """
+    predicted, target = functional.normalize(_wide(predicted), dim=-1), functional.normalize(_wide(target), dim=-1)
+    return (2 - 2 * (predicted * target).sum(-1)).mean()
+
+
+def _row_losses(rows: Tensor, start: int, length: int, temperature: float) -> Tensor:
+    """The summed loss of ``length`` rows from ``start`` on; row i's partner is half the rows away."""
+    logits = rows[start : start + length] @ rows.mT / temperature
+    logits.diagonal(start).fill_(-torch.inf)
+    partner = (torch.arange(start, start + length, device=rows.device) + len(rows) // 2) % len(rows)
+    return functional.cross_entropy(logits, partner, reduction="sum")
+
+
+def _wide(rows: Tensor) -> Tensor:
+    """Rows in float32; in float64 if they are so already."""
+    return rows if rows.dtype == torch.float64 else rows.float()

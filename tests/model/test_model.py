@@ -1,0 +1,331 @@
+"""From images to a model to answers: gallery, model, folder, classifier, command line."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.base import clone
+from sklearn.exceptions import DataConversionWarning
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from metarep.cli import main
+from metarep.data.datasets import load_dataset
+from metarep.data.datasets.options import LeftOutWarning
+from metarep.errors import MetarepError
+from metarep.model.classifier import FewShotClassifier
+from metarep.model.confusion import confusion
+from metarep.model.folder import ModelFolder
+from metarep.model.gallery import Gallery
+from metarep.model.model import Model
+from metarep.weights.named import load_representation
+
+ENCODER = "omniglot-protonet"
+WAYS, SHOTS = 6, 4
+
+
+@pytest.fixture(scope="module")
+def letters() -> tuple[np.ndarray, list[str]]:
+    """Printed letters of a script: twelve images of each of eight."""
+    split = load_dataset("glyphs", "test")
+    rows = [split.labels.rows[start : start + 12] for start in split.labels.starts[: WAYS + 2].tolist()]
+    names = [name.split("/")[-1] for name in split.labels.names[: WAYS + 2] for _ in range(12)]
+    return split.bank.pixels(torch.cat(rows)).numpy(), names
+
+
+@pytest.fixture(scope="module")
+def photos(letters: tuple[np.ndarray, list[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``fit/CLASS/IMAGE.png`` for six classes, ``query/`` with other images of them, ``other/`` of two more."""
+    root = tmp_path_factory.mktemp("photos")
+    images, names = letters
+    for place, (image, name) in enumerate(zip(images, names, strict=True)):
+        known, number = place < 12 * WAYS, place % 12
+        part = "other" if not known else "fit" if number < SHOTS else "query"
+        folder = root / part / f"c{names.index(name) // 12}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0]).save(folder / f"{number}.png")
+    return root
+
+
+@pytest.fixture
+def folder(photos: Path, tmp_path: Path) -> ModelFolder:
+    assert main(["fit", str(photos / "fit"), "--out", str(tmp_path / "model"), "--encoder", ENCODER, "--json"]) == 0
+    return ModelFolder.open(tmp_path / "model")
+
+
+@parametrize_with_checks([FewShotClassifier(), FewShotClassifier(learner="neighbours")])
+def test_scikit_learn_takes_it_for_one_of_its_own(estimator: FewShotClassifier, check) -> None:
+    with np.errstate(all="ignore"):
+        check(estimator)
+
+
+def test_a_gallery_adds_and_forgets() -> None:
+    x = torch.arange(6.0).view(6, 1)
+    one = Gallery.empty().add(x[:4], ["b", "a", "b", "c"], list("pqrs"))
+    assert one.names == ("b", "a", "c")
+    assert one.classes.tolist() == [0, 1, 0, 2]
+    less = one.without_class("a").without([0])
+    assert (less.names, less.classes.tolist(), less.ids.tolist(), less.items) == (
+        ("b", "c"),
+        [0, 1],
+        [2, 3],
+        ("r", "s"),
+    )
+    more = less.add(x[4:], ["d", "b"], ["t", "u"])
+    assert more.ids.tolist() == [2, 3, 4, 5], "a number is never given twice"
+    assert more.renamed("d", "e").names == ("b", "c", "e")
+    joined = more.renamed("d", "c")
+    assert (joined.names, joined.counts.tolist()) == (("b", "c"), [2, 2])
+    assert more.moved(3, "new").names == ("b", "d", "new"), "a class that loses its last image is gone"
+    assert len(more.without([2, 3, 4, 5])) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda g: g.without_class("mtoh"), "did you mean 'moth'"),
+        (lambda g: g.without([7]), "no image 7"),
+        (lambda g: g.moved(7, "x"), "no image 7"),
+        (lambda g: g.add(torch.zeros(1, 3), ["x"], ["y"]), "another encoder"),
+        (lambda g: g.add(torch.zeros(2, 2), ["x"], ["y"]), "one each"),
+    ],
+)
+def test_a_gallery_says_what_is_wrong(change, message: str) -> None:
+    with pytest.raises(MetarepError, match=message):
+        change(Gallery.empty().add(torch.zeros(1, 2), ["moth"], ["a"]))
+
+
+def test_what_is_predicted_is_what_evaluation_would_measure(letters: tuple[np.ndarray, list[str]]) -> None:
+    """The same prepare, adapt and logits, for one task."""
+    images, names = letters
+    model = Model(load_representation(ENCODER))
+    rows = model.prepare(images)
+    fitted = model.changed(Gallery.empty().add(rows[::2], names[::2], names[::2]))
+    order = {name: i for i, name in enumerate(fitted.gallery.names)}
+    y = torch.tensor([[order[name] for name in names[::2]]])
+    with torch.no_grad():
+        want = model.learner.logits(model.learner.adapt(rows[None, ::2], y, len(order)), rows[None, 1::2])[0]
+    torch.testing.assert_close(fitted.scores(rows[1::2]), want)
+    answers = fitted.answer(rows[1::2])
+    assert [each.label for each in answers] == [fitted.gallery.names[i] for i in want.argmax(-1).tolist()]
+    assert np.mean([each.label == name for each, name in zip(answers, names[1::2], strict=True)]) > 0.8
+    assert all(each.neighbours[0].similarity >= each.neighbours[-1].similarity for each in answers)
+    assert confusion(fitted).sum() == len(rows[::2])
+
+
+def test_images_come_in_any_shape(photos: Path) -> None:
+    paths = sorted((photos / "query").rglob("*.png"))[:8]
+    pictures = [Image.open(path) for path in paths]
+    model = Model(load_representation(ENCODER))
+    want = model.prepare(paths)
+    for images in (
+        [str(path) for path in paths],
+        [path.read_bytes() for path in paths],
+        pictures,
+        [np.array(picture) for picture in pictures],
+        np.stack([np.array(picture) for picture in pictures]),
+    ):
+        torch.testing.assert_close(model.prepare(images), want)
+    with pytest.raises(MetarepError, match="image 0 is a float"):
+        model.prepare([0.5])
+
+
+def test_the_estimator_works_with_images_in_scikit_learns_tools(letters: tuple[np.ndarray, list[str]]) -> None:
+    images, names = letters
+    pictures = [Image.fromarray(image[0]) for image in images]
+    pipeline = make_pipeline(FewShotClassifier(ENCODER))
+    assert cross_val_score(pipeline, images, names, cv=3).mean() > 0.8
+    search = GridSearchCV(FewShotClassifier(ENCODER), {"learner": ["auto", "neighbours"]}, cv=2).fit(images, names)
+    assert search.best_score_ > 0.7
+    half = FewShotClassifier(ENCODER).fit(pictures[::2], names[::2])
+    more = (
+        FewShotClassifier(ENCODER).partial_fit(pictures[:40:2], names[:40:2]).partial_fit(pictures[40::2], names[40::2])
+    )
+    assert np.allclose(half.predict_proba(pictures), more.predict_proba(pictures), atol=1e-6)
+    assert half.predict_proba(pictures).sum(1) == pytest.approx(1)
+    distances, places = half.kneighbors(pictures[:10:2], n_neighbors=1)
+    assert np.allclose(distances, 0, atol=1e-5)
+    assert places[:, 0].tolist() == [0, 1, 2, 3, 4]
+    assert half.transform(pictures[:3]).shape == (3, 64)
+    assert names[0] not in half.forget(names[0]).predict(pictures).tolist()
+
+
+def test_labels_that_are_equal_are_one_class(letters: tuple[np.ndarray, list[str]]) -> None:
+    images = letters[0][:6]
+    mixed = FewShotClassifier(ENCODER).fit(images[:4], [0, 0, 1, 1]).partial_fit(images[4:5], np.array([1.0]))
+    mixed.partial_fit(images[5:], np.array([True]))
+    assert mixed.model_.gallery.counts.tolist() == [2, 4]
+    assert mixed.predict(images[:1]).tolist() == [0]
+    assert mixed.forget(1.0).classes_.tolist() == [0]
+    with pytest.warns(DataConversionWarning, match="column-vector"):
+        column = FewShotClassifier(ENCODER).fit(images, np.array(list("aabbcc")).reshape(-1, 1))
+    assert column.predict(images[:1]).tolist() == ["a"]
+    with pytest.raises(ValueError, match="1d array"):
+        FewShotClassifier(ENCODER).fit(images, np.zeros((6, 2)))
+
+
+def test_paths_may_stand_in_an_array(photos: Path) -> None:
+    """As train_test_split gives them back."""
+    paths = np.array(sorted(map(str, (photos / "fit").rglob("*.png"))))
+    labels = np.array([Path(path).parent.name for path in paths])
+    fitted = FewShotClassifier(ENCODER).fit(paths, labels)
+    assert (fitted.predict(paths) == labels).mean() > 0.9
+    with pytest.raises(MetarepError, match="into a list"):
+        fitted.predict(str(paths[0]))
+    with pytest.raises(MetarepError, match="at least one image"):
+        fitted.set_params(batch_size=0).predict(paths)
+
+
+@pytest.mark.parametrize("learner", ["auto", "linear"])
+def test_a_classifier_saves_and_loads_without_pickle(
+    learner: str, letters: tuple[np.ndarray, list[str]], tmp_path: Path
+) -> None:
+    images, names = letters
+    fitted = FewShotClassifier(ENCODER, learner, false_alarms=0.2).fit(images, names)
+    fitted.save(tmp_path / "model")
+    again = FewShotClassifier.load(tmp_path / "model")
+    assert again.get_params()["learner"] == learner
+    assert np.array_equal(clone(again).fit(images, names).predict_proba(images), fitted.predict_proba(images))
+    assert np.array_equal(again.predict_proba(images), fitted.predict_proba(images))
+    assert np.array_equal(again.known(images), fitted.known(images))
+    assert {path.suffix for path in (tmp_path / "model").iterdir()} <= {".safetensors", "", ".png"}
+    with pytest.raises(MetarepError, match="without one"):
+        FewShotClassifier().fit(np.eye(4), [0, 0, 1, 1]).save(tmp_path / "other")
+
+
+def test_fit_and_predict_on_the_command_line(
+    folder: ModelFolder, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert main(["predict", str(folder.path), str(photos / "query"), "--json"]) == 0
+    answers = json.loads(capsys.readouterr().out)
+    assert np.mean([each["label"] == Path(each["image"]).parent.name for each in answers]) > 0.8
+    assert np.mean([Path(each["image"]).parent.name in each["label_set"] for each in answers]) > 0.85
+    assert {len(each["neighbours"]) for each in answers} == {3}
+    assert main(["predict", str(folder.path), str(photos / "query"), "--csv"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert len(table) == len(answers) + 1
+    assert (folder.path / "confusion.png").stat().st_size > 1000
+    assert main(["predict", str(folder.path), str(photos / "query" / "c0" / "5.png")]) == 0
+    assert "looked at: " in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore::metarep.model.repeats.RepeatWarning")  # of the lonely one
+def test_a_class_is_added_and_forgotten(folder: ModelFolder, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (new,) = sorted((photos / "other").iterdir())[:1]
+    images = sorted(str(path) for path in new.iterdir())
+    assert main(["add", str(folder.path), str(new)]) == 0
+    assert "now 7 classes" in capsys.readouterr().out
+    assert main(["add", str(folder.path), images[0], "--to", "lonely"]) == 0
+    assert folder.model.gallery.counts.tolist() == [SHOTS] * WAYS + [len(images), 1]
+    capsys.readouterr()
+    assert main(["predict", str(folder.path), images[1]]) == 0
+    assert f": {new.name}  " in capsys.readouterr().out
+    ids = folder.model.gallery.ids[-1:].tolist()
+    assert folder.image(ids[0]).is_file()
+    assert main(["remove", str(folder.path), new.name, "lonely"]) == 0
+    assert "now 6 classes" in capsys.readouterr().out
+    assert not folder.image(ids[0]).exists()
+    assert folder.model.gallery.next_id == WAYS * SHOTS + len(images) + 1
+
+
+def test_what_is_like_no_class_is_told_from_what_is(letters: tuple[np.ndarray, list[str]]) -> None:
+    """Letters of the classes are known, as often as was asked; other letters are not."""
+    images, names = letters
+    known = 12 * WAYS
+    fitted = FewShotClassifier(ENCODER, false_alarms=0.1).fit(images[:known:2], names[:known:2])
+    assert fitted.known(images[1:known:2]).mean() > 0.75
+    assert fitted.known(images[known:]).mean() < 0.5
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["fit", "nowhere", "--out", "m"], "no folder 'nowhere'"),
+        (["fit", "one", "--out", "m", "--encoder", ENCODER], "single class"),
+        (["fit", "two", "--out", "m", "--encoder", "omniglot-protnet"], "did you mean 'omniglot-protonet'"),
+        (["fit", "two", "--out", "m", "--encoder", "x.onnx"], "no file x.onnx"),
+        (["fit", "two", "--out", "two", "--encoder", ENCODER], "is there already"),
+        (["fit", "bad", "--out", "m", "--encoder", ENCODER], "x.png"),
+        (["fit", "two", "--out", "m", "--encoder", ENCODER, "--false-alarms", "2"], "above 0 and below 1"),
+        (["predict", "nowhere", "a.png"], "not a model folder; make a model with metarep fit PHOTOS --out nowhere"),
+        (["export", "nowhere", "--onnx", "x"], "not a model folder"),
+    ],
+)
+def test_wrong_input_is_one_clear_line(
+    argv: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place in ("one/a", "two/a", "two/b", "bad/a", "bad/b"):
+        Path(place).mkdir(parents=True)
+        Image.new("L", (28, 28)).save(f"{place}/1.png")
+    Path("bad/a/x.png").write_bytes(b"no image")
+    assert main(argv) == 2
+    assert message in capsys.readouterr().err
+    assert not Path("m").exists(), "nothing half made is left"
+
+
+def test_bad_images_are_left_out_on_request(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for place in ("a", "b"):
+        (tmp_path / "in" / place).mkdir(parents=True)
+        image = {"a": "c0", "b": "c1"}[place]
+        (tmp_path / "in" / place / "1.png").write_bytes((photos / "fit" / image / "0.png").read_bytes())
+    (tmp_path / "in" / "a" / "2.png").write_bytes(b"no image")
+    argv = ["fit", str(tmp_path / "in"), "--out", str(tmp_path / "m"), "--encoder", ENCODER, "--skip-bad"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", LeftOutWarning)
+        assert main(argv) == 0
+    told = capsys.readouterr()
+    assert "2.png" in told.err
+    assert "2 classes, 2 images" in told.out
+
+
+def test_a_folder_of_another_encoder_is_refused(folder: ModelFolder) -> None:
+    load_representation("omniglot-triplet").save(folder.path / "encoder.safetensors")
+    with pytest.raises(MetarepError, match="not the encoder"):
+        ModelFolder.open(folder.path)
+
+
+def test_two_writers_lose_nothing(folder: ModelFolder, photos: Path) -> None:
+    image = str(photos / "query" / "c0" / "5.png")
+    context = multiprocessing.get_context("fork")
+    before = len(folder.model.gallery)
+    writers = [context.Process(target=_learn, args=(folder.path, image, f"w{number}", 6)) for number in range(2)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(120)
+        assert writer.exitcode == 0
+    gallery = ModelFolder.open(folder.path).model.gallery
+    assert len(gallery) == before + 12
+    assert len(set(gallery.ids.tolist())) == len(gallery)
+
+
+def test_a_writer_that_is_killed_leaves_a_model(folder: ModelFolder, photos: Path) -> None:
+    image = str(photos / "query" / "c0" / "5.png")
+    for pause in (0.15, 0.3, 0.45):
+        writer = multiprocessing.get_context("fork").Process(target=_learn, args=(folder.path, image, "w", 500))
+        writer.start()
+        time.sleep(pause)
+        assert writer.pid is not None
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.join()
+        gallery = ModelFolder.open(folder.path).model.gallery
+        assert len(gallery) == len(gallery.items) >= WAYS * SHOTS
+        assert all(folder.image(number).is_file() for number in gallery.ids.tolist())
+
+
+def _learn(path: Path, image: str, label: str, times: int) -> None:
+    torch.set_num_threads(1)
+    folder = ModelFolder.open(path)
+    for _ in range(times):
+        folder.learn([image], [label], [image])

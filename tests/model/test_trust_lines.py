@@ -1,0 +1,63 @@
+"""What is printed of trust is true of the model."""
+
+import torch
+from torch import Tensor
+
+from metarep.cli.trust_lines import class_lines, copy_lines, trust_line
+from metarep.model.gallery import Gallery
+from metarep.model.model import Model
+from metarep.model.trust.carried import carried_accuracy
+
+
+def fitted(*classes: Tensor) -> Model:
+    """Features of each class, and a model of them."""
+    labels = [str(place) for place, rows in enumerate(classes) for _ in rows]
+    gallery = Gallery.empty().add(torch.cat(classes), labels, [f"{i}.jpg" for i in range(len(labels))])
+    return Model(None, {"name": "prototypes"}, gallery)
+
+
+def near(place: int, images: int, apart: float = 0.4) -> Tensor:
+    generator = torch.Generator().manual_seed(place)
+    return torch.eye(4)[place] + apart * torch.rand(images, 4, generator=generator)
+
+
+def test_a_class_that_is_always_right_needs_nothing():
+    model = fitted(near(0, 50), near(1, 3))
+    assert model.trust.accuracy == 100.0
+    assert class_lines(model) == [], "both classes are right each time"
+
+
+def test_no_accuracy_is_above_100():
+    for images in range(2, 40):
+        gains = (0.01 * images, 1 / images)
+        assert all(carried_accuracy(torch.ones(images), torch.arange(images) % 2, gain)[0] == 100.0 for gain in gains)
+
+
+def test_classes_that_are_not_tested_are_told():
+    model = fitted(near(0, 4), near(1, 4), near(2, 1), torch.eye(4)[3].repeat(5, 1))
+    line = trust_line(model)
+    assert "by leaving 8 images out" in line
+    assert "1 class has one image and is not tested" in line
+    assert "1 class has near copies of one image only and is not tested" in line
+    assert copy_lines(model) == ["near copies, counted as one: 9.jpg, 10.jpg, 11.jpg and 2 more"]
+
+
+def test_a_model_with_one_image_a_class_says_what_is_not_set():
+    line = trust_line(fitted(near(0, 1), near(1, 1)))
+    assert line.endswith("so probabilities are not set, and no image is called none of these")
+
+
+def test_a_weak_class_is_named_with_its_share():
+    wrong = torch.cat([near(1, 4), near(0, 6)])
+    model = fitted(near(0, 30), wrong)
+    assert len(class_lines(model)) == 1
+    assert class_lines(model)[0].startswith("needs more images: 1, ")
+    assert class_lines(model)[0].endswith(" % right of 10 images left out")
+
+
+def test_weak_classes_that_are_not_printed_are_counted():
+    images = torch.eye(40)[:34].repeat_interleave(2, 0) + 0.3 * torch.rand(68, 40, generator=torch.Generator())
+    images[-14:] = images[:14].flip(0)  # seven classes that look like others
+    lines = class_lines(fitted(*images.split(2)))
+    assert len(lines) == 6
+    assert lines[-1].endswith("--json lists them")

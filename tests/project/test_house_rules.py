@@ -1,0 +1,73 @@
+"""Rules for the sources, read with ``ast``: who may name a flag, and who may use a private name."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import metarep
+
+ROOT = Path(metarep.__file__).parent
+SOURCES = {str(path.relative_to(ROOT)): ast.parse(path.read_text("utf-8")) for path in sorted(ROOT.rglob("*.py"))}
+FLAG = re.compile("--[a-z]")
+
+# Private names of torch and of the standard library, where there is no public one.
+ALLOWED = {
+    *("_foreach_copy_", "_foreach_lerp_", "_foreach_mul", "_foreach_norm"),
+    *("_current_level", "_C", "_functorch", "_version", "_BatchNorm", "_load_from_state_dict"),
+    *("_buffers", "_modules", "_parameters", "_forward_hooks", "_forward_pre_hooks"),
+    *("_convolution_pointwise", "_reorder_convolution_weight"),
+    *("_ArgumentGroup", "_SubParsersAction", "_actions", "_action_groups", "_group_actions", "_option_string_actions"),
+    "_replace",  # of a named tuple
+}
+
+
+def messages(tree: ast.Module) -> Iterator[ast.Constant]:
+    """String literals of what is raised, warned of or said as advice."""
+    for node in ast.walk(tree):
+        said = isinstance(node, ast.Raise) or (
+            isinstance(node, ast.Call) and re.search(r"(Error|Warning|Advice|Call|warn)$", ast.unparse(node.func))
+        )
+        for part in ast.walk(node) if said else ():
+            if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                yield part
+
+
+def private_names(tree: ast.Module) -> Iterator[str]:
+    """Private attributes of something else than ``self`` that this module does not define itself."""
+    own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    own |= {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and _is_self(node.value)
+    }
+    for node in ast.walk(tree):
+        private = isinstance(node, ast.Attribute) and re.match("_[^_]", node.attr) and not _is_self(node.value)
+        if private and node.attr not in own | ALLOWED:
+            yield f"line {node.lineno}: {ast.unparse(node)}"
+
+
+def _is_self(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id in ("self", "cls")
+
+
+@pytest.mark.parametrize("module", [name for name in SOURCES if Path(name).parts[0] != "cli"])
+def test_only_the_command_line_names_flags(module: str) -> None:
+    found = [f"line {each.lineno}: {each.value!r}" for each in messages(SOURCES[module]) if FLAG.search(each.value)]
+    assert found == [], "an error gives advice as a field, and the command line words it as flags"
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_no_module_uses_the_private_names_of_another(module: str) -> None:
+    assert list(private_names(SOURCES[module])) == []
+
+
+def test_the_rules_catch_what_they_are_for() -> None:
+    raised = ast.parse("def f(x):\n    raise MetarepError(f'{x} is bad; leave it out with --skip-bad')")
+    assert any(FLAG.search(each.value) for each in messages(raised))
+    warned = ast.parse("warnings.warn('it collapsed; end it with --stop-on-collapse')")
+    assert any(FLAG.search(each.value) for each in messages(warned))
+    assert not FLAG.search("a two-way split -- or none")
+    assert list(private_names(ast.parse("model._state"))) == ["line 1: model._state"]

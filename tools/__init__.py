@@ -1,0 +1,1 @@
+"""What fills this project's own pages. It is not part of the package."""

@@ -1,0 +1,76 @@
+"""Tables of what is said of accuracy and what is true, made from ``results/trust.json``, which ``benchmarks/trust.py``
+writes.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tools.tables.captions import markdown
+
+PLACE = re.compile(r"^<!-- trust:(?P<part>\w+) -->\n.*?^<!-- /trust -->$", re.MULTILINE | re.DOTALL)
+NOTHING = "not measured yet"
+STRANGERS = ("turned_away", "backgrounds_accepted", "left_out_accepted")
+PROMISED = ("promised", "real", "bias", "interval holds it", "calibration error")
+TURNED = ("known, turned away", "backgrounds accepted", "left-out classes accepted")
+Row = dict[str, Any]
+
+
+def fill_trust(text: str, results: Path) -> str:
+    r"""The text with every table of trust made anew.
+
+    A place is a line ``<!-- trust:PART -->`` and a line ``<!-- /trust -->``; PART is ``promise``, ``strangers``,
+    ``heads`` or ``before``.
+
+    Args:
+        text: Markdown.
+        results: the folder of result files.
+
+    >>> print(fill_trust("<!-- trust:heads -->\n<!-- /trust -->", Path("nowhere")))
+    <!-- trust:heads -->
+    not measured yet
+    <!-- /trust -->
+    """
+    path = results / "trust.json"
+    rows: list[Row] = json.loads(path.read_text("utf-8")) if path.is_file() else []
+
+    def fill(match: re.Match[str]) -> str:
+        part = match["part"]
+        mine = [row for row in rows if row["part"] == part]
+        head, cells = TABLES[part]
+        mine.sort(key=lambda row: (row["data"], row["ways"], row["shots"]))
+        lines = [[row["data"], f"{row['ways']} x {row['shots']}", str(row["draws"]), *cells(row)] for row in mine]
+        full = ["data", "classes x images", "draws", *head]
+        rule = ["---", "---", *["---:"] * (len(full) - 2)]
+        table = markdown([full, rule, *lines]) if lines else NOTHING
+        return f"<!-- trust:{part} -->\n{table}\n<!-- /trust -->"
+
+    return PLACE.sub(fill, text)
+
+
+def _promise(row: Row) -> list[str]:
+    return [
+        f"{row['promised']:.1f}",
+        f"{row['real']:.1f}",
+        f"{row['bias']:+.1f} ± {row['bias_ci95']:.1f}",
+        f"{row['coverage']:.0f} %",
+        f"{row['ece']:.1f}",
+    ]
+
+
+def _strangers(row: Row) -> list[str]:
+    return [f"{row[name]:.1f} ± {row[f'{name}_ci95']:.1f}" if name in row else "" for name in STRANGERS]
+
+
+def _heads(row: Row) -> list[str]:
+    return [f"{row['ours']:.2f}", f"{row['theirs']:.2f}", f"{row['gain']:+.2f} ± {row['gain_ci95']:.2f}"]
+
+
+TABLES: dict[str, tuple[list[str], Callable[[Row], list[str]]]] = {
+    "promise": ([*PROMISED], _promise),
+    "strangers": ([*TURNED], _strangers),
+    "heads": (["default head", "scikit-learn", "difference"], _heads),
+    "before": ([*PROMISED, *TURNED], lambda row: [*_promise(row), *_strangers(row)]),
+}
