@@ -4,7 +4,7 @@ from metarep.encoders.encoder import Encoder
 from metarep.errors import Advice, MetarepError
 
 
-def take_over(encoder: Encoder, trained: Encoder, name: str) -> None:
+def warm_start(encoder: Encoder, trained: Encoder, name: str) -> None:
     """Initialise an encoder with the weights and the preprocessing of a trained one.
 
     Args:
@@ -17,7 +17,7 @@ def take_over(encoder: Encoder, trained: Encoder, name: str) -> None:
 
     >>> from metarep.encoders import Preprocess, build_encoder
     >>> start, trained = (build_encoder("conv4", Preprocess((28, 28), 1, (mean,), (1.0,))) for mean in (0.0, 0.5))
-    >>> take_over(start, trained, "runs/protonet")
+    >>> warm_start(start, trained, "runs/protonet")
     >>> start.preprocess.mean, start.body[0][0].weight.equal(trained.body[0][0].weight)
     ((0.5,), True)
     """

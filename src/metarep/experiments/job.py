@@ -12,9 +12,9 @@ from metarep.data.batches import TaskBatch, ViewBatch
 from metarep.data.datasets import load_dataset
 from metarep.data.reading.depth import Depth
 from metarep.data.split import Split
-from metarep.data.tasks import tell_small_classes
+from metarep.data.tasks import warn_of_small_classes
 from metarep.encoders import Preprocess, build_encoder, computing
-from metarep.encoders.warm_start import take_over
+from metarep.encoders.warm_start import warm_start
 from metarep.errors import Advice, MetarepError, Slot
 from metarep.experiments.pseudo_labels import Labelling, labels_read, usable
 from metarep.experiments.run_folder import SETTINGS, STATE, RunFolder, read_record
@@ -187,7 +187,7 @@ def train_settings(job: Job, split: Split) -> TrainSettings:
             settings = replace(settings, ways=max(2, min(settings.ways, usable(labels, settings.shots, queries))))
         if labels.kind == "true":
             able = labels.can_give(settings.shots, queries)
-            tell_small_classes(labels, able, f"training on {split.name}", settings.shots, queries)
+            warn_of_small_classes(labels, able, f"training on {split.name}", settings.shots, queries)
     return replace(settings, validation_shots=validation_shots(settings, METHODS[job.method].eats))
 
 
@@ -206,7 +206,7 @@ def build(
         torch.manual_seed(settings.seed)
         encoder = build_encoder(preprocess=Preprocess.of(split.bank), **job.encoder)
         if initial:
-            take_over(encoder, initial.learner.encoder, str(job.init))  # before the method makes copies of it
+            warm_start(encoder, initial.learner.encoder, str(job.init))  # before the method makes copies of it
         return build_method(job.method, encoder, own)
 
 

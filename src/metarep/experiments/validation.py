@@ -6,7 +6,7 @@ from torch import Generator
 
 from metarep.data.batches import Batch, TaskBatch
 from metarep.data.split import Split
-from metarep.data.tasks import SmallClassWarning, TaskIndex, draw_tasks, tell_small_classes
+from metarep.data.tasks import SmallClassWarning, TaskIndex, draw_tasks, warn_of_small_classes
 from metarep.learners import Learner
 from metarep.weights.settings import TrainSettings
 
@@ -46,7 +46,7 @@ def validation_tasks(
     if shots < asked:
         _warn(f"validated on {shots}-shot tasks, not {asked}-shot: the classes of {validation.name} are too small")
     usable = labels.can_give(shots, 1)
-    tell_small_classes(labels, usable, f"validation on {validation.name}", shots, 1)
+    warn_of_small_classes(labels, usable, f"validation on {validation.name}", shots, 1)
     queries = next(n for n in range(QUERIES, 0, -1) if (labels.can_give(shots, n) == usable).all())
     return draw_tasks(
         labels,
