@@ -131,7 +131,7 @@ def test_settings_that_learn_or_measure_nothing_are_refused(small_encoder: Any, 
         with pytest.raises(MetarepError, match="at least"):  # before the training, not after it
             reproduce("protonet-omniglot", tmp_path, tmp_path, data_dir=tmp_path, **fields)
     (tmp_path / "omniglot.csv").write_text("no table")
-    with pytest.raises(MetarepError, match="is no result table"):
+    with pytest.raises(MetarepError, match="is not a results table"):
         reproduce("protonet-omniglot", tmp_path, tmp_path, data_dir=tmp_path)
 
 

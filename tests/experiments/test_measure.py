@@ -110,7 +110,7 @@ def asked(drawings: Drawings, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(sys.modules[reproduce.__module__], "load_dataset", load)
     monkeypatch.setattr(sys.modules[reproduce.__module__], "load_recipe", lambda name: RECIPE)
-    monkeypatch.setattr("metarep.experiments.job.load_dataset", load)
+    monkeypatch.setattr("metarep.experiments.start.load_dataset", load)
     return parts
 
 

@@ -22,11 +22,12 @@ from metarep.data.split import Split
 from metarep.data.tasks import SmallClassWarning
 from metarep.encoders import Encoder
 from metarep.errors import LeakageError, MetarepError
-from metarep.experiments.job import Job, start, train_settings
+from metarep.experiments.job import Job, train_settings
 from metarep.experiments.measure import Setting
 from metarep.experiments.recipes import Recipe, load_recipe, recipe_names
 from metarep.experiments.reproduce import reproduce
 from metarep.experiments.run_folder import RunFolder
+from metarep.experiments.start import start
 from metarep.experiments.training import train
 from metarep.experiments.validation import validation_shots, validation_tasks
 from metarep.learners import Prototypes
@@ -297,7 +298,7 @@ def test_a_division_of_a_training_that_never_was_is_not_taken(monkeypatch: pytes
 def test_start_refuses_what_it_cannot_do_before_it_makes_anything(
     drawings: tuple[Split, Split], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("metarep.experiments.job.load_dataset", lambda data, part, **_: drawings[part == "val"])
+    monkeypatch.setattr("metarep.experiments.start.load_dataset", lambda data, part, **_: drawings[part == "val"])
     job = Job("protonet", train={"steps": 2, "ways": 500}, encoder={"name": "conv4", "width": 4})
     with pytest.raises(MetarepError, match="need 500 classes"):
         start(job, tmp_path / "run")

@@ -1,1 +1,1 @@
-"""A training as one value: the loop, the run folder, recipes, evaluation and results."""
+"""Experiments: a training as one value, the training loop, the run folder, recipes, evaluation and results."""

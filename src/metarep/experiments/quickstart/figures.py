@@ -1,4 +1,4 @@
-"""What the figures of the page show: the chart of shots, the solved tasks, the maps. The templates lay it out."""
+"""Values for the figures of the page: the chart of shots, the solved tasks, the maps. Templates lay them out."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from metarep.experiments.quickstart.words import count, word
 
 
 def shots_figure(found: Findings) -> dict[str, Any]:
-    """The chart of accuracy against shots, in tasks of the last column's ways."""
+    """The chart of accuracy against shots, for tasks with the ways of the last column."""
     ways = found.columns[-1][0]
     lines: list[Series] = []
     references, methods = 0, 0
@@ -28,7 +28,7 @@ def shots_figure(found: Findings) -> dict[str, Any]:
 
 
 def tasks_figure(found: Findings) -> dict[str, Any]:
-    """The tasks that were solved, with the answers of the best method."""
+    """The example tasks, with the answers of the best method."""
     return {
         "number": count(len(found.examples), "task").capitalize(),
         "kind": "ink" if found.drawings else "photo",
@@ -37,6 +37,7 @@ def tasks_figure(found: Findings) -> dict[str, Any]:
 
 
 def _solved(task: SolvedTask, best: str) -> dict[str, Any]:
+    """One example task; its queries are in rows with one query of each way."""
     by_way = [[query for query in task.queries if query.way == way] for way in range(len(task.names))]
     total = len(task.queries)
     return {
@@ -48,7 +49,7 @@ def _solved(task: SolvedTask, best: str) -> dict[str, Any]:
 
 
 def _judged(query: Query, task: SolvedTask, best: str) -> dict[str, str]:
-    """A query; ``taken`` is the picture of the class that it was taken for, and empty where that is its own."""
+    """One query. ``taken`` is the image of the wrong class that it was given, and empty if the answer is right."""
     name, guess = task.names[query.way], query.guesses[best]
     right = guess == query.way
     return {
@@ -59,7 +60,7 @@ def _judged(query: Query, task: SolvedTask, best: str) -> dict[str, str]:
 
 
 def maps_figure(found: Findings) -> dict[str, Any]:
-    """The maps, each with its chart."""
+    """The maps, each with its chart, and the number of classes on them as a word."""
     return {
         "classes": word(len(found.maps[0].classes)),
         "drawn": [(drawn, map_chart(drawn, drawings=found.drawings)) for drawn in found.maps],

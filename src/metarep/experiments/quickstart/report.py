@@ -1,4 +1,4 @@
-"""The report: one page that needs nothing beside itself. Its templates escape whatever is put into them."""
+"""The report: a page in one file, which needs no other files and no network."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,12 @@ from metarep.machine.version import __version__
 
 
 def write_report(path: Path, found: Findings) -> None:
-    """Write the page, whole or not at all."""
+    """Write the page. It replaces an older file only when it is complete.
+
+    Args:
+        path: the HTML file.
+        found: the values that the page shows.
+    """
     page = render(
         "page.html",
         version=__version__,
@@ -32,7 +37,7 @@ def write_report(path: Path, found: Findings) -> None:
 
 
 def _headline(found: Findings) -> dict[str, str]:
-    """Parts of the sentence on what was learned, on what, and the best result against raw pixels."""
+    """The parts of the headline: the training, its classes, and the best result beside that of raw pixels."""
     content = found.content
     ways, shots = found.columns[0]
     training = next(each for each in content["trainings"] if each["method"] == content["best"])
@@ -48,10 +53,12 @@ def _headline(found: Findings) -> dict[str, str]:
 
 
 def _named(facts: Row) -> str:
+    """The kinds of classes of a split in brackets; empty if they have no kinds."""
     return f" ({listed(facts['kinds'], 3)})" if facts["kinds"] else ""
 
 
 def _lede(found: Findings) -> str:
+    """The paragraph below the headline."""
     (ways, shots), data = found.columns[0], found.content["data"]
     shown = "one image" if shots == 1 else f"{word(shots)} images"
     methods = count(len(found.content["trainings"]), "method")
@@ -63,14 +70,14 @@ def _lede(found: Findings) -> str:
 
 
 def _results(found: Findings) -> dict[str, Any]:
-    """The table: a line a method, a column a shape of tasks."""
+    """The table of results, with one line for each method and one column for each shape of tasks."""
     rows = found.methods()
     columns = [{row["method"]: found.row(row["method"], *shape) for row in rows} for shape in found.columns]
     floors = [max(row["accuracy"] - row["ci95"] for row in column.values()) for column in columns]
     lines = []
-    for place, row in enumerate(rows):
+    for number, row in enumerate(rows):
         own = row["family"] != "reference"
-        last_own = own and place + 1 < len(rows) and rows[place + 1]["family"] == "reference"
+        last_own = own and number + 1 < len(rows) and rows[number + 1]["family"] == "reference"
         lines.append(
             {
                 "name": row["method"],
@@ -85,5 +92,6 @@ def _results(found: Findings) -> dict[str, Any]:
 
 
 def _cell(row: Row, floor: float) -> dict[str, Any]:
+    """One cell of the table. It counts as best if its interval overlaps that of the best accuracy."""
     best = row["accuracy"] + row["ci95"] >= floor
     return {"accuracy": row["accuracy"], "ci95": row["ci95"], "best": best}
