@@ -79,7 +79,7 @@ def test_a_header_that_asks_for_too_much_is_refused_in_a_sentence(
     outer["__metadata__"]["metarep"] = json.dumps(header)
     text = json.dumps(outer).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
-    with pytest.raises(MetarepError, match=r"model.safetensors is damaged, or of a newer metarep") as caught:
+    with pytest.raises(MetarepError, match=r"model.safetensors is damaged, or was written by a newer") as caught:
         load_checkpoint(path)
     assert len(str(caught.value)) < 400
     assert "\n" not in str(caught.value)

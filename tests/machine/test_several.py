@@ -35,7 +35,7 @@ THERE, BUSY = "there is one", "another makes it"
 
 
 def refusals() -> dict[str, MetarepError]:
-    return {"there": MetarepError(THERE), "busy": MetarepError(BUSY)}
+    return {"exists": MetarepError(THERE), "busy": MetarepError(BUSY)}
 
 
 def at_once(*works: Callable[[], Any]) -> list[Any]:

@@ -44,14 +44,14 @@ def quickstart(
     """Train one method of each family, measure all of them on new classes, and write a page with the results.
 
     Each training has a run folder of its own, ``out/METHOD``, which ``metarep evaluate`` can measure. A quickstart that
-    was interrupted is resumed. The test classes are measured only after all trainings. The method of the headline is the
-    best one on *validation*, because choosing the best of several on the test classes would overestimate it.
+    was interrupted is resumed. The test classes are measured only after all trainings. The method of the headline is
+    the best one on *validation*, because choosing the best of several on the test classes would overestimate it.
 
     Args:
         out: a folder for ``report.html``, ``results.json`` and the runs.
         data: the data set, as ``name`` or ``name:argument``.
         seed: seed of weights, batches and views. The tasks of the measurements do not depend on it.
-        device, precision: device and precision of the trainings. Measurements are in float32, as in ``metarep evaluate``.
+        device, precision: device and precision of the trainings. Measurements are in float32.
         watch: called now and then with the current phase (the name of a method, then ``measuring``) and a record with
             at least ``step`` and ``steps`` (see ``metarep.train``).
         plan: the methods to train and the tasks to measure on.

@@ -43,7 +43,7 @@ class Entry:
 
 
 # Batches are small: in half a minute of training, more steps help more than more images in a step. Each training takes
-# about 25 s on two idle cores with bfloat16. A validation takes half a second, and the last weights are nearly always best.
+# about 25 s on two idle cores with bfloat16. A validation takes half a second. The last weights are nearly always best.
 SHARED = {"validate_every": 250, "validation_tasks": 400}
 # Heads that start from prototypes solve tasks with any number of ways; the report has tasks of several.
 ANY_WAYS = {"head": "prototype", "inner_lr": 0.01, "inner_steps": 3, "test_steps": 3, "learned_rates": True, "turns": 5}
