@@ -1,1 +1,1 @@
-"""Experiments: a training as one value, the training loop, the run folder, recipes, evaluation and results."""
+"""Training and evaluation: the job, the training loop, the run folder, recipes and results."""

@@ -1,4 +1,4 @@
-"""HardClasses: batches of classes that look alike, found in an index of all of them."""
+"""HardClasses: batches in which each class comes with its nearest classes, from an index of all classes."""
 
 import torch
 from jaxtyping import Int

@@ -1,1 +1,1 @@
-"""The machine: devices, threads, random numbers, files and locks, and the door to ``fast/``."""
+"""Devices, threads, random numbers, files and locks, and the door to ``fast/``."""

@@ -123,13 +123,11 @@ def _lite(variant: int, size: Size) -> Encoder:
     preprocess = _photos(size, (LITE_MEAN,) * 3, (LITE_STD,) * 3)
     encoder = build_encoder("efficientnet-lite", preprocess, variant=variant, mirror=True)
     loaded: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    ours = encoder.body.state_dict()
-    theirs = [
-        value for name, value in loaded.items() if not name.startswith("_fc")
-    ]  # the same layers in the same order
-    if [value.shape for value in theirs] != [value.shape for value in ours.values()]:
+    own = encoder.body.state_dict()
+    weights = [value for name, value in loaded.items() if not name.startswith("_fc")]  # layers in the same order as own
+    if [value.shape for value in weights] != [value.shape for value in own.values()]:
         raise MetarepError(f"{path} does not hold the weights of efficientnet-lite{variant}")
-    encoder.body.load_state_dict(dict(zip(ours, theirs, strict=True)))
+    encoder.body.load_state_dict(dict(zip(own, weights, strict=True)))
     return encoder
 
 
