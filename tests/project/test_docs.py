@@ -25,8 +25,7 @@ PAGES = {str(path.relative_to(ROOT)): path for path in (*sorted(ROOT.glob("*.md"
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`([^`\n]+)`")
 HOMES = ("data.images", "data.labels", "data.split", "data.task_index", "data.tasks", "data.batches", "data.datasets")
-HOMES = (*HOMES, "encoders", "learners", "methods", "experiments.training", "experiments.evaluation", "weights.checkpoint")
-
+HOMES = (*HOMES, "encoders", "learners", "methods", "experiments.training", "experiments.evaluation")
 
 
 def blocks(page: str, language: str) -> list[str]:
