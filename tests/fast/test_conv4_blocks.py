@@ -168,10 +168,10 @@ def test_curvature_is_that_of_plain_operations(side: int, precision: torch.dtype
     with torch.no_grad():
         loss, slopes, tape, seen = conv4_curvature.gradient(one(weights), x[None], labels[None], 1e-5, precision)
         assert [type(block).__name__ for block in tape.blocks] == ["FirstBlockCurvature"] + ["CompiledCurvature"] * 3
-        bent = conv4_curvature.bend(tape, one(v))
+        bent = conv4_curvature.hessian_vector_product(tape, one(v))
         doubles = one(each.double() for each in weights)
         other = conv4_curvature.gradient(doubles, x.double()[None], labels[None], 1e-5, torch.float64)
-        wanted = conv4_curvature.bend(other[2], one(each.double() for each in v))
+        wanted = conv4_curvature.hessian_vector_product(other[2], one(each.double() for each in v))
     near(loss, other[0])
     for found, want in zip(slopes, other[1], strict=True):
         near(found, want, 1e-3)

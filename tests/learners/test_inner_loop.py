@@ -91,7 +91,7 @@ def test_first_order_keeps_no_graph_and_its_memory_does_not_grow_with_steps(monk
         def watched(*arguments: Any) -> Any:
             trail = arguments[1]
             assert not any(slope.requires_grad for one in trail for slope in one.gradient)
-            counts.append(sum(one.bend is not None for one in trail))
+            counts.append(sum(one.hessian_vector_product is not None for one in trail))
             return carry(*arguments)
 
         monkeypatch.setattr(exact, "_carry_back", watched)

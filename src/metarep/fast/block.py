@@ -45,8 +45,8 @@ def plain_block(x: Tensor, weight: Tensor, *rest: Any) -> Tensor:  # noqa: ANN40
 def second(again: Tensor, above: Tensor, inputs: Sequence[Tensor]) -> list[Tensor | None]:
     """Gradients of ``again`` that can be differentiated again; None for an input that asks for none."""
     wanted = [tensor for tensor in inputs if tensor.requires_grad]
-    found = iter(torch.autograd.grad(again, wanted, above.to(again.dtype), create_graph=True))
-    return [next(found) if tensor.requires_grad else None for tensor in inputs]
+    gradients = iter(torch.autograd.grad(again, wanted, above.to(again.dtype), create_graph=True))
+    return [next(gradients) if tensor.requires_grad else None for tensor in inputs]
 
 
 def signs(scale: Float[Tensor, " out"]) -> Float[Tensor, " out"] | None:

@@ -18,10 +18,10 @@ from metarep.fast.block import signs, turned
 from metarep.fast.convolution import conv_back, convolve
 
 _aten = torch.ops.aten
-_PLACES = (0, 2, 3)
+_PIXEL_AXES = (0, 2, 3)
 
 
-class Back(NamedTuple):
+class BackwardValues(NamedTuple):
     """Of the pass back: the gradients ``g`` and, in the precision of the derivatives, ``d_y``; and the sums."""
 
     g: Tensor
@@ -30,7 +30,7 @@ class Back(NamedTuple):
     sum_gu: Tensor
 
 
-class Along(NamedTuple):
+class ForwardTangent(NamedTuple):
     """Of the pass forward, along ``v``."""
 
     x_t: Tensor | None
@@ -73,12 +73,12 @@ class BlockCurvature:
         w = turned(w, self.sign).contiguous(memory_format=torch.channels_last)
         x = x.contiguous(memory_format=torch.channels_last)
         y = convolve(x, w, tasks)
-        mean = y.mean(_PLACES, keepdim=True)
+        mean = y.mean(_PIXEL_AXES, keepdim=True)
         self.c = y.sub_(mean)
-        variance, self.n = self.c.square().mean(_PLACES, keepdim=True), self.c.numel() // self.c.shape[1]
+        variance, self.n = self.c.square().mean(_PIXEL_AXES, keepdim=True), self.c.numel() // self.c.shape[1]
         self.r, self.scale = (variance + eps).rsqrt(), scale.abs().view(-1, 1, 1)
         self.s = self.scale * self.r / self.n
-        top, self.places = _aten.max_pool2d_with_indices(self.c, [2, 2])
+        top, self.max_positions = _aten.max_pool2d_with_indices(self.c, [2, 2])
         self.u = top.mul_(self.r)
         self.z = torch.addcmul(shift.view(-1, 1, 1), self.u, self.scale).relu_()
         self.x, self.w = x, w
@@ -87,16 +87,18 @@ class BlockCurvature:
     def back(self, above: Tensor) -> tuple[Tensor, list[Tensor]]:
         """From the gradient at ``z`` to that at ``x``, and those of filters, scale and shift."""
         g = _aten.threshold_backward(above, self.z, 0)
-        sum_g, sum_gu = g.sum(_PLACES, keepdim=True), (g * self.u).sum(_PLACES, keepdim=True)
+        sum_g, sum_gu = g.sum(_PIXEL_AXES, keepdim=True), (g * self.u).sum(_PIXEL_AXES, keepdim=True)
         d_y = self._up(g * (self.s * self.n))
         d_y -= torch.addcmul(self.s * sum_g, self.c, self.s * sum_gu * self.r)
         below, d_w = conv_back(d_y, self.x, self.w, self.tasks, image=self.image)
         self.x, self.w = self.x.to(self.precision), self.w.to(self.precision)
-        self.owed = Back(g, d_y.to(self.precision), sum_g, sum_gu)
+        self.backward_values = BackwardValues(g, d_y.to(self.precision), sum_g, sum_gu)
         return below, self._of_weights(d_w, sum_gu, sum_g)
 
-    def along(self, x_t: Tensor | None, w_t: Tensor, scale_t: Tensor, shift_t: Tensor) -> tuple[Tensor, Along]:
-        """``z_t``, and what :meth:`back_along` needs of it."""
+    def forward_tangent(
+        self, x_t: Tensor | None, w_t: Tensor, scale_t: Tensor, shift_t: Tensor
+    ) -> tuple[Tensor, ForwardTangent]:
+        """``z_t``, and what :meth:`backward_tangent` needs of it."""
         x_t = None if x_t is None else x_t.to(self.x.dtype)
         w_t = turned(w_t, self.sign).to(self.w.dtype, memory_format=torch.channels_last)
         scale_t = turned(scale_t, self.sign).view(-1, 1, 1)
@@ -104,28 +106,28 @@ class BlockCurvature:
         if x_t is not None:
             y_t += convolve(x_t, self.w, self.tasks, rough=True)
         y_t = y_t.to(self.c.dtype)
-        mean_t = y_t.mean(_PLACES, keepdim=True)
-        shrink = (self.c * y_t).mean(_PLACES, keepdim=True) * self.r.square()  # -r_t / r
+        mean_t = y_t.mean(_PIXEL_AXES, keepdim=True)
+        shrink = (self.c * y_t).mean(_PIXEL_AXES, keepdim=True) * self.r.square()  # -r_t / r
         u_t = torch.addcmul((self._at_maxima(y_t) - mean_t) * self.r, self.u, shrink, value=-1)
         z_t = torch.addcmul(torch.addcmul(shift_t.view(-1, 1, 1), self.u, scale_t), u_t, self.scale)
-        return _aten.threshold_backward(z_t, self.z, 0), Along(x_t, w_t, scale_t, y_t, mean_t, shrink, u_t)
+        return _aten.threshold_backward(z_t, self.z, 0), ForwardTangent(x_t, w_t, scale_t, y_t, mean_t, shrink, u_t)
 
-    def back_along(self, above_t: Tensor, parts: Along) -> tuple[Tensor, list[Tensor]]:
+    def backward_tangent(self, above_t: Tensor, parts: ForwardTangent) -> tuple[Tensor, list[Tensor]]:
         """The derivatives of what :meth:`back` gives."""
         x_t, w_t, scale_t, y_t, mean_t, shrink, u_t = parts
         g_t = _aten.threshold_backward(above_t, self.z, 0)
-        sum_g_t = g_t.sum(_PLACES, keepdim=True)
-        sum_gu_t = torch.addcmul(g_t * self.u, self.owed.g, u_t).sum(_PLACES, keepdim=True)
+        sum_g_t = g_t.sum(_PIXEL_AXES, keepdim=True)
+        sum_gu_t = torch.addcmul(g_t * self.u, self.backward_values.g, u_t).sum(_PIXEL_AXES, keepdim=True)
         s_t = torch.addcmul(scale_t * (self.r / self.n), self.s, shrink, value=-1)
-        d_y_t = self._up(torch.addcmul(self.owed.g * (s_t * self.n), g_t, self.s * self.n))
+        d_y_t = self._up(torch.addcmul(self.backward_values.g * (s_t * self.n), g_t, self.s * self.n))
         # d_y_t -= the derivative of  s (sum_g + sum_gu r c),  in which r_t = -shrink r and c_t = y_t - mean_t
-        of_y = self.s * self.owed.sum_gu * self.r
-        of_c = torch.addcmul(s_t * self.owed.sum_gu, self.s, sum_gu_t) * self.r - shrink * of_y
-        of_1 = torch.addcmul(s_t * self.owed.sum_g, self.s, sum_g_t) - of_y * mean_t
+        of_y = self.s * self.backward_values.sum_gu * self.r
+        of_c = torch.addcmul(s_t * self.backward_values.sum_gu, self.s, sum_gu_t) * self.r - shrink * of_y
+        of_1 = torch.addcmul(s_t * self.backward_values.sum_g, self.s, sum_g_t) - of_y * mean_t
         d_y_t -= torch.addcmul(torch.addcmul(of_1, self.c, of_c), y_t, of_y)
         below_t, d_w_t = conv_back(d_y_t.to(self.x.dtype), self.x, self.w, self.tasks, image=self.image, rough=True)
         if x_t is not None:
-            more, d_w_more = conv_back(self.owed.d_y, x_t, w_t, self.tasks, image=True, rough=True)
+            more, d_w_more = conv_back(self.backward_values.d_y, x_t, w_t, self.tasks, image=True, rough=True)
             below_t, d_w_t = (below_t + more).to(g_t.dtype), (d_w_t + d_w_more).to(g_t.dtype)
         return below_t, self._of_weights(d_w_t, sum_gu_t, sum_g_t)
 
@@ -134,8 +136,10 @@ class BlockCurvature:
 
     def _up(self, g: Tensor) -> Tensor:
         """From the maxima to their places, zero elsewhere."""
-        return _aten.max_pool2d_with_indices_backward(g, self.c, [2, 2], [2, 2], [0, 0], [1, 1], False, self.places)
+        return _aten.max_pool2d_with_indices_backward(
+            g, self.c, [2, 2], [2, 2], [0, 0], [1, 1], False, self.max_positions
+        )
 
     def _at_maxima(self, full: Tensor) -> Tensor:
         """The transpose of ``_up``: what stands at the places of the maxima."""
-        return full.flatten(2).gather(2, self.places.flatten(2)).view_as(self.places)
+        return full.flatten(2).gather(2, self.max_positions.flatten(2)).view_as(self.max_positions)

@@ -105,17 +105,24 @@ class _BlockTail(torch.autograd.Function):
             )
             return sums
 
-        sums, found, d_y = _join(in_parts(sums_of, n, parts)), torch.empty(4, out), torch.empty_like(last)
-        call("metarep_norm_back", (sums, norm, found), sums.numel() // (2 * out), out, ctx.rows * h * w, float(ctx.eps))
+        sums, constants, d_y = _join(in_parts(sums_of, n, parts)), torch.empty(4, out), torch.empty_like(last)
+        call(
+            "metarep_norm_back",
+            (sums, norm, constants),
+            sums.numel() // (2 * out),
+            out,
+            ctx.rows * h * w,
+            float(ctx.eps),
+        )
 
         def part(start: int, stop: int) -> None:
-            middle = start if ctx.given else min(max(start, ctx.rows), stop)  # images before it were counted
-            for a, b, counted in ((start, middle, True), (middle, stop, False)):
-                each = (above[a:b], which[a:b], last[a:b], norm, found, d_y[a:b])
+            counted_stop = start if ctx.given else min(max(start, ctx.rows), stop)  # images before it were counted
+            for a, b, counted in ((start, counted_stop, True), (counted_stop, stop, False)):
+                each = (above[a:b], which[a:b], last[a:b], norm, constants, d_y[a:b])
                 call("metarep_block_tail_back", each, b - a, *sizes, counted)
 
         in_parts(part, n, parts)
-        return d_y.permute(0, 3, 1, 2), found[0], found[1], *[None] * 4
+        return d_y.permute(0, 3, 1, 2), constants[0], constants[1], *[None] * 4
 
 
 def _join(sums: list[Tensor]) -> Tensor:

@@ -2,7 +2,7 @@
 
 With patches ``p`` of 9 numbers a channel, their mean ``m`` and covariance ``C``, filters ``f`` and a norm whose inverse
 deviation is ``r``, mean and variance of the map are ``m f`` and ``f C f``. Let ``g`` be the slope at positive maxima,
-``G`` the sum of ``p g`` over their places. Then back to the filters
+``G`` the sum of ``p g`` over their pixels. Then back to the filters
 
     d_scale = r (f G - m f sum(g))        d_filters = scale r (G - m sum(g) - C f r d_scale)
 """
@@ -71,9 +71,9 @@ def moments(x: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, " patch"], Float
         return sums, products
 
     parts = in_parts(part, len(x), x.numel() * n // WORTH_A_THREAD)
-    places = x.numel() // x.shape[1]
-    mean = torch.stack([sums for sums, _ in parts]).sum(0) / places
-    products = torch.stack([products for _, products in parts]).sum(0) / places
+    pixels = x.numel() // x.shape[1]
+    mean = torch.stack([sums for sums, _ in parts]).sum(0) / pixels
+    products = torch.stack([products for _, products in parts]).sum(0) / pixels
     covariance = products.triu() + products.triu(1).T - torch.outer(mean, mean)
     return mean.to(x.dtype), covariance.to(x.dtype)
 
@@ -85,7 +85,7 @@ def forward(
     offset: Float[Tensor, " out"],
     kind: torch.dtype,
 ) -> tuple[Float[Tensor, "b out h2 w2"], Tensor]:
-    """What comes out, in ``kind``, and which of the four places of each window it came from (4: it is not positive)."""
+    """What comes out, in ``kind``, and which of the four pixels of each window it came from (4: it is not positive)."""
     shape = (len(x), x.shape[2] // 2, x.shape[3] // 2, len(factor))
     z, which = torch.empty(shape, dtype=kind), torch.empty(shape, dtype=torch.uint8)
 
@@ -132,13 +132,13 @@ class _FirstBlock(torch.autograd.Function):
         kind: torch.dtype,
     ) -> tuple[Tensor, Tensor, Tensor]:
         x = x.to(torch.float32).contiguous()
-        ctx.eps, ctx.rows, ctx.sign, ctx.owed = eps, rows, signs(scale), None
+        ctx.eps, ctx.rows, ctx.sign, ctx.own_statistics = eps, rows, signs(scale), None
         filters = flat(turned(weight, ctx.sign))
         if mean is None or variance is None:
-            middle, covariance = moments(x[:rows])
-            bent = covariance @ filters
-            mean, variance = middle @ filters, (filters * bent).sum(0)
-            ctx.owed = middle, bent
+            patch_mean, covariance = moments(x[:rows])
+            covariance_f = covariance @ filters
+            mean, variance = patch_mean @ filters, (filters * covariance_f).sum(0)
+            ctx.own_statistics = patch_mean, covariance_f
         else:
             mean = turned(mean, ctx.sign)
         inverse = (variance + eps).rsqrt()
@@ -154,13 +154,13 @@ class _FirstBlock(torch.autograd.Function):
     def backward(ctx: Any, above: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         x, weight, scale, shift, filters, mean, variance, inverse, factor, which = ctx.saved_tensors
         if torch.is_grad_enabled():  # a second derivative is wanted: with a graph of its own
-            given = (turned(mean, ctx.sign), variance) if ctx.owed is None else None
+            given = (turned(mean, ctx.sign), variance) if ctx.own_statistics is None else None
             again = plain_block(x, weight, scale, shift, ctx.eps, ctx.rows, given)
             return None, *second(again, above, [weight, scale, shift]), *[None] * 5
         products, d_shift = backward(x, above, which)
         d_scale = inverse * ((filters * products).sum(0) - mean * d_shift)
-        if ctx.owed is not None:
-            middle, bent = ctx.owed
-            products -= torch.outer(middle, d_shift) + bent * (inverse * d_scale)
+        if ctx.own_statistics is not None:
+            patch_mean, covariance_f = ctx.own_statistics
+            products -= torch.outer(patch_mean, d_shift) + covariance_f * (inverse * d_scale)
         d_weight = unflat(factor * products)
         return None, turned(d_weight, ctx.sign), turned(d_scale, ctx.sign), d_shift, *[None] * 5

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metarep.fast.conv4_block import as_made
 from metarep.fast.convolution import rounding
-from metarep.fast.recording import replay
+from metarep.fast.cuda_graph import replay
 from metarep.fast.stacked import StackedNetwork
 from metarep.learners.inner_loop.adaptation import Adapted, Stepping, adapt
 from metarep.learners.inner_loop.exact import task_gradient

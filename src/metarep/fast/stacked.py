@@ -16,8 +16,8 @@ from metarep.fast.convolution import conv
 from metarep.fast.stacked_tail import Moments, fused_tail, plain_tail
 from metarep.fast.support_formula import of_many_tasks
 from metarep.learners.inner_loop.head import Classifier, Head
-from metarep.learners.inner_loop.slope import Weights
 from metarep.learners.inner_loop.start import Start
+from metarep.learners.inner_loop.support_gradient import Weights
 from metarep.learners.inner_loop.task_network import TaskNetwork
 
 PORTION = 1 << 30  # bytes of one map

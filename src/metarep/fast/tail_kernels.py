@@ -10,9 +10,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-PLACES, CHANNELS = 16, 64  # of a program
+WINDOWS, CHANNELS = 16, 64  # of a program
 STRIPS = 32  # programs that share the sums of a channel
-DEAD = 4  # for a maximum that comes out as zero; else 0 to 3, its place in the window, row by row
+DEAD = 4  # for a maximum that comes out as zero; else 0 to 3, its window in the window, row by row
 
 
 def _jit(kernel):
@@ -21,20 +21,20 @@ def _jit(kernel):
 
 
 @_jit
-def _window(place, height, width, high, wide):
+def _window(window, height, width, high, wide):
     """The first corner of a window (of a map of ``high`` x ``wide``, as a row of pixels), and its row and column."""
-    image = place // (height * width)
-    row = place % (height * width) // width
-    column = place % width
+    image = window // (height * width)
+    row = window % (height * width) // width
+    column = window % width
     return ((image * high + 2 * row) * wide + 2 * column).to(tl.int64), image, row, column
 
 
 @_jit
-def _forward(y, factor, offset, z, top, which, places, height, width, high, wide, channels, P: tl.constexpr, C: tl.constexpr):  # fmt: skip
-    place = tl.program_id(0) * P + tl.arange(0, P)
+def _forward(y, factor, offset, z, top, which, windows, height, width, high, wide, channels, P: tl.constexpr, C: tl.constexpr):  # fmt: skip
+    window = tl.program_id(0) * P + tl.arange(0, P)
     c = tl.program_id(1) * C + tl.arange(0, C)
-    mask = (place < places)[:, None] & (c < channels)[None, :]
-    corner, _, _, _ = _window(place, height, width, high, wide)
+    mask = (window < windows)[:, None] & (c < channels)[None, :]
+    corner, _, _, _ = _window(window, height, width, high, wide)
     start = y + corner[:, None] * channels + c[None, :]
     best = tl.load(start, mask=mask, other=0.0).to(tl.float32)
     at = tl.zeros([P, C], tl.int32)
@@ -46,57 +46,57 @@ def _forward(y, factor, offset, z, top, which, places, height, width, high, wide
     b = tl.load(offset + c, mask=c < channels, other=0.0)
     value = best * a[None, :] + b[None, :]
     out = tl.where(value <= 0, 0.0, value)  # what is not a number passes, to be noticed
-    to = place.to(tl.int64)[:, None] * channels + c[None, :]
+    to = window.to(tl.int64)[:, None] * channels + c[None, :]
     tl.store(z + to, out.to(z.dtype.element_ty), mask=mask)
     tl.store(top + to, best.to(top.dtype.element_ty), mask=mask)
     tl.store(which + to, tl.where(value <= 0, 4, at).to(tl.uint8), mask=mask)
 
 
 @_jit
-def _sums(above, top, which, mean, r, found, places, channels, each, P: tl.constexpr, C: tl.constexpr):
+def _sums(above, top, which, mean, r, partial_sums, windows, channels, each, P: tl.constexpr, C: tl.constexpr):
     c = tl.program_id(1) * C + tl.arange(0, C)
     m = tl.load(mean + c, mask=c < channels, other=0.0)
     of_g = tl.zeros([C], tl.float32)
     of_gu = tl.zeros([C], tl.float32)
     first = tl.program_id(0) * each
-    for start in range(first, tl.minimum(first + each, places), P):
-        place = start + tl.arange(0, P)
-        mask = (place < tl.minimum(first + each, places))[:, None] & (c < channels)[None, :]
-        at = place.to(tl.int64)[:, None] * channels + c[None, :]
+    for start in range(first, tl.minimum(first + each, windows), P):
+        window = start + tl.arange(0, P)
+        mask = (window < tl.minimum(first + each, windows))[:, None] & (c < channels)[None, :]
+        at = window.to(tl.int64)[:, None] * channels + c[None, :]
         live = tl.load(which + at, mask=mask, other=4) < 4
         g = tl.where(live, tl.load(above + at, mask=mask, other=0.0).to(tl.float32), 0.0)
         u = tl.load(top + at, mask=mask, other=0.0).to(tl.float32) - m[None, :]
         of_g += tl.sum(g, 0)
         of_gu += tl.sum(g * u, 0)
-    to = found + tl.program_id(0) * 2 * channels + c
+    to = partial_sums + tl.program_id(0) * 2 * channels + c
     tl.store(to, of_g, mask=c < channels)
     tl.store(to + channels, of_gu * tl.load(r + c, mask=c < channels, other=0.0), mask=c < channels)
 
 
 @_jit
-def _backward(above, which, y, factor, slope, offset, d_y, places, height, width, high, wide, rows, channels, OWN: tl.constexpr, P: tl.constexpr, C: tl.constexpr):  # fmt: skip
-    place = tl.program_id(0) * P + tl.arange(0, P)  # of windows, those cut off by the edge too
+def _backward(above, which, y, factor, of_y, offset, d_y, windows, height, width, high, wide, rows, channels, OWN: tl.constexpr, P: tl.constexpr, C: tl.constexpr):  # fmt: skip
+    window = tl.program_id(0) * P + tl.arange(0, P)  # of windows, those cut off by the edge too
     c = tl.program_id(1) * C + tl.arange(0, C)
-    mask = (place < places)[:, None] & (c < channels)[None, :]
-    corner, image, row, column = _window(place, (high + 1) // 2, (wide + 1) // 2, high, wide)
+    mask = (window < windows)[:, None] & (c < channels)[None, :]
+    corner, image, row, column = _window(window, (high + 1) // 2, (wide + 1) // 2, high, wide)
     whole = mask & ((row < height) & (column < width))[:, None]
     at = ((image * height + row) * width + column).to(tl.int64)[:, None] * channels + c[None, :]
     k_of = tl.load(which + at, mask=whole, other=4).to(tl.int32)
     a = tl.load(factor + c, mask=c < channels, other=0.0)
     g = tl.load(above + at, mask=whole, other=0.0).to(tl.float32) * a[None, :]
     if OWN:
-        s = tl.load(slope + c, mask=c < channels, other=0.0)
+        s = tl.load(of_y + c, mask=c < channels, other=0.0)
         o = tl.load(offset + c, mask=c < channels, other=0.0)
     start = corner[:, None] * channels + c[None, :]
     for k in tl.static_range(4):
-        there = mask & ((2 * row + k // 2 < high) & (2 * column + k % 2 < wide))[:, None]
+        inside_map = mask & ((2 * row + k // 2 < high) & (2 * column + k % 2 < wide))[:, None]
         to = start + ((k // 2) * wide + k % 2) * channels
         d = tl.where(k_of == k, g, 0.0)
         if OWN:
-            inside = there & (image < rows)[:, None]
+            inside = inside_map & (image < rows)[:, None]
             value = tl.load(y + to, mask=inside, other=0.0).to(tl.float32)
             d -= tl.where(inside, o[None, :] + s[None, :] * value, 0.0)
-        tl.store(d_y + to, d.to(d_y.dtype.element_ty), mask=there)
+        tl.store(d_y + to, d.to(d_y.dtype.element_ty), mask=inside_map)
 
 
 @functools.cache
@@ -118,21 +118,21 @@ def forward(y: Tensor, factor: Tensor, offset: Tensor) -> tuple[Tensor, Tensor, 
         torch.empty(n, channels, height, width, dtype=kind, device=y.device, memory_format=torch.channels_last)
         for kind in (y.dtype, y.dtype, torch.uint8)
     )
-    places = n * height * width
-    grid = triton.cdiv(places, PLACES), triton.cdiv(channels, CHANNELS)
-    _forward[grid](y, factor, offset, z, top, which, places, height, width, high, wide, channels, PLACES, CHANNELS)
+    windows = n * height * width
+    grid = triton.cdiv(windows, WINDOWS), triton.cdiv(channels, CHANNELS)
+    _forward[grid](y, factor, offset, z, top, which, windows, height, width, high, wide, channels, WINDOWS, CHANNELS)
     return z, top, which
 
 
 def sums(above: Tensor, mean: Tensor, r: Tensor, top: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
     """Of the gradient where it passes, and of that times what was normalised; always added in the same order."""
-    places, channels = which[:, 0].numel(), which.shape[1]
-    each = triton.cdiv(triton.cdiv(places, STRIPS), PLACES) * PLACES
-    strips = triton.cdiv(places, each)
-    found = torch.empty(strips, 2, channels, device=above.device)
+    windows, channels = which[:, 0].numel(), which.shape[1]
+    each = triton.cdiv(triton.cdiv(windows, STRIPS), WINDOWS) * WINDOWS
+    strips = triton.cdiv(windows, each)
+    partial_sums = torch.empty(strips, 2, channels, device=above.device)
     grid = strips, triton.cdiv(channels, CHANNELS)
-    _sums[grid](above, top, which, mean, r, found, places, channels, each, PLACES, CHANNELS)
-    of_g, of_gu = found.sum(0)
+    _sums[grid](above, top, which, mean, r, partial_sums, windows, channels, each, WINDOWS, CHANNELS)
+    of_g, of_gu = partial_sums.sum(0)
     return of_g.view_as(mean), of_gu.view_as(mean)
 
 
@@ -140,7 +140,7 @@ def backward(
     above: Tensor,
     y: Tensor,
     factor: Tensor,
-    slope: Tensor | None,
+    of_y: Tensor | None,
     offset: Tensor | None,
     rows: int,
     top: Tensor,  # noqa: ARG001
@@ -151,11 +151,11 @@ def backward(
     n, channels, high, wide = y.shape
     height, width = high // 2, wide // 2
     d_y = torch.empty_like(y)
-    places = n * ((high + 1) // 2) * ((wide + 1) // 2)
-    grid = triton.cdiv(places, PLACES), triton.cdiv(channels, CHANNELS)
-    own = slope is not None
+    windows = n * ((high + 1) // 2) * ((wide + 1) // 2)
+    grid = triton.cdiv(windows, WINDOWS), triton.cdiv(channels, CHANNELS)
+    own = of_y is not None
     _backward[grid](
-        above, which, y, factor, slope if own else factor, offset if own else factor, d_y,
-        places, height, width, high, wide, rows, channels, own, PLACES, CHANNELS,
+        above, which, y, factor, of_y if own else factor, offset if own else factor, d_y,
+        windows, height, width, high, wide, rows, channels, own, WINDOWS, CHANNELS,
     )  # fmt: skip
     return d_y

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from metarep.fast.many_tasks import ManyTasks
-    from metarep.learners.inner_loop.slope import SupportFormula
+    from metarep.learners.inner_loop.support_gradient import SupportFormula
     from metarep.learners.inner_loop.start import Start
 
 _spec = find_spec("metarep.fast")

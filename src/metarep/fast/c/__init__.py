@@ -41,8 +41,8 @@ def call(name: str, arrays: tuple[Tensor | np.ndarray, ...], n: int, *rest: int 
 
 def ask(name: str, arrays: tuple[Tensor | np.ndarray, ...], n: int, *rest: int | float) -> int:
     """As :func:`call`, but returns what the C function returns."""
-    places = [_address(array) for array in arrays]
-    return _function(name, len(arrays), tuple(isinstance(one, float) for one in rest))(*places, n, *rest)
+    addresses = [_address(array) for array in arrays]
+    return _function(name, len(arrays), tuple(isinstance(one, float) for one in rest))(*addresses, n, *rest)
 
 
 def _address(array: Tensor | np.ndarray) -> int:
@@ -59,10 +59,10 @@ def _function(name: str, arrays: int, floats: tuple[bool, ...]) -> Callable[...,
 
     To set them on every call would cost more than many of these functions take to run.
     """
-    found = library()[name]  # type: ignore[index]  # indexing makes a new object, whose argtypes are ours alone
+    function = library()[name]  # type: ignore[index]  # indexing makes a new object, whose argtypes are ours alone
     numbers = [ctypes.c_float if one else ctypes.c_int for one in floats]
-    found.argtypes = [ctypes.c_void_p] * arrays + [ctypes.c_int64, *numbers]
-    return found
+    function.argtypes = [ctypes.c_void_p] * arrays + [ctypes.c_int64, *numbers]
+    return function
 
 
 def in_parts(work: Callable[[int, int], Out], n: int, parts: int) -> list[Out]:

@@ -13,7 +13,7 @@ KEPT = 4  # recordings a module, each with memory of its own
 _WARM_UP = 3  # calls before one is recorded, as torch asks for
 
 
-class Recording:
+class CapturedFunction:
     """A CUDA graph of a function of tensors: one launch replays its many small kernel launches.
 
     Args:
@@ -24,30 +24,30 @@ class Recording:
 
     def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         leaves, shape = pytree.tree_flatten(arguments)
-        self.held = [leaf.detach().clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        own = pytree.tree_unflatten(self.held, shape)
-        beside = torch.cuda.Stream()
-        beside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(beside):
+        self.inputs = [leaf.detach().clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        own = pytree.tree_unflatten(self.inputs, shape)
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
             for _ in range(_WARM_UP):
                 function(*own)
-        torch.cuda.current_stream().wait_stream(beside)
+        torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, stream=beside, capture_error_mode="thread_local"):
-            self.found = function(*own)
+        with torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):
+            self.results = function(*own)
 
     def __call__(self, *arguments: Any) -> Any:  # noqa: ANN401
         """The same of other values. What comes back is overwritten by the next call."""
-        given = pytree.tree_leaves(arguments)
-        pairs = [(own, new) for own, new in zip(self.held, given, strict=True) if isinstance(own, Tensor)]
+        values = pytree.tree_leaves(arguments)
+        pairs = [(own, new) for own, new in zip(self.inputs, values, strict=True) if isinstance(own, Tensor)]
         for kind in {own.dtype for own, _ in pairs}:
             some = [(own, new.detach()) for own, new in pairs if own.dtype == kind]
             torch._foreach_copy_([own for own, _ in some], [new for _, new in some])
         self.graph.replay()
-        return self.found
+        return self.results
 
 
-_recordings: WeakKeyDictionary[nn.Module, OrderedDict[Hashable, Recording | None]] = WeakKeyDictionary()
+_captured: WeakKeyDictionary[nn.Module, OrderedDict[Hashable, CapturedFunction | None]] = WeakKeyDictionary()
 
 
 def replay(owner: nn.Module, key: Hashable, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:  # noqa: ANN401
@@ -57,21 +57,21 @@ def replay(owner: nn.Module, key: Hashable, function: Callable[..., Any], argume
         owner: recordings live as long as it does; the ones used last are kept.
         key: everything that ``function`` does depends on, but for its arguments, whose shapes and numbers are looked
             at here.
-        function, arguments: as :class:`Recording` takes them.
+        function, arguments: as :class:`CapturedFunction` takes them.
     """
     leaves, shape = pytree.tree_flatten(arguments)
     seen = tuple((leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else leaf for leaf in leaves)
-    known = _recordings.setdefault(owner, OrderedDict())
+    captured_by_owner = _captured.setdefault(owner, OrderedDict())
     full = (key, seen, str(shape))
-    if full not in known:
-        known[full] = None  # what comes once only is not worth it
-        while len(known) > KEPT:
-            known.popitem(last=False)
+    if full not in captured_by_owner:
+        captured_by_owner[full] = None  # what comes once only is not worth it
+        while len(captured_by_owner) > KEPT:
+            captured_by_owner.popitem(last=False)
         return function(*arguments)
-    known.move_to_end(full)
+    captured_by_owner.move_to_end(full)
     device = next(leaf.device for leaf in leaves if isinstance(leaf, Tensor))
     with torch.cuda.device(device):
-        recording = known[full]
+        recording = captured_by_owner[full]
         if recording is None:
-            recording = known[full] = Recording(function, arguments)
+            recording = captured_by_owner[full] = CapturedFunction(function, arguments)
         return recording(*arguments)
