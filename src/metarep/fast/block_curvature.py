@@ -1,12 +1,13 @@
-"""A block of Conv4 under the support's own statistics: the passes forward and back, and their derivatives.
+"""The passes forward and back of a block of Conv4 under the support's batch statistics, and their derivatives.
 
-With ``c = y - mean``, ``r = (variance + eps) ** -0.5`` and ``s = scale * r / n``, over ``n`` places, a block is
+With ``c = y - mean``, ``r = (variance + eps) ** -0.5`` and ``s = scale * r / n``, over ``n`` pixels, a block is
 
     y = x * w        u = max(c) r        z = relu(scale u + shift)        g = gradient at z, where z > 0
     d_y = s (n up(g) - sum(g) - sum(g u) r c)
 
-A name that ends in ``_t`` is a derivative along ``v``: each line of a pass is differentiated, in the same order. Its
-convolutions may be of lower precision: an error in a derivative stays what it is, one in a gradient is stepped upon.
+A name that ends in ``_t`` is a derivative along ``v`` (a tangent): each line of a pass is differentiated, in the same
+order. Convolutions of tangents may have a lower precision. An error in a tangent does not grow, but an error in a
+gradient changes the next inner step.
 """
 
 from typing import NamedTuple
@@ -22,7 +23,7 @@ _PIXEL_AXES = (0, 2, 3)
 
 
 class BackwardValues(NamedTuple):
-    """Of the pass back: the gradients ``g`` and, in the precision of the derivatives, ``d_y``; and the sums."""
+    """Values of the backward pass: the gradients ``g`` and (in the precision of tangents) ``d_y``, and their sums."""
 
     g: Tensor
     d_y: Tensor
@@ -31,7 +32,7 @@ class BackwardValues(NamedTuple):
 
 
 class ForwardTangent(NamedTuple):
-    """Of the pass forward, along ``v``."""
+    """Derivatives of the forward pass along ``v``."""
 
     x_t: Tensor | None
     w_t: Tensor
@@ -43,18 +44,20 @@ class ForwardTangent(NamedTuple):
 
 
 class BlockCurvature:
-    """One block at some weights; made, it has passed forward.
+    """One block at some weights. The constructor runs the forward pass.
 
     Args:
-        x: what comes in.
-        w, scale, shift: its weights.
+        x: the input.
+        w, scale, shift: weights of the block.
         eps: of the norm.
-        precision: of convolutions along ``v``.
-        image: whether ``x`` has a gradient; the images have none.
-        tasks: groups of channels, each with filters of its own; see :mod:`convolution`.
+        precision: dtype of the convolutions along ``v``.
+        image: whether ``x`` has a gradient; images have none.
+        tasks: number of channel groups, each with its own filters; see :mod:`convolution`.
 
-    ``z`` is the output; ``seen`` is the mean and variance of each channel. Tensors with one number a channel have a
-    shape that broadcasts against the map.
+    Attributes:
+        z: the output.
+        seen: mean and variance of each channel. The other tensors with one number for each channel have a shape that
+            broadcasts to the map.
     """
 
     def __init__(
@@ -85,7 +88,7 @@ class BlockCurvature:
         self.seen = turned(mean.flatten(), self.sign), variance.flatten()
 
     def back(self, above: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """From the gradient at ``z`` to that at ``x``, and those of filters, scale and shift."""
+        """Returns the gradient of ``x``, and those of filters, scale and shift, from ``above``, the gradient of ``z``."""
         g = _aten.threshold_backward(above, self.z, 0)
         sum_g, sum_gu = g.sum(_PIXEL_AXES, keepdim=True), (g * self.u).sum(_PIXEL_AXES, keepdim=True)
         d_y = self._up(g * (self.s * self.n))
@@ -113,7 +116,7 @@ class BlockCurvature:
         return _aten.threshold_backward(z_t, self.z, 0), ForwardTangent(x_t, w_t, scale_t, y_t, mean_t, shrink, u_t)
 
     def backward_tangent(self, above_t: Tensor, parts: ForwardTangent) -> tuple[Tensor, list[Tensor]]:
-        """The derivatives of what :meth:`back` gives."""
+        """Returns the derivatives along ``v`` of the values that :meth:`back` returns."""
         x_t, w_t, scale_t, y_t, mean_t, shrink, u_t = parts
         g_t = _aten.threshold_backward(above_t, self.z, 0)
         sum_g_t = g_t.sum(_PIXEL_AXES, keepdim=True)
@@ -141,5 +144,5 @@ class BlockCurvature:
         )
 
     def _at_maxima(self, full: Tensor) -> Tensor:
-        """The transpose of ``_up``: what stands at the places of the maxima."""
+        """Returns the values of a map at the pixels of the maxima; the transpose of ``_up``."""
         return full.flatten(2).gather(2, self.max_positions.flatten(2)).view_as(self.max_positions)

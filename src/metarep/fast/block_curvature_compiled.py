@@ -1,6 +1,6 @@
-"""A block of Conv4 again, by ``block_tail.c`` and ``tail_curvature.c``: as :class:`BlockCurvature`, in float32.
+"""The same as :mod:`block_curvature` by ``block_tail.c`` and ``tail_curvature.c``, in float32, for one task.
 
-The convolutions are torch's; all that follows them is one pass each way, and one each way along ``v``.
+The convolutions are torch's. The rest of the block is one pass forward and one back, and the same along ``v``.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from metarep.fast.convolution import conv_back
 
 
 class ForwardTangent(NamedTuple):
-    """Of the pass forward, along ``v``; ``norm_t`` is what the C code knows of each channel."""
+    """Derivatives of the forward pass along ``v``; ``norm_t`` has four numbers for each channel, for the C code."""
 
     x_t: Tensor
     w_t: Tensor
@@ -24,7 +24,7 @@ class ForwardTangent(NamedTuple):
 
 
 class CompiledCurvature:
-    """Arguments and results are those of :class:`BlockCurvature`; ``x`` has a gradient."""
+    """One block at some weights, with the methods of :class:`BlockCurvature`; ``x`` has a gradient."""
 
     def __init__(self, x: Tensor, w: Tensor, scale: Tensor, shift: Tensor, eps: float, precision: torch.dtype) -> None:
         self.x, self.w = (each.contiguous(memory_format=torch.channels_last) for each in (x, w))
@@ -40,6 +40,7 @@ class CompiledCurvature:
         self.z, self.seen = z.permute(0, 3, 1, 2), (self.norm[0], self.norm[1])
 
     def back(self, above: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """As :meth:`BlockCurvature.back`."""
         out, self.above = self.sizes[2], _last(above)
         sums, self.norm_back, d_y = torch.zeros(2, out), torch.empty(4, out), torch.empty_like(self.y)
         call("metarep_block_tail_sums", (self.above, self.which, self.y, sums), self.n, *self.sizes, False)
@@ -63,6 +64,7 @@ class CompiledCurvature:
         return z_t.permute(0, 3, 1, 2), ForwardTangent(x_t, w_t, scale_t, y_t, norm_t)
 
     def backward_tangent(self, above_t: Tensor, parts: ForwardTangent) -> tuple[Tensor, list[Tensor]]:
+        """As :meth:`BlockCurvature.backward_tangent`."""
         x_t, w_t, scale_t, y_t, norm_t = parts
         back_t, d_y_t = torch.empty(2, self.sizes[2]), torch.empty_like(y_t)
         maps = (self.above, _last(above_t), self.which, self.y, y_t)

@@ -1,9 +1,9 @@
-"""Gradient and Hessian-vector product of Conv4's support loss, written out.
+"""Gradient and Hessian-vector product of Conv4's support loss, as formulas.
 
-``H v`` is the derivative of the gradient along ``v``: each line of the pass forward and of the pass back is
-differentiated along ``v``, in the same order (Pearlmutter, Fast Exact Multiplication by the Hessian, 1994). Autograd's
-way, a backward pass through the backward pass, takes more than twice the time. The blocks are in
-:mod:`block_curvature`; :mod:`first_block_curvature` and :mod:`block_curvature_compiled` are the same by C code.
+``H v`` is the derivative of the gradient along ``v``: each line of the forward pass and of the backward pass is
+differentiated along ``v``, in the same order (Pearlmutter, Fast Exact Multiplication by the Hessian, 1994). Autograd
+runs a backward pass through the backward pass instead, which takes more than twice as long. The blocks are in
+:mod:`block_curvature`; :mod:`first_block_curvature` and :mod:`block_curvature_compiled` compute the same by C code.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ Block = BlockCurvature | CompiledCurvature | FirstBlockCurvature
 
 
 class Tape(NamedTuple):
-    """Everything that ``hessian_vector_product`` needs of a gradient."""
+    """The values of a gradient that its Hessian-vector product needs."""
 
     blocks: list[Block]
     features: Tensor
@@ -42,13 +42,18 @@ def gradient(
     eps: float,
     precision: torch.dtype,
 ) -> tuple[Float[Tensor, ""], list[Tensor], Tape, Statistics]:
-    """The mean cross-entropy of each task and their sum, its gradient, what ``hessian_vector_product`` needs, and the statistics.
+    """Computes the support loss (the sum over tasks of the mean cross-entropy) and its gradient.
 
     Args:
         weights: filters, scale and shift of each block, then weight and bias of the head; the task axis first.
-        x, labels: preprocessed images and their classes; the norms use the statistics of a task's ``x``.
+        x, labels: preprocessed images and their classes; the norms use the batch statistics of each task's ``x``.
         eps: of the norms.
-        precision: of the convolutions in ``hessian_vector_product`` but the first; here they have that of the weights.
+        precision: dtype of the convolutions in :func:`hessian_vector_product`, except in the first block. The
+            convolutions here have the dtype of the weights.
+
+    Returns:
+        The loss, its gradient (a part for each weight), the values for :func:`hessian_vector_product`, and the batch
+        statistics of each block.
     """
     *body, head, bias = weights
     body, tasks, blocks = [part.flatten(0, 1) for part in body], len(x), []
@@ -78,7 +83,7 @@ def gradient(
 
 
 def hessian_vector_product(tape: Tape, v: Sequence[Tensor]) -> list[Tensor]:
-    """The Hessian where the gradient was taken, times ``v``, which has the shapes of the weights."""
+    """Returns the Hessian at the weights of the gradient times ``v``, which has the shapes of the weights."""
     *body, head_t, bias_t = v
     body, tasks = [part.flatten(0, 1) for part in body], len(bias_t)
     z_t, tangents = None, []
@@ -98,10 +103,10 @@ def hessian_vector_product(tape: Tape, v: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _rows(x: Float[Tensor, "n taskc h w"], tasks: int) -> Float[Tensor, "task n chw"]:
-    """Features of a map."""
+    """Returns the features of a map, with the task axis first."""
     return x.unflatten(1, (tasks, -1)).transpose(0, 1).flatten(2)
 
 
 def _maps(rows: Float[Tensor, "task n chw"], like: Tensor) -> Float[Tensor, "n taskc h w"]:
-    """The transpose of ``_rows``."""
+    """Returns the map of such features; the inverse of ``_rows``."""
     return rows.transpose(0, 1).reshape_as(like)

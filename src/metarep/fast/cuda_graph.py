@@ -9,17 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-KEPT = 4  # recordings a module, each with memory of its own
-_WARM_UP = 3  # calls before one is recorded, as torch asks for
+KEPT = 4  # CUDA graphs of a module; each has its own memory
+_WARM_UP = 3  # calls before the capture, as torch's manual recommends
 
 
 class CapturedFunction:
     """A CUDA graph of a function of tensors: one launch replays its many small kernel launches.
 
     Args:
-        function: of nested lists and tuples of tensors and numbers; it never waits for a value, and always does the
-            same for tensors of these shapes. What it reads besides its arguments must stay where it is.
-        arguments: of the shapes that it will be called with; what is not a tensor is a constant.
+        function: a function of nested lists and tuples of tensors and numbers. It must not need a host synchronisation,
+            and it must run the same kernels for all tensors of these shapes. Other tensors that it reads must keep their
+            address in memory.
+        arguments: arguments with the shapes of later calls; an argument that is not a tensor is a constant.
     """
 
     def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
@@ -37,7 +38,7 @@ class CapturedFunction:
             self.results = function(*own)
 
     def __call__(self, *arguments: Any) -> Any:  # noqa: ANN401
-        """The same of other values. What comes back is overwritten by the next call."""
+        """Returns the result for other values of the arguments. The next call overwrites the result."""
         values = pytree.tree_leaves(arguments)
         pairs = [(own, new) for own, new in zip(self.inputs, values, strict=True) if isinstance(own, Tensor)]
         for kind in {own.dtype for own, _ in pairs}:
@@ -47,31 +48,31 @@ class CapturedFunction:
         return self.results
 
 
-_captured: WeakKeyDictionary[nn.Module, OrderedDict[Hashable, CapturedFunction | None]] = WeakKeyDictionary()
+_graphs: WeakKeyDictionary[nn.Module, OrderedDict[Hashable, CapturedFunction | None]] = WeakKeyDictionary()
 
 
 def replay(owner: nn.Module, key: Hashable, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:  # noqa: ANN401
-    """``function(*arguments)``; from the second call of the same kind on by a recording.
+    """Returns ``function(*arguments)``; from the second call with the same key and shapes on by a CUDA graph.
 
     Args:
-        owner: recordings live as long as it does; the ones used last are kept.
-        key: everything that ``function`` does depends on, but for its arguments, whose shapes and numbers are looked
-            at here.
+        owner: its CUDA graphs are freed with it. The ``KEPT`` graphs used last are kept.
+        key: everything else that the kernels of ``function`` depend on. The shapes and dtypes of the arguments, and
+            the numbers among them, are part of the key in any case.
         function, arguments: as :class:`CapturedFunction` takes them.
     """
     leaves, shape = pytree.tree_flatten(arguments)
     seen = tuple((leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else leaf for leaf in leaves)
-    captured_by_owner = _captured.setdefault(owner, OrderedDict())
+    graphs = _graphs.setdefault(owner, OrderedDict())
     full = (key, seen, str(shape))
-    if full not in captured_by_owner:
-        captured_by_owner[full] = None  # what comes once only is not worth it
-        while len(captured_by_owner) > KEPT:
-            captured_by_owner.popitem(last=False)
+    if full not in graphs:
+        graphs[full] = None  # a capture is not worth its time for a single call
+        while len(graphs) > KEPT:
+            graphs.popitem(last=False)
         return function(*arguments)
-    captured_by_owner.move_to_end(full)
+    graphs.move_to_end(full)
     device = next(leaf.device for leaf in leaves if isinstance(leaf, Tensor))
     with torch.cuda.device(device):
-        recording = captured_by_owner[full]
-        if recording is None:
-            recording = captured_by_owner[full] = CapturedFunction(function, arguments)
-        return recording(*arguments)
+        graph = graphs[full]
+        if graph is None:
+            graph = graphs[full] = CapturedFunction(function, arguments)
+        return graph(*arguments)

@@ -1,7 +1,7 @@
-"""The first block again, by ``first_block.c``: as :class:`BlockCurvature`, without a map of the convolution.
+"""The same as :mod:`block_curvature` for the first block, by ``first_block.c``, without storing the convolution's map.
 
-Its input has no derivative. So with mean ``m`` and covariance ``C`` of the patches and filters ``f``, everything that
-is summed over the map follows from ``m``, ``C f`` and ``C f_t``; the rest is needed at the maxima alone.
+The images have no derivative. So with mean ``m`` and covariance ``C`` of the patches and filters ``f``, every sum over
+the map follows from ``m``, ``C f`` and ``C f_t``. All other values are needed at the maxima only.
 """
 
 from typing import NamedTuple
@@ -18,7 +18,7 @@ _aten = torch.ops.aten
 
 
 class ForwardTangent(NamedTuple):
-    """Of the pass forward, along ``v``."""
+    """Derivatives of the forward pass along ``v``."""
 
     f_t: Float[Tensor, "patch out"]
     covariance_f_t: Float[Tensor, "patch out"]
@@ -28,7 +28,7 @@ class ForwardTangent(NamedTuple):
 
 
 class FirstBlockCurvature:
-    """Arguments and results are those of :class:`BlockCurvature`; ``x`` are images."""
+    """The first block at some weights, with the methods of :class:`BlockCurvature`; ``x`` are images."""
 
     def __init__(self, x: Tensor, w: Tensor, scale: Tensor, shift: Tensor, eps: float) -> None:
         self.sign, self.scale, self.x = signs(scale), scale.abs(), x.contiguous()
@@ -44,12 +44,14 @@ class FirstBlockCurvature:
         self.seen = turned(self.mean, self.sign), variance
 
     def back(self, above: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """As :meth:`BlockCurvature.back`; the first value is ``above`` itself."""
         self.products, self.sum_g = backward(self.x, above, self.which)
         self.sum_gu = self.r * ((self.f * self.products).sum(0) - self.mean * self.sum_g)
         statistics_part = torch.outer(self.patch_mean, self.sum_g) + self.covariance_f * (self.sum_gu * self.r)
         return above, self._of_weights((self.products - statistics_part) * (self.s * self.n), self.sum_gu, self.sum_g)
 
     def forward_tangent(self, _: None, w_t: Tensor, scale_t: Tensor, shift_t: Tensor) -> tuple[Tensor, ForwardTangent]:
+        """As :meth:`BlockCurvature.forward_tangent`."""
         f_t, scale_t = flat(turned(w_t, self.sign)), turned(scale_t, self.sign)
         mean_t, covariance_f_t = self.patch_mean @ f_t, self.covariance @ f_t
         shrink = (self.f * covariance_f_t).sum(0) * self.r.square()  # -r_t / r
@@ -61,6 +63,7 @@ class FirstBlockCurvature:
         return _aten.threshold_backward(z_t, self.z, 0), ForwardTangent(f_t, covariance_f_t, scale_t, mean_t, shrink)
 
     def backward_tangent(self, above_t: Tensor, parts: ForwardTangent) -> tuple[Tensor, list[Tensor]]:
+        """As :meth:`BlockCurvature.backward_tangent`; the first value is ``above_t`` itself."""
         f_t, covariance_f_t, scale_t, mean_t, shrink = parts
         products_t, sum_g_t = backward(self.x, above_t, self.which)
         of_g_t = (self.f * products_t).sum(0) - self.mean * sum_g_t
@@ -81,7 +84,7 @@ class FirstBlockCurvature:
         return [turned(unflat(d_f), self.sign), turned(d_scale, self.sign), d_shift]
 
     def _at_maxima(self, filters: Float[Tensor, "patch out"]) -> Float[Tensor, "support out h2 w2"]:
-        """The convolution with ``filters`` at the places of the maxima, 0 where these are not positive."""
+        """Returns the convolution with ``filters`` at the pixels of the maxima; 0 where a maximum is not positive."""
         values = torch.empty(self.which.shape)
         call(
             "metarep_first_block_at", (self.x, filters, self.which, values), len(self.x), *self.x.shape[1:], len(self.r)

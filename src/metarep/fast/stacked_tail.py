@@ -1,7 +1,8 @@
-"""What follows the convolution in a block of Conv4, for the maps of many tasks: norm, 2x2 maximum and ReLU.
+"""The tail of a block of Conv4 (norm, 2x2 maximum and ReLU) for the maps of many tasks.
 
-The maximum is taken first, where the scale is not negative (the caller turns the filters): what is normalised is then a
-quarter of the map. ``rows`` are the leading images whose statistics are used; with ``given`` none are taken.
+The maximum is taken before the norm, so that a quarter of the map is normalised. This needs scales that are not
+negative: the caller flips the signs of the other filters. ``rows`` is the number of leading images whose batch
+statistics are used; ``given`` replaces them.
 """
 
 import importlib.util
@@ -30,7 +31,7 @@ class Moments(NamedTuple):
 def plain_tail(
     y: Map, scale: Each, shift: Each, eps: float, rows: int, given: Moments | None
 ) -> tuple[Pooled, Moments]:
-    """Of operations that can be differentiated twice."""
+    """Computes the tail by operations that can be differentiated twice; returns the output and the moments used."""
     if given is None:
         mean = y[:rows].mean(_PIXEL_AXES).view_as(scale)
         given = Moments(mean, (y[:rows] - mean).square().mean(_PIXEL_AXES).view_as(scale))
@@ -41,17 +42,20 @@ def plain_tail(
 def fused_tail(
     y: Map, scale: Each, shift: Each, eps: float, rows: int, given: Moments | None
 ) -> tuple[Pooled, Moments]:
-    """For first derivatives, in as few passes over the map as there can be; ``y`` may be of lower precision."""
+    """Computes the same for first derivatives, in as few passes over the map as possible.
+
+    ``y`` may have a lower precision than the other tensors.
+    """
     z, mean, variance = _FusedTail.apply(y, scale, shift, eps, rows, given)
     return z, Moments(mean, variance)
 
 
 class _FusedTail(torch.autograd.Function):
-    """Its pass back is two terms.
+    """The tail as one operation, whose gradient has two terms.
 
-    With ``u = (top - mean) r``, ``r = (variance + eps) ** -0.5`` and ``g`` the gradient where ``z > 0``, the maxima
-    receive ``scale r g``, and each of the ``n`` positions that the statistics were taken of gives back
-    ``scale r (sum(g) + sum(g u) (y - mean) r) / n``.
+    Let ``u = (top - mean) r``, ``r = (variance + eps) ** -0.5`` and ``g`` the gradient where ``z > 0``. The gradient
+    of the map is ``scale r g`` at the maxima, minus ``scale r (sum(g) + sum(g u) (y - mean) r) / n`` at each of the
+    ``n`` pixels that the batch statistics were computed from.
     """
 
     @staticmethod
@@ -96,14 +100,14 @@ class _FusedTail(torch.autograd.Function):
 
 
 def _forward(y: Tensor, factor: Tensor, offset: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What comes out; then what is kept: the maxima, and where they are, and where they come out as zero."""
+    """Returns the output, the maxima, and the positions of the maxima (-1 where the output is zero)."""
     top, positions = _aten.max_pool2d_with_indices(y, [2, 2])
     z = torch.addcmul(offset, top.to(factor.dtype), factor).relu_()
     return z.to(y.dtype), top, positions.masked_fill_(z <= 0, -1)
 
 
 def _sums(above: Tensor, mean: Tensor, r: Tensor, top: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the gradient where it passes, and of that times what was normalised."""
+    """Returns the sum of the gradient where the output is positive, and the sum of it times the normalised maxima."""
     g = above.to(mean.dtype) * (positions >= 0)
     return g.sum(_PIXEL_AXES).view_as(mean), (g * (top - mean) * r).sum(_PIXEL_AXES).view_as(mean)
 
@@ -118,7 +122,7 @@ def _backward(
     top: Tensor,  # noqa: ARG001
     positions: Tensor,
 ) -> Tensor:
-    """The gradient of the map."""
+    """Returns the gradient of the map."""
     sizes = [2, 2], [2, 2], [0, 0], [1, 1], False
     g = (above * factor * (positions >= 0)).to(y.dtype)
     d_y = _aten.max_pool2d_with_indices_backward(g, y, *sizes, positions.clamp(min=0))
@@ -128,7 +132,7 @@ def _backward(
 
 
 def _kernels(y: Tensor) -> ModuleType | None:
-    """The same three steps, each in one pass, where Triton can compile them."""
+    """Returns the module with the same three steps as Triton kernels; None if Triton cannot compile them."""
     if not y.is_cuda or y.dtype == torch.float64 or importlib.util.find_spec("triton") is None:
         return None
     from metarep.fast import tail_kernels

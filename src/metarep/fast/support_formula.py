@@ -1,4 +1,4 @@
-"""The support's gradient and Hessian-vector product of Conv4 as formulas, for one task on the CPU or for many."""
+"""The support gradient and Hessian-vector product of Conv4 by formula, for one task on the CPU or for many tasks."""
 
 from collections.abc import Sequence
 
@@ -44,12 +44,12 @@ def of_many_tasks(
     eps: float,
     of_derivatives: torch.dtype | None = None,
 ) -> SupportGradient:
-    """The same of many tasks, with the task axis first in every tensor.
+    """Computes the support gradient of many tasks, with the task axis first in every tensor.
 
     Args:
         weights, adapted, support, labels: as a :data:`SupportFormula` takes them.
         eps: of the norm layers.
-        of_derivatives: precision of the convolutions in the Hessian-vector product; None for that of the weights.
+        of_derivatives: dtype of the convolutions in the Hessian-vector product; None for that of the weights.
     """
     kind = of_derivatives or weights[0].dtype
     loss, gradient, tape, seen = conv4_curvature.gradient(weights, support, labels, eps, kind)

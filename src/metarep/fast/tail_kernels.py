@@ -1,5 +1,5 @@
-"""The steps of :mod:`stacked_tail` as Triton kernels: each passes once over a map in channels-last memory."""
-# ruff: noqa: ANN001, ANN202, E501  (Triton compiles what has no types)
+"""The steps of :mod:`stacked_tail` as Triton kernels, each in one pass over a map in channels-last memory."""
+# ruff: noqa: ANN001, ANN202, E501  (arguments of Triton kernels have no types)
 # pyright: basic, reportMissingImports=false, reportIndexIssue=false
 
 import functools
@@ -10,19 +10,19 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-WINDOWS, CHANNELS = 16, 64  # of a program
-STRIPS = 32  # programs that share the sums of a channel
-DEAD = 4  # for a maximum that comes out as zero; else 0 to 3, its window in the window, row by row
+WINDOWS, CHANNELS = 16, 64  # 2x2 windows and channels of one program
+STRIPS = 32  # number of programs that share the sums of a channel
+DEAD = 4  # position of a maximum whose output is zero; other positions in the window are 0 to 3, row by row
 
 
 def _jit(kernel):
-    """Triton's compiler, of the function itself where something has been wrapped around it to check its arguments."""
+    """Compiles a kernel by Triton, without wrappers that check its arguments at run time."""
     return triton.jit(inspect.unwrap(kernel))
 
 
 @_jit
 def _window(window, height, width, high, wide):
-    """The first corner of a window (of a map of ``high`` x ``wide``, as a row of pixels), and its row and column."""
+    """Returns the index of a window's first pixel in a map of ``high`` x ``wide``, its image, its row and its column."""
     image = window // (height * width)
     row = window % (height * width) // width
     column = window % width
@@ -45,7 +45,7 @@ def _forward(y, factor, offset, z, top, which, windows, height, width, high, wid
     a = tl.load(factor + c, mask=c < channels, other=0.0)
     b = tl.load(offset + c, mask=c < channels, other=0.0)
     value = best * a[None, :] + b[None, :]
-    out = tl.where(value <= 0, 0.0, value)  # what is not a number passes, to be noticed
+    out = tl.where(value <= 0, 0.0, value)  # NaN passes, so that it is noticed later
     to = window.to(tl.int64)[:, None] * channels + c[None, :]
     tl.store(z + to, out.to(z.dtype.element_ty), mask=mask)
     tl.store(top + to, best.to(top.dtype.element_ty), mask=mask)
@@ -75,7 +75,7 @@ def _sums(above, top, which, mean, r, partial_sums, windows, channels, each, P: 
 
 @_jit
 def _backward(above, which, y, factor, of_y, offset, d_y, windows, height, width, high, wide, rows, channels, OWN: tl.constexpr, P: tl.constexpr, C: tl.constexpr):  # fmt: skip
-    window = tl.program_id(0) * P + tl.arange(0, P)  # of windows, those cut off by the edge too
+    window = tl.program_id(0) * P + tl.arange(0, P)  # windows, including those cut off by the edge
     c = tl.program_id(1) * C + tl.arange(0, C)
     mask = (window < windows)[:, None] & (c < channels)[None, :]
     corner, image, row, column = _window(window, (high + 1) // 2, (wide + 1) // 2, high, wide)
@@ -101,16 +101,16 @@ def _backward(above, which, y, factor, of_y, offset, d_y, windows, height, width
 
 @functools.cache
 def compiles() -> bool:
-    """Whether Triton can: it wants a C compiler too."""
+    """Returns whether Triton can compile these kernels; it needs a C compiler too."""
     try:
         forward(torch.zeros(1, 1, 2, 2, device="cuda"), *torch.zeros(2, 1, 1, 1, device="cuda"))
-    except Exception:  # whatever is missing, there is another way
+    except Exception:  # any part may be missing, and stacked_tail then runs torch's operations
         return False
     return True
 
 
 def forward(y: Tensor, factor: Tensor, offset: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What comes out; then what is kept: the maxima, and where they are, or that they come out as zero."""
+    """Returns the output, the maxima, and the position of each maximum in its window (``DEAD`` for a zero output)."""
     y = y.contiguous(memory_format=torch.channels_last)
     n, channels, high, wide = y.shape
     height, width = high // 2, wide // 2
@@ -125,7 +125,10 @@ def forward(y: Tensor, factor: Tensor, offset: Tensor) -> tuple[Tensor, Tensor, 
 
 
 def sums(above: Tensor, mean: Tensor, r: Tensor, top: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the gradient where it passes, and of that times what was normalised; always added in the same order."""
+    """Returns the sum of the gradient where the output is positive, and of it times the normalised maxima.
+
+    The order of additions is always the same.
+    """
     windows, channels = which[:, 0].numel(), which.shape[1]
     each = triton.cdiv(triton.cdiv(windows, STRIPS), WINDOWS) * WINDOWS
     strips = triton.cdiv(windows, each)
@@ -146,7 +149,7 @@ def backward(
     top: Tensor,  # noqa: ARG001
     which: Tensor,
 ) -> Tensor:
-    """The gradient of the map."""
+    """Returns the gradient of the map."""
     y = y.contiguous(memory_format=torch.channels_last)
     n, channels, high, wide = y.shape
     height, width = high // 2, wide // 2
