@@ -89,9 +89,9 @@ def test_first_order_keeps_no_graph_and_its_memory_does_not_grow_with_steps(monk
         carry = exact._carry_back
 
         def watched(*arguments: Any) -> Any:
-            trail = arguments[1]
-            assert not any(slope.requires_grad for one in trail for slope in one.gradient)
-            counts.append(sum(one.hessian_vector_product is not None for one in trail))
+            step_gradients = arguments[2]
+            assert not any(part.requires_grad for one in step_gradients for part in one.gradient)
+            counts.append(sum(one.hessian_vector_product is not None for one in step_gradients))
             return carry(*arguments)
 
         monkeypatch.setattr(exact, "_carry_back", watched)
@@ -241,11 +241,11 @@ def rows_of_features() -> tuple[Tensor, Tensor]:
     ("wrong", "message"),
     [
         (lambda: learner(steps=-1), "steps must be at least 0, not -1"),
-        (lambda: learner(inner_lr=0.0), "inner learning rate must be above 0"),
-        (lambda: learner(adaptation="adam", rates="layer"), "adaptation=adam .* goes with rates=fixed"),
-        (lambda: learner(scope="head", inner_lr=1e300).eval().adapt(*rows_of_features(), WAYS), "no longer numbers"),
-        (lambda: learner(head="shared").use(test_steps=1), "one shared row .* gradient .* is zero"),
-        (lambda: learner(head="shared", steps=1), "one shared row .* gradient .* is zero"),
+        (lambda: learner(inner_lr=0.0), "inner learning rate is 0.0; it must be above 0 and finite"),
+        (lambda: learner(adaptation="adam", rates="layer"), "adaptation=adam does not work with rates=layer .* goes with rates=fixed"),
+        (lambda: learner(scope="head", inner_lr=1e300).eval().adapt(*rows_of_features(), WAYS), "NaN or infinite after"),
+        (lambda: learner(head="shared").use(test_steps=1), "head=shared: .* the gradient of the features is zero"),
+        (lambda: learner(head="shared", steps=1), "head=shared: .* the gradient of the features is zero"),
         (
             lambda: solved(learner(inner_lr=1e200, steps=4), tasks_of()),
             r"the inner loss is (nan|inf) before inner step \d",

@@ -88,7 +88,7 @@ class BlockCurvature:
         self.seen = turned(mean.flatten(), self.sign), variance.flatten()
 
     def back(self, above: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Returns the gradient of ``x``, and those of filters, scale and shift, from ``above``, the gradient of ``z``."""
+        """Returns the gradients of ``x`` and of filters, scale and shift, from the gradient ``above`` of ``z``."""
         g = _aten.threshold_backward(above, self.z, 0)
         sum_g, sum_gu = g.sum(_PIXEL_AXES, keepdim=True), (g * self.u).sum(_PIXEL_AXES, keepdim=True)
         d_y = self._up(g * (self.s * self.n))
@@ -101,7 +101,7 @@ class BlockCurvature:
     def forward_tangent(
         self, x_t: Tensor | None, w_t: Tensor, scale_t: Tensor, shift_t: Tensor
     ) -> tuple[Tensor, ForwardTangent]:
-        """``z_t``, and what :meth:`backward_tangent` needs of it."""
+        """Returns ``z_t``, and the values that :meth:`backward_tangent` needs."""
         x_t = None if x_t is None else x_t.to(self.x.dtype)
         w_t = turned(w_t, self.sign).to(self.w.dtype, memory_format=torch.channels_last)
         scale_t = turned(scale_t, self.sign).view(-1, 1, 1)
@@ -138,7 +138,7 @@ class BlockCurvature:
         return [turned(d_w, self.sign), turned(d_scale.flatten(), self.sign), d_shift.flatten()]
 
     def _up(self, g: Tensor) -> Tensor:
-        """From the maxima to their places, zero elsewhere."""
+        """Puts values of the maxima at their pixels of the map, with zeros elsewhere."""
         return _aten.max_pool2d_with_indices_backward(
             g, self.c, [2, 2], [2, 2], [0, 0], [1, 1], False, self.max_positions
         )

@@ -55,6 +55,7 @@ class CompiledCurvature:
     def forward_tangent(
         self, x_t: Tensor, w_t: Tensor, scale_t: Tensor, shift_t: Tensor
     ) -> tuple[Tensor, ForwardTangent]:
+        """As :meth:`BlockCurvature.forward_tangent`."""
         x_t, w_t = (each.to(self.precision, memory_format=torch.channels_last) for each in (x_t, w_t))
         y_t = functional.conv2d(self.x, w_t, padding=1).add_(functional.conv2d(x_t, self.w, padding=1))
         y_t, norm_t, z_t = _last(y_t), torch.empty(4, self.sizes[2]), torch.empty(self.which.shape)

@@ -18,8 +18,8 @@ class CapturedFunction:
 
     Args:
         function: a function of nested lists and tuples of tensors and numbers. It must not need a host synchronisation,
-            and it must run the same kernels for all tensors of these shapes. Other tensors that it reads must keep their
-            address in memory.
+            and it must run the same kernels for all tensors of these shapes. Other tensors that it reads must keep
+            their address in memory.
         arguments: arguments with the shapes of later calls; an argument that is not a tensor is a constant.
     """
 

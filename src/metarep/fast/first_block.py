@@ -104,7 +104,7 @@ def forward(
 def backward(
     x: Float[Tensor, "b c h w"], above: Float[Tensor, "b out h2 w2"], which: Tensor
 ) -> tuple[Float[Tensor, "patch out"], Float[Tensor, " out"]]:
-    """Returns two sums over all windows with a positive maximum: of the gradient times the patch, and of the gradient."""
+    """Returns sums over all windows with a positive maximum: of the gradient times the patch, and of the gradient."""
     above, shape = above.permute(0, 2, 3, 1).contiguous(), (x.shape[1] * 9, which.shape[3])
 
     def part(start: int, stop: int) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Calls of the functions that are written in C, for work that torch cannot do in one pass.
 
-``hatch_build.py`` builds them into one library if there is a C compiler when the package is installed. The library needs
-no Python header, so any version of Python can load it. If :func:`library` returns None, every caller takes a slower way.
+``hatch_build.py`` builds them into one library if there is a C compiler when the package is installed. The library
+needs no Python header, so any version of Python can load it. If :func:`library` returns None, callers run slower code.
 """
 
 import ctypes

@@ -19,8 +19,8 @@ def descend_head(
 ) -> Classifier:
     """Returns the weight and bias of each task after one gradient step for each row of ``table``.
 
-    This is the inner loop of ANIL (Raghu et al., 2020). The gradient of the mean cross-entropy of a linear classifier is
-    ``(p - y) x / support``. As a formula it is differentiated like any other product, so no second graph is needed.
+    This is the inner loop of ANIL (Raghu et al., 2020). The gradient of the mean cross-entropy of a linear classifier
+    is ``(p - y) x / support``. As a formula it is differentiated like any other product, so no second graph is needed.
 
     Args:
         classifier: weight and bias of each task at the start.

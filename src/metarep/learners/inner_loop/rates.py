@@ -16,8 +16,8 @@ Rate = Tensor | float
 class Rates(nn.Module):
     """The inner learning rates: one for every tensor that the inner loop adapts, at every step.
 
-    Learned rates are stored as logarithms, so that they stay positive. They are a module, so that weight decay can leave
-    them out. If a test takes more steps than there are rates, the last rate repeats.
+    Learned rates are stored as logarithms, so that they stay positive. They are a module, so that weight decay can
+    leave them out. If a test takes more steps than there are rates, the last rate repeats.
 
     Li et al., Meta-SGD, 2017 (``parameter``: one rate for each weight, equal at every step; in the paper a rate may
     become negative); Antoniou et al., How to Train Your MAML, 2019 (``layer``: one rate for each tensor and step).
