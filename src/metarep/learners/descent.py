@@ -88,8 +88,7 @@ class GradientDescent(Learner):
             )
         if minibatch and scope == "head":
             raise MetarepError(
-                f"minibatch={minibatch} does not work with scope=head, where a step on all images costs nothing; take "
-                "minibatch=0, or a scope that adapts the body"
+                f"minibatch={minibatch} needs a scope that adapts the body, not scope=head; take minibatch=0"
             )
         if rates == "parameter" and head == "shared":
             raise MetarepError(
@@ -134,10 +133,7 @@ class GradientDescent(Learner):
 
     @property
     def adapted(self) -> tuple[int, ...]:
-        """The positions of the adapted tensors among the body's parameters, the head's weight and the head's bias.
-
-        They are the tensors of the scope without the frozen ones (``requires_grad=False``).
-        """
+        """The positions, among the body's parameters and the head's weight and bias, of the tensors that change."""
         return tuple(self._in_scope[position] for position in self._moved)
 
     @property
@@ -228,8 +224,7 @@ class GradientDescent(Learner):
         """Sets the normalisation or the number of test steps, for a measurement with other settings than in training.
 
         Raises:
-            MetarepError: ``normalisation`` is given and the body is not adapted, so its features are cached under
-                running statistics; or ``test_steps`` is too small.
+            MetarepError: ``normalisation`` is given and only the head is adapted, or ``test_steps`` is too small.
         """
         if normalisation is not None and normalisation != self.normalisation:
             one_of("normalisation", normalisation, get_args(Normalisation))
