@@ -58,7 +58,7 @@ def test_representations_have_the_documented_length() -> None:
     images = noise(5, 1, 28, 28)
     torch.testing.assert_close(bound(images), 3 * functional.normalize(free(images), dim=1))
     assert bound(torch.zeros(1, 1, 28, 28, dtype=torch.uint8)).isfinite().all()
-    with pytest.raises(MetarepError, match="length must be 0 or a number above it, not -1"):
+    with pytest.raises(MetarepError, match="length must be at least 0 and finite, not -1"):
         build_encoder("conv4", plain(28), length=-1.0)
 
 
