@@ -17,8 +17,9 @@ from metarep.data.datasets.options import Options, tell_left_out
 from metarep.data.images import ImageBank
 from metarep.data.labels import Labels
 from metarep.data.reading.decode import ADVICE, decode_all
-from metarep.data.reading.depth import ADVICE as DEPTH_ADVICE
-from metarep.data.reading.depth import Depth, DepthWarning, notice
+from metarep.data.reading.depth import Depth, DepthWarning
+from metarep.data.reading.depth_survey import ADVICE as DEPTH_ADVICE
+from metarep.data.reading.depth_survey import notice
 from metarep.data.reading.folder_tree import FolderTree, scan, shown, tell_notes
 from metarep.data.reading.formats import READ
 from metarep.data.split import Split

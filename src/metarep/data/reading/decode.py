@@ -63,7 +63,7 @@ def decode(
         stretch: how far the picture may be squeezed out of shape before its ends are lost: with 4/3 a photograph of
             4:3 is kept whole in a square, with 1 every shape is kept and the ends go.
         depth: black and white of 16-bit, 32-bit and floating-point pixels; what it does not know, the range of this
-            one picture decides. See :func:`metarep.data.reading.depth.notice`.
+            one picture decides. See :func:`metarep.data.reading.depth_survey.notice`.
         most_pixels: more are refused before any is decoded.
         hush: silence Pillow's warnings, which is not thread-safe: False where many threads decode.
 

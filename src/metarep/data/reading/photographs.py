@@ -14,7 +14,8 @@ from torch import Tensor
 from metarep.data.datasets.options import tell_left_out
 from metarep.data.images import ImageBank
 from metarep.data.reading.decode import decode_all
-from metarep.data.reading.depth import Depth, notice
+from metarep.data.reading.depth import Depth
+from metarep.data.reading.depth_survey import notice
 from metarep.errors import DataError, MetarepError
 
 STRETCH = 4 / 3  # a photograph of 4:3 is kept whole; longer ones lose their ends
@@ -135,7 +136,7 @@ def notice_depth(images: Any, known: Depth) -> Depth:  # noqa: ANN401 - whatever
     """How to read these images where they have more than 8 bits: as is known, else as all of them suggest.
 
     Warns:
-        DepthWarning: something was assumed; see :func:`metarep.data.reading.depth.notice`.
+        DepthWarning: something was assumed; see :func:`metarep.data.reading.depth_survey.notice`.
     """
     if isinstance(images, Tensor) or (isinstance(images, np.ndarray) and images.dtype.kind not in "OUS"):
         return known  # arrays are uint8
