@@ -243,7 +243,7 @@ def test_a_file_that_is_not_there_or_of_another_method(tmp_path, monkeypatch, ca
         (["maml", "--config", write(tmp_path, CONFIG, "protonet-mine.toml")], "its name begins with protonet"),
         (["maml", "--config", "none.toml"], "none.toml"),
         (["maml", "--config", str(tmp_path)], str(tmp_path)),
-        (["maml", "--config", "x", "--recipe", "omniglot"], "--recipe and --config are two settings to start from"),
+        (["maml", "--config", "x", "--recipe", "omniglot"], "--recipe and --config both set where to start from"),
     ):
         assert main(["train", *line]) == 2
         assert message in capsys.readouterr().err

@@ -262,7 +262,7 @@ def test_bad_images_stop_or_are_skipped_and_listed(root):
     assert dict(zip(part.labels.names, part.labels.counts.tolist(), strict=True)) == {"a": 3, "b": 2, "c": 2}
     for file in (root / "b").iterdir():
         file.write_bytes(b"x")
-    with pytest.warns(LeftOutWarning), pytest.raises(DataError, match=r"'b' of .* has no readable image left"):
+    with pytest.warns(LeftOutWarning), pytest.raises(DataError, match=r"'b' of .* has no readable image"):
         load(str(root), "all", skipping)
 
 

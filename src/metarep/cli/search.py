@@ -1,4 +1,4 @@
-"""metarep search INDEX IMAGE."""
+"""The command ``metarep search``: the same as ``metarep index search``."""
 
 import argparse
 from pathlib import Path
@@ -18,7 +18,7 @@ metarep index build makes an index.
 
 def add(parser: Parser) -> None:
     add_index(parser)
-    parser.add_argument("places", type=Path, nargs="+", metavar="IMAGE", help="what to look for")
+    parser.add_argument("places", type=Path, nargs="+", metavar="IMAGE", help="image to search for")
     add_search(parser)
 
 
