@@ -134,7 +134,7 @@ def top_parser() -> Parser:
         fill=_fill_top,
         prog="metarep",
         usage="metarep COMMAND ...",
-        description="Learn image representations for few-shot tasks, and classify or search your own images with them.",
+        description="Learn image representations for few-shot tasks; classify or search images.",
         epilog=EXAMPLE,
     )
 

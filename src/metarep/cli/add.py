@@ -23,9 +23,12 @@ from metarep.model.summary import summary
 
 USAGE = "MODEL CLASS/..."
 EXAMPLE = """examples:
-  metarep add moths photos/hawkmoth/            a new class, or more images of a known one
-  metarep add moths new.jpg --to hawkmoth       single images
-  metarep add moths more/                       more/<class>/<image>; known classes get the images
+  metarep add moths photos/hawkmoth/
+      a new class, or more images of a known one
+  metarep add moths new.jpg --to hawkmoth
+      single images
+  metarep add moths more/
+      more/<class>/<image>; known classes get the images
 """
 
 

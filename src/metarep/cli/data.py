@@ -17,8 +17,10 @@ from metarep.errors import plural
 USAGE = "list|prepare|show ..."
 EXAMPLE = """examples:
   metarep data list
-  metarep data prepare omniglot               download, check and cache it (or read it from --data-dir)
-  metarep data show glyphs --out tasks.png    a picture of sampled tasks
+  metarep data prepare omniglot
+      download, check and cache it (or read it from --data-dir)
+  metarep data show glyphs --out tasks.png
+      a picture of sampled tasks
   metarep data prepare folder:PHOTOS --skip-bad
 """
 

@@ -29,10 +29,13 @@ USAGE = "RUN"
 WAYS, QUERIES = 5, 15
 EXAMPLE = """examples:
   metarep evaluate runs/protonet-glyphs --ways 5,20 --shots 1,5
-  metarep evaluate omniglot-protonet --data glyphs            from handwriting to print; the scripts are not all
-                                                              unseen: it knows handwritten Armenian and Georgian
-  metarep evaluate RUN --ways 5-20 --shots 1-5                ways and shots vary from task to task
-  metarep evaluate RUN --data omniglot-runs                   Lake's 20 one-shot runs, error rate
+  metarep evaluate omniglot-protonet --data glyphs
+      from handwriting to print; the scripts are not all
+      unseen: it knows handwritten Armenian and Georgian
+  metarep evaluate RUN --ways 5-20 --shots 1-5
+      ways and shots vary from task to task
+  metarep evaluate RUN --data omniglot-runs
+      Lake's 20 one-shot runs, error rate
 """
 
 

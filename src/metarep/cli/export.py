@@ -10,8 +10,10 @@ from metarep.model.folder import ModelFolder
 
 USAGE = "MODEL"
 EXAMPLE = """examples:
-  metarep export moths --onnx moths.onnx             for onnxruntime: images (uint8) to probabilities
-  metarep export moths --torch-export moths.pt2      for torch.export.load
+  metarep export moths --onnx moths.onnx
+      for onnxruntime: images (uint8) to probabilities
+  metarep export moths --torch-export moths.pt2
+      for torch.export.load
 """
 
 

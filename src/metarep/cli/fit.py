@@ -25,7 +25,8 @@ from metarep.weights.named import load_representation
 
 USAGE = "PHOTOS"
 EXAMPLE = """examples:
-  metarep fit photos --out moths              photos/<class>/<image>, 1 to 50 images of each
+  metarep fit photos --out moths
+      photos/<class>/<image>, 1 to 50 images of each
   metarep predict moths new.jpg
   metarep fit photos --out moths --encoder efficientnet-lite2 --size 224
   metarep fit letters --out letters --encoder omniglot-protonet

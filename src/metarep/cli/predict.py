@@ -22,9 +22,12 @@ from metarep.model.folder import ModelFolder
 USAGE = "MODEL IMAGE..."
 EXAMPLE = """examples:
   metarep predict moths new.jpg
-  metarep predict moths camera/ --csv > answers.csv    every image of a folder, with progress
-  metarep predict moths new.jpg --json                 with all probabilities and the nearest images
-  metarep predict moths test/ --labelled               how right it is on test/<class>/<image>
+  metarep predict moths camera/ --csv > answers.csv
+      every image of a folder, with progress
+  metarep predict moths new.jpg --json
+      with all probabilities and the nearest images
+  metarep predict moths test/ --labelled
+      how right it is on test/<class>/<image>
 """
 COLUMNS: tuple[str, ...] = ("image", "label", "probability", "known", "label_set", "nearest", "similarity")
 BATCH = 64

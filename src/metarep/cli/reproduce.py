@@ -11,8 +11,10 @@ from metarep.experiments.reproduce import reproduce
 
 USAGE = "RECIPE"
 EXAMPLE = """examples:
-  metarep reproduce protonet-omniglot                       train on train + validation, measure on test
-  metarep reproduce protonet-omniglot --train-on train      choose on validation: measures val, never test
+  metarep reproduce protonet-omniglot
+      train on train + validation, measure on test
+  metarep reproduce protonet-omniglot --train-on train
+      choose on validation: measures val, never test
 """
 
 

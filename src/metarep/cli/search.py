@@ -10,7 +10,8 @@ from metarep.cli.parser import Parser
 
 USAGE = "INDEX IMAGE ..."
 EXAMPLE = """examples:
-  metarep search photos.index IMAGE                       the ten nearest, with their cosines
+  metarep search photos.index IMAGE
+      the ten nearest, with their cosines
   metarep search photos.index IMAGE -k 20 --out sheet.png
 metarep index build makes an index.
 """

@@ -17,9 +17,12 @@ from metarep.errors import MetarepError, missing_extra
 
 USAGE = "MODEL"
 EXAMPLE = """examples:
-  metarep serve moths                                     http://127.0.0.1:8000, from this machine only
-  metarep serve letters --encoder omniglot-protonet       a new model, to be filled on the page
-  metarep serve moths --host 0.0.0.0 --token "$SECRET"    for other machines, which need the token
+  metarep serve moths
+      http://127.0.0.1:8000, reachable from this machine only
+  metarep serve letters --encoder omniglot-protonet
+      a new model, to be filled on the page
+  metarep serve moths --host 0.0.0.0 --token "$SECRET"
+      for other machines, which need the token
 """
 SHORTEST = 16  # characters of a token
 
@@ -40,7 +43,7 @@ def add(parser: Parser) -> None:
     group.add_argument(
         "--token",
         help="secret that each request must carry; required if other machines can reach the server "
-        "(default: METAREP_TOKEN)",
+        "(default: the environment variable METAREP_TOKEN)",
     )
     group.add_argument(
         "--called",

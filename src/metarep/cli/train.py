@@ -20,14 +20,16 @@ from metarep.weights.settings import TrainSettings
 
 USAGE = "METHOD"
 EXAMPLE = """examples:
-  metarep train protonet                                     the embedded glyphs, no download
+  metarep train protonet
+      the embedded glyphs, no download
   metarep train protonet --recipe omniglot --out runs/protonet
   metarep train simclr --data folder:PHOTOS --out runs/simclr
   metarep train protonet --data folder:PHOTOS --init runs/simclr
   metarep train protonet --data folder:PHOTOS --labels clusters:runs/simclr
   metarep train anil --data folder:PHOTOS --init runs/simclr --labels-per-class 5
   metarep train triplet --data folder:PHOTOS --margin 0.2 --mining semi-hard
-  metarep train protonet --config my.toml --steps 500        your own file; flags have priority over it
+  metarep train protonet --config my.toml --steps 500
+      your own file; flags have priority over it
 The same command continues a run that was interrupted.
 metarep train METHOD --help lists the method's own settings.
 """

@@ -8,8 +8,10 @@ from metarep.cli.parser import Parser
 
 USAGE = "ACTION INDEX ..."
 EXAMPLE = """examples:
-  metarep index build photos.index PHOTOS --encoder runs/protonet    continues after an interruption
-  metarep index add photos.index MORE/                               only new and changed images are read
+  metarep index build photos.index PHOTOS --encoder runs/protonet
+      continues after an interruption
+  metarep index add photos.index MORE/
+      only new and changed images are read
   metarep index search photos.index IMAGE -k 5 --out sheet.png
   metarep index duplicates photos.index --threshold 0.99
   metarep index remove photos.index PHOTOS/old

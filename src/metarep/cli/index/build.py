@@ -14,7 +14,8 @@ from metarep.weights.named import load_representation
 
 USAGE = "INDEX FILE|FOLDER ..."
 EXAMPLE = """examples:
-  metarep index build photos.index PHOTOS --encoder runs/protonet    continues after an interruption
+  metarep index build photos.index PHOTOS --encoder runs/protonet
+      continues after an interruption
   metarep index build photos.index PHOTOS --index faiss --kind ivf
 """
 

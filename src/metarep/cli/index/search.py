@@ -11,7 +11,8 @@ from metarep.data.reading.folder_walk import shown
 
 USAGE = "INDEX IMAGE ..."
 EXAMPLE = """examples:
-  metarep index search photos.index IMAGE                       the ten nearest, with their cosines
+  metarep index search photos.index IMAGE
+      the ten nearest, with their cosines
   metarep index search photos.index IMAGE -k 20 --out sheet.png
 """
 
