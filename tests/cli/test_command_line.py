@@ -249,4 +249,4 @@ def test_a_file_that_is_not_there_or_of_another_method(tmp_path, monkeypatch, ca
         assert message in capsys.readouterr().err
     (tmp_path / "latin.toml").write_bytes(b"data = '\xff'")
     assert main(["train", "maml", "--config", "latin.toml"]) == 2
-    assert "latin.toml is not text in UTF-8" in capsys.readouterr().err
+    assert "latin.toml is not UTF-8 text" in capsys.readouterr().err

@@ -141,7 +141,7 @@ def test_classes_of_the_folder_go_by_the_rule_of_names(model: ModelFolder, capsy
             "one folder that holds a folder of images for each class: give data/test",
         ),
         ("data/test/ring --labelled", "It seems to be a class itself: give data/test, above it"),
-        ("data/test --labelled --csv", "give one, or --json"),
+        ("data/test --labelled --csv", "or --labelled with --json"),
         ("data/test --out x.png", "--out is the picture of --labelled"),
         ("gone --labelled", "'gone' is a link to nowhere, which is not there"),
         ("gone", "'gone' is a link to nowhere, which is not there"),
