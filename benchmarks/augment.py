@@ -1,11 +1,11 @@
-"""How fast views are made on one thread: the engine against Pillow, kornia and a loop over tensors.
+"""Measure how fast views are made on one thread: by metarep, Pillow, kornia and a loop over tensors.
 
     python benchmarks/augment.py [--quick] [--json] [--out results/timings/augment.json]
 
 Goals, as ratios: 10 over Pillow and 4 over kornia for the geometric presets at 28 and 32 pixels; 2 over both for the
-photographic preset at 84. All ways run in one process, in turns, on the same images with the same settings; figures
+photographic preset at 84. All run in one process, in turns, on the same images with the same settings; figures
 are medians of CPU time (not of the clock: other programs on the machine then matter less), ratios those of medians.
-kornia is left out, with the reason, where it is not installed: pip install 'metarep[rivals]'.
+kornia is left out, with the reason, if it is not installed: pip install 'metarep[rivals]'.
 """
 
 import argparse

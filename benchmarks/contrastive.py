@@ -1,8 +1,8 @@
-"""How fast a label-free step is: the loss and a SimCLR step against other libraries, and where a step's time goes.
+"""Measure a label-free training step: loss and SimCLR step against other libraries, and the parts of a step.
 
     python benchmarks/contrastive.py [--quick] [--json] [--case NAME] [--out results/timings/contrastive.json]
 
-One process, one thread, the ways in turns; figures are medians of processor time, which other programs on the machine
+One process, one thread, the ways in turns; figures are medians of CPU time, which other programs on the machine
 disturb less than the clock. Cases called ``loss`` are NT-Xent of 512 pairs of 128 numbers, forward and backward. In
 cases called ``step`` network, precision and optimiser are the same for both libraries; views and loss are their own.
 Cases called ``parts`` are steps of our methods; ``outside percent`` is what neither the forward nor the backward pass

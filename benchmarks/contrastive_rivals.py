@@ -1,4 +1,4 @@
-"""NT-Xent and SimCLR's views as other libraries write them, for benchmarks/contrastive.py. metarep uses none of it."""
+"""NT-Xent and views of SimCLR from other libraries, for benchmarks/contrastive.py. metarep does not use them."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""How many made copies of Caltech-101's photographs are found, and how many pairs are found that nobody made.
+"""Measure how many artificial copies of Caltech-101's photographs are found, and how many other pairs.
 
     python benchmarks/copies.py FOLDER_OF_CLASSES --split split.json --part test --out results/copies.json
 
@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from metarep.data.copies.near_copies import ALIKE, OUTLINE, _worth_a_look, likeness
+from metarep.data.copies.near_copies import ALIKE, OUTLINE, _candidates, likeness
 from metarep.data.copies.picture_hash import picture_hash
 from metarep.data.copies.picture_match import outline
 from metarep.data.drawing.contact_sheet import contact_sheet
@@ -97,7 +97,7 @@ def main() -> None:
             "cosine 0.9": round(100 * float((cosines >= 0.9).float().mean()), 1),
         }
         print(f"{kind:<28}" + "".join(f"{name} {value:5.1f} %   " for name, value in found[kind].items()), flush=True)
-    one, other = _worth_a_look(features, hashes, None)
+    one, other = _candidates(features, hashes, None)
     sure = likeness(hashes[one], hashes[other], (features[one] * features[other]).sum(1))
     pairs = [(files[one[row]], files[other[row]]) for row in sure.argsort().tolist() if sure[row] >= 1]
     print(f"{len(pairs)} pairs among {len(files):,} originals")

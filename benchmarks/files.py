@@ -1,9 +1,9 @@
-"""What a file costs: ``index build``, ``predict FOLDER`` and ``fit``, against the encoder's own forward pass.
+"""Measure the CPU time of a file in ``index build``, ``predict FOLDER`` and ``fit``, against the forward pass alone.
 
     python benchmarks/files.py PHOTOS [--files 1000,20000] [--json] [--out results/timings/files.json]
 
 PHOTOS is a folder of class folders. The commands are run as a person runs them, in processes of their own, on links to
-its files; where they are fewer than asked for, files are linked again under other names. A run's cost is its processor
+its files; where they are fewer than asked for, files are linked again under other names. A run's cost is its CPU
 time, user and system, over all threads: it does not depend on what else the machine does. A file's cost is that of the
 run less that of the same command on ``FEW`` files, over the number of further files; so what a command needs to start
 is not in it. The floor is the encoder's forward pass on pixels that are there already, at its best batch.

@@ -1,4 +1,4 @@
-"""How long a person waits: for the import, for help, for a model of a hundred photographs, and for one answer.
+"""Measure how long a user waits: for the import, for help, for a model of a hundred photographs, and for one answer.
 
     python benchmarks/first_use.py [--json] [--out results/timings/first-use.json]
 

@@ -1,9 +1,9 @@
-"""How fast, how right and how large indexes are: metarep's, raw faiss, usearch and hnswlib on the same vectors.
+"""Measure speed, recall and size of indexes: metarep's, raw faiss, usearch and hnswlib on the same vectors.
 
     python benchmarks/index.py [--quick] [--json] [--case NAME] [--threads N] [--out results/timings/index.json]
 
 One process, the same vectors of 64 numbers, batches of 256 queries that are not in the index, the implementations in
-turns, medians of the clock (with one thread: of processor time). ``recall_ids`` is the share of the ten true neighbours
+turns, medians of the clock (with one thread: of CPU time). ``recall_ids`` is the share of the ten true neighbours
 that are found, ``recall_scores`` the share of what is found that is as near as the tenth of them. ``of_raw`` is the
 time of metarep's index over that of raw faiss, the median of the ratios of single turns; raw faiss is built once more
 for its time and size, and then searched where metarep has built it: two copies of one index differ by up to a third in

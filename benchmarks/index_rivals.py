@@ -1,4 +1,4 @@
-"""Other people's indexes, with the settings of ours: what ``index.py`` puts beside metarep."""
+"""Third-party indexes with the settings of metarep's, for benchmarks/index.py."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

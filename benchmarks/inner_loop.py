@@ -1,11 +1,11 @@
-"""How fast one meta-iteration is: metarep, other libraries, and the floor below which nobody can go.
+"""Measure one meta-iteration: by metarep, by other libraries, and the floor that no implementation can be below.
 
     python benchmarks/inner_loop.py [--quick] [--json] [--one-thread] [--device cuda] [--case NAME] [--out FILE]
 
 One process, the same network and tasks for all, the ways in turns, medians of the clock. All rows but those that say
 otherwise use the query batch's own statistics, as the other libraries do. ``floor`` is one forward and backward pass of
 the same images (support once a step) in bfloat16 and channels-last, in the best batch. Beside other programs the clock
-says little: ``--one-thread`` takes processor time on one thread instead. A library that is not installed, or does not
+says little: ``--one-thread`` takes CPU time on one thread instead. A library that is not installed, or does not
 build, is left out with the reason: pip install 'metarep[rivals]', and inner_loop_worker.py for learn2learn. Memory is
 the peak of a process of its own, less what it held before its first iteration.
 """

@@ -1,4 +1,4 @@
-"""What mining gives: the same trainings on glyphs with classes drawn alike and with ``--mine index``, over some seeds.
+"""Measure the gain of mining: trainings on glyphs with uniform sampling of classes and with ``--mine index``.
 
     python benchmarks/mining.py [--seeds 5] [--method siamese] [--threads N] [--out results/timings/mining.json]
 

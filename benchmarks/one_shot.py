@@ -1,4 +1,4 @@
-"""What the encoders reach with one image a class: the calibration of models that have nothing to leave out.
+"""Measure the encoders with one image of each class, to calibrate models that cannot leave an image out.
 
     python benchmarks/one_shot.py --data-dir DIR --photos FOLDER --faces FOLDER
 

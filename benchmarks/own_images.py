@@ -1,4 +1,4 @@
-"""What a model reaches on photographs of classes that its encoder was not trained on: fit and predict, task by task.
+"""Measure the accuracy of models on photographs of classes that their encoders were not trained on, task by task.
 
     python benchmarks/own_images.py caltech-101 --photos FOLDER --split FILE [--size 160] [--encoder NAME ...]
     python benchmarks/own_images.py orl --faces FOLDER [--encoder NAME ...]

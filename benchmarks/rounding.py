@@ -1,4 +1,4 @@
-"""How far bfloat16 moves MAML's meta-gradient: the same tasks and weights in float64 and in bfloat16.
+"""Measure how much bfloat16 changes MAML's meta-gradient, on the same tasks and weights as float64.
 
     python benchmarks/rounding.py [--data-dir DIR] [--gpu] [--out results/timings/rounding.json]
 

@@ -1,4 +1,4 @@
-"""A server under load: clients that ask, teach, correct and forget at once, beside another process that teaches.
+"""Load test of a server: clients predict, add, correct and remove at once, while another process adds images.
 
     python benchmarks/serving.py [--seconds 600] [--encoder efficientnet-lite0 --size 128] [--out FILE]
 

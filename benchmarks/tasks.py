@@ -1,4 +1,4 @@
-"""How fast tasks are drawn: 10,000 5-way 1-shot 15-query tasks on Omniglot's test classes.
+"""Measure how fast tasks are drawn: 10,000 5-way 1-shot 15-query tasks on Omniglot's test classes.
 
     python benchmarks/tasks.py [--json] [--out results/timings/tasks.json]
 

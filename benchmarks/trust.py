@@ -1,4 +1,4 @@
-"""Whether what is said of accuracy is true: promised and real accuracy, calibration, and none of these.
+"""Measure whether models state their accuracy correctly: expected and real accuracy, calibration, and rejection.
 
     python benchmarks/trust.py features --photos FOLDER --faces FOLDER --cache FILE [--data-dir DIR]
     python benchmarks/trust.py promise --cache FILE [--draws 200] [--only DATA]

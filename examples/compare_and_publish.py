@@ -1,7 +1,7 @@
-"""Two methods on the same tasks: the paired difference with its interval, and the table as CSV and Markdown.
+"""Compare two methods on the same tasks: print the paired difference with its interval, and write a table of results.
 
-Change: `methods`, the settings, and the number of tasks. Each method sees the same number of images. For a paper repeat
-the trainings under several seeds: the interval here is over tasks, and says nothing of how trainings differ.
+Change `methods`, the settings and the number of tasks. Each method sees the same number of images. For a paper, repeat
+the trainings with several seeds. The interval here is over tasks, and does not show how much trainings differ.
 """
 
 import csv
@@ -39,7 +39,7 @@ if __name__ == "__main__":
         reports[name] = evaluate(method.learner, new.bank, tasks, split=new.name)
         print(f"{name}: {reports[name]}")
     first, second = reports.values()
-    assert first.digest == second.digest, "differences are paired: both must be of the same tasks"
+    assert first.digest == second.digest, "different tasks cannot be paired; use the same"
     difference = first.per_task - second.per_task  # percent, one number a task
     half = float(1.96 * difference.std() / len(difference) ** 0.5)
     name = " - ".join(reports)

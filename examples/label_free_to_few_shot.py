@@ -1,6 +1,6 @@
-"""From images without labels to few-shot tasks: train an encoder by SimCLR, then solve tasks from few labelled images.
+"""Train an encoder by SimCLR on images without labels, then use it to solve few-shot tasks.
 
-Change: the data set, the method (SimCLR, MoCo or BYOL), the views (`views-drawings`, `crops-drawings`, `views-32`), and
+Change the data set, the method (SimCLR, MoCo or BYOL), the views (`views-drawings`, `crops-drawings`, `views-32`), and
 the learners. Only the tasks at the end read labels. A real training takes thousands of steps; this one takes 50.
 """
 

@@ -1,7 +1,7 @@
-"""A data set of your own: any torch `Dataset` of (image, label), or a folder with one subfolder for each class.
+"""Train and evaluate on your own data set: any torch `Dataset` of (image, label), or a folder of class folders.
 
-Change: `Shapes`, for your own dataset; or say `load_dataset("folder:PATH", "train")` and "test" for a folder, and leave
-out the rest. Classes of the test part must not be in the training part: tasks are of classes that were never seen.
+Replace `Shapes` by your own dataset. For a folder, call `load_dataset("folder:PATH", "train")`, and again with "test",
+instead of `split`. No class may be in both parts, because test tasks must be of classes that were never seen.
 """
 
 import torch
@@ -13,7 +13,7 @@ from metarep import ImageBank, Preprocess, ProtoNet, Split, TrainSettings, build
 
 
 class Shapes(Dataset[tuple[Image.Image, str]]):
-    """Polygons: a class is a random closed line of five corners, an image is that line with its corners moved."""
+    """Polygons: a class is a random polygon of five corners; its images are that polygon with the corners moved."""
 
     def __init__(self, classes: range, each: int = 12) -> None:
         self.items = [(number, copy) for number in classes for copy in range(each)]
@@ -21,8 +21,8 @@ class Shapes(Dataset[tuple[Image.Image, str]]):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, place: int) -> tuple[Image.Image, str]:
-        number, copy = self.items[place]
+    def __getitem__(self, row: int) -> tuple[Image.Image, str]:
+        number, copy = self.items[row]
         corners = torch.rand(5, 2, generator=Generator().manual_seed(number)) * 18 + 5
         moved = corners + 2 * torch.randn(5, 2, generator=Generator().manual_seed(1000 * number + copy))
         image = Image.new("L", (28, 28), 255)
@@ -31,6 +31,7 @@ class Shapes(Dataset[tuple[Image.Image, str]]):
 
 
 def split(name: str, classes: range) -> Split:
+    """The images and labels of some classes, as one part of a data set."""
     bank, labels = ImageBank.from_dataset(Shapes(classes))
     return Split(bank, labels, name)
 

@@ -1,7 +1,7 @@
-"""An encoder of your own: any `nn.Module` from normalised images (b, c, h, w) to features (b, dim).
+"""Train your own encoder: any `nn.Module` from normalised images (b, c, h, w) to features (b, dim).
 
-Change: `network`, for instance to a network of timm made with `num_classes=0`. `Preprocess.of` takes size, mean and
-deviation from the training images; for a network with weights of its own write `Preprocess(size, channels, mean, std)`.
+Change `network`, for instance to a timm model made with `num_classes=0`. `Preprocess.of` takes size, mean and standard
+deviation from the training images. For a pretrained network, write `Preprocess(size, channels, mean, std)` instead.
 """
 
 import torch
@@ -11,7 +11,7 @@ from metarep import Encoder, Preprocess, ProtoNet, TrainSettings, draw_tasks, ev
 
 
 def layer(inputs: int, outputs: int) -> nn.Sequential:
-    """A depthwise and a pointwise convolution, which halve height and width."""
+    """A depthwise separable convolution that halves height and width."""
     return nn.Sequential(
         nn.Conv2d(inputs, inputs, 3, stride=2, padding=1, groups=inputs),
         nn.Conv2d(inputs, outputs, 1, bias=False),
@@ -21,6 +21,7 @@ def layer(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def network(channels: int, width: int = 32) -> nn.Module:
+    """Features (b, dim) of images (b, channels, h, w); dim is width x h/8 x w/8, rounded up."""
     stem = nn.Conv2d(channels, width, 5, padding=2)
     return nn.Sequential(stem, layer(width, width), layer(width, width), layer(width, width), nn.Flatten())
 

@@ -1,7 +1,7 @@
-"""A method of your own, trained by the library's loop and measured as every other method is.
+"""Write your own method; the library trains and measures it like every other method.
 
-The example is a prototypical network on cosine similarity with label smoothing. Change: the name of the class, `eats`
-(LabelledBatch, TaskBatch or ViewBatch), the learner that is deployed, and the loss in `step`. Everything else stays.
+The example is a prototypical network with cosine similarity and label smoothing. Change the name of the class, `eats`
+(LabelledBatch, TaskBatch or ViewBatch), the learner and the loss in `step`. The rest can stay as it is.
 """
 
 from typing import ClassVar
@@ -40,6 +40,7 @@ class SmoothProtoNet(Method[TaskBatch]):
         self.learner = Prototypes(encoder, "cosine", temperature=0.1)
 
     def step(self, batch: TaskBatch, *, progress: float, generator: Generator) -> Step:
+        """The loss of one batch of tasks."""
         support, support_y, query, query_y, ways = batch.tasks.of(self.learner.prepare(batch.images))
         logits = self.learner.logits(self.learner.adapt(support, support_y, ways), query)
         loss = cross_entropy(logits.flatten(0, 1), query_y.flatten(), label_smoothing=self.smoothing)

@@ -9,17 +9,17 @@ from serving import ENCODER
 REFUSED = {
     "nothing": ("there is no model", "--encoder auto"),
     "letters --encoder omniglot-protonet": ("is there already", "leave --encoder out"),
-    "letters --host 0.0.0.0": ("others can reach 0.0.0.0", "at least 16 characters", "--token "),
-    "letters --host 0.0.0.0 --token short": ("others can reach 0.0.0.0", "at least 16 characters"),
-    "letters --called moths.example": ("others can reach moths.example",),
+    "letters --host 0.0.0.0": ("other machines can reach 0.0.0.0", "at least 16 characters", "--token "),
+    "letters --host 0.0.0.0 --token short": ("other machines can reach 0.0.0.0", "at least 16 characters"),
+    "letters --called moths.example": ("other machines can reach moths.example",),
     "letters --token=": ("the token is empty",),
-    "letters --token sécrét-tökén-abcdefgh": ("other letters than those of ASCII",),
-    "letters --cert no.pem --key no.key": ("no.pem and no.key are no certificate and its key: No such file",),
+    "letters --token sécrét-tökén-abcdefgh": ("characters that are not ASCII",),
+    "letters --cert no.pem --key no.key": ("no.pem and no.key are not a certificate and its key: No such file",),
     "letters --port 99999": ("--port must be 0 to 65535, not 99999",),
     "letters --most-files 0": ("--most-files must be a number above 0",),
     "letters --most-files 1001": ("--most-files must be at most 1000, not 1001",),
     "letters --cert a.pem": ("--cert and --key belong together",),
-    "letters --host 192.0.2.1 --token 0123456789abcdef": ("192.0.2.1:8000 cannot be listened at", "--port 0"),
+    "letters --host 192.0.2.1 --token 0123456789abcdef": ("cannot listen at 192.0.2.1:8000", "--port 0"),
 }
 
 

@@ -243,10 +243,10 @@ def test_a_file_that_is_not_there_or_of_another_method(tmp_path, monkeypatch, ca
         (["maml", "--config", write(tmp_path, CONFIG, "protonet-mine.toml")], "its name begins with protonet"),
         (["maml", "--config", "none.toml"], "none.toml"),
         (["maml", "--config", str(tmp_path)], str(tmp_path)),
-        (["maml", "--config", "x", "--recipe", "omniglot"], "--recipe and --config are two settings to start from"),
+        (["maml", "--config", "x", "--recipe", "omniglot"], "--recipe and --config both set where to start from"),
     ):
         assert main(["train", *line]) == 2
         assert message in capsys.readouterr().err
     (tmp_path / "latin.toml").write_bytes(b"data = '\xff'")
     assert main(["train", "maml", "--config", "latin.toml"]) == 2
-    assert "latin.toml is not text in UTF-8" in capsys.readouterr().err
+    assert "latin.toml is not UTF-8 text" in capsys.readouterr().err

@@ -19,7 +19,7 @@ def test_unknown_names_offer_the_nearest() -> None:
         load_dataset("omniglot:vinials")
     with pytest.raises(DataError, match="'x' was given"):
         load_dataset("fc100:x")
-    with pytest.raises(DataError, match="tasks of its own"):
+    with pytest.raises(DataError, match="fixed tasks and no splits"):
         load_dataset("omniglot-runs")
 
 

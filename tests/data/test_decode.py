@@ -219,9 +219,9 @@ def test_the_content_decides_not_the_name(tmp_path):
     (tmp_path / "cat.jpg").write_bytes(FILES["png"])
     assert (pixels(tmp_path / "cat.jpg") == pixels(FILES["png"])).all()
     (tmp_path / "page.png").write_text("<html>404</html>")
-    with pytest.raises(DataError, match=r"page\.png is no image of a known kind"):
+    with pytest.raises(DataError, match=r"page\.png is not an image of a known kind"):
         decode(tmp_path / "page.png", size=None, channels=3, name="page.png")
-    with pytest.raises(DataError, match="is no image of a known kind"):  # Pillow would call Ghostscript
+    with pytest.raises(DataError, match="is not an image of a known kind"):  # Pillow would call Ghostscript
         pixels(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n")
 
 

@@ -17,7 +17,8 @@ from metarep.cli import main
 from metarep.data.datasets import load_dataset
 from metarep.data.images import ImageBank
 from metarep.data.reading.decode import decode
-from metarep.data.reading.depth import Depth, DepthWarning, assume, notice
+from metarep.data.reading.depth import Depth, DepthWarning, assume
+from metarep.data.reading.depth_survey import notice
 from metarep.errors import DataError
 from metarep.model.classifier import FewShotClassifier
 from metarep.model.folder import ModelFolder

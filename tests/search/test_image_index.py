@@ -119,7 +119,7 @@ def test_removing(photos: Path, tmp_path: Path) -> None:
 def test_bad_images_are_named_or_left_out(photos: Path, tmp_path: Path) -> None:
     (photos / "kind 4" / "bad.png").write_bytes(b"no image")
     index = ImageIndex.create(tmp_path / "an.index", load_representation(MODEL))
-    with pytest.raises(DataError, match=r"kind 4/bad.png is no image of a known kind.*80 images are in the index"):
+    with pytest.raises(DataError, match=r"kind 4/bad.png is not an image of a known kind.*80 images are in the index"):
         index.add([photos])
     added = ImageIndex(tmp_path / "an.index").add([photos], skip_bad=True)
     assert (added.new, added.known, len(added.bad or [])) == (0, 80, 1)

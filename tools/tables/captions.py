@@ -1,4 +1,4 @@
-"""What stands below a table of results: how its rows were measured, and where each of them comes from."""
+"""Captions of tables of results: how the rows were measured, and which recipe each of them comes from."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ from metarep.experiments.results import Row
 
 
 def caption(trained: list[Row]) -> str:
-    """What the cells have in common; and of several recipes a table of their own, folded away.
+    """Write the caption of a table: what its cells have in common, and a folded table if there are several recipes.
 
     Args:
         trained: the rows of one table, measured on one split, without reference rows.
@@ -35,7 +35,7 @@ def caption(trained: list[Row]) -> str:
 
 
 def _protocol(trained: list[Row]) -> str:
-    """Protocol and whose statistics, each protocol with its own."""
+    """The protocols, each with the batch statistics that its rows were measured under."""
     parts = []
     for protocol in sorted(values(trained, "protocol")):
         statistics = values([row for row in trained if row["protocol"] == protocol], "normalisation")
@@ -44,7 +44,7 @@ def _protocol(trained: list[Row]) -> str:
 
 
 def _origins(trained: list[Row]) -> str:
-    """A table with a row for each recipe, that opens where Markdown becomes HTML."""
+    """A table with a row for each recipe, folded where Markdown becomes HTML."""
     recipes: dict[tuple[str, ...], list[Row]] = {}
     for row in trained:
         measured = row["hardware"], row["commit"] or "unknown"
@@ -62,7 +62,7 @@ def _origins(trained: list[Row]) -> str:
 
 
 def _minutes(row: Row) -> str:
-    """How long its training took; empty where nobody knows."""
+    """How long the training took; empty if it is not known."""
     if not row["train_seconds"]:
         return ""
     seconds = int(row["train_seconds"])
@@ -70,7 +70,7 @@ def _minutes(row: Row) -> str:
 
 
 def _seeds(rows: list[Row]) -> str:
-    """Of how many trainings they are the mean, and how far these deviate; empty for one."""
+    """The number of trainings that rows are the mean of, and their standard deviation; empty for one training."""
     if rows[0]["seeds"] in ("", "1"):
         return ""
     spread = sorted((row["seed_sd"] for row in rows), key=float)
@@ -84,22 +84,28 @@ def _sentences(facts: list[str]) -> str:
 
 
 def name(row: Row, rows: list[Row]) -> str:
-    """What a row is called among others: its method, or its recipe where they have several of that method."""
+    """The name of a row among others: its method, or its recipe if there are several recipes of the method."""
     recipes = {other["recipe"] for other in rows if other["method"] == row["method"]}
     return row["recipe"] if row["recipe"] and len(recipes) > 1 else row["method"]
 
 
 def markdown(lines: list[list[str]]) -> str:
-    """Cells as a Markdown table; the second line is the rule."""
+    """Write cells as a Markdown table; the second line is the rule.
+
+    >>> print(markdown([["a", "b"], ["---", "---"], ["1", "2"]]))
+    | a | b |
+    | --- | --- |
+    | 1 | 2 |
+    """
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def values(rows: Iterable[Row], column: str) -> list[str]:
-    """What a column holds, each once, in order; not what is empty."""
+    """The distinct values of a column in order of appearance, without empty ones."""
     return list(dict.fromkeys(row[column] for row in rows if row[column]))
 
 
 def distinct(rows: Iterable[Row], columns: Iterable[str]) -> set[tuple[str, ...]]:
-    """What some columns hold together."""
+    """The distinct combinations of values of some columns."""
     columns = tuple(columns)
     return {tuple(row[column] for column in columns) for row in rows}

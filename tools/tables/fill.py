@@ -1,6 +1,6 @@
-"""Tables of the README and the docs, made from ``results/``: no number there is typed by hand.
+"""Fill the tables of the README and the docs from ``results/``, so that no number there is typed by hand.
 
-``python -m tools.tables.fill FILE...`` rewrites what stands between the markers; ``--check`` only says what is stale.
+``python -m tools.tables.fill FILE...`` rewrites what is between the markers. ``--check`` only names stale files.
 """
 
 import argparse
@@ -11,6 +11,7 @@ from pathlib import Path
 from metarep.errors import MetarepError, unknown
 from metarep.experiments.results import COLUMNS, Row, read
 from tools.tables.captions import caption, distinct, markdown, name, values
+from tools.tables.places import NOTHING
 from tools.tables.timings import fill_timings
 from tools.tables.trust import fill_trust
 
@@ -22,23 +23,25 @@ IDENTITY = (  # of a table's row: with data, split, ways and shots this is what 
     *("normalisation", "queries", "protocol", "tasks", "recipe"),
 )
 SETTING = ("data", "split", "ways", "shots", "queries", "tasks")
-NOTHING = "not measured yet"
 
 
 def fill_tables(text: str, results: Path) -> str:
-    r"""The text with every table made anew.
+    r"""Fill the tables of accuracies in a text.
 
-    A place for one is a line ``<!-- table:NAME column=value ... -->`` and a line ``<!-- /table -->``; the rows are
-    those of ``results/NAME.csv`` with these values. Rows of the test split are meant unless a filter names another.
-    Reference rows of the same setting stand below the trained ones, whatever the filter says of how those were trained.
-    Where nothing matches, the table is the line ``not measured yet``.
+    A place for a table is a line ``<!-- table:NAME column=value ... -->`` and a line ``<!-- /table -->``. The table has
+    the rows of ``results/NAME.csv`` with these values, of the test split unless a filter names another split. Reference
+    rows of the same setting are below the trained ones, even if the filter does not match how they were trained. If no
+    row matches, the table is the line ``not measured yet``.
 
     Args:
         text: Markdown.
         results: the folder of the CSV files.
 
+    Returns:
+        The whole text.
+
     Raises:
-        MetarepError: a marker without its end, or a filter on a column that result tables do not have.
+        MetarepError: a marker has no end, or a filter names a column that result tables do not have.
 
     >>> print(fill_tables("<!-- table:omniglot method=protonet -->\n<!-- /table -->", Path("nowhere")))
     <!-- table:omniglot method=protonet -->
@@ -59,12 +62,12 @@ def fill_tables(text: str, results: Path) -> str:
 
 
 def fill_page(text: str, results: Path) -> str:
-    """The text with its tables of accuracies, of timings and of trust made anew."""
+    """Fill the tables of accuracies, of timings and of trust in a text, and return the whole text."""
     return fill_trust(fill_timings(fill_tables(text, results), results), results)
 
 
 def render(rows: list[Row]) -> str:
-    """Rows of a result file as Markdown: a table and its caption for each split that was measured on."""
+    """Write rows of a result file as Markdown: a table and its caption for each split."""
     splits = dict.fromkeys((row["data"], row["split"]) for row in rows)
     parts = [[row for row in rows if (row["data"], row["split"]) == split] for split in splits]
     return "\n\n".join(f"{_table(part)}\n\n{caption(_trained(part))}" for part in parts) or NOTHING
@@ -112,7 +115,7 @@ def _table(rows: list[Row]) -> str:
 
 
 def _columns(trained: list[Row]) -> list[str]:
-    """What tells rows apart; not what follows from another column, or is said below the table for each recipe."""
+    """The columns in which rows differ, but for those that follow from another column or are in the caption."""
     differ = [column for column in IDENTITY[2:-1] if len(values(trained, column)) > 1]
     for column, given in (("protocol", ["normalisation"]), ("tasks", ["method", "recipe"])):
         if column in differ and len(distinct(trained, [*given, column])) == len(distinct(trained, given)):
@@ -134,7 +137,7 @@ def _low(span: str) -> tuple[int, str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Rewrite the files, or with ``--check`` only compare; 1 if a file is stale, 2 for an error."""
+    """Rewrite the files, or only compare them with ``--check``. Return 1 if a file is stale, 2 for an error, else 0."""
     parser = argparse.ArgumentParser(prog="python -m tools.tables.fill", description="Fill tables from results/*.csv.")
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="Markdown with table markers")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")

@@ -1,25 +1,25 @@
 """Tables of timings in the docs, made from ``results/timings/*.json``, which the benchmarks write with ``--out``."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 from tools.tables.captions import markdown
-
-PLACE = re.compile(r"^<!-- timings:(?P<name>[\w-]+) -->\n.*?^<!-- /timings -->$", re.MULTILINE | re.DOTALL)
-NOTHING = "not measured yet"
+from tools.tables.places import NOTHING, fill_places
 
 
 def fill_timings(text: str, results: Path) -> str:
-    r"""The text with every table of timings made anew.
+    r"""Fill the tables of timings in a text.
 
-    A place is a line ``<!-- timings:NAME -->`` and a line ``<!-- /timings -->``; the rows are those of
-    ``results/timings/NAME.json``: columns are the keys of its rows, what was left out is said below.
+    A place for a table is a line ``<!-- timings:NAME -->`` and a line ``<!-- /timings -->``. The table has the rows of
+    ``results/timings/NAME.json``. Its columns are the keys of the rows. What was left out is named below it.
 
     Args:
         text: Markdown.
         results: the folder of result files.
+
+    Returns:
+        The whole text.
 
     >>> print(fill_timings("<!-- timings:tasks -->\n<!-- /timings -->", Path("nowhere")))
     <!-- timings:tasks -->
@@ -27,16 +27,15 @@ def fill_timings(text: str, results: Path) -> str:
     <!-- /timings -->
     """
 
-    def fill(match: re.Match[str]) -> str:
-        file = results / "timings" / f"{match['name']}.json"
-        body = render(json.loads(file.read_text("utf-8"))) if file.exists() else NOTHING
-        return f"<!-- timings:{match['name']} -->\n{body}\n<!-- /timings -->"
+    def table(name: str) -> str:
+        file = results / "timings" / f"{name}.json"
+        return render(json.loads(file.read_text("utf-8"))) if file.exists() else NOTHING
 
-    return PLACE.sub(fill, text)
+    return fill_places(text, "timings", table)
 
 
 def render(content: dict[str, Any]) -> str:
-    """One file as Markdown: the table, what was left out and why, and the hardware."""
+    """Write the content of a file of timings as Markdown: the table, the hardware, and what was left out and why."""
     rows = [row for row in content["rows"] if "left_out" not in row]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     lines = [columns, ["---" if isinstance(rows[0].get(column), str) else "---:" for column in columns]]

@@ -1,17 +1,13 @@
-"""Tables of what is said of accuracy and what is true, made from ``results/trust.json``, which ``benchmarks/trust.py``
-writes.
-"""
+"""Tables of expected and real accuracy, made from ``results/trust.json``, which ``benchmarks/trust.py`` writes."""
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tools.tables.captions import markdown
+from tools.tables.places import NOTHING, fill_places
 
-PLACE = re.compile(r"^<!-- trust:(?P<part>\w+) -->\n.*?^<!-- /trust -->$", re.MULTILINE | re.DOTALL)
-NOTHING = "not measured yet"
 STRANGERS = ("turned_away", "backgrounds_accepted", "left_out_accepted")
 PROMISED = ("promised", "real", "bias", "interval holds it", "calibration error")
 TURNED = ("known, turned away", "backgrounds accepted", "left-out classes accepted")
@@ -19,14 +15,17 @@ Row = dict[str, Any]
 
 
 def fill_trust(text: str, results: Path) -> str:
-    r"""The text with every table of trust made anew.
+    r"""Fill the tables of trust in a text.
 
-    A place is a line ``<!-- trust:PART -->`` and a line ``<!-- /trust -->``; PART is ``promise``, ``strangers``,
-    ``heads`` or ``before``.
+    A place for a table is a line ``<!-- trust:PART -->`` and a line ``<!-- /trust -->``. PART is ``promise``,
+    ``strangers``, ``heads`` or ``before``.
 
     Args:
         text: Markdown.
         results: the folder of result files.
+
+    Returns:
+        The whole text.
 
     >>> print(fill_trust("<!-- trust:heads -->\n<!-- /trust -->", Path("nowhere")))
     <!-- trust:heads -->
@@ -35,19 +34,18 @@ def fill_trust(text: str, results: Path) -> str:
     """
     path = results / "trust.json"
     rows: list[Row] = json.loads(path.read_text("utf-8")) if path.is_file() else []
+    return fill_places(text, "trust", lambda part: _table(part, [row for row in rows if row["part"] == part]))
 
-    def fill(match: re.Match[str]) -> str:
-        part = match["part"]
-        mine = [row for row in rows if row["part"] == part]
-        head, cells = TABLES[part]
-        mine.sort(key=lambda row: (row["data"], row["ways"], row["shots"]))
-        lines = [[row["data"], f"{row['ways']} x {row['shots']}", str(row["draws"]), *cells(row)] for row in mine]
-        full = ["data", "classes x images", "draws", *head]
-        rule = ["---", "---", *["---:"] * (len(full) - 2)]
-        table = markdown([full, rule, *lines]) if lines else NOTHING
-        return f"<!-- trust:{part} -->\n{table}\n<!-- /trust -->"
 
-    return PLACE.sub(fill, text)
+def _table(part: str, rows: list[Row]) -> str:
+    """The table of one part as Markdown, sorted by data set, classes and images."""
+    if not rows:
+        return NOTHING
+    head, cells = TABLES[part]
+    rows = sorted(rows, key=lambda row: (row["data"], row["ways"], row["shots"]))
+    lines = [[row["data"], f"{row['ways']} x {row['shots']}", str(row["draws"]), *cells(row)] for row in rows]
+    full = ["data", "classes x images", "draws", *head]
+    return markdown([full, ["---", "---", *["---:"] * (len(full) - 2)], *lines])
 
 
 def _promise(row: Row) -> list[str]:

@@ -1,5 +1,7 @@
-"""The command line: ``metarep COMMAND``. Each command is a module with ``USAGE``, ``EXAMPLE``, ``add(parser)`` and
-``run(args)``; one with several actions is a package, in which each action is such a module.
+"""The command line, ``metarep COMMAND``: reads the arguments, runs one command and words its errors.
+
+Each command is a module with ``USAGE``, ``EXAMPLE``, ``add(parser)``, which adds its flags, and ``run(args)``, which
+runs it and returns the exit status. ``index`` is a package, in which each action is such a module.
 """
 
 import argparse
@@ -16,20 +18,20 @@ from metarep.cli.parser import Parser
 from metarep.errors import MetarepError
 
 COMMANDS = {
-    "quickstart": "train and compare the methods on the embedded data, and write a report",
-    "data": "list, fetch and show data sets",
-    "methods": "what there is to train",
-    "train": "train a method",
-    "evaluate": "measure a trained run on classes it has not seen",
-    "index": "find images by what they look like: build, add, remove, search, stats, duplicates",
-    "search": "find the images of an index that look like an image",
-    "reproduce": "train a recipe to its published numbers and write the rows down",
-    "fit": "make a classifier of your own images, a few a class, without training",
-    "predict": "say what images show, with a classifier that was fitted",
-    "add": "teach a classifier more images, or a new class",
-    "remove": "make a classifier forget a class",
-    "export": "write a classifier as an ONNX or torch graph",
-    "serve": "put a classifier behind a page, for people and for programs",
+    "quickstart": "train and compare several methods on the embedded data; write a report",
+    "data": "list, download and show data sets",
+    "methods": "list the training methods and their recipes",
+    "train": "train an encoder by one of the methods",
+    "evaluate": "measure the accuracy of a trained run on tasks of unseen classes",
+    "index": "build and use an index of images, to find similar images and duplicates",
+    "search": "find the images of an index that are most similar to an image",
+    "reproduce": "train a recipe, compare with its published results and write them to a table",
+    "fit": "make a classifier from a few images of each class, without training",
+    "predict": "classify images with a classifier that metarep fit made",
+    "add": "add images or a new class to a classifier",
+    "remove": "remove a class from a classifier",
+    "export": "write a classifier as an ONNX graph or a torch program",
+    "serve": "serve a classifier over HTTP, as a web page and an API",
 }
 EXAMPLE = """first steps:
   metarep quickstart                                 two minutes, no download
@@ -39,12 +41,19 @@ EXAMPLE = """first steps:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; errors are one line on standard error and exit status 2."""
+    """Run one command and return its exit status.
+
+    Args:
+        argv: the arguments without the name of the program; None for those of the process.
+
+    Returns:
+        0 if the command succeeded, 2 after an error, which is one line on standard error, and 130 after Ctrl-C.
+    """
     argv = sys.argv[1:] if argv is None else argv
     args = argparse.Namespace(command=None, debug=False)
     _bound_spinning(os.environ)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to stop
+        if isinstance(stream, io.TextIOWrapper):  # do not fail on a name that the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     try:
         with warnings.catch_warnings():
@@ -70,10 +79,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _outside(error: OSError | MemoryError | RuntimeError) -> str:
-    """What to say of an error that the machine makes, not metarep: no file, no room, no memory; else nothing."""
-    if isinstance(error, BrokenPipeError):  # `metarep ... | head`: nobody reads on
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - or Python complains when it leaves
-        return "the output is not read any more"
+    """The message for an error of the machine, such as a missing file or a lack of memory; empty for other errors."""
+    if isinstance(error, BrokenPipeError):  # the reader has closed the pipe, as in `metarep ... | head`
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - else Python reports an error at exit
+        return "the program that reads the output has stopped reading"
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
     if isinstance(error, MemoryError) or "not enough memory" in str(error) or "out of memory" in str(error):
@@ -82,31 +91,32 @@ def _outside(error: OSError | MemoryError | RuntimeError) -> str:
 
 
 def _bound_spinning(environment: MutableMapping[str, str]) -> None:
-    """How long threads of OpenMP wait by spinning, unless somebody has decided that already.
+    """Limit how long OpenMP threads spin while they wait, unless the user has set this already.
 
-    Without a bound they take the processor from the thread they wait for: beside one busy process a step took 4.6
-    times as long. Not spinning at all (``OMP_WAIT_POLICY=passive``) costs about a fifth of the speed on quiet cores,
-    for a thread that sleeps must be woken; spinning so briefly costs nothing there. OpenMP reads this when torch is
-    first imported, so it is set before that.
+    Without a limit, spinning threads take CPU time from the thread that they wait for: beside one busy process a step
+    took 4.6 times as long. Not spinning at all (``OMP_WAIT_POLICY=passive``) costs about a fifth of the speed on idle
+    cores, because a sleeping thread must be woken. Spinning for this short time costs nothing there. OpenMP reads the
+    variable when torch is first imported, so it is set before that.
     """
     if "OMP_WAIT_POLICY" not in environment and "GOMP_SPINCOUNT" not in environment:
         environment["GOMP_SPINCOUNT"] = "20000"
 
 
 class _Notes:
-    """Shows a warning (an image left out, or in two classes) as one line, the same one once, however often it comes;
-    a loud one (hundreds left out) once more at the end, where it is not lost among others.
+    """Prints each warning as one line on standard error, and the same warning only once.
+
+    A loud warning, such as for hundreds of images left out, is printed again at the end, so that it is not overlooked.
     """
 
     def __init__(self) -> None:
-        self.told: set[str] = set()
+        self.printed: set[str] = set()
         self.loud: list[str] = []
         self.last = ""
 
     def __call__(self, message: Warning | str, *_: object) -> None:
         line = f"metarep: {'warning' if getattr(message, 'loud', False) else 'note'}: {worded(message)}"
-        if line not in self.told:
-            self.told.add(line)
+        if line not in self.printed:
+            self.printed.add(line)
             self.last = line
             self.loud += [line] if getattr(message, "loud", False) else []
             print(line, file=sys.stderr)
@@ -119,18 +129,18 @@ class _Notes:
 
 
 def top_parser() -> Parser:
-    """The parser of ``metarep``, with a sub-parser for each command, which is imported when it is named."""
+    """The parser of ``metarep``. It has a sub-parser for each command, which is imported only when it is used."""
     return Parser(
         fill=_fill_top,
         prog="metarep",
         usage="metarep COMMAND ...",
-        description="Learn an image representation from many small tasks.",
+        description="Learn image representations for few-shot tasks; classify or search images.",
         epilog=EXAMPLE,
     )
 
 
 def parser_of(*names: str) -> Parser:
-    """The sub-parser that these words choose, such as ``"train", "protonet"``."""
+    """The sub-parser of a command, action or method, such as ``parser_of("train", "protonet")``."""
     parser = top_parser()
     for name in names:
         parser = parser.sub_parsers[name]

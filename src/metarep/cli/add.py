@@ -1,4 +1,4 @@
-"""metarep add MODEL CLASS/, or IMAGE --to CLASS."""
+"""The command ``metarep add``: add images to a classifier, as folders of classes or as images with ``--to CLASS``."""
 
 import argparse
 import os
@@ -23,15 +23,18 @@ from metarep.model.summary import summary
 
 USAGE = "MODEL CLASS/..."
 EXAMPLE = """examples:
-  metarep add moths photos/hawkmoth/            a new class, or more images of one, called after the folder
-  metarep add moths new.jpg --to hawkmoth       single images
-  metarep add moths more/                       more/<class>/<image>, some of the classes known already
+  metarep add moths photos/hawkmoth/
+      a new class, or more images of a known one
+  metarep add moths new.jpg --to hawkmoth
+      single images
+  metarep add moths more/
+      more/<class>/<image>; known classes get the images
 """
 
 
 def add(parser: Parser) -> None:
-    parser.add_argument("model", type=Path, metavar="MODEL", help="what metarep fit made")
-    parser.add_argument("images", nargs="+", metavar="CLASS/", help="folders called after their class, or images")
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a model folder that metarep fit made")
+    parser.add_argument("images", nargs="+", metavar="CLASS/", help="folders named after their class, or images")
     parser.add_argument("--to", metavar="CLASS", help="the class of these images (default: the name of their folder)")
     add_reading(parser)
     add_threads(parser)
@@ -55,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"model": str(args.model), "added": added, **summary(folder.model)})
     else:
-        model, there = folder.model, len(pairs) - len(left_out.errors if left_out else ()) - added
-        known = f", {there} there already" if there else ""
+        model, already = folder.model, len(pairs) - len(left_out.errors if left_out else ()) - added
+        known = f", {already} there already" if already else ""
         new = ", ".join(name for name in names if name not in before.names)
         print(f"added {counted(added, 'image')}{known}; now {model.gallery.in_words}")
         if new:
@@ -66,45 +69,56 @@ def run(args: argparse.Namespace) -> int:
 
 
 def labelled(name: str, gallery: Gallery, args: argparse.Namespace) -> list[tuple[Path, str]]:
-    """The images of an argument, each with its class: all of a class, or of a folder that holds classes.
+    """List the images of one argument, each with its class.
+
+    Args:
+        name: an image, the folder of a class, or a folder that holds class folders.
+        gallery: the images that the model has.
+        args: ``to`` is the class of the images, if it is given.
 
     Raises:
-        DataError: no images, or a folder that may be either.
+        DataError: there are no images, or the folder may be one class or hold several.
+        MetarepError: it is a single image, and its class is not given.
     """
-    place = Path(name)
+    path = Path(name)
     if args.to is not None:
-        return [(path, args.to) for path in find_images([name])]
-    if place.exists() and not place.is_dir():
-        args.parser.error(f"{name} is a single image: say of what class it is with --to CLASS")
+        return [(image, args.to) for image in find_images([name])]
+    if path.exists() and not path.is_dir():
+        args.parser.error(f"{name} is a single image and its class is not given; give it with --to CLASS")
     label = shown(os.path.basename(os.path.abspath(name)))
-    if place.is_dir() and holds_classes(place, label, gallery):
+    if path.is_dir() and holds_classes(path, label, gallery):
         tree = scan(name, teach=True, deep=False)
         tell_ignored(tree)
         return [(tree.root / file, entry.name) for entry in tree.classes for file in entry.files]
-    return [(path, label) for path in find_images([name])]
+    return [(image, label) for image in find_images([name])]
 
 
-def holds_classes(place: Path, label: str, gallery: Gallery) -> bool:
-    """Whether the folders in a folder are classes, rather than parts of one class that is called as the folder is.
+def holds_classes(folder: Path, label: str, gallery: Gallery) -> bool:
+    """Whether the subfolders of a folder are classes, and not parts of one class with the name of the folder.
 
-    They are if one of them is called as a class that the model has. They are not if the folder itself is, or if it has
-    images of its own.
+    They are classes if one of them has the name of a class of the model. They are parts of one class if the folder
+    itself has such a name, or if it holds images directly.
+
+    Args:
+        folder: the folder.
+        label: the name of the class that the folder would be.
+        gallery: the images that the model has.
 
     Raises:
-        DataError: neither, or both.
+        DataError: neither is the case, or both are.
     """
-    inside = [sub for sub in subfolders(place) if holds_images(sub)]
+    inside = [sub for sub in subfolders(folder) if holds_images(sub)]
     if not inside:
         return False
     if any(map(is_split, inside)):
         return True
-    met = any(gallery.has(shown(sub.name)) for sub in inside)
-    own = gallery.has(label) or (not met and loose_images(place) > 0)
-    if met == own:
-        here = shlex.quote(shown(place))
+    known = any(gallery.has(shown(sub.name)) for sub in inside)
+    own = gallery.has(label) or (not known and loose_images(folder) > 0)
+    if known == own:
+        here = shlex.quote(shown(folder))
         some = ", ".join(shown(sub.name) for sub in inside[:3]) + ", ..." * (len(inside) > 3)
         raise DataError(
-            f"{shown(place)} may be one class, or hold a class in each folder ({some}): give {here}/*/ for a "
+            f"{shown(folder)} may be one class, or hold a class in each folder ({some}): give {here}/*/ for a "
             f"class each, or {here} --to {shlex.quote(label)} for one class"
         )
-    return met
+    return known

@@ -1,4 +1,4 @@
-"""Errors and warnings as the command line words them: options as flags, calls as commands."""
+"""Words errors and warnings for the command line: options become flags, and calls become commands."""
 
 import shlex
 from pathlib import Path
@@ -8,7 +8,7 @@ from metarep.errors import Advised, Call
 
 
 def worded(error: Advised | Warning | str) -> str:
-    """The message and its advice in one line.
+    """Write the message of an error or a warning and its advice as one line.
 
     >>> from metarep.errors import Advice, MetarepError
     >>> worded(MetarepError("the loss is NaN", advice=Advice("try a smaller {lr} or {clip}", lr=..., clip=1.0)))
@@ -18,7 +18,7 @@ def worded(error: Advised | Warning | str) -> str:
 
 
 def flag(name: str, value: Any) -> str:  # noqa: ANN401 - the value of any option
-    """An option with its value, as it is typed; a call as the whole command.
+    """Write an option and its value as they are typed, and a call as the whole command.
 
     >>> flag("skip_bad", True), flag("stop_on_collapse", False), flag("head", "prototype")
     ('--skip-bad', '--no-stop-on-collapse', '--head prototype')

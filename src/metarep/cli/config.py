@@ -1,4 +1,4 @@
-"""metarep train METHOD --config FILE: a file of one's own, in the form of the recipes."""
+"""The file of ``metarep train METHOD --config FILE``: a user's own settings, in the format of the recipes."""
 
 import difflib
 import tomllib
@@ -22,16 +22,19 @@ KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or
 
 
 def read_config(path: Path, method: str) -> dict[str, Any]:
-    """Fields of :class:`metarep.experiments.job.Job`, but for the method, from a TOML file.
+    """Read the fields of a :class:`metarep.experiments.job.Job`, except the method, from a TOML file.
 
     Args:
-        path: of the file.
-        method: which is trained. The file is for the method that it names (``method = "protonet"``), or whose name its
-            own name begins with, as ``protonet-mine.toml``; else for any.
+        path: the file.
+        method: the method that is trained. A file is for one method if it names it (``method = "protonet"``), or if its
+            own name begins with it, as in ``protonet-mine.toml``. Other files are for any method.
+
+    Returns:
+        The fields that the file sets, by name.
 
     Raises:
         MetarepError: the file cannot be read, is for another method, or has an unknown key or a value of the wrong
-            type. The error names the file, the key, and the known key that is most like it.
+            type. The error names the file, the key, and the most similar known key.
     """
     content = _parse(path)
     wanted = content.pop("method", None)
@@ -65,7 +68,7 @@ def read_config(path: Path, method: str) -> dict[str, Any]:
         _refuse_unknown(path, table, job.get(table, {}), kinds)
         _check(path, table, job.get(table, {}), kinds)
     try:
-        Job(method, **job)  # as it stands, before flags change it: what is wrong now is wrong in the file
+        Job(method, **job)  # before flags change it, so that an error is known to be of the file
     except MetarepError as error:
         raise MetarepError(f"{path}: {error}") from error
     return job
@@ -79,7 +82,7 @@ def _parse(path: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise MetarepError(f"{path} is not TOML: {error}") from error
     except UnicodeDecodeError as error:
-        raise MetarepError(f"{path} is not text in UTF-8, as TOML must be") from error
+        raise MetarepError(f"{path} is not UTF-8 text, which TOML must be; save it as UTF-8") from error
 
 
 def _refuse_unknown(path: Path, table: str, given: Iterable[str], known: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""metarep data list | prepare | show."""
+"""The command ``metarep data``: list the data sets, prepare one, or draw tasks of it."""
 
 import argparse
 from pathlib import Path
@@ -17,15 +17,17 @@ from metarep.errors import plural
 USAGE = "list|prepare|show ..."
 EXAMPLE = """examples:
   metarep data list
-  metarep data prepare omniglot               fetch, check and cache it (or take it from --data-dir)
-  metarep data show glyphs --out tasks.png    a picture of sampled tasks
+  metarep data prepare omniglot
+      download, check and cache it (or read it from --data-dir)
+  metarep data show glyphs --out tasks.png
+      a picture of sampled tasks
   metarep data prepare folder:PHOTOS --skip-bad
 """
 
 
 ACTIONS = {
     "list": "list the data sets",
-    "prepare": "fetch, check and cache a data set",
+    "prepare": "download, check and cache a data set",
     "show": "draw a picture of sampled tasks",
 }
 
@@ -47,9 +49,11 @@ def _add_list(parser: Parser) -> None:
 
 def _add_prepare(parser: Parser) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help=f"{', '.join(DATASETS)}; or name:argument")
-    parser.add_argument("--size", type=int, metavar="PX", help="side of the images (default: the data set's own)")
     parser.add_argument(
-        "--data-dir", type=Path, metavar="DIR", help="where archives already lie (default: METAREP_DATA)"
+        "--size", type=int, metavar="PX", help="height and width of the images (default: the data set's own)"
+    )
+    parser.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="folder that already holds the archives (default: METAREP_DATA)"
     )
     add_reading(parser)
     add_output(parser)
@@ -57,10 +61,10 @@ def _add_prepare(parser: Parser) -> None:
 
 def _add_show(parser: Parser) -> None:
     parser.add_argument("--split", default="test", help=f"{', '.join(SPLITS)} (default: test)")
-    parser.add_argument("--out", type=Path, metavar="PNG", help="where to draw (default: NAME-tasks.png)")
-    parser.add_argument("--ways", type=int, default=5, metavar="N", help="classes a task (default: 5)")
-    parser.add_argument("--shots", type=int, default=1, metavar="N", help="support images a class (default: 1)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="names the tasks (default: 0)")
+    parser.add_argument("--out", type=Path, metavar="PNG", help="the picture to write (default: NAME-tasks.png)")
+    parser.add_argument("--ways", type=int, default=5, metavar="N", help="classes in a task (default: 5)")
+    parser.add_argument("--shots", type=int, default=1, metavar="N", help="support images of each class (default: 1)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the sampled tasks (default: 0)")
     _add_prepare(parser)
 
 
@@ -106,7 +110,7 @@ def _facts(split: Split) -> dict[str, object]:
 
 
 def _noun(value: object, name: str) -> str:
-    """What a fact is called: ``classes``, or ``class`` where there is one."""
+    """The noun after a count: ``classes``, or ``class`` after 1."""
     one = {"classes": "class", "images": "image", "tasks": "task"}.get(name, name)
     return plural(int(value == 1), one, name)
 

@@ -1,4 +1,4 @@
-"""metarep evaluate RUN."""
+"""The command ``metarep evaluate``: measure a trained run on tasks of classes that it has not seen."""
 
 import argparse
 import warnings
@@ -29,10 +29,13 @@ USAGE = "RUN"
 WAYS, QUERIES = 5, 15
 EXAMPLE = """examples:
   metarep evaluate runs/protonet-glyphs --ways 5,20 --shots 1,5
-  metarep evaluate omniglot-protonet --data glyphs            from handwriting to print; no unseen scripts:
-                                                              it knows handwritten Armenian and Georgian
-  metarep evaluate RUN --ways 5-20 --shots 1-5                ways and shots vary from task to task
-  metarep evaluate RUN --data omniglot-runs                   Lake's 20 one-shot runs, error rate
+  metarep evaluate omniglot-protonet --data glyphs
+      from handwriting to print; the scripts are not all
+      unseen: it knows handwritten Armenian and Georgian
+  metarep evaluate RUN --ways 5-20 --shots 1-5
+      ways and shots vary from task to task
+  metarep evaluate RUN --data omniglot-runs
+      Lake's 20 one-shot runs, error rate
 """
 
 
@@ -45,32 +48,38 @@ def add(parser: Parser) -> None:
     parser.add_argument(
         "--split",
         default="test",
-        help="test; val while you are still choosing; all, for every class of other --data (default: test)",
+        help="test; val while you still choose settings; all for every class of another --data (default: test)",
     )
     parser.add_argument(
         "--ways",
         type=numbers,
         default=numbers(str(WAYS)),
         metavar="N",
-        help=f"classes a task: 5 or 5,20 or 5-20 (default: {WAYS})",
+        help=f"classes in a task: 5, a list such as 5,20, or a range such as 5-20 (default: {WAYS})",
     )
     parser.add_argument(
-        "--shots", type=numbers, default=numbers("1"), metavar="N", help="support images a class (default: 1)"
+        "--shots", type=numbers, default=numbers("1"), metavar="N", help="support images of each class (default: 1)"
     )
     parser.add_argument(
-        "--queries", type=int, default=QUERIES, metavar="N", help=f"query images a class (default: {QUERIES})"
+        "--queries", type=int, default=QUERIES, metavar="N", help=f"query images of each class (default: {QUERIES})"
     )
-    parser.add_argument("--tasks", type=int, default=2000, metavar="N", help="tasks a measurement (default: 2000)")
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="names the tasks (default: 1)")
-    parser.add_argument("--learner", metavar="NAME", help=f"{', '.join(LEARNERS)} (default: the one that was trained)")
+    parser.add_argument(
+        "--tasks", type=int, default=2000, metavar="N", help="tasks in each measurement (default: 2000)"
+    )
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="seed of the sampled tasks (default: 1)")
+    parser.add_argument("--learner", metavar="NAME", help=f"{', '.join(LEARNERS)} (default: as trained)")
     parser.add_argument(
         "--normalisation",
         choices=get_args(Normalisation),
-        help="whose statistics norm layers use, for learners that adapt the body (default: as trained)",
+        help="the batch statistics that norm layers use, for learners that adapt the body (default: as trained)",
     )
-    parser.add_argument("--test-steps", type=int, metavar="N", help="inner steps a task (default: as trained)")
-    parser.add_argument("--no-references", action="store_true", help="leave out raw pixels and the untrained encoder")
-    parser.add_argument("--results", type=Path, metavar="CSV", help="also write the rows into a result table")
+    parser.add_argument(
+        "--test-steps", type=int, metavar="N", help="inner-loop steps in each task (default: as trained)"
+    )
+    parser.add_argument(
+        "--no-references", action="store_true", help="do not also measure raw pixels and the untrained encoder"
+    )
+    parser.add_argument("--results", type=Path, metavar="CSV", help="also write the results to this table")
     add_data(parser, None)
     add_machine(parser, precision="float32")
     add_output(parser)
@@ -100,7 +109,7 @@ def _measure(args: argparse.Namespace, trained: Checkpoint, learner: Learner) ->
     trained.refuse_leak(split.labels, split.name, data, args.split)
     settings = [Setting(ways, shots, args.queries, args.tasks, args.seed) for ways in args.ways for shots in args.shots]
     if args.results:
-        read(args.results)  # a table that cannot be read is better known before the measurements
+        read(args.results)  # fail before the measurements if the table cannot be read
     rows: list[dict[str, Any]] = []
     watching = partial(measuring, quiet=args.json)
     for name, report in measure_all(learner, split, settings, references=not args.no_references, watching=watching):
@@ -117,27 +126,27 @@ def _measure(args: argparse.Namespace, trained: Checkpoint, learner: Learner) ->
 def suggest(
     run: Path, *, ways: int = WAYS, shots: tuple[int, ...] = (1,), data_dir: Path | None = None, skip_bad: bool = False
 ) -> str | None:
-    """A command that measures a run on the test classes of its data, as one would type it; None where none can.
+    """Suggest a command that measures a run on the test classes of its data; None if no such command would work.
 
     Args:
         run: a run folder.
-        ways: at most, where the run does not fix them.
-        shots: each of which is measured.
-        data_dir, skip_bad: as the training was given them.
+        ways: the largest number of classes in a task, unless the run fixes it.
+        shots: the numbers of support images of each class to measure.
+        data_dir, skip_bad: the options of the training.
     """
     try:
         trained = open_run(run)
         data = trained.record.data
-        with warnings.catch_warnings(action="ignore"):  # they were said when the training began
+        with warnings.catch_warnings(action="ignore"):  # the training has shown them already
             bad = skip_bad or data.skip_bad
             split = load_dataset(data.name, "test", size=data.size, data_dir=data_dir, skip_bad=bad, depth=data.depth)
         trained.refuse_leak(split.labels, split.name, data.name, "test")
     except MetarepError:
         return None
     fixed, most = trained.learner.ways, max(shots)
-    there = {queries: int(split.labels.can_give(most, queries).sum()) for queries in (QUERIES, 10, 5, 2, 1)}
-    wanted = fixed or min(ways, there[1])
-    queries = next((queries for queries, count in there.items() if count >= max(2, wanted)), None)
+    classes = {queries: int(split.labels.can_give(most, queries).sum()) for queries in (QUERIES, 10, 5, 2, 1)}
+    wanted = fixed or min(ways, classes[1])
+    queries = next((queries for queries, count in classes.items() if count >= max(2, wanted)), None)
     if queries is None:
         return suggest(run, ways=ways, data_dir=data_dir, skip_bad=skip_bad) if most > 1 else None
     flags = [f"--ways {wanted}"] * (wanted != WAYS)

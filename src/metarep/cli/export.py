@@ -1,4 +1,4 @@
-"""metarep export MODEL --onnx FILE | --torch-export FILE."""
+"""The command ``metarep export``: write a classifier as an ONNX graph or as a program of torch.export."""
 
 import argparse
 from pathlib import Path
@@ -10,15 +10,17 @@ from metarep.model.folder import ModelFolder
 
 USAGE = "MODEL"
 EXAMPLE = """examples:
-  metarep export moths --onnx moths.onnx             for onnxruntime: images (uint8) to probabilities
-  metarep export moths --torch-export moths.pt2      for torch.export.load
+  metarep export moths --onnx moths.onnx
+      for onnxruntime: images (uint8) to probabilities
+  metarep export moths --torch-export moths.pt2
+      for torch.export.load
 """
 
 
 def add(parser: Parser) -> None:
-    parser.add_argument("model", type=Path, metavar="MODEL", help="what metarep fit made")
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a model folder that metarep fit made")
     parser.add_argument("--onnx", type=Path, metavar="FILE", help="write an ONNX graph; needs metarep[onnx]")
-    parser.add_argument("--torch-export", type=Path, metavar="FILE", help="write a graph of torch.export")
+    parser.add_argument("--torch-export", type=Path, metavar="FILE", help="write a program of torch.export")
     add_output(parser)
 
 
@@ -26,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from metarep.model.export import export_onnx, export_torch
 
     if not (args.onnx or args.torch_export):
-        args.parser.error("say what to write: --onnx FILE or --torch-export FILE")
+        args.parser.error("nothing to write is given; give --onnx FILE or --torch-export FILE")
     model = ModelFolder.open(args.model).model
     written = []
     for write, path in ((export_onnx, args.onnx), (export_torch, args.torch_export)):

@@ -1,4 +1,4 @@
-"""metarep fit PHOTOS --out MODEL."""
+"""The command ``metarep fit``: make a classifier from a folder of images."""
 
 import argparse
 import time
@@ -25,7 +25,8 @@ from metarep.weights.named import load_representation
 
 USAGE = "PHOTOS"
 EXAMPLE = """examples:
-  metarep fit photos --out moths              photos/<class>/<image>, 1 to 50 images a class
+  metarep fit photos --out moths
+      photos/<class>/<image>, 1 to 50 images of each
   metarep predict moths new.jpg
   metarep fit photos --out moths --encoder efficientnet-lite2 --size 224
   metarep fit letters --out letters --encoder omniglot-protonet
@@ -35,15 +36,19 @@ MOST = 5  # doubtful images and confused pairs that are printed
 
 def add(parser: Parser) -> None:
     parser.add_argument("photos", metavar="PHOTOS", help="a folder that holds one folder of images for each class")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the model folder to make")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the model folder to make (required)")
     add_encoder(parser, "auto")
-    parser.add_argument("--learner", choices=sorted(LEARNERS), help="the head (default: what suits the encoder)")
+    parser.add_argument(
+        "--learner",
+        choices=sorted(LEARNERS),
+        help="how classes are learned from features (default: what suits the encoder)",
+    )
     parser.add_argument(
         "--false-alarms",
         type=float,
         default=0.05,
         metavar="X",
-        help="share of images of known classes that may be taken for none of these (default: 0.05)",
+        help="largest accepted share of images of known classes that are rejected as none of these (default: 0.05)",
     )
     add_reading(parser)
     add_threads(parser)
@@ -51,17 +56,25 @@ def add(parser: Parser) -> None:
 
 
 def add_encoder(parser: argparse.ArgumentParser, default: str | None) -> None:
-    """What sees the images."""
+    """Add the flags that choose the encoder."""
     group = parser.add_argument_group("encoder")
     group.add_argument(
         "--encoder",
         default=default,
         metavar="NAME",
-        help="efficientnet-lite0 to 2, timm:NAME, a run of yours, a model that ships, FILE.onnx, or FILE.safetensors "
-        f"with --arch; auto is the best of photographs that is installed (default: {default or 'none'})",
+        help="efficientnet-lite0 to 2, timm:NAME, a run folder, a model that ships with metarep, FILE.onnx, or "
+        "FILE.safetensors with --arch; auto is the best installed encoder for photographs "
+        f"(default: {default or 'none'})",
     )
-    group.add_argument("--arch", metavar="NAME", help="of bare weights: conv4, resnet12 or efficientnet-lite")
-    group.add_argument("--size", type=int, metavar="PX", help="side of the images, for encoders that take any (160)")
+    group.add_argument(
+        "--arch", metavar="NAME", help="network of FILE.safetensors: conv4, resnet12 or efficientnet-lite"
+    )
+    group.add_argument(
+        "--size",
+        type=int,
+        metavar="PX",
+        help="height and width of the images, for encoders that take any size (default: 160)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -69,7 +82,10 @@ def run(args: argparse.Namespace) -> int:
     tree = scan(args.photos, teach=True)
     if len(tree.classes) < 2:
         only = ", ".join(repr(entry.name) for entry in tree.classes)
-        raise DataError(f"{args.photos} holds a single class, {only}; two are needed to tell apart")
+        raise DataError(
+            f"{args.photos} holds a single class, {only}, and a classifier needs two; "
+            "add a folder of images of another class"
+        )
     representation = load_representation(args.encoder, arch=args.arch, size=args.size)
     head = {"name": args.learner} if args.learner else None
     tell_ignored(tree)
@@ -84,15 +100,15 @@ def run(args: argparse.Namespace) -> int:
     picture = draw_confusion(folder)
     facts = {"model": str(args.out), "seconds": round(seconds, 2), "picture": picture, **summary(folder.model)}
     if args.json:
-        print_json({**facts, "held_out": [str(place) for place in tree.held_out]})
+        print_json({**facts, "held_out": [str(path) for path in tree.held_out]})
     else:
         tell(folder, seconds, picture, chosen=args.encoder == "auto", tested_by=tree.held_out[:1])
     return 0
 
 
 def learn_tree(folder: ModelFolder, tree: FolderTree, *, skip_bad: bool) -> None:
-    """Learn every image of every class."""
-    entries = sorted(tree.classes, key=lambda entry: entry.name)  # a tree has them by split
+    """Add every image of every class to a model folder."""
+    entries = sorted(tree.classes, key=lambda entry: entry.name)  # a tree sorts them by split first
     files = [(tree.root / file, entry.name) for entry in entries for file in entry.files]
     paths, labels = [path for path, _ in files], [label for _, label in files]
     folder.learn(paths, labels, [str(path) for path in paths], once=True, skip_bad=skip_bad)
@@ -102,9 +118,7 @@ def learn_tree(folder: ModelFolder, tree: FolderTree, *, skip_bad: bool) -> None
 
 
 def tell_ignored(tree: FolderTree) -> None:
-    """Notes of how the folder was read, and of what is passed over: pictures of a kind that cannot be read, and those
-    beside the class folders.
-    """
+    """Warn of how a folder was read, and of images that are not read: of an unknown kind, or in no class folder."""
     warn_of_notes(tree)
     for kind, count in sorted(tree.ignored.items()):
         what = "image" if kind == OUTSIDE else f"{kind} file"
@@ -114,24 +128,32 @@ def tell_ignored(tree: FolderTree) -> None:
 
 
 def draw_confusion(folder: ModelFolder) -> str | None:
-    """A picture of what is taken for what, beside the model; none where no image could be left out."""
+    """Draw the confusion matrix in the model folder. Return its path; None if no image could be left out for a test."""
     from metarep.model.confusion import draw_confusion as draw
 
     path = folder.path / "confusion.png"
-    with own_folder(path.with_name("confusion.png.part")) as place:  # of two that draw, the last has seen all
+    with own_folder(path.with_name("confusion.png.part")) as partial:  # if two processes draw, the last one has all
         model = folder.model
-        if not draw(model, place / path.name):
+        if not draw(model, partial / path.name):
             return None
-        (place / path.name).replace(path)
+        (partial / path.name).replace(path)
     if folder.model is not model:
-        path.unlink(missing_ok=True)  # of the images as they were
+        path.unlink(missing_ok=True)  # it is of an older state of the model
     return str(path)
 
 
 def tell(
     folder: ModelFolder, seconds: float, picture: str | None, *, chosen: bool, tested_by: Sequence[Path] = ()
 ) -> None:
-    """What was made, how far to trust it, and what to type next."""
+    """Print what was made, how accurate it is, and which command comes next.
+
+    Args:
+        folder: the model folder.
+        seconds: how long it took.
+        picture: the path of the confusion matrix, if there is one.
+        chosen: whether metarep chose the encoder.
+        tested_by: folders of labelled images to test the model with.
+    """
     model, facts = folder.model, summary(folder.model)
     height, width = facts["size"]
     best = ", the best that is installed" if chosen else ""

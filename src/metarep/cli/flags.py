@@ -1,4 +1,4 @@
-"""Flags from typed signatures, with help from docstrings."""
+"""Makes flags from typed signatures; their help texts come from docstrings."""
 
 import argparse
 import dataclasses
@@ -20,10 +20,19 @@ def add_flags(
     skip: Iterable[str] = (),
     defaults: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """A flag for each keyword-only parameter of ``source``, or each field of a dataclass; returns their names.
+    """Add a flag for each keyword-only parameter of a function or class, or for each field of a dataclass.
 
-    Names in ``skip`` get none: they have one elsewhere. ``defaults`` are shown instead of those of ``source``. A flag
-    that is not given leaves no attribute behind, so that a recipe knows what the user said.
+    A flag that the user does not give sets no attribute, so that a recipe can tell it from one that is given.
+
+    Args:
+        parser: the parser that gets the flags.
+        title: the heading of the flags in help.
+        source: the function, class or dataclass.
+        skip: names that get no flag here.
+        defaults: defaults to show instead of those of ``source``.
+
+    Returns:
+        The names of the parameters or fields that have a flag now.
     """
     group = parser.add_argument_group(title)
     helps = argument_helps(source.__doc__ or "")
@@ -36,7 +45,11 @@ def add_flags(
 
 
 def argument_helps(docstring: str) -> dict[str, str]:
-    """What the ``Args:`` section of a docstring says of each argument; ``a, b: text`` speaks of both."""
+    r"""Read the description of each argument from the ``Args:`` section of a docstring; ``a, b: text`` describes both.
+
+    >>> argument_helps("Scale.\n\nArgs:\n    width, height: in ``pixels``.")
+    {'width': 'in pixels.', 'height': 'in pixels.'}
+    """
     section = re.search(r"Args:\n(.*?)(?:\n\s*\n|\Z)", inspect.cleandoc(docstring), re.DOTALL)
     helps: dict[str, str] = {}
     names: list[str] = []
@@ -51,7 +64,7 @@ def argument_helps(docstring: str) -> dict[str, str]:
 
 
 def fields_of(source: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
-    """Type and default of each field of a dataclass, or keyword-only parameter of a class or function."""
+    """The type and the default of each field of a dataclass, or each keyword-only parameter of a class or function."""
     if dataclasses.is_dataclass(source):
         hints = typing.get_type_hints(source)
         return {field.name: (hints[field.name], field.default) for field in dataclasses.fields(source)}
@@ -70,7 +83,7 @@ def _shown(default: Any) -> str:  # noqa: ANN401 - any default
 
 
 def _reading(kind: Any) -> dict[str, Any]:  # noqa: ANN401 - a type hint
-    """How argparse reads a value of this type."""
+    """The options of ``add_argument`` for a value of this type."""
     if kind is bool:
         return {"action": argparse.BooleanOptionalAction}
     if typing.get_origin(kind) is Literal:

@@ -1,4 +1,4 @@
-"""metarep predict MODEL FOLDER --labelled: how right a model is on a folder of classes."""
+"""The command ``metarep predict MODEL FOLDER --labelled``: measure a model on a folder of labelled images."""
 
 import argparse
 import os
@@ -23,19 +23,19 @@ MOST = 5  # names in a line
 
 
 def run(folder: ModelFolder, args: argparse.Namespace) -> int:
-    place = _one_folder(args.images)
-    tree = scan(place, teach=True)
+    path = _one_folder(args.images)
+    tree = scan(path, teach=True)
     if tree.held_out:
-        raise DataError(f"{place} holds parts of the same classes; give one of them, as in {tree.held_out[0]}")
+        raise DataError(f"{path} holds parts of the same classes; give one of them, as in {tree.held_out[0]}")
     tell_ignored(tree)
     files = [(tree.root / file, entry.name) for entry in tree.classes for file in entry.files]
     _tell_alike(folder, tree)
-    depth = notice_depth([path for path, _ in files], folder.model.depth | Depth.of(args.depth))
+    depth = notice_depth([file for file, _ in files], folder.model.depth | Depth.of(args.depth))
     with counter(len(files), "image", quiet=len(files) <= BATCH) as advance:
         verdict = judge(folder, files, batch=BATCH, depth=depth, skip_bad=args.skip_bad, on_progress=advance)
     picture = _draw(verdict, args.out or folder.path / PICTURE)
     if args.json:
-        print_json({"model": str(args.model), "folder": place, "picture": picture, **verdict.as_dict()})
+        print_json({"model": str(args.model), "folder": path, "picture": picture, **verdict.as_dict()})
     else:
         print("\n".join(_lines(verdict, picture)))
     return 0
@@ -50,7 +50,7 @@ def _one_folder(given: list[str]) -> str:
 
 
 def _tell_alike(folder: ModelFolder, tree: FolderTree) -> None:
-    """A note where a folder is called nearly as a class is, and so is taken for a stranger."""
+    """Warn of a folder whose name only looks like that of a class, so that its images count as strangers."""
     names = folder.model.gallery.names
     new = [entry.name for entry in tree.classes if folder.model.gallery.called(entry.name) not in names]
     for one, other in look_alikes((*names, *new), new):
@@ -60,7 +60,7 @@ def _tell_alike(folder: ModelFolder, tree: FolderTree) -> None:
 
 
 def _draw(verdict: Verdict, path: Path) -> str | None:
-    """What is taken for what, as PNG; None, and a note, where it cannot be written."""
+    """Draw the confusion matrix as a PNG. Return its path; warn and return None if it cannot be written."""
     from metarep.model.confusion import draw_counts
 
     known, title = len(verdict.judged), f"{counted(len(verdict.strangers), 'image')} of strangers"
@@ -101,7 +101,7 @@ def _lines(verdict: Verdict, picture: str | None) -> list[str]:
 
 
 def _table(verdict: Verdict) -> list[str]:
-    """A line a class, the worst first."""
+    """One line for each class, the least accurate class first."""
     order = sorted(verdict.classes.items(), key=lambda pair: (_right(pair[1]) / len(pair[1]), pair[0]))
     rows = [
         (name, f"{_right(own)} of {len(own)} right", _percent(share(_right(own), len(own))), _others(own))
@@ -121,7 +121,7 @@ def _right(own: list[Judged]) -> int:
 
 
 def _others(own: list[Judged]) -> str:
-    """What images of a class were taken for, and how many are called none of the classes."""
+    """The wrong classes that images of a class got, and how many images were called none of the classes."""
     none = sum(not each.answer.known for each in own)
     return "; ".join(filter(None, (_taken(own), f"{none} called none of these" if none else "")))
 

@@ -1,4 +1,4 @@
-"""metarep methods."""
+"""The command ``metarep methods``: list the training methods and their recipes."""
 
 import argparse
 import inspect

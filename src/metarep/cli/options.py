@@ -1,4 +1,4 @@
-"""Flags that several commands share, and what they set up."""
+"""Flags that several commands share, and functions that print results as JSON."""
 
 import argparse
 import json
@@ -17,54 +17,61 @@ MOST_THREADS = 1024
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
-    """How to answer."""
+    """Add the flags that choose the form of the output."""
     group = parser.add_argument_group("output")
     group.add_argument("--json", action="store_true", help="print the result as JSON")
     group.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
 def add_machine(parser: argparse.ArgumentParser, precision: str = "auto") -> None:
-    """What to compute on."""
+    """Add the flags that choose device, precision and threads; ``precision`` is the default of its flag."""
     group = add_threads(parser)
-    group.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default: auto)")
+    group.add_argument("--device", default="auto", help="cpu, cuda, mps, or auto for the fastest (default: auto)")
     choices = ("auto", "float32", "bfloat16")
-    group.add_argument("--precision", choices=choices, default=precision, help=f"of the encoder (default: {precision})")
+    group.add_argument(
+        "--precision",
+        choices=choices,
+        default=precision,
+        help=f"number format of the encoder's computation (default: {precision})",
+    )
 
 
 def add_threads(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """For what runs on the processor."""
+    """Add the flag that sets the number of CPU threads, and return its group of flags."""
     group = parser.add_argument_group("machine")
-    group.add_argument("--threads", type=int, metavar="N", help="processor threads (default: all)")
+    group.add_argument("--threads", type=int, metavar="N", help="CPU threads to use (default: all)")
     return group
 
 
 def add_data(parser: argparse.ArgumentParser, default: str | None) -> None:
-    """What images to use."""
+    """Add the flags that choose a data set; ``default`` is its name, or None for the data set of the run."""
     group = parser.add_argument_group("data")
-    text = "data set, as name or name:argument, such as omniglot:lake or folder:PHOTOS"
+    text = "data set: a name, or name:argument, such as omniglot:lake or folder:PHOTOS"
     group.add_argument(
         "--data", metavar="NAME", default=default, help=f"{text} (default: {default or 'that of the run'})"
     )
-    group.add_argument("--size", type=int, metavar="PX", help="side of the images (default: the data set's own)")
     group.add_argument(
-        "--data-dir", type=Path, metavar="DIR", help="where archives already lie (default: METAREP_DATA)"
+        "--size", type=int, metavar="PX", help="height and width of the images (default: the data set's own)"
+    )
+    group.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="folder that already holds the archives (default: METAREP_DATA)"
     )
     add_reading(group)
 
 
 def add_reading(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """How to read images."""
+    """Add the flags that say how image files are read."""
     parser.add_argument("--skip-bad", action="store_true", help="leave out images that cannot be read, and list them")
     add_depth(parser)
 
 
 def add_depth(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """How to read pictures of more than 8 bits a pixel."""
+    """Add the flag that sets black and white of pictures of more than 8 bits a channel."""
     parser.add_argument(
         "--depth",
         metavar="BITS",
-        help="of pictures of more than 8 bits a pixel: how many they hold, as 12, or BLACK:WHITE, as 28000:31000 "
-        "(default: as was remembered, or what all of them together suggest)",
+        help="for pictures of more than 8 bits a channel: their number of bits, such as 12, or the values of black and "
+        "white, such as 28000:31000 (default: the saved values, or else chosen from all the pictures)",
     )
 
 
@@ -74,7 +81,7 @@ def set_threads(args: argparse.Namespace) -> None:
         return
     if args.threads < 1:
         raise MetarepError(f"--threads must be at least 1, not {args.threads}")
-    if args.threads > MOST_THREADS:  # the library of threads would end the process, without a word of ours
+    if args.threads > MOST_THREADS:  # OpenMP would end the process without a message of ours
         raise MetarepError(f"--threads must be at most {MOST_THREADS}, not {args.threads}")
     import torch
 
@@ -82,11 +89,12 @@ def set_threads(args: argparse.Namespace) -> None:
 
 
 def print_json(content: Any) -> None:  # noqa: ANN401 - anything JSON holds
+    """Print a value as JSON, with null for NaN and infinite numbers."""
     print(json.dumps(_as_json(content), indent=2, allow_nan=False))
 
 
 def _as_json(content: Any) -> Any:  # noqa: ANN401
-    """JSON has no word for what is no finite number, as the interval of a single task is: it is null."""
+    """Replace NaN and infinite values by None, because JSON cannot write them. The interval of a single task is NaN."""
     if isinstance(content, float):
         return content if math.isfinite(content) else None
     if isinstance(content, dict):
@@ -95,7 +103,9 @@ def _as_json(content: Any) -> Any:  # noqa: ANN401
 
 
 def print_json_list(items: Iterable[Any]) -> None:
-    """As :func:`print_json` of a list, which is never held: printed when the last item is there, or not at all.
+    """Print items as a JSON list without holding them in memory.
+
+    Nothing is printed if an item raises an error, so that the output is never half a list.
 
     >>> print_json_list([1, {"a": 2}])
     [
@@ -117,7 +127,7 @@ def print_json_list(items: Iterable[Any]) -> None:
 
 
 def numbers(text: str) -> list[range]:
-    """``5`` or ``5,20`` or ``5-20`` as ranges: a list asks for a measurement each, a span for one that varies.
+    """Read ``5``, ``5,20`` or ``5-20`` as ranges. Each item of a list is measured; in a range, tasks vary.
 
     >>> numbers("1,5-10")
     [range(1, 2), range(5, 11)]

@@ -1,4 +1,4 @@
-"""The parser: a real sub-parser for each command, action, method and backend; errors of one line.
+"""The parser of the command line, with a sub-parser for each command, action, method and backend.
 
 How a command line is read
     ``metarep`` has a sub-parser for each command, ``metarep train`` one for each method, and ``metarep index`` one for
@@ -52,7 +52,7 @@ class Parser(argparse.ArgumentParser):
         self.argv: list[str] = []
 
     def filled(self) -> "Parser":
-        """The parser itself, with its flags."""
+        """The parser itself, after its flags are added."""
         fill, self._fill = self._fill, None
         if fill:
             fill(self)
@@ -60,12 +60,12 @@ class Parser(argparse.ArgumentParser):
 
     @property
     def sub_parsers(self) -> dict[str, "Parser"]:
-        """The sub-parsers that a word chooses, by this word."""
+        """The sub-parsers of commands, actions or methods, by name."""
         self.filled()
         return self._names.parsers if self._names else {}
 
     def fill_from(self, command: Any) -> None:  # noqa: ANN401 - a module
-        """Take usage, examples, flags and what to run from the module of a command or an action."""
+        """Fill the parser from the module of a command or an action: usage, examples, flags and the function to run."""
         self.usage = f"{self.prog} [flags] {getattr(command, 'USAGE', '')}".rstrip()
         self.epilog = getattr(command, "EXAMPLE", "")
         self.run = getattr(command, "run", None)
@@ -75,11 +75,11 @@ class Parser(argparse.ArgumentParser):
         """Read a command line.
 
         Args:
-            argv: what follows the parser's own name.
-            into: gets a value for each flag, the ``parser`` that read them, and what to ``call``.
+            argv: the arguments after the parser's own name.
+            into: gets a value for each flag, the ``parser`` that read them, and the function to ``call``.
 
         Raises:
-            MetarepError: an unknown flag or name, a value that cannot be used, or a word too many.
+            MetarepError: there is an unknown flag or name, a value that cannot be used, or one argument too many.
         """
         self.filled()
         into.parser, into.call, self.argv = self, self.run, list(argv)
@@ -88,7 +88,9 @@ class Parser(argparse.ArgumentParser):
                 self.knows(arg) and arg.endswith("=--") and arg.count("=") == 1
             ):  # argparse drops the `--`, and gives a list for the value
                 self.error(f"{arg.removesuffix('=--')} needs a value, not --")
-        if self._names or argv[:1] == ["--"]:  # after which all is words; intermixed, argparse 3.11 would drop it
+        if self._names or argv[:1] == [
+            "--"
+        ]:  # everything after it is a word; the intermixed parser of Python 3.11 would drop it
             _, rest = self.parse_known_args(argv, into)
         else:
             _, rest = self.parse_known_intermixed_args(argv, into)
@@ -104,13 +106,13 @@ class Parser(argparse.ArgumentParser):
             into.parser, into.call = self, self.run
 
     def add_names(self, kind: str, metavar: str, title: str, help: str | None = None) -> "_Names":
-        """A word that chooses a sub-parser; :meth:`add_parser` of what is returned adds one.
+        """Add a word that chooses a sub-parser. Call :meth:`add_parser` of the returned action to add each sub-parser.
 
         Args:
-            kind: what the words name, as errors say it.
-            metavar: how help calls the word.
-            title: of the list of sub-parsers.
-            help: of the word; None where each sub-parser has a help of its own.
+            kind: what the words name, such as ``method``; errors use it.
+            metavar: the placeholder of the word in help.
+            title: the heading of the list of sub-parsers.
+            help: help of the word; None if each sub-parser has its own.
         """
         options: dict[str, Any] = {"help": help} if help else {}
         self.add_subparsers(
@@ -127,7 +129,7 @@ class Parser(argparse.ArgumentParser):
         parsers: Mapping[str, "Parser"],
         **options: Any,  # noqa: ANN401 - argparse's own
     ) -> None:
-        """A flag whose value chooses the sub-parser that reads the flags of its own; all are shown in help."""
+        """Add a flag whose value chooses a sub-parser, which reads its own flags. Help shows those of all."""
         self.add_argument(flag, dest=dest, **options)
         self._by_flag = kind, dest, parsers
         self.keep_flags_of(parsers)
@@ -135,7 +137,7 @@ class Parser(argparse.ArgumentParser):
             self.show_flags_of(parser)
 
     def keep_flags_of(self, others: Mapping[str, "Parser"]) -> None:
-        """Accept the flags of alternative sub-parsers, and keep them until one of these is chosen."""
+        """Accept the flags of alternative sub-parsers, and keep them until one of the sub-parsers is chosen."""
         for other in others.values():
             other.siblings = others
         for action in (action for other in others.values() for action in other.filled()._actions):
@@ -153,6 +155,7 @@ class Parser(argparse.ArgumentParser):
         self._action_groups.extend(group for group in other.filled()._action_groups if group._group_actions)
 
     def error(self, message: str) -> NoReturn:
+        """Raise a ``MetarepError`` with argparse's message, which ends with the command that prints help."""
         choice = re.match(
             r"argument (?P<flag>[^:]+): invalid choice: '(?P<given>[^']*)'[^(]* \(choose from (?P<known>.*)\)", message
         )
@@ -163,7 +166,7 @@ class Parser(argparse.ArgumentParser):
         raise MetarepError(f"{message}. Try: {self.prog} --help")
 
     def refuse_unknown(self, rest: Sequence[str]) -> None:
-        """Raise for the arguments that no flag and no word took."""
+        """Raise an error if arguments are left that no flag and no word has taken."""
         words = rest.index("--") if "--" in rest else len(rest)  # after which nothing is a flag
         flags = [arg.partition("=")[0] for arg in rest[:words] if _is_flag(arg)]
         if flags:
@@ -194,12 +197,12 @@ class _Kept(argparse.Action):
 
 
 class _Names(argparse._SubParsersAction):
-    """A word that chooses a sub-parser, which then reads what was kept, and all that follows the word."""
+    """A word that chooses a sub-parser. The sub-parser then reads the kept flags and everything after the word."""
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 - argparse's own
         super().__init__(**options)
         self.parsers: dict[str, Parser] = self._name_parser_map
-        self.choices: Any = None  # so that argparse lets a wrong word pass, and it is refused below
+        self.choices: Any = None  # so that argparse accepts a wrong word, which is refused below
 
     def __call__(
         self,
@@ -226,6 +229,10 @@ def _is_flag(arg: str) -> bool:
 
 
 def nearest(given: str, known: Iterable[str]) -> str:
-    """A question after the known name that is most like the given one; nothing if none is."""
+    """A question that names the most similar known name; empty if no known name is similar.
+
+    >>> nearest("--stesp", ["--steps", "--lr"])
+    ' (did you mean --steps?)'
+    """
     near = difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)
     return f" (did you mean {near[0]}?)" if near else ""

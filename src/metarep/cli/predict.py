@@ -1,4 +1,4 @@
-"""metarep predict MODEL IMAGE [IMAGE ...]."""
+"""The command ``metarep predict``: classify images with a model folder."""
 
 import argparse
 import csv
@@ -22,30 +22,35 @@ from metarep.model.folder import ModelFolder
 USAGE = "MODEL IMAGE..."
 EXAMPLE = """examples:
   metarep predict moths new.jpg
-  metarep predict moths camera/ --csv > answers.csv    every image of a folder, with progress
-  metarep predict moths new.jpg --json                 with all probabilities and the nearest images
-  metarep predict moths test/ --labelled               how right it is on test/<class>/<image>
+  metarep predict moths camera/ --csv > answers.csv
+      every image of a folder, with progress
+  metarep predict moths new.jpg --json
+      with all probabilities and the nearest images
+  metarep predict moths test/ --labelled
+      how right it is on test/<class>/<image>
 """
 COLUMNS: tuple[str, ...] = ("image", "label", "probability", "known", "label_set", "nearest", "similarity")
 BATCH = 64
 
 
 def add(parser: Parser) -> None:
-    parser.add_argument("model", type=Path, metavar="MODEL", help="what metarep fit made")
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a model folder that metarep fit made")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="images, or folders of them")
     parser.add_argument("--csv", action="store_true", help="print a table of comma-separated values")
     parser.add_argument(
         "--labelled",
         action="store_true",
-        help="the folder holds a folder of images for each class: say how right the answers are",
+        help="the folder holds one folder of images for each class; measure how many answers are right",
     )
     parser.add_argument(
         "--out",
         type=Path,
         metavar="PNG",
-        help="with --labelled: the picture of what is taken for what (default: labelled.png beside the model)",
+        help="with --labelled: the picture of the confusion matrix (default: labelled.png in the model folder)",
     )
-    parser.add_argument("--neighbours", type=int, default=3, metavar="N", help="nearest images to name (default: 3)")
+    parser.add_argument(
+        "--neighbours", type=int, default=3, metavar="N", help="number of most similar images to list (default: 3)"
+    )
     add_reading(parser)
     add_threads(parser)
     add_output(parser)
@@ -54,13 +59,15 @@ def add(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     set_threads(args)
     if args.json and args.csv:
-        args.parser.error("--json and --csv are two answers to one question; give one")
+        args.parser.error("--json and --csv are two forms of the same output; give one of them")
     if args.neighbours < 0:
         args.parser.error(f"--neighbours must be at least 0, not {args.neighbours}")
     if args.labelled and args.csv:
-        args.parser.error("--labelled says how right it is, and --csv what each image is; give one, or --json")
+        args.parser.error(
+            "--labelled measures the answers, and --csv lists them; give one of them, or --labelled with --json"
+        )
     if args.out and not args.labelled:
-        args.parser.error("--out is where --labelled draws its picture; give both")
+        args.parser.error("--out is the picture of --labelled, which is not given; give both, or leave --out out")
     folder = ModelFolder.open(args.model)
     if args.labelled:
         from metarep.cli.labelled import run as judge
@@ -81,41 +88,44 @@ def run(args: argparse.Namespace) -> int:
 
 
 def answers(folder: ModelFolder, paths: list[Path], args: argparse.Namespace) -> Iterator[tuple[Path, Answer]]:
-    """Answers in the order of the images, a batch at a time, with a bar where it takes a while."""
+    """Yield each image and its answer, in order. A progress bar is shown if there are more images than one batch."""
     model = folder.model
     left_out = LeftOut()
     depth = notice_depth(paths, model.depth | Depth.of(args.depth))
     with counter(len(paths), "image", quiet=len(paths) <= BATCH) as advance:
-        rest = (paths[place] for place in left_out.others())
+        rest = (paths[row] for row in left_out.others())
         skipped = left_out if args.skip_bad else None
-        for _, rows in model.read(paths, batch=BATCH, depth=depth, left_out=skipped):  # the next are decoded meanwhile
+        for _, rows in model.read(
+            paths, batch=BATCH, depth=depth, left_out=skipped
+        ):  # the next batch is decoded in the background
             yield from zip(islice(rest, len(rows)), model.answer(rows, args.neighbours), strict=True)
             advance(len(rows))
     left_out.tell(len(paths))
 
 
 def find_images(given: list[str]) -> list[Path]:
-    """The images that were named, and all below the folders that were.
+    """List the given images, and all images below the given folders.
 
     Raises:
-        DataError: no such file, or a folder without images.
+        DataError: a file does not exist, or a folder has no images.
     """
-    found: list[Path] = []
+    images: list[Path] = []
     for name in given:
         path = Path(name)
         if path.is_dir():
             inside = list(image_files(path))
             if not inside:
                 raise DataError(f"{name} holds no images ({', '.join(sorted(EXTENSIONS))})")
-            found += inside
+            images += inside
         elif not path.exists():
             raise missing("image", path)
         else:
-            found.append(path)
-    return found
+            images.append(path)
+    return images
 
 
 def as_json(path: Path, answer: Answer) -> dict[str, Any]:
+    """An answer as ``--json`` prints it, with all probabilities and the nearest images."""
     return {
         "image": str(path),
         "label": answer.label,
@@ -131,6 +141,7 @@ def as_json(path: Path, answer: Answer) -> dict[str, Any]:
 
 
 def as_row(path: Path, answer: Answer) -> dict[str, Any]:
+    """An answer as a row of ``--csv``, by column; the label is empty if the image is of no known class."""
     near = answer.neighbours[0] if answer.neighbours else None
     return {
         "image": str(path),
@@ -144,6 +155,7 @@ def as_row(path: Path, answer: Answer) -> dict[str, Any]:
 
 
 def as_text(path: Path, answer: Answer) -> str:
+    """An answer as two lines of text: the class, and the most similar images."""
     near = ", ".join(f"{each.item} ({each.similarity:.2f})" for each in answer.neighbours)
     if answer.known:
         also = [name for name in answer.label_set if name != answer.label]

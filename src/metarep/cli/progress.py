@@ -1,6 +1,6 @@
-"""What a person sees of work that takes a while: a bar on a terminal, a line now and then elsewhere, and TensorBoard.
+"""Progress of long work: a bar on a terminal, a line every few seconds elsewhere, and logs for TensorBoard.
 
-There is one display, :func:`display`. Trainings, measurements and counts of images say what they show on it.
+There is one display, :func:`display`. Trainings, measurements and counts of images choose the text that it shows.
 """
 
 import contextlib
@@ -12,20 +12,20 @@ from typing import Any, Protocol, runtime_checkable
 
 from metarep.errors import counted, missing_extra
 
-Tell = Callable[[float], None]  # called with the share that is done
-Watch = Callable[[dict[str, Any]], None]  # that of a training: called with each record of its log
+Tell = Callable[[float], None]  # called with the finished share, from 0 to 1
+Watch = Callable[[dict[str, Any]], None]  # called with each record of the log of a training
 EVERY = 5.0  # seconds between two lines
 
 
 @runtime_checkable
 class Show(Protocol):
-    """Shows how far some work is.
+    """A function that shows the progress of some work.
 
     Args:
-        what: is being done, with the count of what is done.
-        done, total: how far it is.
-        figures: what else there is to say.
-        due: whether a line is due now, where there is no terminal; None for one every few seconds.
+        what: the name of the work, and how much of it is done.
+        done, total: the finished amount and the whole amount, in the same unit.
+        figures: further figures to show.
+        due: without a terminal: whether to print a line now; None for a line every few seconds.
     """
 
     def __call__(self, what: str, done: float, total: float, figures: str, *, due: bool | None = None) -> None: ...
@@ -33,12 +33,12 @@ class Show(Protocol):
 
 @contextlib.contextmanager
 def display(*, quiet: bool = False, every: float = EVERY, stays: bool = False) -> Iterator[Show]:
-    """Yields a function that shows how far some work is, on standard error.
+    """Context that yields a function to show the progress of some work on standard error.
 
     Args:
         quiet: show nothing.
-        every: seconds between two lines, where standard error is not a terminal; the first comes as late.
-        stays: leave the bar on the terminal at the end.
+        every: seconds between two lines if standard error is not a terminal, and before the first line.
+        stays: keep the bar on the terminal at the end.
     """
     if quiet:
         yield lambda *_, **__: None
@@ -75,7 +75,16 @@ def display(*, quiet: bool = False, every: float = EVERY, stays: bool = False) -
 
 @contextlib.contextmanager
 def progress(*, quiet: bool = False, tensorboard: Path | None = None, every: float = EVERY) -> Iterator[Watch]:
-    """A ``watch`` for ``train``, for the length of a ``with`` block."""
+    """Context that yields a ``watch`` function for ``train``.
+
+    Args:
+        quiet: show nothing.
+        tensorboard: also write logs for TensorBoard below this folder.
+        every: seconds between two lines if standard error is not a terminal.
+
+    Raises:
+        MetarepError: ``tensorboard`` is given and the package is not installed.
+    """
     with contextlib.ExitStack() as stack:
         watchers = [_training(stack.enter_context(display(quiet=quiet, every=every, stays=True)))]
         if tensorboard is not None:
@@ -90,7 +99,7 @@ def progress(*, quiet: bool = False, tensorboard: Path | None = None, every: flo
 
 @contextlib.contextmanager
 def measuring(what: str, *, quiet: bool = False, every: float = EVERY) -> Iterator[Tell]:
-    """A function to call with the share of a measurement that is done, for the length of a ``with`` block."""
+    """Context that yields a function to call with the finished share of a measurement, from 0 to 1."""
     began = time.monotonic()
     with display(quiet=quiet, every=every) as show:
 
@@ -104,9 +113,9 @@ def measuring(what: str, *, quiet: bool = False, every: float = EVERY) -> Iterat
 
 @contextlib.contextmanager
 def counting(noun: str, *, quiet: bool = False, every: float = EVERY) -> Iterator[Callable[..., None]]:
-    """A function to call with the number of things that are done, and of all, for the length of a ``with`` block.
+    """Context that yields a function to call with the number of finished items and the number of all items.
 
-    A third number, if it is given, says how many of those done took time; the speed is that of these.
+    A third number, if it is given, is the number of finished items that took time. The shown speed is that of these.
     """
     began = time.monotonic()
     with display(quiet=quiet, every=every) as show:
@@ -121,7 +130,7 @@ def counting(noun: str, *, quiet: bool = False, every: float = EVERY) -> Iterato
 
 @contextlib.contextmanager
 def counter(total: int, noun: str, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """As :func:`counting`; the function is called with how many more are done."""
+    """Context like :func:`counting`, but the function is called with the number of newly finished items."""
     done = 0
     with counting(noun, quiet=quiet) as tell:
 
@@ -134,9 +143,10 @@ def counter(total: int, noun: str, *, quiet: bool = False) -> Iterator[Callable[
 
 
 def _training(show: Show) -> Watch:
-    """Shows the records of a training: on a terminal the latest figures of each kind, elsewhere those of the record.
+    """A ``watch`` that shows the records of a training.
 
-    There, a line is due at each tenth of a training and at each validation.
+    A terminal shows the latest figure of each kind. Elsewhere, a line with the figures of one record is printed at each
+    tenth of the training and at each validation.
     """
     latest: dict[str, Any] = {}
     shown = -1
@@ -182,13 +192,13 @@ def _board(folder: Path) -> Iterator[Watch]:
 
 
 def _phase(record: dict[str, Any]) -> str:
-    """What is counted: steps, of a method where there are several; or what is measured."""
+    """The name of the count: ``step``, after the method if several are trained; or the measurement."""
     phase = record.get("phase", "")
     return phase if phase.startswith("measuring") else f"{phase} step".lstrip()
 
 
 def _figures(record: dict[str, Any]) -> str:
-    """What a record says, and nothing of another step."""
+    """The figures of a record as text."""
     parts = [f"loss {record['loss']:.4f}"] if "loss" in record else []
     parts += [f"active {record['active']:.2f}"] if "active" in record else []
     parts += [f"spread {record['spread']:.2f}  rank {record['rank']:.1f}"] if "spread" in record else []

@@ -1,4 +1,4 @@
-"""metarep quickstart."""
+"""The command ``metarep quickstart``: train and compare several methods, and write a report."""
 
 import argparse
 from pathlib import Path
@@ -17,12 +17,18 @@ EXAMPLE = """examples:
 
 
 def add(parser: Parser) -> None:
-    parser.add_argument("--data", default="glyphs", metavar="NAME", help="data set (default: glyphs, embedded)")
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/quickstart"), metavar="DIR", help="default: runs/quickstart"
+        "--data", default="glyphs", metavar="NAME", help="data set (default: glyphs, which is embedded)"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="names weights, batches and views (default: 0)"
+        "--out",
+        type=Path,
+        default=Path("runs/quickstart"),
+        metavar="DIR",
+        help="folder for the runs and the report (default: runs/quickstart)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of the weights, batches and views (default: 0)"
     )
     add_machine(parser)
     add_output(parser)
@@ -35,16 +41,16 @@ def run(args: argparse.Namespace) -> int:
         def watch_phase(phase: str, record: dict[str, Any]) -> None:
             watch({"phase": phase, **record})
 
-        found = quickstart(
+        result = quickstart(
             args.out, data=args.data, seed=args.seed, device=args.device, precision=args.precision, watch=watch_phase
         )
     if args.json:
-        print_json(found)
+        print_json(result)
         return 0
-    for row in found["rows"]:
+    for row in result["rows"]:
         print(f"{row['method']:<18} {row['ways']}-way {row['shots']}-shot  {row['accuracy']:.2f} ± {row['ci95']:.2f} %")
-    print(f"\nreport:  {found['report']}\nnumbers: {found['results']}")
-    if command := suggest(args.out / found["best"], ways=10, shots=(1, 5)):
+    print(f"\nreport:  {result['report']}\nnumbers: {result['results']}")
+    if command := suggest(args.out / result["best"], ways=10, shots=(1, 5)):
         print(f"next:    {command}")
     print("         metarep train protonet --data folder:YOUR-IMAGES")
     return 0

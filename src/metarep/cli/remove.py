@@ -1,4 +1,4 @@
-"""metarep remove MODEL CLASS [CLASS ...]."""
+"""The command ``metarep remove``: remove classes from a classifier."""
 
 import argparse
 from functools import reduce
@@ -19,8 +19,8 @@ EXAMPLE = """examples:
 
 
 def add(parser: Parser) -> None:
-    parser.add_argument("model", type=Path, metavar="MODEL", help="what metarep fit made")
-    parser.add_argument("classes", nargs="+", metavar="CLASS", help="classes to forget, with all their images")
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a model folder that metarep fit made")
+    parser.add_argument("classes", nargs="+", metavar="CLASS", help="classes to remove, with all their images")
     add_output(parser)
 
 

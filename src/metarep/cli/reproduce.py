@@ -1,4 +1,4 @@
-"""metarep reproduce RECIPE."""
+"""The command ``metarep reproduce``: train a recipe, measure it and write the results to a table."""
 
 import argparse
 from pathlib import Path
@@ -11,28 +11,38 @@ from metarep.experiments.reproduce import reproduce
 
 USAGE = "RECIPE"
 EXAMPLE = """examples:
-  metarep reproduce protonet-omniglot                       train on train + validation, measure on test
-  metarep reproduce protonet-omniglot --train-on train      choose on validation: measures val, never test
+  metarep reproduce protonet-omniglot
+      train on train + validation, measure on test
+  metarep reproduce protonet-omniglot --train-on train
+      choose on validation: measures val, never test
 """
 
 
 def add(parser: Parser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help=", ".join(recipe_names()))
     parser.add_argument(
-        "--out", type=Path, default=Path("runs"), metavar="DIR", help="where run folders go (default: runs)"
+        "--out", type=Path, default=Path("runs"), metavar="DIR", help="folder for the run folders (default: runs)"
     )
     parser.add_argument(
-        "--results", type=Path, default=Path("results"), metavar="DIR", help="where tables are (default: results)"
+        "--results",
+        type=Path,
+        default=Path("results"),
+        metavar="DIR",
+        help="folder of the tables of results (default: results)",
     )
     parser.add_argument(
-        "--train-on", default="trainval", help="trainval (default), or train to choose settings on validation"
-    )
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="trainings, of seeds 0 to N - 1 (default: 1)")
-    parser.add_argument(
-        "--tasks", type=int, metavar="N", help="test tasks a measurement (default: the recipe's, or 10000)"
+        "--train-on",
+        default="trainval",
+        help="trainval, or train to choose settings on validation classes (default: trainval)",
     )
     parser.add_argument(
-        "--data-dir", type=Path, metavar="DIR", help="where archives already lie (default: METAREP_DATA)"
+        "--seeds", type=int, default=1, metavar="N", help="number of trainings, with seeds 0 to N - 1 (default: 1)"
+    )
+    parser.add_argument(
+        "--tasks", type=int, metavar="N", help="test tasks in each measurement (default: the recipe's, or 10000)"
+    )
+    parser.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="folder that already holds the archives (default: METAREP_DATA)"
     )
     add_machine(parser)
     add_output(parser)
@@ -57,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         print_json(rows)
         return 0
     for row in rows:
-        published = f"published {row['published']}" if row.get("published") else "no number is published"
+        published = f"published {row['published']}" if row.get("published") else "no published result"
         print(
             f"{row['method']:<18} {row['ways']}-way {row['shots']}-shot: {row['accuracy']:.2f} ± {row['ci95']:.2f} % "
             f"on {row['data']}/{row['split']} ({published})"

@@ -1,4 +1,4 @@
-"""metarep search INDEX IMAGE."""
+"""The command ``metarep search``: the same as ``metarep index search``."""
 
 import argparse
 from pathlib import Path
@@ -10,7 +10,8 @@ from metarep.cli.parser import Parser
 
 USAGE = "INDEX IMAGE ..."
 EXAMPLE = """examples:
-  metarep search photos.index IMAGE                       the ten nearest, with their cosines
+  metarep search photos.index IMAGE
+      the ten nearest, with their cosines
   metarep search photos.index IMAGE -k 20 --out sheet.png
 metarep index build makes an index.
 """
@@ -18,7 +19,7 @@ metarep index build makes an index.
 
 def add(parser: Parser) -> None:
     add_index(parser)
-    parser.add_argument("places", type=Path, nargs="+", metavar="IMAGE", help="what to look for")
+    parser.add_argument("places", type=Path, nargs="+", metavar="IMAGE", help="image to search for")
     add_search(parser)
 
 

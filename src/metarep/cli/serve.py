@@ -1,4 +1,4 @@
-"""metarep serve MODEL."""
+"""The command ``metarep serve``: serve a classifier over HTTP."""
 
 import argparse
 import os
@@ -17,26 +17,42 @@ from metarep.errors import MetarepError, missing_extra
 
 USAGE = "MODEL"
 EXAMPLE = """examples:
-  metarep serve moths                                     a page at http://127.0.0.1:8000, for this machine alone
-  metarep serve letters --encoder omniglot-protonet       a new model, to be filled on the page
-  metarep serve moths --host 0.0.0.0 --token "$SECRET"    for others too, who must know the token
+  metarep serve moths
+      http://127.0.0.1:8000, reachable from this machine only
+  metarep serve letters --encoder omniglot-protonet
+      a new model, to be filled on the page
+  metarep serve moths --host 0.0.0.0 --token "$SECRET"
+      for other machines, which need the token
 """
 SHORTEST = 16  # characters of a token
 
 
 def add(parser: Parser) -> None:
-    parser.add_argument("model", type=Path, metavar="MODEL", help="what metarep fit made; with --encoder, a new one")
+    parser.add_argument(
+        "model", type=Path, metavar="MODEL", help="a model folder that metarep fit made; with --encoder, a new one"
+    )
     group = parser.add_argument_group("address")
-    group.add_argument("--host", default="127.0.0.1", help="where to listen (default: 127.0.0.1, this machine alone)")
-    group.add_argument("--port", type=int, default=8000, metavar="N", help="0 takes any that is free (default: 8000)")
     group.add_argument(
-        "--token", help="what everybody who asks must know; METAREP_TOKEN if not given; needed beyond this machine"
+        "--host",
+        default="127.0.0.1",
+        help="address to listen at (default: 127.0.0.1, reachable from this machine only)",
     )
     group.add_argument(
-        "--called", metavar="NAMES", default="", help="further names of this server, with commas: behind a proxy"
+        "--port", type=int, default=8000, metavar="N", help="port to listen at; 0 for any free port (default: 8000)"
     )
-    group.add_argument("--cert", type=Path, metavar="FILE", help="certificate, for https")
-    group.add_argument("--key", type=Path, metavar="FILE", help="its key")
+    group.add_argument(
+        "--token",
+        help="secret that each request must carry; required if other machines can reach the server "
+        "(default: the environment variable METAREP_TOKEN)",
+    )
+    group.add_argument(
+        "--called",
+        metavar="NAMES",
+        default="",
+        help="further host names of this server, separated by commas, if it is behind a proxy",
+    )
+    group.add_argument("--cert", type=Path, metavar="FILE", help="certificate for HTTPS (PEM)")
+    group.add_argument("--key", type=Path, metavar="FILE", help="private key of the certificate (PEM)")
     add_encoder(parser, None)
     add_limits(parser)
     add_threads(parser)
@@ -44,7 +60,7 @@ def add(parser: Parser) -> None:
 
 
 def add_limits(parser: argparse.ArgumentParser) -> None:
-    """A flag for each limit."""
+    """Add a flag for each field of ``Limits``."""
     from metarep.app.limits import Limits
 
     group, helps = parser.add_argument_group("limits"), argument_helps(Limits.__doc__ or "")
@@ -62,7 +78,7 @@ def flag_of(limit: str) -> str:
 def run(args: argparse.Namespace) -> int:
     set_threads(args)
     try:
-        import multipart  # noqa: F401 - what reads uploads
+        import multipart  # noqa: F401 - needed to read uploads
         import uvicorn
 
         from metarep.app.api import create_app
@@ -91,15 +107,19 @@ def run(args: argparse.Namespace) -> int:
         try:
             uvicorn.Server(config).run(sockets=[listening])
         except KeyboardInterrupt:
-            return 130  # as every command that is interrupted, but nothing is left unfinished
+            return 130  # the status of every interrupted command
     return 0
 
 
 def who_may(args: argparse.Namespace) -> tuple[str | None, frozenset[str] | None]:
-    """The token, and the names that the server may be asked for by; see :class:`metarep.app.guard.Guard`.
+    """The token and the allowed host names of the server; see :class:`metarep.app.guard.Guard`.
+
+    Returns:
+        The token, or None if none is needed; and the host names that requests may name, or None for any.
 
     Raises:
-        MetarepError: others can reach the server, and there is no token worth the name.
+        MetarepError: other machines can reach the server and the token is missing or too short, or the token is empty
+            or not ASCII.
     """
     from metarep.app.guard import LOOPBACK
 
@@ -108,55 +128,61 @@ def who_may(args: argparse.Namespace) -> tuple[str | None, frozenset[str] | None
     alone = args.host in LOOPBACK
     if not (alone and others <= LOOPBACK) and (token is None or len(token) < SHORTEST):
         raise MetarepError(
-            f"others can reach {args.called or args.host}, so a token of at least {SHORTEST} characters is needed: "
-            f"--token {secrets.token_urlsafe(24)}"
+            f"other machines can reach {args.called or args.host}, so a token of at least {SHORTEST} characters is "
+            f"needed: --token {secrets.token_urlsafe(24)}"
         )
-    if token is not None and not token.isascii():  # which headers cannot bring
-        raise MetarepError("the token has other letters than those of ASCII, which a browser cannot send; take others")
+    if token is not None and not token.isascii():  # an HTTP header cannot hold it
+        raise MetarepError(
+            "the token has characters that are not ASCII, which a browser cannot send; choose ASCII characters"
+        )
     if token == "":
         raise MetarepError("the token is empty; leave --token and METAREP_TOKEN out, or give one")
     return token, LOOPBACK | others if alone else None
 
 
 def check_certificate(cert: Path, key: Path) -> None:
-    """Before anything is said of an address.
+    """Check that a certificate and its key can be loaded, before an address is printed.
 
     Raises:
-        MetarepError: there are no such files, or they are no certificate and its key.
+        MetarepError: a file does not exist, or the two are not a certificate and its key.
     """
     try:
         ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(cert, key)
     except OSError as error:
-        raise MetarepError(f"{cert} and {key} are no certificate and its key: {error.strerror or error}") from error
+        raise MetarepError(f"{cert} and {key} are not a certificate and its key: {error.strerror or error}") from error
 
 
 def open_or_create(args: argparse.Namespace):  # noqa: ANN201 - ModelFolder, which imports torch
-    """The model that is there, or a new and empty one."""
+    """Open the model folder, or create an empty one if ``--encoder`` is given.
+
+    Raises:
+        MetarepError: there is no model and no encoder is given, or there are both.
+    """
     from metarep.machine.files import typed
     from metarep.model.folder import ModelFolder
     from metarep.model.gallery import Gallery
     from metarep.model.model import Model
     from metarep.weights.named import load_representation
 
-    there = (args.model / "gallery.safetensors").is_file()
+    exists = (args.model / "gallery.safetensors").is_file()
     if args.encoder is None:
-        if not there and not args.model.exists():
+        if not exists and not args.model.exists():
             raise MetarepError(
                 f"there is no model {args.model}; metarep fit PHOTOS --out {typed(args.model)} makes one, "
                 f"and metarep serve {typed(args.model)} --encoder auto an empty one, to be filled on the page"
             )
         return ModelFolder.open(args.model)
-    if there:
+    if exists:
         raise MetarepError(f"{args.model} is there already, with an encoder of its own; leave --encoder out")
     representation = load_representation(args.encoder, arch=args.arch, size=args.size)
     return ModelFolder.create(args.model, Model(representation, None, Gallery.empty()))
 
 
 def read_limits(args: argparse.Namespace):  # noqa: ANN201 - Limits
-    """The limits that were given.
+    """Read the limits of the server from the flags.
 
     Raises:
-        MetarepError: one that is not above 0, or more files than a form can bring.
+        MetarepError: a limit is not above 0, or there are more files than one form can hold.
     """
     from metarep.app.limits import MOST_FILES, Limits
     from metarep.errors import above
@@ -170,10 +196,10 @@ def read_limits(args: argparse.Namespace):  # noqa: ANN201 - Limits
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there.
+    """Open a socket that listens at an address.
 
     Raises:
-        MetarepError: the port is taken, or not ours to take.
+        MetarepError: the port is not a valid number, is in use, or needs other permissions.
     """
     if not 0 <= port < 65536:
         raise MetarepError(f"--port must be 0 to 65535, not {port}")
@@ -182,5 +208,5 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=256)
     except OSError as error:
         raise MetarepError(
-            f"{host}:{port} cannot be listened at ({error.strerror or error}); --port 0 takes any port that is free"
+            f"cannot listen at {host}:{port} ({error.strerror or error}); --port 0 takes any free port"
         ) from error

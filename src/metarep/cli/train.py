@@ -1,4 +1,4 @@
-"""metarep train METHOD."""
+"""The command ``metarep train``: train an encoder by one of the methods."""
 
 import argparse
 from dataclasses import asdict
@@ -21,15 +21,18 @@ from metarep.weights.settings import TrainSettings
 
 USAGE = "METHOD"
 EXAMPLE = """examples:
-  metarep train protonet                                     embedded glyphs, no download
+  metarep train protonet
+      the embedded glyphs, no download
   metarep train protonet --recipe omniglot --out runs/protonet
   metarep train simclr --data folder:PHOTOS --out runs/simclr
   metarep train protonet --data folder:PHOTOS --init runs/simclr
   metarep train protonet --data folder:PHOTOS --labels clusters:runs/simclr
   metarep train anil --data folder:PHOTOS --init runs/simclr --labels-per-class 5
   metarep train triplet --data folder:PHOTOS --margin 0.2 --mining semi-hard
-  metarep train protonet --config my.toml --steps 500        a file of your own; flags win over it
-The same command goes on with a run that was interrupted. metarep train METHOD --help lists the method's own settings.
+  metarep train protonet --config my.toml --steps 500
+      your own file; flags have priority over it
+The same command continues a run that was interrupted.
+metarep train METHOD --help lists the method's own settings.
 """
 
 
@@ -41,7 +44,7 @@ def add(parser: Parser) -> None:
         names.add_parser(
             name,
             usage=f"{parser.prog} {name} [flags]",
-            description=f"Train {name}.",
+            description=f"Train an encoder by {name}.",
             epilog=EXAMPLE,
             fill=partial(add_settings, method=name),
             run=run,
@@ -53,17 +56,23 @@ def add(parser: Parser) -> None:
 
 
 def add_settings(parser: Parser, method: str | None) -> None:
-    """The flags that all methods have, and those of one method, if it is named."""
+    """Add the flags that all methods have, and the flags of one method, if it is named."""
     names = recipe_names(f"{method}-" if method else "")
     recipes = [name.removeprefix(f"{method}-") for name in names]
     group = parser.add_argument_group("run")
-    group.add_argument("--recipe", metavar="NAME", help=f"start from a published setting: {', '.join(recipes)}")
+    group.add_argument("--recipe", metavar="NAME", help=f"start from the settings of a recipe: {', '.join(recipes)}")
     group.add_argument(
-        "--config", type=Path, metavar="FILE", help="start from a file of your own, in the form of a recipe (TOML)"
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="start from the settings in your own file, in the format of a recipe (TOML)",
     )
     group.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: runs/METHOD-DATA)")
     group.add_argument(
-        "--train-on", default="train", metavar="SPLIT", help="train (validates on val) or trainval (default: train)"
+        "--train-on",
+        default="train",
+        metavar="SPLIT",
+        help="train (validated on val), or trainval, which joins the two (default: train)",
     )
     group.add_argument(
         "--encoder", default=argparse.SUPPRESS, metavar="NAME", help="conv4 or resnet12 (default: conv4)"
@@ -72,7 +81,9 @@ def add_settings(parser: Parser, method: str | None) -> None:
         "--width", type=int, default=argparse.SUPPRESS, metavar="N", help="channels of the encoder (default: 64)"
     )
     group.add_argument(
-        "--init", metavar="RUN", help="start from the encoder of another run, of any method (default: random weights)"
+        "--init",
+        metavar="RUN",
+        help="warm start from the encoder of another run, of any method (default: random weights)",
     )
     group.add_argument(
         "--tensorboard", action="store_true", help="also write TensorBoard logs; needs metarep[tensorboard]"
@@ -115,10 +126,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def read_job(args: argparse.Namespace) -> Job:
-    """Defaults, overridden by the recipe or the file, overridden by the flags that were given."""
+    """Make the job: defaults, overridden by the recipe or the file, overridden by the given flags."""
     given = vars(args)
     if args.recipe and args.config:
-        args.parser.error("--recipe and --config are two settings to start from; give one")
+        args.parser.error("--recipe and --config both set where to start from; give one of them")
     fields = dict(load_recipe(f"{args.method}-{args.recipe}").job) if args.recipe else {}
     fields = read_config(args.config, args.method) if args.config else fields
     settings = fields.pop("settings", {}) | {name: given[name] for name in args.own if name in given}
@@ -139,20 +150,25 @@ def read_job(args: argparse.Namespace) -> Job:
 
 
 def add_labels(parser: Parser) -> None:
-    """What is trained on for labels."""
+    """Add the flags that choose the labels to train on."""
     group = parser.add_argument_group("labels")
     group.add_argument(
         "--labels",
         metavar="WHICH",
-        help="true; clusters:RUN, classes made of a run's features; or instances, each image a class (default: true)",
+        help="true; clusters:RUN for clusters of a run's features; or instances for each image as its own class "
+        "(default: true)",
     )
-    group.add_argument("--clusters", type=int, metavar="N", help="how many (default: one for every 40 images)")
-    group.add_argument("--partitions", type=int, metavar="N", help="how often images are divided anew (default: 1)")
-    group.add_argument("--labels-per-class", type=int, metavar="N", help="true labels a class (default: all)")
+    group.add_argument(
+        "--clusters", type=int, metavar="N", help="number of clusters (default: one for every 40 images)"
+    )
+    group.add_argument("--partitions", type=int, metavar="N", help="number of different clusterings (default: 1)")
+    group.add_argument(
+        "--labels-per-class", type=int, metavar="N", help="number of labelled images of each class (default: all)"
+    )
 
 
 def refuse_recipes(source: str | Path | None, fields: dict[str, Any]) -> None:
-    """Raise where a recipe or a file names another recipe's run, which only ``reproduce`` makes."""
+    """Raise an error if a recipe or a file names the run of another recipe, which only ``metarep reproduce`` makes."""
     for name, text in (("init", fields.get("init")), ("labels", fields.get("labels", "").partition(":")[2])):
         if text in recipe_names() and not Path(text).exists():
             flag = "--init RUN" if name == "init" else "--labels clusters:RUN"

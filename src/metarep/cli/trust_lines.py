@@ -1,4 +1,4 @@
-"""What is printed of how far a model can be trusted."""
+"""Lines of text on the accuracy of a model, its weakest classes and its near copies."""
 
 from metarep.errors import counted, plural
 from metarep.model.model import Model
@@ -7,7 +7,7 @@ MOST = 5  # classes and groups that are printed
 
 
 def trust_line(model: Model) -> str:
-    """Accuracy in a sentence, with where it is from."""
+    """One line on the expected accuracy of a model, and how it was estimated."""
     trust = model.trust
     if len(model.gallery.names) < 2:
         return "accuracy: unknown; there is no second class to tell images from"
@@ -37,7 +37,7 @@ def trust_line(model: Model) -> str:
 
 
 def class_lines(model: Model) -> list[str]:
-    """The classes that more images would help most, the weakest first."""
+    """One line for each class that needs more images, the least accurate first."""
     named = zip(model.gallery.names, model.trust.classes, strict=False)
     weak = [(each.accuracy, name, each.tested) for name, each in named if each.needs and each.accuracy is not None]
     lines = [
@@ -49,7 +49,7 @@ def class_lines(model: Model) -> list[str]:
 
 
 def copy_lines(model: Model) -> list[str]:
-    """Groups of near copies, which are left out together."""
+    """One line for each group of near copies. The copies of a group are left out together in the test."""
     items = model.gallery.items
     lines = [
         f"near copies, counted as one: {', '.join(items[row] for row in rows[:3])}"

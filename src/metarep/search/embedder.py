@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarep.data.reading.decode import decode_all
-from metarep.data.reading.depth import Depth, notice, write_depth
+from metarep.data.reading.depth import Depth, write_depth
+from metarep.data.reading.depth_survey import notice
 from metarep.data.reading.folder_tree import shown
 from metarep.data.reading.photographs import STRETCH
 from metarep.encoders import Precision, computing, space_of

@@ -1,4 +1,4 @@
-"""metarep index build | add | remove | search | stats | duplicates: an action a module."""
+"""The command ``metarep index``, with one module for each action."""
 
 from functools import partial
 
@@ -8,19 +8,21 @@ from metarep.cli.parser import Parser
 
 USAGE = "ACTION INDEX ..."
 EXAMPLE = """examples:
-  metarep index build photos.index PHOTOS --encoder runs/protonet    a folder of any size; goes on if interrupted
-  metarep index add photos.index MORE/                               what is new or has changed
+  metarep index build photos.index PHOTOS --encoder runs/protonet
+      continues after an interruption
+  metarep index add photos.index MORE/
+      only new and changed images are read
   metarep index search photos.index IMAGE -k 5 --out sheet.png
   metarep index duplicates photos.index --threshold 0.99
   metarep index remove photos.index PHOTOS/old
 """
 ACTIONS = {
-    "build": (build, "make an index of folders of images"),
-    "add": (add_action, "add images that are new, or have changed"),
-    "remove": (remove, "take images out of an index; their files stay"),
-    "search": (search, "find the images that look like an image"),
-    "stats": (stats, "say what an index holds"),
-    "duplicates": (duplicates, "find copies, and images that look alike"),
+    "build": (build, "make an index of images or folders of images"),
+    "add": (add_action, "add images that are new or have changed"),
+    "remove": (remove, "remove images from an index; their files are kept"),
+    "search": (search, "find the images that are most similar to an image"),
+    "stats": (stats, "print the number of images, the backend, the size and more"),
+    "duplicates": (duplicates, "find copies and images that look alike"),
 }
 
 

@@ -1,4 +1,4 @@
-"""metarep index add INDEX FILE|FOLDER."""
+"""The action ``metarep index add``: add new and changed images to an index."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""metarep index build INDEX FOLDER: a sub-parser reads the settings of each backend."""
+"""The action ``metarep index build``: make an index. A sub-parser reads the settings of the chosen backend."""
 
 import argparse
 
@@ -14,7 +14,8 @@ from metarep.weights.named import load_representation
 
 USAGE = "INDEX FILE|FOLDER ..."
 EXAMPLE = """examples:
-  metarep index build photos.index PHOTOS --encoder runs/protonet    a folder of any size; goes on if interrupted
+  metarep index build photos.index PHOTOS --encoder runs/protonet
+      continues after an interruption
   metarep index build photos.index PHOTOS --index faiss --kind ivf
 """
 
@@ -26,8 +27,8 @@ def add(parser: Parser) -> None:
         "--encoder",
         default="auto",
         metavar="NAME",
-        help="as in metarep fit: efficientnet-lite0, a run of yours, a model that ships, FILE.onnx "
-        "(default: the best of photographs that is installed)",
+        help="efficientnet-lite0, a run folder, a model that ships with metarep, FILE.onnx, and others as in metarep "
+        "fit (default: the best installed encoder for photographs)",
     )
     parser.add_parsers_by_flag(
         "--index",
@@ -36,13 +37,13 @@ def add(parser: Parser) -> None:
         {name: backend_parser(parser.prog, name) for name in INDEXES},
         default="exact",
         metavar="NAME",
-        help=f"{', '.join(INDEXES)} (default: exact)",
+        help=f"backend: {', '.join(INDEXES)} (default: exact)",
     )
     add_filling(parser)
 
 
 def backend_parser(prog: str, name: str) -> Parser:
-    """The parser of the settings of a backend."""
+    """Make the parser of the settings of a backend."""
     parser = Parser(prog=prog, add_help=False)
     parser.set_defaults(own=add_flags(parser, f"settings of --index {name}", INDEXES[name], skip=("device",)))
     return parser
@@ -52,9 +53,9 @@ def run(args: argparse.Namespace) -> int:
     set_threads(args)
     need_places(args, "folders of images")
     representation = load_representation(args.encoder)
-    for place in args.places:  # before there is an index of nothing
-        if not place.exists():
-            raise missing("file or folder", place)
+    for path in args.places:  # before an empty index is made
+        if not path.exists():
+            raise missing("file or folder", path)
     device = pick_device(args.device)
     settings = {name: vars(args)[name] for name in args.own if name in vars(args)}
     precision = pick_precision(args.precision, device)

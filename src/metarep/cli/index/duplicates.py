@@ -1,4 +1,4 @@
-"""metarep index duplicates INDEX."""
+"""The action ``metarep index duplicates``: find copies and similar images in an index."""
 
 import argparse
 from pathlib import Path
@@ -20,8 +20,14 @@ EXAMPLE = """examples:
 
 def add(parser: Parser) -> None:
     add_index(parser)
-    parser.add_argument("--threshold", type=float, default=0.995, metavar="X", help="cosine (default: 0.995)")
-    parser.add_argument("--out", type=Path, metavar="PNG", help="draw what was found as a contact sheet")
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=0.995,
+        metavar="X",
+        help="smallest cosine similarity of two images that look alike (default: 0.995)",
+    )
+    parser.add_argument("--out", type=Path, metavar="PNG", help="also draw the groups as a contact sheet")
     add_machine(parser, precision="float32")
     add_output(parser)
 
@@ -34,13 +40,13 @@ def run(args: argparse.Namespace) -> int:
         items, total = index.items.items, len(index)
         paths = [Path(items[each].path) for each in index.index.ids().tolist()]
         groups = duplicates(index.index, paths, args.threshold, watch=lambda done: tell(done, total))
-        found = [(each.kind, [items[i] for i in each.ids]) for each in groups]
+        named = [(each.kind, [items[i] for i in each.ids]) for each in groups]
     left = 0
-    if args.out and found:
+    if args.out and named:
         left = contact_sheet(
             [
                 [(item.path, kind.removesuffix("s") if kind == "look-alikes" else "copy") for item in group]
-                for kind, group in found
+                for kind, group in named
             ],
             args.out,
             first="",
@@ -49,20 +55,20 @@ def run(args: argparse.Namespace) -> int:
         print_json(
             [
                 [{"path": shown(item.path), "digest": item.digest, "kind": kind} for item in group]
-                for kind, group in found
+                for kind, group in named
             ]
         )
         return 0
-    copies = sum(kind == "copies" for kind, _ in found)
+    copies = sum(kind == "copies" for kind, _ in named)
     print(f"{counted(copies, 'group')} of copies")
-    print(f"{counted(len(found) - copies, 'group')} of look-alikes, with a cosine of {args.threshold:g} or more")
-    for number, (kind, group) in enumerate(found, 1):
+    print(f"{counted(len(named) - copies, 'group')} of look-alikes, with a cosine of {args.threshold:g} or more")
+    for number, (kind, group) in enumerate(named, 1):
         same = len(group) - len({item.digest for item in group})
         files = f", {same + 1} of them the same file" if same else ""
         print(f"group {number}: {len(group)} {kind}{files}")
         for item in group:
             print(f"  {near_path(item.path)}")
-    if args.out and found:
+    if args.out and named:
         more = f", without {counted(left, 'group')} more" if left else ""
         print(f"drawn: {args.out}{more}")
     return 0

@@ -1,4 +1,4 @@
-"""What the actions of ``metarep index`` share: how an index is opened and filled, and how a path is shown."""
+"""Functions that the actions of ``metarep index`` share: flags, opening and filling an index, and showing paths."""
 
 import argparse
 from pathlib import Path
@@ -15,36 +15,36 @@ from metarep.search.image_index import ImageIndex
 
 
 def add_index(parser: Parser) -> None:
-    """The index that an action is about."""
+    """Add the argument that names the index."""
     parser.add_argument("index", type=Path, metavar="INDEX", help="the folder of the index")
 
 
 def add_places(parser: Parser, text: str) -> None:
-    """Files and folders of images."""
+    """Add the arguments for files and folders of images; ``text`` is their help."""
     parser.add_argument("places", type=Path, nargs="*", metavar="FILE|FOLDER", help=text)
 
 
 def add_filling(parser: Parser) -> None:
-    """How images are read and embedded, and how the action answers."""
+    """Add the flags of an action that reads and embeds images."""
     add_reading(parser)
     add_machine(parser, precision="float32")
     add_output(parser)
 
 
 def need_places(args: argparse.Namespace, what: str) -> None:
-    """Raise where no file or folder is given."""
+    """Raise a ``MetarepError`` if no file or folder is given; ``what`` names what is missing."""
     if not args.places:
         raise MetarepError(f"index {args.action} needs {what}: metarep index {args.action} {typed(args.index)} ...")
 
 
 def open_index(args: argparse.Namespace) -> ImageIndex:
-    """The index that is named, on the device that is asked for."""
+    """Open the index on the device and in the precision of the flags."""
     device = pick_device(args.device)
     return ImageIndex(args.index, device=device, precision=pick_precision(args.precision, device))
 
 
 def fill_index(index: ImageIndex, args: argparse.Namespace) -> int:
-    """Embed what is new, and say how many images there are now."""
+    """Add the images that are new or have changed, and print how many images the index holds. Returns exit status 0."""
     with counting("image", quiet=args.json) as tell:
 
         def watch(record: dict[str, int]) -> None:
@@ -63,6 +63,6 @@ def fill_index(index: ImageIndex, args: argparse.Namespace) -> int:
 
 
 def near_path(path: str) -> str:
-    """A path as one would type it here."""
+    """A path relative to the working directory if it is below it, otherwise as it is."""
     here = Path.cwd()
     return shown(str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path)

@@ -1,4 +1,4 @@
-"""metarep index remove INDEX FILE|FOLDER."""
+"""The action ``metarep index remove``: remove images from an index."""
 
 import argparse
 
@@ -17,7 +17,9 @@ EXAMPLE = """examples:
 def add(parser: Parser) -> None:
     add_index(parser)
     add_places(parser, "images, or folders of images")
-    parser.add_argument("--missing", action="store_true", help="also every image whose file is gone")
+    parser.add_argument(
+        "--missing", action="store_true", help="also remove every image whose file does not exist any more"
+    )
     add_machine(parser, precision="float32")
     add_output(parser)
 

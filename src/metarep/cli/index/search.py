@@ -1,4 +1,4 @@
-"""metarep index search INDEX IMAGE; ``metarep search`` is the same."""
+"""The action ``metarep index search``, which is also the command ``metarep search``: find similar images."""
 
 import argparse
 from pathlib import Path
@@ -11,22 +11,25 @@ from metarep.data.reading.folder_walk import shown
 
 USAGE = "INDEX IMAGE ..."
 EXAMPLE = """examples:
-  metarep index search photos.index IMAGE                       the ten nearest, with their cosines
+  metarep index search photos.index IMAGE
+      the ten nearest, with their cosines
   metarep index search photos.index IMAGE -k 20 --out sheet.png
 """
 
 
 def add(parser: Parser) -> None:
     add_index(parser)
-    add_places(parser, "what to look for")
+    add_places(parser, "images to search for")
     add_search(parser)
 
 
 def add_search(parser: Parser) -> None:
-    """How many images to find, where, and how to show them."""
-    parser.add_argument("-k", "--hits", type=int, default=10, metavar="N", help="images to find (default: 10)")
+    """Add the flags of a search."""
+    parser.add_argument(
+        "-k", "--hits", type=int, default=10, metavar="N", help="number of images to find (default: 10)"
+    )
     parser.add_argument("--below", type=Path, metavar="FOLDER", help="only images below this folder")
-    parser.add_argument("--out", type=Path, metavar="PNG", help="draw what was found as a contact sheet")
+    parser.add_argument("--out", type=Path, metavar="PNG", help="also draw the images as a contact sheet")
     add_depth(parser)
     add_machine(parser, precision="float32")
     add_output(parser)
@@ -39,14 +42,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def search(args: argparse.Namespace) -> int:
-    """Of ``metarep search`` too."""
+    """Search an index by images and print the most similar ones. Returns exit status 0."""
     with open_index(args) as index:
-        found = index.search(args.places, args.hits, args.below, args.depth)
+        results = index.search(args.places, args.hits, args.below, args.depth)
     if args.out:
         contact_sheet(
             [
                 [(str(query), ""), *((hit.path, f"{hit.score:.3f}") for hit in hits)]
-                for query, hits in zip(args.places, found, strict=True)
+                for query, hits in zip(args.places, results, strict=True)
             ],
             args.out,
         )
@@ -57,11 +60,11 @@ def search(args: argparse.Namespace) -> int:
                     "query": shown(str(query)),
                     "hits": [{"path": shown(hit.path), "score": round(hit.score, 6)} for hit in hits],
                 }
-                for query, hits in zip(args.places, found, strict=True)
+                for query, hits in zip(args.places, results, strict=True)
             ]
         )
         return 0
-    for query, hits in zip(args.places, found, strict=True):
+    for query, hits in zip(args.places, results, strict=True):
         print(f"{shown(str(query))}:")
         for hit in hits:
             print(f"  {hit.score:6.3f}  {near_path(hit.path)}")

@@ -1,4 +1,4 @@
-"""metarep index stats INDEX."""
+"""The action ``metarep index stats``: print facts about an index."""
 
 import argparse
 from pathlib import Path
@@ -12,7 +12,7 @@ USAGE = "INDEX"
 EXAMPLE = """examples:
   metarep index stats photos.index
 """
-PICTURES = 1000  # of which the nearest neighbour is looked for
+PICTURES = 1000  # at most so many images get their nearest neighbour
 
 
 def add(parser: Parser) -> None:
@@ -45,12 +45,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def quantiles(index: ImageIndex) -> dict[str, float]:
-    """How near the nearest other image is, for some of them: a threshold for duplicates lies above that."""
+    """Quantiles of the cosine similarity of images and their nearest other image, over at most ``PICTURES`` of them.
+
+    A threshold for duplicates should be above them.
+    """
     ids = index.index.ids()
     if len(ids) < 2:
         return {}
     some = ids[:: max(1, len(ids) // PICTURES)]
-    scores, found = index.index.search(index.index.vectors(some), 2)
-    other = scores[:, 0].where(found[:, 0] != some, scores[:, 1])
+    scores, neighbours = index.index.search(index.index.vectors(some), 2)
+    other = scores[:, 0].where(neighbours[:, 0] != some, scores[:, 1])
     at = {"median": 0.5, "highest 10 %": 0.9, "highest 1 %": 0.99}
     return {name: round(float(other.quantile(share)), 4) for name, share in at.items()}

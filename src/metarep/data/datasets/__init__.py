@@ -68,11 +68,11 @@ def load_dataset(
         raise unknown("data set", name, DATASETS)
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
-    place = Path(data_dir) if data_dir is not None else None
-    options = Options(size=size, data_dir=place, skip_bad=skip_bad, depth=Depth.of(depth))
+    folder = Path(data_dir) if data_dir is not None else None
+    options = Options(size=size, data_dir=folder, skip_bad=skip_bad, depth=Depth.of(depth))
     module = import_module(DATASETS[name])
     if not hasattr(module, "load"):
-        raise DataError(f"{name} has tasks of its own and no splits; see {module.__name__}")
+        raise DataError(f"{name} has fixed tasks and no splits, so it cannot be loaded as one; see {module.__name__}")
     if split in getattr(module, "SPLITS", PARTS):  # a folder joins its parts itself: it reads all of them at once
         return module.load(argument, split, options)
     parts = [module.load(argument, part, options) for part in JOINED[split]]

@@ -17,8 +17,9 @@ from metarep.data.datasets.options import Options, warn_of_left_out
 from metarep.data.images import ImageBank
 from metarep.data.labels import Labels
 from metarep.data.reading.decode import ADVICE, decode_all
-from metarep.data.reading.depth import ADVICE as DEPTH_ADVICE
-from metarep.data.reading.depth import Depth, DepthWarning, notice
+from metarep.data.reading.depth import Depth, DepthWarning
+from metarep.data.reading.depth_survey import ADVICE as DEPTH_ADVICE
+from metarep.data.reading.depth_survey import notice
 from metarep.data.reading.folder_tree import FolderTree, scan, shown, warn_of_notes
 from metarep.data.reading.formats import READ
 from metarep.data.split import Split
@@ -28,7 +29,7 @@ ABOUT = (
     "your own images, folder:PATH with PATH/<class>/<image> or PATH/{train,val,test}/<class>/<image>; kept at 84 x 84"
 )
 SIZE = 84
-RECIPE = 4  # raise it whenever the pixels or the facts change
+RECIPE = 4  # version of the cached pixels and facts; increase it whenever they change
 SPLITS = {
     **{part: (part,) for part in ("train", "val", "test")},
     "trainval": ("train", "val"),
@@ -51,7 +52,8 @@ def load(argument: str, split: str, options: Options) -> Split:
         argument: the folder.
         split: ``train``, ``val``, ``test``, ``trainval`` for the first two, or ``all`` for every class.
         options: ``size`` defaults to 84; ``skip_bad`` leaves unreadable images out;
-            ``depth`` is black and white of pictures of more than 8 bits, which all of the folder suggest if not told.
+            ``depth`` is black and white of pictures of more than 8 bits; if it is not given, it is chosen from all
+            pictures of the folder.
 
     Raises:
         DataError: an image cannot be read and ``skip_bad`` is not set; a class or split has no images left; or the
@@ -77,15 +79,16 @@ def load(argument: str, split: str, options: Options) -> Split:
         warnings.warn(DepthWarning(text, advice=DEPTH_ADVICE), stacklevel=2)
     _warn_of_duplicates(argument, facts["duplicates"])
     bounds = np.cumsum([0, *facts["counts"]]).tolist()
-    there = {entry.split for entry in tree.classes}
+    parts = {entry.split for entry in tree.classes}
     for part in SPLITS[split]:
-        if part not in there and split != "all":
+        if part not in parts and split != "all":
             raise _no_split(argument, part, tree)
     chosen = [row for row, entry in enumerate(tree.classes) if entry.split in SPLITS[split]]
     for row in chosen:
         if not facts["counts"][row]:
             raise DataError(
-                f"class {tree.classes[row].name!r} of {argument} has no readable image left; mend or remove it"
+                f"class {tree.classes[row].name!r} of {argument} has no readable image; "
+                "repair its files or remove the class"
             )
     counts = torch.tensor([facts["counts"][row] for row in chosen])
     names, keys = zip(*((tree.classes[row].name, facts["keys"][row]) for row in chosen), strict=True)
@@ -124,10 +127,10 @@ def _build(tree: FolderTree, size: int, depth: Depth) -> tuple[UInt8[np.ndarray,
     images = np.empty((len(files), 3, size, size), np.uint8)  # pages that no image reaches cost no memory
     counts, contents = [0] * len(tree.classes), [[] for _ in tree.classes]
     skipped: list[tuple[str, str]] = []
-    places: dict[bytes, list[tuple[int, str]]] = defaultdict(list)
+    by_content: dict[bytes, list[tuple[int, str]]] = defaultdict(list)
     grey, done, owners = True, 0, list[tuple[int, str]]()
     sources = [(tree.root / file, shown(file)) for _, file in files]
-    with warnings.catch_warnings(record=True) as told:  # kept in the cache, to be given with every use
+    with warnings.catch_warnings(record=True) as depth_warnings:  # kept in the cache and given at every use
         warnings.simplefilter("always", DepthWarning)
         depth = notice(sources, depth)
     decoded = decode_all(sources, size=(size, size), channels=3, depth=depth)
@@ -142,18 +145,18 @@ def _build(tree: FolderTree, size: int, depth: Depth) -> tuple[UInt8[np.ndarray,
         grey = grey and bool((pixels[0] == pixels[1]).all() and (pixels[0] == pixels[2]).all())
         with open(tree.root / file, "rb") as content:
             contents[row].append(hashlib.file_digest(content, "sha256").digest())
-        places[hashlib.sha256(pixels.tobytes()).digest()].append((row, shown(file)))
+        by_content[hashlib.sha256(pixels.tobytes()).digest()].append((row, shown(file)))
     if not done:
         raise DataError(f"{tree.root} has no readable image: {skipped[0][1]}")
-    shared = [found for found in places.values() if len({row for row, _ in found}) > 1]
+    shared = [group for group in by_content.values() if len({row for row, _ in group}) > 1]
     shared += _near_copies(images[:done], owners, shared)
     facts = {
         "counts": counts,
         "keys": [f"folder:{hashlib.sha256(b''.join(sorted(each))).hexdigest()[:16]}" for each in contents],
         "skipped": skipped,
         "depth": depth.as_dict(),
-        "assumed": [each.message.message for each in told if isinstance(each.message, DepthWarning)],
-        "duplicates": [[file for _, file in found] for found in shared],
+        "assumed": [each.message.message for each in depth_warnings if isinstance(each.message, DepthWarning)],
+        "duplicates": [[file for _, file in group] for group in shared],
     }
     return images[:done, :1] if grey else images[:done], facts
 
@@ -171,15 +174,16 @@ def _near_copies(
     Returns:
         The owners of the pictures of each group.
     """
-    group = near_copies(None, picture_hash(torch.from_numpy(images)))
-    found: dict[int, list[tuple[int, str]]] = defaultdict(list)
-    for owner, name in zip(owners, group.tolist(), strict=True):
-        found[name].append(owner)
-    told = {owner for some in known for owner in some}
-    return [some for some in found.values() if len({row for row, _ in some}) > 1 and not set(some) <= told]
+    groups = near_copies(None, picture_hash(torch.from_numpy(images)))
+    members: dict[int, list[tuple[int, str]]] = defaultdict(list)
+    for owner, number in zip(owners, groups.tolist(), strict=True):
+        members[number].append(owner)
+    reported = {owner for group in known for owner in group}
+    return [group for group in members.values() if len({row for row, _ in group}) > 1 and not set(group) <= reported]
 
 
 def _warn_of_duplicates(argument: str, duplicates: list[list[str]]) -> None:
+    """Warn of pictures that are in more than one class, naming the first three."""
     if duplicates:
         pairs = "; ".join(f"{files[0]} = {files[-1]}" for files in duplicates[:3])
         more = f"; and {len(duplicates) - 3} more" if len(duplicates) > 3 else ""
@@ -189,10 +193,11 @@ def _warn_of_duplicates(argument: str, duplicates: list[list[str]]) -> None:
 
 
 def _no_split(argument: str, split: str, tree: FolderTree) -> DataError:
+    """The error for a split that the folder does not have."""
     if tree.own_splits:
-        there = ", ".join(sorted({f"{entry.split}/" for entry in tree.classes}))
-        return DataError(f"{argument} has no {split}/ folder (it has {there}); make one and move some classes there")
+        has = ", ".join(sorted({f"{entry.split}/" for entry in tree.classes}))
+        return DataError(f"{argument} has no {split}/ folder (it has {has}); make one and move some classes there")
     return DataError(
         f"{argument} has too few classes ({len(tree.classes)}) to split into train, val and test, so all are in test; "
-        f"add classes (3 at least) or ask for test, not {split}"
+        f"add classes (3 at least) or load test, not {split}"
     )

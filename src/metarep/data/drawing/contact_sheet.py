@@ -1,4 +1,4 @@
-"""A contact sheet: rows of images with two lines of text below each, as one PNG."""
+"""Draw a contact sheet: one PNG with rows of images and two lines of text below each image."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,27 +11,28 @@ from metarep.data.reading.decode import decode
 from metarep.data.reading.folder_tree import shown
 from metarep.errors import DataError, MetarepError
 
-TILE, GAP, TEXT = 144, 12, 40  # pixels: an image, between images, for the text below one
-COLUMNS = 8  # images a line; longer rows are wrapped
+TILE, GAP, TEXT = 144, 12, 40  # pixels: side of an image, space between two, height of the text below one
+COLUMNS = 8  # images in a line; longer rows are wrapped
 MOST_ROWS, MOST_IMAGES = 20, 1000
 BLUE, ORANGE, GREY, INK = "#1f5a8c", "#c25a12", "#5f5f5f", "#222222"
 
-Row = Sequence[tuple[str, str]]  # a path and what to write below it
+Row = Sequence[tuple[str, str]]  # the path of each image, and the text below it
 
 
 def contact_sheet(rows: Sequence[Row], path: Path, *, first: str = "query") -> int:
-    """Write a PNG with a row of images for each of ``rows``: at most 20 rows, and 1,000 images in all.
+    """Write a PNG with one row of images for each of ``rows``: at most 20 rows, and 1,000 images in all.
 
-    A row of more than 8 images is wrapped; between rows is a thin line. Images are cut to their middle square, as an
-    encoder sees them. One that can no longer be read is a grey tile. What is not shown is said in the last line.
+    A row of more than 8 images is wrapped. A thin line separates two rows. Images are cut to their middle square, as an
+    encoder sees them. An image that cannot be read any more is a grey tile. The last line says how many images and rows
+    are not shown.
 
     Args:
-        rows: each the paths of images, and what to write below.
-        path: where to write; its folder is made if need be.
-        first: what the first image of a row is; it has a frame of its own. Empty for nothing in particular.
+        rows: the rows; each image is a path and the text below it.
+        path: the file to write. Its folder is made if it does not exist.
+        first: the text below the first image of each row, which gets a blue frame; empty if the first is not special.
 
     Returns:
-        How many rows are left out.
+        The number of rows that are not shown.
 
     Raises:
         MetarepError: the file cannot be written.
@@ -48,13 +49,13 @@ def contact_sheet(rows: Sequence[Row], path: Path, *, first: str = "query") -> i
     for number, row in enumerate(drawn):
         if number:
             draw.line((GAP, top - GAP // 2, width - GAP, top - GAP // 2), "#dddddd")
-        for place, (name, text) in enumerate(row):
-            line, column = divmod(place, columns)
+        for position, (name, text) in enumerate(row):
+            line, column = divmod(position, columns)
             left, upper = GAP + column * (TILE + GAP), top + line * (TILE + TEXT + GAP)
-            asked = bool(first) and place == 0
-            sheet.paste(_tile(name, BLUE if asked else GREY, 4 if asked else 1), (left, upper))
-            for below, content in enumerate([first if asked else text, Path(name).name]):
-                colour = BLUE if asked else ORANGE if below == 0 else INK
+            query = bool(first) and position == 0
+            sheet.paste(_tile(name, BLUE if query else GREY, 4 if query else 1), (left, upper))
+            for below, content in enumerate([first if query else text, Path(name).name]):
+                colour = BLUE if query else ORANGE if below == 0 else INK
                 pen.write(draw, (left, upper + TILE + 3 + 17 * below), pen.fit(shown(content), TILE), colour)
         top += -(-len(row) // columns) * (TILE + TEXT + GAP)
     for number, note in enumerate(notes):
@@ -63,12 +64,12 @@ def contact_sheet(rows: Sequence[Row], path: Path, *, first: str = "query") -> i
         path.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(path, "PNG")
     except OSError as error:
-        raise MetarepError(f"cannot write {path} ({error.strerror}); choose another place") from error
+        raise MetarepError(f"cannot write {path} ({error.strerror}); choose another path") from error
     return len(rows) - len(drawn)
 
 
 def _first(rows: Sequence[Row], images: int) -> Iterator[Row]:
-    """As much of the rows as there is room for."""
+    """Yield the first rows, cut to ``images`` images in all."""
     for row in rows[:MOST_ROWS]:
         if images <= 0:
             return
@@ -77,14 +78,15 @@ def _first(rows: Sequence[Row], images: int) -> Iterator[Row]:
 
 
 def _left_out(rows: Sequence[Row], drawn: Sequence[Row]) -> str:
-    """What is not shown: rows, and images of those that are."""
+    """The note on rows that are not shown, and on images of the shown rows that are not; empty if all are."""
     images = sum(map(len, rows[: len(drawn)])) - sum(map(len, drawn))
     parts = [(len(rows) - len(drawn), "row"), (images, "image")]
-    told = [f"{count:,} more {kind}{'s' * (count > 1)}" for count, kind in parts if count]
-    return f"not shown: {' and '.join(told)}" if told else ""
+    counts = [f"{count:,} more {kind}{'s' * (count > 1)}" for count, kind in parts if count]
+    return f"not shown: {' and '.join(counts)}" if counts else ""
 
 
 def _tile(name: str, frame: str, width: int) -> Image.Image:
+    """One image in a frame of the given colour and width; a grey tile if it cannot be read."""
     side = TILE - 2 * width
     try:
         pixels = decode(Path(name), size=(side, side), channels=3, name=name)

@@ -1,4 +1,4 @@
-"""Decode one image that somebody brings: any common file, however it was saved, to uint8 pixels of one shape."""
+"""Decode images: any common file of a user becomes uint8 pixels of one shape."""
 
 import os
 import warnings
@@ -21,11 +21,11 @@ __all__ = ["ADVICE", "EXTENSIONS", "MAX_BYTES", "MAX_PIXELS", "Source", "decode"
 Source = Path | bytes | Image.Image
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 1 << 30
-LONGEST = 1 << 24  # pixels a side: Pillow has the edges of what it scales in single precision
+LONGEST = 1 << 24  # pixels a side: Pillow computes the edges of what it scales in single precision
 
 _SKIP = Advice("leave such files out with {skip_bad}", skip_bad=True)
 ADVICE = (Advice("replace or remove it"), _SKIP)  # for an image that cannot be read
-_TURNS = {  # EXIF orientation -> what brings the picture upright
+_TURNS = {  # EXIF orientation -> the operation that turns the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -47,29 +47,32 @@ def decode(
     most_pixels: int = MAX_PIXELS,
     hush: bool = True,
 ) -> UInt8[np.ndarray, "c h w"]:
-    """The pixels of one image: a JPEG, PNG, WebP, BMP, TIFF or PPM file, the first frame of a GIF, or an open picture.
+    """Decode one image: a JPEG, PNG, WebP, BMP, TIFF or PPM file, the first frame of a GIF, or an open picture.
 
-    AVIF is read where Pillow reads it, HEIC where ``pillow-heif`` is installed (the extra ``heic``). The content
-    decides what the file is, never its name. EXIF orientation is applied, transparency is laid on white, CMYK and
+    AVIF is read if Pillow reads it, and HEIC if ``pillow-heif`` is installed (the extra ``heic``). The content of a
+    file decides its format, never its name. EXIF orientation is applied, transparency is laid on white, and CMYK and
     palettes become RGB. Grey of 16 or 32 bits or in floating point is scaled to 8 bits (Pillow itself clips it).
-    With ``size`` the picture is scaled, antialiased, until it just covers the size, and the centre is cut out:
-    the shorter side is kept whole, the ends of the longer one are lost.
+    With ``size``, the picture is scaled with antialiasing until it just covers the size, and its centre is cut out.
+    So the shorter side is kept whole, and the ends of the longer side are lost.
 
     Args:
         source: a file, its bytes, or a picture that Pillow holds.
-        size: height and width in pixels; None keeps the picture's own.
+        size: height and width in pixels; None keeps those of the picture.
         channels: 1 (luminance) or 3 (RGB).
-        name: what to call the image in an error.
-        stretch: how far the picture may be squeezed out of shape before its ends are lost: with 4/3 a photograph of
-            4:3 is kept whole in a square, with 1 every shape is kept and the ends go.
-        depth: black and white of 16-bit, 32-bit and floating-point pixels; what it does not know, the range of this
-            one picture decides. See :func:`metarep.data.reading.depth.notice`.
-        most_pixels: more are refused before any is decoded.
-        hush: silence Pillow's warnings, which is not thread-safe: False where many threads decode.
+        name: the name of the image in errors.
+        stretch: how far the aspect ratio may change before the ends are cut off. With 4/3, a photograph of 4:3 is kept
+            whole in a square. With 1, the aspect ratio never changes.
+        depth: black and white of 16-bit, 32-bit and floating-point pixels. For kinds that it does not know, the range
+            of this picture is taken. See :func:`metarep.data.reading.depth_survey.notice`.
+        most_pixels: larger pictures are refused before they are decoded.
+        hush: silence Pillow's warnings. This is not thread-safe, so it is False where many threads decode.
+
+    Returns:
+        The pixels, from 0 (black) to 255; an array of its own.
 
     Raises:
-        TooLargeError: more pixels or bytes than are read.
-        DataError: an empty, truncated, damaged or unreadable file, or one that is not an image.
+        TooLargeError: the image has more pixels or bytes than are read.
+        DataError: the file is empty, truncated, damaged or unreadable, or it is not an image.
 
     >>> import io
     >>> file = io.BytesIO()
@@ -93,10 +96,14 @@ def decode_all(
     stretch: float = 1.0,
     depth: Depth | None = None,
 ) -> Iterator[np.ndarray | DataError]:
-    """For each ``(source, name)`` in order: its pixels, or the error that ``decode`` would raise.
+    """Decode many images on all cores. Yield, in order, the pixels of each or the error that ``decode`` would raise.
 
-    Decodes on all cores. Silencing warnings is not thread-safe, so it is done once around the whole pool: a
-    caller must exhaust the iterator (or close it), and do nothing between two items that relies on warnings.
+    Silencing warnings is not thread-safe, so it is done once around the whole pool. Therefore the caller must exhaust
+    or close the iterator, and must not rely on warnings between two items.
+
+    Args:
+        sources: files, bytes or open pictures, each with its name for errors.
+        size, channels, stretch, depth: see :func:`decode`.
     """
 
     def attempt(item: tuple[Source, str]) -> np.ndarray | DataError:
@@ -107,7 +114,7 @@ def decode_all(
 
     workers = max(1, min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
     window = 32 * workers  # a pool's own map would hold every result of a large folder at once
-    ahead: deque[Future[np.ndarray | DataError]] = deque()  # decoded while the caller works on what came before
+    ahead: deque[Future[np.ndarray | DataError]] = deque()  # decoded while the caller works on earlier ones
     with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
         warnings.simplefilter("ignore")
         for source in sources:
@@ -151,8 +158,9 @@ def _decode(
 def read_picture(
     source: Source, size: tuple[int, int] | None, name: str, depth: Depth, most: int = MAX_PIXELS
 ) -> Image.Image:
-    """The picture as :func:`decode` reads it, upright, as "L" or "RGB", but not scaled to ``size``, only twice as large
-    or more.
+    """Read a picture as :func:`decode` does, upright and as "L" or "RGB", but without scaling it to ``size``.
+
+    With ``size``, a JPEG may be decoded at a fraction of its size, but at twice ``size`` or more.
     """
     try:
         with _open(source, name) as image:
@@ -168,7 +176,7 @@ def read_picture(
         raise
     except Image.UnidentifiedImageError:
         raise DataError(
-            f"{name} is no image of a known kind ({', '.join(READ)}), or damaged at its start", advice=ADVICE
+            f"{name} is not an image of a known kind ({', '.join(READ)}), or it is damaged at its start", advice=ADVICE
         ) from None
     except Image.DecompressionBombError:
         raise _too_large(name, "far more pixels than Pillow admits", most) from None
@@ -201,13 +209,13 @@ def _read(path: Path, name: str) -> bytes:
         raise DataError(f"{name} cannot be read ({error.strerror or error})", advice=ADVICE) from error
 
 
-def _too_large(name: str, found: str, most: int = MAX_PIXELS) -> TooLargeError:
+def _too_large(name: str, size: str, most: int = MAX_PIXELS) -> TooLargeError:
     limit = f"at most {most / 1e6:g} megapixels and {MAX_BYTES >> 30} GiB are read"
-    return TooLargeError(f"{name} is too large: {found}, {limit}", advice=("shrink it", _SKIP))
+    return TooLargeError(f"{name} is too large: {size}, {limit}", advice=("shrink it", _SKIP))
 
 
 def _opaque(image: Image.Image, colours: np.ndarray | None, depth: Depth, name: str) -> Image.Image:
-    """A loaded picture as "L" or "RGB", with what is transparent laid on white, and what is deep in 8 bits."""
+    """Convert a loaded picture to "L" or "RGB": transparency is laid on white, deep pictures are scaled to 8 bits."""
     if kind := kind_of(image):
         return Image.fromarray(depth.in_8_bits(np.array(image), image, kind))
     if colours is not None:
@@ -225,7 +233,7 @@ def _opaque(image: Image.Image, colours: np.ndarray | None, depth: Depth, name: 
 
 
 def _upright(picture: Image.Image, opened: Image.Image) -> Image.Image:
-    """The picture as its EXIF orientation wants it seen; unreadable metadata spoils no picture."""
+    """Turn a picture upright by its EXIF orientation. Unreadable metadata is ignored."""
     try:
         turn = _TURNS.get(opened.getexif().get(0x0112, 1))
     except Exception:  # as above: damaged metadata raises almost anything
@@ -234,11 +242,11 @@ def _upright(picture: Image.Image, opened: Image.Image) -> Image.Image:
 
 
 def crop_box(width: int, height: int, size: tuple[int, int], stretch: float) -> tuple[float, float, float, float]:
-    """What of a picture is kept: left, top, right and bottom in its pixels, never beyond its edges.
+    """The part of a picture that is kept: left, top, right and bottom in pixels, never beyond its edges.
 
     Args:
-        width, height: of the picture.
-        size: height and width of the result.
+        width, height: size of the picture in pixels.
+        size: height and width of the result in pixels.
         stretch: see :func:`decode`.
 
     >>> crop_box(400, 200, (100, 100), 1.0), crop_box(400, 300, (100, 100), 4 / 3)

@@ -1,14 +1,9 @@
 """Depth: which values are black and white in pictures of more than 8 bits (deep pictures), where files do not say."""
 
-import io
 import json
 import math
-import os
 import re
-import warnings
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,20 +12,16 @@ import numpy as np
 from jaxtyping import Num, UInt8
 from PIL import Image
 
-from metarep.data.reading.formats import FORMATS
-from metarep.data.reading.wide_colours import is_wide, wide_colours
-from metarep.errors import Advice, Advised, DataError, Slot, counted
+from metarep.data.reading.wide_colours import is_wide
+from metarep.errors import Advised, DataError
 from metarep.machine.files import replacing
 
 KINDS = ("16-bit", "32-bit", "floating-point")
 WHITES = (255, 1023, 4095, 16383, 65535)  # of 8, 10, 12, 14 and 16 bits, as cameras and microscopes record them
-LOOKED_AT = 400  # files of a kind that are read to find its range, spread over all of them
-HEADER = 32  # bytes that tell a PNG of 16 bits, or a TIFF, from everything else
-ADVICE = Advice("say {depth} or BLACK:WHITE if they are others", depth=Slot("BITS"))
 
 
 class DepthWarning(Advised, UserWarning):
-    """Black and white of deep pictures were assumed; the message says what was found, and how to say otherwise."""
+    """Black and white of deep pictures were assumed; the message says what was assumed, and how to set other values."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +30,8 @@ class Depth:
 
     A file of 16 bits may hold the 12 bits of a camera, or temperatures from 28,000 to 31,000. Scaled as full 16 bits,
     such a picture would have 16 greys or fewer. One picture cannot tell its range, because it may be dark. So the
-    range is chosen from all pictures of a folder together (:func:`notice`), and is saved with every result.
+    range is chosen from all pictures of a folder together, and is saved with every result; see
+    :func:`metarep.data.reading.depth_survey.notice`.
 
     Args:
         ranges: the values that become 0 and 255, by kind: ``16-bit``, ``32-bit`` or ``floating-point``.
@@ -94,7 +86,7 @@ class Depth:
             values: the greys or colours of the picture. NaN, which is a pixel without a measurement, becomes black.
             image, kind: the picture, whose format and tags are read, and its kind from :func:`kind_of`.
         """
-        low, high = _said(image) or self.ranges.get(kind) or assume(*span(values))
+        low, high = stated_range(image) or self.ranges.get(kind) or assume(*span(values))
         unit = np.nan_to_num((values.astype(np.float64) - low) / (high - low), nan=0.0)
         greys = (unit.clip(0, 1) * 255).round().astype(np.uint8)
         return 255 - greys if _tag(image, 262) == 0 else greys  # tag 262 of a TIFF may say that 0 is white
@@ -140,42 +132,6 @@ def assume(low: float, high: float) -> tuple[float, float]:
     return (low, high) if low < high else (low - 1, high)
 
 
-def notice(sources: Iterable[tuple[Any, str]], known: Depth | None = None) -> Depth:
-    """Choose black and white for each kind of deep picture among the sources, from their values.
-
-    Args:
-        sources: files, bytes or open pictures, each with its name, as ``decode_all`` takes them. Of each kind at most
-            400 are read, spread over all of them. Of a picture that is not deep, only the first bytes are read.
-        known: ranges that are known already. They are returned as they are, with the chosen ones.
-
-    Warns:
-        DepthWarning: for each kind for which another range than the full 16 bits was assumed.
-    """
-    known = known or Depth()
-    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        warnings.simplefilter("ignore")  # Pillow warns of odd metadata
-        deep = [source for source, name in sources if _may_be_deep(source)]
-        spans: dict[str, list[tuple[Any, tuple[float, float]]]] = defaultdict(list)
-        kinds = defaultdict(list)
-        for source, kind in zip(deep, pool.map(_kind, deep), strict=True):
-            if kind and kind not in known.ranges:
-                kinds[kind].append(source)
-        for kind, of_kind in kinds.items():
-            some = of_kind[:: math.ceil(len(of_kind) / LOOKED_AT)]
-            read = zip(some, pool.map(_span, some), strict=True)
-            spans[kind] = [(source, ends) for source, ends in read if ends is not None]
-    ranges = dict(known.ranges)
-    for kind, pairs in spans.items():
-        if pairs:
-            low, high = min(ends[0] for _, ends in pairs), max(ends[1] for _, ends in pairs)
-            ranges[kind] = black, white = assume(low, high)
-            text = _message(kind, len(kinds[kind]), (low, high), ranges[kind])
-            poor = _few_greys(pairs, ranges[kind])
-            if poor or not (kind == "16-bit" and (black, white) == (0, 65535) and high > white / 2):
-                warnings.warn(DepthWarning(text + poor, advice=ADVICE), stacklevel=2)
-    return Depth(ranges)
-
-
 def read_depth(path: Path) -> Depth:
     """Read the file that :func:`write_depth` wrote. If there is no such file, the depth is empty.
 
@@ -196,35 +152,6 @@ def write_depth(path: Path, depth: Depth) -> None:
         partial.write_text(json.dumps(depth.as_dict()) + "\n")
 
 
-def _message(kind: str, number: int, ends: tuple[float, float], taken: tuple[float, float]) -> str:
-    bits = f" ({math.log2(taken[1] + 1):g} bits)" if taken[0] == 0 and taken[1] in WHITES else ""
-    have = "picture has" if number == 1 else "pictures have"
-    return (
-        f"{number:,} {have} {kind} pixels, from {_n(ends[0])} to {_n(ends[1])}: {_n(taken[0])} is taken for black and "
-        f"{_n(taken[1])} for white{bits}"
-    )
-
-
-def _few_greys(pairs: Sequence[tuple[Any, tuple[float, float]]], taken: tuple[float, float]) -> str:
-    """A sentence on folders whose pictures are all much darker than the rest, or an empty text."""
-    highest: dict[Path, float] = defaultdict(lambda: -math.inf)
-    for source, (_, high) in pairs:
-        if isinstance(source, Path):
-            highest[source.parent] = max(highest[source.parent], high)
-    dark = sorted(folder.name for folder, high in highest.items() if (high - taken[0]) * 16 <= taken[1] - taken[0])
-    if not dark:
-        return ""
-    folders = ", ".join(dark[:3]) + (f" and {counted(len(dark) - 3, 'other folder')}" if len(dark) > 3 else "")
-    return (
-        f". Those in {folders} reach a sixteenth of that or less, and keep few greys: if they are of another camera, "
-        "save them with 8 bits"
-    )
-
-
-def _n(number: float) -> str:
-    return f"{number:,.0f}" if float(number).is_integer() else f"{number:.4g}"
-
-
 def _range(low: Any, high: Any) -> tuple[float, float]:  # noqa: ANN401 - from a user or from JSON
     """Black and white as finite numbers in rising order; otherwise a ValueError or a TypeError."""
     low, high = float(low), float(high)
@@ -233,58 +160,7 @@ def _range(low: Any, high: Any) -> tuple[float, float]:  # noqa: ANN401 - from a
     return low, high
 
 
-def is_deep(source: Any) -> bool:  # noqa: ANN401
-    """Whether a picture, a file or its bytes is a deep picture whose file does not state black and white."""
-    source = Path(source) if isinstance(source, str) else source
-    known = isinstance(source, bytes | Path | Image.Image)
-    return known and _may_be_deep(source) and _kind(source) is not None
-
-
-def _may_be_deep(source: Any) -> bool:  # noqa: ANN401
-    """Whether the first bytes are those of a TIFF or a PNG of 16 bits; True for a picture that is open already."""
-    if isinstance(source, Image.Image):
-        return True
-    try:
-        if isinstance(source, Path):
-            if not source.is_file():  # a named pipe would block for ever
-                return False
-            with open(source, "rb", buffering=0) as file:
-                head = file.read(HEADER)
-        else:
-            head = source[:HEADER]
-    except OSError:
-        return False  # decoding names the reason
-    return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") or (head[:4] == b"\x89PNG" and head[24:25] == b"\x10")
-
-
-def _kind(source: Any) -> str | None:  # noqa: ANN401
-    """The kind of a deep picture; None if it is not deep, or if its file states black and white."""
-    try:
-        if isinstance(source, Image.Image):
-            return kind_of(source)
-        with _open(source) as image:
-            return None if _said(image) else kind_of(image)
-    except Exception:  # damaged in any way; decoding names the damage
-        return None
-
-
-def _span(source: Any) -> tuple[float, float] | None:  # noqa: ANN401
-    """The span of the values of a deep picture; None if it cannot be read."""
-    try:
-        if isinstance(source, Image.Image):
-            return span(np.array(source))
-        with _open(source) as image:
-            colours = wide_colours(image)
-            return span(np.array(image) if colours is None else colours)
-    except Exception:
-        return None
-
-
-def _open(source: Path | bytes) -> Image.Image:
-    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
-
-
-def _said(image: Image.Image) -> tuple[float, float] | None:
+def stated_range(image: Image.Image) -> tuple[float, float] | None:
     """Black and white if the file states them, else None: a PGM, which Pillow scales to 16 bits, or a 12-bit TIFF."""
     if image.format == "PPM" and image.mode == "I":
         return 0.0, 65535.0

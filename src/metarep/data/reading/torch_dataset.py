@@ -13,7 +13,8 @@ from torch import Tensor
 from metarep.data.labels import Labels, one_class
 from metarep.data.pixels import channels_first
 from metarep.data.reading.decode import read_picture
-from metarep.data.reading.depth import Depth, is_deep, notice
+from metarep.data.reading.depth import Depth
+from metarep.data.reading.depth_survey import is_deep, notice
 from metarep.errors import DataError
 
 IMAGES = ("image", "img", "pixel_values", "picture", "photo", "x")  # usual keys of the image in an item
