@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from metarep.errors import counted, missing_extra
 
@@ -19,6 +19,7 @@ Tell = Callable[[float], None]  # called with the share that is done
 EVERY = 5.0  # seconds between two lines
 
 
+@runtime_checkable
 class Show(Protocol):
     """Shows how far some work is.
 

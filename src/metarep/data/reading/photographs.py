@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from metarep.errors import DataError, MetarepError
 STRETCH = 4 / 3  # a photograph of 4:3 is kept whole; longer ones lose their ends
 
 
+@runtime_checkable
 class Wanted(Protocol):
     """The size and the channels that images must have; an encoder's ``Preprocess`` says both."""
 
