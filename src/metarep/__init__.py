@@ -7,6 +7,8 @@ is first used, so ``import metarep`` takes a few milliseconds and ``metarep --he
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from metarep.machine.version import __version__ as __version__
+
 if TYPE_CHECKING:  # the same names for editors and type checkers, which do not run __getattr__
     from metarep.app.api import create_app as create_app
     from metarep.data.augment import Augment as Augment
@@ -126,7 +128,6 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.weights.shipped import load_trained as load_trained
     from metarep.weights.shipped import zoo_names as zoo_names
 
-__version__ = "0.1.0"
 
 # Modules and the public names in them. "losses" is a module itself.
 _PUBLIC: dict[str, tuple[str, ...]] = {

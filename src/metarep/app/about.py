@@ -11,13 +11,13 @@ from fastapi import APIRouter, HTTPException
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from metarep import __version__
 from metarep.app.archive import pack
 from metarep.app.limits import shown_name
 from metarep.app.schemas import Dot, ImageOut, Map, Refusal, Summary, Suspect
 from metarep.app.service import Served, Service
 from metarep.encoders.map import neighbour_map
 from metarep.machine.device import resident_bytes
+from metarep.machine.version import __version__
 from metarep.model.model import Model
 from metarep.model.summary import summary
 

@@ -12,7 +12,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 
-from metarep import __version__
 from metarep.app import about, asking, teaching
 from metarep.app.guard import Guard
 from metarep.app.limits import Limits, TooMuchError
@@ -20,6 +19,7 @@ from metarep.app.schemas import Refusal
 from metarep.app.service import Service
 from metarep.data.class_names import BadNameError
 from metarep.errors import Advised, DataError, MetarepError, NotHereError, TooLargeError
+from metarep.machine.version import __version__
 from metarep.model.folder import ModelFolder
 
 PAGE = files("metarep") / "app" / "page"

@@ -138,7 +138,7 @@ def parser_of(*names: str) -> Parser:
 
 
 def _fill_top(parser: Parser) -> None:
-    from metarep import __version__
+    from metarep.machine.version import __version__
 
     parser.add_argument("--version", action="version", version=f"metarep {__version__}")
     names = parser.add_names("command", "COMMAND", title="commands (metarep COMMAND --help says more)")

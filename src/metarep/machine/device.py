@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import torch
 
-from metarep import __version__
 from metarep.errors import Advice, MetarepError
+from metarep.machine.version import __version__
 
 Precision = Literal["float32", "bfloat16"]
 PACKAGES = ("metarep", "torch", "numpy", "pillow", "safetensors")

@@ -1,11 +1,14 @@
 """The one door to :mod:`metarep.fast`: each function gives the result sooner, or says that it cannot.
 
 A caller keeps a plain way of its own and takes it when the answer is None (or False). So ``metarep/fast`` may be
-deleted: everything works as before, slower. Its modules are imported at the first call that needs them.
+deleted: everything works as before, slower. It is a plug-in: it uses the rooms above this one, so its modules are
+imported by name, at the first call that needs them.
 """
 
+import functools
+from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Num
@@ -20,6 +23,12 @@ _spec = find_spec("metarep.fast")
 PRESENT = _spec is not None and _spec.origin is not None  # an empty folder of that name has no origin
 
 
+@functools.cache
+def _function(module: str, name: str) -> Any:  # noqa: ANN401 - a function of fast/, typed where it is called
+    """A function of the plug-in."""
+    return getattr(import_module(f"metarep.fast.{module}"), name)
+
+
 def conv4_block(block: nn.Sequential, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out h2 w2"] | None:
     """Runs a block of Conv4 on images on the CPU, with running statistics updated as its norm layer would.
 
@@ -27,18 +36,14 @@ def conv4_block(block: nn.Sequential, x: Float[Tensor, "b c h w"]) -> Float[Tens
     """
     if not PRESENT:
         return None
-    from metarep.fast.conv4_block import run_block
-
-    return run_block(block, x)
+    return _function("conv4_block", "run_block")(block, x)
 
 
 def sample(x: Num[Tensor, "n c h w"], matrix: Float[Tensor, "n 2 3"]) -> Float[Tensor, "n c h w"] | None:
     """Samples each image under its affine map, by C code; None unless ``x`` are bytes on the CPU that it can take."""
     if not PRESENT:
         return None
-    from metarep.fast.sampling import sample_compiled
-
-    return sample_compiled(x, matrix)
+    return _function("sampling", "sample_compiled")(x, matrix)
 
 
 def unit_rows(rows: np.ndarray) -> np.ndarray | None:
@@ -49,9 +54,7 @@ def unit_rows(rows: np.ndarray) -> np.ndarray | None:
     """
     if not PRESENT:
         return None
-    from metarep.fast.rows import unit_rows
-
-    return unit_rows(rows)
+    return _function("rows", "unit_rows")(rows)
 
 
 def rows_to_ids(row_ids: np.ndarray, rows: Tensor, scores: Tensor) -> bool:
@@ -61,18 +64,14 @@ def rows_to_ids(row_ids: np.ndarray, rows: Tensor, scores: Tensor) -> bool:
     """
     if not PRESENT:
         return False
-    from metarep.fast.rows import rows_to_ids
-
-    return rows_to_ids(row_ids, rows, scores)
+    return _function("rows", "rows_to_ids")(row_ids, rows, scores)
 
 
 def support_formula(start: "Start") -> "SupportFormula | None":
     """The gradient and Hessian-vector product of the support loss as a formula; None unless Conv4 is on the CPU."""
     if not PRESENT:
         return None
-    from metarep.fast.support_formula import of_one_task
-
-    return of_one_task(start.encoder, start.normalisation)
+    return _function("support_formula", "of_one_task")(start.encoder, start.normalisation)
 
 
 def many_tasks(start: "Start", x: Tensor, *, always: bool = False) -> "ManyTasks | None":
@@ -91,6 +90,4 @@ def many_tasks(start: "Start", x: Tensor, *, always: bool = False) -> "ManyTasks
     """
     if not PRESENT:
         return None
-    from metarep.fast.many_tasks import many_tasks
-
-    return many_tasks(start, x, always=always)
+    return _function("many_tasks", "many_tasks")(start, x, always=always)

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from metarep import __version__
 from metarep.experiments.quickstart.figures import maps_figure, shots_figure, tasks_figure
 from metarep.experiments.quickstart.findings import Findings, Row
 from metarep.experiments.quickstart.notes import how_measured, what_next
 from metarep.experiments.quickstart.pages import render
 from metarep.experiments.quickstart.words import count, duration, listed, percent, word
 from metarep.machine.files import replacing
+from metarep.machine.version import __version__
 
 
 def write_report(path: Path, found: Findings) -> None:
