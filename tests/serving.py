@@ -1,4 +1,4 @@
-"""What the tests of the server share: drawings of a few kinds that a shipped encoder tells apart, and a real server."""
+"""What the server's tests share: drawings that a shipped encoder tells apart, a test client, and a real server."""
 
 import io
 import os
@@ -10,17 +10,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 KINDS = ("ring", "cross", "steps", "comb")
-ENCODER = "omniglot-protonet"  # ships with the package; a millisecond an image
-PATIENCE = 60.0  # seconds for a server to come up, and to go
+ENCODER = "omniglot-protonet"  # ships with the package, and takes about a millisecond per image
+HOST = "http://localhost:8000"
+PATIENCE = 60.0  # seconds for a server to start, and to stop
 
 
 def drawing(kind: str, seed: int, size: int = 96, file: str = "PNG") -> bytes:
-    """A drawing by a shaky hand, as the bytes of a file."""
+    """Return a drawing of this kind by a shaky hand, as the bytes of an image file."""
     generator = np.random.default_rng([KINDS.index(kind), seed])
     picture = Image.new("RGB", (size, size), "white")
     pen = ImageDraw.Draw(picture)
@@ -46,11 +48,52 @@ def drawing(kind: str, seed: int, size: int = 96, file: str = "PNG") -> bytes:
     return content.getvalue()
 
 
+def served(folder: Any, **options: Any) -> Any:
+    """Return a test client of a model folder's server; ``options`` are limits and arguments of ``create_app``."""
+    from fastapi.testclient import TestClient
+
+    from metarep.app.api import create_app
+    from metarep.app.guard import LOOPBACK
+    from metarep.app.limits import Limits
+
+    limits = {name: options.pop(name) for name in list(options) if hasattr(Limits, name)}
+    app = create_app(folder, limits=Limits(**limits), **{"hosts": LOOPBACK, **options})
+    return TestClient(app, base_url=HOST, raise_server_exceptions=False)
+
+
+def drawings(field: str, kind: str, *seeds: int) -> list[tuple[str, tuple[str, bytes]]]:
+    """Return drawings of a kind as files of a form field."""
+    return [(field, (f"{kind}{seed}.png", drawing(kind, seed))) for seed in seeds]
+
+
+def teach(client: Any, kind: str, *seeds: int, name: str | None = None) -> list[int]:
+    """Add drawings of a kind to a class, and return their numbers."""
+    response = client.post("/classes", data={"name": name or kind}, files=drawings("files", kind, *seeds))
+    assert response.status_code == 201, response.text
+    return response.json()["ids"]
+
+
+def counts(client: Any) -> dict[str, int]:
+    """Return the number of images of each class."""
+    return {each["name"]: each["images"] for each in client.get("/classes").json()["classes"]}
+
+
+def refused(response: Any, status: int, *words: str) -> str:
+    """Check that a response refuses with this status, in one line of JSON that has these words; return the line."""
+    assert response.status_code == status, response.text
+    detail = response.json()["detail"]
+    assert isinstance(detail, str)
+    assert "\n" not in detail
+    for word in words:
+        assert word in detail
+    return detail
+
+
 @contextmanager
 def server(
     model: Path, *flags: str, environment: dict[str, str] | None = None
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A real ``metarep serve`` on a free port of this machine, and its address; it is ended whatever happens."""
+    """Run a real ``metarep serve`` on a free port of this machine; yield the process and its address, then stop it."""
     command = [sys.executable, "-m", "metarep", "serve", str(model), "--port", "0", *flags]
     process = subprocess.Popen(
         command,
@@ -74,15 +117,15 @@ def server(
 
 
 def address_of(process: "subprocess.Popen[str]") -> str:
-    """Where a server says that its page is."""
+    """Return the address of the page, which a starting server prints."""
     assert process.stdout is not None
-    said, until = "", time.monotonic() + PATIENCE
-    while time.monotonic() < until:
+    output, deadline = "", time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
         line = process.stdout.readline()
-        said += line
-        if found := re.match(r"page: (\S+)", line):
-            return found[1]
+        output += line
+        if match := re.match(r"page: (\S+)", line):
+            return match[1]
         if not line:
             break
     process.kill()
-    raise AssertionError(f"the server did not come up:\n{said}")
+    raise AssertionError(f"the server did not start:\n{output}")

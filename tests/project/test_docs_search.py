@@ -1,4 +1,4 @@
-"""docs/search.md word for word: its shell commands, in order, on a folder like the one it speaks of."""
+"""Runs the shell commands of docs/search.md in order, on a folder like the one it describes."""
 
 import re
 import shlex
@@ -18,14 +18,14 @@ SHELL = [line for code in re.findall(r"^```shell\n(.*?)^```$", PAGE, re.M | re.S
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("search")
     g = np.random.default_rng(0)
-    for place, width in (("photos/ink", 3), ("photos/pencil", 2), ("more", 3)):
-        (root / place).mkdir(parents=True)
+    for path, width in (("photos/ink", 3), ("photos/pencil", 2), ("more", 3)):
+        (root / path).mkdir(parents=True)
         for number in range(6):
             pixels = np.full((28, 28), 255, np.uint8)
             pixels[2 : 2 + 8 * width, 2 : 2 + 8 * width][
                 np.kron(g.random((8, 8)) < 0.4, np.ones((width, width))) > 0
             ] = 0
-            Image.fromarray(pixels).save(root / place / f"{number}.png")
+            Image.fromarray(pixels).save(root / path / f"{number}.png")
     (root / "photos" / "ink" / "copy.png").write_bytes((root / "photos" / "ink" / "2.png").read_bytes())
     return root
 
@@ -36,17 +36,17 @@ def test_the_commands_of_the_page(
 ) -> None:
     monkeypatch.chdir(folder)
     assert len(SHELL) >= 9
-    said = {}
+    output = {}
     for line in SHELL:
         words = shlex.split(line)
         assert words[0] == "metarep"
         if "--missing" in words:
             Path("more/1.png").unlink()
         assert main(words[1:]) == 0, capsys.readouterr().err
-        said[line] = capsys.readouterr().out
-    assert "13 images in photos.index" in said[SHELL[0]]
+        output[line] = capsys.readouterr().out
+    assert "13 images in photos.index" in output[SHELL[0]]
     assert {Path(name).exists() for name in ("found.png", "twins.png")} == {True}
-    (twins,) = [text for line, text in said.items() if "duplicates" in line]
+    (twins,) = [text for line, text in output.items() if "duplicates" in line]
     assert "2 of them the same file" in twins
     assert re.search(r"photos/ink/2\.png\s+photos/ink/copy\.png|photos/ink/copy\.png\s+photos/ink/2\.png", twins)
-    assert next(text for line, text in said.items() if "--missing" in line).endswith("1 removed\n")
+    assert next(text for line, text in output.items() if "--missing" in line).endswith("1 removed\n")

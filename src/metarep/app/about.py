@@ -1,4 +1,4 @@
-"""Routes that tell: what the model is, how far to trust it, how the server is, and the model itself."""
+"""Routes about the model and the server: summary, map, downloads, health and metrics."""
 
 import threading
 from collections.abc import Iterator
@@ -22,56 +22,58 @@ from metarep.model.model import Model
 from metarep.model.summary import summary
 
 router = APIRouter(tags=["about"])
-_drawing = threading.Lock()
-CHUNK = 1 << 18
+_map_lock = threading.Lock()
+CHUNK = 1 << 18  # bytes
 
 
 @router.get("/summary")
-async def tell_summary(service: Served) -> Summary:
-    """What the model is, how far to trust it, and which images look mislabelled."""
-    facts = await service.ask(lambda model, _: summary(model))
+async def get_summary(service: Served) -> Summary:
+    """Return what the model is, how far it can be trusted, and which images look mislabelled."""
+    facts = await service.run(lambda model, _: summary(model))
     facts["classes"] = len(facts["classes"])
     facts["encoder"] = shown_name(facts["encoder"], 0)  # it may be a path
     facts["suspects"] = [
-        Suspect(**{**each, "item": shown_name(each["item"], each["id"])}) for each in facts["suspects"]
+        Suspect(**{**suspect, "item": shown_name(suspect["item"], suspect["id"])}) for suspect in facts["suspects"]
     ]
     facts["copies"] = [
-        [ImageOut(id=each["id"], item=shown_name(each["item"], each["id"])) for each in group]
+        [ImageOut(id=image["id"], item=shown_name(image["item"], image["id"])) for image in group]
         for group in facts["copies"]
     ]
-    return Summary(**facts, name=called(service), version=__version__, limits=asdict(service.limits))
+    return Summary(**facts, name=model_name(service), version=__version__, limits=asdict(service.limits))
 
 
 @router.get("/map")
-async def draw_map(service: Served) -> Map:
-    """Where the images lie in the representation: on a plane on which like images are near."""
-    model = await service.ask(lambda model, _: model)
-    return await run_in_threadpool(_map, model)  # a second or two, in which questions go on being answered
+async def get_map(service: Served) -> Map:
+    """Return a point in the plane for each image, so that similar images are near each other (t-SNE).
+
+    The map is computed when it is first requested, and kept until the model changes.
+    """
+    model = await service.model()
+    return await run_in_threadpool(_map, model)  # beside the batcher's thread, which goes on with other requests
 
 
 def _map(model: Model) -> Map:
-    with _drawing:  # whoever asks for the same map meanwhile waits for it
-        return _drawn(model)
+    with _map_lock:  # a second request for the same map waits and then takes it from the cache
+        return _cached_map(model)
 
 
 @lru_cache(maxsize=1)
-def _drawn(model: Model) -> Map:
+def _cached_map(model: Model) -> Map:
     gallery = model.gallery
     if not len(gallery):
         return Map(share=0, dots=[])
-    places, share = neighbour_map(model.features)
-    rows = zip(gallery.ids.tolist(), places.tolist(), gallery.classes.tolist(), strict=True)
-    dots = [Dot(id=number, x=round(x, 4), y=round(y, 4), label=gallery.names[own]) for number, (x, y), own in rows]
+    points, share = neighbour_map(model.features)
+    rows = zip(gallery.ids.tolist(), points.tolist(), gallery.classes.tolist(), strict=True)
+    dots = [Dot(id=number, x=round(x, 4), y=round(y, 4), label=gallery.names[index]) for number, (x, y), index in rows]
     return Map(share=share, dots=dots)
 
 
 @router.get("/model", response_class=StreamingResponse, responses={200: {"content": {"application/zip": {}}}})
 async def download(service: Served) -> StreamingResponse:
-    """The model folder as a zip file, which ``metarep predict`` and ``metarep serve`` open once it is unpacked."""
-    name = called(service)
+    """Return the model folder as a zip file; unpacked, ``metarep predict`` and ``metarep serve`` open it."""
+    name = model_name(service)
     file = await run_in_threadpool(pack, service.folder, name)
-    headers = {"content-disposition": f"attachment; filename*=UTF-8''{quote(name)}.zip"}
-    return StreamingResponse(_chunks(file), media_type="application/zip", headers=headers)
+    return _attachment(file, f"{name}.zip", "application/zip")
 
 
 @router.get(
@@ -80,41 +82,46 @@ async def download(service: Served) -> StreamingResponse:
     responses={200: {"content": {"application/octet-stream": {}}}, 501: {"model": Refusal}},
 )
 async def export(service: Served) -> StreamingResponse:
-    """The model as one ONNX graph, for programs without metarep; it takes some seconds to make."""
-    classes = await service.ask(lambda model, _: len(model.gallery.names))
+    """Return the model as one ONNX graph, for programs without metarep. The export takes some seconds."""
+    classes = len((await service.model()).gallery.names)
     if classes < 2:
-        raise HTTPException(409, "a model needs two classes before it can be exported")
+        raise HTTPException(409, "a model needs two classes before it can be exported; add another class first")
     file = await service.exporter.onnx()
-    headers = {"content-disposition": f"attachment; filename*=UTF-8''{quote(called(service))}.onnx"}
-    return StreamingResponse(_chunks(file), media_type="application/octet-stream", headers=headers)
+    return _attachment(file, f"{model_name(service)}.onnx", "application/octet-stream")
 
 
 @router.get("/health")
 async def health(service: Served) -> dict[str, str]:
-    """Whether questions are answered: the model can be read, and the thread that reads it is there."""
+    """Return ``{"status": "ok"}`` if the model can be read and the thread that encodes images is running."""
     if not service.batcher.alive:
-        raise HTTPException(503, "the thread that answers has ended; start the server anew")
-    await service.ask(lambda model, _: len(model.gallery))
+        raise HTTPException(503, "the thread that encodes images has ended; restart the server")
+    await service.model()
     return {"status": "ok", "version": __version__}
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(service: Served) -> PlainTextResponse:
-    """Counters, times and sizes in Prometheus's text format."""
-    gallery = (await service.ask(lambda model, _: model)).gallery
+    """Return counters, times and sizes in Prometheus's text format."""
+    gallery = (await service.model()).gallery
     text = service.metrics.text(
         {
             "metarep_classes": ("classes of the model", len(gallery.names)),
             "metarep_images": ("images of the model", len(gallery)),
-            "process_resident_memory_bytes": ("memory of the server", resident_bytes()),
+            "process_resident_memory_bytes": ("resident memory of the server", resident_bytes()),
         }
     )
     return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
 
-def called(service: Service) -> str:
-    """The name of the model's folder."""
+def model_name(service: Service) -> str:
+    """Return the name of the model, which is the last part of its folder's path."""
     return shown_name(service.folder.path.resolve().name, 0)
+
+
+def _attachment(file: IO[bytes], name: str, media_type: str) -> StreamingResponse:
+    """Return a response that downloads an open file under this name, and closes it at the end."""
+    headers = {"content-disposition": f"attachment; filename*=UTF-8''{quote(name)}"}
+    return StreamingResponse(_chunks(file), media_type=media_type, headers=headers)
 
 
 def _chunks(file: IO[bytes]) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""The application: routes, what guards them, and how errors are told."""
+"""The application: routes, the middleware that protects them, and how errors become responses."""
 
 import os
 from collections.abc import AsyncIterator
@@ -29,7 +29,7 @@ STATUS: dict[type[Exception], int] = {
     TooLargeError: 413,
     DataError: 422,
     BadNameError: 422,
-    MetarepError: 503,  # the rest is trouble with the folder: damaged, full, or not to be written
+    MetarepError: 503,  # everything else is a fault of the folder: damaged, full, or read-only
     OSError: 503,
 }
 
@@ -41,17 +41,29 @@ def create_app(
     token: str | None = None,
     hosts: frozenset[str] | None = None,
 ) -> FastAPI:
-    """The server of a model folder, as an ASGI application.
+    """Return the server of a model folder as an ASGI application.
 
     Args:
-        folder: the model; others may write to it at the same time.
-        limits: see :class:`metarep.app.limits.Limits`.
-        token, hosts: see :class:`metarep.app.guard.Guard`.
+        folder: the model folder; other processes may write to it at the same time.
+        limits: how much a request may bring, and how large the model may grow; None takes the defaults of
+            :class:`metarep.app.limits.Limits`.
+        token: the token that every request must bring as ``Authorization: Bearer TOKEN``; None if no token is needed.
+        hosts: the names that the ``Host`` header may have, without the port; None allows any name. See
+            :class:`metarep.app.guard.Guard`.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from metarep.model.model import Model
+    >>> from metarep.weights.named import load_representation
+    >>> with TemporaryDirectory() as directory:
+    ...     folder = ModelFolder.create(Path(directory) / "moths", Model(load_representation("omniglot-protonet")))
+    ...     app = create_app(folder)
+    >>> sorted(app.openapi()["paths"])[:3]
+    ['/classes', '/classes/images', '/health']
     """
     service = Service(folder, limits or Limits())
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001 - the framework's
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001 - the framework passes it
         service.start()
         yield
         service.stop()
@@ -59,9 +71,9 @@ def create_app(
     app = FastAPI(
         title="metarep",
         version=__version__,
-        summary="A few-shot classifier of one's own images",
+        summary="A few-shot classifier of your own images",
         lifespan=lifespan,
-        docs_url=None,  # these two would fetch scripts from elsewhere
+        docs_url=None,  # these two pages would load scripts from another server
         redoc_url=None,
         responses={code: {"model": Refusal} for code in (401, 403, 404, 408, 409, 413, 422, 429)},
         generate_unique_id_function=lambda route: route.name,
@@ -71,9 +83,9 @@ def create_app(
         app.include_router(part.router)
     app.mount("/page", StaticFiles(directory=str(PAGE)), name="page")
     app.add_api_route("/", _page, include_in_schema=False)
-    for kind, status in STATUS.items():
-        app.add_exception_handler(kind, _telling(status, folder.path))
-    app.add_exception_handler(RequestValidationError, _tell_shape)
+    for error, status in STATUS.items():
+        app.add_exception_handler(error, _refuse_with(status, folder.path))
+    app.add_exception_handler(RequestValidationError, _refuse_malformed)
     app.add_middleware(Guard, limits=service.limits, metrics=service.metrics, token=token, hosts=hosts)
     return app
 
@@ -82,24 +94,28 @@ async def _page() -> FileResponse:
     return FileResponse(str(PAGE / "index.html"), headers={"cache-control": "no-cache"})
 
 
-def _telling(status: int, place: Path) -> Any:  # noqa: ANN401 - the framework's type of handlers
-    async def tell(_: Request, error: Exception) -> JSONResponse:
+def _refuse_with(status: int, folder: Path) -> Any:  # noqa: ANN401 - the framework's type of handlers
+    """Return an exception handler that responds with this status, the error's message and its advice."""
+
+    async def refuse(_: Request, error: Exception) -> JSONResponse:
         content = {"detail": f"the model folder: {error.strerror}" if isinstance(error, OSError) else str(error)}
         if isinstance(error, Advised):
             content = {"detail": error.message}
             if advice := [each.text for each in error.advice if not each.parts]:  # a request has no options to give
                 content["advice"] = ", or ".join(advice)
-        return JSONResponse({name: short(text) for name, text in content.items()}, status)
+        return JSONResponse({name: without_path(text) for name, text in content.items()}, status)
 
-    def short(text: str) -> str:
-        text = text.replace(f"{place}{os.sep}", "").replace(str(place), "the model")  # nobody needs to know where
+    def without_path(text: str) -> str:
+        """Put the text on one line, and remove where the folder lies on this machine."""
+        text = text.replace(f"{folder}{os.sep}", "").replace(str(folder), "the model")
         return " ".join(text.split())
 
-    return tell
+    return refuse
 
 
-async def _tell_shape(_: Request, error: Exception) -> JSONResponse:
+async def _refuse_malformed(_: Request, error: Exception) -> JSONResponse:
+    """Respond to a request of the wrong form with the first field that is wrong, and what is wrong with it."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    place = ".".join(str(each) for each in first["loc"] if each not in ("body", "query", "path"))
-    return JSONResponse({"detail": f"{place or 'the request'}: {first['msg']}"}, 422)
+    field = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+    return JSONResponse({"detail": f"{field or 'the request'}: {first['msg']}"}, 422)

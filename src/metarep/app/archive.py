@@ -8,9 +8,14 @@ from metarep.model.folder import ModelFolder
 
 
 def pack(folder: ModelFolder, name: str) -> IO[bytes]:
-    """The folder as it is at one moment, in a file without a name, at its start; inside, all lies below ``name``.
+    """Write a model folder into a temporary zip file, and return the file, open at its start.
 
-    Nothing is compressed: weights and PNGs do not get smaller.
+    The folder is locked meanwhile, so that the archive holds one state of it. Nothing is compressed, because weights
+    and PNG files do not get smaller. The caller closes the file, which also deletes it.
+
+    Args:
+        folder: the model folder.
+        name: the folder inside the archive that everything lies in.
     """
     file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
     with folder.writing(), zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:

@@ -1,4 +1,4 @@
-"""Exporter: the model as an ONNX graph, made by another process."""
+"""Exporter: makes the ONNX graph of a model in another process."""
 
 import asyncio
 import sys
@@ -16,31 +16,33 @@ PATIENCE = 300.0  # seconds
 
 
 class Exporter:
-    """Tracing a network replaces its weights for a while, which must not happen to those that answer questions; and it
-    takes some seconds, in which they are to be answered. So ``metarep export`` does it. One at a time.
+    """Runs ``metarep export`` in a process of its own, one at a time.
+
+    Tracing a network replaces its weights for a while, and takes some seconds. The server's own network must not change
+    meanwhile, because it answers requests.
 
     Args:
-        folder: the model.
+        folder: the model folder.
     """
 
     def __init__(self, folder: ModelFolder) -> None:
         self.folder, self._lock = folder, asyncio.Lock()
 
     async def onnx(self) -> IO[bytes]:
-        """The graph, in a file that is gone when it is closed.
+        """Export the model as an ONNX graph, and return it as an open file, which is deleted when it is closed.
 
         Raises:
-            HTTPException: 501 where the packages are missing, with how to install them; 409 where this model cannot be
-                exported, with why.
+            HTTPException: 501 if a package is missing, with how to install it; 409 if this model cannot be exported,
+                with the reason; 503 if the export takes longer than five minutes.
         """
         for package in ("onnx", "onnxscript"):
             if find_spec(package) is None:
                 raise HTTPException(501, str(missing_extra("ONNX export", package, "onnx")))
         async with self._lock:
-            with tempfile.TemporaryDirectory() as place:
-                path = Path(place) / "model.onnx"
+            with tempfile.TemporaryDirectory() as directory:
+                path = Path(directory) / "model.onnx"
                 await self._run("export", str(self.folder.path), "--onnx", str(path))
-                return path.open("rb")  # it stays readable when its folder is gone
+                return path.open("rb")  # an open file stays readable after its directory is deleted
 
     async def _run(self, *arguments: str) -> None:
         process = await asyncio.create_subprocess_exec(
@@ -50,14 +52,14 @@ class Exporter:
             stderr=asyncio.subprocess.PIPE,
         )
         try:
-            _, said = await asyncio.wait_for(process.communicate(), PATIENCE)
+            _, stderr = await asyncio.wait_for(process.communicate(), PATIENCE)
         except TimeoutError:
-            raise HTTPException(503, f"the export took longer than {PATIENCE:g} s") from None
+            raise HTTPException(503, f"the export took longer than {PATIENCE:g} s; try again later") from None
         finally:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
         if process.returncode:
-            lines = said.decode(errors="replace").strip().splitlines() or ["the export failed"]
-            why = lines[-1].removeprefix("metarep: ").removeprefix("error: ")
-            raise HTTPException(409, why.replace(str(self.folder.path), "the model"))
+            lines = stderr.decode(errors="replace").strip().splitlines() or ["the export failed"]
+            reason = lines[-1].removeprefix("metarep: ").removeprefix("error: ")
+            raise HTTPException(409, reason.replace(str(self.folder.path), "the model"))

@@ -1,4 +1,4 @@
-"""History: the last changes of a model, each of which can be taken back."""
+"""History: the last changes of a model, each of which can be undone."""
 
 import secrets
 import threading
@@ -12,18 +12,18 @@ from metarep.machine.files import replacing
 from metarep.model.folder import ModelFolder
 from metarep.model.gallery import Gallery
 
-MOST = 20  # changes
-MOST_BYTES = 64 << 20  # of pictures that are gone; the last change is kept whatever it takes
+MOST_CHANGES = 20
+MOST_BYTES = 64 << 20  # of removed pictures; the last change is kept even if it alone has more
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a change has changed, as it was before.
+    """The images that a change removed or moved, as they were before it.
 
     Args:
-        part: its images, those that are gone and those that are in another class.
-        names: of all classes then, in their order.
-        pictures: files of the images that are gone.
+        part: a gallery of these images alone, with their classes before the change.
+        names: the names of all classes before the change, in their order.
+        pictures: the PNG file of each removed image, by the image's number.
     """
 
     part: Gallery
@@ -32,54 +32,63 @@ class Change:
 
     @property
     def bytes(self) -> int:
+        """The size of the removed pictures."""
         return sum(map(len, self.pictures.values()))
 
 
 class History:
-    """Changes the gallery of a folder, and remembers how it was. What others do in between stays as they did it.
+    """Changes the gallery of a model folder, and remembers how to undo each change.
 
-    It is in memory: a server that starts anew takes nothing back that was done before.
+    To undo a change moves its images back, and leaves later changes by other people as they are. The history is in
+    memory: after a restart, earlier changes cannot be undone.
 
     Args:
-        folder: the model.
-        limits: which a change that is taken back must keep too.
+        folder: the model folder.
+        limits: the limits that the model must also keep after an undo.
     """
 
     def __init__(self, folder: ModelFolder, limits: Limits) -> None:
         self.folder, self.limits = folder, limits
         self._changes: OrderedDict[int, Change] = OrderedDict()
-        self._next = secrets.randbelow(1 << 40)  # a page that was open before must not meet another's change here
+        # Numbers start at random: a page that was open before a restart must not undo another change by an old number.
+        self._next = secrets.randbelow(1 << 40)
         self._lock = threading.Lock()
 
     def change(self, edit: Callable[[Gallery], Gallery]) -> int:
-        """Put what ``edit`` makes of the gallery in its place, and return the number of the change."""
-        done: list[Change] = []
+        """Replace the gallery by ``edit(gallery)``, and return the number of this change.
+
+        Raises:
+            TooMuchError, BadNameError: see :meth:`metarep.app.limits.Limits.allow`.
+        """
+        changes: list[Change] = []
 
         def edit_and_remember(before: Gallery) -> Gallery:
             after = edit(before)
-            done[:] = [self._between(before, after)]
+            changes[:] = [self._between(before, after)]
             return after
 
         self.folder.change(edit_and_remember, allow=self.limits.allow)
         with self._lock:
             number, self._next = self._next, self._next + 1
-            self._changes[number] = done[0]
+            self._changes[number] = changes[0]
             kept = sum(change.bytes for change in self._changes.values())
-            while len(self._changes) > 1 and (len(self._changes) > MOST or kept > MOST_BYTES):
+            while len(self._changes) > 1 and (len(self._changes) > MOST_CHANGES or kept > MOST_BYTES):
                 kept -= self._changes.popitem(last=False)[1].bytes
         return number
 
-    def take_back(self, number: int) -> None:
-        """Put the images of a change where they were before it; once.
+    def undo(self, number: int) -> None:
+        """Put the images of a change back to where they were before it. A change can be undone once.
 
         Raises:
-            NotHereError: it is not remembered.
-            TooMuchError: by now the class, or the model, would hold more than the limits allow.
+            NotHereError: the change is not remembered any more.
+            TooMuchError: a class or the model would now have more than the limits allow.
         """
         with self._lock:
             change = self._changes.get(number)
         if change is None:
-            raise NotHereError(f"change {number} can no longer be taken back; the last {MOST} of this server can")
+            raise NotHereError(
+                f"change {number} can no longer be undone; the last {MOST_CHANGES} of this server can be, once each"
+            )
 
         def restore(now: Gallery) -> Gallery:
             gallery = now.restored(change.part, change.names)
@@ -96,12 +105,17 @@ class History:
             self._changes.pop(number, None)
 
     def _between(self, before: Gallery, after: Gallery) -> Change:
-        """Called while the folder is held, so that the pictures are still there."""
-        now = dict(zip(after.ids.tolist(), (after.names[i] for i in after.classes.tolist()), strict=True))
-        own = dict(zip(before.ids.tolist(), (before.names[i] for i in before.classes.tolist()), strict=True))
+        """Return what changed. It is called while the folder is locked, when the removed pictures still exist."""
+        labels_after = _labels(after)
+        labels_before = _labels(before)
         pictures = {}
-        for number in own.keys() - now.keys():
+        for number in labels_before.keys() - labels_after.keys():
             if (path := self.folder.image(number)).is_file():
                 pictures[number] = path.read_bytes()
-        part = before.only(number for number, label in own.items() if now.get(number) != label)
+        part = before.only(number for number, label in labels_before.items() if labels_after.get(number) != label)
         return Change(part, before.names, pictures)
+
+
+def _labels(gallery: Gallery) -> dict[int, str]:
+    """Return the class of each image by the image's number."""
+    return dict(zip(gallery.ids.tolist(), (gallery.names[i] for i in gallery.classes.tolist()), strict=True))

@@ -11,9 +11,14 @@ IMAGES = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Metrics:
-    """Counts what happened since the server was started. Any thread may write.
+    """Counters and histograms since the start of the server. Any thread may write.
 
-    Each server has a registry of its own, so that two in one process do not add to the same numbers.
+    Each server has a registry of its own, so that two servers in one process do not share counters.
+
+    >>> metrics = Metrics()
+    >>> metrics.count("metarep_learned_total", 3)
+    >>> [line for line in metrics.text({}).splitlines() if line.startswith("metarep_learned_total")]
+    ['metarep_learned_total 3.0']
     """
 
     def __init__(self) -> None:
@@ -22,48 +27,58 @@ class Metrics:
                 "metarep_requests", "requests answered", ("route", "method", "status"), registry=None
             ),
             "metarep_predictions_total": Counter(
-                "metarep_predictions", "images that were answered, by what was said", ("known",), registry=None
+                "metarep_predictions", "images classified, by whether their class is known", ("known",), registry=None
             ),
-            "metarep_learned_total": Counter("metarep_learned", "images that were learned", registry=None),
+            "metarep_learned_total": Counter("metarep_learned", "images added to the model", registry=None),
             "metarep_request_seconds": Histogram(
                 "metarep_request_seconds",
-                "seconds from a request's head to its answer",
+                "seconds from a request's head to the end of its response",
                 ("route",),
                 buckets=SECONDS,
                 registry=None,
             ),
             "metarep_batch_images": Histogram(
-                "metarep_batch_images", "images encoded together", buckets=IMAGES, registry=None
+                "metarep_batch_images", "images encoded in one batch", buckets=IMAGES, registry=None
             ),
         }
 
     def count(self, name: str, amount: float = 1, **labels: str) -> None:
-        """Add to a counter."""
+        """Add ``amount`` to a counter.
+
+        Args:
+            name: the counter's full name, such as ``metarep_requests_total``.
+            amount: at least 0.
+            labels: the value of each of its labels.
+        """
         counter = self._all[name]
         assert isinstance(counter, Counter)
         (counter.labels(**labels) if labels else counter).inc(amount)
 
     def observe(self, name: str, value: float, **labels: str) -> None:
-        """Add a value to a histogram."""
+        """Add one value to a histogram; the arguments are as for :meth:`count`."""
         histogram = self._all[name]
         assert isinstance(histogram, Histogram)
         (histogram.labels(**labels) if labels else histogram).observe(value)
 
     def text(self, gauges: Mapping[str, tuple[str, float]]) -> str:
-        """Everything counted, and gauges that are measured now: help and value by name."""
+        """Return all counters and histograms, and the given gauges, in Prometheus's text format.
+
+        Args:
+            gauges: the help text and the current value of each gauge, by its name.
+        """
         registry = CollectorRegistry()
         registry.register(_Snapshot([*self._all.values()], gauges))
         return generate_latest(registry).decode()
 
 
 class _Snapshot(Collector):
-    """What a server shows at one moment; without the time at which each series was created."""
+    """The metrics of a server at one moment, without the series that say when each metric was created."""
 
-    def __init__(self, counted: list[Counter | Histogram], gauges: Mapping[str, tuple[str, float]]) -> None:
-        self.counted, self.gauges = counted, gauges
+    def __init__(self, metrics: list[Counter | Histogram], gauges: Mapping[str, tuple[str, float]]) -> None:
+        self.metrics, self.gauges = metrics, gauges
 
     def collect(self) -> Iterator[Metric]:
-        for each in self.counted:
+        for each in self.metrics:
             for metric in each.collect():
                 metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
                 yield metric

@@ -1,4 +1,4 @@
-"""What goes over the wire: the shapes that OpenAPI documents."""
+"""Schemas: the JSON of requests and responses, which OpenAPI documents."""
 
 from typing import Any
 
@@ -9,131 +9,165 @@ from metarep.model.answers import Answer, Neighbour
 
 
 class NeighbourOut(BaseModel):
-    """An image of the model that looks like the one that was asked about."""
+    """An image of the model that is similar to the query."""
 
     id: int
-    item: str = Field(description="what the file was called")
-    label: str
-    similarity: float = Field(description="cosine of the features, at most 1")
+    item: str = Field(description="the file's name when it was added")
+    label: str = Field(description="its class")
+    similarity: float = Field(description="cosine similarity of the features, at most 1")
 
 
 class AnswerOut(BaseModel):
-    """What the model says of an image."""
+    """The model's answer for one image."""
 
-    item: str = Field(description="what the file was called")
-    label: str = Field(description="the likeliest class")
-    probability: float = Field(description="that it is this class, if it is any")
-    known: bool = Field(description="false: like none of the classes")
-    label_set: list[str] = Field(description="the classes that it may well be, the likeliest first")
-    probabilities: dict[str, float]
-    neighbours: list[NeighbourOut]
+    item: str = Field(description="the file's name")
+    label: str = Field(description="the most probable class")
+    probability: float = Field(description="probability of this class, 0 to 1, if the image belongs to one of them")
+    known: bool = Field(description="false if the image is unlike all classes ('none of these')")
+    label_set: list[str] = Field(description="the classes that it may plausibly be, the most probable first")
+    probabilities: dict[str, float] = Field(description="probability of each class, 0 to 1")
+    neighbours: list[NeighbourOut] = Field(description="the most similar images of the model, the nearest first")
 
 
 class Answers(BaseModel):
+    """One answer per image, in the order of the request."""
+
     answers: list[AnswerOut]
 
 
-class Found(BaseModel):
+class Neighbours(BaseModel):
+    """The result of a search, the most similar image first."""
+
     neighbours: list[NeighbourOut]
 
 
 class ClassOut(BaseModel):
+    """A class of the model."""
+
     name: str
-    images: int = Field(description="how many")
-    ids: list[int] = Field(description="of the images, the oldest first")
-    alike: list[str] = Field(description="classes whose names differ in case alone, or by letters drawn alike")
+    images: int = Field(description="number of its images")
+    ids: list[int] = Field(description="numbers of its images, the oldest first")
+    alike: list[str] = Field(description="classes whose names differ only in case or in letters that look the same")
 
 
 class Classes(BaseModel):
+    """All classes of the model, the oldest first."""
+
     classes: list[ClassOut]
 
 
 class ImageOut(BaseModel):
+    """An image of the model."""
+
     id: int
-    item: str = Field(description="what the file was called")
+    item: str = Field(description="the file's name when it was added")
 
 
 class Images(BaseModel):
+    """The images of one class, the oldest first."""
+
     label: str
     images: list[ImageOut]
 
 
 class RepeatOut(BaseModel):
-    """An image that the model has already; it is left out where its class is the same."""
+    """An uploaded image that the model has already. It is not added if it has the same class there."""
 
-    item: str = Field(description="what the file was called")
-    same_as: str = Field(description="what the earlier one was called")
-    label: str = Field(description="the class of the earlier one")
+    item: str = Field(description="the uploaded file's name")
+    same_as: str = Field(description="the name of the image that the model has")
+    label: str = Field(description="the class of the image that the model has")
 
 
 class Learned(BaseModel):
-    label: str = Field(description="the class, as it is kept")
-    ids: list[int] = Field(description="of the new images")
-    repeats: list[RepeatOut] = Field([], description="images that were there already")
+    """The images that were added to a class."""
+
+    label: str = Field(description="the class, by the name that the model has for it")
+    ids: list[int] = Field(description="numbers of the new images")
+    repeats: list[RepeatOut] = Field([], description="uploaded images that the model has already")
 
 
 class Rename(BaseModel):
-    name: str
-    to: str
-    merge: bool = Field(False, description="let two classes become one, where there is one called so already")
+    """A request to rename a class."""
+
+    name: str = Field(description="the class")
+    to: str = Field(description="its new name")
+    merge: bool = Field(False, description="if a class of the new name exists, merge the two")
 
 
 class Move(BaseModel):
+    """A request to move an image to another class."""
+
     to: str = Field(description="the class that the image belongs to; it may be new")
 
 
 class Dot(BaseModel):
+    """An image on the map."""
+
     id: int
     x: float = Field(description="0 to 1")
     y: float = Field(description="0 to 1")
-    label: str
+    label: str = Field(description="its class")
 
 
 class Map(BaseModel):
-    """The gallery on a plane on which like images are near."""
+    """A point in the plane for each image; similar images are near each other."""
 
-    share: float = Field(description="of the five images most like each, those that are among its five nearest here")
+    share: float = Field(
+        description="how much of each image's neighbourhood the map keeps, 0 to 1: the mean share of its five most "
+        "similar images that are among its five nearest on the map"
+    )
     dots: list[Dot]
 
 
 class Suspect(BaseModel):
-    """An image that looks as if it were in the wrong class."""
+    """An image that is probably in the wrong class."""
 
     id: int
-    item: str
-    label: str
-    likelier: str
-    probability: float
+    item: str = Field(description="the file's name when it was added")
+    label: str = Field(description="the class that it is in")
+    likelier: str = Field(description="the class that it looks like")
+    probability: float = Field(description="probability of that class, 0 to 1")
 
 
 class Summary(BaseModel):
-    """What the model is, and how far to trust it."""
+    """What the model is, and how far it can be trusted."""
 
-    name: str
-    version: str = Field(description="of metarep")
+    name: str = Field(description="name of the model's folder")
+    version: str = Field(description="version of metarep")
     encoder: str | None
-    size: list[int] = Field(description="height and width, in pixels, at which images are seen")
-    head: dict[str, Any]
-    classes: int
-    images: int
-    trust: dict[str, Any] = Field(description="accuracy in percent by leave-one-out, its interval, thresholds, source")
-    suspects: list[Suspect]
+    size: list[int] = Field(description="height and width in pixels to which the encoder scales images")
+    head: dict[str, Any] = Field(description="the head and its settings")
+    classes: int = Field(description="number of classes")
+    images: int = Field(description="number of images")
+    trust: dict[str, Any] = Field(
+        description="leave-one-out accuracy in percent with its interval, thresholds, and where they come from"
+    )
+    suspects: list[Suspect] = Field(description="images that are probably in the wrong class")
     copies: list[list[ImageOut]] = Field([], description="groups of images that are nearly the same picture")
-    limits: dict[str, float]
+    limits: dict[str, float] = Field(description="the limits of this server")
 
 
 class Refusal(BaseModel):
+    """Why a request was refused."""
+
     detail: str = Field(description="one line: what was given, and what is wrong with it")
-    advice: str | None = Field(None, description="one line: what to do, where there is something to say")
+    advice: str | None = Field(None, description="one line: what to do, if there is something to do")
 
 
 def neighbour_out(near: Neighbour) -> NeighbourOut:
+    """Return a neighbour as JSON holds it, its similarity rounded to four digits."""
     return NeighbourOut(
         id=near.id, item=shown_name(near.item, near.id), label=near.label, similarity=round(near.similarity, 4)
     )
 
 
 def answer_out(item: str, answer: Answer) -> AnswerOut:
+    """Return an answer as JSON holds it, its probabilities rounded to six digits.
+
+    Args:
+        item: the name of the file that was asked about.
+        answer: the model's answer.
+    """
     return AnswerOut(
         item=item,
         label=answer.label,

@@ -1,4 +1,8 @@
-"""Routes that teach: classes and their images. A change is on disk before it is acknowledged, and can be taken back."""
+"""Routes that change the model: its classes and their images.
+
+A change is on disk before it is acknowledged. Its response has the number of the change in a header, and ``POST /undo``
+takes this number.
+"""
 
 from typing import Annotated
 
@@ -13,17 +17,18 @@ from metarep.errors import NotHereError
 from metarep.model.gallery import Gallery
 
 router = APIRouter(tags=["teach"])
-UNDO = "metarep-undo"  # header: the number of the change, for POST /undo
-Name = Annotated[str, Query(description="of the class")]  # in the query, never in the path: a name may hold a slash
+UNDO = "metarep-undo"  # the header with the number of the change
+# A class's name travels in the query and never in the path, because it may contain a slash.
+Name = Annotated[str, Query(description="name of the class")]
 
 
 @router.get("/classes")
 async def list_classes(service: Served) -> Classes:
-    """All classes, the oldest first."""
-    gallery = (await service.ask(lambda model, _: model)).gallery
+    """Return all classes, the oldest first."""
+    gallery = (await service.model()).gallery
     ids: list[list[int]] = [[] for _ in gallery.names]
-    for number, place in zip(gallery.ids.tolist(), gallery.classes.tolist(), strict=True):
-        ids[place].append(number)
+    for number, index in zip(gallery.ids.tolist(), gallery.classes.tolist(), strict=True):
+        ids[index].append(number)
     alike: dict[str, list[str]] = {name: [] for name in gallery.names}
     for one, other in look_alikes(gallery.names):
         alike[one].append(other)
@@ -34,26 +39,34 @@ async def list_classes(service: Served) -> Classes:
 
 @router.post("/classes", status_code=201)
 async def add_images(
-    service: Served, name: Annotated[str, Form()], files: Annotated[list[UploadFile], File(description="images")]
+    service: Served,
+    name: Annotated[str, Form(description="the class, which may be new")],
+    files: Annotated[list[UploadFile], File(description="images")],
 ) -> Learned:
-    """Teach a class, new or known, these images: all, or none if one of them cannot be read.
+    """Add images to a class, which may be new. If one of them cannot be read, none is added.
 
-    A picture that the class has already is left out; one that another class has is kept. Both are told as repeats.
+    An image that the class has already is left out. An image that another class has is added. Both are listed as
+    repeats.
     """
-    label, ids, found = await service.learn(files, name)
-    repeats = [RepeatOut(item=each.item, same_as=each.same_as, label=each.label) for each in found]
-    return Learned(label=label, ids=ids, repeats=repeats)
+    label, ids, repeats = await service.learn(files, name)
+    return Learned(
+        label=label,
+        ids=ids,
+        repeats=[RepeatOut(item=each.item, same_as=each.same_as, label=each.label) for each in repeats],
+    )
 
 
 @router.patch("/classes", status_code=204)
 async def rename_class(service: Served, wish: Rename, response: Response) -> None:
-    """Call a class otherwise."""
+    """Rename a class, or merge it into another."""
 
     def rename(gallery: Gallery) -> Gallery:
         if gallery.has(wish.name) and gallery.has(wish.to) and not wish.merge:
-            there = gallery.called(wish.to)
-            if there != gallery.called(wish.name):
-                raise HTTPException(409, f"there is a class {there!r} already; with merge they become one")
+            existing = gallery.called(wish.to)
+            if existing != gallery.called(wish.name):
+                raise HTTPException(
+                    409, f'there is a class {existing!r} already; send "merge": true to merge the two, or another name'
+                )
         return gallery.renamed(wish.name, wish.to)
 
     response.headers[UNDO] = str(await service.change(rename))
@@ -61,51 +74,51 @@ async def rename_class(service: Served, wish: Rename, response: Response) -> Non
 
 @router.delete("/classes", status_code=204)
 async def remove_class(service: Served, name: Name, response: Response) -> None:
-    """Forget a class and all its images."""
+    """Remove a class and all its images."""
     response.headers[UNDO] = str(await service.change(lambda gallery: gallery.without_class(name)))
 
 
 @router.get("/classes/images")
 async def list_images(service: Served, name: Name) -> Images:
-    """The images of a class, the oldest first."""
-    gallery = (await service.ask(lambda model, _: model)).gallery
-    here = gallery.place(name)
-    own = [
+    """Return the images of a class, the oldest first."""
+    gallery = (await service.model()).gallery
+    wanted = gallery.place(name)
+    images = [
         ImageOut(id=number, item=shown_name(item, number))
-        for number, item, place in zip(gallery.ids.tolist(), gallery.items, gallery.classes.tolist(), strict=True)
-        if place == here
+        for number, item, index in zip(gallery.ids.tolist(), gallery.items, gallery.classes.tolist(), strict=True)
+        if index == wanted
     ]
-    return Images(label=gallery.names[here], images=own)
+    return Images(label=gallery.names[wanted], images=images)
 
 
 @router.get("/images/{number}", response_class=Response, responses={200: {"content": {"image/png": {}}}})
 async def image(service: Served, number: int) -> Response:
-    """What the encoder saw of an image, as PNG."""
-    gallery = (await service.ask(lambda model, _: model)).gallery
-    gallery.row(number)  # which says so if it is not here
+    """Return an image as the encoder saw it, as PNG."""
+    gallery = (await service.model()).gallery
+    gallery.row(number)  # raises NotHereError if there is no such image
     try:
         content = await run_in_threadpool(service.folder.image(number).read_bytes)
     except FileNotFoundError:
-        raise NotHereError(f"the picture of image {number} is gone") from None
-    headers = {"cache-control": "private, max-age=31536000, immutable"}  # no other image will ever have this number
+        raise NotHereError(f"image {number} has lost its picture, which was deleted from the model's folder") from None
+    headers = {"cache-control": "private, max-age=31536000, immutable"}  # a number is never given to another image
     return Response(content, media_type="image/png", headers=headers)
 
 
 @router.patch("/images/{number}", status_code=204)
 async def move_image(service: Served, number: int, wish: Move, response: Response) -> None:
-    """Put an image into the class that it belongs to."""
+    """Move an image to another class, which may be new."""
     response.headers[UNDO] = str(await service.change(lambda gallery: gallery.moved(number, wish.to)))
 
 
 @router.delete("/images/{number}", status_code=204)
 async def remove_image(service: Served, number: int, response: Response) -> None:
-    """Forget an image; a class that loses its last is gone."""
+    """Remove an image. A class without images is removed too."""
     response.headers[UNDO] = str(await service.change(lambda gallery: gallery.without([number])))
 
 
 @router.post("/undo", status_code=204)
 async def undo(
-    service: Served, change: Annotated[int, Query(description="the header metarep-undo of its answer")]
+    service: Served, change: Annotated[int, Query(description="the header metarep-undo of the change's response")]
 ) -> None:
-    """Take back one of the last changes: its images are where they were, and what was done since stays."""
-    await service.take_back(change)
+    """Undo one of the last changes. Its images are as they were before, and later changes stay."""
+    await service.undo(change)

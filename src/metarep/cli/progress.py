@@ -8,14 +8,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from metarep.errors import counted, missing_extra
 
-if TYPE_CHECKING:
-    from metarep.experiments.training import Watch
-
 Tell = Callable[[float], None]  # called with the share that is done
+Watch = Callable[[dict[str, Any]], None]  # that of a training: called with each record of its log
 EVERY = 5.0  # seconds between two lines
 
 
@@ -76,7 +74,7 @@ def display(*, quiet: bool = False, every: float = EVERY, stays: bool = False) -
 
 
 @contextlib.contextmanager
-def progress(*, quiet: bool = False, tensorboard: Path | None = None, every: float = EVERY) -> Iterator["Watch"]:
+def progress(*, quiet: bool = False, tensorboard: Path | None = None, every: float = EVERY) -> Iterator[Watch]:
     """A ``watch`` for ``train``, for the length of a ``with`` block."""
     with contextlib.ExitStack() as stack:
         watchers = [_training(stack.enter_context(display(quiet=quiet, every=every, stays=True)))]
@@ -135,7 +133,7 @@ def counter(total: int, noun: str, *, quiet: bool = False) -> Iterator[Callable[
         yield advance
 
 
-def _training(show: Show) -> "Watch":
+def _training(show: Show) -> Watch:
     """Shows the records of a training: on a terminal the latest figures of each kind, elsewhere those of the record.
 
     There, a line is due at each tenth of a training and at each validation.
@@ -162,7 +160,7 @@ def _training(show: Show) -> "Watch":
 
 
 @contextlib.contextmanager
-def _board(folder: Path) -> Iterator["Watch"]:
+def _board(folder: Path) -> Iterator[Watch]:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:

@@ -1,17 +1,17 @@
-// Asking: a photograph in, an answer out, and what is right where it was wrong.
+// Questions: a photograph is sent, its answer is shown, and the user can correct it.
 
 import { openCamera } from "/page/camera.js";
 import { nearItem } from "/page/image.js";
 import { model, teach } from "/page/model.js";
 import { attempt, chooseFiles, droppable, find, hideNotice, make } from "/page/parts.js";
 import * as server from "/page/server.js";
-import { list, percent, say, spoken } from "/page/words.js";
+import { currentLanguage, listNames, percent, say } from "/page/words.js";
 
 const BARS = 4; // classes whose probability is drawn
-const KEPT = 12; // questions that can be looked at again
-let asked = []; // {file, address, answer}
+const KEPT = 12; // earlier questions that can be shown again
+let questions = []; // {file, address, answer}, the latest first
 let current = null;
-let drawnIn = "";
+let drawnLanguage = "";
 
 export const ask = attempt(async (files) => {
   hideNotice();
@@ -24,8 +24,8 @@ export const ask = attempt(async (files) => {
       show(current);
       throw error;
     }
-    asked = [question, ...asked].slice(0, KEPT);
-    drawAsked();
+    questions = [question, ...questions].slice(0, KEPT);
+    drawQuestions();
   }
 });
 
@@ -43,27 +43,35 @@ function show(question) {
   if (!question) return find("answer").replaceChildren(make("p", { class: "hint" }, say("ask.empty")));
   image.src = question.address;
   image.alt = question.file.name;
-  find("answer").replaceChildren(...drawn(question.answer), correction(question));
-  for (const each of find("asked").children) each.classList.toggle("now", each.question === question);
+  find("answer").replaceChildren(...verdict(question.answer), correction(question));
+  for (const item of find("questions").children) item.classList.toggle("now", item.question === question);
 }
 
-function drawn({ label, probability, known, label_set: set, probabilities, neighbours }) {
+function verdict({ label, probability, known, label_set: set, probabilities, neighbours }) {
+  const near = [make("h3", {}, say("near")), make("ul", { class: "near" }, ...neighbours.map(nearItem))];
+  if (!known) {
+    return [make("p", { class: "verdict none" }, say("unknown")), make("p", {}, say("unknown.why", { label })), ...near];
+  }
   const others = set.filter((name) => name !== label);
-  const told = model.summary.trust.likely > 0 && known && others.length > 0; // without a threshold, all are in the set
-  const head = known
-    ? [make("p", { class: "kicker" }, say("looks")), make("p", { class: "verdict" }, label, " ", make("small", {}, percent(probability)))]
-    : [make("p", { class: "verdict none" }, say("unknown")), make("p", {}, say("unknown.why", { label }))];
-  const rows = Object.entries(probabilities).sort((a, b) => b[1] - a[1]);
-  const bars = rows.slice(0, BARS).map(([name, value]) => bar(name, value));
-  const rest = rows.slice(BARS);
-  if (rest.length) bars.push(bar(say("others", { n: rest.length }), rest.reduce((sum, [, value]) => sum + value, 0), "rest"));
+  const narrowed = model.summary.trust.likely > 0; // without a threshold, the label set has all classes
+  const also = narrowed && others.length > 0 ? [make("p", {}, say("also", { names: listNames(others.slice(0, 4)) }))] : [];
   return [
-    ...head,
-    told ? make("p", {}, say("also", { names: list(others.slice(0, 4)) })) : "",
-    known ? make("ul", { class: "bars", "aria-label": say("bars") }, ...bars) : "",
-    make("h3", {}, say("near")),
-    make("ul", { class: "near" }, ...neighbours.map(nearItem)),
+    make("p", { class: "kicker" }, say("looks")),
+    make("p", { class: "verdict" }, label, " ", make("small", {}, percent(probability))),
+    ...also,
+    make("ul", { class: "bars", "aria-label": say("bars") }, ...bars(probabilities)),
+    ...near,
   ];
+}
+
+// A bar for each of the most probable classes, and one for the rest together.
+function bars(probabilities) {
+  const rows = Object.entries(probabilities).sort((a, b) => b[1] - a[1]);
+  const drawn = rows.slice(0, BARS).map(([name, value]) => bar(name, value));
+  const rest = rows.slice(BARS);
+  if (!rest.length) return drawn;
+  const sum = rest.reduce((total, [, value]) => total + value, 0);
+  return [...drawn, bar(say("others", { n: rest.length }), sum, "rest")];
 }
 
 function bar(name, value, kind = "") {
@@ -72,22 +80,28 @@ function bar(name, value, kind = "") {
   return make("li", { class: kind }, make("span", {}, name), line, make("span", { class: "number" }, percent(value)));
 }
 
+// The form below an answer: confirm it, or name the right class.
 function correction(question) {
   const { label, known } = question.answer;
   const learn = attempt(async (name) => {
     const ids = await teach(name, [question.file]);
     if (!ids.length) return;
     await answer(question);
-    drawAsked();
+    drawQuestions();
   });
   const input = make("input", { id: "really", list: "names", maxlength: 80, autocomplete: "off", required: true });
   const yes = make("button", { id: "yes", type: "button", onclick: () => learn(label) }, say("yes", { label }));
   const form = make(
     "form",
     { class: "correction" },
-    known ? make("p", {}, say("right")) : "",
-    known ? yes : "",
-    make("div", { class: "row" }, make("label", { for: "really" }, say(known ? "really" : "really.unknown")), input, make("button", { class: "strong" }, say("learn"))),
+    ...(known ? [make("p", {}, say("right")), yes] : []),
+    make(
+      "div",
+      { class: "row" },
+      make("label", { for: "really" }, say(known ? "really" : "really.unknown")),
+      input,
+      make("button", { class: "strong" }, say("learn")),
+    ),
   );
   form.addEventListener("submit", (event) => {
     event.preventDefault();
@@ -96,29 +110,33 @@ function correction(question) {
   return form;
 }
 
-function drawAsked() {
-  const item = (question) => {
-    const { label, known } = question.answer;
-    const text = known ? label : say("unknown");
-    const image = make("img", { src: question.address, alt: "" });
-    const made = make("li", { class: question === current ? "now" : "" }, make("button", { class: "thumb", "aria-label": `${question.file.name}: ${text}`, onclick: () => show(question) }, image), make("span", { class: "label" }, text));
-    made.question = question;
-    return made;
-  };
-  find("asked").replaceChildren(...(asked.length > 1 ? asked.map(item) : []));
+function drawQuestions() {
+  find("questions").replaceChildren(...(questions.length > 1 ? questions.map(questionItem) : []));
 }
 
-// The answer is drawn anew only in another language: a screen reader would read it out each time.
+function questionItem(question) {
+  const { label, known } = question.answer;
+  const text = known ? label : say("unknown");
+  const image = make("img", { src: question.address, alt: "" });
+  const name = `${question.file.name}: ${text}`;
+  const button = make("button", { class: "thumb", "aria-label": name, onclick: () => show(question) }, image);
+  const item = make("li", { class: question === current ? "now" : "" }, button, make("span", { class: "label" }, text));
+  item.question = question;
+  return item;
+}
+
+// The answer is drawn again only in another language, because a screen reader reads it out each time.
 export function drawAsk({ summary }) {
   find("ask").hidden = summary.classes < 2;
-  if (drawnIn !== spoken()) show(current);
-  drawnIn = spoken();
-  drawAsked();
+  if (drawnLanguage !== currentLanguage()) show(current);
+  drawnLanguage = currentLanguage();
+  drawQuestions();
 }
 
 export function setUpAsk() {
   find("query-file").addEventListener("click", () => chooseFiles(ask));
-  find("query-camera").addEventListener("click", () => openCamera(say("ask"), ask, { live: (file) => server.predict(file, 0) }));
+  const live = (file) => server.predict(file, 0);
+  find("query-camera").addEventListener("click", () => openCamera(say("ask"), ask, { live }));
   droppable(find("query"), (files, folders) => ask([...files, ...folders.flatMap(([, inside]) => inside)]));
   document.addEventListener("paste", (event) => {
     const files = [...(event.clipboardData?.files ?? [])];

@@ -1,31 +1,31 @@
-// The camera: live in a dialog where the browser allows it, else whatever the phone opens for a picture.
+// The camera: live in a dialog where the browser allows it, otherwise the phone's own camera.
 
 import { chooseFiles, find, make, notify, reason } from "/page/parts.js";
 import * as server from "/page/server.js";
 import { percent, say } from "/page/words.js";
 
-const HOLD = 350; // milliseconds, after which a press is taken for holding
-const EVERY = 250; // milliseconds between pictures of a burst, and at least between looks
-const MOST = 40; // pictures of a burst
-const LOOK = 480; // pixels: the longer side of a picture that is only looked at
-const REST = 2000; // milliseconds after a look that failed
+const HOLD = 350; // milliseconds, after which a press counts as holding
+const EVERY = 250; // milliseconds between pictures of a burst, and the least between live questions
+const MOST = 40; // pictures in a burst
+const LOOK = 480; // pixels: the longer side of a picture for a live question
+const REST = 2000; // milliseconds of pause after a live question that failed
 
 let stream = null;
-let give = null;
+let onPicture = null;
 let taken = 0;
 let several = false;
 let burst = null; // pictures of the burst that is being taken
 
-// then(files) is told each picture; with many, the camera stays open, and holding the button takes a burst.
-// live(file) answers what a picture shows; it is asked a few times a second, and never before it has answered.
-export async function openCamera(title, then, { many = false, live = null } = {}) {
-  if (!navigator.mediaDevices) return chooseFiles(then, { capture: true }); // neither https nor this machine
+// Opens the camera. onFiles(files) gets each picture; with `many`, the camera stays open, and holding the button takes a
+// burst. live(file) resolves to an answer; it is called a few times a second, and never before the last call has ended.
+export async function openCamera(title, onFiles, { many = false, live = null } = {}) {
+  if (!navigator.mediaDevices) return chooseFiles(onFiles, { capture: true }); // browsers allow it on https and localhost only
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment", width: { ideal: 1280 } } });
   } catch (error) {
     return notify(say("camera.no", { why: error.message }), { bad: true });
   }
-  [give, taken, several, burst] = [then, 0, many, null];
+  [onPicture, taken, several, burst] = [onFiles, 0, many, null];
   find("camera-title").textContent = say("camera.for", { label: title });
   find("camera-count").textContent = "";
   find("camera-hold").hidden = !many;
@@ -34,19 +34,20 @@ export async function openCamera(title, then, { many = false, live = null } = {}
   find("camera-video").srcObject = stream;
   find("camera-dialog").showModal();
   find("camera-take").focus();
-  if (live) watch(live, stream);
+  if (live) answerLive(live, stream);
 }
 
-const wait = (time) => new Promise((done) => setTimeout(done, time));
+const wait = (time) => new Promise((resolve) => setTimeout(resolve, time));
 
-async function watch(live, own) {
+// Answers what the camera sees until this stream is closed.
+async function answerLive(live, own) {
   while (stream === own) {
     const next = wait(EVERY);
     const file = document.hidden ? null : await frame(LOOK);
     if (file && stream === own) {
       try {
         const answer = await live(file);
-        if (stream === own) tell(answer);
+        if (stream === own) showAnswer(answer);
       } catch (error) {
         if (!(error instanceof server.Refusal)) throw error;
         find("camera-live").textContent = say("live.no", { why: reason(error) });
@@ -57,12 +58,13 @@ async function watch(live, own) {
   }
 }
 
-function tell({ label, probability, known }) {
+function showAnswer({ label, probability, known }) {
+  const text = known ? [label, " ", make("small", {}, percent(probability))] : [say("unknown")];
   find("camera-live").classList.toggle("none", !known);
-  find("camera-live").replaceChildren(...(known ? [label, " ", make("small", {}, percent(probability))] : [say("unknown")]));
+  find("camera-live").replaceChildren(...text);
 }
 
-// What the camera sees now, as a file; null while there is nothing yet.
+// What the camera sees now, as a file; null until its first picture has arrived.
 async function frame(longest = Infinity) {
   const video = find("camera-video");
   if (!video.videoWidth) return null;
@@ -70,7 +72,7 @@ async function frame(longest = Infinity) {
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [Math.round(scale * video.videoWidth), Math.round(scale * video.videoHeight)];
   canvas.getContext("2d").drawImage(video, 0, 0, canvas.width, canvas.height);
-  const blob = await new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.92));
+  const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.92));
   return blob && new File([blob], `camera ${taken + 1}.jpg`, { type: "image/jpeg" });
 }
 
@@ -85,7 +87,7 @@ async function take() {
 async function takeOne() {
   const file = await take();
   if (!file) return;
-  give([file]);
+  onPicture([file]);
   if (!several) find("camera-dialog").close();
 }
 
@@ -97,17 +99,21 @@ async function takeMany() {
     if (file) own.push(file);
     await next;
   }
-  if (own.length) give(own); // the button has been let go, the camera closed, or there are enough
+  if (own.length) onPicture(own); // the button was released, the camera closed, or the burst is full
 }
 
 export function setUpCamera() {
   const button = find("camera-take");
-  let press = 0; // the timer, while the button is down
-  let held = false; // the click that ends a burst takes no picture
-  let key = false; // down on this button: the key that opened the dialog goes up here too
+  let press = 0; // the timer while the button is down
+  let held = false; // whether a burst was taken: the click that ends it takes no further picture
+  let key = false; // whether the key went down on this button: the key that opened the dialog is also released here
   const down = () => {
     held = false;
-    if (several) press = setTimeout(() => ((held = true), takeMany()), HOLD);
+    if (!several) return;
+    press = setTimeout(() => {
+      held = true;
+      takeMany();
+    }, HOLD);
   };
   const up = () => {
     clearTimeout(press);
@@ -115,11 +121,13 @@ export function setUpCamera() {
   };
   button.addEventListener("pointerdown", down);
   for (const kind of ["pointerup", "pointerleave", "pointercancel", "blur"]) button.addEventListener(kind, up);
-  button.addEventListener("contextmenu", (event) => event.preventDefault()); // a long touch would open it
+  button.addEventListener("contextmenu", (event) => event.preventDefault()); // a long touch would open the menu
   button.addEventListener("keydown", (event) => {
     if (event.key !== " " && event.key !== "Enter") return;
-    event.preventDefault(); // Enter would click again and again
-    if (!event.repeat) (key = true), down();
+    event.preventDefault(); // a held Enter key would click again and again
+    if (event.repeat) return;
+    key = true;
+    down();
   });
   button.addEventListener("keyup", (event) => {
     if (!key || (event.key !== " " && event.key !== "Enter")) return;

@@ -1,163 +1,173 @@
-// The classes: a card each, where images are added, looked at, moved and forgotten. Many are folded, and can be searched.
+// The classes: a card for each, where its images are added, viewed and removed. Many classes collapse and can be searched.
 
 import { openCamera } from "/page/camera.js";
+import { confirm, enterName } from "/page/dialogs.js";
 import { openImage } from "/page/image.js";
 import { change, model, teach } from "/page/model.js";
-import { attempt, chooseFiles, complain, droppable, find, make, notify, picture } from "/page/parts.js";
+import { attempt, chooseFiles, complain, droppable, find, make, notify, picture, thumbnail } from "/page/parts.js";
 import * as server from "/page/server.js";
 import { say } from "/page/words.js";
 
-const SHOWN = 5; // images of a class, before it is opened
-const MANY = 12; // classes, above which they are folded and searched
-const AT_FIRST = 20; // folded classes
-const open = new Set(); // classes of which all images are shown
-const unfolded = new Set();
-let wanted = ""; // what is searched for
+const SHOWN = 5; // images of a class before it is opened
+const MANY = 12; // classes, above which they collapse and can be searched
+const AT_FIRST = 20; // collapsed classes that are shown before the user asks for all
+const opened = new Set(); // classes of which all images are shown
+const expanded = new Set(); // classes that are not collapsed, where there are many
+let searchText = "";
 let all = false;
 
-const plain = (text) => text.normalize("NFKC").toLocaleLowerCase();
+const comparable = (text) => text.normalize("NFKC").toLocaleLowerCase();
 
 export function drawClasses({ classes }) {
-  const focused = document.activeElement?.dataset.key; // the cards are made anew, and who types must not notice
+  const focused = document.activeElement?.dataset.key; // the cards are made again, and the focus must stay
   const many = classes.length > MANY;
-  const found = classes.filter(({ name }) => !many || plain(name).includes(plain(wanted)));
-  const drawn = many && !all && !wanted ? found.slice(0, AT_FIRST) : found;
+  const matching = classes.filter(({ name }) => !many || comparable(name).includes(comparable(searchText)));
+  const drawn = many && !all && !searchText ? matching.slice(0, AT_FIRST) : matching;
   find("search").hidden = !many;
-  find("search-found").textContent = !many || !wanted ? "" : found.length ? say("found", { n: found.length, all: classes.length }) : say("found.none");
+  find("search-result").textContent = many && searchText ? searchResult(matching.length, classes.length) : "";
   find("grid").classList.toggle("many", many);
-  const order = [find("cards"), find("new")]; // below a hundred classes nobody would find the form
-  if (many) order.reverse();
+  const order = [find("cards"), find("new")];
+  if (many) order.reverse(); // nobody would find the form below a hundred classes
   if (find("grid").firstElementChild !== order[0]) find("grid").prepend(order[0]);
-  find("all").hidden = drawn.length === found.length;
-  find("all").textContent = say("found.all", { n: classes.length });
+  find("all").hidden = drawn.length === matching.length;
+  find("all").textContent = say("classes.all", { n: classes.length });
   find("cards").replaceChildren(...drawn.map((each) => card(each, many)));
   find("names").replaceChildren(...classes.map(({ name }) => make("option", { value: name })));
   if (focused) document.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
 }
 
-// Shows one class, wherever on the page it is spoken of.
+const searchResult = (n, all) => (n ? say("search.some", { n, all }) : say("search.none"));
+
+// Scrolls to the card of a class and puts the focus on it.
 export function showClass(name) {
   if (model.classes.length > MANY) {
-    find("search-name").value = wanted = name;
-    unfolded.add(name);
+    find("search-name").value = searchText = name;
+    expanded.add(name);
   }
   drawClasses(model);
-  const found = [...find("cards").children].find((each) => each.getAttribute("aria-label") === name);
-  found?.scrollIntoView({ block: "center" });
-  found?.querySelector("button")?.focus({ preventScroll: true });
+  const target = [...find("cards").children].find((each) => each.getAttribute("aria-label") === name);
+  target?.scrollIntoView({ block: "center" });
+  target?.querySelector("button")?.focus({ preventScroll: true });
 }
 
-// What is known of a class: how many images, in how many of them it was recognised, and what is called almost the same.
+function toggle(set, name) {
+  if (!set.delete(name)) set.add(name);
+  drawClasses(model);
+}
+
+// A line about a class: how many images it has, how many of them were recognised, and which names are almost the same.
 function facts({ name, images, alike = [] }) {
   const own = model.summary?.trust.per_class?.find(({ label }) => label === name);
-  const told = [say("images.n", { n: images })];
-  if (own && own.accuracy !== null) told.push(`${Math.round(own.accuracy)} %`);
-  const needs = own?.needs ? [make("span", { class: "needs" }, say("needs"))] : [];
-  const twins = alike.length ? [make("span", { class: "needs" }, say("alike", { names: alike.join(", ") }))] : [];
-  return make("span", { class: "note" }, told.join(" · "), ...needs, ...twins);
+  const parts = [say("images.n", { n: images })];
+  if (own && own.accuracy !== null) parts.push(`${Math.round(own.accuracy)} %`);
+  const warnings = [];
+  if (own?.needs) warnings.push(say("needs"));
+  if (alike.length) warnings.push(say("alike", { names: alike.join(", ") }));
+  const lines = warnings.map((text) => make("span", { class: "needs" }, text));
+  return make("span", { class: "note" }, parts.join(" · "), ...lines);
 }
 
 function card(each, many) {
-  const { name, images, ids } = each;
+  const { name, ids } = each;
   const learn = attempt((files) => teach(name, files));
-  const made = make("article", { class: "card drop", "aria-label": name });
-  droppable(made, (files, folders) => learn([...files, ...folders.flatMap(([, inside]) => inside)]));
-  const fold = () => (unfolded.has(name) ? unfolded.delete(name) : unfolded.add(name), drawClasses(model));
-  const folds = (shut) => ({ "aria-expanded": String(!shut), "aria-label": `${say(shut ? "open" : "fold")}: ${name}`, dataKey: `fold ${name}`, onclick: fold });
-  if (many && !unfolded.has(name)) {
-    made.classList.add("folded");
-    made.append(make("button", folds(true), picture(ids[0], ""), make("span", {}, name, facts(each))));
-    return made;
-  }
-  const whole = open.has(name);
-  const shown = whole ? ids : ids.slice(0, ids.length > SHOWN ? SHOWN - 1 : SHOWN);
-  const thumbs = shown.map((id) =>
-    make("button", { class: "thumb", "aria-label": `${name}, ${id}`, dataKey: `image ${id}`, onclick: () => openImage(id) }, picture(id, "")),
-  );
-  const toggle = () => (whole ? open.delete(name) : open.add(name), drawClasses(model));
-  if (ids.length > SHOWN) {
-    const text = whole ? say("fewer") : `+${ids.length - shown.length}`;
-    const label = whole ? say("fewer") : say("more", { n: ids.length - shown.length });
-    thumbs.push(make("button", { class: "thumb rest", "aria-label": label, dataKey: `more ${name}`, onclick: toggle }, text));
-  }
-  const button = (word, action, kind = "quiet") => {
-    const short = word === "add" ? say("add.short") : say(word);
-    return make("button", { class: kind, "aria-label": `${say(word)}: ${name}`, dataKey: `${word} ${name}`, onclick: action }, short);
+  const article = make("article", { class: "card drop", "aria-label": name });
+  droppable(article, (files, folders) => learn([...files, ...folders.flatMap(([, inside]) => inside)]));
+  const collapsed = many && !expanded.has(name);
+  const fold = {
+    "aria-expanded": String(!collapsed),
+    "aria-label": `${say(collapsed ? "expand" : "collapse")}: ${name}`,
+    dataKey: `fold ${name}`,
+    onclick: () => toggle(expanded, name),
   };
-  made.append(
-    make("header", {}, make("h3", {}, many ? make("button", { class: "fold", ...folds(false) }, name) : name), facts(each)),
-    make("div", { class: "thumbs" }, ...thumbs),
-    make(
-      "div",
-      { class: "row" },
-      button("add", () => chooseFiles(learn), ""),
-      button("camera", () => openCamera(name, learn, { many: true })),
-      button("rename", () => rename(name)),
-      button("remove", () => remove(name, images)),
-    ),
+  if (collapsed) {
+    article.classList.add("folded");
+    article.append(make("button", fold, picture(ids[0], ""), make("span", {}, name, facts(each))));
+    return article;
+  }
+  const title = make("h3", {}, many ? make("button", { class: "fold", ...fold }, name) : name);
+  article.append(
+    make("header", {}, title, facts(each)),
+    make("div", { class: "thumbs" }, ...thumbnails(each)),
+    make("div", { class: "row" }, ...actions(each, learn)),
   );
-  return made;
+  return article;
 }
 
-// Asks for a name, or, without one, for a yes. Resolves to the name, to true, or to null.
-function ask(title, text, yes, name = null) {
-  const dialog = find("name-dialog");
-  find("name-title").textContent = title;
-  find("name-text").textContent = text;
-  find("name-yes").textContent = yes;
-  find("name-yes").className = name === null ? "danger" : "strong";
-  find("name-input").hidden = name === null;
-  find("name-input").required = name !== null;
-  find("name-input").value = name ?? "";
-  dialog.returnValue = "";
-  find("name-yes").value = "yes";
-  dialog.showModal();
-  if (name !== null) find("name-input").select();
-  return new Promise((done) =>
-    dialog.addEventListener(
-      "close",
-      () => done(dialog.returnValue === "yes" ? (name === null ? true : find("name-input").value.trim()) : null),
-      { once: true },
-    ),
-  );
+function thumbnails({ name, ids }) {
+  const whole = opened.has(name);
+  const shown = whole ? ids : ids.slice(0, ids.length > SHOWN ? SHOWN - 1 : SHOWN);
+  const thumbs = shown.map((id) => thumbnail(id, `${name}, ${id}`, () => openImage(id), { dataKey: `image ${id}` }));
+  if (ids.length > SHOWN) {
+    const hidden = ids.length - shown.length;
+    const label = whole ? say("fewer") : say("more", { n: hidden });
+    const onclick = () => toggle(opened, name);
+    const attributes = { class: "thumb rest", "aria-label": label, dataKey: `more ${name}`, onclick };
+    thumbs.push(make("button", attributes, whole ? label : `+${hidden}`));
+  }
+  return thumbs;
+}
+
+function actions({ name, images }, learn) {
+  const button = (word, text, onclick, kind = "quiet") => {
+    const label = `${say(word)}: ${name}`;
+    return make("button", { class: kind, "aria-label": label, dataKey: `${word} ${name}`, onclick }, text);
+  };
+  return [
+    button("add", say("add.short"), () => chooseFiles(learn), ""),
+    button("camera", say("camera"), () => openCamera(name, learn, { many: true })),
+    button("rename", say("rename"), () => rename(name)),
+    button("remove", say("remove"), () => remove(name, images)),
+  ];
 }
 
 const rename = attempt(async (name) => {
-  const to = await ask(say("rename.title", { label: name }), "", say("rename"), name);
+  const title = say("rename.title", { label: name });
+  const to = await enterName(title, say("rename"), name);
   if (!to || to === name) return;
   const merge = model.classes.some((each) => each.name === to);
-  if (merge && !(await ask(say("rename.title", { label: name }), say("rename.merge", { label: to }), say("merge")))) return;
+  if (merge && !(await confirm(title, say("rename.merge", { label: to }), say("merge")))) return;
   await change(server.rename(name, to, merge), say("renamed", { label: to }));
 });
 
 const remove = attempt(async (name, n) => {
   const text = say("remove.text", { images: say("images.n", { n }) });
-  if (!(await ask(say("remove.title", { label: name }), text, say("remove")))) return;
+  if (!(await confirm(say("remove.title", { label: name }), text, say("remove")))) return;
   await change(server.removeClass(name), say("removed", { label: name }));
 });
 
 export function setUpClasses() {
-  find("search-name").addEventListener("input", ({ target }) => ((wanted = target.value.trim()), drawClasses(model)));
-  find("all").addEventListener("click", () => ((all = true), drawClasses(model)));
+  find("search-name").addEventListener("input", ({ target }) => {
+    searchText = target.value.trim();
+    drawClasses(model);
+  });
+  find("all").addEventListener("click", () => {
+    all = true;
+    drawClasses(model);
+  });
+  setUpNewClass();
+}
+
+function setUpNewClass() {
   const input = find("new-name");
-  const named = (then) => {
+  const withName = (action) => {
     const name = input.value.trim();
-    if (!name) return notify(say("name.needed"), { bad: true }), input.focus();
-    then(name);
+    if (name) return action(name);
+    notify(say("name.needed"), { bad: true });
+    input.focus();
   };
   const learn = attempt(async (name, files) => {
-    if ((await teach(name, files)).length) input.value = "";
+    const ids = await teach(name, files);
+    if (ids.length) input.value = "";
   });
   find("new").addEventListener("submit", (event) => {
     event.preventDefault();
-    named((name) => chooseFiles((files) => learn(name, files)));
+    withName((name) => chooseFiles((files) => learn(name, files)));
   });
   find("new-camera").addEventListener("click", () =>
-    named((name) => openCamera(name, (files) => learn(name, files), { many: true })),
+    withName((name) => openCamera(name, (files) => learn(name, files), { many: true })),
   );
   droppable(find("new"), async (files, folders) => {
     for (const [name, inside] of folders) await teach(name, inside).catch(complain);
-    if (files.length) named((name) => learn(name, files));
+    if (files.length) withName((name) => learn(name, files));
   });
-  find("name-cancel").addEventListener("click", () => find("name-dialog").close());
 }

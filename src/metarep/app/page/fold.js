@@ -1,4 +1,4 @@
-// Sections that fold: a button in their heading, and what was folded is remembered.
+// Sections that collapse: each has a button in its heading, and the browser remembers which are collapsed.
 
 import { find } from "/page/parts.js";
 
@@ -7,15 +7,15 @@ const key = (id) => `folded ${id}`;
 export function setUpFolds() {
   for (const button of document.querySelectorAll("h2 .fold")) {
     const id = button.getAttribute("aria-controls");
-    const fold = (shut) => {
-      button.setAttribute("aria-expanded", String(!shut));
-      find(id).hidden = shut;
+    const collapse = (collapsed) => {
+      button.setAttribute("aria-expanded", String(!collapsed));
+      find(id).hidden = collapsed;
     };
-    fold(localStorage.getItem(key(id)) === "yes");
+    collapse(localStorage.getItem(key(id)) === "yes");
     button.addEventListener("click", () => {
-      const shut = !find(id).hidden;
-      localStorage.setItem(key(id), shut ? "yes" : "no");
-      fold(shut);
+      const collapsed = !find(id).hidden;
+      localStorage.setItem(key(id), collapsed ? "yes" : "no");
+      collapse(collapsed);
     });
   }
 }

@@ -1,18 +1,18 @@
-// One image of the model, large: where it belongs, what is like it, and how to forget it.
+// The dialog of one image of the model: its class, the images most similar to it, and how to move or remove it.
 
-import { forget, model, move } from "/page/model.js";
-import { attempt, find, make, picture } from "/page/parts.js";
+import { model, move, removeImage } from "/page/model.js";
+import { attempt, find, make, thumbnail } from "/page/parts.js";
 import * as server from "/page/server.js";
 import { say } from "/page/words.js";
 
 let current = null;
 
 export const openImage = attempt(async (id) => {
-  const label = model.classes.find((each) => each.ids.includes(id))?.name;
+  const label = model.classes.find(({ ids }) => ids.includes(id))?.name;
   if (label === undefined) return;
   current = { id, item: `${label}, ${id}` };
-  const [images, address, near] = await Promise.all([server.imagesOf(label), server.picture(id), server.like(id)]);
-  current.item = images.find((each) => each.id === id)?.item ?? current.item;
+  const [images, address, near] = await Promise.all([server.imagesOf(label), server.picture(id), server.similarTo(id)]);
+  current.item = images.find((image) => image.id === id)?.item ?? current.item;
   find("image-title").textContent = current.item;
   find("image-note").textContent = say("image.in", { label });
   find("image-large").src = address;
@@ -22,11 +22,17 @@ export const openImage = attempt(async (id) => {
   if (!find("image-dialog").open) find("image-dialog").showModal();
 });
 
-// A neighbour, as a thumbnail with its class below it.
+// A similar image: its thumbnail, its class and its similarity.
 export function nearItem({ id, item, label, similarity }) {
-  const text = say("near.one", { label, similarity: similarity.toFixed(2) });
-  const button = make("button", { class: "thumb", title: item, "aria-label": text, onclick: () => openImage(id) }, picture(id, ""));
-  return make("li", {}, button, make("span", { class: "label" }, label), make("span", { class: "note" }, similarity.toFixed(2)));
+  const number = similarity.toFixed(2);
+  const name = say("near.label", { label, similarity: number });
+  return make(
+    "li",
+    {},
+    thumbnail(id, name, () => openImage(id), { title: item }),
+    make("span", { class: "label" }, label),
+    make("span", { class: "note" }, number),
+  );
 }
 
 export function setUpImage() {
@@ -39,7 +45,7 @@ export function setUpImage() {
   });
   find("image-remove").addEventListener("click", () => {
     dialog.close();
-    attempt(forget)(current.id, current.item);
+    attempt(removeImage)(current.id, current.item);
   });
-  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close()); // beside it
+  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close()); // a click beside the dialog
 }

@@ -1,4 +1,5 @@
-// The map: a dot an image, near if alike. It is asked for when it is looked at, for it takes the server a second or two.
+// The map: one point per image, similar images near each other. It is requested when it is scrolled into view, because
+// the server may need some seconds to compute it.
 
 import { openImage } from "/page/image.js";
 import { model } from "/page/model.js";
@@ -7,133 +8,163 @@ import * as server from "/page/server.js";
 import { say } from "/page/words.js";
 
 const NAMESPACE = "http://www.w3.org/2000/svg";
-const GOLDEN = 137.508; // degrees: neighbours on the list get unlike colours
-const SHADES = [0, 14, -12]; // percent of lightness, in turn: hues alone do not tell a hundred classes apart
-const LETTER = 11; // pixels
+const SIDE = 106; // of the drawing, in its own units; the points lie between 0 and 100
+const GOLDEN = 137.508; // degrees between the hues of two classes that follow each other: they are never similar
+const SHADES = [0, 14, -12]; // percent of lightness, in turn, because hues alone cannot tell a hundred classes apart
+const LETTER = 11; // pixels: the height of a class name
 const FEWEST = 3; // images
 let map = null;
 let stale = true;
-let coming = false;
-let seen = false;
+let loading = false;
+let visible = false;
 
 export function drawMap({ summary }) {
   stale = true;
-  find("places").hidden = summary.images < FEWEST;
-  const counted = { images: say("images.n", { n: summary.images }), classes: say("classes.n", { n: summary.classes }) };
-  find("map").setAttribute("aria-label", say("map.label", counted));
-  if (map) draw(); // as it was, in the language and the colours of now
-  look();
+  find("map-section").hidden = summary.images < FEWEST;
+  const counts = { images: say("images.n", { n: summary.images }), classes: say("classes.n", { n: summary.classes }) };
+  find("map").setAttribute("aria-label", say("map.label", counts));
+  if (map) draw(); // the old map, until the new one arrives
+  load();
 }
 
-const look = attempt(async () => {
-  if (!stale || !seen || coming || find("places").hidden) return;
-  [stale, coming] = [false, true];
-  find("map-note").textContent = say("map.coming");
+const load = attempt(async () => {
+  if (!stale || !visible || loading || find("map-section").hidden) return;
+  [stale, loading] = [false, true];
+  find("map-note").textContent = say("map.loading");
   try {
     map = await server.map();
   } finally {
-    coming = false;
+    loading = false;
   }
   draw();
-  look(); // it may have changed meanwhile
+  load(); // the model may have changed since the request
 });
 
 function draw() {
   const { classes } = model;
   find("map-note").textContent = say("map.note", { share: Math.round(100 * map.share) });
-  const colours = new Map(classes.map(({ name }, place) => [name, [(215 + place * GOLDEN) % 360, SHADES[place % SHADES.length]]]));
+  const colours = new Map(classes.map(({ name }, index) => [name, colour(index)]));
   const dots = map.dots.filter(({ label }) => colours.has(label));
-  const radius = Math.min(1.9, Math.max(0.9, 60 * nearest(dots)));
-  find("map").replaceChildren(...dots.map((dot) => mark(dot, colours.get(dot.label), radius)), ...names(dots, radius));
-  find("legend").replaceChildren(...classes.map(({ name }) => entry(name, colours.get(name))));
-  light(null);
+  const radius = Math.min(1.9, Math.max(0.9, 60 * typicalDistance(dots)));
+  find("map").replaceChildren(...dots.map((dot) => point(dot, colours.get(dot.label), radius)), ...classNames(dots, radius));
+  find("legend").replaceChildren(...classes.map(({ name }) => legendEntry(name, colours.get(name))));
+  highlight(null);
 }
 
-// How far the nearest other dot usually is; of the first few hundred, which is enough to choose a size by.
-function nearest(dots) {
+const colour = (index) => ({ hue: (215 + index * GOLDEN) % 360, shade: SHADES[index % SHADES.length] });
+
+const distance = (a, b) => Math.hypot(a.x - b.x, a.y - b.y);
+
+// The median distance from a point to its nearest neighbour, over the first few hundred points.
+function typicalDistance(dots) {
   const some = dots.slice(0, 300);
-  const apart = some.map((one) => Math.min(...some.map((other) => (other === one ? 1 : Math.hypot(one.x - other.x, one.y - other.y)))));
-  return apart.sort((a, b) => a - b)[apart.length >> 1] ?? 1;
+  const nearest = some.map((dot) => Math.min(...some.map((other) => (other === dot ? 1 : distance(dot, other)))));
+  return nearest.sort((a, b) => a - b)[nearest.length >> 1] ?? 1;
 }
 
-function element(tag, attributes) {
-  const made = document.createElementNS(NAMESPACE, tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  return made;
+function svgElement(tag, attributes) {
+  const element = document.createElementNS(NAMESPACE, tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  return element;
 }
 
-function paint(made, [hue, shade]) {
-  made.style.setProperty("--hue", hue);
-  made.style.setProperty("--shade", `${shade}%`);
-  return made;
+function paint(element, { hue, shade }) {
+  element.style.setProperty("--hue", hue);
+  element.style.setProperty("--shade", `${shade}%`);
+  return element;
 }
 
-function mark({ id, x, y, label }, colour, radius) {
-  const made = paint(element("circle", { cx: 100 * x, cy: 100 * (1 - y), r: radius }), colour);
-  made.dataset.label = label;
-  made.addEventListener("click", () => openImage(id));
-  made.addEventListener("pointerenter", () => (light(label), tip(made, id, label)));
-  made.addEventListener("pointerleave", () => (light(null), (find("map-tip").hidden = true)));
-  return made;
+function point({ id, x, y, label }, colour, radius) {
+  const circle = paint(svgElement("circle", { cx: 100 * x, cy: 100 * (1 - y), r: radius }), colour);
+  circle.dataset.label = label;
+  circle.addEventListener("click", () => openImage(id));
+  circle.addEventListener("pointerenter", () => {
+    highlight(label);
+    showTip(circle, id, label);
+  });
+  circle.addEventListener("pointerleave", () => {
+    highlight(null);
+    find("map-tip").hidden = true;
+  });
+  return circle;
 }
 
-// Names of classes beside a dot in their middle, as many as have room.
-function names(dots, radius) {
-  const unit = LETTER / (find("map").clientWidth / 106 || 5); // of the drawing, a letter's height
-  const groups = Map.groupBy ? Map.groupBy(dots, ({ label }) => label) : grouped(dots);
-  const taken = [];
-  const made = [];
-  for (const [label, own] of [...groups].sort((a, b) => b[1].length - a[1].length)) {
-    const middle = { x: mean(own.map(({ x }) => x)), y: mean(own.map(({ y }) => y)) };
-    const far = ({ x, y }) => (x - middle.x) ** 2 + (y - middle.y) ** 2;
-    const at = own.reduce((best, each) => (far(each) < far(best) ? each : best));
-    const wide = [...label].reduce((sum, letter) => sum + (letter > "\u2e7f" ? 1.05 : 0.58), 0) * unit;
-    const [x, y] = [Math.min(Math.max(100 * at.x, wide / 2 - 2), 102 - wide / 2), Math.max(100 * (1 - at.y) - radius - 0.3 * unit, unit)];
-    const box = [x - wide / 2, y - unit, x + wide / 2, y + 0.2 * unit];
-    if (wide > 60 || taken.some((each) => box[0] < each[2] && each[0] < box[2] && box[1] < each[3] && each[1] < box[3])) continue;
-    taken.push(box);
-    const text = element("text", { x, y, "font-size": unit });
+// The names of classes, each above the point that is nearest to its middle, as many as do not overlap.
+function classNames(dots, radius) {
+  const unit = LETTER / (find("map").clientWidth / SIDE || 5); // the height of a letter, in units of the drawing
+  const boxes = [];
+  const texts = [];
+  for (const [label, own] of [...byClass(dots)].sort((a, b) => b[1].length - a[1].length)) {
+    const dot = middle(own);
+    const width = unit * [...label].reduce((sum, letter) => sum + (letter > "\u2e7f" ? 1.05 : 0.58), 0);
+    const x = Math.min(Math.max(100 * dot.x, width / 2 - 2), 102 - width / 2);
+    const y = Math.max(100 * (1 - dot.y) - radius - 0.3 * unit, unit);
+    const box = { left: x - width / 2, right: x + width / 2, top: y - unit, bottom: y + 0.2 * unit };
+    if (width > 60 || boxes.some((other) => overlap(box, other))) continue;
+    boxes.push(box);
+    const text = svgElement("text", { x, y, "font-size": unit });
     text.textContent = label;
     text.dataset.label = label;
-    made.push(text);
+    texts.push(text);
   }
-  return made;
+  return texts;
 }
 
-const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
-
-function grouped(dots) {
+function byClass(dots) {
   const groups = new Map();
-  for (const dot of dots) groups.set(dot.label, [...(groups.get(dot.label) ?? []), dot]);
+  for (const dot of dots) {
+    if (!groups.has(dot.label)) groups.set(dot.label, []);
+    groups.get(dot.label).push(dot);
+  }
   return groups;
 }
 
-// Brings the dots of a class out, or of none.
-function light(name) {
+// The dot that is nearest to the mean of all.
+function middle(dots) {
+  const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+  const centre = { x: mean(dots.map(({ x }) => x)), y: mean(dots.map(({ y }) => y)) };
+  return dots.reduce((best, dot) => (distance(dot, centre) < distance(best, centre) ? dot : best));
+}
+
+const overlap = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+
+// Makes the points of one class stand out; null ends it.
+function highlight(name) {
   find("map").classList.toggle("dim", name !== null);
-  for (const each of find("map").children) each.classList.toggle("lit", each.dataset.label === name);
+  for (const element of find("map").children) element.classList.toggle("lit", element.dataset.label === name);
 }
 
-function tip(dot, id, label) {
-  const [box, sheet, made] = [dot.getBoundingClientRect(), find("map").getBoundingClientRect(), find("map-tip")];
-  made.replaceChildren(picture(id, ""), make("span", {}, label));
-  made.hidden = false;
-  const left = box.x + box.width / 2 - sheet.x;
-  made.style.left = `${Math.min(Math.max(left, made.offsetWidth / 2), sheet.width - made.offsetWidth / 2)}px`;
-  const above = box.y - sheet.y - made.offsetHeight - 6;
-  made.style.top = `${above > 0 ? above : box.bottom - sheet.y + 6}px`;
+function showTip(circle, id, label) {
+  const dot = circle.getBoundingClientRect();
+  const sheet = find("map").getBoundingClientRect();
+  const tip = find("map-tip");
+  tip.replaceChildren(picture(id, ""), make("span", {}, label));
+  tip.hidden = false;
+  const left = dot.x + dot.width / 2 - sheet.x;
+  tip.style.left = `${Math.min(Math.max(left, tip.offsetWidth / 2), sheet.width - tip.offsetWidth / 2)}px`;
+  const above = dot.y - sheet.y - tip.offsetHeight - 6;
+  tip.style.top = `${above > 0 ? above : dot.bottom - sheet.y + 6}px`;
 }
 
-function entry(name, colour) {
-  const events = { onmouseenter: () => light(name), onmouseleave: () => light(null), onfocus: () => light(name), onblur: () => light(null) };
+function legendEntry(name, colour) {
+  const [on, off] = [() => highlight(name), () => highlight(null)];
+  const events = { onmouseenter: on, onmouseleave: off, onfocus: on, onblur: off };
   return make("li", {}, paint(make("button", { class: "quiet", ...events }, make("i", { "aria-hidden": "true" }), name), colour));
 }
 
 export function setUpMap() {
-  new IntersectionObserver(([{ isIntersecting }]) => ((seen = isIntersecting), look()), { rootMargin: "200px" }).observe(find("map"));
+  const seen = new IntersectionObserver(
+    ([{ isIntersecting }]) => {
+      visible = isIntersecting;
+      load();
+    },
+    { rootMargin: "200px" },
+  );
+  seen.observe(find("map"));
   let width = 0;
-  new ResizeObserver(([{ contentRect }]) => {
-    if (map && Math.abs(contentRect.width - width) > 20) draw(); // letters keep their size
+  const resized = new ResizeObserver(([{ contentRect }]) => {
+    if (map && Math.abs(contentRect.width - width) > 20) draw(); // so that letters keep their size
     width = contentRect.width;
-  }).observe(find("map"));
+  });
+  resized.observe(find("map"));
 }

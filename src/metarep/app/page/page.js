@@ -1,13 +1,14 @@
-// The page: what stands in its head, its language, its token, and who draws what when the model has changed.
+// The start of the page: its head, its language, its token, and which parts are drawn again when the model changes.
 
 import { drawAsk, setUpAsk } from "/page/ask.js";
 import { setUpCamera } from "/page/camera.js";
 import { drawClasses, setUpClasses } from "/page/classes.js";
+import { setUpDialogs } from "/page/dialogs.js";
 import { setUpFolds } from "/page/fold.js";
 import { setUpImage } from "/page/image.js";
 import { drawMap, setUpMap } from "/page/map.js";
 import { model, redraw, refresh, watch } from "/page/model.js";
-import { attempt, find, hideNotice, make, notify, takeBack } from "/page/parts.js";
+import { attempt, find, hideNotice, make, notify, undoLast } from "/page/parts.js";
 import * as server from "/page/server.js";
 import { drawTrust } from "/page/trust.js";
 import { say, switchLanguage, translate } from "/page/words.js";
@@ -16,8 +17,8 @@ function drawHead({ summary }) {
   const { name, classes, images, encoder, size } = summary;
   document.title = `${name} · metarep`;
   find("name").textContent = name;
-  const counted = { classes: say("classes.n", { n: classes }), images: say("images.n", { n: images }) };
-  find("facts").textContent = say("facts", { ...counted, encoder, height: size[0], width: size[1] });
+  const counts = { classes: say("classes.n", { n: classes }), images: say("images.n", { n: images }) };
+  find("facts").textContent = say("facts", { ...counts, encoder, height: size[0], width: size[1] });
   find("welcome").hidden = classes >= 2;
   find("download").hidden = images === 0;
   find("export").hidden = classes < 2;
@@ -43,10 +44,10 @@ const exportGraph = attempt(async () => {
   }
 });
 
-let asking = null; // many requests may need the token at once, and it is asked for once
+let tokenRequest = null; // many requests may need the token at the same time, and one dialog serves them all
 
 function askForToken(wrong) {
-  asking ??= new Promise((done) => {
+  tokenRequest ??= new Promise((resolve) => {
     find("token-wrong").textContent = wrong ? say("token.wrong") : "";
     find("token-input").value = "";
     if (!find("token-dialog").open) find("token-dialog").showModal();
@@ -56,18 +57,18 @@ function askForToken(wrong) {
         event.preventDefault();
         sessionStorage.setItem("token", find("token-input").value.trim());
         find("token-dialog").close();
-        asking = null;
-        done();
+        tokenRequest = null;
+        resolve();
       },
       { once: true },
     );
   });
-  return asking;
+  return tokenRequest;
 }
 
 server.onToken(askForToken);
 for (const draw of [drawHead, drawClasses, drawAsk, drawTrust, drawMap]) watch(draw);
-for (const setUp of [setUpAsk, setUpCamera, setUpClasses, setUpFolds, setUpImage, setUpMap]) setUp();
+for (const setUp of [setUpAsk, setUpCamera, setUpClasses, setUpDialogs, setUpFolds, setUpImage, setUpMap]) setUp();
 find("language").addEventListener("click", () => {
   switchLanguage();
   translate();
@@ -76,9 +77,11 @@ find("language").addEventListener("click", () => {
 find("download").addEventListener("click", download);
 find("export").addEventListener("click", exportGraph);
 find("notice-close").addEventListener("click", hideNotice);
-find("notice-undo").addEventListener("click", takeBack);
+find("notice-undo").addEventListener("click", undoLast);
 find("token-dialog").addEventListener("cancel", (event) => event.preventDefault());
-for (const kind of ["dragover", "drop"]) document.addEventListener(kind, (event) => event.preventDefault()); // beside a place
-addEventListener("focus", () => model.summary && refresh().catch(() => {})); // others may have taught it meanwhile
+for (const kind of ["dragover", "drop"]) {
+  document.addEventListener(kind, (event) => event.preventDefault()); // a file dropped elsewhere must not replace the page
+}
+addEventListener("focus", () => model.summary && refresh().catch(() => {})); // other people may have changed the model
 translate();
 attempt(refresh)();

@@ -1,91 +1,104 @@
-// Small parts that all of the page is made of: elements, thumbnails, places to drop files on, notices.
+// Parts that the whole page uses: elements, thumbnails, the choice of files, drop targets and notices.
 
 import * as server from "/page/server.js";
-import { knows, say } from "/page/words.js";
+import { hasText, say } from "/page/words.js";
 
 export const find = (id) => document.getElementById(id);
 
-// make("button", {class: "quiet", onclick: f}, "text", child)
+// Makes an element: make("button", {class: "quiet", onclick: f}, "text", child). The attribute dataKey sets data-key.
 export function make(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
+  const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-    else if (name.startsWith("data")) made.dataset[name.slice(4).toLowerCase()] = value;
-    else if (value !== false && value !== undefined) made.setAttribute(name, value === true ? "" : value);
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name.startsWith("data")) element.dataset[name.slice(4).toLowerCase()] = value;
+    else if (value !== false && value !== undefined) element.setAttribute(name, value === true ? "" : value);
   }
-  made.append(...children);
-  return made;
+  element.append(...children);
+  return element;
 }
 
-const seen = new IntersectionObserver(
+const visible = new IntersectionObserver(
   (entries) => {
     for (const { isIntersecting, target } of entries) {
       if (!isIntersecting) continue;
-      seen.unobserve(target);
+      visible.unobserve(target);
       server.picture(Number(target.dataset.picture)).then((address) => (target.src = address), () => {});
     }
   },
   { rootMargin: "300px" },
 );
 
-// An image of the model by its number, fetched when it is about to be seen.
+// An image of the model by its number. It is fetched shortly before it becomes visible.
 export function picture(id, text) {
   const image = make("img", { alt: text, dataPicture: id });
-  seen.observe(image);
+  visible.observe(image);
   return image;
 }
 
-const KINDS = "image/jpeg,image/png,image/webp,image/bmp,image/tiff,image/gif"; // named, so that phones convert theirs
+// A button with a picture on it; its name is for screen readers.
+export function thumbnail(id, name, onclick, attributes = {}) {
+  return make("button", { class: "thumb", "aria-label": name, onclick, ...attributes }, picture(id, ""));
+}
 
-let input = null; // in the document, or a browser may forget it while somebody chooses
+// Formats are listed one by one, so that phones convert their own format to one of them.
+const FORMATS = "image/jpeg,image/png,image/webp,image/bmp,image/tiff,image/gif";
 
-export function chooseFiles(then, { capture = false } = {}) {
+let input = null; // stays in the document, because a browser may discard a detached input while its dialog is open
+
+export function chooseFiles(onFiles, { capture = false } = {}) {
   input?.remove();
   const camera = capture && "environment";
-  const own = make("input", { type: "file", accept: KINDS, multiple: !capture, capture: camera, hidden: true });
-  own.addEventListener("change", () => own.files.length && then([...own.files]));
+  const own = make("input", { type: "file", accept: FORMATS, multiple: !capture, capture: camera, hidden: true });
+  own.addEventListener("change", () => own.files.length && onFiles([...own.files]));
   document.body.append(own);
   input = own;
   own.click();
 }
 
-// Lets files be dropped on an element. then(files, folders): folders are [name, files].
-export function droppable(element, then) {
-  let inside = 0; // entering a child comes before leaving its parent
-  const mark = (by) => element.classList.toggle("over", (inside += by) > 0);
-  element.addEventListener("dragenter", (event) => (event.preventDefault(), mark(1)));
-  element.addEventListener("dragleave", () => mark(-1));
+// Makes an element a drop target. onDrop(files, folders): each folder is [name, files].
+export function droppable(element, onDrop) {
+  let depth = 0; // a child is entered before its parent is left
+  const enter = (by) => {
+    depth += by;
+    element.classList.toggle("over", depth > 0);
+  };
+  element.addEventListener("dragenter", (event) => {
+    event.preventDefault();
+    enter(1);
+  });
+  element.addEventListener("dragleave", () => enter(-1));
   element.addEventListener("dragover", (event) => event.preventDefault());
   element.addEventListener("drop", async (event) => {
     event.preventDefault();
     event.stopPropagation();
-    mark(-inside);
+    enter(-depth);
     const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
     const files = [...event.dataTransfer.files];
     const folders = entries.filter((entry) => entry.isDirectory);
-    if (!folders.length) return then(files, []);
+    if (!folders.length) return onDrop(files, []);
     const names = new Set(folders.map((entry) => entry.name));
-    const deep = await Promise.all(folders.map(async (entry) => [entry.name, await filesBelow(entry)]));
-    then(files.filter((file) => !names.has(file.name)), deep);
+    const contents = await Promise.all(folders.map(async (entry) => [entry.name, await filesBelow(entry)]));
+    onDrop(files.filter((file) => !names.has(file.name)), contents);
   });
 }
 
 async function filesBelow(entry) {
   if (entry.isFile) {
-    const file = await new Promise((done, fail) => entry.file(done, fail));
+    const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
     return file.name.startsWith(".") ? [] : [file];
   }
   const reader = entry.createReader();
-  const found = [];
+  const files = [];
   for (;;) {
-    const some = await new Promise((done, fail) => reader.readEntries(done, fail)); // about a hundred at a time
-    if (!some.length) return found;
-    for (const each of some) found.push(...(await filesBelow(each)));
+    const entries = await new Promise((resolve, reject) => reader.readEntries(resolve, reject)); // about 100 at a time
+    if (!entries.length) return files;
+    for (const each of entries) files.push(...(await filesBelow(each)));
   }
 }
 
 let undo = null;
 
+// Shows one line at the bottom of the page; with `back`, a function, it offers to undo.
 export function notify(text, { bad = false, back = null } = {}) {
   undo = back;
   find("notice-text").textContent = bad ? "" : text;
@@ -99,17 +112,17 @@ export function hideNotice() {
   find("notice").hidden = true;
 }
 
-export function takeBack() {
+export function undoLast() {
   const back = undo;
   hideNotice();
   return back?.();
 }
 
-// The server speaks English; what is common is said in the language of the page.
+// The server's messages are in English; frequent ones are shown in the language of the page.
 export function reason({ status, message, item }) {
-  if (status === 422 && item && knows("error.file")) return say("error.file", { item });
+  if (status === 422 && item && hasText("error.file")) return say("error.file", { item });
   const key = `error.${status}`;
-  return say("error.why", { what: say(knows(key) ? key : "error.other"), why: status ? message : say("error.gone") });
+  return say("error.why", { what: say(hasText(key) ? key : "error.other"), why: status ? message : say("error.gone") });
 }
 
 export function complain(error) {
@@ -117,10 +130,10 @@ export function complain(error) {
   notify(reason(error), { bad: true });
 }
 
-// Runs what somebody asked for; a refusal is told.
-export const attempt = (action) => async (...given) => {
+// Wraps an action of the user, so that a refusal is shown as a notice.
+export const attempt = (action) => async (...values) => {
   try {
-    return await action(...given);
+    return await action(...values);
   } catch (error) {
     complain(error);
   }

@@ -1,4 +1,4 @@
-// What is asked of the server. Every failure becomes a Refusal: a status (0 without an answer) and one line of detail.
+// Requests to the server. Every failure becomes a Refusal: a status (0 if there was no response) and one line of text.
 
 export class Refusal extends Error {
   constructor(status, detail) {
@@ -9,6 +9,7 @@ export class Refusal extends Error {
 
 let askForToken = () => Promise.reject(new Refusal(401, ""));
 
+// Sets what asks the user for a token: ask(wrong) resolves when a new one is stored.
 export function onToken(ask) {
   askForToken = ask;
 }
@@ -20,36 +21,36 @@ async function call(method, path, { query, body, json } = {}) {
     const token = sessionStorage.getItem("token");
     if (token) headers.Authorization = `Bearer ${token}`;
     if (json) headers["Content-Type"] = "application/json";
-    let answer;
+    let response;
     try {
-      answer = await fetch(address, { method, headers, body: json ? JSON.stringify(json) : body });
+      response = await fetch(address, { method, headers, body: json ? JSON.stringify(json) : body });
     } catch {
       throw new Refusal(0, "");
     }
-    if (answer.ok) return answer;
-    if (answer.status !== 401) throw new Refusal(answer.status, await detail(answer));
+    if (response.ok) return response;
+    if (response.status !== 401) throw new Refusal(response.status, await reasonOf(response));
     if (sessionStorage.getItem("token") === token) {
       sessionStorage.removeItem("token");
       await askForToken(wrong || token !== null);
-    } // otherwise somebody has given one in the meantime
+    } // otherwise the user has entered a token since this request was sent
   }
 }
 
-async function detail(answer) {
+async function reasonOf(response) {
   try {
-    const refusal = await answer.json();
+    const refusal = await response.json();
     return refusal.advice ? `${refusal.detail}; ${refusal.advice}` : refusal.detail;
   } catch {
-    return answer.statusText;
+    return response.statusText;
   }
 }
 
 const get = async (path, query) => (await call("GET", path, { query })).json();
 
-function form(fields, files, name) {
+function form(fields, files) {
   const body = new FormData();
   for (const [key, value] of Object.entries(fields)) body.append(key, value);
-  for (const file of files) body.append(name, file, file.name || "camera.jpg");
+  for (const file of files) body.append("files", file, file.name || "camera.jpg");
   return body;
 }
 
@@ -57,10 +58,19 @@ export const summary = () => get("/summary");
 export const classes = async () => (await get("/classes")).classes;
 export const map = () => get("/map");
 export const imagesOf = async (name) => (await get("/classes/images", { name })).images;
-export const like = async (id) =>
-  (await (await call("POST", "/search", { query: { id, neighbours: 6 } })).json()).neighbours;
-// A change: resolves to the number with which it can be taken back.
-const change = async (...asked) => (await call(...asked)).headers.get("metarep-undo");
+
+// The six images of the model that are most similar to one of its images.
+export async function similarTo(id) {
+  const response = await call("POST", "/search", { query: { id, neighbours: 6 } });
+  return (await response.json()).neighbours;
+}
+
+// Sends a change; resolves to the number with which it can be undone.
+async function change(method, path, options) {
+  const response = await call(method, path, options);
+  return response.headers.get("metarep-undo");
+}
+
 export const rename = (name, to, merge) => change("PATCH", "/classes", { json: { name, to, merge } });
 export const removeClass = (name) => change("DELETE", "/classes", { query: { name } });
 export const move = (id, to) => change("PATCH", `/images/${id}`, { json: { to } });
@@ -70,35 +80,37 @@ export const download = async () => (await call("GET", "/model")).blob();
 export const onnx = async () => (await call("GET", "/model.onnx")).blob();
 
 export async function predict(file, neighbours = 5) {
-  const asked = call("POST", "/predict", { query: { neighbours }, body: form({}, [file], "files") });
-  return (await (await named(asked, [file])).json()).answers[0];
+  const request = call("POST", "/predict", { query: { neighbours }, body: form({}, [file]) });
+  const response = await withFileName(request, [file]);
+  return (await response.json()).answers[0];
 }
 
-// {label, ids, repeats}: the class as it is kept, what was learned, and which files are pictures that the model had:
-// {item, same_as, label}.
+// Adds files to a class. Resolves to {label, ids, repeats}: the class as the model calls it, the numbers of the new
+// images, and the files that the model has already, as {item, same_as, label}.
 export async function teach(name, files) {
-  const answer = await (await named(call("POST", "/classes", { body: form({ name }, files, "files") }), files)).json();
-  return { repeats: [], ...answer };
+  const response = await withFileName(call("POST", "/classes", { body: form({ name }, files) }), files);
+  return { repeats: [], ...(await response.json()) };
 }
 
-// A refusal remembers the file, where there was one.
-async function named(asked, files) {
+// Puts the name of the file into a refusal, if there was one file.
+async function withFileName(request, files) {
   try {
-    return await asked;
+    return await request;
   } catch (error) {
     if (files.length === 1) error.item = files[0].name;
     throw error;
   }
 }
 
-// Pictures by number, as addresses of blobs: a plain <img src> could not bring the token. A number never gets another.
+// Pictures by number, as addresses of blobs, because a plain <img src> could not send the token. They can be kept for
+// good: a number is never given to another image.
 const pictures = new Map();
 
 export function picture(id) {
   if (!pictures.has(id)) {
-    const coming = call("GET", `/images/${id}`).then(async (answer) => URL.createObjectURL(await answer.blob()));
-    coming.catch(() => pictures.delete(id));
-    pictures.set(id, coming);
+    const loading = call("GET", `/images/${id}`).then(async (response) => URL.createObjectURL(await response.blob()));
+    loading.catch(() => pictures.delete(id));
+    pictures.set(id, loading);
   }
   return pictures.get(id);
 }

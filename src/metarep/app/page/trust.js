@@ -1,93 +1,119 @@
-// How far to trust the model: accuracy by leaving images out, of all and of each class, near copies, doubtful images.
+// How far the model can be trusted: leave-one-out accuracy, also per class; near copies; images in a wrong class.
 
 import { showClass } from "/page/classes.js";
 import { openImage } from "/page/image.js";
 import { move } from "/page/model.js";
-import { attempt, find, make, picture } from "/page/parts.js";
+import { attempt, find, make, thumbnail } from "/page/parts.js";
 import { say } from "/page/words.js";
 
-const DRAWN = 6; // doubtful images, before the rest are opened
-const FEW = 20; // images
-const GROUPS = 6; // of near copies
-const settled = new Set(); // doubtful images that somebody has looked at
+const DRAWN = 6; // suspects that are shown before the list is opened
+const FEW = 20; // tested images, below which a share in percent would say too much
+const GROUPS = 6; // groups of near copies that are shown
+const IN_GROUP = 8; // images of a group that are shown
+const accepted = new Set(); // suspects that the user has called right
+const opened = new Set(); // lists that the user has opened; they are drawn again with every change
 
 export function drawTrust({ summary }) {
-  const { trust, suspects, classes } = summary;
+  const { trust, suspects, copies, classes } = summary;
   find("trust").hidden = classes < 2;
-  const own = trust.source === "leave-one-out";
-  find("accuracy").textContent = accuracy(trust, own);
-  const needed = Math.max(10, Math.ceil(1 / trust.false_alarms) - 1);
-  find("unknowns").textContent =
-    trust.known === null ? say("known.none", { n: needed }) : say("known", { share: Math.round(100 * trust.false_alarms) });
+  find("accuracy").textContent = accuracyText(trust);
+  find("unknowns").textContent = unknownsText(trust);
   find("per-class").replaceChildren(...perClass(trust.per_class ?? []));
-  find("copies").replaceChildren(...nearCopies(summary.copies ?? []));
-  const doubts = suspects.filter(({ id }) => !settled.has(id));
-  const heading = doubts.length ? make("h3", {}, say("doubts")) : own && trust.tested ? make("p", { class: "note" }, say("doubts.none")) : "";
-  const drawn = doubts.map((each) => doubt(each, () => drawTrust({ summary })));
-  find("doubts").replaceChildren(heading, ...drawn.slice(0, DRAWN));
-  if (drawn.length > DRAWN) find("doubts").append(opens("doubts", say("doubts.more", { n: drawn.length - DRAWN }), ...drawn.slice(DRAWN)));
+  find("copies").replaceChildren(...nearCopies(copies ?? []));
+  const left = suspects.filter(({ id }) => !accepted.has(id));
+  find("doubts").replaceChildren(...suspectList(left, trust, () => drawTrust({ summary })));
 }
 
-const opened = new Set(); // lists: they are drawn anew with every change
+const isOwn = (trust) => trust.source === "leave-one-out"; // measured on these images, and not taken from elsewhere
 
-function opens(list, text, ...inside) {
-  const toggled = ({ target }) => (target.open ? opened.add(list) : opened.delete(list));
-  return make("details", { open: opened.has(list), ontoggle: toggled }, make("summary", {}, text), ...inside);
-}
-
-function accuracy({ accuracy, interval, tested, source }, own) {
+function accuracyText(trust) {
+  const { accuracy, interval, tested, source } = trust;
   if (accuracy === null) return say("accuracy.none");
-  const right = Math.round((accuracy * tested) / 100);
-  if (own && tested < FEW) return say("accuracy.few", { right, tested });
+  if (!isOwn(trust)) {
+    const [low, high] = interval.map(Math.round);
+    return say("accuracy.expected", { low, high, source });
+  }
+  if (tested < FEW) return say("accuracy.few", { right: Math.round((accuracy * tested) / 100), tested });
   const [low, high] = interval.map((bound) => bound.toFixed(1));
   const share = say("accuracy.interval", { accuracy: accuracy.toFixed(1), low, high });
-  return own ? say("accuracy", { accuracy: share, tested: say("images.n", { n: tested }) }) : say("accuracy.expected", { low: Math.round(low), high: Math.round(high), source });
+  return say("accuracy", { accuracy: share, tested: say("images.n", { n: tested }) });
 }
 
-function doubt({ id, item, label, likelier, probability }, again) {
-  const keep = () => (settled.add(id), again());
+function unknownsText({ known, false_alarms: share }) {
+  if (known !== null) return say("known", { share: Math.round(100 * share) });
+  return say("known.none", { n: Math.max(10, Math.ceil(1 / share) - 1) });
+}
+
+function disclosure(list, text, ...inside) {
+  const ontoggle = ({ target }) => (target.open ? opened.add(list) : opened.delete(list));
+  return make("details", { open: opened.has(list), ontoggle }, make("summary", {}, text), ...inside);
+}
+
+function suspectList(suspects, trust, redraw) {
+  if (!suspects.length) return isOwn(trust) && trust.tested ? [make("p", { class: "note" }, say("doubts.none"))] : [];
+  const rows = suspects.map((suspect) => suspectRow(suspect, redraw));
+  const more = rows.slice(DRAWN);
+  const rest = more.length ? [disclosure("doubts", say("doubts.more", { n: more.length }), ...more)] : [];
+  return [make("h3", {}, say("doubts")), ...rows.slice(0, DRAWN), ...rest];
+}
+
+function suspectRow({ id, item, label, likelier, probability }, redraw) {
+  const accept = () => {
+    accepted.add(id);
+    redraw();
+  };
+  const percent = make("span", { class: "note" }, `${Math.round(100 * probability)} %`);
   return make(
     "div",
     { class: "doubt" },
-    make("button", { class: "thumb", "aria-label": item, onclick: () => openImage(id) }, picture(id, "")),
-    make("p", {}, say("doubt", { item, label, likelier }), " ", make("span", { class: "note" }, `${Math.round(100 * probability)} %`)),
+    thumbnail(id, item, () => openImage(id)),
+    make("p", {}, say("doubt", { item, label, likelier }), " ", percent),
     make(
       "div",
       { class: "row" },
       make("button", { onclick: () => attempt(move)(id, likelier) }, say("doubt.move", { label: likelier })),
-      make("button", { class: "quiet", onclick: keep }, say("doubt.keep")),
+      make("button", { class: "quiet", onclick: accept }, say("doubt.keep")),
     ),
   );
 }
 
-// The classes that need more images, and all of them in a list that opens.
-function perClass(each) {
-  if (!each.length) return [];
-  const rows = [...each].sort((a, b) => (a.accuracy ?? 101) - (b.accuracy ?? 101) || a.label.localeCompare(b.label));
-  const needs = rows.filter((own) => own.needs);
-  const link = ({ label }) => make("button", { class: "quiet", onclick: () => showClass(label) }, label);
-  const head = needs.length ? [make("h3", {}, say("needs.title")), make("ul", { class: "chips" }, ...needs.map((own) => make("li", {}, link(own))))] : [];
-  const list = make("ul", { class: "bars each" }, ...rows.map((own) => row(own, link(own))));
-  return [...head, opens("each", say("each"), list)];
+// The classes that need more images, and a list of all classes that can be opened; the least accurate first.
+function perClass(classes) {
+  if (!classes.length) return [];
+  const worst = (a, b) => (a.accuracy ?? 101) - (b.accuracy ?? 101) || a.label.localeCompare(b.label);
+  const rows = [...classes].sort(worst);
+  const list = make("ul", { class: "bars each" }, ...rows.map(classRow));
+  return [...chips(rows.filter(({ needs }) => needs)), disclosure("each", say("each"), list)];
 }
 
-function row({ accuracy, interval, tested }, link) {
-  if (accuracy === null) return make("li", {}, link, make("i", { "aria-hidden": "true" }), make("span", { class: "number" }, say("each.none")));
+function chips(needy) {
+  if (!needy.length) return [];
+  const items = needy.map((each) => make("li", {}, classLink(each)));
+  return [make("h3", {}, say("needs.title")), make("ul", { class: "chips" }, ...items)];
+}
+
+const classLink = ({ label }) => make("button", { class: "quiet", onclick: () => showClass(label) }, label);
+
+function classRow(each) {
+  const { accuracy, interval, tested } = each;
   const line = make("i", { "aria-hidden": "true" });
+  if (accuracy === null) return make("li", {}, classLink(each), line, make("span", { class: "number" }, say("each.none")));
   line.style.setProperty("--share", accuracy / 100);
-  const text = say("each.one", { right: Math.round(accuracy), tested: say("images.n", { n: tested }) });
-  const range = interval ? say("each.interval", { low: Math.round(interval[0]), high: Math.round(interval[1]) }) : "";
-  return make("li", {}, link, line, make("span", { class: "number", title: range }, text));
+  const text = say("each.share", { right: Math.round(accuracy), tested: say("images.n", { n: tested }) });
+  const [low, high] = (interval ?? []).map(Math.round);
+  const title = interval ? say("each.interval", { low, high }) : "";
+  return make("li", {}, classLink(each), line, make("span", { class: "number", title }, text));
 }
 
 function nearCopies(groups) {
   if (!groups.length) return [];
-  const thumb = ({ id, item }) => make("button", { class: "thumb", "aria-label": item, title: item, onclick: () => openImage(id) }, picture(id, ""));
+  const thumb = ({ id, item }) => thumbnail(id, item, () => openImage(id), { title: item });
+  const drawn = groups.slice(0, GROUPS).map((group) => make("div", { class: "group" }, ...group.slice(0, IN_GROUP).map(thumb)));
   const rest = groups.length - GROUPS;
   return [
     make("h3", {}, say("copies")),
     make("p", { class: "note" }, say("copies.how", { n: groups.length })),
-    make("div", { class: "groups" }, ...groups.slice(0, GROUPS).map((group) => make("div", { class: "group" }, ...group.slice(0, 8).map(thumb)))),
-    rest > 0 ? make("p", { class: "note" }, say("copies.more", { n: rest })) : "",
+    make("div", { class: "groups" }, ...drawn),
+    ...(rest > 0 ? [make("p", { class: "note" }, say("copies.more", { n: rest }))] : []),
   ];
 }

@@ -1,0 +1,37 @@
+"""The texts of the page: both languages have the same ones, and the page uses exactly these."""
+
+import re
+from importlib.resources import files
+
+PAGE = files("metarep") / "app" / "page"
+LANGUAGES = ("english.js", "chinese.js")
+COMPUTED = ("error.", "repeat.", "repeats.")  # the starts of keys that a script puts together
+CHINESE_ONLY = {"error.file"}  # in English the server's own message is shown
+
+
+def texts(name: str) -> dict[str, str]:
+    return dict(re.findall(r'^  "([\w.]+)": "(.*)",$', (PAGE / name).read_text("utf-8"), re.M))
+
+
+def singular(key: str) -> bool:
+    return key.endswith(".one")
+
+
+def test_both_languages_have_the_same_texts_and_blanks() -> None:
+    english, chinese = map(texts, LANGUAGES)
+    assert len(english) > 100
+    assert {key for key in english if not singular(key)} == set(chinese) - CHINESE_ONLY
+    for key, text in english.items():
+        other = english[key.removesuffix(".one")] if singular(key) else chinese[key]
+        assert set(re.findall(r"{\w+}", text)) == set(re.findall(r"{\w+}", other)) - (
+            {"{n}"} if singular(key) else set()
+        )
+
+
+def test_the_page_uses_every_text_and_no_other() -> None:
+    page = "".join(part.read_text("utf-8") for part in PAGE.iterdir() if part.name not in LANGUAGES and part.is_file())
+    known = {key for key in texts("english.js") if not singular(key)}
+    used = set(re.findall(r'data-(?:word|hint|label)="([\w.]+)"|\bsay\("([\w.]+)"', page))
+    assert {one or other for one, other in used} <= known | CHINESE_ONLY
+    quoted = set(re.findall(r'"([\w.]+)"', page))
+    assert {key for key in known - quoted if not key.startswith(COMPUTED)} == set()
