@@ -77,14 +77,13 @@ def variant(request: pytest.FixtureRequest, small_encoder: Callable[..., Encoder
     return Variant(*VARIANTS[request.param], small_encoder)
 
 
-def shape_for(method: Method, eats: type[Batch] | None = None) -> dict[str, int]:
+def shape_for(method: Method) -> dict[str, int]:
     """A batch's shape; with the ways that the method's learner takes, where it does not take any."""
-    return SHAPES[eats or method.eats] | ({"ways": method.learner.ways, "tasks": 4} if method.learner.ways else {})
+    return SHAPES[method.eats] | ({"ways": method.learner.ways, "tasks": 4} if method.learner.ways else {})
 
 
-def batch_for(method: Method, split: Split, seed: int = 0, eats: type[Batch] | None = None) -> Batch:
-    shape = BatchShape(**shape_for(method, eats))
-    return drawn(eats or method.eats, split, shape, seed)
+def batch_for(method: Method, split: Split, seed: int = 0) -> Batch:
+    return drawn(method.eats, split, BatchShape(**shape_for(method)), seed)
 
 
 def drawn(eats: type[Batch], split: Split, shape: BatchShape, seed: int = 0) -> Batch:
