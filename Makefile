@@ -20,14 +20,14 @@ types:
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 quick:
-	$(BIN)/pytest -q -n 2 --dist worksteal -m "not slow and not proof"
+	$(BIN)/pytest -q -n 2 -m "not slow and not proof"
 
 format: $(VENV)/dev
 	$(BIN)/ruff format src tests benchmarks examples hatch_build.py
 	$(BIN)/ruff check --fix src tests benchmarks examples hatch_build.py
 
 test: $(VENV)/test
-	$(BIN)/pytest -n 2 --dist worksteal --jaxtyping-packages=metarep,typechecker.check -m "not proof"
+	$(BIN)/pytest -n 2 --jaxtyping-packages=metarep,typechecker.check -m "not proof"
 
 proofs: $(VENV)/dev
 	$(BIN)/pytest -m proof -rs
