@@ -19,8 +19,9 @@ from pathlib import Path
 import torch
 
 from metarep.data.datasets import load_dataset
-from metarep.experiments.job import Job, start
+from metarep.experiments.job import Job
 from metarep.experiments.measure import Setting, measure
+from metarep.experiments.start import start
 from metarep.machine.device import hardware
 
 SHARED = {"validate_every": 200, "validation_tasks": 200, "steps": 250, "mine_every": 50}

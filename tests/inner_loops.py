@@ -77,17 +77,17 @@ def reference(made: GradientDescent, tasks: Task, order: int, weights: tuple[flo
             head = [2 * means, -means.square().sum(-1)]
         else:
             head = [made.head.weight.expand(WAYS, -1), made.head.bias.expand(WAYS)]
-        # Copies, so that the inner slope in the body does not go through a head that was made from it.
+        # Copies, so that the inner gradient of the body does not go through a head that was made from it.
         now, total = [tensor.clone() for tensor in (*flat, *head)], torch.zeros((), dtype=torch.float64)
         for step in range(made.steps):
             loss = functional.cross_entropy(features(now[:-2], xs, None) @ now[-2].T + now[-1], ys)
-            slopes = torch.autograd.grad(loss, now, create_graph=True)
+            inner_gradients = torch.autograd.grad(loss, now, create_graph=True)
             rates = made.rates.table(made.steps)[step]
             new, place = list(now), 0
             for i in range(14):
                 if made.scope == "all-but-norms" and i in norms:
                     continue
-                new[i] = now[i] - rates[place] * (slopes[i] if order == 2 else slopes[i].detach())
+                new[i] = now[i] - rates[place] * (inner_gradients[i] if order == 2 else inner_gradients[i].detach())
                 place += 1
             now = new
             if weights is not None or step == made.steps - 1:

@@ -1,4 +1,4 @@
-"""Errors that a person can act on: they quote what was given and say what to do, in the terms of whoever reads it."""
+"""Error classes and messages. A message says what was given, what is wrong with it, and what to do."""
 
 import difflib
 import inspect
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Slot(str):
-    """A value that the reader fills in, such as ``RUN``; it is written without quotes."""
+    """A placeholder in an advice that the reader fills in, such as ``RUN``. It is written without quotes."""
 
     __slots__ = ()
 
@@ -17,13 +17,13 @@ class Slot(str):
 
 
 class Call:
-    """A step that has a name in Python and a name on the command line.
+    """A step in an advice, which has one name in Python and another on the command line.
 
     Args:
         python: the function or method, such as ``ModelFolder.create``.
-        command: the command.
-        arguments: of the command, in order; a :class:`Slot` is one that the reader fills in.
-        options: of the command.
+        command: the command, such as ``fit``.
+        arguments: arguments of the command, in order; a :class:`Slot` is filled in by the reader.
+        options: options of the command.
     """
 
     def __init__(self, python: str, command: str, *arguments: object, **options: object) -> None:
@@ -31,14 +31,14 @@ class Call:
 
 
 class Advice:
-    """One way to get further: a sentence in which ``{name}`` stands for an option of the library, or for a call.
+    """One way to solve a problem: a sentence with options of the library and calls in it.
 
-    It names options as Python does. ``str`` words it for Python; :meth:`worded` for anything else, as the command line
-    does for its flags.
+    Options have their names in Python. ``str`` writes them as Python does; with :meth:`worded` the command line writes
+    them as flags.
 
     Args:
-        text: the sentence, without a full stop.
-        parts: the value of each ``{name}``; ``...`` where the option is meant and no value, a :class:`Call` for a step.
+        text: the sentence without a full stop, with ``{name}`` for each option or call.
+        parts: for each ``{name}`` the value of the option, ``...`` for its name without a value, or a :class:`Call`.
 
     >>> print(Advice("leave such files out with {skip_bad}", skip_bad=True))
     leave such files out with skip_bad=True
@@ -53,9 +53,16 @@ class Advice:
         return self.worded(_in_python)
 
     def worded(self, word: Callable[[str, Any], str]) -> str:
-        """The sentence, in which ``word(name, value)`` says how each part is written."""
+        """The sentence with all options and calls written out.
+
+        Args:
+            word: a function that writes an option or a call, from its name and its value.
+
+        >>> Advice("use {skip_bad}", skip_bad=True).worded(lambda name, value: "--" + name.replace("_", "-"))
+        'use --skip-bad'
+        """
         parts = {name: word(name, value) for name, value in self.parts.items()}
-        return self.text.format_map(parts) if parts else self.text  # which may hold braces of a path
+        return self.text.format_map(parts) if parts else self.text  # without parts, because a path may contain braces
 
 
 def _in_python(name: str, value: Any) -> str:  # noqa: ANN401 - the value of any option
@@ -65,14 +72,14 @@ def _in_python(name: str, value: Any) -> str:  # noqa: ANN401 - the value of any
 
 
 class Advised(Exception):
-    """A message, and beside it what to do; ``str`` has both, as Python words them.
+    """An exception with a message and advice. ``str`` gives both, with options written as in Python.
 
     Args:
         message: what was given, and what is wrong with it.
-        advice: what to do, in a sentence or several, of which any one helps.
+        advice: what to do; one sentence, or several of which any one helps.
 
     Attributes:
-        message: without the advice.
+        message: the message without the advice.
         advice: a tuple of :class:`Advice`.
 
     >>> print(MetarepError("a.png is damaged", advice=["replace it", Advice("use {skip_bad}", skip_bad=True)]))
@@ -89,24 +96,28 @@ class Advised(Exception):
         return self.worded(_in_python)
 
     def worded(self, word: Callable[[str, Any], str]) -> str:
-        """Message and advice in one line; see :meth:`Advice.worded`."""
+        """The message and the advice in one line.
+
+        Args:
+            word: see :meth:`Advice.worded`.
+        """
         return "; ".join(filter(None, (self.message, ", or ".join(each.worded(word) for each in self.advice))))
 
 
 class MetarepError(Advised, ValueError):
-    """Something the user gave cannot be used. The command line prints it as one line, without a traceback."""
+    """An argument or a file of the user cannot be used. The command line prints it in one line, without a traceback."""
 
 
 class DataError(MetarepError):
-    """An image, class, archive or data set cannot be used; the message names it and says what to do."""
+    """An image, a class, an archive or a data set cannot be used. The message names it."""
 
 
 class TooLargeError(DataError):
-    """An image or a file has more pixels or bytes than are read."""
+    """An image or a file has more pixels or bytes than the limit."""
 
 
 class NotHereError(MetarepError):
-    """A class or an image that the model does not have."""
+    """The model does not have this class or image."""
 
 
 class LeakageError(MetarepError):
@@ -114,7 +125,12 @@ class LeakageError(MetarepError):
 
 
 def unknown(kind: str, given: str, known: Iterable[str]) -> MetarepError:
-    """The error for a name that is not on a list: it quotes the name, offers the nearest one and prints the list.
+    """The error for an unknown name. It suggests the closest known name and lists all of them.
+
+    Args:
+        kind: what the name is of, such as ``method``.
+        given: the unknown name.
+        known: the known names.
 
     >>> print(unknown("method", "protnet", ["protonet", "siamese"]))
     unknown method 'protnet'; did you mean 'protonet'? Known: protonet, siamese
@@ -126,7 +142,16 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> MetarepError:
 
 
 def refuse_unknown_settings(name: str, function: Callable[..., object], given: Iterable[str]) -> None:
-    """Raise for the first of ``given`` that is no keyword-only parameter of ``function``, called ``name``."""
+    """Raise if a setting is not a keyword-only parameter of a function.
+
+    Args:
+        name: the name of the function, for the message.
+        function: the function or class that takes the settings.
+        given: the names of the settings.
+
+    Raises:
+        MetarepError: the first unknown setting, with the closest known one.
+    """
     parameters = inspect.signature(function).parameters.values()
     known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
     for setting in given:
@@ -135,25 +160,43 @@ def refuse_unknown_settings(name: str, function: Callable[..., object], given: I
 
 
 def one_of(what: str, given: str, known: Iterable[str]) -> None:
-    """Raise if a setting's value is not on its list; it is never taken for the default."""
+    """Raise if the value of a setting is not one of the known values.
+
+    Args:
+        what: the name of the setting.
+        given: its value.
+        known: the known values.
+
+    Raises:
+        MetarepError: the value is unknown; the message lists the known ones.
+    """
     if given not in known:
         raise MetarepError(f"{what} {given!r} is not one of {', '.join(known)}")
 
 
 def above(what: str, given: float, least: float = 0.0) -> None:
-    """Raise unless a setting is a finite number above ``least``."""
+    """Raise unless a setting is a finite number above ``least``.
+
+    Args:
+        what: the name of the setting.
+        given: its value.
+        least: the bound, which is not allowed itself.
+
+    Raises:
+        MetarepError: the value is not above the bound, or is NaN or infinite.
+    """
     if not least < given < math.inf:
         raise MetarepError(f"{what} must be a number above {least:g}, not {given:g}")
 
 
 def missing_extra(what: str, package: str, extra: str, why: str = "", *, advice: str | Advice = "") -> MetarepError:
-    """The error for an optional package that is not there, or does not work.
+    """The error for an optional package that is not installed, or does not work.
 
     Args:
-        what: what needs it.
-        package: its name.
-        extra: of metarep, that installs it.
-        why: what is wrong with the one that is there.
+        what: the feature that needs the package.
+        package: name of the package.
+        extra: the extra of metarep that installs it.
+        why: what is wrong with the installed package; empty if there is none.
         advice: what to do instead of installing it.
 
     >>> print(missing_extra("serving", "fastapi", "serve"))

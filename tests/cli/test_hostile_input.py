@@ -79,7 +79,7 @@ def test_a_header_that_asks_for_too_much_is_refused_in_a_sentence(
     outer["__metadata__"]["metarep"] = json.dumps(header)
     text = json.dumps(outer).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
-    with pytest.raises(MetarepError, match=r"model.safetensors is damaged, or of a newer metarep") as caught:
+    with pytest.raises(MetarepError, match=r"model.safetensors is damaged, or was written by a newer") as caught:
         load_checkpoint(path)
     assert len(str(caught.value)) < 400
     assert "\n" not in str(caught.value)
@@ -131,7 +131,7 @@ def test_settings_that_learn_or_measure_nothing_are_refused(small_encoder: Any, 
         with pytest.raises(MetarepError, match="at least"):  # before the training, not after it
             reproduce("protonet-omniglot", tmp_path, tmp_path, data_dir=tmp_path, **fields)
     (tmp_path / "omniglot.csv").write_text("no table")
-    with pytest.raises(MetarepError, match="is no result table"):
+    with pytest.raises(MetarepError, match="is not a results table"):
         reproduce("protonet-omniglot", tmp_path, tmp_path, data_dir=tmp_path)
 
 

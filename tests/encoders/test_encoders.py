@@ -13,7 +13,7 @@ from torch.nn import functional
 from metarep.data.images import ImageBank
 from metarep.encoders import ENCODERS, Conv4, Encoder, Preprocess, ResNet12, build_encoder
 from metarep.encoders.resnet12 import DropBlock
-from metarep.encoders.warm_start import take_over
+from metarep.encoders.warm_start import warm_start
 from metarep.errors import MetarepError
 from metarep.machine.device import pick_precision
 
@@ -54,11 +54,11 @@ def test_the_papers_sizes() -> None:
 def test_representations_have_the_documented_length() -> None:
     """The same directions, and nothing more to learn: the weights of one without fit."""
     free, bound = (build_encoder("conv4", plain(28), width=8, length=length).eval() for length in (0.0, 3.0))
-    take_over(bound, free, "a run")
+    warm_start(bound, free, "a run")
     images = noise(5, 1, 28, 28)
     torch.testing.assert_close(bound(images), 3 * functional.normalize(free(images), dim=1))
     assert bound(torch.zeros(1, 1, 28, 28, dtype=torch.uint8)).isfinite().all()
-    with pytest.raises(MetarepError, match="length must be 0 or a number above it, not -1"):
+    with pytest.raises(MetarepError, match="length must be at least 0 and finite, not -1"):
         build_encoder("conv4", plain(28), length=-1.0)
 
 

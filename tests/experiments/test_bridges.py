@@ -17,9 +17,10 @@ from metarep.data.tasks import draw_tasks
 from metarep.encoders import Encoder
 from metarep.errors import MetarepError
 from metarep.experiments.evaluation import evaluate
-from metarep.experiments.job import Job, start, train_settings
+from metarep.experiments.job import Job, train_settings
 from metarep.experiments.measure import Setting, measure, pick_learner, result_row
 from metarep.experiments.run_folder import RunFolder, read_record
+from metarep.experiments.start import start
 from metarep.learners import LEARNERS
 from metarep.methods import BYOL, METHODS, MoCo
 from metarep.weights.checkpoint import load_checkpoint
@@ -55,7 +56,7 @@ def test_the_preset_and_the_batch_suit_the_images(drawings: Drawings) -> None:
 @pytest.fixture
 def data(drawings: Drawings, monkeypatch: pytest.MonkeyPatch) -> dict[str, Split]:
     found = {"train": drawings[0], "val": drawings[1]}
-    monkeypatch.setattr("metarep.experiments.job.load_dataset", lambda data, part, **_: found[part])
+    monkeypatch.setattr("metarep.experiments.start.load_dataset", lambda data, part, **_: found[part])
     return found
 
 

@@ -100,7 +100,7 @@ def test_another_learner_gets_the_trained_encoder(small_encoder: Make) -> None:
 
 
 @pytest.fixture
-def asked(drawings: Drawings, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def loaded(drawings: Drawings, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The parts that were loaded, in order; ``RECIPE`` and the drawings stand where data sets and recipes are."""
     parts: list[str] = []
 
@@ -110,13 +110,13 @@ def asked(drawings: Drawings, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(sys.modules[reproduce.__module__], "load_dataset", load)
     monkeypatch.setattr(sys.modules[reproduce.__module__], "load_recipe", lambda name: RECIPE)
-    monkeypatch.setattr("metarep.experiments.job.load_dataset", load)
+    monkeypatch.setattr("metarep.experiments.start.load_dataset", load)
     return parts
 
 
-def test_a_recipe_is_the_mean_of_its_trainings(asked: list[str], drawings: Drawings, tmp_path: Path) -> None:
+def test_a_recipe_is_the_mean_of_its_trainings(loaded: list[str], drawings: Drawings, tmp_path: Path) -> None:
     rows = reproduce(RECIPE.name, tmp_path / "runs", tmp_path / "results", seeds=2, tasks=40)
-    assert asked == ["trainval", "test"] * 2
+    assert loaded == ["trainval", "test"] * 2
     folders = [tmp_path / "runs" / f"{RECIPE.name}-trainval-{seed}" for seed in range(2)]
     assert [json.loads((folder / "settings.json").read_text())["train"]["seed"] for folder in folders] == [0, 1]
     learners = [open_run(folder).learner for folder in folders]
@@ -139,7 +139,7 @@ def test_a_recipe_is_the_mean_of_its_trainings(asked: list[str], drawings: Drawi
 
 @pytest.mark.slow
 def test_a_recipe_can_start_from_another_and_cluster_by_it(
-    asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    loaded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other's run is trained once, finished if it was interrupted, and named by its recipe in the rows."""
     module = sys.modules[reproduce.__module__]
@@ -170,14 +170,14 @@ def test_a_recipe_can_start_from_another_and_cluster_by_it(
     assert (tmp_path / "runs" / f"{base.name}-trainval-1" / "model.safetensors").exists()
 
 
-def test_choosing_on_validation_never_sees_the_test_classes(asked: list[str], tmp_path: Path) -> None:
+def test_choosing_on_validation_never_sees_the_test_classes(loaded: list[str], tmp_path: Path) -> None:
     rows = reproduce(RECIPE.name, tmp_path / "runs", tmp_path / "results", train_on="train", tasks=10)
-    assert asked == ["train", "val", "val"]
+    assert loaded == ["train", "val", "val"]
     assert {row["split"] for row in rows} == {"val"}
 
 
 def test_a_recipe_is_never_measured_on_what_it_was_trained_on(
-    asked: list[str], drawings: Drawings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    loaded: list[str], drawings: Drawings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.modules[reproduce.__module__], "load_dataset", lambda *_, **__: drawings[0])
     with pytest.raises(LeakageError, match="40 of the 40 classes of drawings/train were seen in training"):

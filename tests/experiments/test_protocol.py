@@ -1,9 +1,7 @@
-"""The protocol cannot be walked around: nothing is chosen or measured on classes that were trained on."""
+"""The protocol: nothing is chosen or measured on classes that were trained on."""
 
 import json
-import re
 import shlex
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -16,27 +14,22 @@ import torch
 from PIL import Image
 
 from metarep.cli import main
-from metarep.data.images import ImageBank
 from metarep.data.labels import Labels
 from metarep.data.split import Split
-from metarep.data.tasks import SmallClassWarning
 from metarep.encoders import Encoder
 from metarep.errors import LeakageError, MetarepError
-from metarep.experiments.job import Job, start, train_settings
+from metarep.experiments.job import Job
 from metarep.experiments.measure import Setting
-from metarep.experiments.recipes import Recipe, load_recipe, recipe_names
+from metarep.experiments.recipes import Recipe
 from metarep.experiments.reproduce import reproduce
 from metarep.experiments.run_folder import RunFolder
-from metarep.experiments.training import train
-from metarep.experiments.validation import validation_shots, validation_tasks
-from metarep.learners import Prototypes
+from metarep.experiments.start import start
 from metarep.machine.files import read_tensors
-from metarep.methods import ProtoNet, Siamese
+from metarep.methods import ProtoNet
 from metarep.weights.checkpoint import Checkpoint, load_checkpoint
 from metarep.weights.named import load_representation
 from metarep.weights.record import DataRecord, RunRecord
 from metarep.weights.seen import digests
-from metarep.weights.settings import TrainSettings
 
 Make = Callable[..., Encoder]
 BRIEF = ("--steps", "2", "--validate-every", "1", "--validation-tasks", "5", "--width", "4", "--device", "cpu")
@@ -124,7 +117,7 @@ def test_reproduce_shares_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
         chosen()
 
 
-def test_runs_of_before_are_asked_what_they_may_have_learned(small_encoder: Make) -> None:
+def test_older_runs_count_all_their_classes_as_fitted_unless_it_is_certain(small_encoder: Make) -> None:
     """A file of 0.1.0 does not say what it was fitted to: all it has seen, but for a run of its own on ``train``."""
     labels = Labels.of(["a", "b"], "here")
     seen = digests([*labels.keys, "here/c"])
@@ -158,66 +151,6 @@ def test_a_run_keeps_what_it_had_seen_when_it_is_resumed(small_encoder: Make, tm
     assert (header["seen"], header["fitted"]) == (["a", "b", "c"], ["a", "c"])
 
 
-# what is validated on
-
-
-def split_of(*counts: int, groups: torch.Tensor | None = None) -> Split:
-    classes = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-    names = tuple("abcdefgh"[: len(counts)])
-    bank = ImageBank(torch.zeros(len(classes), 1, 8, 8, dtype=torch.uint8))
-    return Split(bank, Labels(classes, names, names, groups), "mine/val")
-
-
-@pytest.mark.parametrize(
-    ("split", "shots", "said", "shape"),
-    [
-        (split_of(9, 9, 9), 1, "", (3, 1, 5)),
-        (split_of(9, 1, 9), 1, "1 of the 3 classes is left out of validation on mine/val.*'b' has 1$", (2, 1, 5)),
-        (split_of(9, 3, 9), 5, "1 of the 3 classes is left out.*'b' has 3$", (2, 5, 4)),
-        (split_of(3, 3, 3), 5, "validated on 2-shot tasks, not 5-shot", (3, 2, 1)),
-        (split_of(9, 1, 1), 1, "the last weights are kept: 2-way 1-shot tasks need 2 classes.* has 1$", None),
-        (split_of(1, 1), 1, "nothing to validate on", None),
-        (
-            split_of(4, 4, 4, groups=torch.tensor([0, 0, 0, 0, 0, 0, 1, 1, 0, 1, 2, 3])),
-            1,
-            r"'a' has 4, of 1 group; support and query",
-            (2, 1, 2),
-        ),
-    ],
-)
-def test_small_classes_are_left_out_of_validation_and_told(
-    split: Split, shots: int, said: str, shape: tuple[int, int, int] | None, small_encoder: Make
-) -> None:
-    settings = TrainSettings(ways=3, shots=shots, validation_tasks=3)
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        tasks = validation_tasks(split, settings, Prototypes(small_encoder()), ProtoNet.eats)
-    if said:
-        assert told
-        for each in told:
-            assert each.category is SmallClassWarning
-        assert re.search(said, str(told[0].message)), told[0].message
-    else:
-        assert not told
-    if shape is not None:
-        assert tasks is not None
-        assert (tasks.ways, tasks.shots, tasks.queries) == shape
-
-
-def test_validation_has_the_shots_that_are_trained(drawings: tuple[Split, Split], small_encoder: Make) -> None:
-    assert validation_shots(TrainSettings(shots=5), ProtoNet.eats) == 5
-    assert validation_shots(TrainSettings(shots=4), Siamese.eats) == 1, "images a class of a batch are no shots"
-    assert validation_shots(TrainSettings(shots=5, validation_shots=2), ProtoNet.eats) == 2
-    assert train_settings(Job("reptile"), drawings[0]).validation_shots == 5
-    assert train_settings(Job("protonet"), drawings[0]).validation_shots == 1
-    small = TrainSettings(steps=1, ways=4, shots=3, queries=2, validation_tasks=3)
-    outcome = train(ProtoNet(small_encoder()), drawings[0], small, validation=drawings[1])
-    assert outcome.validated_on == "20-way 3-shot"
-    for name in recipe_names():  # what was chosen by 1-shot tasks goes on being chosen so
-        job = Job(load_recipe(name).method, **load_recipe(name).job)
-        assert job.train_settings.validation_shots or job.train_settings.shots == 1 or job.method in SAMPLES, name
-
-
 @pytest.mark.usefixtures("place")
 def test_a_run_that_goes_on_is_validated_as_it_began(capsys: pytest.CaptureFixture[str]) -> None:
     """An earlier version validated on one shot by default; the same command goes on with such a run."""
@@ -226,9 +159,6 @@ def test_a_run_that_goes_on_is_validated_as_it_began(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out.count("(validation 3-way 1-shot: ") == 2
     assert run("protonet", "out", "--validation-shots", "2") == 2
     assert "holds a run with train.validation_shots = 1, not 2" in capsys.readouterr().err
-
-
-SAMPLES = ("siamese", "triplet", "baseline")  # whose batches have images of classes, and no shots
 
 
 def fail(monkeypatch: pytest.MonkeyPatch, what: Callable[[], Any]) -> None:
@@ -243,7 +173,7 @@ def fail(monkeypatch: pytest.MonkeyPatch, what: Callable[[], Any]) -> None:
 
 
 @pytest.mark.usefixtures("place")
-def test_a_refused_training_is_not_in_the_way_of_the_corrected_one(
+def test_a_refused_training_leaves_the_folder_to_the_corrected_one(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run("protonet", "out", "--ways", "7") == 2
@@ -275,7 +205,7 @@ def test_next_is_printed_where_it_works(capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.usefixtures("place")
-def test_a_division_of_a_training_that_never_was_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clusters_of_a_training_that_failed_at_once_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two runs of one name the first was wrong: its division lies in the folder, and is not asked again."""
 
     def clustered(out: str, by: str) -> int:
@@ -297,7 +227,7 @@ def test_a_division_of_a_training_that_never_was_is_not_taken(monkeypatch: pytes
 def test_start_refuses_what_it_cannot_do_before_it_makes_anything(
     drawings: tuple[Split, Split], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("metarep.experiments.job.load_dataset", lambda data, part, **_: drawings[part == "val"])
+    monkeypatch.setattr("metarep.experiments.start.load_dataset", lambda data, part, **_: drawings[part == "val"])
     job = Job("protonet", train={"steps": 2, "ways": 500}, encoder={"name": "conv4", "width": 4})
     with pytest.raises(MetarepError, match="need 500 classes"):
         start(job, tmp_path / "run")

@@ -18,9 +18,10 @@ from metarep.data.batches import BatchShape, LabelledBatch, TaskBatch, draw_batc
 from metarep.data.split import Split
 from metarep.encoders import Encoder
 from metarep.errors import DataError, MetarepError
-from metarep.experiments.job import Job, start
+from metarep.experiments.job import Job
 from metarep.experiments.kmeans import kmeans
 from metarep.experiments.pseudo_labels import Labelling, features_of, few, instances, labels_read, pseudo_classes
+from metarep.experiments.start import start
 from metarep.experiments.training import train
 from metarep.machine.files import read_tensors
 from metarep.methods import METHODS
@@ -204,7 +205,7 @@ class PulledError(Exception):
 @pytest.fixture
 def data(drawings: Drawings, monkeypatch: pytest.MonkeyPatch) -> dict[str, Split]:
     found = {"train": drawings[0], "val": drawings[1]}
-    monkeypatch.setattr("metarep.experiments.job.load_dataset", lambda data, part, **_: found[part])
+    monkeypatch.setattr("metarep.experiments.start.load_dataset", lambda data, part, **_: found[part])
     return found
 
 

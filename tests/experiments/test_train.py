@@ -1,72 +1,27 @@
-"""train: resuming is exact, the best step is kept, what diverges is stopped, the log is a log."""
+"""train: the best step is kept, a training that diverges is stopped, and settings have their effect."""
 
-import json
 import math
 import sys
-from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
 from jaxtyping import TypeCheckError
 from torch import Generator, Tensor
+from trainings import SMALL, Case, Drawings, Make, PulledError, build, folder, pull_at, run, same
 
-from metarep import __version__
 from metarep.data.batches import LabelledBatch, TaskBatch
-from metarep.data.split import Split
 from metarep.encoders import Encoder
 from metarep.errors import MetarepError
-from metarep.experiments.run_folder import RunFolder
-from metarep.experiments.training import DivergedError, Outcome, train
-from metarep.machine.device import environment
+from metarep.experiments.training import DivergedError, train
 from metarep.machine.files import read_tensors
-from metarep.methods import Method, ProtoNet, Siamese, Step
+from metarep.methods import ProtoNet, Siamese, Step
 from metarep.weights.checkpoint import load_checkpoint
-from metarep.weights.record import DataRecord, RunRecord
 from metarep.weights.settings import TrainSettings
 
-Drawings = tuple[Split, Split]
-Make = Callable[..., Encoder]
 LOOP = sys.modules[train.__module__]
-SMALL: dict[str, Any] = {"steps": 12, "ways": 6, "shots": 2, "queries": 2, "validate_every": 4, "validation_tasks": 20}
-OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "AMSGrad": lambda p, lr, decay: torch.optim.AdamW(p, lr, weight_decay=decay, amsgrad=True),
-    "SGD": lambda p, lr, decay: torch.optim.SGD(p, lr, weight_decay=decay),
-    "SGD with momentum": lambda p, lr, decay: torch.optim.SGD(p, lr, momentum=0.9, nesterov=True, weight_decay=decay),
-    "RMSprop": lambda p, lr, decay: torch.optim.RMSprop(p, lr, momentum=0.9, centered=True, weight_decay=decay),
-    "Adagrad": lambda p, lr, decay: torch.optim.Adagrad(p, lr, weight_decay=decay),
-}
-CLOCK = ("images_per_second", "seconds_left", "seconds")
-
-
-class PulledError(Exception):
-    """The plug."""
-
-
-class Case(NamedTuple):
-    encoder: str = "conv4"
-    optimiser: str | None = None
-    validated: bool = True
-    method: type[Method] = ProtoNet
-    augment: str = "none"
-
-
-CASES = {
-    "AdamW": Case(),
-    **{name: Case(optimiser=name) for name in OPTIMISERS},
-    "without validation": Case(validated=False),
-    "ResNet12 with DropBlock": Case("resnet12"),
-    "ResNet12 without validation": Case("resnet12", validated=False, augment="drawings"),
-    "siamese, augmented": Case(method=Siamese, augment="drawings"),
-}
-
-
-@pytest.fixture(params=list(CASES))
-def case(request: pytest.FixtureRequest) -> Case:
-    return CASES[request.param]
 
 
 @pytest.fixture(autouse=True)
@@ -74,119 +29,20 @@ def every_step_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LOOP, "LOG_EVERY", 1)
 
 
-def build(case: Case, make: Make) -> Method:
-    method = case.method(make(case.encoder))
-    if case.optimiser:
-        method.optimizer = lambda lr, decay: OPTIMISERS[case.optimiser](method.parameters(), lr, decay)  # type: ignore[method-assign]
-    return method
-
-
-def folder(path: Path, settings: TrainSettings, **more: Any) -> RunFolder:
-    return RunFolder(path, RunRecord("protonet", train=settings, **more), ["aaa"])
-
-
-def pull_at(step: int) -> Callable[[dict[str, Any]], None]:
-    def watch(record: dict[str, Any]) -> None:
-        if record["step"] == step:
-            raise PulledError
-
-    return watch
-
-
-def without_clock(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in record.items() if name not in CLOCK} for record in records]
-
-
-def run(case: Case, drawings: Drawings, make: Make, path: Path, *pulls: int) -> tuple[Method, Outcome, RunFolder]:
-    """A training in a folder, interrupted at each of ``pulls`` and taken up by a new process's objects."""
-    settings = TrainSettings(**{**SMALL, "augment": case.augment})
-    validation = drawings[1] if case.validated else None
-    for stop in pulls:
-        with pytest.raises(PulledError):
-            train(
-                build(case, make), drawings[0], settings,
-                validation=validation, run=folder(path, settings), watch=pull_at(stop),
-            )  # fmt: skip
-    method, place = build(case, make), folder(path, settings)
-    return method, train(method, drawings[0], settings, validation=validation, run=place), place
-
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-@pytest.mark.parametrize("pulls", [(7,), (3, 5, 9, 12)], ids=["once", "four times"])
-@pytest.mark.slow
-def test_a_resumed_training_is_the_uninterrupted_one(
-    case: Case, pulls: tuple[int, ...], drawings: Drawings, small_encoder: Make, tmp_path: Path
-) -> None:
-    """Bit for bit: weights, statistics, state of the optimiser, what was best, and every line of the log."""
-    whole, outcome, one = run(case, drawings, small_encoder, tmp_path / "whole")
-    pieces, again, other = run(case, drawings, small_encoder, tmp_path / "pieces", *pulls)
-    assert same(whole.state_dict(), pieces.state_dict())
-    assert (outcome.step, outcome.accuracy) == (again.step, again.accuracy)
-    assert without_clock(one.records()) == without_clock(other.records())
-    for file in ("state.safetensors", "model.safetensors"):
-        (tensors, header), (others, heading) = read_tensors(one.path / file), read_tensors(other.path / file)
-        assert same(tensors, others), file
-        assert without_clock([header]) == without_clock([heading])
-
-
-def test_a_finished_training_is_not_trained_again(drawings: Drawings, small_encoder: Make, tmp_path: Path) -> None:
-    method, outcome, _ = run(Case(), drawings, small_encoder, tmp_path)
-    log = (tmp_path / "log.jsonl").read_text()
-    again, same_outcome, _ = run(Case(), drawings, small_encoder, tmp_path)
-    assert same(method.state_dict(), again.state_dict())
-    assert (same_outcome.step, same_outcome.accuracy) == (outcome.step, outcome.accuracy)
-    assert same_outcome.seconds == pytest.approx(outcome.seconds)
-    assert (tmp_path / "log.jsonl").read_text() == log
-
-
-def test_the_log_has_every_step_once(drawings: Drawings, small_encoder: Make, tmp_path: Path) -> None:
-    """Also when the plug is pulled before anything was saved."""
-    *_, place = run(Case(), drawings, small_encoder, tmp_path, 3, 6, 7, 11)
-    losses = [record for record in place.records() if "loss" in record]
-    checks = [record for record in place.records() if "accuracy" in record]
-    assert [record["step"] for record in losses] == list(range(1, 13))
-    assert [record["step"] for record in checks] == [4, 8, 12]
-    settings = TrainSettings(**SMALL)
-    for record in losses:
-        assert set(record) == {"step", "loss", "lr", "images_per_second", "seconds_left"}
-        assert record["lr"] == settings.lr_at(record["step"] - 1)
-        assert record["images_per_second"] > 0
-        assert math.isfinite(record["loss"])
-    assert all(set(record) == {"step", "accuracy", "ci95"} for record in checks)
-
-
-def test_a_line_that_was_being_written_does_not_stop_a_resume(
-    drawings: Drawings, small_encoder: Make, tmp_path: Path
-) -> None:
-    settings = TrainSettings(**SMALL)
-    with pytest.raises(PulledError):
-        train(
-            build(Case(), small_encoder), drawings[0], settings,
-            run=folder(tmp_path, settings), watch=pull_at(6),
-        )  # fmt: skip
-    with (tmp_path / "log.jsonl").open("a") as file:
-        file.write('{"step": 6, "lo')
-    train(build(Case(), small_encoder), drawings[0], settings, run=folder(tmp_path, settings))
-    assert [record["step"] for record in folder(tmp_path, settings).records()] == list(range(1, 13))
-
-
 def test_the_logged_loss_is_the_mean_since_the_last_line(
     drawings: Drawings, small_encoder: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, told = TrainSettings(**{**SMALL, "validate_every": 12}), []
-    train(build(Case(), small_encoder), drawings[0], settings, watch=told.append)
-    each = [record["loss"] for record in told]
+    settings, records = TrainSettings(**{**SMALL, "validate_every": 12}), []
+    train(build(Case(), small_encoder), drawings[0], settings, watch=records.append)
+    each = [record["loss"] for record in records]
     monkeypatch.setattr(LOOP, "LOG_EVERY", 5)
-    told.clear()
-    train(build(Case(), small_encoder), drawings[0], settings, watch=told.append)
-    assert [record["step"] for record in told] == [5, 10, 12]
-    assert [record["loss"] for record in told] == pytest.approx(
+    records.clear()
+    train(build(Case(), small_encoder), drawings[0], settings, watch=records.append)
+    assert [record["step"] for record in records] == [5, 10, 12]
+    assert [record["loss"] for record in records] == pytest.approx(
         [sum(each[:5]) / 5, sum(each[5:10]) / 5, sum(each[10:]) / 2]
     )
-    assert {record["steps"] for record in told} == {12}
+    assert {record["steps"] for record in records} == {12}
 
 
 def test_the_global_generator_is_left_alone(drawings: Drawings, small_encoder: Make) -> None:
@@ -196,7 +52,7 @@ def test_the_global_generator_is_left_alone(drawings: Drawings, small_encoder: M
 
 
 class Diverging(ProtoNet):
-    """Its loss, or only its gradient, stops being a number at a step."""
+    """A method whose loss, or only whose gradient, is NaN or infinite at one step."""
 
     def __init__(self, encoder: Encoder, at: int, value: str) -> None:
         super().__init__(encoder)
@@ -213,7 +69,7 @@ class Diverging(ProtoNet):
 
 @pytest.mark.parametrize("value", ["nan", "inf"])
 @pytest.mark.parametrize("every", [1, 3, 20])
-def test_a_loss_that_is_no_number_stops_the_training(
+def test_a_loss_that_is_nan_or_infinite_stops_the_training(
     drawings: Drawings, small_encoder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, every: int
 ) -> None:
     monkeypatch.setattr(LOOP, "LOG_EVERY", every)
@@ -229,10 +85,10 @@ def test_a_loss_that_is_no_number_stops_the_training(
 
 
 @pytest.mark.parametrize("at", [6, 8], ids=["between saves", "just before a save"])
-def test_weights_that_are_no_numbers_are_never_saved(
+def test_weights_that_are_nan_or_infinite_are_never_saved(
     drawings: Drawings, small_encoder: Make, tmp_path: Path, at: int
 ) -> None:
-    """A finite loss with a gradient that is not: the weights are lost although the loss of this step was logged."""
+    """A finite loss can have a gradient that is not: the loss of the step is logged, and its weights are lost."""
     method, settings = Diverging(small_encoder(), at, "gradient"), TrainSettings(**SMALL)
     with pytest.raises(DivergedError, match=f"(step|steps?) .*{at}|step {at + 1}"):
         train(method, drawings[0], settings, validation=drawings[1], run=folder(tmp_path, settings))
@@ -251,52 +107,6 @@ def test_without_a_folder_the_message_does_not_speak_of_one(drawings: Drawings, 
     with pytest.raises(DivergedError) as error:
         train(Diverging(small_encoder(), 2, "nan"), drawings[0], TrainSettings(**SMALL))
     assert "last good state" not in str(error.value)
-
-
-def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path) -> None:
-    settings = TrainSettings(**SMALL)
-    with folder(tmp_path, TrainSettings(**SMALL, lr=0.1)).held():
-        pass  # it failed before anything was saved, so the folder is the next one's
-    with (run := folder(tmp_path, settings, data=DataRecord("glyphs", "train"))).held():
-        run.save_state({}, {"step": 4})
-    folder(tmp_path, settings, data=DataRecord("glyphs", "train"))
-    with pytest.raises(MetarepError, match=r"holds a run with train.lr = 0.003, not 0.1; choose another out"):
-        folder(tmp_path, TrainSettings(**SMALL, lr=0.1), data=DataRecord("glyphs", "train"))
-    with pytest.raises(MetarepError, match=r"holds a run with data.split = 'train', not 'trainval'"):
-        folder(tmp_path, settings, data=DataRecord("glyphs", "trainval"))
-    with pytest.raises(MetarepError, match=r"holds a run with init = None, not 'mine'"):
-        folder(tmp_path, settings, data=DataRecord("glyphs", "train"), init="mine")
-    assert json.loads((tmp_path / "settings.json").read_text())["train"] == settings.as_dict()
-    assert "torch" in json.loads((tmp_path / "environment.json").read_text())["packages"]
-    for damaged in ("{", "null"):
-        (tmp_path / "settings.json").write_text(damaged)
-        with pytest.raises(MetarepError, match=r"settings.json (is damaged|does not hold).*choose another out"):
-            folder(tmp_path, settings)
-
-
-def test_a_folder_takes_one_training_at_a_time(drawings: Drawings, small_encoder: Make, tmp_path: Path) -> None:
-    settings, messages = TrainSettings(**SMALL), list[str]()
-
-    def again(_: dict[str, Any]) -> None:
-        with pytest.raises(MetarepError) as refused:
-            train(ProtoNet(small_encoder()), drawings[0], settings, run=folder(tmp_path, settings))
-        messages.append(str(refused.value))
-
-    train(ProtoNet(small_encoder()), drawings[0], settings, run=folder(tmp_path, settings), watch=again)
-    assert set(messages) == {
-        f"another process is training in {tmp_path}; wait until it has ended, or choose another out"
-    }
-    train(ProtoNet(small_encoder()), drawings[0], settings, run=folder(tmp_path, settings))
-
-
-def test_the_version_is_known_without_an_installation(monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent(package: str) -> str:
-        raise PackageNotFoundError(package)
-
-    monkeypatch.setattr("metarep.machine.device.version", absent)
-    packages = environment()["packages"]
-    assert packages["metarep"] == __version__
-    assert packages["torch"] == "not installed"
 
 
 @pytest.mark.parametrize("pulls", [(), (7,), (9, 12)], ids=["at once", "resumed", "resumed after the best"])
@@ -442,8 +252,8 @@ def test_augmented_views_reach_the_method_in_training_mode(drawings: Drawings, s
     ("settings", "text"),
     [
         ({"steps": 0}, "steps must be at least 1, not 0"),
-        ({"lr": 0.0}, "lr must be above 0, not 0.0"),
-        ({"lr": math.nan}, "lr must be above 0, not nan"),
+        ({"lr": 0.0}, "lr must be a finite number above 0, not 0.0"),
+        ({"lr": math.nan}, "lr must be a finite number above 0, not nan"),
         ({"queries": -1}, "queries must be at least .*, not -1"),
         ({"clip": -1.0}, "clip must be at least 0, not -1.0"),
         ({"clip": math.nan}, "clip must be at least 0, not nan"),

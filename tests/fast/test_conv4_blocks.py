@@ -60,19 +60,20 @@ def test_conv4_is_its_layers(channels: int, side: int, training: bool) -> None:
     """Maps of 28, 14, 7 and 3, so odd sides too; sides of 6 end in a single place and go through the layers."""
     depth = 4 if side > 12 else 3 if side > 6 else 2
     made = nn.Sequential(*list(network(channels))[:depth]).train(training)
-    twin = nn.Sequential(*list(network(channels))[:depth]).double().train(training)
+    reference = nn.Sequential(*list(network(channels))[:depth]).double().train(training)
     x = images(channels, side)
     for _ in range(2):
         mine = made(x.contiguous(memory_format=torch.channels_last))
         wanted = x.double()
-        for layer in [layer for part in twin for layer in part]:
+        for layer in [layer for part in reference for layer in part]:
             wanted = layer(wanted)
         near(mine, wanted)
         above = drawn(*mine.shape)
-        slopes = torch.autograd.grad(mine, list(made.parameters()), above)
-        for one, two in zip(slopes, torch.autograd.grad(wanted, list(twin.parameters()), above.double()), strict=True):
+        gradients = torch.autograd.grad(mine, list(made.parameters()), above)
+        wanted_gradients = torch.autograd.grad(wanted, list(reference.parameters()), above.double())
+        for one, two in zip(gradients, wanted_gradients, strict=True):
             near(one, two, 1e-3)
-    for one, two in zip(made.buffers(), twin.buffers(), strict=True):
+    for one, two in zip(made.buffers(), reference.buffers(), strict=True):
         near(one, two)
 
 
@@ -96,8 +97,8 @@ def test_a_tail_is_its_formula(h: int, w: int, rows: int | None, given: bool, ki
         near(mine.mean, doubles[0][:rows].mean((0, 2, 3)))
         near(mine.variance, doubles[0][:rows].var((0, 2, 3), correction=0))
     above = drawn(*mine.z.shape, seed=5).to(kind)
-    slopes = torch.autograd.grad(mine.z, inputs, above)
-    for one, two in zip(slopes, torch.autograd.grad(wanted, doubles, above.double()), strict=True):
+    gradients = torch.autograd.grad(mine.z, inputs, above)
+    for one, two in zip(gradients, torch.autograd.grad(wanted, doubles, above.double()), strict=True):
         near(one, two, rounding)
 
 
@@ -112,8 +113,8 @@ def test_a_first_block_is_its_formula(rows: int | None, given: bool) -> None:
     wanted = plain_block(x.double(), *doubles, 1e-3, rows, wide)
     near(mine.z, wanted)
     above = drawn(*mine.z.shape, seed=5)
-    slopes = torch.autograd.grad(mine.z, inputs, above)
-    for one, two in zip(slopes, torch.autograd.grad(wanted, doubles, above.double()), strict=True):
+    gradients = torch.autograd.grad(mine.z, inputs, above)
+    for one, two in zip(gradients, torch.autograd.grad(wanted, doubles, above.double()), strict=True):
         near(one, two)
 
 
@@ -166,16 +167,16 @@ def test_curvature_is_that_of_plain_operations(side: int, precision: torch.dtype
     weights = [each.detach() for each in made.parameters()] + [drawn(3, features, seed=3), drawn(3, seed=4)]
     v = [drawn(*each.shape, seed=50 + i) for i, each in enumerate(weights)]
     with torch.no_grad():
-        loss, slopes, tape, seen = conv4_curvature.gradient(one(weights), x[None], labels[None], 1e-5, precision)
+        loss, gradients, tape, seen = conv4_curvature.gradient(one(weights), x[None], labels[None], 1e-5, precision)
         assert [type(block).__name__ for block in tape.blocks] == ["FirstBlockCurvature"] + ["CompiledCurvature"] * 3
-        bent = conv4_curvature.bend(tape, one(v))
+        product = conv4_curvature.hessian_vector_product(tape, one(v))
         doubles = one(each.double() for each in weights)
         other = conv4_curvature.gradient(doubles, x.double()[None], labels[None], 1e-5, torch.float64)
-        wanted = conv4_curvature.bend(other[2], one(each.double() for each in v))
+        wanted = conv4_curvature.hessian_vector_product(other[2], one(each.double() for each in v))
     near(loss, other[0])
-    for found, want in zip(slopes, other[1], strict=True):
+    for found, want in zip(gradients, other[1], strict=True):
         near(found, want, 1e-3)
-    for found, want in zip(bent, wanted, strict=True):
+    for found, want in zip(product, wanted, strict=True):
         near(found, want, 2e-3 if precision == torch.float32 else 3e-2)
     for found, want in zip(seen, other[3], strict=True):
         near(torch.stack(found), torch.stack(want))

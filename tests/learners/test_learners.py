@@ -1,29 +1,19 @@
 """Learners: one contract for all of them, and each against a slow or a well-known implementation."""
 
 import math
-import warnings
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import KNeighborsClassifier
+from task_rows import DIM, UNEVEN, pixels, rows_of, solve
 from torch import Generator, Tensor, nn
-from torch.nn import functional
 
-from metarep.encoders import Encoder, Preprocess
 from metarep.errors import MetarepError
 from metarep.learners import LEARNERS, GradientDescent, Learner, Linear, Neighbours, Pairwise, Prototypes
 
-DIM = 6
 Make = Callable[[], Learner]
-
-
-def pixels() -> Encoder:
-    """The pixels themselves: the tests below give rows of features straight to ``adapt``."""
-    return Encoder(nn.Flatten(), Preprocess((2, 3), 1, (0.0,), (1.0,)))
 
 
 def pairwise() -> Pairwise:
@@ -43,26 +33,11 @@ KINDS: dict[str, Make] = {
     "logistic, as is": lambda: Linear(pixels(), "logistic", strength=0.3, normalise=False),
     "pairwise": pairwise,
 }
-UNEVEN = [0, 1, 1, 2, 2, 2, 0, 2, 2]
 
 
 @pytest.fixture(params=list(KINDS))
 def learner(request: pytest.FixtureRequest) -> Learner:
     return KINDS[request.param]().double()
-
-
-def rows_of(seed: int = 0, tasks: int = 4, labels: list[int] = UNEVEN, ways: int = 3) -> tuple[Tensor, Tensor, Tensor]:
-    """Support rows near a centre of their class, their labels (each task in its own order), and query rows."""
-    g = Generator().manual_seed(seed)
-    y = torch.stack([torch.tensor(labels)[torch.randperm(len(labels), generator=g)] for _ in range(tasks)])
-    centres = torch.randn(tasks, ways, DIM, generator=g, dtype=torch.float64)
-    near = centres.gather(1, y.unsqueeze(-1).expand(-1, -1, DIM))
-    support = near + 0.5 * torch.randn(near.shape, generator=g, dtype=torch.float64)
-    return support, y, torch.randn(tasks, 7, DIM, generator=g, dtype=torch.float64)
-
-
-def solve(learner: Learner, support: Tensor, y: Tensor, query: Tensor, ways: int = 3) -> Tensor:
-    return learner.logits(learner.adapt(support, y, ways), query)
 
 
 def close(got: Tensor, want: Tensor, tolerance: float = 1e-5) -> None:
@@ -231,54 +206,6 @@ def test_equally_near_neighbours_share_the_vote() -> None:
     support[0, 2] = -1
     shares = solve(Neighbours(pixels(), k=1), support, torch.tensor([[0, 1, 2]]), support[:, :1]).exp()
     assert shares[0, 0].tolist() == pytest.approx([0.5, 0.5, 0], abs=1e-9)
-
-
-def with_one(rows: Tensor, normalise: bool) -> np.ndarray:
-    rows = functional.normalize(rows, dim=-1) if normalise else rows
-    return torch.cat([rows, torch.ones(len(rows), 1, dtype=rows.dtype)], dim=-1).numpy()
-
-
-@pytest.mark.parametrize("normalise", [True, False])
-@pytest.mark.parametrize("strength", [0.01, 1.0, 30.0])
-def test_ridge_is_sklearns(strength: float, normalise: bool) -> None:
-    support, y, query = rows_of()
-    got = solve(Linear(pixels(), "ridge", strength, normalise, scale=10), support, y, query)
-    for task in range(4):
-        oracle = Ridge(alpha=strength, fit_intercept=False).fit(
-            with_one(support[task], normalise), functional.one_hot(y[task], 3).double().numpy()
-        )
-        want = 10 * oracle.predict(with_one(query[task], normalise))
-        np.testing.assert_allclose(got[task].numpy(), want, rtol=1e-8, atol=1e-8)
-
-
-@pytest.mark.parametrize("normalise", [True, False])
-@pytest.mark.parametrize(("ways", "strength"), [(3, 0.01), (3, 0.1), (3, 30.0), (20, 1.0)])
-def test_logistic_regression_is_sklearns(strength: float, normalise: bool, ways: int) -> None:
-    support, y, query = rows_of(tasks=2, labels=[i % ways for i in range(3 * ways)], ways=ways)
-    state = Linear(pixels(), "logistic", strength, normalise).adapt(support, y, ways)
-    got = Linear(pixels(), "logistic", strength, normalise).logits(state, query)
-    for task in range(2):
-        oracle = LogisticRegression(C=1 / strength, fit_intercept=False, tol=1e-10, max_iter=10_000)
-        with warnings.catch_warnings():  # the line search of the oracle ends when it can improve no more
-            warnings.simplefilter("ignore")
-            oracle.fit(with_one(support[task], normalise), y[task].numpy())
-        weights, off = state["weights"][task].T.numpy(), 1e-4 if strength >= 0.1 else 2e-3  # it stops at a tolerance
-        np.testing.assert_allclose(weights, oracle.coef_, atol=off, rtol=0)
-        np.testing.assert_allclose(
-            got[task].softmax(-1).numpy(), oracle.predict_proba(with_one(query[task], normalise)), atol=off, rtol=0
-        )
-
-
-def test_logistic_regression_reaches_its_optimum_on_features_as_they_come() -> None:
-    """Conv4's features at 84 px: 1,600 numbers of length about 40, in float32, for which a fixed count of steps is
-    easily too few. The gradient of the objective must vanish."""
-    g = Generator().manual_seed(0)
-    support, y = torch.randn(3, 25, 1600, generator=g).relu() * 1.5, (torch.arange(25) % 5).expand(3, -1)
-    learner = Linear(pixels(), "logistic", normalise=False)
-    weights = learner.adapt(support, y, 5)["weights"]
-    x = torch.cat([support, torch.ones(3, 25, 1)], dim=-1)
-    gradient = x.mT @ ((x @ weights).softmax(-1) - functional.one_hot(y, 5)) + weights
-    assert gradient.norm() < 1e-2 * (x.mT @ (0.2 - functional.one_hot(y, 5).float())).norm()
 
 
 def test_pairwise_by_loop() -> None:

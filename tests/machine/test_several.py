@@ -1,14 +1,10 @@
-"""Several at once: each finds files and folders whole, and two who write the same one do so one after the other."""
+"""Several processes at once: fits, indexes and trainings are complete, or refused with a message."""
 
 import multiprocessing
 import os
 import shutil
-import threading
 import time
 import warnings
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from racing import at_once
 
 from metarep.cli import main
 from metarep.errors import MetarepError
 from metarep.experiments.run_folder import RunFolder
-from metarep.machine import files
-from metarep.machine.files import making, own_folder, read_tensors, replacing, write_tensors
+from metarep.machine.files import own_folder
 from metarep.machine.threads import run_tasks
 from metarep.model.folder import ModelFolder
 from metarep.search import image_index
@@ -31,128 +27,6 @@ from metarep.weights.named import load_representation
 from metarep.weights.record import RunRecord
 
 MODEL = "omniglot-protonet"
-THERE, BUSY = "there is one", "another makes it"
-
-
-def refusals() -> dict[str, MetarepError]:
-    return {"there": MetarepError(THERE), "busy": MetarepError(BUSY)}
-
-
-def at_once(*works: Callable[[], Any]) -> list[Any]:
-    """What each says that begins when all do; a refusal is its text."""
-    start = threading.Barrier(len(works))
-
-    def run(work: Callable[[], Any]) -> Any:
-        start.wait()
-        try:
-            return work()
-        except MetarepError as error:
-            return str(error)
-
-    with ThreadPoolExecutor(len(works)) as pool:
-        return list(pool.map(run, works))
-
-
-def test_a_file_that_many_write_is_always_whole(tmp_path: Path) -> None:
-    path, done = tmp_path / "numbers", threading.Event()
-
-    def write(digit: str) -> None:
-        for _ in range(20):
-            with replacing(path) as partial:
-                partial.write_text(digit * 500)
-                with partial.open("a") as file:  # whoever is disturbed now would mix two contents
-                    file.write(digit * 500)
-
-    def read() -> set[str]:
-        seen: set[str] = set()
-        while not done.is_set():
-            seen.add(path.read_text() if path.exists() else "")
-        return seen
-
-    with ThreadPoolExecutor(1) as reader:
-        found = reader.submit(read)
-        try:
-            assert at_once(*(partial(write, digit) for digit in "1234")) == [None] * 4
-        finally:
-            done.set()
-    assert found.result() <= {"", *(digit * 1000 for digit in "1234")}
-    assert os.listdir(tmp_path) == ["numbers"]
-
-
-def test_what_a_killed_writer_left_is_taken(tmp_path: Path) -> None:
-    """Its folder, with its lock and half a file; or the bare file of an older version."""
-    for name in ("folder", "file"):
-        left = tmp_path / f"{name}.part"
-        if name == "folder":
-            left.mkdir()
-            (left / ".writing").touch()
-            (left / "deep").mkdir()
-        (left / "half" if name == "folder" else left).write_text("half")
-        with replacing(tmp_path / name) as partial:
-            assert sorted(os.listdir(left)) == [".writing", name]
-            partial.write_text("whole")
-        assert not left.exists()
-        assert (tmp_path / name).read_text() == "whole"
-
-
-def test_a_folder_is_made_by_one(tmp_path: Path) -> None:
-    """In every one of 60 timings there is one whole folder, and the others are refused; inside an empty one too."""
-
-    def make(place: Path, number: int) -> int:
-        with making(place, "last", ("first",), **refusals()) as folder:
-            (folder / "first").write_text(str(number))
-            time.sleep(0.0005 * (number % 3))
-            (folder / "last").write_text(str(number))
-        return number
-
-    for turn in range(60):
-        place = tmp_path / f"a folder {turn}"
-        if turn % 2:
-            place.mkdir()
-        said = at_once(*(partial(make, place, number) for number in range(3)))
-        winner = [each for each in said if isinstance(each, int)]
-        assert len(winner) == 1
-        assert {each for each in said if isinstance(each, str)} <= {THERE, BUSY}
-        assert {name: (place / name).read_text() for name in os.listdir(place)} == {
-            "first": str(winner[0]),
-            "last": str(winner[0]),
-        }
-    assert len(os.listdir(tmp_path)) == 60
-
-
-def test_a_folder_is_made_by_one_where_none_with_an_open_file_can_be_moved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As on Windows: the lock lies beside the folder, and is gone at the end."""
-    monkeypatch.setattr(files, "MOVES_OPEN", False)
-    (tmp_path / "empty").mkdir()
-    for name in ("new", "empty"):
-        with making(tmp_path / name, "last", ("first",), **refusals()) as folder:
-            (folder / "last").write_text("whole")
-            assert [each.name for each in folder.iterdir()] == ["last"]
-            with pytest.raises(MetarepError, match=BUSY), making(tmp_path / name, "last", ("first",), **refusals()):
-                pass
-        assert os.listdir(tmp_path / name) == ["last"]
-    assert sorted(os.listdir(tmp_path)) == ["empty", "new"]
-
-
-def test_what_a_kill_left_half_moved_is_taken_away(tmp_path: Path) -> None:
-    (tmp_path / ".part").mkdir()
-    for half in ("first", ".part/last"):
-        (tmp_path / half).write_text("killed")
-    with making(tmp_path, "last", ("first",), **refusals()) as folder:
-        assert os.listdir(folder) == [".writing"]
-        assert sorted(os.listdir(tmp_path)) == [".part"]
-        (folder / "last").touch()
-    assert os.listdir(tmp_path) == ["last"]
-    (tmp_path / "of the user").touch()
-    with pytest.raises(MetarepError, match="there is one"), making(tmp_path, "last", ("first",), **refusals()):
-        pass
-    (tmp_path / "last").unlink()
-    (tmp_path / ".part").mkdir()
-    with pytest.raises(MetarepError, match="there is one"), making(tmp_path, "last", ("first",), **refusals()):
-        pass
-    assert (tmp_path / "of the user").exists()
 
 
 def test_a_fit_beside_a_fit_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
@@ -176,22 +50,6 @@ def test_a_fit_beside_a_fit_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert capsys.readouterr().err == "metarep: other is there already; choose another\n"
 
 
-def test_a_file_replaced_while_it_is_read_is_read_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """safetensors opens it by name twice: for the header, and for the tensors."""
-    path, from_file = tmp_path / "a.safetensors", torch.UntypedStorage.from_file
-    write_tensors(path, {"a": torch.zeros(9)}, {"state": 0})
-
-    def replaced(*args: Any, **more: Any) -> Any:
-        write_tensors(path, {"a": torch.ones(9)}, {"state": 1})
-        return from_file(*args, **more)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(torch.UntypedStorage, "from_file", replaced)
-        tensors, header = read_tensors(path)
-    assert (header["state"], tensors["a"].tolist()) == (0, [0.0] * 9)
-    assert read_tensors(path)[1]["state"] == 1
-
-
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     g = np.random.default_rng(0)
@@ -206,7 +64,7 @@ def photos(tmp_path: Path) -> Path:
 def test_an_index_is_not_damaged_because_another_process_writes(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A writer that forgets images, and sweeps their lines away, between the two files that a reader opens."""
+    """A writer removes images, and their lines, between the two files that a reader opens."""
     path = tmp_path / "an.index"
     ImageIndex.create(path, load_representation(MODEL)).add([photos])
     writer, times = ImageIndex(path), list[int]()
@@ -254,7 +112,7 @@ def test_a_training_beside_another_changes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
 def test_a_forked_process_has_threads_of_its_own() -> None:
-    """Torch's own threads are gone there, hence one; ours are made anew."""
+    """Torch's own threads do not exist there, so it uses one; the library's threads are started anew."""
     assert run_tasks(_square, range(3), 2) == [0, 1, 4]
     process = multiprocessing.get_context("fork").Process(target=_in_a_fork)
     process.start()

@@ -13,8 +13,9 @@ from contrasting import OWN, SMALL, VIEWS, make, named, sealed, views
 from metarep.data.split import Split
 from metarep.encoders import Encoder
 from metarep.errors import DataError, MetarepError
-from metarep.experiments.job import Job, seen_by, start
+from metarep.experiments.job import Job
 from metarep.experiments.run_folder import RunFolder
+from metarep.experiments.start import seen_by, start
 from metarep.experiments.training import train
 from metarep.machine.files import read_tensors
 from metarep.methods import METHODS, Method
@@ -64,7 +65,7 @@ def test_a_job_reads_the_names_of_classes_but_not_who_is_in_them(
 ) -> None:
     """Names say what must not be evaluated on; nothing else is known of the training images."""
     found = {"train": drawings[0]._replace(labels=named(drawings[0].labels)), "val": drawings[1]}
-    monkeypatch.setattr("metarep.experiments.job.load_dataset", lambda data, part, **_: found[part])
+    monkeypatch.setattr("metarep.experiments.start.load_dataset", lambda data, part, **_: found[part])
     how: dict[str, Any] = {"labels": labels}
     if labels == "clusters":
         how = {"labels": f"clusters:{some_encoder(tmp_path / 'first.safetensors', small_encoder)}", "clusters": 30}

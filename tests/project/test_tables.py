@@ -137,11 +137,11 @@ GOOD = {"ways": "5", "shots": "1-5", "queries": "15", "tasks": "9"}
     [
         ("method,accuracy\nprotonet,9\n", "its first line must be method,learner"),
         ("", "its first line must be"),
-        (f"{HEAD}\nprotonet,prototypes\n", "line 2: a row has 25 values"),
-        (f"{HEAD}\n{'x,' * 25}x\n", "line 2: a row has 25 values"),
+        (f"{HEAD}\nprotonet,prototypes\n", "line 2: a row must have 25 values"),
+        (f"{HEAD}\n{'x,' * 25}x\n", "line 2: a row must have 25 values"),
         (f"{HEAD}\n{','.join((GOOD | {'tasks': 'many'}).get(c, '') for c in COLUMNS)}\n", "tasks is 'many'"),
         (f"{HEAD}\n{','.join((GOOD | {'ways': ''}).get(c, '') for c in COLUMNS)}\n", "ways is ''"),
-        (b"\xff\xfe", "is no result table"),
+        (b"\xff\xfe", "is not a results table"),
     ],
 )
 def test_a_result_file_that_is_none_is_refused(tmp_path: Path, text: str | bytes, message: str) -> None:

@@ -190,12 +190,12 @@ class Gives(nn.Module):
 @pytest.mark.parametrize(
     ("network", "options", "message"),
     [
-        (Net(), {}, r"Net does not say how it wants its images; give mean and std and size, as in mean=\(0\.485"),
+        (Net(), {}, r"Net does not say which images it expects; give mean and std and size, as in mean=\(0\.485"),
         (Net(), {"size": 16, "mean": (0.5,) * 3}, "give std, as in"),
         (Net(), {**TOLD, "mean": (0.5,)}, r"std must be a number for each of 1 channels, not \(0\.2, 0\.2, 0\.3\)"),
         (Net(), {**TOLD, "size": 20}, r"images of 20 x 20 px do not fit Net: mat1 and mat2 shapes"),
-        (Net(), {**TOLD, "arch": "conv4"}, "arch is of a file of bare weights; Net has its own"),
-        (Encoder(Mean(), Preprocess((8, 8), 1, (0,), (1,))), TOLD, "an Encoder brings its own size, mean and std"),
+        (Net(), {**TOLD, "arch": "conv4"}, "arch is for a file of bare weights; Net is a module"),
+        (Encoder(Mean(), Preprocess((8, 8), 1, (0,), (1,))), TOLD, "an Encoder has its own size, mean and std"),
         (
             Gives(lambda x: x),
             TOLD,
@@ -221,7 +221,7 @@ def test_what_does_not_fit_is_one_clear_line(network: nn.Module, options: dict[s
 
 
 def test_mean_and_std_are_settings_of_third_party_networks() -> None:
-    with pytest.raises(MetarepError, match="omniglot-protonet brings its own"):
+    with pytest.raises(MetarepError, match="omniglot-protonet has its own, so leave them out"):
         load_representation("omniglot-protonet", mean=(0.0,), std=(1.0,))
 
 

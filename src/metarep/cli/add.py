@@ -10,7 +10,7 @@ from metarep.cli.options import add_output, add_reading, add_threads, print_json
 from metarep.cli.parser import Parser
 from metarep.cli.predict import find_images
 from metarep.cli.trust_lines import copy_lines, trust_line
-from metarep.data.class_names import tell_look_alikes
+from metarep.data.class_names import warn_of_look_alikes
 from metarep.data.reading.depth import Depth
 from metarep.data.reading.folder_layout import is_split
 from metarep.data.reading.folder_tree import scan
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     left_out = LeftOut() if args.skip_bad else None
     added = len(folder.learn(paths, labels, items, once=True, depth=depth, left_out=left_out))
     names = folder.model.gallery.names
-    tell_look_alikes(names, set(names) - set(before.names))
+    warn_of_look_alikes(names, set(names) - set(before.names))
     folder.settle()
     draw_confusion(folder)
     if args.json:

@@ -11,7 +11,7 @@ from metarep.cli.parser import Parser
 from metarep.cli.trust_lines import class_lines, copy_lines, trust_line
 from metarep.data.datasets.options import LeftOutWarning
 from metarep.data.reading.depth import Depth
-from metarep.data.reading.folder_tree import OUTSIDE, FolderTree, scan, tell_notes
+from metarep.data.reading.folder_tree import OUTSIDE, FolderTree, scan, warn_of_notes
 from metarep.data.reading.formats import HINTS
 from metarep.data.reading.photographs import notice_depth
 from metarep.errors import DataError, counted
@@ -105,7 +105,7 @@ def tell_ignored(tree: FolderTree) -> None:
     """Notes of how the folder was read, and of what is passed over: pictures of a kind that cannot be read, and those
     beside the class folders.
     """
-    tell_notes(tree)
+    warn_of_notes(tree)
     for kind, count in sorted(tree.ignored.items()):
         what = "image" if kind == OUTSIDE else f"{kind} file"
         why = "in no class folder" if kind == OUTSIDE else "of a kind that is not read"

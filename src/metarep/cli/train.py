@@ -13,8 +13,9 @@ from metarep.cli.options import add_data, add_machine, add_output, print_json, s
 from metarep.cli.parser import Parser
 from metarep.cli.progress import progress
 from metarep.errors import MetarepError
-from metarep.experiments.job import Job, start
+from metarep.experiments.job import Job
 from metarep.experiments.recipes import load_recipe, recipe_names
+from metarep.experiments.start import start
 from metarep.methods import METHODS
 from metarep.weights.settings import TrainSettings
 

@@ -120,7 +120,7 @@ def look_alike_lines(pairs: Iterable[tuple[str, str]]) -> list[str]:
     return lines
 
 
-def tell_look_alikes(names: Iterable[str], new: Iterable[str] | None = None) -> None:
+def warn_of_look_alikes(names: Iterable[str], new: Iterable[str] | None = None) -> None:
     """Give a :class:`LookAlikeWarning` for the pairs that :func:`look_alikes` finds.
 
     Args:

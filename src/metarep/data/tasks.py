@@ -18,8 +18,8 @@ __all__ = [
     "draw_tasks",
     "draw_varied_tasks",
     "tasks_of",
-    "tell_small_classes",
     "usable_classes",
+    "warn_of_small_classes",
 ]
 
 
@@ -138,7 +138,7 @@ def usable_classes(labels: Labels, ways: int, shots: int, queries: int) -> Int[T
     return usable
 
 
-def tell_small_classes(labels: Labels, able: Bool[Tensor, " n"], what: str, shots: int, queries: int) -> None:
+def warn_of_small_classes(labels: Labels, able: Bool[Tensor, " n"], what: str, shots: int, queries: int) -> None:
     """Give a ``SmallClassWarning`` if some classes have too few images. It counts them and names the smallest.
 
     Args:

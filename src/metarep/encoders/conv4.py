@@ -1,4 +1,4 @@
-"""Conv4: the field's small backbone, four convolution blocks."""
+"""Conv4: four convolution blocks, the usual small backbone of few-shot learning."""
 
 import math
 
@@ -14,27 +14,32 @@ from metarep.machine import faster
 class Conv4(nn.Sequential):
     """Four blocks of 3x3 convolution, batch normalisation, ReLU and 2x2 max-pooling, then flattened.
 
-    At 28 px with 64 channels the representation has 64 numbers, at 84 px 1,600. Pooling is put before the ReLU: both
-    are monotone, so the values are the same, and the ReLU then touches a quarter of them.
+    With 64 channels the representation has 64 numbers at 28 px and 1,600 at 84 px. Pooling comes before the ReLU: both
+    are monotone, so the values are the same, and the ReLU then processes a quarter of them.
 
     Vinyals et al., Matching Networks for One Shot Learning, 2016; Snell et al., Prototypical Networks, 2017.
 
     Args:
-        channels: of the images.
-        width: channels of every block; 64 in most papers, 32 in MAML's miniImageNet.
-        length: of every representation; 0 for whatever it has. With one, Euclidean class means compare directions as
-            cosines do, and the inner loop takes the slower of its ways.
+        channels: channels of the images.
+        width: channels of every block; 64 in most papers, 32 in MAML's miniImageNet experiments.
+        length: Euclidean length that every representation is scaled to; 0 to leave it as it is. With a fixed length,
+            Euclidean class means compare directions as cosines do, and the inner loop cannot use its fastest path.
+
+    Raises:
+        MetarepError: ``width`` is below 1, or ``length`` is negative, NaN or infinite.
 
     >>> import torch
     >>> Conv4(1)(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 64])
+    >>> Conv4(1, length=2.0)(torch.rand(1, 1, 28, 28)).norm().round().item()
+    2.0
     """
 
     def __init__(self, channels: int, *, width: int = 64, length: float = 0.0) -> None:
         if width < 1:
             raise MetarepError(f"width must be at least 1, not {width}")
         if not 0 <= length < math.inf:
-            raise MetarepError(f"length must be 0 or a number above it, not {length:g}")
+            raise MetarepError(f"length must be at least 0 and finite, not {length:g}")
         blocks = []
         for _ in range(4):
             convolution = nn.Conv2d(channels, width, 3, padding=1, bias=False)
@@ -45,7 +50,7 @@ class Conv4(nn.Sequential):
 
 
 class OfLength(nn.Module):
-    """Rows scaled to one length; rows of zeros stay."""
+    """Scales rows to one Euclidean length; rows of zeros stay."""
 
     def __init__(self, length: float) -> None:
         super().__init__()
@@ -56,7 +61,7 @@ class OfLength(nn.Module):
 
 
 class ConvBlock(nn.Sequential):
-    """Convolution, norm, pooling and ReLU, one after another, or together where that is possible and faster."""
+    """A block of convolution, norm, pooling and ReLU, run layer by layer or by C code where that is faster."""
 
     def forward(self, x: Tensor) -> Tensor:
         z = faster.conv4_block(self, x) if eager_on_cpu(x) else None

@@ -1,4 +1,4 @@
-"""Whether operations on a tensor run as they are called, on the CPU."""
+"""Checks whether operations on a tensor run eagerly on the CPU."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch.autograd import forward_ad
 
 
 def eager_on_cpu(x: Tensor) -> bool:
-    """Whether ``x`` is on the CPU and neither a compiler, a tracer, vmap nor forward-mode differentiation is at work.
+    """Returns whether ``x`` is on the CPU, without compilation, tracing, vmap or forward-mode differentiation.
 
     Only then may a function call C code with the address of a tensor.
     """

@@ -4,7 +4,7 @@ from metarep.encoders.encoder import Encoder
 from metarep.errors import Advice, MetarepError
 
 
-def take_over(encoder: Encoder, trained: Encoder, name: str) -> None:
+def warm_start(encoder: Encoder, trained: Encoder, name: str) -> None:
     """Initialise an encoder with the weights and the preprocessing of a trained one.
 
     Args:
@@ -17,16 +17,15 @@ def take_over(encoder: Encoder, trained: Encoder, name: str) -> None:
 
     >>> from metarep.encoders import Preprocess, build_encoder
     >>> start, trained = (build_encoder("conv4", Preprocess((28, 28), 1, (mean,), (1.0,))) for mean in (0.0, 0.5))
-    >>> take_over(start, trained, "runs/protonet")
+    >>> warm_start(start, trained, "runs/protonet")
     >>> start.preprocess.mean, start.body[0][0].weight.equal(trained.body[0][0].weight)
     ((0.5,), True)
     """
-    ours, theirs = encoder.preprocess, trained.preprocess
     for what in ("size", "channels", "invert"):
-        here, there = getattr(ours, what), getattr(theirs, what)
-        if here != there:
+        new, known = getattr(encoder.preprocess, what), getattr(trained.preprocess, what)
+        if new != known:
             raise MetarepError(
-                f"{name} was trained on images with {what} {there}, and these have {here}",
+                f"{name} was trained on images with {what} {known}, and these have {new}",
                 advice=(
                     "start from a run on images like these",
                     Advice("choose {data} and {size} like its", data=..., size=...),
@@ -40,4 +39,4 @@ def take_over(encoder: Encoder, trained: Encoder, name: str) -> None:
             advice=Advice("choose {encoder} and {width} like its", encoder=..., width=...),
         )
     encoder.body.load_state_dict(weights)
-    encoder.preprocess = theirs
+    encoder.preprocess = trained.preprocess

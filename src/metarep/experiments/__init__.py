@@ -1,1 +1,1 @@
-"""A training as one value: the loop, the run folder, recipes, evaluation and results."""
+"""Training and evaluation: the job, the training loop, the run folder, recipes and results."""

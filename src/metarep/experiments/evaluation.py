@@ -1,4 +1,4 @@
-"""evaluate: a learner measured on tasks, and the Report that says how."""
+"""evaluate: the accuracy of a learner on tasks, as a Report with everything that makes it comparable."""
 
 import hashlib
 import math
@@ -24,18 +24,18 @@ class Report:
     """An accuracy with everything that makes it comparable. Accuracies are in percent.
 
     Args:
-        accuracy: mean over tasks.
-        ci95: half the width of its 95 % interval over tasks, ``1.96 * s / sqrt(tasks)``.
-        tasks: how many.
-        ways, shots: as text, a number or a range (``5``, ``5-20``).
-        queries: query images a class.
-        protocol: ``inductive``: no query sees another; or ``transductive``.
-        normalisation: whose statistics the norm layers used.
-        learner: what was adapted to each task.
-        split: what the tasks were drawn from.
-        digest: names the set of tasks.
-        seconds: for all of it.
-        per_task: accuracy of every task.
+        accuracy: mean over the tasks.
+        ci95: half the width of the 95 % interval of the mean, ``1.96 * s / sqrt(tasks)``. NaN for a single task.
+        tasks: number of tasks.
+        ways, shots: a number or a range as text (``5``, ``5-20``).
+        queries: query images of each class.
+        protocol: ``inductive``, where no answer depends on another query; or ``transductive``.
+        normalisation: the batch statistics that the norm layers used.
+        learner: the learner that was adapted to each task.
+        split: the data that the tasks were drawn from.
+        digest: identifies the set of tasks.
+        seconds: duration of the measurement in seconds.
+        per_task: accuracy on each task.
     """
 
     accuracy: float
@@ -60,7 +60,7 @@ class Report:
         )
 
     def as_dict(self) -> dict[str, str | int | float]:
-        """Every field but the single tasks."""
+        """The fields by name, without ``per_task``."""
         return {name: value for name, value in self.__dict__.items() if name != "per_task"}
 
 
@@ -73,22 +73,26 @@ def evaluate(
     batch: int = 256,
     on_progress: Callable[[float], None] | None = None,
 ) -> Report:
-    """Measure a learner: every image of the tasks is prepared once, then the tasks run on cached rows.
+    """Measure the accuracy of a learner on tasks.
 
-    The learner is put into evaluation mode for the time, so that norm layers use their running statistics and a
-    query's logits never depend on other queries.
+    Every image of the tasks is prepared once; then the tasks run on the cached rows. Meanwhile the learner is in
+    evaluation mode, so that norm layers use their running statistics and the logits of a query never depend on other
+    queries.
 
     Args:
-        learner: what is deployed, on the device to use.
+        learner: the learner, on the device to use.
         bank: the images, of classes that the encoder has not seen.
-        tasks: from ``draw_tasks``, or several sets of different shapes, which are pooled.
-        split: goes into the report.
-        batch: images prepared at a time.
-        on_progress: called with the share that is done.
+        tasks: from ``draw_tasks``; or several sets of different shapes, which are pooled.
+        split: name of the data, for the report.
+        batch: number of images prepared at a time.
+        on_progress: called with the finished share, from 0 to 1.
+
+    Returns:
+        The report, with accuracies in percent.
 
     Raises:
-        DataError: an image whose features are no finite numbers; an accuracy with it would be one of guesses.
-        MetarepError: there are no tasks; or the encoder, or the learner on some tasks, gives no finite numbers.
+        DataError: an image has NaN or infinite features, so its answer would be a guess.
+        MetarepError: there are no tasks; or the encoder, or the learner on some tasks, gives NaN or infinite values.
 
     >>> from metarep import Encoder, ImageBank, Labels, Preprocess, Prototypes, draw_tasks
     >>> bank = ImageBank.from_arrays(torch.arange(40, dtype=torch.uint8).view(40, 1, 1, 1).expand(40, 1, 4, 4) * 6)
@@ -103,7 +107,9 @@ def evaluate(
     sets = [tasks] if isinstance(tasks, TaskIndex) else list(tasks)
     if not sum(len(part) for part in sets):
         raise MetarepError("there are no tasks to evaluate on")
-    before = 0.0 if learner.state_numbers else 0.8  # of the time; where the body is adapted, nothing is prepared
+    before = (
+        0.0 if learner.state_numbers else 0.8
+    )  # share of the time for preparing, which takes none if the body is adapted
     refuse_lost_weights(learner.encoder)
     with torch.no_grad(), evaluating(learner):
         name = split or "the data"
@@ -130,7 +136,18 @@ def evaluate(
 
 @contextmanager
 def evaluating(learner: Learner) -> Iterator[None]:
-    """Evaluation mode for a while; afterwards every module is in the mode that it was in before."""
+    """A context in which the learner is in evaluation mode; at its end every module has its former mode again.
+
+    Args:
+        learner: changed in place.
+
+    >>> from metarep import Encoder, Preprocess, Prototypes
+    >>> learner = Prototypes(Encoder(torch.nn.Flatten(), Preprocess((4, 4), 1, (0.0,), (1.0,)))).train()
+    >>> with evaluating(learner):
+    ...     mode = learner.training
+    >>> mode, learner.training
+    (False, True)
+    """
     modes = [(module, module.training) for module in learner.modules()]
     learner.eval()
     try:
@@ -148,11 +165,22 @@ def prepare_all(
     on_progress: Callable[[float], object],
     split: str = "the data",
 ) -> Shaped[Tensor, "n *row"]:
-    """Prepared rows of every image that the tasks use, at its place in the bank; other rows are zero.
+    """Prepare every image that the tasks use.
+
+    Args:
+        learner: prepares the images, on its device.
+        bank: the images.
+        sets: the sets of tasks.
+        batch: number of images prepared at a time.
+        on_progress: called with the finished share, from 0 to 1.
+        split: name of the data, for the message.
+
+    Returns:
+        A row for each image of the bank, on the learner's device; rows of images that no task uses are zero.
 
     Raises:
-        DataError: an image whose features are no finite numbers; it is named by its row.
-        MetarepError: the encoder gives no finite numbers, whatever the image.
+        DataError: an image has NaN or infinite features. The message names its row.
+        MetarepError: the encoder gives NaN or infinite features for every image.
     """
     device = learner.device
     used = torch.unique(torch.cat([torch.cat([part.support.flatten(), part.query.flatten()]) for part in sets]))
@@ -168,7 +196,10 @@ def prepare_all(
 
 
 def _run(learner: Learner, rows: Tensor, sets: Sequence[TaskIndex], on_progress: Callable[[float], object]) -> Tensor:
-    """Accuracy of each task, in chunks that keep gathered rows within about 64 MB, and states within 128."""
+    """The accuracy of each task, from 0 to 1.
+
+    Tasks run in chunks, so that the gathered rows take at most about 64 MB and the adapted states at most 128 MB.
+    """
     accuracies, lost, total = [], [], sum(len(part) for part in sets)
     width = max(1, rows[0].numel())
     for part in sets:
@@ -179,18 +210,20 @@ def _run(learner: Learner, rows: Tensor, sets: Sequence[TaskIndex], on_progress:
             support, support_y, query, query_y, ways = some.of(rows)
             logits = learner.logits(learner.adapt(support, support_y, ways), query)
             accuracies.append((logits.argmax(-1) == query_y).float().mean(-1))
-            lost.append(~logits.isfinite().flatten(1).all(1))  # looked at when all is done: a look waits for the device
+            lost.append(
+                ~logits.isfinite().flatten(1).all(1)
+            )  # read once at the end, because reading is a host synchronisation
             on_progress(sum(len(done) for done in accuracies) / total)
     if missing := int(torch.cat(lost).sum()):
         raise MetarepError(
-            f"the logits of {missing} of {total} tasks are no finite numbers, though all features are: "
+            f"the logits of {missing} of {total} tasks are NaN or infinite, though all features are finite: "
             f"{learner.called} diverges on them. Try another learner, or fewer or smaller inner steps"
         )
     return torch.cat(accuracies)
 
 
 def _digest(sets: Sequence[TaskIndex]) -> str:
-    """One set keeps its own name; several get one made of all of theirs."""
+    """The digest of one set of tasks, or one digest made from those of several sets."""
     if len(sets) == 1:
         return sets[0].digest
     return hashlib.sha256("".join(part.digest for part in sets).encode()).hexdigest()[:12]

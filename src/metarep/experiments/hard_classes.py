@@ -1,4 +1,4 @@
-"""HardClasses: batches of classes that look alike, found in an index of all of them."""
+"""HardClasses: batches in which each class comes with its nearest classes, from an index of all classes."""
 
 import torch
 from jaxtyping import Int
@@ -13,37 +13,35 @@ from metarep.experiments.evaluation import evaluating
 from metarep.index import build_index
 from metarep.learners import Learner
 
-IMAGES = 8  # of a class, that its mean is taken over at a refresh
-BATCH = 512
+IMAGES = 8  # images of a class in its mean, at each refresh
+BATCH = 512  # images embedded at a time
 
 
 class HardClasses:
-    """Hard negatives from the whole data set, not only from what a batch happens to hold.
+    """Hard negative mining over the whole data set: batches in which each class comes with its nearest classes.
 
-    In a batch of 64 of 1,000 classes, a class meets its nearest rival one time in sixteen; all other negatives are
-    easy, and a loss over pairs or triplets learns nothing from them. Here an index of class means says which classes
-    are taken for each other; each class that is drawn brings its nearest, and the rest is as without.
+    A batch of 64 of 1,000 classes contains the nearest rival of a class one time in sixteen. All other negatives are
+    easy, and a loss over pairs or triplets learns nothing from them. Here an index of class means gives the nearest
+    classes. Each class that is drawn brings its nearest ones; everything else is as without mining.
 
-    Harwood et al., Smart Mining for Deep Metric Learning, 2017, search images of the whole set so; class means cost
-    one row a class. Trap: negatives that are hard from the first step collapse a triplet loss, and those of a fresh
-    network are hard for no good reason, so the first refresh is not at the first step.
+    Harwood et al., Smart Mining for Deep Metric Learning, 2017, search all images in this way; class means need only
+    one row for each class. Trap: negatives that are hard from the first step collapse a triplet loss, and those of an
+    untrained network are hard for no good reason. So the first refresh is not at the first step.
 
     Args:
-        eats: what the method eats; methods that eat views draw no classes.
-        labels: of the training images.
-        shape: of a batch.
-        near: classes that each drawn class brings.
+        eats: the type of batch that the method trains on; methods that train on views draw no classes.
+        labels: labels of the training images.
+        shape: the shape of a batch.
+        near: number of nearest classes that each drawn class brings.
 
     Raises:
         DataError: the labels cannot give such batches.
-        MetarepError: the method is label-free, or the labels are no one division into classes of several images.
+        MetarepError: the method is label-free, or the labels are instances or several partitions.
     """
 
     def __init__(self, eats: type[Batch], labels: Labels, shape: BatchShape, near: int) -> None:
         if eats.label_free:
-            raise MetarepError(
-                "mine=index draws classes, and this method eats views, whose classes are never looked at"
-            )
+            raise MetarepError("mine=index draws classes, and this method eats views, whose classes are never read")
         if labels.kind == "instances" or labels.others:
             what = "labels=instances" if labels.kind == "instances" else "partitions above 1"
             raise MetarepError(
@@ -54,7 +52,7 @@ class HardClasses:
         self.labels, self.ways, self.shots = labels, shape.ways, shape.shots
         self.usable = usable_classes(labels, self.ways, self.shots, self.queries)
         self.most = min(near, len(self.usable) - 1)
-        self.near: Int[Tensor, "c near"] = torch.empty(0, self.most, dtype=torch.long)  # by place in `usable`
+        self.near: Int[Tensor, "c near"] = torch.empty(0, self.most, dtype=torch.long)  # positions in `usable`
 
     @property
     def ready(self) -> bool:
@@ -62,38 +60,49 @@ class HardClasses:
         return len(self.near) > 0
 
     def refresh(self, learner: Learner, bank: ImageBank, *, turn: int) -> None:
-        """Embed some images of every class, and find the nearest classes of each.
+        """Embed some images of every class, and search the nearest classes of each class.
 
         Args:
-            learner: embeds, in evaluation mode; its weights and statistics stay as they are.
-            bank: on the learner's device.
-            turn: which refresh this is; each takes the next images of a class.
+            learner: embeds the images in evaluation mode; its weights and batch statistics do not change.
+            bank: the training images, on the learner's device.
+            turn: the number of this refresh; each refresh takes the next images of a class.
         """
         counts = self.labels.counts[self.usable].unsqueeze(1)
-        each = min(IMAGES, int(counts.min()))
-        place = (torch.arange(each) + turn * each) % counts
-        rows = self.labels.rows[self.labels.starts[self.usable].unsqueeze(1) + place]
+        images = min(IMAGES, int(counts.min()))
+        positions = (torch.arange(images) + turn * images) % counts
+        rows = self.labels.rows[self.labels.starts[self.usable].unsqueeze(1) + positions]
         with torch.no_grad(), evaluating(learner):
             parts = [learner.embed(bank.pixels(part)).float().cpu() for part in rows.flatten().split(BATCH)]
         features = torch.nn.functional.normalize(torch.cat(parts), dim=-1)
-        means = features.view(len(self.usable), each, -1).mean(1)
+        means = features.view(len(self.usable), images, -1).mean(1)
         index = build_index("exact", means.shape[1])
         index.add(torch.arange(len(means)), means)
-        _, found = index.search(means, self.most + 1)
-        own = found == torch.arange(len(means)).unsqueeze(1)
-        own[:, -1] |= ~own.any(1)  # twins: a class may come behind its copies, and then the last makes room
-        self.near = found[~own].view(len(means), self.most)
+        _, nearest = index.search(means, self.most + 1)
+        own = nearest == torch.arange(len(means)).unsqueeze(1)
+        own[:, -1] |= ~own.any(1)  # copies of a class may push it off its own list; then the last one is left out
+        self.near = nearest[~own].view(len(means), self.most)
 
     def draw(self, generator: Generator) -> TaskIndex:
-        """Tasks of the batch: drawn classes, all alike, each followed by its nearest, until there are enough."""
+        """Draw the tasks of a batch: random classes, each followed by its nearest classes, until there are enough.
+
+        Args:
+            generator: a CPU generator.
+
+        Returns:
+            Tasks as rows of the training images.
+        """
         classes = []
         for _ in range(self.tasks):
             drawn = torch.randperm(len(self.usable), generator=generator)[: self.ways]
             wanted = torch.cat([drawn.unsqueeze(1), self.near[drawn]], 1).flatten()
-            kinds, place = torch.unique(wanted, return_inverse=True)
-            first = torch.full((len(kinds),), len(wanted)).scatter_reduce_(
-                0, place, torch.arange(len(wanted)), "amin", include_self=True
-            )
-            classes.append(self.usable[wanted[first.sort().values[: self.ways]]])
+            classes.append(self.usable[_first_of_each(wanted)[: self.ways]])
         chosen = torch.stack(classes)
         return tasks_of(self.labels, chosen, shots=self.shots, queries=self.queries, generator=generator)
+
+
+def _first_of_each(values: Int[Tensor, " n"]) -> Int[Tensor, " m"]:
+    """The values without repetitions, in the order in which they first occur."""
+    distinct, group = torch.unique(values, return_inverse=True)
+    position = torch.arange(len(values))
+    first = torch.full((len(distinct),), len(values)).scatter_reduce_(0, group, position, "amin", include_self=True)
+    return values[first.sort().values]

@@ -1,4 +1,4 @@
-"""Lake's 20 one-shot runs: their own evaluation, an error rate over 400 answers."""
+"""Lake's 20 one-shot runs, the original evaluation of Omniglot: an error rate over 400 answers."""
 
 import math
 from dataclasses import dataclass
@@ -13,12 +13,18 @@ from metarep.learners import Learner
 
 @dataclass(frozen=True)
 class RunsReport:
-    """Errors in percent. People make 4.5, Bayesian program learning 3.3, chance 95 (Lake et al., Science 2015).
+    """The error rate of a learner on Lake's one-shot runs, in percent.
+
+    People have an error of 4.5 %, Bayesian program learning 3.3 %, and guesses 95 % (Lake et al., Human-level concept
+    learning through probabilistic program induction, Science 2015).
 
     Args:
-        error: mean over the 20 runs.
-        ci95: half the width of its 95 % interval over runs.
-        runs, ways: 20 and 20, within one alphabet, one support image a class, one query a class.
+        error: mean over the runs, in percent.
+        ci95: half the width of its 95 % interval over runs, in percent.
+        runs: number of runs, 20. Each is one task within an alphabet.
+        ways: classes of a run, 20, with one support image and one query image each.
+        protocol: ``inductive`` or ``transductive``.
+        learner: the learner that was adapted to each run.
     """
 
     error: float
@@ -35,11 +41,22 @@ class RunsReport:
         )
 
     def as_dict(self) -> dict[str, float | int | str]:
+        """The fields by name."""
         return dict(self.__dict__)
 
 
 def error_rate(learner: Learner, runs: Runs) -> RunsReport:
-    """Classify the test drawings of every run from its training drawings; each on its own, never as a matching."""
+    """Measure the error rate of a learner on Lake's one-shot runs.
+
+    Every test drawing is classified by itself; the answers are not matched one to one to the classes.
+
+    Args:
+        learner: the learner, on its device.
+        runs: the drawings and the tasks.
+
+    Raises:
+        DataError: a drawing has NaN or infinite features.
+    """
     device = learner.device
     with torch.no_grad(), evaluating(learner):
         rows = learner.prepare(runs.bank.images.to(device))

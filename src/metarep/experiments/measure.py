@@ -1,4 +1,4 @@
-"""Measuring a trained run: its rows, the reference rows beside them, and where they are written down."""
+"""Measurement of a trained run and of the reference learners on the same tasks."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -22,14 +22,18 @@ from metarep.weights.checkpoint import Checkpoint
 
 @dataclass(frozen=True)
 class Setting:
-    """What tasks to measure on.
+    """The tasks to measure on.
 
     Args:
-        ways, shots: spans; of one number each for tasks of one shape.
-        queries: query images a class.
-        tasks: how many.
-        seed: names them.
-        normalisation: whose statistics, where it is not the learner's own; for learners that adapt the body.
+        ways, shots: ranges; a range of one number each gives tasks of one shape.
+        queries: query images of each class.
+        tasks: the number of tasks.
+        seed: seed of the tasks; the same seed gives the same tasks.
+        normalisation: the batch statistics to use instead of the learner's own, for learners that adapt the body; None
+            for the learner's own.
+
+    Raises:
+        MetarepError: a task needs at least 2 ways and 1 query, and an interval at least 2 tasks.
     """
 
     ways: range
@@ -41,12 +45,20 @@ class Setting:
 
     def __post_init__(self) -> None:
         for name, given, least in (("ways", min(self.ways), 2), ("queries", self.queries, 1), ("tasks", self.tasks, 2)):
-            if given < least:  # nothing to tell apart, nothing to count, or no interval
+            if given < least:
                 raise MetarepError(f"an accuracy needs at least {least} {name}, not {given}")
 
 
 def pick_learner(trained: Checkpoint, name: str | None) -> Learner:
-    """The learner that was trained, or another on the same encoder."""
+    """The learner that was trained, or another one on the same encoder.
+
+    Args:
+        trained: the trained run.
+        name: name of another learner; None for the one that was trained.
+
+    Raises:
+        MetarepError: there is no learner of this name.
+    """
     if name is None:
         return trained.learner
     if name not in LEARNERS:
@@ -57,7 +69,14 @@ def pick_learner(trained: Checkpoint, name: str | None) -> Learner:
 def measure(
     learner: Learner, split: Split, setting: Setting, on_progress: Callable[[float], None] | None = None
 ) -> Report:
-    """One report: tasks drawn on the CPU from the setting's seed, the same on every machine."""
+    """The report of a learner on the tasks of a setting. The tasks are drawn on the CPU, the same on every machine.
+
+    Args:
+        learner: the learner, on its device.
+        split: images and labels of classes that were not trained on.
+        setting: the tasks.
+        on_progress: called with the finished share, from 0 to 1.
+    """
     generator = torch.Generator().manual_seed(setting.seed)
     draw = {"queries": setting.queries, "generator": generator}
     if len(setting.ways) == len(setting.shots) == 1:
@@ -75,10 +94,18 @@ def measure_all(
     references: bool,
     watching: Callable[[str], AbstractContextManager[Callable[[float], None]]] | None = None,
 ) -> Iterator[tuple[str, Report]]:
-    """Reports by name of row: ``trained``, and ``untrained encoder`` and ``raw pixels`` if references are asked for.
+    """Measure a learner, and the references if requested, at every setting.
 
-    ``watching`` is called with what is measured, and what it gives with the share that is done; see
-    :func:`metarep.cli.progress.measuring`.
+    Args:
+        learner: the learner, on its device.
+        split: images and labels of classes that were not trained on.
+        settings: the tasks of each measurement.
+        references: whether to measure ``untrained encoder`` and ``raw pixels`` on the same tasks too.
+        watching: called with a description of each measurement. It returns a context that gives a function, which is
+            called with the finished share, from 0 to 1; see :func:`metarep.cli.progress.measuring`.
+
+    Yields:
+        The name of the row (``trained``, ``untrained encoder`` or ``raw pixels``) and its report.
     """
     rows: dict[str, Learner] = {"trained": learner}
     if references:
@@ -88,10 +115,10 @@ def measure_all(
     for setting in settings:
         for name, each in rows.items():
             if name != "trained" and setting.normalisation is not None:
-                continue  # the same as without
+                continue  # the references have no inner steps, so this setting does not change them
             what = f"{name}, {_span(setting.ways)}-way {_span(setting.shots)}-shot"
-            with each.using(setting.normalisation), watching(what) if watching else nullcontext() as tell:
-                report = measure(each, split, setting, tell)
+            with each.using(setting.normalisation), watching(what) if watching else nullcontext() as on_progress:
+                report = measure(each, split, setting, on_progress)
             yield name, report
 
 
@@ -100,7 +127,18 @@ def _span(values: range) -> str:
 
 
 def result_row(trained: Checkpoint, name: str, report: Report, path: Path | str, **more: Any) -> dict[str, Any]:  # noqa: ANN401
-    """A row for ``results/``: the report with how the run was trained. ``more`` fills or replaces columns."""
+    """A row of a results table: the report, and how the run was trained.
+
+    Args:
+        trained: the trained run, also for a reference row.
+        name: ``trained``, or the name of the reference.
+        report: its measurement.
+        path: the run folder.
+        more: values that replace or add columns.
+
+    Returns:
+        The value of each column, by name.
+    """
     run, encoder = trained.record, trained.learner.encoder.arch
     own = name == "trained"
     source, _, split = report.split.rpartition("/")

@@ -1,4 +1,4 @@
-"""Which labels a training reads: the true ones, few of them, clusters of a run's features, or each image its own."""
+"""Labels to train on: all true labels, a few of each class, clusters of features, or every image as a class."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,23 +21,26 @@ from metarep.machine.files import read_tensors, write_tensors
 from metarep.weights.checkpoint import Checkpoint
 
 KINDS = ("true", "clusters:RUN", "instances")
-IN_A_CLUSTER = 40  # images, on average, where nobody says how many clusters there should be
-ORDER = ("none", "instances", "clusters")  # of what is known of labels; then so many a class, then all of them
+IN_A_CLUSTER = 40  # images in a cluster on average, if the number of clusters is not given
+ORDER = ("none", "instances", "clusters")  # from little to much; more than these are some true labels, then all
 
 
 @dataclass(frozen=True)
 class Labelling:
-    """What is written beside ``--labels``: the labels of a training, before there are images.
+    """The choice of labels for a training.
 
     Args:
-        labels: ``true``; ``clusters:RUN``, pseudo-classes of images that a run's features hold together; ``instances``,
-            each image a class whose samples are its views.
-        clusters: how many; None for one for every 40 images.
-        partitions: how often the images are divided anew; every batch is of one of the divisions.
-        per_class: true labels a class that are read, of all others not even the images; None for all.
+        labels: ``true``; ``clusters:RUN`` for pseudo-classes, which are clusters of the features of a run; or
+            ``instances``, where every image is a class and its samples are its views.
+        clusters: number of clusters; None for one for every 40 images.
+        partitions: number of different divisions into clusters; every batch is from one of them.
+        per_class: number of labelled images of each class; other images are not used at all. None for all images.
 
     Raises:
-        MetarepError: settings that do not go together.
+        MetarepError: settings that contradict each other.
+
+    >>> Labelling("clusters:runs/simclr").kind, Labelling(per_class=5).called
+    ('clusters', '5-a-class')
     """
 
     labels: str = "true"
@@ -62,32 +65,34 @@ class Labelling:
 
     @property
     def kind(self) -> str:
+        """The kind of the labels: ``true``, ``clusters`` or ``instances``."""
         return self.labels.partition(":")[0]
 
     @property
     def run(self) -> str:
-        """The run whose features are divided, if any are."""
+        """The run whose features are clustered; empty for other labels."""
         return self.labels.partition(":")[2]
 
     @property
     def called(self) -> str:
-        """What result rows say: ``true``, ``clusters``, ``instances``, or ``5-a-class``."""
+        """The name in result rows: ``true``, ``clusters``, ``instances``, or ``5-a-class``."""
         return self.kind if self.per_class is None else f"{self.per_class}-a-class"
 
     def as_dict(self) -> dict[str, Any]:
-        """What a run folder keeps of it, beyond what rows say; nothing where all true labels are read."""
+        """The settings that a run folder keeps; empty if all true labels are read."""
         if self.kind == "clusters":
             return {"clusters": self.clusters, "partitions": self.partitions, "clustered_by": Path(self.run).name}
         return {} if self.per_class is None else {"labels_per_class": self.per_class}
 
     def of(self, split: Split, seed: int, source: Checkpoint | None = None, kept: Path | None = None) -> Split:
-        """The split with these labels. Of pseudo-labels nothing but the number of images is asked.
+        """The split with these labels instead of the true ones. Pseudo-labels never read the true labels.
 
         Args:
-            split: with its true labels.
-            seed: of the choice, or of the division.
-            source: the run whose features are divided, on the device to use.
-            kept: where :meth:`keep` put an earlier division, which is then taken, whoever has trained ``source`` since.
+            split: images with their true labels.
+            seed: seed of the choice of images, or of the clustering.
+            source: the run whose features are clustered, on the device to use.
+            kept: the file where :meth:`keep` wrote earlier clusters. If it exists, these are used, even if ``source``
+                was trained again since.
         """
         if self.per_class is not None:
             return few(split, self.per_class, seed)
@@ -102,32 +107,50 @@ class Labelling:
                 return split._replace(labels=pseudo_classes(list(tensors["clusters"].long())))
         features, generator = features_of(source.learner, split.bank), Generator().manual_seed(seed)
         count = self.clusters or max(2, len(split.bank) // IN_A_CLUSTER)
-        found = [kmeans(features, count, generator) for _ in range(self.partitions)]
-        return split._replace(labels=pseudo_classes(found))
+        clusters = [kmeans(features, count, generator) for _ in range(self.partitions)]
+        return split._replace(labels=pseudo_classes(clusters))
 
     def keep(self, path: Path, labels: Labels, seed: int) -> None:
-        """Write a division down, so that a training that is resumed goes on with it."""
+        """Write clusters to a file, so that a resumed training uses the same ones. Other labels are not written.
+
+        Args:
+            path: the file.
+            labels: the pseudo-labels, from :meth:`of`.
+            seed: the seed that they were made with.
+        """
         if self.kind == "clusters":
-            found = torch.stack([part.classes for part in (labels, *labels.others)])
-            write_tensors(path, {"clusters": found.int()}, self._header(seed))
+            clusters = torch.stack([part.classes for part in (labels, *labels.others)])
+            write_tensors(path, {"clusters": clusters.int()}, self._header(seed))
 
     def _header(self, seed: int) -> dict[str, Any]:
         return {**self.as_dict(), "seed": seed}
 
 
 def instances(n: int) -> Labels:
-    """Every image a class of its own, whose samples are its views.
+    """Labels in which every image is a class of its own, whose samples are its views.
 
     Khodadadeh, Bölöni, Shah, Unsupervised Meta-learning for Few-shot Image Classification (UMTRA), 2019.
+
+    Args:
+        n: number of images.
+
+    >>> instances(3).names
+    ('image 0', 'image 1', 'image 2')
     """
     names = tuple(f"image {i}" for i in range(n))
     return Labels(torch.arange(n), names, names, kind="instances")
 
 
 def pseudo_classes(clusters: list[Tensor]) -> Labels:
-    """Clusters as classes; divisions after the first are ``others``.
+    """Labels in which every cluster is a class.
 
     Hsu, Levine, Finn, Unsupervised Learning via Meta-learning (CACTUs), 2019.
+
+    Args:
+        clusters: the cluster of each image, once for every partition. Partitions after the first become ``others``.
+
+    >>> pseudo_classes([torch.tensor([0, 1, 0])]).names
+    ('cluster 0', 'cluster 1')
     """
     made = []
     for each in clusters:
@@ -138,17 +161,22 @@ def pseudo_classes(clusters: list[Tensor]) -> Labels:
 
 
 def few(split: Split, count: int, seed: int) -> Split:
-    """At most ``count`` images of each class, chosen by ``seed``; of the others not even the pixels are left.
+    """The split with at most ``count`` images of each class; all other images are removed.
 
-    The choice grows with ``count``: five of a class are the first five of ten. Where labels have groups they are of as
-    many as there are, for support and query must not share one.
+    A larger ``count`` adds images: five images of a class are the first five of ten. If the labels have groups, the
+    images come from as many groups as possible, because support and query images must not share a group.
+
+    Args:
+        split: images and labels.
+        count: largest number of images of a class.
+        seed: seed of the choice.
     """
     labels, classes = split.labels, split.labels.classes.cpu()
     order = torch.rand(len(labels), generator=Generator().manual_seed(seed)).argsort()
     if labels.groups is not None:
         groups = labels.groups.cpu()
-        order = order[_places(classes[order] * (int(groups.max()) + 1) + groups[order]).argsort(stable=True)]
-    rows = order[_places(classes[order]) < count].sort().values
+        order = order[_occurrence(classes[order] * (int(groups.max()) + 1) + groups[order]).argsort(stable=True)]
+    rows = order[_occurrence(classes[order]) < count].sort().values
     kept = None if labels.groups is None else labels.groups.cpu()[rows]
     chosen = Labels(classes[rows], labels.names, labels.keys, kept)
     return Split(ImageBank(split.bank.pixels(rows)), chosen, split.name)
@@ -156,9 +184,17 @@ def few(split: Split, count: int, seed: int) -> Split:
 
 @torch.no_grad()
 def features_of(learner: Learner, bank: ImageBank) -> Float[Tensor, "n dim"]:
-    """Centred features of every image, on the unit sphere and on the processor.
+    """The features of every image, centred and scaled to length 1, on the CPU.
 
-    Features behind a ReLU share a direction, in which they differ least; without it their angles say more.
+    Features after a ReLU share a large common direction, in which they differ least. Without it their angles tell
+    images apart better.
+
+    Args:
+        learner: embeds the images, on its device.
+        bank: the images.
+
+    Raises:
+        DataError: an image has NaN or infinite features.
     """
     with evaluating(learner):
         rows = torch.cat([learner.embed(part.to(learner.device)).cpu() for part in bank.images.split(256)])
@@ -167,17 +203,33 @@ def features_of(learner: Learner, bank: ImageBank) -> Float[Tensor, "n dim"]:
 
 
 def labels_read(own: str, *runs: Checkpoint | None) -> str:
-    """What is most of ``own`` and of what was read by the runs that a training started from or was labelled by."""
+    """The most labels that a training has read, itself or through the runs that it is based on.
+
+    Args:
+        own: what the training itself reads: ``none``, ``instances``, ``clusters``, ``5-a-class`` or ``true``.
+        runs: the runs that it starts from or whose features are clustered; None is skipped.
+
+    >>> labels_read("clusters", None)
+    'clusters'
+    """
     return max([own, *(run.labels for run in runs if run is not None)], key=_amount)
 
 
 def usable(labels: Labels, support: int, query: int) -> int:
-    """How many classes can give so many images: in the division where they are fewest."""
+    """The number of classes with enough images for a task, in the partition with the fewest.
+
+    Args:
+        labels: the labels.
+        support, query: images of each class in a task.
+
+    >>> usable(Labels.of([0, 0, 0, 1]), 1, 1)
+    1
+    """
     return min(int(part.can_give(support, query).sum()) for part in (labels, *labels.others))
 
 
-def _places(values: Tensor) -> Tensor:
-    """For each element how many equal ones stand before it."""
+def _occurrence(values: Tensor) -> Tensor:
+    """For each element, the number of equal elements before it."""
     order = values.argsort(stable=True)
     counts = torch.unique_consecutive(values[order], return_counts=True)[1]
     first = (counts.cumsum(0) - counts).repeat_interleave(counts)
@@ -185,6 +237,7 @@ def _places(values: Tensor) -> Tensor:
 
 
 def _amount(labels: str) -> tuple[int, int]:
+    """A key that sorts names of labels from few to many."""
     if labels in ORDER:
         return ORDER.index(labels), 0
     number = labels.partition("-")[0]

@@ -1,4 +1,4 @@
-"""Reference rows: what an accuracy must be compared with before it means anything."""
+"""Reference learners, with which an accuracy must be compared: raw pixels and an untrained encoder."""
 
 import torch
 
@@ -7,12 +7,24 @@ from metarep.learners import Prototypes
 
 
 def raw_pixels(preprocess: Preprocess) -> Prototypes:
-    """Nearest class mean of the pixels themselves."""
+    """A nearest class mean classifier of raw pixels, by cosine similarity.
+
+    Args:
+        preprocess: size, channels and normalisation of the images.
+
+    >>> raw_pixels(Preprocess((4, 4), 1, (0.5,), (0.5,))).encoder.dim
+    16
+    """
     return Prototypes(Encoder(torch.nn.Flatten(), preprocess, {"name": "pixels"}), "cosine")
 
 
 def untrained(encoder: Encoder, seed: int = 0) -> Prototypes:
-    """Nearest class mean of an encoder of the same architecture that has learned nothing."""
+    """A nearest class mean classifier of an untrained encoder, by cosine similarity.
+
+    Args:
+        encoder: gives the architecture and the preprocessing.
+        seed: seed of the random weights.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fresh = build_encoder(preprocess=encoder.preprocess, **encoder.arch)

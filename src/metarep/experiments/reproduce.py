@@ -1,4 +1,4 @@
-"""reproduce: from a recipe to its rows in ``results/``, by one command."""
+"""reproduce: train a recipe, measure it, and write its rows into a results table."""
 
 import contextlib
 import time
@@ -10,10 +10,11 @@ from typing import Any
 from metarep.data.datasets import load_dataset
 from metarep.errors import MetarepError
 from metarep.experiments.evaluation import Report
-from metarep.experiments.job import Job, start
+from metarep.experiments.job import Job
 from metarep.experiments.measure import Setting, measure_all, result_row
 from metarep.experiments.recipes import Recipe, load_recipe, recipe_names
 from metarep.experiments.results import read, record
+from metarep.experiments.start import start
 from metarep.experiments.training import Watch
 
 
@@ -30,21 +31,30 @@ def reproduce(
     data_dir: Path | None = None,
     watch: Watch | None = None,
 ) -> list[dict[str, Any]]:
-    """Train a recipe and measure it at every setting that it names.
+    """Train a recipe, and measure it at every setting that it names.
 
-    With ``train_on="trainval"`` the last weights are measured once on the test classes; with ``train`` the weights that
-    were best on validation are measured on the validation classes, which is how a recipe's steps are chosen. Where a
-    recipe starts from another recipe, or takes its classes from another's clusters, that one's run of the same seed is
-    trained first, if it is not there.
+    With ``train_on="trainval"`` the last weights are measured once, on the test classes. With ``train`` the weights
+    with the best validation accuracy are measured on the validation classes; the steps of a recipe are chosen so. A
+    recipe may start from another recipe, or train on clusters of its features. Then the other one is trained first with
+    the same seed, unless its run exists.
 
     Args:
-        name: of the recipe.
-        out: run folders go to ``out/NAME-SPLIT-SEED``; one that is there is resumed.
-        results: the folder of tables; rows go into ``DATA.csv``.
-        tasks: a measurement; None for what the recipe says, or 10,000.
-        watch: called with records of each training, as that of ``train``, and of each measurement.
-        seeds: how many trainings. Accuracy is the mean over them, the interval that of
-            seed 0 over tasks, ``seed_sd`` their deviation.
+        name: name of the recipe.
+        out: the folder of the run folders ``out/NAME-SPLIT-SEED``. A run that exists is resumed.
+        results: the folder of the results tables; the rows go into ``DATA.csv``.
+        train_on: ``trainval`` or ``train``.
+        seeds: number of trainings. The accuracy is the mean over them, ``seed_sd`` is their standard deviation, and the
+            interval over tasks is that of seed 0.
+        tasks: number of tasks of each measurement; None for the number in the recipe, or 10,000.
+        device, precision, data_dir: see :func:`metarep.experiments.start.start`.
+        watch: called now and then with the progress of each training and of each measurement; see
+            :func:`metarep.experiments.training.train`.
+
+    Returns:
+        The rows that were written; the value of each column, by name.
+
+    Raises:
+        MetarepError: an unknown recipe, fewer than 1 seed, or a table that cannot be read.
     """
     recipe = load_recipe(name)
     if seeds < 1:
@@ -59,7 +69,7 @@ def reproduce(
         for row in recipe.measure
     ]
     table = results / f"{recipe.job['data'].partition(':')[0]}.csv"
-    read(table)  # a table that cannot be read is better known before a training than after it
+    read(table)  # an unreadable table is an error now and not after hours of training
     measured, rows = ("test", []) if train_on == "trainval" else ("val", [])
     machine = {"device": device, "precision": precision, "data_dir": data_dir, "watch": watch}
     watching = measuring_by(watch) if watch else None
@@ -80,23 +90,27 @@ def reproduce(
 
 
 def measuring_by(watch: Watch) -> Callable[[str], contextlib.AbstractContextManager[Callable[[float], None]]]:
-    """The ``watching`` of :func:`metarep.experiments.measure.measure_all` that reports to a training's watch."""
+    """The argument ``watching`` of :func:`metarep.experiments.measure.measure_all` that reports to ``watch``.
+
+    Args:
+        watch: called with ``phase``, ``step``, ``steps`` and ``seconds_left``, as by a training.
+    """
 
     @contextlib.contextmanager
     def watching(what: str) -> Iterator[Callable[[float], None]]:
         began = time.monotonic()
 
-        def tell(share: float) -> None:
+        def report(share: float) -> None:
             left = (time.monotonic() - began) * (1 - share) / max(share, 1e-9)
             watch({"phase": f"measuring {what}", "step": round(100 * share), "steps": 100, "seconds_left": left})
 
-        yield tell
+        yield report
 
     return watching
 
 
 def _job(recipe: Recipe, out: Path, train_on: str, seed: int, machine: dict[str, Any]) -> Job:
-    """The recipe's training; runs that it is based on are trained when they are not there."""
+    """The job of a recipe. Runs that it is based on are trained first if they do not exist."""
     fields = {**recipe.job, "train": {**recipe.job.get("train", {}), "seed": seed}}
 
     def run(text: str) -> str:
@@ -111,10 +125,12 @@ def _job(recipe: Recipe, out: Path, train_on: str, seed: int, machine: dict[str,
 
 
 def _trained(name: str, out: Path, train_on: str, seed: int, machine: dict[str, Any]) -> Path:
-    """The folder of a recipe's finished run; one that was interrupted is finished first."""
+    """The folder of the finished run of a recipe. A run that was interrupted is finished first."""
     folder = _folder(out, name, train_on, seed)
     if not (folder / "model.safetensors").exists() or (folder / "state.safetensors").exists():
-        start(_job(load_recipe(name), out, train_on, seed, machine), folder, **machine)  # at once where it is done
+        start(
+            _job(load_recipe(name), out, train_on, seed, machine), folder, **machine
+        )  # returns at once if all steps are done
     return folder
 
 
@@ -123,10 +139,10 @@ def _folder(out: Path, name: str, train_on: str, seed: int) -> Path:
 
 
 def _published(recipe: Recipe, report: Report) -> float | str:
-    """What the recipe says was published for this shape, under these statistics where it tells them apart."""
-    found = [row for row in recipe.measure if (str(row["ways"]), str(row["shots"])) == (report.ways, report.shots)]
-    exact = [row for row in found if row.get("normalisation") == report.normalisation]
-    return (exact or found or [{}])[0].get("published", "")
+    """The published accuracy for this shape of tasks, with the same batch statistics if the recipe has them."""
+    same_shape = [row for row in recipe.measure if (str(row["ways"]), str(row["shots"])) == (report.ways, report.shots)]
+    exact = [row for row in same_shape if row.get("normalisation") == report.normalisation]
+    return (exact or same_shape or [{}])[0].get("published", "")
 
 
 def _one(number: int) -> range:
@@ -134,7 +150,7 @@ def _one(number: int) -> range:
 
 
 def _over_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each measurement: the mean and the spread over seeds."""
+    """One row for each measurement, with the mean and the standard deviation over seeds."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["method"], row["ways"], row["shots"], row["normalisation"]), []).append(row)

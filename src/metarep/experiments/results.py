@@ -1,4 +1,4 @@
-"""Result tables: ``results/DATA.csv``, a row a measurement."""
+"""Results tables: ``results/DATA.csv``, with one row for each measurement."""
 
 import csv
 import re
@@ -15,25 +15,25 @@ SUBJECT = (  # what was measured, and on what
 )
 FIGURES = ("seeds", "accuracy", "ci95", "seed_sd", "published", "source", "train_seconds", "hardware")
 COLUMNS = [*SUBJECT, *FIGURES, "recipe", "digest", "commit"]
-# Two rows of one key measure the same thing. The digest of the tasks is not in the key: tasks of another seed are
-# another sample of the same thing, and a table has room for one.
+# Rows with the same key measure the same thing, and a table holds one of them. The digest of the tasks is not in the
+# key, because tasks of another seed are another sample of the same thing.
 KEY = (*SUBJECT, "recipe")
 Row = dict[str, str]
 NUMBERS = {"ways": r"\d+(-\d+)?", "shots": r"\d+(-\d+)?", "queries": r"\d+", "tasks": r"\d+", "train_seconds": r"\d*"}
 
 
 def record(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Put rows into a table; one that measures the same thing again (``KEY``) takes the old one's place.
+    """Write rows into a table. A new row replaces an old one with the same ``KEY``.
 
     Args:
-        path: a CSV file; made if it is not there.
-        rows: every column of ``COLUMNS`` that is known; accuracy, ci95 and seed_sd in percent.
+        path: a CSV file; made if it does not exist.
+        rows: values of ``COLUMNS`` by name; a column may be missing. accuracy, ci95 and seed_sd are in percent.
 
     Raises:
-        MetarepError: the file that is there is no result table.
+        MetarepError: the existing file is not a results table.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path.with_name(f".{path.name}.lock")):  # or of two that record at once, one's rows would be lost
+    with locked(path.with_name(f".{path.name}.lock")):  # two processes may record at the same time
         table = {_key(row): row for row in read(path)}
         for row in rows:
             text = {column: _text(row.get(column, "")) for column in COLUMNS}
@@ -45,10 +45,16 @@ def record(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def read(path: Path) -> list[Row]:
-    """All rows of a table; none if there is no file.
+    """The rows of a table, as text by column; an empty list if the file does not exist.
+
+    Args:
+        path: a CSV file.
 
     Raises:
-        MetarepError: other columns, a line of another length, or a word where a number belongs; the line is named.
+        MetarepError: other columns, a line of another length, or text instead of a number. The message names the line.
+
+    >>> read(Path("no such table.csv"))
+    []
     """
     if not path.exists():
         return []
@@ -56,14 +62,17 @@ def read(path: Path) -> list[Row]:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file, strict=True)
             if sorted(reader.fieldnames or ()) != sorted(COLUMNS):
-                raise MetarepError(f"{path} is no result table: its first line must be {','.join(COLUMNS)}")
+                raise MetarepError(f"{path} is not a results table: its first line must be {','.join(COLUMNS)}")
             return [_checked(row, f"{path}, line {reader.line_num}") for row in reader]
     except (csv.Error, UnicodeDecodeError) as error:
-        raise MetarepError(f"{path} is no result table ({error}); mend it, or name another file") from error
+        raise MetarepError(f"{path} is not a results table ({error}); repair it, or name another file") from error
 
 
 def commit() -> str:
-    """The commit of the checkout that this package runs from, with ``+`` where it has changes; empty elsewhere."""
+    """The Git commit of the checkout that this package runs from; empty if it is not in a checkout.
+
+    A ``+`` at its end says that the package has changes that are not committed.
+    """
     folder = Path(__file__).parent
     try:
         head = subprocess.run(
@@ -78,16 +87,17 @@ def commit() -> str:
 
 
 def _checked(row: dict[str, Any], where: str) -> Row:
-    """The row, if it has text for every column and numbers where tables count with them."""
-    if row.keys() != set(COLUMNS) or None in row.values():  # csv's marks for too many values and for too few
-        raise MetarepError(f"{where}: a row has {len(COLUMNS)} values, as the first line; mend or remove it")
+    """The row, after a check that it has text in every column and numbers where they are needed."""
+    if row.keys() != set(COLUMNS) or None in row.values():  # csv marks too many and too few values so
+        raise MetarepError(f"{where}: a row must have {len(COLUMNS)} values, as the first line; repair or remove it")
     for column, pattern in NUMBERS.items():
         if not re.fullmatch(pattern, row[column], re.ASCII):
-            raise MetarepError(f"{where}: {column} is {row[column]!r}, which is no number; mend or remove the row")
+            raise MetarepError(f"{where}: {column} is {row[column]!r}, which is not a number; repair or remove the row")
     return row
 
 
 def _key(row: Row) -> tuple[Any, ...]:
+    """A key by which rows are sorted and compared; numbers are sorted before text."""
     return tuple((0, int(row[name]), "") if row[name].isdigit() else (1, 0, row[name]) for name in KEY)
 
 

@@ -1,4 +1,4 @@
-"""RunFolder: a training on disk, so that it can be resumed, read and trusted."""
+"""RunFolder: a training on disk, which can be resumed and read."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -16,27 +16,30 @@ from metarep.weights.checkpoint import save_checkpoint
 from metarep.weights.record import RunRecord
 
 SETTINGS = "settings.json"
+ENVIRONMENT = "environment.json"  # beside the settings: versions, hardware and threads at the first step
 STATE = "state.safetensors"  # what resuming needs
 ANOTHER_FOLDER = Advice("choose another {out}", out=...)
 OTHERWISE = (ANOTHER_FOLDER, "delete the folder")
 
 
 class RunFolder:
-    """One training's folder: ``settings.json``, ``environment.json``, ``log.jsonl``, ``model.safetensors`` and
-    ``state.safetensors`` (what resuming needs; small runs may delete it when done).
+    """The folder of one training.
+
+    It holds ``settings.json`` (the record of the run), ``environment.json`` (the machine), ``log.jsonl``,
+    ``model.safetensors`` and ``state.safetensors``. Resuming needs the last one; it may be deleted after the training.
 
     Nothing is written before :meth:`held`, so a training that is refused leaves nothing behind. A folder in which no
-    training was saved, for its first steps failed, is another's to take.
+    step was saved, because the first steps failed, may be used by another training.
 
     Args:
-        path: made when it is held, if it is not there.
-        record: what the run is; a folder that already holds another run is refused.
-        seen: digests of the keys of the classes that it touches.
-        fitted: of those the ones that weights are fitted to; the others are validated on.
-        beginning: called when it is held to train from the first step: what else the folder must hold.
+        path: the folder; :meth:`held` makes it if it does not exist.
+        record: what the run is. A folder that already holds another run is refused.
+        seen: digests of the keys of all classes that the training touches.
+        fitted: digests of the classes that weights are fitted to. The others in ``seen`` are for validation.
+        beginning: called by :meth:`held` if the training starts at its first step, to write other files.
 
     Raises:
-        MetarepError: the folder holds another run; the first setting that differs is named.
+        MetarepError: the folder holds another run. The message names the first setting that differs.
     """
 
     def __init__(
@@ -58,15 +61,15 @@ class RunFolder:
 
     @property
     def begun(self) -> bool:
-        """Whether something of a training was saved here."""
+        """Whether the folder holds a saved model or state."""
         return self.model.exists() or (self.path / STATE).exists()
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """One training at a time.
+        """A context that locks the folder for one training, and writes the record of the run if it is new.
 
         Raises:
-            MetarepError: on entering: another process is training here, or has trained another run meanwhile.
+            MetarepError: on entering, if another process is training here, or has trained another run since.
         """
         busy = MetarepError(
             f"another process is training in {self.path}", advice=("wait until it has ended", ANOTHER_FOLDER)
@@ -76,35 +79,41 @@ class RunFolder:
             self._refuse_another()
             if not self.begun or not (self.path / SETTINGS).exists():
                 _write(self.path / SETTINGS, self.record.as_dict())
-                _write(self.path / "environment.json", environment())
+                _write(self.path / ENVIRONMENT, environment())
             if self.beginning and not (self.path / STATE).exists():
                 self.beginning()
             yield
 
     def log(self, record: dict[str, Any]) -> None:
-        """Append one line to ``log.jsonl``."""
+        """Append a record to ``log.jsonl``, as one line of JSON."""
         with (self.path / "log.jsonl").open("a") as file:
             file.write(json.dumps(record) + "\n")
 
     def records(self) -> list[dict[str, Any]]:
-        """All lines of ``log.jsonl``."""
+        """The records in ``log.jsonl``, in order."""
         path = self.path / "log.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("}")]  # the last may have been cut short
+        return [json.loads(line) for line in lines if line.endswith("}")]  # the last line may be incomplete
 
     def save_model(self, method: Method) -> None:
-        """Write the weights of a method, with the record of the run and the classes that it has seen."""
+        """Write ``model.safetensors``: the weights of a method, the record of the run, and the classes seen."""
         save_checkpoint(self.model, method, self.record, self.seen, self.fitted)
 
     def save_state(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-        """Write what resuming needs: tensors, and a header that JSON can hold."""
+        """Write ``state.safetensors``, which resuming needs.
+
+        Args:
+            tensors: the state, by name.
+            header: values that JSON can hold; ``step`` is the number of steps done.
+        """
         more = {"seen": sorted(self.seen), "fitted": sorted(self.fitted)}
         write_tensors(self.path / STATE, tensors, header | more)
 
     def load_state(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """What the last :meth:`save_state` wrote, or None; log lines of steps after it are dropped.
+        """The tensors and the header that the last :meth:`save_state` wrote; None if there is no state.
 
-        What it had seen stays seen, whatever stands by now where it started from.
+        Log lines of later steps are removed. The classes that the saved state had seen are added to ``seen``, because
+        the run that it started from may have been replaced since.
         """
         path = self.path / STATE
         saved = read_tensors(path) if path.exists() else None
@@ -125,10 +134,13 @@ class RunFolder:
 
 
 def read_record(path: Path) -> RunRecord:
-    """What a run is, from its ``settings.json``.
+    """The record of a run, from its ``settings.json``.
+
+    Args:
+        path: the file.
 
     Raises:
-        MetarepError: the file is damaged, or is not one of ours.
+        MetarepError: the file is damaged, or was not written by this library.
     """
     try:
         return RunRecord.read(_read_json(path))

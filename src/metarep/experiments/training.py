@@ -1,4 +1,4 @@
-"""train: one loop for every method."""
+"""train: the training loop of every method."""
 
 import math
 import time
@@ -27,32 +27,32 @@ from metarep.methods import Method
 from metarep.methods.contrastive import COLLAPSED
 from metarep.weights.settings import TrainSettings
 
-LOG_EVERY = 20  # steps between readings of the loss; on a GPU each is a wait
+LOG_EVERY = 20  # steps between readings of the loss; each reading is a host synchronisation
 
 Watch = Callable[[dict[str, Any]], None]
 
 
 class DivergedError(MetarepError):
-    """The loss stopped being a number; the message names the step and the batch."""
+    """The loss or a weight is NaN or infinite; the message names the step and the batch."""
 
 
 class CollapsedError(MetarepError):
-    """All images have become one point, and the training was asked to stop then."""
+    """The representation has collapsed to one point, and ``stop_on_collapse`` is set."""
 
 
 class CollapseWarning(Advised, UserWarning):
-    """All images have become one point; said once a training."""
+    """The representation has collapsed to one point; given once in a training."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a training went.
+    """The outcome of a training.
 
     Args:
         step: the step whose weights were kept.
-        accuracy: its validation accuracy in percent; None where there were no validation tasks.
-        seconds: spent in training, validation included, over all sittings.
-        validated_on: the shape of the validation tasks, as in ``20-way 1-shot``; nothing where there were none.
+        accuracy: validation accuracy at this step in percent; None without validation tasks.
+        seconds: time of training and validation in seconds, added up over all interruptions.
+        validated_on: shape of the validation tasks, such as ``20-way 1-shot``; empty without validation tasks.
     """
 
     step: int
@@ -70,33 +70,34 @@ def train(
     run: RunFolder | None = None,
     watch: Watch | None = None,
 ) -> Outcome:
-    """Train ``method`` on ``split``; it then holds the weights that were best on validation, or else the last.
+    """Train ``method`` on ``split`` in place, and keep the weights with the best validation accuracy.
 
-    A training that reads no true label, for its method never does or because its classes are clusters or instances,
-    always keeps the last: validation labels would choose for it. Its validation is only logged.
+    Without validation the last weights are kept. A training that reads no true labels also keeps the last weights,
+    because validation labels must not choose for it. Its validation is only logged. That holds for methods without
+    labels and for classes that are clusters or instances.
 
-    Everything random comes from one generator seeded by ``settings.seed``; layers that draw from global ones, as
-    ``nn.Dropout`` does, find them seeded anew for each step. With a ``run`` folder the training is logged and saved at
-    every validation, and calling this again with the same folder goes on from there: the end is the same, bit for bit,
-    as without the interruption (on the same machine with the same number of threads).
+    All random numbers come from one generator seeded by ``settings.seed``. Layers that draw from global generators,
+    such as ``nn.Dropout``, find them seeded anew for each step. With a ``run`` folder the training is logged, and
+    saved at every validation. Calling ``train`` again with the same folder resumes it. The result is the same, bit for
+    bit, as without the interruption, on the same machine with the same number of threads.
 
     Args:
-        method: on the device to train on.
+        method: the method, on the device to train on.
         split: images and labels to train on.
-        settings: how long, how fast, on what batches.
-        validation: other classes, for choosing among steps; never the test split.
-        run: where to log and save.
-        watch: called with a dictionary now and then: ``step``, ``steps``, ``loss``, ``lr``, ``images_per_second``,
-            ``seconds_left``; after a validation ``accuracy`` and ``ci95``.
+        settings: number of steps, learning rate, batches and so on; None for the defaults of the method.
+        validation: images and labels of other classes, to choose among steps; never the test split.
+        run: the folder for the log and the weights; None for neither.
+        watch: called now and then with a dictionary of ``step``, ``steps``, ``loss``, ``lr``, ``images_per_second`` and
+            ``seconds_left``; and after a validation with ``step``, ``steps``, ``accuracy`` and ``ci95`` in percent.
 
     Raises:
-        DivergedError: the loss is not finite. The last good state stays in the run folder.
-        CollapsedError: all images have become one point, and ``settings.stop_on_collapse`` is set.
-        DataError: the split cannot give the batches asked for.
+        DivergedError: the loss or a weight is NaN or infinite. The last saved state stays in the run folder.
+        CollapsedError: the representation has collapsed to one point, and ``settings.stop_on_collapse`` is set.
+        DataError: the split cannot give batches of the requested shape.
         MetarepError: another process is training in the run folder.
 
     Warns:
-        CollapseWarning: all images have become one point.
+        CollapseWarning: the representation has collapsed to one point.
     """
     settings = settings or TrainSettings(**method.defaults)
     keep_freed_memory()
@@ -109,7 +110,7 @@ def train(
 
 
 class _Loop:
-    """The state of one training: what is saved is what is here."""
+    """The state of one training, with the operations that change, save and restore it."""
 
     def __init__(
         self,
@@ -136,11 +137,11 @@ class _Loop:
         self.recent: list[tuple[int, Batch, Tensor]] = []
         self.last_reading = (0, time.perf_counter())
         self.collapsed = False
-        self._draw(Generator().manual_seed(settings.seed))  # or labels that cannot give a batch are known too late
+        self._draw(Generator().manual_seed(settings.seed))  # fails now if the labels cannot give a batch
         hand_over(self.generator, method)
 
     def advance(self) -> None:
-        """One step; then, where it is time, a reading of the loss, a validation, a save."""
+        """Train one step. Then read the loss, validate and save, each after its number of steps."""
         progress = self.step / self.settings.steps
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr_at(self.step)
@@ -166,7 +167,7 @@ class _Loop:
             self._save()
 
     def _draw(self, generator: Generator) -> Batch:
-        """A batch; of classes that are hard to tell apart, where they are mined and known by now."""
+        """A batch; of classes that are hard to tell apart, if they are mined and the index of classes exists."""
         eats, settings = self.method.eats, self.settings
         if self.miner and self.step and self.step % settings.mine_every == 0:
             self.miner.refresh(self.method.learner, self.bank, turn=self.step // settings.mine_every)
@@ -176,6 +177,7 @@ class _Loop:
         return draw_batch(eats, self.bank, self.split.labels, settings.shape, self.augment, generator)
 
     def finish(self) -> Outcome:
+        """Load the best weights, save the model, and return the outcome."""
         if self.best:
             self.method.load_state_dict(self.best)
         self.method.eval()
@@ -185,7 +187,7 @@ class _Loop:
         return Outcome(self.best_step or self.step, self.best_accuracy, self.seconds, shape)
 
     def _read(self, logs: dict[str, Tensor], images: int) -> None:
-        """Read the losses since the last reading: the one place where the processor waits for the device."""
+        """Read and log the losses since the last reading. Only this needs a host synchronisation."""
         losses = torch.stack([loss for _, _, loss in self.recent]).tolist()
         for (number, batch, _), loss in zip(self.recent, losses, strict=True):
             if not math.isfinite(loss):
@@ -205,11 +207,11 @@ class _Loop:
             "images_per_second": rate * images,
             "seconds_left": (self.settings.steps - self.step) / rate,
         }
-        self._tell(record)
+        self._report(record)
         if record.get("spread", 1.0) < COLLAPSED and not self.collapsed:
-            self._say_collapsed(record["spread"])
+            self._warn_of_collapse(record["spread"])
 
-    def _say_collapsed(self, spread: float) -> None:
+    def _warn_of_collapse(self, spread: float) -> None:
         self.collapsed = True
         what = (
             f"the representation has collapsed to one point at step {self.step}: the spread of normalised projections "
@@ -231,29 +233,30 @@ class _Loop:
         )
 
     def _refuse_lost_weights(self) -> None:
-        """A finite loss can have a gradient that is not; such weights are neither measured nor saved."""
+        """Raise if a weight is NaN or infinite: a finite loss can have a gradient that is not."""
         if not all(bool(value.isfinite().all()) for value in self.method.state_dict().values()):
-            raise self._diverged(
-                f"weights are no longer numbers after step {self.step} (batch {self.last_batch.digest})"
-            )
+            raise self._diverged(f"weights are NaN or infinite after step {self.step} (batch {self.last_batch.digest})")
 
     def _validate(self) -> None:
         if self.tasks is None or self.validation is None:
             return
         report = evaluate(self.method.learner, self.validation.bank, self.tasks)
-        self._tell({"step": self.step, "accuracy": report.accuracy, "ci95": report.ci95})
+        self._report({"step": self.step, "accuracy": report.accuracy, "ci95": report.ci95})
         if self.label_free:
-            self.best_step, self.best_accuracy = self.step, report.accuracy  # the last, whatever labels say
+            self.best_step, self.best_accuracy = (
+                self.step,
+                report.accuracy,
+            )  # the last step: validation labels must not choose
         elif self.best_accuracy is None or report.accuracy > self.best_accuracy:
             self.best_step, self.best_accuracy = self.step, report.accuracy
             self.best = {name: value.detach().clone() for name, value in self.method.state_dict().items()}
 
     @property
     def label_free(self) -> bool:
-        """No true label of a training image is read, so none of another class must choose among weights either."""
+        """Whether no true label of a training image is read. Then no label may choose among the weights either."""
         return self.method.eats.label_free or self.split.labels.kind != "true"
 
-    def _tell(self, record: dict[str, Any]) -> None:
+    def _report(self, record: dict[str, Any]) -> None:
         self.watch({"steps": self.settings.steps, **record})
         if self.run:
             self.run.log(record)
@@ -278,7 +281,7 @@ class _Loop:
             self.run.save_model(self.method)
 
     def resume(self) -> None:
-        """Take up the run folder's last saved state, if there is one."""
+        """Restore the last state that was saved in the run folder, if there is one."""
         saved = self.run.load_state() if self.run else None
         if saved is None:
             return
@@ -292,4 +295,4 @@ class _Loop:
 
 
 def _unwatched(_: dict[str, Any]) -> None:
-    """Nobody is watching."""
+    """Ignore a progress record: the default of ``watch``."""

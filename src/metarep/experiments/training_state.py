@@ -1,4 +1,4 @@
-"""What a training is at a step, as named tensors: what resuming needs, and nothing that follows from it."""
+"""The state of a training as named tensors, for saving and resuming."""
 
 import torch
 from torch import Generator, Tensor
@@ -8,7 +8,17 @@ from metarep.methods import Method
 
 
 def pack(method: Method, best: dict[str, Tensor], optimizer: Optimizer, generator: Generator) -> dict[str, Tensor]:
-    """The state of all of these in one flat dictionary; ``best`` are the weights that validation liked best so far."""
+    """The state of a training in one flat dictionary of tensors.
+
+    Args:
+        method: its weights and buffers are saved.
+        best: the weights with the best validation accuracy so far, by name; empty if there are none.
+        optimizer: its state is saved, such as the moments of Adam.
+        generator: the generator of batches and views.
+
+    Returns:
+        Tensors by name; the names begin with ``method.``, ``best.`` or ``optimizer.``, or are ``generator``.
+    """
     tensors = {f"method.{name}": value for name, value in method.state_dict().items()}
     tensors |= {f"best.{name}": value for name, value in best.items()}
     for row, state in optimizer.state_dict()["state"].items():
@@ -19,7 +29,15 @@ def pack(method: Method, best: dict[str, Tensor], optimizer: Optimizer, generato
 
 
 def unpack(tensors: dict[str, Tensor], method: Method, optimizer: Optimizer, generator: Generator) -> dict[str, Tensor]:
-    """Put method, optimiser and generator into the state that was packed; returns the best weights."""
+    """Restore the method, the optimiser and the generator from the tensors of :func:`pack`.
+
+    Args:
+        tensors: from :func:`pack`.
+        method, optimizer, generator: changed in place.
+
+    Returns:
+        The best weights so far, by name.
+    """
     method.load_state_dict(_part(tensors, "method."))
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in _part(tensors, "optimizer.").items():

@@ -1,5 +1,5 @@
-"""The same results, sooner: C code, Triton kernels, CUDA graphs and derivatives of Conv4 that are written out.
+"""The same results, computed faster: C code, Triton kernels, CUDA graphs, and formulas for Conv4's derivatives.
 
-Every function here has a slower twin outside of this folder, and gives the same but for rounding. Only
-:mod:`metarep.machine.faster` imports it. The folder may be deleted.
+Every function here has a slower equivalent outside of this folder, with the same result but for rounding. Only
+:mod:`metarep.machine.faster` imports this folder. It may be deleted.
 """

@@ -1,4 +1,4 @@
-"""What all C code for a block of Conv4 shares: its result, second derivatives, and the sign of a norm's scale."""
+"""Shared parts of the C code for a block of Conv4: its result, second derivatives, and the sign of a norm's scale."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -8,11 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-CHANNELS = 32  # of a block, that the C code takes at a time
+CHANNELS = 32  # the C code takes so many channels at a time
 
 
 class Block(NamedTuple):
-    """What comes out, and the mean and (biased) variance that were used."""
+    """The output of a block, and the mean and (biased) variance that its norm used."""
 
     z: Float[Tensor, "b out h2 w2"]
     mean: Float[Tensor, " out"]
@@ -27,7 +27,7 @@ def plain_tail(
     rows: int | None,
     given: Any,  # noqa: ANN401
 ) -> Tensor:
-    """ReLU of the 2x2 maximum of a normalised map, of operations that can be differentiated as often as one likes."""
+    """Returns the ReLU of the 2x2 maximum of a normalised map, differentiable any number of times."""
     wide = y.to(scale.dtype)
     if given is None:
         mean = wide[:rows].mean((0, 2, 3))
@@ -38,24 +38,27 @@ def plain_tail(
 
 
 def plain_block(x: Tensor, weight: Tensor, *rest: Any) -> Tensor:  # noqa: ANN401
-    """The same of the images' convolution."""
+    """Returns :func:`plain_tail` of the convolution of ``x``."""
     return plain_tail(functional.conv2d(x, weight.to(x.dtype), padding=1), *rest)
 
 
 def second(again: Tensor, above: Tensor, inputs: Sequence[Tensor]) -> list[Tensor | None]:
-    """Gradients of ``again`` that can be differentiated again; None for an input that asks for none."""
+    """Returns gradients of ``again`` that can be differentiated again; None for an input without a gradient."""
     wanted = [tensor for tensor in inputs if tensor.requires_grad]
-    found = iter(torch.autograd.grad(again, wanted, above.to(again.dtype), create_graph=True))
-    return [next(found) if tensor.requires_grad else None for tensor in inputs]
+    gradients = iter(torch.autograd.grad(again, wanted, above.to(again.dtype), create_graph=True))
+    return [next(gradients) if tensor.requires_grad else None for tensor in inputs]
 
 
 def signs(scale: Float[Tensor, " out"]) -> Float[Tensor, " out"] | None:
-    """-1 where a norm's scale is negative, else 1; None if it never is, where looking costs no wait."""
+    """Returns -1 where a norm's scale is negative, else 1.
+
+    Returns None if no scale is negative. This is checked on the CPU only: on a GPU it needs a host synchronisation.
+    """
     if scale.device.type == "cpu" and not bool((scale < 0).any()):
         return None
     return torch.where(scale < 0, -1.0, 1.0).to(scale.dtype)
 
 
 def turned(tensor: Float[Tensor, "out *rest"], sign: Float[Tensor, " out"] | None) -> Float[Tensor, "out *rest"]:
-    """With these signs along its first axis."""
+    """Returns the tensor times these signs along its first axis."""
     return tensor if sign is None else tensor * sign.view(-1, *[1] * (tensor.ndim - 1))

@@ -1,6 +1,6 @@
-"""What follows the convolution in a block: norm, 2x2 maximum and ReLU, by ``block_tail.c`` in one pass each way.
+"""The tail of a block (norm, 2x2 maximum and ReLU) by ``block_tail.c``, in one pass forward and one back.
 
-With mean ``m`` and inverse deviation ``r`` over ``n`` places, let ``g`` be the gradient at the maxima where they are
+With mean ``m`` and inverse deviation ``r`` over ``n`` pixels, let ``g`` be the gradient at the maxima where they are
 positive, and ``u = (y - m) r``. Then
 
     d_shift = sum(g)    d_scale = sum(g u)    d_y = scale r (g at the maxima - (d_shift + d_scale u) / n)
@@ -15,11 +15,11 @@ from torch import Tensor
 from metarep.fast.block import CHANNELS, Block, plain_tail, second
 from metarep.fast.c import call, in_parts, library
 
-WORTH_A_THREAD = 2**20  # numbers of the map; less takes no longer than handing them over
+WORTH_A_THREAD = 2**20  # numbers of the map; for less, starting a thread costs more than it saves
 
 
 def compiles(y: Tensor) -> bool:
-    """Whether ``block_tail`` can take this map: on a processor, channels last, of two rows and columns or more."""
+    """Returns whether ``block_tail`` supports this map: on the CPU, channels last, at least 2 x 2 pixels."""
     fits = y.ndim == 4 and y.dtype in (torch.float32, torch.bfloat16) and not y.shape[1] % CHANNELS and y.numel() > 0
     return (
         fits and min(y.shape[2:]) > 1 and y.is_contiguous(memory_format=torch.channels_last) and library() is not None
@@ -34,12 +34,12 @@ def block_tail(
     rows: int | None = None,
     given: tuple[Tensor, Tensor] | None = None,
 ) -> Block:
-    """ReLU of the 2x2 maximum of the normalised map, in its type.
+    """Computes the ReLU of the 2x2 maximum of the normalised map, in the map's dtype.
 
     Args:
-        y: a map that ``compiles`` says yes to.
-        scale, shift, eps: of the norm.
-        rows: the statistics are those of the first so many images; None for all.
+        y: the map; ``compiles(y)`` is true.
+        scale, shift, eps: parameters of the norm.
+        rows: compute the statistics from the first so many images; None for all images.
         given: mean and variance to use instead, as constants.
     """
     with torch.autocast("cpu", enabled=False):
@@ -88,7 +88,7 @@ class _BlockTail(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, above: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         y, scale, shift, norm, which = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a second derivative is wanted: with a graph of its own
+        if torch.is_grad_enabled():  # a second derivative is requested: run plain operations that have one
             again = plain_tail(y, scale, shift, ctx.eps, ctx.rows, (norm[0], norm[1]) if ctx.given else None)
             return *second(again, above, [y, scale, shift]), *[None] * 4
         n, out, h, w = y.shape
@@ -105,17 +105,25 @@ class _BlockTail(torch.autograd.Function):
             )
             return sums
 
-        sums, found, d_y = _join(in_parts(sums_of, n, parts)), torch.empty(4, out), torch.empty_like(last)
-        call("metarep_norm_back", (sums, norm, found), sums.numel() // (2 * out), out, ctx.rows * h * w, float(ctx.eps))
+        sums, constants, d_y = _join(in_parts(sums_of, n, parts)), torch.empty(4, out), torch.empty_like(last)
+        call(
+            "metarep_norm_back",
+            (sums, norm, constants),
+            sums.numel() // (2 * out),
+            out,
+            ctx.rows * h * w,
+            float(ctx.eps),
+        )
 
         def part(start: int, stop: int) -> None:
-            middle = start if ctx.given else min(max(start, ctx.rows), stop)  # images before it were counted
-            for a, b, counted in ((start, middle, True), (middle, stop, False)):
-                each = (above[a:b], which[a:b], last[a:b], norm, found, d_y[a:b])
+            # Images before counted_stop contributed to the statistics, so the statistics' gradient reaches them.
+            counted_stop = start if ctx.given else min(max(start, ctx.rows), stop)
+            for a, b, counted in ((start, counted_stop, True), (counted_stop, stop, False)):
+                each = (above[a:b], which[a:b], last[a:b], norm, constants, d_y[a:b])
                 call("metarep_block_tail_back", each, b - a, *sizes, counted)
 
         in_parts(part, n, parts)
-        return d_y.permute(0, 3, 1, 2), found[0], found[1], *[None] * 4
+        return d_y.permute(0, 3, 1, 2), constants[0], constants[1], *[None] * 4
 
 
 def _join(sums: list[Tensor]) -> Tensor:

@@ -10,10 +10,10 @@ from metarep.fast.first_block import first_block, fits
 
 
 def run_block(block: nn.Sequential, x: Tensor) -> Tensor | None:
-    """As :func:`metarep.machine.faster.conv4_block`; ``x`` is on the CPU, and nothing looks into its operations.
+    """As :func:`metarep.machine.faster.conv4_block`; ``x`` is on the CPU, and its operations are not traced.
 
-    A network's first block runs in one call; in the others what follows the convolution does. Layers are then not
-    called.
+    The first block of a network runs in one C call. The other blocks run torch's convolution, then one C call. The
+    other layers of the block are not called.
     """
     norm = block[1] if len(block) > 1 else None
     if isinstance(norm, ExplicitNorm):
@@ -48,14 +48,14 @@ def run_block(block: nn.Sequential, x: Tensor) -> Tensor | None:
 
 
 def _whose(norm: nn.Module, x: Tensor) -> tuple[tuple[Tensor, Tensor] | None, int | None]:
-    """The statistics that a norm is to use, or of how many leading images it is to take them."""
+    """Returns the statistics that a norm uses, or the number of leading images that it computes them from."""
     if isinstance(norm, ExplicitNorm):
         return norm.statistics.take(x)
     return None if norm.training else (norm.get_buffer("running_mean"), norm.get_buffer("running_var")), None
 
 
 def usual(block: nn.Sequential) -> bool:
-    """Whether a block is a 3x3 convolution, a norm with scale and shift, a 2x2 maximum and a ReLU, and nothing else."""
+    """Returns whether a block is exactly a 3x3 convolution, a norm with scale and shift, 2x2 max-pooling and a ReLU."""
     layers = list(block)
     if len(layers) != 4:
         return False
@@ -76,7 +76,7 @@ def usual(block: nn.Sequential) -> bool:
 
 
 def as_made(body: nn.Module) -> bool:
-    """Whether a body is a Conv4 into which nobody has put another layer or epsilon, a hook or another forward."""
+    """Returns whether a body is an unchanged Conv4: no other layer or epsilon, no hook, and no other forward."""
     if type(body) is not Conv4 or any(map(patched, body.modules())):
         return False
     *blocks, last = body

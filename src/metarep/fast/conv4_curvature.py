@@ -1,9 +1,9 @@
-"""Gradient and Hessian-vector product of Conv4's support loss, written out.
+"""Gradient and Hessian-vector product of Conv4's support loss, as formulas.
 
-``H v`` is the derivative of the gradient along ``v``: each line of the pass forward and of the pass back is
-differentiated along ``v``, in the same order (Pearlmutter, Fast Exact Multiplication by the Hessian, 1994). Autograd's
-way, a backward pass through the backward pass, takes more than twice the time. The blocks are in
-:mod:`block_curvature`; :mod:`first_block_curvature` and :mod:`block_curvature_compiled` are the same by C code.
+``H v`` is the derivative of the gradient along ``v``: each line of the forward pass and of the backward pass is
+differentiated along ``v``, in the same order (Pearlmutter, Fast Exact Multiplication by the Hessian, 1994). Autograd
+runs a backward pass through the backward pass instead, which takes more than twice as long. The blocks are in
+:mod:`block_curvature`; :mod:`first_block_curvature` and :mod:`block_curvature_compiled` compute the same by C code.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ Block = BlockCurvature | CompiledCurvature | FirstBlockCurvature
 
 
 class Tape(NamedTuple):
-    """Everything that ``bend`` needs of a gradient."""
+    """The values of a gradient that its Hessian-vector product needs."""
 
     blocks: list[Block]
     features: Tensor
@@ -42,13 +42,18 @@ def gradient(
     eps: float,
     precision: torch.dtype,
 ) -> tuple[Float[Tensor, ""], list[Tensor], Tape, Statistics]:
-    """The mean cross-entropy of each task and their sum, its gradient, what ``bend`` needs, and the statistics.
+    """Computes the support loss (the sum over tasks of the mean cross-entropy) and its gradient.
 
     Args:
         weights: filters, scale and shift of each block, then weight and bias of the head; the task axis first.
-        x, labels: preprocessed images and their classes; the norms use the statistics of a task's ``x``.
+        x, labels: preprocessed images and their classes; the norms use the batch statistics of each task's ``x``.
         eps: of the norms.
-        precision: of the convolutions in ``bend`` but the first; here they have that of the weights.
+        precision: dtype of the convolutions in :func:`hessian_vector_product`, except in the first block. The
+            convolutions here have the dtype of the weights.
+
+    Returns:
+        The loss, its gradient (a part for each weight), the values for :func:`hessian_vector_product`, and the batch
+        statistics of each block.
     """
     *body, head, bias = weights
     body, tasks, blocks = [part.flatten(0, 1) for part in body], len(x), []
@@ -67,41 +72,41 @@ def gradient(
     logs = torch.baddbmm(bias.unsqueeze(1), features, head.mT).log_softmax(-1)
     shares = logs.exp()
     error = (shares - functional.one_hot(labels, bias.shape[1])) / labels.shape[1]
-    found, above = [error.mT @ features, error.sum(1)], _maps(error @ head, x)
+    gradients, above = [error.mT @ features, error.sum(1)], _maps(error @ head, x)
     for block in reversed(blocks):
         above, own = block.back(above)
-        found = [*(part.unflatten(0, (tasks, -1)) for part in own), *found]
+        gradients = [*(part.unflatten(0, (tasks, -1)) for part in own), *gradients]
     tape = Tape(blocks, features, head, shares, error)
     loss = functional.nll_loss(logs.flatten(0, 1), labels.flatten()) * tasks
     seen = [tuple(part.view(tasks, -1) for part in block.seen) for block in blocks]
-    return loss, found, tape, seen  # pyright: ignore[reportReturnType]
+    return loss, gradients, tape, seen  # pyright: ignore[reportReturnType]
 
 
-def bend(tape: Tape, v: Sequence[Tensor]) -> list[Tensor]:
-    """The Hessian where the gradient was taken, times ``v``, which has the shapes of the weights."""
+def hessian_vector_product(tape: Tape, v: Sequence[Tensor]) -> list[Tensor]:
+    """Returns the Hessian at the weights of the gradient times ``v``, which has the shapes of the weights."""
     *body, head_t, bias_t = v
     body, tasks = [part.flatten(0, 1) for part in body], len(bias_t)
-    z_t, along = None, []
+    z_t, tangents = None, []
     for block, w_t, scale_t, shift_t in zip(tape.blocks, body[::3], body[1::3], body[2::3], strict=True):
-        z_t, parts = block.along(z_t, w_t, scale_t, shift_t)  # pyright: ignore[reportArgumentType]
-        along.append(parts)
+        z_t, parts = block.forward_tangent(z_t, w_t, scale_t, shift_t)  # pyright: ignore[reportArgumentType]
+        tangents.append(parts)
     assert z_t is not None
     features_t = _rows(z_t, tasks)
     logits_t = torch.baddbmm(bias_t.unsqueeze(1), tape.features, head_t.mT).baddbmm_(features_t, tape.head.mT)
     error_t = tape.shares * (logits_t - (tape.shares * logits_t).sum(-1, keepdim=True)) / logits_t.shape[1]
-    found = [torch.baddbmm(error_t.mT @ tape.features, tape.error.mT, features_t), error_t.sum(1)]
+    gradients = [torch.baddbmm(error_t.mT @ tape.features, tape.error.mT, features_t), error_t.sum(1)]
     above_t = _maps(torch.baddbmm(error_t @ tape.head, tape.error, head_t), z_t)
-    for block, parts in zip(reversed(tape.blocks), reversed(along), strict=True):
-        above_t, own = block.back_along(above_t, parts)
-        found = [*(part.unflatten(0, (tasks, -1)) for part in own), *found]
-    return found
+    for block, parts in zip(reversed(tape.blocks), reversed(tangents), strict=True):
+        above_t, own = block.backward_tangent(above_t, parts)
+        gradients = [*(part.unflatten(0, (tasks, -1)) for part in own), *gradients]
+    return gradients
 
 
 def _rows(x: Float[Tensor, "n taskc h w"], tasks: int) -> Float[Tensor, "task n chw"]:
-    """Features of a map."""
+    """Returns the features of a map, with the task axis first."""
     return x.unflatten(1, (tasks, -1)).transpose(0, 1).flatten(2)
 
 
 def _maps(rows: Float[Tensor, "task n chw"], like: Tensor) -> Float[Tensor, "n taskc h w"]:
-    """The transpose of ``_rows``."""
+    """Returns the map of such features; the inverse of ``_rows``."""
     return rows.transpose(0, 1).reshape_as(like)

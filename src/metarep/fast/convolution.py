@@ -1,12 +1,12 @@
-"""Convolution with filters of each task's own, all tasks at once.
+"""Convolution of many tasks at once, where each task has its own filters.
 
-A map is ``n taskc h w``, channels last in memory: the channels of a task lie side by side, so that one grouped
-convolution does for all tasks. With few channels in (images), where such kernels are slow, it is patches and a batched
-product. Both derivatives are convolutions again, so it can be differentiated as often as one likes.
+A map is ``n taskc h w``, channels last in memory. The channels of a task are adjacent, so one grouped convolution runs
+all tasks. For few input channels (images) grouped kernels are slow, so patches and a batched product are used. Both
+derivatives are convolutions again, so this one can be differentiated any number of times.
 
-On a GPU torch lets matrix units round what goes into a float32 convolution to ten bits. Steps that build on each other
-turn that into another gradient altogether (five at a rate of 0.4: cosine 0.5), so here a number goes in as two, the
-second being what rounding took from the first, and three products are added. ``rough`` leaves the rounding be.
+On a GPU torch lets matrix units round the inputs of a float32 convolution to ten bits (TF32). Over several inner steps
+the error grows until the gradient is wrong (five steps at a rate of 0.4: cosine 0.5). So each number is split into two,
+its rounded value and the rest, and three products are added. ``rough`` accepts the rounding instead.
 """
 
 from typing import Any
@@ -17,20 +17,23 @@ from torch import Tensor
 from torch.nn import functional
 
 _aten = torch.ops.aten
-FEW = 8  # channels in
+FEW = 8  # input channels
 Map = Float[Tensor, "n taskc h w"]
 Filters = Float[Tensor, "taskout c 3 3"]
 
 
 def conv(x: Map, w: Filters, tasks: int, *, rough: bool = False) -> Float[Tensor, "n taskout h w"]:
-    """3x3 convolution with a border of zeros, the filters of each task on its images; for autograd."""
+    """Returns the 3x3 convolution of each task's images with its filters, zero-padded, differentiable by autograd."""
     return _Conv.apply(x, w, tasks, rough)
 
 
 def conv_back(
     d_y: Tensor, x: Map, w: Filters, tasks: int = 1, *, image: bool, rough: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of the convolution's input (or its output, where the input is of images and has none) and filters."""
+    """Returns the gradients of the convolution's input and filters.
+
+    Without ``image`` the input are images without a gradient, and the first value is ``d_y`` itself.
+    """
     if not rough and _rounds(x, tasks):
         (d1, d2), (x1, x2), (w1, w2) = (_halves(each) for each in (d_y, x, w))
         parts = (d1, x2, w2), (d2, x1, w1), (d1, x1, w1)
@@ -45,7 +48,7 @@ def conv_back(
 
 
 def convolve(x: Map, w: Filters, tasks: int = 1, *, rough: bool = False) -> Float[Tensor, "n taskout h w"]:
-    """The same as ``conv`` without autograd."""
+    """Returns the same as :func:`conv`, without autograd."""
     if not rough and _rounds(x, tasks):
         (x1, x2), (w1, w2) = _halves(x), _halves(w)
         small = convolve(x1, w2, tasks, rough=True).add_(convolve(x2, w1, tasks, rough=True))
@@ -67,22 +70,22 @@ def _by_patches(x: Map, tasks: int) -> bool:
 
 
 def _rounds(x: Tensor, tasks: int) -> bool:
-    """Whether torch may round what goes into the convolution, or the product that stands for it."""
+    """Returns whether torch may round the inputs of the convolution, or of the product that replaces it."""
     if not x.is_cuda or x.dtype != torch.float32:
         return False
     return rounding()[_by_patches(x, tasks)]
 
 
 def rounding() -> tuple[bool, bool]:
-    """Whether torch lets matrix units round what goes into float32 convolutions, and into matrix products."""
+    """Returns whether torch may round (TF32) the inputs of float32 convolutions, and of float32 matrix products."""
     cudnn, cuda = torch.backends.cudnn, torch.backends.cuda
-    if hasattr(cudnn, "conv"):  # since 2.9; to ask the old way then may raise
+    if hasattr(cudnn, "conv"):  # since torch 2.9, where reading the old settings may raise
         return cudnn.conv.fp32_precision == "tf32", cuda.matmul.fp32_precision == "tf32"
     return cudnn.allow_tf32, cuda.matmul.allow_tf32
 
 
 def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest number of ten bits (and a leading one), which no rounding changes, and what is missing."""
+    """Returns the nearest number with ten mantissa bits, which TF32 keeps exactly, and the rest."""
     first = ((x.view(torch.int32) + (1 << 12)) & -(1 << 13)).view(torch.float32)
     return first, x - first
 
@@ -93,27 +96,27 @@ def _filter_gradient(d_y: Float[Tensor, "n taskout h w"], x: Map, tasks: int, *,
         small = _filter_gradient(d1, x2, tasks, rough=True) + _filter_gradient(d2, x1, tasks, rough=True)
         return small + _filter_gradient(d1, x1, tasks, rough=True)
     if not _by_patches(x, tasks):
-        few = x.new_empty(d_y.shape[1], x.shape[1] // tasks, 3, 3)  # only its shape matters
+        few = x.new_empty(d_y.shape[1], x.shape[1] // tasks, 3, 3)  # only the shape is used
         sizes = None, [1, 1], [1, 1], [1, 1], False, [0, 0], tasks
         return _aten.convolution_backward(d_y, x, few, *sizes, [False, True, False])[1]
-    places = d_y.permute(0, 2, 3, 1).reshape(-1, tasks, d_y.shape[1] // tasks).transpose(0, 1)
+    pixels = d_y.permute(0, 2, 3, 1).reshape(-1, tasks, d_y.shape[1] // tasks).transpose(0, 1)
     channels, columns = x.shape[1] // tasks, _patches(x, tasks)
-    strips = _strips(x) if d_y.dtype != torch.bfloat16 else 1  # matrix units have a way of their own
+    strips = _strips(x) if d_y.dtype != torch.bfloat16 else 1  # bfloat16 kernels split the sum themselves
     if strips > 1:
-        places = places.reshape(tasks * strips, -1, places.shape[2])
+        pixels = pixels.reshape(tasks * strips, -1, pixels.shape[2])
         columns = columns.unflatten(2, (strips, -1)).transpose(1, 2).flatten(0, 1)
-    product = torch.bmm(places.mT, columns.mT).unflatten(0, (tasks, strips)).sum(1)
+    product = torch.bmm(pixels.mT, columns.mT).unflatten(0, (tasks, strips)).sum(1)
     return product[:, :, : 9 * channels].reshape(-1, channels, 3, 3)
 
 
 def _strips(x: Map) -> int:
-    """Into how many parts a sum over all places is cut, for its product is too small to occupy a GPU otherwise."""
+    """Returns the number of parts of a sum over all pixels; as one product it would be too small to occupy a GPU."""
     rows = x.shape[0] * x.shape[2]
     return max(part for part in range(1, min(rows, 64) + 1) if rows % part == 0)
 
 
 def _patches(x: Map, tasks: int) -> Float[Tensor, "task c9 nhw"]:
-    """What each filter is laid over, and rows of zeros to a multiple of eight, which matrix units ask for."""
+    """Returns the 3x3 patches as columns, with rows of zeros up to a multiple of eight, as matrix units need."""
     n, channels, height, width = x.shape
     channels //= tasks
     around = functional.pad(x, (1, 1, 1, 1))
@@ -126,7 +129,7 @@ def _patches(x: Map, tasks: int) -> Float[Tensor, "task c9 nhw"]:
 
 
 def _backwards(w: Filters, tasks: int) -> Float[Tensor, "taskc out 3 3"]:
-    """The filters that lead back from what came out to what came in."""
+    """Returns the filters of the transposed convolution, from the output back to the input."""
     return w.unflatten(0, (tasks, -1)).flip(3, 4).transpose(1, 2).flatten(0, 1)
 
 
@@ -146,7 +149,7 @@ class _Conv(torch.autograd.Function):
 
 
 class _FilterGradient(torch.autograd.Function):
-    """Linear in the gradient from above and in the input of the convolution."""
+    """The gradient of the filters: linear in the output's gradient and in the convolution's input."""
 
     @staticmethod
     def forward(ctx: Any, above: Tensor, x: Tensor, tasks: int, rough: bool) -> Tensor:  # noqa: ANN401

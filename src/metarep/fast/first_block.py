@@ -1,8 +1,8 @@
-"""Conv4's first block on images by ``first_block.c``: in one go, without the convolution's map.
+"""Conv4's first block on images by ``first_block.c``, in one pass that does not store the convolution's map.
 
-With patches ``p`` of 9 numbers a channel, their mean ``m`` and covariance ``C``, filters ``f`` and a norm whose inverse
-deviation is ``r``, mean and variance of the map are ``m f`` and ``f C f``. Let ``g`` be the slope at positive maxima,
-``G`` the sum of ``p g`` over their places. Then back to the filters
+Let ``p`` be the patches (9 numbers for each channel), ``m`` and ``C`` their mean and covariance, ``f`` the filters and
+``r`` the inverse deviation of the norm. The mean and variance of the map are ``m f`` and ``f C f``. Let ``g`` be the
+gradient at positive maxima and ``G`` the sum of ``p g`` over their pixels. Then the gradients are
 
     d_scale = r (f G - m f sum(g))        d_filters = scale r (G - m sum(g) - C f r d_scale)
 """
@@ -16,11 +16,11 @@ from torch import Tensor
 from metarep.fast.block import CHANNELS, Block, plain_block, second, signs, turned
 from metarep.fast.c import call, in_parts, library
 
-WORTH_A_THREAD = 2**21  # numbers of the map; less takes no longer than handing them over
+WORTH_A_THREAD = 2**21  # numbers of the map; for less, starting a thread costs more than it saves
 
 
 def fits(x: Tensor, weight: Float[Tensor, "out c 3 3"]) -> bool:
-    """Whether ``first_block`` can take these: images of few channels and even sides that ask for no gradient."""
+    """Returns whether ``first_block`` supports these: images without a gradient, of few channels and even sides."""
     small = x.ndim == 4 and x.shape[1] <= 4 and x.shape[2] % 2 == x.shape[3] % 2 == 0 < x.numel()
     kinds = x.dtype in (torch.float32, torch.bfloat16) and weight.dtype == torch.float32
     return small and kinds and not weight.shape[0] % CHANNELS and not x.requires_grad and library() is not None
@@ -35,15 +35,16 @@ def first_block(
     rows: int | None = None,
     given: tuple[Tensor, Tensor] | None = None,
 ) -> Block:
-    """ReLU of the 2x2 maximum of the normalised 3x3 convolution: computed in float32, bfloat16 under autocast.
+    """Computes the ReLU of the 2x2 maximum of the normalised 3x3 convolution.
 
-    Where a norm's scale is negative the filter's sign is turned, so that the maximum can be taken before the norm.
+    It computes in float32; the output is bfloat16 under autocast, else in the dtype of ``x``. Where the norm's scale is
+    negative, the sign of the filter is flipped, so that the maximum can be taken before the norm.
 
     Args:
-        x: images that ``fits`` says yes to; they get no gradient.
-        weight: of the convolution, which pads by 1.
-        scale, shift, eps: of the norm.
-        rows: the statistics are those of the first so many images; None for all.
+        x: images; ``fits(x, weight)`` is true. They get no gradient.
+        weight: filters of the convolution, which pads by 1.
+        scale, shift, eps: parameters of the norm.
+        rows: compute the statistics from the first so many images; None for all images.
         given: mean and variance to use instead, as constants.
     """
     kind = torch.bfloat16 if torch.is_autocast_enabled("cpu") else x.dtype
@@ -52,17 +53,17 @@ def first_block(
 
 
 def flat(weight: Float[Tensor, "out c 3 3"]) -> Float[Tensor, "patch out"]:
-    """Filters as the C code reads them."""
+    """Returns filters in the layout that the C code reads."""
     return weight.permute(1, 2, 3, 0).reshape(-1, len(weight)).contiguous()
 
 
 def unflat(filters: Float[Tensor, "patch out"]) -> Float[Tensor, "out c 3 3"]:
-    """The other way round."""
+    """Returns filters in torch's layout; the inverse of :func:`flat`."""
     return filters.view(-1, 3, 3, filters.shape[1]).permute(3, 0, 1, 2)
 
 
 def moments(x: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, " patch"], Float[Tensor, "patch patch"]]:
-    """Mean and covariance of the 3x3 patches of all images, with zeros beyond the edge."""
+    """Returns mean and covariance of the 3x3 patches of all images, with zeros beyond the edge."""
     n = x.shape[1] * 9
 
     def part(start: int, stop: int) -> tuple[Tensor, Tensor]:
@@ -71,9 +72,9 @@ def moments(x: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, " patch"], Float
         return sums, products
 
     parts = in_parts(part, len(x), x.numel() * n // WORTH_A_THREAD)
-    places = x.numel() // x.shape[1]
-    mean = torch.stack([sums for sums, _ in parts]).sum(0) / places
-    products = torch.stack([products for _, products in parts]).sum(0) / places
+    pixels = x.numel() // x.shape[1]
+    mean = torch.stack([sums for sums, _ in parts]).sum(0) / pixels
+    products = torch.stack([products for _, products in parts]).sum(0) / pixels
     covariance = products.triu() + products.triu(1).T - torch.outer(mean, mean)
     return mean.to(x.dtype), covariance.to(x.dtype)
 
@@ -85,7 +86,10 @@ def forward(
     offset: Float[Tensor, " out"],
     kind: torch.dtype,
 ) -> tuple[Float[Tensor, "b out h2 w2"], Tensor]:
-    """What comes out, in ``kind``, and which of the four places of each window it came from (4: it is not positive)."""
+    """Returns the output in dtype ``kind``, and the position of each maximum in its 2x2 window.
+
+    The position is 0 to 3, row by row; it is 4 where the output is not positive.
+    """
     shape = (len(x), x.shape[2] // 2, x.shape[3] // 2, len(factor))
     z, which = torch.empty(shape, dtype=kind), torch.empty(shape, dtype=torch.uint8)
 
@@ -100,14 +104,14 @@ def forward(
 def backward(
     x: Float[Tensor, "b c h w"], above: Float[Tensor, "b out h2 w2"], which: Tensor
 ) -> tuple[Float[Tensor, "patch out"], Float[Tensor, " out"]]:
-    """Sums over all windows with a positive maximum: of the gradient times the patch there, and of the gradient."""
+    """Returns sums over all windows with a positive maximum: of the gradient times the patch, and of the gradient."""
     above, shape = above.permute(0, 2, 3, 1).contiguous(), (x.shape[1] * 9, which.shape[3])
 
     def part(start: int, stop: int) -> tuple[Tensor, Tensor]:
-        found = x.new_zeros(shape), x.new_zeros(shape[1])
-        given = (x[start:stop], above[start:stop], which[start:stop], *found)
+        sums = x.new_zeros(shape), x.new_zeros(shape[1])
+        given = (x[start:stop], above[start:stop], which[start:stop], *sums)
         call("metarep_first_block_back", given, stop - start, *x.shape[1:], shape[1], above.dtype == torch.bfloat16)
-        return found
+        return sums
 
     parts = in_parts(part, len(x), which.numel() * 4 // WORTH_A_THREAD)
     products, sums = parts[0]
@@ -132,13 +136,13 @@ class _FirstBlock(torch.autograd.Function):
         kind: torch.dtype,
     ) -> tuple[Tensor, Tensor, Tensor]:
         x = x.to(torch.float32).contiguous()
-        ctx.eps, ctx.rows, ctx.sign, ctx.owed = eps, rows, signs(scale), None
+        ctx.eps, ctx.rows, ctx.sign, ctx.own_statistics = eps, rows, signs(scale), None
         filters = flat(turned(weight, ctx.sign))
         if mean is None or variance is None:
-            middle, covariance = moments(x[:rows])
-            bent = covariance @ filters
-            mean, variance = middle @ filters, (filters * bent).sum(0)
-            ctx.owed = middle, bent
+            patch_mean, covariance = moments(x[:rows])
+            covariance_f = covariance @ filters
+            mean, variance = patch_mean @ filters, (filters * covariance_f).sum(0)
+            ctx.own_statistics = patch_mean, covariance_f
         else:
             mean = turned(mean, ctx.sign)
         inverse = (variance + eps).rsqrt()
@@ -153,14 +157,14 @@ class _FirstBlock(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, above: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         x, weight, scale, shift, filters, mean, variance, inverse, factor, which = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a second derivative is wanted: with a graph of its own
-            given = (turned(mean, ctx.sign), variance) if ctx.owed is None else None
+        if torch.is_grad_enabled():  # a second derivative is requested: run plain operations that have one
+            given = (turned(mean, ctx.sign), variance) if ctx.own_statistics is None else None
             again = plain_block(x, weight, scale, shift, ctx.eps, ctx.rows, given)
             return None, *second(again, above, [weight, scale, shift]), *[None] * 5
         products, d_shift = backward(x, above, which)
         d_scale = inverse * ((filters * products).sum(0) - mean * d_shift)
-        if ctx.owed is not None:
-            middle, bent = ctx.owed
-            products -= torch.outer(middle, d_shift) + bent * (inverse * d_scale)
+        if ctx.own_statistics is not None:
+            patch_mean, covariance_f = ctx.own_statistics
+            products -= torch.outer(patch_mean, d_shift) + covariance_f * (inverse * d_scale)
         d_weight = unflat(factor * products)
         return None, turned(d_weight, ctx.sign), turned(d_scale, ctx.sign), d_shift, *[None] * 5

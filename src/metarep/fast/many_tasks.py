@@ -1,4 +1,4 @@
-"""ManyTasks: all tasks of a batch at once, for Conv4 on NVIDIA GPUs."""
+"""ManyTasks: the inner loop of all tasks of a batch at once, for Conv4 on NVIDIA GPUs."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metarep.fast.conv4_block import as_made
 from metarep.fast.convolution import rounding
-from metarep.fast.recording import replay
+from metarep.fast.cuda_graph import replay
 from metarep.fast.stacked import StackedNetwork
 from metarep.learners.inner_loop.adaptation import Adapted, Stepping, adapt
 from metarep.learners.inner_loop.exact import task_gradient
@@ -29,7 +29,7 @@ class ManyTasks:
     """The inner loop of all tasks of a batch at once.
 
     Args:
-        start: what the tasks start from; its encoder is a Conv4.
+        start: the modules that the tasks start from; its encoder is a Conv4.
     """
 
     def __init__(self, start: Start) -> None:
@@ -37,18 +37,19 @@ class ManyTasks:
 
     def totals(self, start: TaskStart, inner: InnerLoop, tasks: Task) -> Totals:
         """As :func:`metarep.learners.inner_loop.totals.one_by_one`; on an NVIDIA GPU by a CUDA graph."""
-        waits = tasks.support.device.type != "cpu"  # a look at a loss would be a host synchronisation in every step
-        made = partial(StackedNetwork, self.start, checked=not waits)
+        on_cpu = tasks.support.device.type == "cpu"  # elsewhere each check of a loss is a host synchronisation
+        made = partial(StackedNetwork, self.start, checked=on_cpu)
         head, precision = self.start.head, self.start.encoder.precision
-        large = head.kind == "prototype"  # logits, which feel the rounding of bfloat16
+        large = head.kind == "prototype"  # its logits are too large for the rounding of bfloat16
         slow = made(differentiable=inner.order == 2, precise=True)
         fast = made(differentiable=False, precise=large, rough=large and precision == "bfloat16")
         compute = partial(_totals, slow, fast, self.start, inner, start.ways)
         arguments = start.body, start.classifier, start.table, tuple(tasks)
-        if tasks.support.device.type != "cuda" or inner.weights is not None:  # weights that are others in every step
+        # With a multi-step loss the weights change from call to call, and a CUDA graph would hold the old ones.
+        if tasks.support.device.type != "cuda" or inner.weights is not None:
             return compute(*arguments)
-        kept = tuple(part.data_ptr() for pair in slow.running or () for part in pair)
-        key = inner, head.kind, start.ways, self.start.normalisation, precision, slow.eps, kept, rounding()
+        addresses = tuple(part.data_ptr() for pair in slow.running or () for part in pair)
+        key = inner, head.kind, start.ways, self.start.normalisation, precision, slow.eps, addresses, rounding()
         return replay(self.start.encoder.body, key, compute, arguments)
 
     def adapt(
@@ -95,7 +96,7 @@ def _totals(
     table: Sequence[Sequence[Rate]],
     tasks: tuple[Tensor, ...],
 ) -> Totals:
-    """Of nested lists and tuples of tensors, as a recording takes them."""
+    """Computes the totals from nested lists and tuples of tensors, as a captured function takes them."""
     each = len(tasks[0])
     many, at = ([part.expand(each, *part.shape) for part in parts] for parts in (body, classifier))
     with torch.enable_grad():

@@ -1,4 +1,4 @@
-"""Sampling of bytes by ``sampling.c``, on as many threads as torch has; in a third of the time that torch takes."""
+"""Sampling of images in bytes by ``sampling.c``, on torch's number of threads; three times as fast as torch."""
 
 import torch
 from jaxtyping import Float, Num
@@ -7,11 +7,11 @@ from torch import Tensor
 from metarep.fast.c import call, in_parts, library
 
 WIDEST = 1024  # BLOCK of sampling.c
-WORTH_A_THREAD = 2**18  # numbers; less takes no longer than handing them over
+WORTH_A_THREAD = 2**18  # numbers; for less, starting a thread costs more than it saves
 
 
 def sample_compiled(x: Num[Tensor, "n c h w"], matrix: Float[Tensor, "n 2 3"]) -> Float[Tensor, "n c h w"] | None:
-    """The views, as :func:`metarep.data.augment.sampling.sample` gives them; None for what the C code cannot take."""
+    """As :func:`metarep.data.augment.sampling.sample`; None if the C code does not support the images."""
     height, width = x.shape[2:]
     fits = x.dtype == torch.uint8 and x.device.type == "cpu" and min(height, width) >= 2 and width <= WIDEST
     if not fits or library() is None:

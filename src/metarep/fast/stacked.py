@@ -1,4 +1,4 @@
-"""StackedNetwork: Conv4 and a linear head under the weights of many tasks at once, for NVIDIA GPUs."""
+"""StackedNetwork: Conv4 and a linear head as a function of the weights of many tasks at once, for NVIDIA GPUs."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -16,28 +16,29 @@ from metarep.fast.convolution import conv
 from metarep.fast.stacked_tail import Moments, fused_tail, plain_tail
 from metarep.fast.support_formula import of_many_tasks
 from metarep.learners.inner_loop.head import Classifier, Head
-from metarep.learners.inner_loop.slope import Weights
 from metarep.learners.inner_loop.start import Start
+from metarep.learners.inner_loop.support_gradient import Weights
 from metarep.learners.inner_loop.task_network import TaskNetwork
 
-PORTION = 1 << 30  # bytes of one map
+PORTION = 1 << 30  # largest size of one feature map, in bytes
 
 
 class StackedNetwork(TaskNetwork):
-    """Conv4 under the weights of many tasks: everything has a task axis, and a loss is a sum over it.
+    """Conv4 under the weights of many tasks: every tensor has a task axis, and a loss is a sum over it.
 
     Args:
-        start: its encoder is a Conv4, with a precision, and its normalisation says whose statistics.
-        differentiable: twice, in the weights' own precision; otherwise in the encoder's, for first derivatives.
-        precise: in the weights' own precision all the same.
+        start: gives the encoder, which is a Conv4, and says which statistics its norm layers use.
+        differentiable: compute in the dtype of the weights, twice differentiable. Otherwise compute in the encoder's
+            precision, for first derivatives.
+        precise: compute in the dtype of the weights all the same.
         rough: float32 convolutions may round their inputs to ten bits, as the device does by default.
-        checked: whether to raise at once where a loss is not finite; this needs a host synchronisation.
+        checked: raise at once if a loss is NaN or infinite. On a GPU this needs a host synchronisation.
 
     Raises:
-        MetarepError: another network than Conv4.
+        MetarepError: the encoder is not an unchanged Conv4.
     """
 
-    looked_through = True  # it is Conv4's
+    looked_through = True  # all operations of Conv4 are known to be twice differentiable
 
     def __init__(
         self,
@@ -51,42 +52,42 @@ class StackedNetwork(TaskNetwork):
         encoder, self.normalisation = start.encoder, start.normalisation
         if not as_made(encoder.body):
             raise MetarepError(
-                "tasks are stacked for an unchanged Conv4 without hooks alone, and this "
-                f"{type(encoder.body).__name__} is none; take path auto or mapped"
+                f"path 'stacked' needs an unchanged Conv4 without hooks, and this {type(encoder.body).__name__} is not "
+                "one; take path auto or mapped"
             )
         self.checked, self.rough = checked, rough
         norm = batch_norms(encoder.body)[0]
         self.eps, self.width = norm.eps, norm.num_features
         self.running = running_statistics(encoder.body) if self.normalisation == "running" else None
-        # In the precision of the weights, derivatives too: few images are slow in bfloat16 on a GPU.
+        # Derivatives also have the dtype of the weights: on a GPU, bfloat16 is slow for few images.
         self.formula = partial(of_many_tasks, eps=self.eps) if self.running is None else None
         self.mixed = encoder.precision == "bfloat16" and not (differentiable or precise)
         self.tail = plain_tail if differentiable else fused_tail
         self.recorded: Statistics = []
 
     def portions(self, x: Float[Tensor, "task n c h w"], *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        """The tasks a few at a time, so that the first block's map, the largest, stays within a gigabyte."""
+        """Yields a few tasks at a time, so that the largest feature map (the first block's) stays within a gigabyte."""
         each = max(1, PORTION // (x[0, :, 0].numel() * self.width * (2 if self.mixed else 4)))
         return zip(*(part.split(each) for part in (x, *others)), strict=True)
 
     def leaves(self, weights: Weights) -> list[Tensor]:
-        """The weights as leaves of a new graph."""
+        """Returns copies of the weights as leaves of a new graph."""
         return [weight.detach().clone(memory_format=torch.contiguous_format).requires_grad_() for weight in weights]
 
     def classifier(
         self, head: Head, ways: int, features: Float[Tensor, "task n dim"] | None, labels: Int[Tensor, "task n"]
     ) -> Classifier:
-        """Where the head of each task starts."""
+        """Returns the weight and bias that the head of each task starts from."""
         return head.start(ways, features, labels)
 
     def loss(self, logits: Float[Tensor, "task n ways"], labels: Int[Tensor, "task n"]) -> Float[Tensor, ""]:
-        """The sum over tasks of the mean cross-entropy."""
+        """Returns the sum over tasks of the mean cross-entropy."""
         return cross_entropy(logits.flatten(0, 1), labels.flatten()) * len(labels)
 
     def support_logits(
         self, weights: Weights, x: Float[Tensor, "task n c h w"], *, record: bool = False
     ) -> Float[Tensor, "task n ways"]:
-        """Scores of the support images, under their own statistics."""
+        """Returns the logits of the support images under their own batch statistics (or the running ones)."""
         return self._logits(weights, x, record=record)
 
     def query_logits(
@@ -96,7 +97,7 @@ class StackedNetwork(TaskNetwork):
         support: Float[Tensor, "task support c h w"] | None = None,
         statistics: Statistics | None = None,
     ) -> Float[Tensor, "task query ways"]:
-        """Scores of the queries: under the support's statistics (taken of ``support``, or given), or their own."""
+        """Returns the logits of the queries, as :meth:`TaskNetwork.query_logits`."""
         if self.normalisation in ("running", "transductive"):
             return self._logits(weights, query)
         if statistics is not None:
@@ -114,7 +115,11 @@ class StackedNetwork(TaskNetwork):
         rows: int | None = None,
         record: bool = False,
     ) -> Float[Tensor, "task n dim"]:
-        """Features under the statistics of ``x`` or its first ``rows`` (or the running ones, or those given)."""
+        """Returns the features of ``x``.
+
+        The norm layers use the batch statistics of ``x`` or of its first ``rows`` images, or the running statistics,
+        or the ones ``given``.
+        """
         tasks, given = len(x), given or self._kept(len(x))
         rows = x.shape[1] if rows is None else rows
         z, seen = x.transpose(0, 1).flatten(1, 2), []
@@ -133,7 +138,7 @@ class StackedNetwork(TaskNetwork):
         return features.float() if self.mixed else features
 
     def seen(self) -> Statistics:
-        """The statistics of the last pass that was asked to record, with the task axis."""
+        """Returns the batch statistics of the last pass that recorded them, with the task axis."""
         return self.recorded
 
     def _logits(
@@ -159,5 +164,5 @@ def _all_wide(statistics: Statistics) -> list[Moments]:
 
 
 def _wide(tensor: Float[Tensor, "task c"]) -> Float[Tensor, "task*c 1 1"]:
-    """So that it broadcasts against a map."""
+    """Returns the tensor in a shape that broadcasts to a map."""
     return tensor.reshape(-1, 1, 1)

@@ -1,7 +1,8 @@
-"""What follows the convolution in a block of Conv4, for the maps of many tasks: norm, 2x2 maximum and ReLU.
+"""The tail of a block of Conv4 (norm, 2x2 maximum and ReLU) for the maps of many tasks.
 
-The maximum is taken first, where the scale is not negative (the caller turns the filters): what is normalised is then a
-quarter of the map. ``rows`` are the leading images whose statistics are used; with ``given`` none are taken.
+The maximum is taken before the norm, so that a quarter of the map is normalised. This needs scales that are not
+negative: the caller flips the signs of the other filters. ``rows`` is the number of leading images whose batch
+statistics are used; ``given`` replaces them.
 """
 
 import importlib.util
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 _aten = torch.ops.aten
-_PLACES = (0, 2, 3)
+_PIXEL_AXES = (0, 2, 3)
 Map = Float[Tensor, "n taskc h w"]
 Pooled = Float[Tensor, "n taskc h2 w2"]
 Each = Float[Tensor, "taskc 1 1"]
@@ -30,10 +31,10 @@ class Moments(NamedTuple):
 def plain_tail(
     y: Map, scale: Each, shift: Each, eps: float, rows: int, given: Moments | None
 ) -> tuple[Pooled, Moments]:
-    """Of operations that can be differentiated twice."""
+    """Computes the tail by operations that can be differentiated twice; returns the output and the moments used."""
     if given is None:
-        mean = y[:rows].mean(_PLACES).view_as(scale)
-        given = Moments(mean, (y[:rows] - mean).square().mean(_PLACES).view_as(scale))
+        mean = y[:rows].mean(_PIXEL_AXES).view_as(scale)
+        given = Moments(mean, (y[:rows] - mean).square().mean(_PIXEL_AXES).view_as(scale))
     factor = scale * (given.variance + eps).rsqrt()
     return torch.addcmul(shift - given.mean * factor, functional.max_pool2d(y, 2), factor).relu(), given
 
@@ -41,17 +42,20 @@ def plain_tail(
 def fused_tail(
     y: Map, scale: Each, shift: Each, eps: float, rows: int, given: Moments | None
 ) -> tuple[Pooled, Moments]:
-    """For first derivatives, in as few passes over the map as there can be; ``y`` may be of lower precision."""
+    """Computes the same for first derivatives, in as few passes over the map as possible.
+
+    ``y`` may have a lower precision than the other tensors.
+    """
     z, mean, variance = _FusedTail.apply(y, scale, shift, eps, rows, given)
     return z, Moments(mean, variance)
 
 
 class _FusedTail(torch.autograd.Function):
-    """Its pass back is two terms.
+    """The tail as one operation, whose gradient has two terms.
 
-    With ``u = (top - mean) r``, ``r = (variance + eps) ** -0.5`` and ``g`` the gradient where ``z > 0``, the maxima
-    receive ``scale r g``, and each of the ``n`` places that the statistics were taken of gives back
-    ``scale r (sum(g) + sum(g u) (y - mean) r) / n``.
+    Let ``u = (top - mean) r``, ``r = (variance + eps) ** -0.5`` and ``g`` the gradient where ``z > 0``. The gradient
+    of the map is ``scale r g`` at the maxima, minus ``scale r (sum(g) + sum(g u) (y - mean) r) / n`` at each of the
+    ``n`` pixels that the batch statistics were computed from.
     """
 
     @staticmethod
@@ -66,8 +70,8 @@ class _FusedTail(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         if given is None:
             some, kind = y[:rows], scale.dtype
-            mean = some.mean(_PLACES, dtype=kind).view_as(scale)
-            square = torch.linalg.vector_norm(some, 2, _PLACES, dtype=kind).square().view_as(scale)
+            mean = some.mean(_PIXEL_AXES, dtype=kind).view_as(scale)
+            square = torch.linalg.vector_norm(some, 2, _PIXEL_AXES, dtype=kind).square().view_as(scale)
             variance = torch.addcmul(square / some[:, 0].numel(), mean, mean, value=-1).clamp_(min=0)
         else:
             mean, variance = given
@@ -87,48 +91,48 @@ class _FusedTail(torch.autograd.Function):
         sums, back = (ctx.kernels.sums, ctx.kernels.backward) if ctx.kernels else (_sums, _backward)
         above = above.contiguous(memory_format=torch.channels_last)
         sum_g, sum_gu = sums(above, mean, r, *kept)
-        slope = offset = None
+        of_y = offset = None
         if ctx.own:
             share = factor / y[: ctx.rows, 0].numel()
-            slope = share * sum_gu * r
-            offset = share * sum_g - slope * mean
-        return back(above, y, factor, slope, offset, ctx.rows, *kept), sum_gu, sum_g, None, None, None
+            of_y = share * sum_gu * r
+            offset = share * sum_g - of_y * mean
+        return back(above, y, factor, of_y, offset, ctx.rows, *kept), sum_gu, sum_g, None, None, None
 
 
 def _forward(y: Tensor, factor: Tensor, offset: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What comes out; then what is kept: the maxima, and where they are, and where they come out as zero."""
-    top, places = _aten.max_pool2d_with_indices(y, [2, 2])
+    """Returns the output, the maxima, and the positions of the maxima (-1 where the output is zero)."""
+    top, positions = _aten.max_pool2d_with_indices(y, [2, 2])
     z = torch.addcmul(offset, top.to(factor.dtype), factor).relu_()
-    return z.to(y.dtype), top, places.masked_fill_(z <= 0, -1)
+    return z.to(y.dtype), top, positions.masked_fill_(z <= 0, -1)
 
 
-def _sums(above: Tensor, mean: Tensor, r: Tensor, top: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the gradient where it passes, and of that times what was normalised."""
-    g = above.to(mean.dtype) * (places >= 0)
-    return g.sum(_PLACES).view_as(mean), (g * (top - mean) * r).sum(_PLACES).view_as(mean)
+def _sums(above: Tensor, mean: Tensor, r: Tensor, top: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the sum of the gradient where the output is positive, and the sum of it times the normalised maxima."""
+    g = above.to(mean.dtype) * (positions >= 0)
+    return g.sum(_PIXEL_AXES).view_as(mean), (g * (top - mean) * r).sum(_PIXEL_AXES).view_as(mean)
 
 
 def _backward(
     above: Tensor,
     y: Tensor,
     factor: Tensor,
-    slope: Tensor | None,
+    of_y: Tensor | None,
     offset: Tensor | None,
     rows: int,
     top: Tensor,  # noqa: ARG001
-    places: Tensor,
+    positions: Tensor,
 ) -> Tensor:
-    """The gradient of the map."""
+    """Returns the gradient of the map."""
     sizes = [2, 2], [2, 2], [0, 0], [1, 1], False
-    g = (above * factor * (places >= 0)).to(y.dtype)
-    d_y = _aten.max_pool2d_with_indices_backward(g, y, *sizes, places.clamp(min=0))
-    if slope is not None and offset is not None:
-        d_y[:rows] -= torch.addcmul(offset.to(y.dtype), y[:rows], slope.to(y.dtype))
+    g = (above * factor * (positions >= 0)).to(y.dtype)
+    d_y = _aten.max_pool2d_with_indices_backward(g, y, *sizes, positions.clamp(min=0))
+    if of_y is not None and offset is not None:
+        d_y[:rows] -= torch.addcmul(offset.to(y.dtype), y[:rows], of_y.to(y.dtype))
     return d_y
 
 
 def _kernels(y: Tensor) -> ModuleType | None:
-    """The same three steps, each in one pass, where Triton can compile them."""
+    """Returns the module with the same three steps as Triton kernels; None if Triton cannot compile them."""
     if not y.is_cuda or y.dtype == torch.float64 or importlib.util.find_spec("triton") is None:
         return None
     from metarep.fast import tail_kernels

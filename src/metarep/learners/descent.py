@@ -1,4 +1,4 @@
-"""GradientDescent: a task is solved by a few gradient steps from a learned start."""
+"""GradientDescent: solves a task by a few gradient steps from a learned start."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,29 +34,29 @@ Scope = Literal["all", "all-but-norms", "head"]
 
 
 class GradientDescent(Learner):
-    """Gradient steps on the support set, of all weights or of the head alone, then a linear classifier.
+    """A linear classifier after gradient steps on the support set, of all weights or of the head only.
 
     Finn, Abbeel, Levine, Model-Agnostic Meta-Learning, 2017; Raghu et al., Rapid Learning or Feature Reuse?, 2020 (the
-    head alone). Trap: with the query batch's own statistics, as nearly all code has it, a query's answer depends on the
-    other queries; ``normalisation="transductive"`` reproduces that and the report says so.
+    head only). Trap: nearly all published code normalises by the batch statistics of the queries, so the answer to a
+    query depends on the other queries. ``normalisation="transductive"`` reproduces that, and the report says so.
 
     Args:
         encoder: the representation to start from; any module, without special layers.
-        ways: classes of a task, for a head of one row a way.
+        ways: number of classes of a task, for ``rows``.
         head: ``rows``, ``shared`` or ``prototype``; see :class:`metarep.learners.inner_loop.Head`.
         scope: what the steps change: ``all``, ``all-but-norms`` (not the scale and bias of norm layers of any kind), or
             ``head``. Frozen parameters (``requires_grad=False``) stay in any case.
-        steps: inner steps in training; also at test time, unless ``test_steps`` says otherwise.
-        inner_lr: inner learning rate, or where learned ones start.
-        test_steps: inner steps at test time.
-        rates: ``fixed``, ``parameter`` (Meta-SGD) or ``layer`` (one a tensor and step).
-        normalisation: whose statistics norm layers use: ``support``, ``transductive`` or ``running``; with the scope
-            ``head`` always ``running``, so that features can be cached.
-        adaptation: ``sgd``, or ``adam`` (without first moment; Reptile's).
-        minibatch: support images an inner step; 0 for all.
+        steps: number of inner steps in training; also at test time, unless ``test_steps`` is given.
+        inner_lr: inner learning rate, or the initial value of learned rates.
+        test_steps: number of inner steps at test time.
+        rates: ``fixed``, ``parameter`` (Meta-SGD) or ``layer`` (one rate for each tensor and step).
+        normalisation: which statistics the norm layers use: ``support``, ``transductive`` or ``running``. With the
+            scope ``head`` it is always ``running``, so that features can be cached.
+        adaptation: ``sgd``, or ``adam`` (without a first moment, as in Reptile).
+        minibatch: number of support images of an inner step; 0 for all.
 
     Raises:
-        MetarepError: a setting that cannot work, and why.
+        MetarepError: a setting is invalid, or two settings exclude each other. The message says why.
     """
 
     def __init__(
@@ -83,13 +83,18 @@ class GradientDescent(Learner):
                 raise MetarepError(f"{name} must be at least 0, not {value}")
         if adaptation == "adam" and (rates != "fixed" or scope == "head"):
             raise MetarepError(
-                "adaptation=adam keeps a state for every weight from task to task and has one rate: it goes with "
-                "rates=fixed and a scope that adapts the body"
+                f"adaptation=adam does not work with rates={rates} and scope={scope}: it has a single rate and keeps a "
+                "state for every weight from task to task; it goes with rates=fixed and a scope that adapts the body"
             )
         if minibatch and scope == "head":
-            raise MetarepError("minibatch is for learners that adapt the body; on the head alone a step costs nothing")
+            raise MetarepError(
+                f"minibatch={minibatch} needs a scope that adapts the body, not scope=head; take minibatch=0"
+            )
         if rates == "parameter" and head == "shared":
-            raise MetarepError("one rate a weight needs rows that stay the same between tasks: take head=rows")
+            raise MetarepError(
+                "rates=parameter does not work with head=shared: one rate for each weight needs rows that are the same "
+                "in every task; take head=rows"
+            )
         self.steps, self.test_steps = steps, steps if test_steps is None else test_steps
         self.scope, self.adaptation, self.minibatch = scope, adaptation, minibatch
         self.normalisation: Normalisation = "running" if scope == "head" else normalisation
@@ -100,10 +105,10 @@ class GradientDescent(Learner):
         self.rates = Rates(rates, [self._shapes()[i] for i in self._in_scope], steps, inner_lr)
         self.path: Path = "auto"
         if adaptation == "adam":
-            rows = [(1, encoder.dim), (1,)]  # of a head that is another in every task, one row for all of its ways
+            rows = [(1, encoder.dim), (1,)]  # a head that depends on the task has one row of state for all its classes
             shapes = [*self._shapes()[:-2], *(self.head.shapes if head == "rows" else rows)]
-            for place, i in enumerate(self._in_scope):
-                self.register_buffer(f"second_{place}", torch.zeros(shapes[i]))
+            for position, i in enumerate(self._in_scope):
+                self.register_buffer(f"second_{position}", torch.zeros(shapes[i]))
             self.register_buffer("adam_steps", torch.zeros(()))
 
     @property
@@ -123,20 +128,17 @@ class GradientDescent(Learner):
 
     @property
     def state_numbers(self) -> int:
-        """All weights, where the body is adapted."""
+        """The size of a task's state: all weights if the body is adapted, else 0."""
         return 0 if self.scope == "head" else sum(parameter.numel() for parameter in self.encoder.parameters())
 
     @property
     def adapted(self) -> tuple[int, ...]:
-        """Which tensors the steps change, of the body's parameters, the head's weight, the head's bias.
-
-        Those of the scope; parameters that are frozen (``requires_grad=False``) stay as they are.
-        """
-        return tuple(self._in_scope[place] for place in self._places)
+        """The positions, among the body's parameters and the head's weight and bias, of the tensors that change."""
+        return tuple(self._in_scope[position] for position in self._moved)
 
     @property
     def _in_scope(self) -> tuple[int, ...]:
-        """Which tensors the scope says: each has a rate, and Adam's state, whether it is frozen for now or not."""
+        """The positions of the tensors of the scope, frozen or not: each has a rate, and a state of Adam."""
         body = list(self.encoder.body.parameters())
         head = (len(body), len(body) + 1)
         if self.scope == "head":
@@ -145,13 +147,13 @@ class GradientDescent(Learner):
         return tuple(i for i, parameter in enumerate(body) if id(parameter) not in kept) + head
 
     @property
-    def _places(self) -> list[int]:
-        """Places in the scope of the tensors that the steps change."""
+    def _moved(self) -> list[int]:
+        """The positions, within the scope, of the tensors that the steps change."""
         body = list(self.encoder.body.parameters())
-        return [place for place, i in enumerate(self._in_scope) if i >= len(body) or body[i].requires_grad]
+        return [position for position, i in enumerate(self._in_scope) if i >= len(body) or body[i].requires_grad]
 
     def prepare(self, x: Num[Tensor, "b c h w"]) -> Shaped[Tensor, "b *row"]:
-        """Features if they are the same for all tasks; the images themselves if the body is adapted too."""
+        """Returns features if only the head is adapted, and the images themselves if the body is adapted too."""
         return self.embed(x) if self.scope == "head" else x
 
     def adapt(
@@ -163,16 +165,16 @@ class GradientDescent(Learner):
             weight, bias = descend_head(start, support, labels, self.rates.table(self._steps))
             if not self.training and not bool(weight.isfinite().all()):
                 raise MetarepError(
-                    f"the head is no longer numbers after {self._steps} inner steps: the inner learning rate "
-                    f"{self.rates.lr:g} is too large for these features; try a tenth of it"
+                    f"the weights of the head are NaN or infinite after {self._steps} inner steps: the inner learning "
+                    f"rate {self.rates.lr:g} is too large for these features; divide it by 10"
                 )
             return {"weight": weight, "bias": bias}
         inner = InnerLoop(self._steps, self.adapted, order=1)
-        found = adapt_tasks(
+        adapted = adapt_tasks(
             self.start, inner, self.images(support), labels, ways, adam=self.adam, minibatch=self.minibatch
         )
-        weights = zip(*(task.weights for task in found), strict=True)
-        statistics = zip(*([part for pair in task.statistics for part in pair] for task in found), strict=True)
+        weights = zip(*(task.weights for task in adapted), strict=True)
+        statistics = zip(*([part for pair in task.statistics for part in pair] for task in adapted), strict=True)
         stacked = {f"weight.{i}": torch.stack(tensors) for i, tensors in enumerate(weights)}
         return stacked | {f"statistic.{i}": torch.stack(tensors) for i, tensors in enumerate(statistics)}
 
@@ -201,25 +203,28 @@ class GradientDescent(Learner):
         order: int = 2,
         weights: tuple[float, ...] | None = None,
     ) -> Float[Tensor, ""]:
-        """The mean query loss of the adapted weights, differentiable in the start by the fastest exact path.
+        """Returns the mean query loss of the adapted weights, differentiable in the start by the fastest exact path.
 
         Args:
-            order: of the derivatives; 1 takes the query gradient at the adapted weights.
-            weights: of the query loss after each step; None for the last alone.
+            support, support_y: prepared support rows and their classes.
+            query, query_y: prepared query rows and their classes.
+            ways: number of classes of each task.
+            order: 2 differentiates through the steps; 1 uses the query gradient at the adapted weights.
+            weights: the weight of the query loss after each step; None for the loss after the last step only.
         """
         if self.scope == "head":
             return super().task_loss(support, support_y, query, query_y, ways)
-        if support_y.device.type == "cpu":  # elsewhere a look at the labels would wait for the device, in every step
+        if support_y.device.type == "cpu":  # elsewhere the check would be a host synchronisation in every step
             refuse_missing_classes(support_y, ways)
         inner = InnerLoop(self.steps, self.adapted, order, weights)
         tasks = Task(self.images(support), support_y, self.images(query), query_y)
         return meta_loss(self.start, inner, tasks, ways, self.path)
 
     def use(self, *, normalisation: Normalisation | None = None, test_steps: int | None = None) -> None:
-        """Measure with other statistics or another number of steps than the learner was made with.
+        """Sets the normalisation or the number of test steps, for a measurement with other settings than in training.
 
         Raises:
-            MetarepError: the body is not adapted, so its features are cached under running statistics.
+            MetarepError: ``normalisation`` is given and only the head is adapted, or ``test_steps`` is too small.
         """
         if normalisation is not None and normalisation != self.normalisation:
             one_of("normalisation", normalisation, get_args(Normalisation))
@@ -237,7 +242,7 @@ class GradientDescent(Learner):
 
     @contextmanager
     def using(self, normalisation: Normalisation | None = None, test_steps: int | None = None) -> Iterator[None]:
-        """Measure with other statistics or another number of steps for a while; see :meth:`use`."""
+        """Sets the normalisation or the number of test steps within a ``with`` block; see :meth:`use`."""
         before = self.normalisation, self.test_steps
         try:
             self.use(normalisation=normalisation, test_steps=test_steps)
@@ -248,28 +253,29 @@ class GradientDescent(Learner):
     def _refuse_idle_steps(self, steps: int) -> None:
         if self.head.kind == "shared" and self.scope != "head" and steps < 2:
             raise MetarepError(
-                "with one shared row every class starts from the same scores, so the first step's gradient in the "
-                "features is zero and the body learns nothing from it: take steps=2 or more, or head=rows"
+                f"steps={steps} is too few for head=shared: with one shared row every class starts from the same "
+                "logits, so in the first step the gradient of the features is zero and the body does not change; "
+                "take steps=2 or more, or head=rows"
             )
 
     @property
     def start(self) -> Start:
-        """What every task starts from."""
-        return Start(self.encoder, self.head, self.rates, self.normalisation, tuple(self._places))
+        """The encoder, head and rates that every task starts from."""
+        return Start(self.encoder, self.head, self.rates, self.normalisation, tuple(self._moved))
 
     @property
     def adam(self) -> Adam | None:
-        """The inner optimiser's state, where there is one."""
+        """The state of the inner optimiser; None for plain gradient descent."""
         if self.adaptation == "sgd":
             return None
-        moments = [self.get_buffer(f"second_{place}") for place in self._places]
+        moments = [self.get_buffer(f"second_{position}") for position in self._moved]
         return Adam(self.rates.lr, moments, float(self.get_buffer("adam_steps")))
 
     @torch.no_grad()
     def carry_adam(self, states: Sequence[Adam]) -> None:
-        """Start the next tasks from the mean of the states that some tasks ended with."""
-        for place, moments in zip(self._places, zip(*(state.second for state in states), strict=True), strict=True):
-            buffer, mean = self.get_buffer(f"second_{place}"), torch.stack(moments).mean(0)
+        """Sets the state that the next tasks start from to the mean of the states after these tasks."""
+        for position, moments in zip(self._moved, zip(*(state.second for state in states), strict=True), strict=True):
+            buffer, mean = self.get_buffer(f"second_{position}"), torch.stack(moments).mean(0)
             buffer.copy_(mean if mean.shape == buffer.shape else mean.mean(0, keepdim=True))
         self.get_buffer("adam_steps").fill_(states[0].steps)
 
@@ -278,14 +284,14 @@ class GradientDescent(Learner):
         return self.steps if self.training else self.test_steps
 
     def images(self, x: Num[Tensor, "task n c h w"]) -> Float[Tensor, "task n c2 h2 w2"]:
-        """Images of tasks as the body takes them."""
+        """Returns images of tasks, preprocessed for the body."""
         return self.encoder.preprocess(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
     def _shapes(self) -> list[tuple[int, ...]]:
         return [*(tuple(parameter.shape) for parameter in self.encoder.body.parameters()), *self.head.shapes]
 
     def undecayed(self) -> list[nn.Parameter]:
-        """Learned rates: logarithms that weight decay would pull towards a rate of 1."""
+        """Returns the logarithms of the learned rates; weight decay would pull the rates towards 1."""
         return list(self.rates.parameters())
 
 

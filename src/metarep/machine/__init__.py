@@ -1,1 +1,1 @@
-"""What the machine gives: devices, threads, files and locks, and the door to ``fast/``."""
+"""Devices, threads, random numbers, files and locks, and the door to ``fast/``."""

@@ -1,4 +1,4 @@
-"""Device, precision and memory of this process, and the environment that a number was measured in."""
+"""Device, precision and memory of this process, and the environment of a measurement."""
 
 import ctypes
 import functools
@@ -19,7 +19,18 @@ PACKAGES = ("metarep", "torch", "numpy", "pillow", "safetensors")
 
 
 def pick_device(name: torch.device | str = "auto") -> torch.device:
-    """The device called ``name``; ``auto`` takes a CUDA GPU, then Apple's, then the CPU."""
+    """The device with this name.
+
+    Args:
+        name: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or a device. ``auto`` takes a CUDA GPU, else an Apple
+            GPU, else the CPU.
+
+    Raises:
+        MetarepError: the device cannot be used on this machine.
+
+    >>> pick_device("cpu")
+    device(type='cpu')
+    """
     if isinstance(name, torch.device):
         return name
     if name == "auto":
@@ -37,10 +48,17 @@ def pick_device(name: torch.device | str = "auto") -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> Precision:
-    """``float32`` or ``bfloat16``; ``auto`` takes bfloat16 where the processor computes in it, not merely stores it.
+    """The precision with this name, ``float32`` or ``bfloat16``.
+
+    Args:
+        name: ``float32``, ``bfloat16``, or ``auto``, which takes bfloat16 if the device has arithmetic in it.
+        device: the device to compute on.
 
     Raises:
-        MetarepError: bfloat16 is asked for and the processor lacks it: it would be emulated, and slow.
+        MetarepError: an unknown name; or bfloat16 on a device without arithmetic in it, which would emulate it slowly.
+
+    >>> pick_precision("float32", torch.device("cpu"))
+    'float32'
     """
     able = _computes_bfloat16(device.type)
     if name == "auto":
@@ -57,6 +75,7 @@ def pick_precision(name: str, device: torch.device) -> Precision:
 
 @functools.cache
 def _computes_bfloat16(kind: str) -> bool:
+    """Whether a kind of device has arithmetic in bfloat16."""
     if kind == "cuda":
         return torch.cuda.get_device_capability()[0] >= 8
     cpuinfo = Path("/proc/cpuinfo")
@@ -67,13 +86,17 @@ def _computes_bfloat16(kind: str) -> bool:
 
 
 def environment() -> dict[str, Any]:
-    """What could make a difference to a number: versions, processor, threads."""
+    """The parts of the machine that a result can depend on: versions, platform, hardware and number of threads.
+
+    >>> sorted(environment())
+    ['hardware', 'packages', 'platform', 'python', 'threads']
+    """
     versions = {}
     for package in PACKAGES:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
-            versions[package] = __version__ if package == "metarep" else "not installed"  # it runs from a checkout
+            versions[package] = __version__ if package == "metarep" else "not installed"  # metarep runs from a checkout
     return {
         "python": sys.version.split()[0],
         "packages": versions,
@@ -84,7 +107,7 @@ def environment() -> dict[str, Any]:
 
 
 def hardware() -> str:
-    """The processor as results name it: ``2 x AMD EPYC (avx512)``, or the GPU's name."""
+    """The name of the GPU; without one, that of the CPU with its threads: ``2 threads of AMD EPYC (AVX512)``."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     model = platform.processor() or platform.machine()
@@ -100,12 +123,15 @@ def hardware() -> str:
 
 @functools.cache
 def keep_freed_memory() -> bool:
-    """Let this process keep freed memory for its next use rather than hand it back. True where that could be done.
+    """Make this process keep freed memory for its next use, instead of returning it to the system.
 
-    glibc maps every large tensor anew and unmaps it when freed, so each step of a training pays for thousands of page
-    faults: on two cores a Conv4 step of 360 images takes 1.7 times as long. Called by ``train``, ``evaluate`` and
-    whatever encodes images; Linux with glibc only. Trap: tensors of many sizes fill what is kept with gaps, so memory
-    grows with the largest batch; an encoder takes a few images at a time (``AT_ONCE``).
+    glibc maps the memory of every large tensor anew and unmaps it when the tensor is freed. So each step of a training
+    causes thousands of page faults: on two cores a Conv4 step of 360 images takes 1.7 times as long. ``train``,
+    ``evaluate`` and all functions that encode images call this. Trap: tensors of many sizes leave gaps in the memory
+    that is kept, so it grows with the largest batch. An encoder takes a few images at a time (``AT_ONCE``).
+
+    Returns:
+        Whether the setting was changed. It is changed on Linux with glibc only.
     """
     if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
         return False
@@ -115,7 +141,7 @@ def keep_freed_memory() -> bool:
 
 
 def resident_bytes() -> int:
-    """Memory that this process holds now; its largest so far where the system does not say."""
+    """The resident memory of this process in bytes; on systems without ``/proc`` its largest value so far."""
     status = Path("/proc/self/statm")
     if status.exists():
         return int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,8 +1,8 @@
-"""The one door to :mod:`metarep.fast`: each function gives the result sooner, or says that it cannot.
+"""The only access to :mod:`metarep.fast`: each function returns a result faster, or None if it cannot.
 
-A caller keeps a plain way of its own and takes it when the answer is None (or False). So ``metarep/fast`` may be
-deleted: everything works as before, slower. It is a plug-in: it uses the rooms above this one, so its modules are
-imported by name, at the first call that needs them.
+Each caller has plain code of its own, which it runs if the result is None (or False). So ``metarep/fast`` may be
+deleted: everything works as before, but slower. It is a plug-in that imports packages above this one, so its modules
+are imported by name, at the first call that needs them.
 """
 
 import functools
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from metarep.fast.many_tasks import ManyTasks
-    from metarep.learners.inner_loop.slope import SupportFormula
     from metarep.learners.inner_loop.start import Start
+    from metarep.learners.inner_loop.support_gradient import SupportFormula
 
 _spec = find_spec("metarep.fast")
 PRESENT = _spec is not None and _spec.origin is not None  # an empty folder of that name has no origin
@@ -25,14 +25,14 @@ PRESENT = _spec is not None and _spec.origin is not None  # an empty folder of t
 
 @functools.cache
 def _function(module: str, name: str) -> Any:  # noqa: ANN401 - a function of fast/, typed where it is called
-    """A function of the plug-in."""
+    """Returns a function of the plug-in."""
     return getattr(import_module(f"metarep.fast.{module}"), name)
 
 
 def conv4_block(block: nn.Sequential, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out h2 w2"] | None:
-    """Runs a block of Conv4 on images on the CPU, with running statistics updated as its norm layer would.
+    """Runs a block of Conv4 on images on the CPU, and updates running statistics as its norm layer would.
 
-    Returns None if its layers must run one by one: another layer or a hook is in it, or there is no C code for it.
+    Returns None if its layers must run one by one: it has another layer or a hook, or the C code does not support it.
     """
     if not PRESENT:
         return None
@@ -40,7 +40,10 @@ def conv4_block(block: nn.Sequential, x: Float[Tensor, "b c h w"]) -> Float[Tens
 
 
 def sample(x: Num[Tensor, "n c h w"], matrix: Float[Tensor, "n 2 3"]) -> Float[Tensor, "n c h w"] | None:
-    """Samples each image under its affine map, by C code; None unless ``x`` are bytes on the CPU that it can take."""
+    """Samples each image under its affine map by C code, as :func:`metarep.data.augment.sampling.sample`.
+
+    Returns None unless ``x`` are bytes on the CPU, of a size that the C code supports.
+    """
     if not PRESENT:
         return None
     return _function("sampling", "sample_compiled")(x, matrix)
@@ -49,8 +52,8 @@ def sample(x: Num[Tensor, "n c h w"], matrix: Float[Tensor, "n 2 3"]) -> Float[T
 def unit_rows(rows: np.ndarray) -> np.ndarray | None:
     """Scales float32 rows to length 1; a row of zeros stays.
 
-    Returns None without C code, and where a row is not finite. Rows that have length 1 already may be returned as they
-    are.
+    Returns None if there is no C code, or if a row has NaN or infinite values. Rows that have length 1 already may be
+    returned as they are.
     """
     if not PRESENT:
         return None
@@ -58,9 +61,9 @@ def unit_rows(rows: np.ndarray) -> np.ndarray | None:
 
 
 def rows_to_ids(row_ids: np.ndarray, rows: Tensor, scores: Tensor) -> bool:
-    """Replaces rows of an index by their ids, in place: where a row is -1 (nothing found) its score becomes -inf.
+    """Replaces row numbers of an index by their ids, in place; where a row is -1 (no result) the score becomes -inf.
 
-    Returns whether it was done.
+    Returns False, and changes nothing, if there is no C code.
     """
     if not PRESENT:
         return False
@@ -68,17 +71,20 @@ def rows_to_ids(row_ids: np.ndarray, rows: Tensor, scores: Tensor) -> bool:
 
 
 def support_formula(start: "Start") -> "SupportFormula | None":
-    """The gradient and Hessian-vector product of the support loss as a formula; None unless Conv4 is on the CPU."""
+    """Returns a function that computes the support gradient and its Hessian-vector product by formula.
+
+    Returns None unless the encoder is an unchanged Conv4 on the CPU that does not use running statistics.
+    """
     if not PRESENT:
         return None
     return _function("support_formula", "of_one_task")(start.encoder, start.normalisation)
 
 
 def many_tasks(start: "Start", x: Tensor, *, always: bool = False) -> "ManyTasks | None":
-    """Adapts all tasks of a batch at once.
+    """Returns the inner loop of all tasks of a batch at once.
 
     Args:
-        start: what the tasks start from.
+        start: the modules that the tasks start from.
         x: images of the tasks.
         always: also on other devices than NVIDIA GPUs, where it is slower than one task after another.
 
@@ -86,7 +92,7 @@ def many_tasks(start: "Start", x: Tensor, *, always: bool = False) -> "ManyTasks
         None unless ``x`` is on an NVIDIA GPU (or ``always``) and the encoder is an unchanged Conv4.
 
     Raises:
-        MetarepError: another encoder than Conv4, with ``always``.
+        MetarepError: ``always``, and the encoder is not an unchanged Conv4.
     """
     if not PRESENT:
         return None

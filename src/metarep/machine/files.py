@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there at all, and one writer at a time; and files of tensors."""
+"""Atomic writing of files and folders, locks between processes, and files of tensors."""
 
 import errno
 import json
@@ -17,22 +17,30 @@ from torch import Tensor
 
 from metarep.errors import MetarepError
 
-LOCK = ".writing"  # in a folder that is being filled: who holds it fills it
-POLL = 0.01  # seconds between two looks at a lock that another holds
+LOCK = ".writing"  # lock file in a folder that is being filled
+POLL = 0.01  # seconds between two attempts to take a lock
 MOVES_OPEN = os.name != "nt"  # whether a folder can be renamed while a file in it is open
-TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}  # what a rename says of a name that has been taken
+TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}  # errors of a rename to a name that exists
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file to write instead of ``path``; at the end it takes that name, by one rename and after it is on the disk.
+    """A context that replaces a file atomically: it gives a new file to write, which is renamed to ``path`` at the end.
 
-    Whatever happens before, ``path`` is as it was; who may read it stays so too. Two who write the same file do so one
-    after the other. Only ``kill -9`` leaves something behind, which the next one takes.
+    After an error ``path`` is unchanged. The new file is on the disk before the rename, and has the permissions of the
+    old one. Two writers of the same file wait for each other. Only ``kill -9`` leaves a partial file behind, which the
+    next writer removes.
+
+    Args:
+        path: the file to replace; it need not exist.
 
     >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder, replacing(Path(folder) / "numbers.txt") as partial:
-    ...     _ = partial.write_text("1 2 3")
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "numbers.txt"
+    ...     with replacing(path) as partial:
+    ...         _ = partial.write_text("1 2 3")
+    ...     path.read_text()
+    '1 2 3'
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -41,65 +49,66 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.touch()
         mode = (path if path.is_file() else partial).stat().st_mode
         yield partial
-        partial.chmod(mode)  # whatever wrote it may have made another file, which nobody else may read
+        partial.chmod(mode)  # a library may have made a new file that only this user can read
         with partial.open("rb") as file:
-            os.fsync(file.fileno())  # or a power cut may leave the new name with no content
+            os.fsync(file.fileno())  # otherwise a power failure may leave an empty file of the new name
         partial.replace(path)
 
 
 @contextmanager
 def making(
-    place: Path, last: str, parts: Collection[str], *, there: MetarepError, busy: MetarepError
+    target: Path, last: str, parts: Collection[str], *, exists: MetarepError, busy: MetarepError
 ) -> Iterator[Path]:
-    """A folder to fill instead of ``place``; at the end it takes that name. After an error there is none.
+    """A context that makes a folder atomically: it gives a folder to fill, which is moved to ``target`` at the end.
 
-    It lies beside ``place``, or inside of it where that is an empty folder: it may be a disk of its own, or lie where
-    nothing else can be written. Then its entries are moved out one by one.
+    After an error ``target`` does not exist, or is empty as before. The folder to fill is beside ``target``; if that is
+    an empty folder, it is inside, because ``target`` may be a disk of its own, or its parent may not be writable. Then
+    its entries are moved out one by one.
 
     Args:
-        place: where nothing is yet, or an empty folder.
-        last: the entry that makes it whole; it is moved last.
-        parts: the others; beside a folder half filled they are what ``kill -9`` left, and are taken away.
-        there: the error where there is something at ``place``.
-        busy: the error where another process fills it now.
+        target: a path that does not exist yet, or an empty folder.
+        last: the entry that makes the folder complete; it is moved last.
+        parts: the other entries. In a folder that ``kill -9`` left half filled they are removed.
+        exists: the error if there is something at ``target``.
+        busy: the error if another process is filling it.
 
     Raises:
-        MetarepError: ``there`` or ``busy``, also if another was quicker.
+        MetarepError: ``exists`` or ``busy``, also if another process was faster.
     """
-    if not _free(place, last, parts):
-        raise there
-    inside = place.is_dir()
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with own_folder(place / ".part" if inside else place.with_name(f".{place.name}.part"), busy) as folder:
-        if not _free(place, last, parts):  # its last owner has just ended
-            raise there
+    if not _free(target, last, parts):
+        raise exists
+    inside = target.is_dir()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with own_folder(target / ".part" if inside else target.with_name(f".{target.name}.part"), busy) as folder:
+        if not _free(target, last, parts):  # another process has just made it
+            raise exists
         if inside:
-            _clear(place, {folder.name, _lock_beside(folder).name})
+            _clear(target, {folder.name, _lock_beside(folder).name})
         yield folder
         try:
             if inside:
                 for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == last):
                     if entry.name != LOCK:
-                        entry.rename(place / entry.name)
+                        entry.rename(target / entry.name)
             else:
-                folder.rename(place)
-                (place / LOCK).unlink(missing_ok=True)
+                folder.rename(target)
+                (target / LOCK).unlink(missing_ok=True)
         except OSError as error:
             if error.errno in TAKEN:
-                raise there from error
+                raise exists from error
             raise
 
 
 @contextmanager
 def own_folder(folder: Path, busy: MetarepError | None = None) -> Iterator[Path]:
-    """An empty folder of this writer's own, for a while; at the end it is gone, with what is left in it.
+    """A context with an empty folder that one process holds alone; at its end the folder is removed.
 
     Args:
-        folder: made; what ``kill -9`` left there is cleared away.
-        busy: the error where another has it; without it the call waits.
+        folder: the folder, which is made. Entries that ``kill -9`` left in it are removed.
+        busy: the error if another process holds it; None to wait.
 
     Raises:
-        MetarepError: another has it, and ``busy`` is given.
+        MetarepError: another process holds it, and ``busy`` is given.
     """
     if not MOVES_OPEN:
         with _own_folder_beside_its_lock(folder, busy):
@@ -109,24 +118,24 @@ def own_folder(folder: Path, busy: MetarepError | None = None) -> Iterator[Path]
         with suppress(FileExistsError):
             folder.mkdir(exist_ok=True)
         if not folder.is_dir():
-            with suppress(IsADirectoryError, PermissionError):  # it has just gone, and been made anew by another
-                folder.unlink(missing_ok=True)  # a file, as older versions wrote them
+            with suppress(IsADirectoryError, PermissionError):  # another process has just made it anew
+                folder.unlink(missing_ok=True)  # older versions wrote a file
             continue
         try:
             held = (folder / LOCK).open("a")
-        except FileNotFoundError:  # its last owner took it away this moment
+        except FileNotFoundError:  # its last owner has just removed it
             continue
         with held:
             _lock(held, busy)
-            if not _is(held, folder / LOCK):  # the lock of a folder that is no more
+            if not _is(held, folder / LOCK):  # the lock of a folder that was removed
                 continue
             _clear(folder, {LOCK})
             try:
                 yield folder
             finally:
-                if _is(held, folder / LOCK):  # else it has another name now
+                if _is(held, folder / LOCK):  # otherwise it was renamed
                     _clear(folder, {LOCK})
-                    (folder / LOCK).unlink(missing_ok=True)  # at last: from here on it may be another's
+                    (folder / LOCK).unlink(missing_ok=True)  # last, because another process may hold the folder now
                     with suppress(OSError):
                         folder.rmdir()
             return
@@ -134,13 +143,14 @@ def own_folder(folder: Path, busy: MetarepError | None = None) -> Iterator[Path]
 
 @contextmanager
 def _own_folder_beside_its_lock(folder: Path, busy: MetarepError | None) -> Iterator[None]:
-    """:func:`own_folder` for Windows, where a folder that holds an open file can be neither renamed nor removed.
+    """:func:`own_folder` for Windows, where a folder with an open file can be neither renamed nor removed.
 
-    The lock file is removed at the end. That is safe there: the system refuses to remove it while another has it open.
+    The lock file is removed at the end. This is safe on Windows, which does not remove a file while another process has
+    it open.
     """
     lock = _lock_beside(folder)
     with locked(lock, busy):
-        if folder.is_file():  # as older versions wrote them
+        if folder.is_file():  # older versions wrote a file
             folder.unlink()
         folder.mkdir(exist_ok=True)
         _clear(folder, ())
@@ -153,26 +163,36 @@ def _own_folder_beside_its_lock(folder: Path, busy: MetarepError | None) -> Iter
 
 
 def _lock_beside(folder: Path) -> Path:
+    """The lock file beside a folder, for Windows."""
     return folder.with_name(f"{folder.name}.lock")
 
 
 @contextmanager
 def locked(file: Path, busy: MetarepError | None = None) -> Iterator[bool]:
-    """Holds a lock, which dies with its process; yields False where the file system has none.
+    """A context that holds a lock between processes. The system releases it when the process ends.
 
     Args:
-        file: the lock. It stays behind: removing it would let two processes hold "the" lock on two different files.
-        busy: the error where another holds it; without it the call waits.
+        file: the lock file. It is not removed at the end, because then two processes could hold locks on two different
+            files of this name.
+        busy: the error if another process holds the lock; None to wait.
+
+    Yields:
+        Whether the lock is held; False if the file system has no locks.
 
     Raises:
-        MetarepError: another holds it, and ``busy`` is given.
+        MetarepError: another process holds the lock, and ``busy`` is given.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder, locked(Path(folder) / "lock") as held:
+    ...     print(held)
+    True
     """
     with file.open("a") as held:
         yield _lock(held, busy)
 
 
 def typed(path: Path | str) -> str:
-    """A path as one would type it in a shell.
+    """A path in the form in which it is typed in a shell, with quotes if it needs them.
 
     >>> typed("my moths"), typed("-moths"), typed("moths")
     ("'my moths'", './-moths', 'moths')
@@ -182,7 +202,18 @@ def typed(path: Path | str) -> str:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-    """A safetensors file with a JSON header, put in place by one rename; tensors are stored contiguous and apart."""
+    """Write tensors and a header to a safetensors file, atomically.
+
+    Every tensor is copied to the CPU and stored contiguously; two views of the same memory are stored as two tensors.
+
+    Args:
+        path: the file; its folder is made if it does not exist.
+        tensors: the tensors by name.
+        header: values that JSON can hold.
+
+    Raises:
+        MetarepError: the file cannot be written.
+    """
     apart = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -193,10 +224,20 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the header that :func:`write_tensors` wrote.
+    """Read the tensors and the header that :func:`write_tensors` wrote.
+
+    Args:
+        path: the file.
 
     Raises:
-        MetarepError: no such file, or one that is damaged or not ours.
+        MetarepError: the file does not exist, is damaged, or was not written by this library.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> import torch
+    >>> with TemporaryDirectory() as folder:
+    ...     write_tensors(Path(folder) / "a.safetensors", {"x": torch.tensor([1, 2])}, {"step": 3})
+    ...     read_tensors(Path(folder) / "a.safetensors")
+    ({'x': tensor([1, 2])}, {'step': 3})
     """
     if not path.is_file():
         raise MetarepError(f"there is no file {path}")
@@ -206,13 +247,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             if not isinstance(header, dict):
                 raise ValueError("its header is not a dictionary")
             return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 - not a dict
-    except FileNotFoundError:  # it went away this moment
+    except FileNotFoundError:  # it has just been removed
         raise MetarepError(f"there is no file {path}") from None
     except (SafetensorError, KeyError, ValueError) as error:
         raise MetarepError(f"{path} is damaged or was not written by metarep: {error}") from error
 
 
 def _lock(held: IO[Any], busy: MetarepError | None) -> bool:
+    """Lock an open file; False if the file system has no locks."""
     try:
         taken = lock_descriptor(held.fileno(), blocking=busy is None, poll_interval=POLL)
     except OSError:  # a file system without locks
@@ -223,22 +265,23 @@ def _lock(held: IO[Any], busy: MetarepError | None) -> bool:
 
 
 def _is(held: IO[Any], path: Path) -> bool:
-    """Whether this open file is the one that has this name."""
+    """Whether an open file is the one that has this path now."""
     try:
         return os.path.samestat(os.fstat(held.fileno()), path.stat())
     except OSError:
         return False
 
 
-def _free(place: Path, last: str, parts: Collection[str]) -> bool:
-    """Whether there is nothing at ``place``, an empty folder, or what was left when one was half filled."""
-    if not place.exists():
+def _free(target: Path, last: str, parts: Collection[str]) -> bool:
+    """Whether ``target`` does not exist, is an empty folder, or is one that was left half filled."""
+    if not target.exists():
         return True
-    names = {entry.name for entry in place.iterdir()} - {".part.lock"} if place.is_dir() else {last}
+    names = {entry.name for entry in target.iterdir()} - {".part.lock"} if target.is_dir() else {last}
     return names <= {".part"} or (".part" in names and last not in names and names <= {".part", *parts})
 
 
 def _clear(folder: Path, kept: Collection[str]) -> None:
+    """Remove all entries of a folder but those in ``kept``."""
     for entry in folder.iterdir():
         if entry.name in kept:
             continue
@@ -249,9 +292,9 @@ def _clear(folder: Path, kept: Collection[str]) -> None:
 
 
 def _name_of(held: BinaryIO, path: Path) -> str:
-    """A name of this open file, whichever file has its path by now.
+    """A path that leads to an open file, even if another file has its old path now.
 
-    safetensors opens a file twice, for the header and for the tensors; a writer may replace it in between.
+    safetensors opens a file twice, for the header and for the tensors. A writer may replace the file in between.
     """
     names = (f"{folder}/{held.fileno()}" for folder in ("/proc/self/fd", "/dev/fd"))
     return next((name for name in names if os.path.exists(name)), str(path))

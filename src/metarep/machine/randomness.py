@@ -128,11 +128,13 @@ class _States:
         self.of_torch, self.python, self.legacy = self._now()
 
     def same(self) -> bool:
+        """Whether all generators still have these states."""
         of_torch, python, legacy = self._now()
         same = all(torch.equal(one, other) for one, other in zip(of_torch, self.of_torch, strict=True))
         return same and python == self.python and legacy == self.legacy
 
     def restore(self) -> None:
+        """Set all generators back to these states."""
         for generator, state in zip(self.generators, self.of_torch, strict=True):
             generator.set_state(state)
         random.setstate(self.python)

@@ -10,7 +10,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import Tensor
 
-from metarep.data.class_names import tell_look_alikes
+from metarep.data.class_names import warn_of_look_alikes
 from metarep.data.labels import one_class
 from metarep.data.reading.depth import Depth
 from metarep.data.reading.photographs import are_features, notice_depth
@@ -110,7 +110,7 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
             names.setdefault(label, gallery.called(str(label)))
         self.model_: Model = model.changed(gallery.add(rows, [names[label] for label in labels.tolist()], items), depth)
         self.classes_, self._names = _one_each(np.unique(known), names), names
-        tell_look_alikes(self.model_.gallery.names, set(self.model_.gallery.names) - set(gallery.names))
+        warn_of_look_alikes(self.model_.gallery.names, set(self.model_.gallery.names) - set(gallery.names))
         return self
 
     def forget(self, label: Any) -> "FewShotClassifier":  # noqa: ANN401 - whatever labels are

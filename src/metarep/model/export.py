@@ -44,7 +44,7 @@ class Deployed(nn.Module):
                 "the encoder is an ONNX graph, which torch cannot export anew; fit with the network that it was made of"
             )
         self.learner, self.scale = model.learner, model.trust.scale
-        self.familiarity = model.familiarity
+        self.familiarity = model.self_test.familiarity
         self.names = list(model.state)
         for name in self.names:
             self.register_buffer(f"state_{name}", model.state[name])

@@ -70,7 +70,7 @@ class ModelFolder:
         more = [Advice("add to it with {learn}", learn=learn)] if (path / GALLERY).is_file() else []
         there = MetarepError(f"{path} is there already", advice=["choose another", *more])
         busy = MetarepError(f"another process is making {path}", advice=["wait until it has ended", "choose another"])
-        with making(path.resolve(), GALLERY, PARTS, there=there, busy=busy) as partial:
+        with making(path.resolve(), GALLERY, PARTS, exists=there, busy=busy) as partial:
             representation = model.representation.portable()
             representation.save(partial / "encoder.safetensors")
             folder = cls(partial, representation)

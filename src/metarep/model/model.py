@@ -1,8 +1,6 @@
 """Model: a representation, a learner and a gallery. What people use; fit, predict, the server and the page are this."""
 
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property, partial
 from itertools import islice
 from typing import Any
@@ -13,7 +11,6 @@ from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
-from metarep.data.copies.near_copies import near_copies
 from metarep.data.reading.depth import Depth
 from metarep.data.reading.photographs import LeftOut, name_of, read_images
 from metarep.encoders import Encoder, Preprocess
@@ -24,14 +21,11 @@ from metarep.machine.device import keep_freed_memory
 from metarep.model.answers import Answer, Neighbour
 from metarep.model.gallery import Gallery
 from metarep.model.trust.expected import shipped_trust
-from metarep.model.trust.familiarity import Familiarity, familiarity, known_threshold
-from metarep.model.trust.folds import MOST, deal_folds
-from metarep.model.trust.trust import FEWEST, HeldOut, Suspect, Trust, check_share, find_suspects, measure_trust
+from metarep.model.trust.self_test import SelfTest
+from metarep.model.trust.trust import HeldOut, Suspect, Trust, check_share
 from metarep.weights.own_network import represent
 from metarep.weights.representation import Representation
 from metarep.weights.shipped import general_mean
-
-MANY, FEW = 300, 5  # with more images than this, so many folds: what is measured by many images needs fewer
 
 # For encoders trained for something else: what did best on photographs of unseen classes (docs/your-own-images.md).
 HEAD: dict[str, Any] = {
@@ -218,69 +212,43 @@ class Model:
         return self.features_of(self.gallery.rows)
 
     @cached_property
-    def copies(self) -> list[list[int]]:
-        """Rows of images that are near copies of each other, a list a group; they are left out together."""
-        groups: dict[int, list[int]] = {}
-        for row, unit in enumerate(self._units.tolist()):
-            groups.setdefault(unit, []).append(row)
-        return [rows for rows in groups.values() if len(rows) > 1]
-
-    @cached_property
-    def held_out(self) -> HeldOut:
-        """What the model says of its images when one of every class is left out at a time."""
-        gallery, ways = self.gallery, len(self.gallery.names)
-        folds = deal_folds(gallery.classes, self._units, most=MOST if len(gallery) <= MANY else FEW) if ways > 1 else []
-        if not folds:
-            return HeldOut(torch.zeros(0, ways), torch.zeros(0, dtype=torch.long), 0.0)
-        with torch.no_grad():
-            scores = self.learner.held_out(gallery.rows, gallery.classes, ways, folds)
-        left = torch.stack([gallery.counts - gallery.classes[fold].bincount(minlength=ways) for fold in folds])
-        gain = (gallery.counts / left).log()[:, left.amin(0) < gallery.counts].mean().item()
-        return HeldOut(scores, torch.cat(folds), gain)
+    def self_test(self) -> SelfTest:
+        """The test of the model on its own images; it is not run before one of its results is used."""
+        name, ways = self.representation.name if self.representation else "", len(self.gallery.names)
+        size = self.learner.encoder.preprocess.size
+        return SelfTest(
+            self.learner,
+            self.gallery,
+            self._own,
+            self.features,
+            general=general_mean(name) if name else None,
+            false_alarms=self.false_alarms,
+            shipped=shipped_trust(name, self.head, ways, self.false_alarms, size) if name and ways > 1 else None,
+        )
 
     @cached_property
     def trust(self) -> Trust:
-        """By leaving images out; where too few can be, by what was measured of the encoder, if anything was."""
-        ways = len(self.gallery.names)
-        own = measure_trust(self.held_out, self.gallery.classes, ways, self.false_alarms, known=self._known)
-        if own.tested >= FEWEST or self.representation is None or ways < 2:
-            return own
-        size = self.learner.encoder.preprocess.size
-        shipped = shipped_trust(self.representation.name, self.head, ways, self.false_alarms, size)
-        if shipped is None or not own.tested:
-            return shipped or own
-        mine = {name: getattr(own, name) for name in ("accuracy", "interval", "tested", "source", "classes")}
-        return replace(shipped, **mine)
+        """How right the model is, and what it may say; see :class:`metarep.model.trust.trust.Trust`."""
+        return self.self_test.trust()
+
+    @property
+    def held_out(self) -> HeldOut:
+        """The scores of the gallery's images, with one image of every class left out at a time."""
+        return self.self_test.held_out
+
+    @property
+    def copies(self) -> list[list[int]]:
+        """Groups of rows of the gallery whose images are near copies of each other; they are left out together."""
+        return self.self_test.copies
 
     @cached_property
     def suspects(self) -> list[Suspect]:
-        """Images that look as if they were in the wrong class."""
-        return find_suspects(self.held_out, self.gallery.classes, self.trust.scale) if len(self.held_out.rows) else []
+        """Images of the gallery that look as if they were in the wrong class."""
+        return self.self_test.suspects(self.trust)
 
     def familiar(self, rows: Shaped[Tensor, "n *row"]) -> Float[Tensor, " n"]:
-        """How much each prepared row is like any of the classes; below ``trust.known`` it is none of them."""
-        return self.familiarity.score(self.features_of(rows))
-
-    @cached_property
-    def familiarity(self) -> Familiarity:
-        """Likeness to the classes of the gallery, whatever the learner is."""
-        gallery = self.gallery
-        return familiarity(self._own, gallery.classes, len(gallery.names), self._general)
-
-    @cached_property
-    def _known(self) -> float:
-        gallery, ways = self.gallery, len(self.gallery.names)
-        if not ways or int(gallery.counts.max()) < 2:
-            return -math.inf
-        return known_threshold(self._own, gallery.classes, ways, self._units, self._general, self.false_alarms)
-
-    @property
-    def _general(self) -> Tensor | None:
-        return general_mean(self.representation.name) if self.representation else None
-
-    @cached_property
-    def _units(self) -> Tensor:
-        return near_copies(self.features, self.gallery.hashed) if len(self.gallery) else self.gallery.classes
+        """How similar each prepared row is to any of the classes; below ``trust.known`` it is none of them."""
+        return self.self_test.familiarity.score(self.features_of(rows))
 
     @cached_property
     def state(self) -> dict[str, Tensor]:

@@ -1,1 +1,1 @@
-"""Trained networks by name: ours, those that ship with the library, and other people's."""
+"""Trained networks by name: runs of this library, models that ship with it, and third-party networks."""

@@ -1,4 +1,4 @@
-"""Checkpoint: one safetensors file holds weights, settings and what was seen. Nothing is ever pickled."""
+"""Checkpoint: weights, settings and the classes seen in training, in one safetensors file without pickle."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
     from metarep.methods import Method
 
 FORMAT = 1
-LARGEST = 4096  # side of an image in pixels: more would fill the memory, and only a damaged header asks for it
-DEPLOYED = "learner."  # how the names of the learner's weights begin among those of its method
+LARGEST = 4096  # side of an image in pixels; only a damaged header has more, which would fill the memory
+DEPLOYED = "learner."  # prefix of the learner's weights among the names of the method's weights
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A trained learner, the record of its training, and the classes it has seen.
 
-    Answering needs the learner alone. The method that trained it is built when :attr:`method` is asked for.
+    Predictions need the learner alone. The method that trained it is built when :attr:`method` is read.
 
     Args:
-        learner: with its trained weights, in evaluation mode.
-        record: what the run is.
-        seen: digests of the keys of all classes that training touched, in this run or one that it is based on.
-        fitted: of those the ones that weights were fitted to; the others were validated on. None in files of
-            metarep 0.1.0, which do not say.
-        training: weights that only training needs, by their names in the method: projectors, queues, targets.
-        trained: the method, where it is at hand.
+        learner: the learner with its trained weights, in evaluation mode.
+        record: the record of the run.
+        seen: digests of the keys of all classes that training touched, in this run or in one that it is based on.
+        fitted: digests of the classes that weights were fitted to; the others in ``seen`` were for validation. None in
+            files of metarep 0.1.0, which do not have them.
+        training: weights that only training needs, by their names in the method: projectors, queues, target networks.
+        trained: the method, if it is already in memory.
     """
 
     learner: Learner
@@ -53,7 +53,13 @@ class Checkpoint:
     def of(
         cls, method: "Method", record: RunRecord, seen: Iterable[str], fitted: Iterable[str] | None = None
     ) -> "Checkpoint":
-        """The checkpoint of a method that has just been trained."""
+        """Make a checkpoint of a method in memory.
+
+        Args:
+            method: the trained method.
+            record: the record of the run.
+            seen, fitted: see :class:`Checkpoint`.
+        """
         training = {name: value for name, value in method.state_dict().items() if not name.startswith(DEPLOYED)}
         known = None if fitted is None else frozenset(fitted)
         return cls(method.learner, record, frozenset(seen), known, training, method)
@@ -63,11 +69,11 @@ class Checkpoint:
         """The method with its weights, on the learner's device and in evaluation mode.
 
         Raises:
-            MetarepError: there is no such method, or these are not its weights.
+            MetarepError: there is no method of this name, or the weights are those of another method.
         """
         if self.trained is not None:
             return self.trained
-        from metarep.methods import build_method  # not above: answering a photograph needs no method
+        from metarep.methods import build_method  # imported here because predictions do not need it
 
         method = build_method(self.record.method, self.learner.encoder, self.record.settings).to(self.learner.device)
         method.learner = self.learner
@@ -86,11 +92,15 @@ class Checkpoint:
 
     @property
     def labels(self) -> str:
-        """What labels were read in training, by this run or by one it is based on; see :class:`RunRecord`."""
+        """The labels that this run, or one that it is based on, read in training; see :class:`RunRecord`."""
         return self.record.labels
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint that :func:`load_checkpoint` reads, whole or not at all."""
+        """Write a file that :func:`load_checkpoint` reads. It replaces an older file only when it is complete.
+
+        Args:
+            path: a ``.safetensors`` file.
+        """
         encoder = self.learner.encoder
         header = {
             **self.record.as_dict(),
@@ -103,18 +113,18 @@ class Checkpoint:
         if about := described(self.learner):
             header["learner"] = about
         if frozen := [name for name, weight in encoder.body.named_parameters() if not weight.requires_grad]:
-            header["frozen"] = frozen  # or inner steps would move them at test time
+            header["frozen"] = frozen  # otherwise inner steps would change them at test time
         write_tensors(path, self.tensors, header)
 
     def refuse_leak(self, labels: Labels, split: str, data: str, part: str) -> None:
-        """Raise where an accuracy on these classes would not be one on new classes.
+        """Raise if an accuracy on these classes would not be one on new classes.
 
         Args:
-            labels: of the classes.
-            split: what they are classes of, for the error.
-            data: the data set, as it was asked for.
-            part: of the data set. To ``val`` classes no weights may have been fitted, by this run or by one that it is
-                based on; of others nothing may have been seen.
+            labels: the labels of the classes.
+            split: the name of their split, for the message.
+            data: the data set, as ``name`` or ``name:argument``.
+            part: the part of the data set. Weights must not be fitted to classes of ``val``, by this run or by one that
+                it is based on. Classes of other parts must not be seen at all.
 
         Raises:
             LeakageError: see :meth:`refuse_keys`.
@@ -133,14 +143,15 @@ class Checkpoint:
             )
 
     def fitted_of(self, validation: Labels | None, data: str) -> frozenset[str]:
-        """``fitted``, or what may have been where the file does not say.
+        """Digests of the classes that weights were or may have been fitted to.
 
-        Then only a run that is based on no other and was trained on ``train`` of the same data is known not to have
-        been fitted to its validation classes.
+        They are ``fitted`` if the file has it. Otherwise they are all classes ``seen``, without the validation classes
+        if it is certain that none was fitted: the run was trained on ``train`` of the same data, from random weights
+        and without clusters.
 
         Args:
-            validation: classes of the part ``val`` of ``data``, if any are asked about.
-            data: a data set.
+            validation: labels of the part ``val`` of ``data``; None without validation.
+            data: a data set, as ``name`` or ``name:argument``.
         """
         if self.fitted is not None:
             return self.fitted
@@ -151,19 +162,27 @@ class Checkpoint:
         return self.seen
 
     def refuse_seen(self, labels: Labels, split: str) -> None:
-        """Raise if any class of ``labels`` was seen in training; see :meth:`refuse_keys`."""
+        """Raise if any class of ``labels`` was seen in training.
+
+        Args:
+            labels: the labels of the classes.
+            split: the name of their split, for the message.
+
+        Raises:
+            LeakageError: see :meth:`refuse_keys`.
+        """
         self.refuse_keys(labels.keys, split, labels.names)
 
     def refuse_keys(self, keys: Sequence[str], split: str, names: Sequence[str] | None = None) -> None:
-        """Raise if any class of these keys was seen in training.
+        """Raise if a class with one of these keys was seen in training.
 
         Args:
-            keys: of the classes.
-            split: what they are classes of, for the error.
-            names: what people call the classes; the keys if None.
+            keys: the keys of the classes.
+            split: the name of their split, for the message.
+            names: the names of the classes, for the message; None for the keys.
 
         Raises:
-            LeakageError: it names up to three of the classes, of those that share a key the first.
+            LeakageError: a class was seen. The message names up to three classes with different keys.
         """
         refuse(self.seen, keys, names or keys, f"{split} were seen in training", WHY, ELSEWHERE)
 
@@ -175,25 +194,34 @@ ELSEWHERE = ("evaluate on a split that was not trained on",)
 def save_checkpoint(
     path: Path, method: "Method", record: RunRecord, seen: Iterable[str], fitted: Iterable[str] | None = None
 ) -> None:
-    """Write the checkpoint of a method, whole or not at all; for ``seen`` and ``fitted`` see :class:`Checkpoint`."""
+    """Write the checkpoint of a method. It replaces an older file only when it is complete.
+
+    Args:
+        path: a ``.safetensors`` file.
+        method, record, seen, fitted: see :meth:`Checkpoint.of`.
+    """
     Checkpoint.of(method, record, seen, fitted).save(path)
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
-    """Read what :func:`save_checkpoint` wrote.
+    """Read a checkpoint that :func:`save_checkpoint` wrote.
+
+    Args:
+        path: a ``.safetensors`` file.
+        device: where to put the weights.
 
     Raises:
-        MetarepError: no such file, a damaged one, or one from a newer version.
+        MetarepError: the file does not exist, is damaged, or was written by a newer version.
     """
     tensors, header = read_tensors(path)
     version = header.get("format")
     if version != FORMAT:
-        raise MetarepError(f"{path} is not a metarep checkpoint of format {FORMAT}, but {version}")
+        raise MetarepError(f"{path} is not a metarep checkpoint of format {FORMAT}; its format is {version}")
     encoder = header.get("encoder")
     if isinstance(encoder, dict) and encoder.get("name") not in [*ENCODERS, *BROUGHT]:
         raise MetarepError(
             f"{path}: unknown encoder {encoder.get('name')!r}. If it is a module of your own, a file of tensors cannot "
-            "rebuild it: make its Encoder and its method in Python, and load what read_tensors gives"
+            "rebuild it: make its Encoder and its method in Python, and load the tensors that read_tensors returns"
         )
     try:
         record = RunRecord.read(header)
@@ -201,37 +229,37 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoin
         kept = {name: header[name] for name in ("seen", "fitted") if name == "seen" or name in header}
         for name, keys in kept.items():
             if not isinstance(keys, list) or not all(isinstance(each, str) for each in keys):
-                raise TypeError(f"what it has {name} is not a list of digests")  # or leakage would pass unnoticed
+                raise TypeError(f"its entry {name!r} is not a list of digests")  # otherwise leakage would go unnoticed
         training = {name: value.to(device) for name, value in tensors.items() if not name.startswith(DEPLOYED)}
         fitted = frozenset(kept["fitted"]) if "fitted" in kept else None
         return Checkpoint(learner.to(device).eval(), record, frozenset(kept["seen"]), fitted, training)
     except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError) as error:
         reason = str(error).partition("\n")[0]
-        raise MetarepError(f"{path} is damaged, or of a newer metarep: {reason}") from error
+        raise MetarepError(f"{path} is damaged, or was written by a newer metarep: {reason}") from error
 
 
 def _rebuild(tensors: dict[str, Tensor], header: dict[str, Any], record: RunRecord) -> Learner:
-    """The learner that a header describes, with its weights."""
+    """Build the learner that a header describes, and load its weights."""
     preprocess = Preprocess.read(header["preprocess"])
     if not all(1 <= side <= LARGEST for side in preprocess.size):
-        raise MetarepError(f"its images would have {' x '.join(map(str, preprocess.size))} px")
+        raise MetarepError(f"its images have {' x '.join(map(str, preprocess.size))} px; at most {LARGEST} are allowed")
     about = header.get("learner") or learner_of(record.method, record.settings)
 
     def build() -> Learner:
         encoder = build_encoder(**{**header["encoder"], "preprocess": preprocess})
         if about:
             return build_learner(encoder=encoder, **about)
-        from metarep.methods import build_method  # a learner that only its method can make
+        from metarep.methods import build_method  # only the method can make this learner
 
         return build_method(record.method, encoder, record.settings).learner
 
-    with torch.device("meta"):  # without any memory: a damaged header may ask for all there is
+    with torch.device("meta"):  # needs no memory: a damaged header may describe a huge network
         shapes = {name: tuple(value.shape) for name, value in build().state_dict().items()}
     own = {name.removeprefix(DEPLOYED): value for name, value in tensors.items() if name.startswith(DEPLOYED)}
     saved = {name: tuple(value.shape) for name, value in own.items()}
     if shapes != saved:
         name = next(name for name in shapes | saved if shapes.get(name) != saved.get(name))
-        raise MetarepError(f"{name} should have the shape {shapes.get(name)}, and has {saved.get(name)}")
+        raise MetarepError(f"{name} has the shape {saved.get(name)}; it should have {shapes.get(name)}")
     learner = build()
     learner.load_state_dict(own)
     for name in header.get("frozen", []):

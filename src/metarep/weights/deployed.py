@@ -1,4 +1,4 @@
-"""Which learner a method deploys, for checkpoints of metarep 0.1.0: they name the method and not the learner."""
+"""The learner of a method, for checkpoints of metarep 0.1.0, which name the method and not the learner."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,14 @@ NAMES |= {"inner_steps": "steps", "minibatch": "minibatch"}
 
 
 def learner_of(method: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Name and settings of the learner that a method of metarep 0.1.0 deploys; None for a method it did not have.
+    """The name and the settings of the learner that a method of metarep 0.1.0 trains.
+
+    Args:
+        method: name of the method.
+        settings: settings of the method.
+
+    Returns:
+        The arguments of ``build_learner``; None for a method that metarep 0.1.0 did not have.
 
     >>> learner_of("protonet", {"turns": 2})
     {'name': 'prototypes', 'metric': 'euclidean', 'temperature': 1.0}

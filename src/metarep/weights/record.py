@@ -1,4 +1,4 @@
-"""RunRecord: what a training is, as one typed value. It is written and read here alone."""
+"""RunRecord: the description of a training that files keep. Only this module writes and reads it."""
 
 import json
 from collections.abc import Mapping
@@ -11,18 +11,22 @@ from metarep.weights.settings import TrainSettings
 
 @dataclass(frozen=True)
 class DataRecord:
-    """What a run was trained on.
+    """The data that a run was trained on.
 
     Args:
         name: the data set, as ``name`` or ``name:argument``.
         split: ``train`` or ``trainval``.
         size: side of the images in pixels.
-        digest: of the labels; of the class names where no labels are read.
-        clusters, partitions, clustered_by: of pseudo-classes; ``clustered_by`` is the name of the run whose features
-            were clustered, and empty where none were.
-        labels_per_class: true labels a class that were read; None for all.
-        depth: black and white of pictures of more than 8 bits.
+        digest: digest of the labels; or of the class names if no labels were read.
+        clusters: number of clusters that became pseudo-classes; None for one for every 40 images.
+        partitions: number of divisions into clusters.
+        clustered_by: name of the run whose features were clustered; empty if none were.
+        labels_per_class: number of labelled images of each class; None for all.
+        depth: the values of black and white in images with more than 8 bits.
         skip_bad: whether images that could not be read were left out.
+
+    >>> DataRecord("glyphs", "train", 28).as_dict()
+    {'name': 'glyphs', 'split': 'train', 'size': 28, 'digest': ''}
     """
 
     name: str = ""
@@ -42,7 +46,7 @@ class DataRecord:
         return cls(**{**_known(cls, saved), "depth": Depth.of(saved.get("depth"))})
 
     def as_dict(self) -> dict[str, Any]:
-        """The record as JSON holds it; options that were not used are left out."""
+        """The record as values that JSON can hold, without options that were not used."""
         written: dict[str, Any] = {"name": self.name, "split": self.split, "size": self.size, "digest": self.digest}
         if self.clustered_by:
             written |= {
@@ -61,19 +65,22 @@ class DataRecord:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run is: everything that names its training. A run folder and a checkpoint keep it.
+    """The description of a run, with everything that its training depends on. A run folder and a checkpoint keep it.
 
     Args:
-        method: its name.
-        settings: the method's own settings.
-        encoder: name and settings of the body.
-        train: how long, how fast, on what batches.
-        precision: what the encoder computed in, ``float32`` or ``bfloat16``.
-        data: what it was trained on.
-        labels: the most that this run, or one that it is based on, has read: ``none``, ``instances``, ``clusters``,
-            ``5-a-class``, or ``true`` for all labels.
-        init: the name of the run that its encoder started from; empty for random weights.
-        name: what its encoder is called in a model; empty in the file of a run.
+        method: name of the method.
+        settings: settings of the method.
+        encoder: name and settings of the encoder's body.
+        train: settings of the training: number of steps, learning rate, batches and so on.
+        precision: precision of the encoder, ``float32`` or ``bfloat16``.
+        data: the data that it was trained on.
+        labels: the most labels that this run, or one that it is based on, has read: ``none``, ``instances``,
+            ``clusters``, ``5-a-class``, or ``true`` for all labels.
+        init: name of the run that the encoder was initialised from (warm start); empty for random weights.
+        name: name of the encoder in a model folder; empty in the file of a run.
+
+    >>> RunRecord("protonet").difference(RunRecord("siamese").as_dict())
+    ('method', 'siamese', 'protonet')
     """
 
     method: str
@@ -90,10 +97,13 @@ class RunRecord:
     def read(cls, saved: Mapping[str, Any]) -> "RunRecord":
         """The record that :meth:`as_dict` wrote, by this version or an earlier one.
 
-        Settings that are younger than the run have their defaults.
+        Settings that did not exist when the run was made have their defaults.
+
+        Args:
+            saved: the record as values of JSON.
 
         Raises:
-            KeyError, TypeError, ValueError: it is not the record of a run.
+            KeyError, TypeError, ValueError: the values are not the record of a run.
         """
         train = TrainSettings(**_known(TrainSettings, saved.get("train", {})))
         data = DataRecord.read(saved.get("data", {}))
@@ -101,7 +111,7 @@ class RunRecord:
         return cls(**{**_known(cls, saved), **parts})
 
     def as_dict(self) -> dict[str, Any]:
-        """The record as JSON holds it; ``labels``, ``init`` and ``name`` only where they say something."""
+        """The record as values that JSON can hold; ``labels``, ``init`` and ``name`` only if they are not default."""
         return {
             "method": self.method,
             "settings": self.settings,
@@ -115,18 +125,21 @@ class RunRecord:
         }
 
     def difference(self, saved: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
-        """The first setting in which a saved record is of another run; None if it is of this one.
+        """The first setting that differs in a saved record; None if both describe the same run.
 
-        ``skip_bad`` does not count: the digest of the labels says which images were read.
+        ``skip_bad`` is ignored, because the digest of the labels already depends on the images that were read.
+
+        Args:
+            saved: the other record, as :meth:`as_dict` writes it.
 
         Returns:
-            The setting, as in ``train.lr``; its value in the saved record; its value here.
+            The name of the setting, such as ``train.lr``; its value in the saved record; its value here.
         """
         own = json.loads(json.dumps(self.as_dict()))  # JSON has no tuples
         for part in sorted(saved.keys() | own.keys()):
             was, now = saved.get(part), own.get(part)
             if part == "train" and isinstance(was, dict):
-                was = TrainSettings().as_dict() | was  # a setting that is younger than the run has its default
+                was = TrainSettings().as_dict() | was  # a setting that is missing has its default
             if part == "data" and isinstance(was, dict) and isinstance(now, dict):
                 was, now = ({k: v for k, v in each.items() if k != "skip_bad"} for each in (was, now))
             if was == now:
@@ -139,5 +152,5 @@ class RunRecord:
 
 
 def _known(kind: type[Any], saved: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the saved values that are fields of this class; a newer metarep may have written more."""
+    """The saved values that are fields of this class. A newer metarep may have written others."""
     return {each.name: saved[each.name] for each in fields(kind) if each.name in saved}

@@ -1,4 +1,4 @@
-"""Representation: an encoder, what it is called, and what it was trained to be deployed with."""
+"""Representation: an encoder with its name and the run that trained it."""
 
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -18,12 +18,12 @@ FORMAT = "encoder-1"
 
 @dataclass(frozen=True)
 class Representation:
-    """An encoder, where it is from, and what it was trained to be deployed with.
+    """An encoder with its name and the run that trained it.
 
     Args:
-        encoder: in evaluation mode.
-        name: what it was asked for as.
-        checkpoint: the run it is from, where it is one of ours.
+        encoder: the encoder, in evaluation mode.
+        name: the name that it was loaded by.
+        checkpoint: the run that trained it; None for a third-party encoder.
     """
 
     encoder: Encoder
@@ -32,42 +32,45 @@ class Representation:
 
     @property
     def learner(self) -> Learner | None:
-        """What was trained with the encoder, where that solves tasks of any number of classes."""
+        """The learner that was trained with the encoder; None if there is none or its number of classes is fixed."""
         learner = self.checkpoint.learner if self.checkpoint else None
         return learner if learner is not None and learner.ways is None else None
 
     @property
     def depth(self) -> Depth:
-        """Black and white of pictures of more than 8 bits, as the run it is from has read its own."""
+        """The values of black and white in images with more than 8 bits, as in the images of its training."""
         return self.checkpoint.record.data.depth if self.checkpoint else Depth()
 
     @cached_property
     def digest(self) -> str:
-        """Names the space that features lie in: two encoders of one digest give the same features."""
+        """A digest of the feature space: two encoders with the same digest give the same features."""
         return space_of(self.encoder)
 
     @property
     def own(self) -> bool:
-        """Whether the body is a module of somebody's own, which no file of tensors can rebuild."""
+        """Whether the body is a module of the user's own, which cannot be rebuilt from a file of tensors."""
         body = self.encoder.body
         kind = type(body.body if isinstance(body, Picked) else body)
         return kind is not (ENCODERS | BROUGHT).get(self.encoder.arch["name"])
 
     def portable(self) -> "Representation":
-        """One that :meth:`save` can write: this one, or, of an own module, its body as an ONNX graph.
+        """A representation that :meth:`save` can write. A module of the user's own becomes an ONNX graph.
 
         Raises:
-            MetarepError: the module cannot be written as a graph, or the graph gives other features.
+            MetarepError: the module cannot be exported to ONNX, or the graph gives other features than the module.
         """
         if not self.own:
             return self
         return replace(self, encoder=as_onnx(self.encoder))
 
     def save(self, path: Path) -> None:
-        """One file that ``load_representation`` reads, on a machine that has nothing else.
+        """Write one file that ``load_representation`` reads. It holds everything that is needed.
+
+        Args:
+            path: a ``.safetensors`` file.
 
         Raises:
-            MetarepError: the body is a module of somebody's own; :meth:`portable` makes one that can be written.
+            MetarepError: the body is a module of the user's own; :meth:`portable` makes one that can be written.
         """
         if self.own:
             raise MetarepError(

@@ -1,4 +1,4 @@
-"""Which classes a training has seen, as digests of their keys, and the refusal to measure on them."""
+"""Digests of the classes that a training has seen, and the check that nothing is measured on them."""
 
 import hashlib
 from collections.abc import Iterable, Sequence, Set
@@ -9,32 +9,39 @@ from metarep.errors import Advice, LeakageError
 def refuse(
     seen: Set[str], keys: Sequence[str], names: Sequence[str], what: str, why: str, advice: Sequence[str | Advice]
 ) -> None:
-    """Raise if any class of these keys is in ``seen``.
+    """Raise if the key of any class is in ``seen``.
 
     Args:
         seen: digests of keys.
-        keys, names: of the classes.
-        what: was done with them, and of what they are.
-        why: the reason why that is refused.
-        advice: see :class:`metarep.errors.Advised`.
+        keys: the keys of the classes.
+        names: the names of the classes, in the same order.
+        what: the end of the sentence "2 of the 5 classes of ...", such as ``mine/val were trained on``.
+        why: the reason why the classes are refused.
+        advice: what the user can do; see :class:`metarep.errors.Advised`.
 
     Raises:
-        LeakageError: it names up to three of the classes, of those that share a key the first.
+        LeakageError: a key is in ``seen``. The message names up to three classes with different keys.
+
+    >>> refuse(digests(["a"]), ["b"], ["b"], "mine/val were trained on", "they are not new", ())
     """
-    met = [row for row, key in enumerate(keys) if key_digest(key) in seen]
-    if met:
+    known = [row for row, key in enumerate(keys) if key_digest(key) in seen]
+    if known:
         first: dict[str, str] = {}
-        for row in met:
+        for row in known:
             first.setdefault(keys[row], names[row])
         shown = ", ".join([*list(first.values())[:3], *(["…"] if len(first) > 3 else [])])
-        raise LeakageError(f"{len(met)} of the {len(keys)} classes of {what} ({shown}): {why}", advice=advice)
+        raise LeakageError(f"{len(known)} of the {len(keys)} classes of {what} ({shown}): {why}", advice=advice)
 
 
 def digests(keys: Iterable[str]) -> frozenset[str]:
-    """What a checkpoint keeps of the keys of classes."""
+    """The digests of the keys of classes, which a checkpoint keeps instead of the keys."""
     return frozenset(map(key_digest, keys))
 
 
 def key_digest(key: str) -> str:
-    """What a checkpoint keeps of a class's key."""
+    """The digest of the key of a class: the first 12 hexadecimal digits of its SHA-256.
+
+    >>> key_digest("omniglot/Greek/alpha")
+    '3df5c384919f'
+    """
     return hashlib.sha256(key.encode()).hexdigest()[:12]

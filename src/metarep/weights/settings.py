@@ -1,4 +1,4 @@
-"""TrainSettings: everything about a training that is not the method's own."""
+"""TrainSettings: the settings of a training that do not belong to a method."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -12,36 +12,39 @@ SCHEDULES = ("one-cycle", "cosine", "constant", "linear")
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How to train.
+    """The settings of a training: number of steps, learning rate, batches and validation.
 
     Args:
-        steps: optimiser steps.
+        steps: number of optimiser steps.
         lr: largest learning rate.
         weight_decay: AdamW's decoupled weight decay; norm scales and biases are left out.
-        schedule: of the learning rate: one-cycle rises for the first quarter and falls to nearly zero, cosine only
+        schedule: of the learning rate: one-cycle rises in the first quarter and then falls to nearly zero, cosine only
             falls, constant stays, linear falls in a straight line to zero.
         clip: largest norm of the gradient; 0 for no clipping.
-        ways: classes in a batch (labelled) or in a task.
-        shots: images a class in a batch (labelled) or support images a class.
-        queries: query images a class (methods that eat tasks).
-        tasks: tasks a batch (methods that eat tasks).
-        images: images a batch, each seen as two views (methods that eat views).
-        mine: where the classes of a batch come from: ``batch``, all alike; ``index``, every drawn class brings those
-            that it is taken for, found in an index of all classes that is refreshed as training goes (methods that eat
+        ways: classes in a batch of labelled images, or in a task.
+        shots: images of each class in a batch of labelled images, or support images of each class in a task.
+        queries: query images of each class (methods that eat tasks).
+        tasks: tasks in a batch (methods that eat tasks).
+        images: images in a batch, each as two views (methods that eat views).
+        mine: how the classes of a batch are drawn: ``batch`` draws all at random; ``index`` adds to every drawn class
+            its nearest classes, from an index of all classes that is refreshed during the training (methods that eat
             labelled images or tasks).
-        mine_every: steps between refreshes of that index; until the first, batches are drawn as without.
-        mine_near: classes that each drawn class brings.
+        mine_every: steps between refreshes of that index; until the first refresh all classes are drawn at random.
+        mine_near: number of nearest classes that are added to each drawn class.
         augment: a preset: none, drawings, photos, views-drawings, crops-drawings, views-32 or few-shot-84; the
-            command line picks by the images if not told: one for views, which differ more, for methods that eat views
-            and for labels=instances.
+            command line chooses one that suits the images. For methods that eat views, and for labels=instances, it
+            chooses one for views, which differ more.
         validate_every: steps between validations.
-        validation_tasks: tasks a validation, the same every time.
-        validation_ways: ways of those tasks, where the method does not fix them.
-        validation_shots: support images a class of those tasks; none for as many as the tasks have that are trained
-            on, or 1 where batches are no tasks. 5 queries.
-        stop_on_collapse: stop, instead of only saying so, when all images have become one point (methods that log
-            their spread).
-        seed: names the weights, batches and views of the run.
+        validation_tasks: tasks of a validation, the same every time.
+        validation_ways: ways of those tasks, unless the method fixes them.
+        validation_shots: support images of each class in those tasks; none for the number of shots that is trained on,
+            or 1 if batches are not tasks. They have 5 queries.
+        stop_on_collapse: end the training, instead of only warning, when the representation has collapsed to one point
+            (methods that log their spread).
+        seed: seed of the weights, batches and views of the run.
+
+    Raises:
+        MetarepError: a value outside of its range.
     """
 
     steps: int = 2000
@@ -77,15 +80,24 @@ class TrainSettings:
         if self.schedule not in SCHEDULES:
             raise MetarepError(f"schedule {self.schedule!r} is not one of {', '.join(SCHEDULES)}")
         if not 0 < self.lr < math.inf:
-            raise MetarepError(f"lr must be above 0, not {self.lr}")
+            raise MetarepError(f"lr must be a finite number above 0, not {self.lr}")
 
     @property
     def shape(self) -> BatchShape:
-        """The shape of a batch, as a method takes it."""
+        """The shape of a batch.
+
+        >>> TrainSettings(ways=5, shots=1).shape.ways
+        5
+        """
         return BatchShape(self.ways, self.shots, self.queries, self.tasks, self.images)
 
     def lr_at(self, step: int) -> float:
-        """The learning rate of step ``step``, counted from 0: a function of it alone, so that a resumed run agrees.
+        """The learning rate of a step.
+
+        It depends on the number of the step alone, so a resumed run has the same rates.
+
+        Args:
+            step: number of the step, counted from 0.
 
         >>> [round(TrainSettings(steps=100, lr=1.0).lr_at(step), 3) for step in (0, 25, 99)]
         [0.04, 1.0, 0.001]
@@ -101,10 +113,14 @@ class TrainSettings:
         return self.lr * (1e-4 + (1 - 1e-4) * _half_cosine(rest))
 
     def as_dict(self) -> dict[str, Any]:
-        """The settings by name, as a run folder stores them."""
+        """The settings by name, as a run folder stores them.
+
+        >>> TrainSettings(steps=100).as_dict()["steps"]
+        100
+        """
         return asdict(self)
 
 
 def _half_cosine(x: float) -> float:
-    """From 1 at x = 0 to 0 at x = 1."""
+    """Half a period of a cosine, which falls from 1 at x = 0 to 0 at x = 1 (for x from 1 to 0 it rises)."""
     return (1 + math.cos(math.pi * x)) / 2

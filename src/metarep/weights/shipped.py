@@ -1,4 +1,4 @@
-"""The small trained encoders that ship with the library, each with its row in ``results/``."""
+"""Trained models that ship with the library, and the loading of trained learners by name."""
 
 from functools import cache
 from importlib.resources import as_file, files
@@ -15,7 +15,11 @@ from metarep.weights.checkpoint import Checkpoint, load_checkpoint
 
 
 def zoo_names() -> list[str]:
-    """The names of the trained encoders that ship, which :func:`load_learner` opens."""
+    """The names of the trained models that ship with the library, which :func:`load_learner` loads.
+
+    >>> "omniglot-protonet" in zoo_names()
+    True
+    """
     return sorted(
         entry.name.removesuffix(".safetensors")
         for entry in files("metarep.weights").iterdir()
@@ -25,28 +29,33 @@ def zoo_names() -> list[str]:
 
 @cache
 def general_mean(name: str) -> Tensor | None:
-    """The mean ``spread`` feature of photographs in general, as an encoder sees them.
+    """The mean feature of photographs in general, after :func:`metarep.model.trust.familiarity.spread`.
 
-    ``spread`` is that of :func:`metarep.model.trust.familiarity.spread`.
+    ``benchmarks/one_shot.py`` measured it on the training classes of CIFAR-FS.
 
-    Measured by ``benchmarks/one_shot.py`` on the training classes of CIFAR-FS; None of an encoder that was not.
+    Args:
+        name: name of an encoder.
+
+    Returns:
+        The mean, of shape ``(dim,)`` in float32; None for an encoder that was not measured.
     """
     with as_file(files("metarep.weights") / "photographs.npz") as path, np.load(path) as means:
         return torch.from_numpy(means[name].astype(np.float32)) if name in means else None
 
 
 def load_learner(name: str | Path, device: torch.device | str = "cpu") -> Learner:
-    """A trained learner, ready for ``embed`` and for new tasks.
+    """Load a trained learner, to embed images and to solve new tasks.
 
     Args:
-        name: one that ships (``omniglot-protonet``), a run folder, or a ``.safetensors`` file of ours.
-        device: where to put it.
+        name: a model that ships (``omniglot-protonet``), a run folder, or a ``.safetensors`` file of this library.
+        device: where to put the weights.
 
     Raises:
         MetarepError: there is no such model, or its file is damaged.
 
-    >>> load_learner("omniglot-protonet").embed(torch.zeros(2, 1, 28, 28, dtype=torch.uint8)).shape
-    torch.Size([2, 64])
+    >>> learner = load_learner("omniglot-protonet")
+    >>> learner.called, tuple(learner.embed(torch.zeros(2, 1, 28, 28, dtype=torch.uint8)).shape)
+    ('prototypes', (2, 64))
     """
     return load_trained(name, device).learner
 
@@ -58,9 +67,16 @@ def load(name: str | Path, device: torch.device | str = "cpu") -> Learner:
 
 
 def load_trained(name: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
-    """The checkpoint of a trained learner: the learner with its method, settings, and the classes it has seen.
+    """Load the checkpoint of a trained learner: its weights, its settings, and the classes that it has seen.
 
-    Takes the same names as :func:`load_learner`.
+    Args:
+        name, device: see :func:`load_learner`.
+
+    Raises:
+        MetarepError: there is no such model, or its file is damaged.
+
+    >>> load_trained("omniglot-protonet").record.method
+    'protonet'
     """
     if str(name) in zoo_names():
         with as_file(files("metarep.weights") / f"{name}.safetensors") as path:
@@ -71,10 +87,14 @@ def load_trained(name: str | Path, device: torch.device | str = "cpu") -> Checkp
 
 
 def open_run(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
-    """The trained model of a run folder, or of a ``.safetensors`` file.
+    """Load the checkpoint of a run folder, or of a ``.safetensors`` file.
+
+    Args:
+        path: the folder or the file.
+        device: where to put the weights.
 
     Raises:
-        MetarepError: nothing was trained there yet.
+        MetarepError: the folder holds no trained model, or the file is damaged.
     """
     path = Path(path)
     model = path / "model.safetensors" if path.is_dir() else path

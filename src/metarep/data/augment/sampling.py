@@ -1,6 +1,6 @@
-"""Sampling: each image seen through an affine map of its own, bilinear, the edge repeated beyond the edge.
+"""Sampling of each image under its own affine map: bilinear, with the edge pixels repeated beyond the edge.
 
-Bytes on the CPU go through C code where it is at hand; all else goes through torch, with equal views.
+Bytes on the CPU are sampled by C code if it is installed, other images by torch. The results are equal.
 """
 
 from collections.abc import Iterator
@@ -12,22 +12,27 @@ from torch.nn import functional
 
 from metarep.machine import faster
 
-CHUNK = 2**19  # numbers that are worked on at a time: they stay in a core's cache
+CHUNK = 2**19  # numbers that are processed at a time: they stay in the cache of a core
 
 
 def sample(x: Num[Tensor, "n c h w"], matrix: Float[Tensor, "n 2 3"]) -> Float[Tensor, "n c h w"]:
-    """Each image at the places its map names: bytes become 0 to 1, floats keep their range.
+    """Samples each image under its affine map and returns the views: bytes become 0 to 1, floats keep their range.
 
     Args:
-        x: the images; float64 is computed in float64, all else in float32.
-        matrix: from places in the view to places in the image, in units of -1 to 1.
+        x: the images; float64 is computed in float64, all other dtypes in float32.
+        matrix: affine maps from positions in the view to positions in the image, both from -1 to 1.
+
+    >>> image = torch.tensor([[[[0, 255]]]], dtype=torch.uint8)
+    >>> flip = torch.tensor([[[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
+    >>> sample(image, flip).tolist()
+    [[[[1.0, 0.0]]]]
     """
     views = faster.sample(x, matrix)
     return sample_by_torch(x, matrix) if views is None else views
 
 
 def sample_by_torch(x: Num[Tensor, "n c h w"], matrix: Float[Tensor, "n 2 3"]) -> Float[Tensor, "n c h w"]:
-    """By ``grid_sample``, a part of the batch at a time."""
+    """Samples as :func:`sample` does by ``grid_sample``, a part of the batch at a time."""
     work = torch.float64 if x.dtype == torch.float64 else torch.float32
     across, down = lattice(matrix.to(x.device, work, non_blocking=True), x.shape[2], x.shape[3])
     views = torch.empty(x.shape, dtype=work, device=x.device)
@@ -43,7 +48,7 @@ def sample_by_torch(x: Num[Tensor, "n c h w"], matrix: Float[Tensor, "n 2 3"]) -
 
 
 def parts(x: Num[Tensor, "n c h w"]) -> Iterator[slice]:
-    """Slices of a batch: small enough for a core's cache, all at once on an accelerator."""
+    """Yields slices of a batch, each small enough for the cache of a core; one slice on an accelerator."""
     each = max(1, len(x) if x.is_cuda else CHUNK // (2 * x[:1].numel() + 2 * x.shape[2] * x.shape[3] + 1))
     return (slice(start, start + each) for start in range(0, len(x), each))
 
@@ -51,9 +56,10 @@ def parts(x: Num[Tensor, "n c h w"]) -> Iterator[slice]:
 def lattice(
     matrix: Float[Tensor, "n 2 3"], height: int, width: int
 ) -> tuple[Float[Tensor, "n 2 1 width"], Float[Tensor, "n 2 height 1"]]:
-    """What the column and the row of a pixel of the view contribute to its place in the image; the place is their sum.
+    """Returns the parts of a pixel's position in the image that its column and its row in the view contribute.
 
-    One addition a place, where ``affine_grid`` multiplies matrices of two columns and takes longer than the sampling.
+    The position is the sum of the two parts, one addition for each pixel. ``affine_grid`` multiplies matrices of two
+    columns instead, which takes longer than the sampling.
     """
     across = matrix[:, :, :1] * _centres(width, matrix)
     down = matrix[:, :, 1:2] * _centres(height, matrix) + matrix[:, :, 2:]
@@ -61,5 +67,5 @@ def lattice(
 
 
 def _centres(side: int, like: Tensor) -> Tensor:
-    """Where the centres of ``side`` pixels lie between -1 and 1."""
+    """Returns the positions of the centres of ``side`` pixels between -1 and 1."""
     return (torch.arange(side, dtype=like.dtype, device=like.device) * 2 + 1) / side - 1

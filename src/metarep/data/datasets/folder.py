@@ -13,13 +13,13 @@ from torch import Tensor
 from metarep.data.copies.near_copies import near_copies
 from metarep.data.copies.picture_hash import picture_hash
 from metarep.data.datasets.cache import cached_images
-from metarep.data.datasets.options import Options, tell_left_out
+from metarep.data.datasets.options import Options, warn_of_left_out
 from metarep.data.images import ImageBank
 from metarep.data.labels import Labels
 from metarep.data.reading.decode import ADVICE, decode_all
 from metarep.data.reading.depth import ADVICE as DEPTH_ADVICE
 from metarep.data.reading.depth import Depth, DepthWarning, notice
-from metarep.data.reading.folder_tree import FolderTree, scan, shown, tell_notes
+from metarep.data.reading.folder_tree import FolderTree, scan, shown, warn_of_notes
 from metarep.data.reading.formats import READ
 from metarep.data.split import Split
 from metarep.errors import DataError, counted, unknown
@@ -66,13 +66,13 @@ def load(argument: str, split: str, options: Options) -> Split:
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
     tree = scan(argument)
-    tell_notes(tree)
+    warn_of_notes(tree)
     images, facts = _images(tree, options)
     if facts["skipped"] and not options.skip_bad:
         (_, reason), *more = facts["skipped"]
         others = f" ({counted(len(more), 'more file')} {'is' if len(more) == 1 else 'are'} bad too)" if more else ""
         raise DataError(f"{argument}: {reason}{others}", advice=ADVICE)
-    tell_left_out((reason for _, reason in facts["skipped"]), len(images) + len(facts["skipped"]))
+    warn_of_left_out((reason for _, reason in facts["skipped"]), len(images) + len(facts["skipped"]))
     for text in facts["assumed"]:
         warnings.warn(DepthWarning(text, advice=DEPTH_ADVICE), stacklevel=2)
     _warn_of_duplicates(argument, facts["duplicates"])

@@ -13,7 +13,7 @@ import numpy as np
 from metarep.data.datasets.archives import refuse_escapes
 from metarep.data.datasets.array_files import read_npz, read_pickled
 from metarep.data.datasets.cache import cached_images
-from metarep.data.datasets.options import Options, tell_left_out
+from metarep.data.datasets.options import Options, warn_of_left_out
 from metarep.data.datasets.resize import resized
 from metarep.data.images import ImageBank
 from metarep.data.labels import Labels
@@ -70,7 +70,7 @@ def load(argument: str, split: str, options: Options) -> Split:
             return _from_files(files, size, options.skip_bad)
 
     images, facts = cached_images(key, build)
-    tell_left_out(facts.get("skipped", ()), len(images) + len(facts.get("skipped", ())))
+    warn_of_left_out(facts.get("skipped", ()), len(images) + len(facts.get("skipped", ())))
     labels = Labels.of([f"{split}/{name}" if name.isdigit() else name for name in facts["classes"]])
     _refuse_other_parts(labels.names, split, root)
     keys = tuple(

@@ -57,7 +57,7 @@ class Options:
         object.__setattr__(self, "data_dir", folder)  # the dataclass is frozen; the path is resolved only here
 
 
-def tell_left_out(reasons: Iterable[str], total: int) -> None:
+def warn_of_left_out(reasons: Iterable[str], total: int) -> None:
     """Give a ``LeftOutWarning`` for each image left out by ``skip_bad``, and a ``ManyLeftOutWarning`` if many are.
 
     Args:

@@ -32,7 +32,7 @@ __all__ = [
     "scan",
     "shown",
     "split_by_class",
-    "tell_notes",
+    "warn_of_notes",
 ]
 SEED = 0
 OUTSIDE = "(outside any class)"  # a key of ``FolderTree.ignored``, besides extensions
@@ -109,7 +109,7 @@ def scan(argument: str, *, teach: bool = False, deep: bool = True) -> FolderTree
         raise unreadable_folder(error) from error
 
 
-def tell_notes(tree: FolderTree) -> None:
+def warn_of_notes(tree: FolderTree) -> None:
     """Give a ``FolderWarning`` for each note of the folder."""
     for note in tree.notes:
         warnings.warn(note, FolderWarning, stacklevel=3)

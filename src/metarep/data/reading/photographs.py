@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from metarep.data.datasets.options import tell_left_out
+from metarep.data.datasets.options import warn_of_left_out
 from metarep.data.images import ImageBank
 from metarep.data.reading.decode import decode_all
 from metarep.data.reading.depth import Depth, notice
@@ -50,8 +50,8 @@ class LeftOut:
         return (place for place in count() if place not in self.errors)
 
     def tell(self, total: int) -> None:
-        """Warn of each, once all are read; see :func:`metarep.data.datasets.options.tell_left_out`."""
-        tell_left_out((self.errors[place].message for place in sorted(self.errors)), total)
+        """Warn of each, once all are read; see :func:`metarep.data.datasets.options.warn_of_left_out`."""
+        warn_of_left_out((self.errors[place].message for place in sorted(self.errors)), total)
 
 
 def read_images(

@@ -1,4 +1,4 @@
-"""Charts as SVG that stands inside the page: colours and type come from the page's style, values on hovering."""
+"""Charts as SVG inside the page. The page's style gives colours and fonts; hovering over a point shows its value."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ TICKS = (*range(10, 90, 10), 90, 95, 97, 98, 99, 99.5, 99.8, 99.9)
 
 
 class Point(NamedTuple):
-    """An accuracy with half of its interval, in percent, at a number of shots."""
+    """An accuracy at a number of shots, with half the width of its 95 % interval; both in percent."""
 
     shots: int
     accuracy: float
@@ -24,7 +24,7 @@ class Point(NamedTuple):
 
 
 class Series(NamedTuple):
-    """A line of the chart: its name and the class of its colour in the page's style."""
+    """A line of the chart: its name, the CSS class of its colour, and its points."""
 
     name: str
     mark: str
@@ -32,10 +32,16 @@ class Series(NamedTuple):
 
 
 def shots_chart(series: Sequence[Series]) -> Markup:
-    """Accuracy against shots, a line a learner; whiskers are 95 % intervals.
+    """A chart of accuracy against shots, with one line for each learner. Whiskers are 95 % intervals.
 
-    Shots stand on a logarithmic axis and accuracies on that of their log-odds: near 100 %, halving the errors is a step
-    as long as anywhere else.
+    The axis of shots is logarithmic, that of accuracies shows their log-odds. So half the number of errors is a step of
+    about the same length everywhere, also near 100 %.
+
+    Args:
+        series: the lines; the first is drawn on top.
+
+    Returns:
+        SVG markup.
 
     >>> chart = shots_chart([Series("protonet", "s0", [Point(1, 90.0, 0.5), Point(5, 97.0, 0.3)])])
     >>> "protonet, 5 shots: 97.0 ± 0.3 %" in chart
@@ -62,20 +68,21 @@ def shots_chart(series: Sequence[Series]) -> Markup:
         label="Accuracy in percent against shots: " + ", ".join(line.name for line in series),
         ticks=[(f"{tick:g}", f"{up(float(tick)):.1f}") for tick in TICKS if bottom <= _odds(float(tick)) <= top],
         columns=[(tick, f"{across(tick):.1f}") for tick in shots],
-        lines=[_line(line, across, up) for line in reversed(series)],  # the first is drawn last, on top
+        lines=[_line(line, across, up) for line in reversed(series)],  # the first line is drawn last, on top
     )
 
 
 def _odds(percent: float) -> float:
-    """Log-odds of an accuracy; 100 % counts as 99.95 %, which a few thousand queries cannot tell apart."""
+    """The log-odds of an accuracy. It is limited to 99.95 %, because log-odds of 100 % are infinite."""
     share = min(max(percent / 100, 0.0005), 0.9995)
     return math.log(share / (1 - share))
 
 
 def _line(line: Series, across: Callable[[int], float], up: Callable[[float], float]) -> dict[str, Any]:
-    places = [(across(point.shots), up(point.accuracy)) for point in line.points]
+    """The values that the template needs to draw a line: its path and its dots, in pixels."""
+    pixels = [(across(point.shots), up(point.accuracy)) for point in line.points]
     dots = []
-    for point, (x, y) in zip(line.points, places, strict=True):
+    for point, (x, y) in zip(line.points, pixels, strict=True):
         shots = f"{point.shots} {'shot' if point.shots == 1 else 'shots'}"
         low, high = up(point.accuracy - point.ci95), up(point.accuracy + point.ci95)
         dots.append(
@@ -86,15 +93,18 @@ def _line(line: Series, across: Callable[[int], float], up: Callable[[float], fl
                 "whisker": f"M{x:.1f},{low:.1f}V{high:.1f}m-4,0h8M{x - 4:.1f},{low:.1f}h8",
             }
         )
-    return {"mark": line.mark, "path": " ".join(f"{x:.1f},{y:.1f}" for x, y in places), "dots": dots}
+    return {"mark": line.mark, "path": " ".join(f"{x:.1f},{y:.1f}" for x, y in pixels), "dots": dots}
 
 
 def map_chart(drawn: ClassMap, *, drawings: bool) -> Markup:
-    """A dot an image, a colour a class, and a picture of the class at the middle of its dots.
+    """A map with a dot for each image, a colour for each class, and an image of each class at the mean of its dots.
 
     Args:
-        drawn: places in 0 to 1.
-        drawings: pictures are ink on white, which a dark page turns over.
+        drawn: the map, with positions from 0 to 1.
+        drawings: whether the images are dark ink on white, which a dark page inverts.
+
+    Returns:
+        SVG markup.
     """
     side, edge = 400.0, 22.0
     scale = side - 2 * edge
@@ -119,13 +129,21 @@ def map_chart(drawn: ClassMap, *, drawings: bool) -> Markup:
     return render("map.svg", side=f"{side:g}", thumb=f"{THUMB:g}", label=label, look=look, kinds=kinds)
 
 
-def push_apart(places: Sequence[tuple[float, float]], gap: float, side: float) -> list[tuple[float, float]]:
-    """Squares of side ``gap`` moved as little as it takes for them not to overlap, inside a square of ``side``.
+def push_apart(centres: Sequence[tuple[float, float]], gap: float, side: float) -> list[tuple[float, float]]:
+    """Move squares apart until they do not overlap, as little as needed and inside a larger square.
+
+    Args:
+        centres: centres of the squares, in pixels.
+        gap: side of the squares in pixels.
+        side: side of the larger square in pixels.
+
+    Returns:
+        The new centres, in pixels.
 
     >>> push_apart([(50.0, 50.0), (50.0, 60.0)], 20.0, 100.0)
     [(50.0, 45.0), (50.0, 65.0)]
     """
-    moved = [list(place) for place in places]
+    moved = [list(centre) for centre in centres]
     for _ in range(200):
         clash = False
         for i, one in enumerate(moved):
@@ -138,8 +156,8 @@ def push_apart(places: Sequence[tuple[float, float]], gap: float, side: float) -
                     one[axis] += sign * missing / 2
                     other[axis] -= sign * missing / 2
                     clash = True
-        for place in moved:
-            place[:] = [min(max(value, gap / 2), side - gap / 2) for value in place]
+        for centre in moved:
+            centre[:] = [min(max(value, gap / 2), side - gap / 2) for value in centre]
         if not clash:
             break
     return [(x, y) for x, y in moved]

@@ -1,4 +1,4 @@
-"""Examples: a few tasks with what each learner made of them, to look at."""
+"""Examples: a few tasks with the answers of each learner, for the page."""
 
 from typing import NamedTuple
 
@@ -10,11 +10,11 @@ from metarep.experiments.quickstart.pictures import data_uri
 from metarep.experiments.quickstart.plan import Plan
 from metarep.learners import Learner
 
-QUERIES = 3
+QUERIES = 3  # query images of each class
 
 
 class Query(NamedTuple):
-    """A query image and, by learner, the way it was taken for."""
+    """A query image, its true way, and the way that each learner gave it; the image is a ``data:`` address."""
 
     picture: str
     way: int
@@ -22,24 +22,26 @@ class Query(NamedTuple):
 
 
 class SolvedTask(NamedTuple):
-    """A task to look at: a name and a support picture for every way, and the queries."""
+    """A task to show: the class name and the support image of every way, and the queries."""
 
     names: list[str]
     support: list[str]
     queries: list[Query]
 
     def right(self, learner: str) -> int:
-        """How many queries a learner got right."""
+        """The number of queries that a learner answered correctly."""
         return sum(query.guesses[learner] == query.way for query in self.queries)
 
 
 def solve_examples(learners: dict[str, Learner], split: Split, plan: Plan) -> list[SolvedTask]:
-    """The first tasks of the plan's seed, one shot each: not chosen, and not part of the tasks measured on.
+    """Draw a few 1-shot tasks and let each learner solve them.
+
+    They are the first tasks of the plan's seed and were not selected. They are not among the tasks of the measurements.
 
     Args:
-        learners: by name, in evaluation mode.
-        split: of classes not seen.
-        plan: how many tasks, and the seed.
+        learners: the learners by name, in evaluation mode.
+        split: images and labels of classes that were not trained on.
+        plan: the number of tasks and of ways, and the seed.
     """
     ways = min(plan.example_ways, len(split.labels.names))
     queries = max(1, min(QUERIES, int(split.labels.counts.min()) - 1))
@@ -53,15 +55,16 @@ def solve_examples(learners: dict[str, Learner], split: Split, plan: Plan) -> li
             support, support_y, query, _, ways = compact.of(learner.prepare(split.bank.pixels(used).to(device)))
             guesses[name] = learner.logits(learner.adapt(support, support_y, ways), query).argmax(-1).tolist()
     return [
-        _look(split, drawn[i : i + 1], {name: guess[i] for name, guess in guesses.items()}) for i in range(len(drawn))
+        _shown(split, drawn[i : i + 1], {name: guess[i] for name, guess in guesses.items()}) for i in range(len(drawn))
     ]
 
 
-def _look(split: Split, task: TaskIndex, guesses: dict[str, list[int]]) -> SolvedTask:
+def _shown(split: Split, task: TaskIndex, guesses: dict[str, list[int]]) -> SolvedTask:
+    """The names and images of one task, with the guesses of each learner in the order of the queries."""
     pictures = [data_uri(image) for image in split.bank.pixels(task.support[0])]
     queries = [
-        Query(data_uri(image), way, {name: guess[place] for name, guess in guesses.items()})
-        for place, (image, way) in enumerate(
+        Query(data_uri(image), way, {name: guess[number] for name, guess in guesses.items()})
+        for number, (image, way) in enumerate(
             zip(split.bank.pixels(task.query[0]), task.query_y[0].tolist(), strict=True)
         )
     ]

@@ -1,4 +1,4 @@
-"""What the figures of the page show: the chart of shots, the solved tasks, the maps. The templates lay it out."""
+"""Values for the figures of the page: the chart of shots, the solved tasks, the maps. Templates lay them out."""
 
 from typing import Any
 
@@ -8,35 +8,36 @@ from metarep.experiments.quickstart.findings import Findings
 from metarep.experiments.quickstart.words import count, word
 
 
-def shots_figure(found: Findings) -> dict[str, Any]:
-    """The chart of accuracy against shots, in tasks of the last column's ways."""
-    ways = found.columns[-1][0]
+def shots_figure(findings: Findings) -> dict[str, Any]:
+    """The chart of accuracy against shots, for tasks with the ways of the last column."""
+    ways = findings.columns[-1][0]
     lines: list[Series] = []
     references, methods = 0, 0
-    for row in found.methods():
+    for row in findings.methods():
         if row["family"] == "reference":
             mark, references = f"r{references}", references + 1
         else:
             mark, methods = f"s{methods % 6}", methods + 1
         own = sorted(
             (int(other["shots"]), other["accuracy"], other["ci95"])
-            for other in found.content["rows"]
+            for other in findings.content["rows"]
             if (other["method"], other["ways"]) == (row["method"], str(ways))
         )
         lines.append(Series(row["method"], mark, [Point(*point) for point in own]))
     return {"ways": ways, "lines": lines, "chart": shots_chart(lines)}
 
 
-def tasks_figure(found: Findings) -> dict[str, Any]:
-    """The tasks that were solved, with the answers of the best method."""
+def tasks_figure(findings: Findings) -> dict[str, Any]:
+    """The example tasks, with the answers of the best method."""
     return {
-        "number": count(len(found.examples), "task").capitalize(),
-        "kind": "ink" if found.drawings else "photo",
-        "solved": [_solved(task, found.content["best"]) for task in found.examples],
+        "number": count(len(findings.examples), "task").capitalize(),
+        "kind": "ink" if findings.drawings else "photo",
+        "solved": [_solved(task, findings.content["best"]) for task in findings.examples],
     }
 
 
 def _solved(task: SolvedTask, best: str) -> dict[str, Any]:
+    """One example task; its queries are in rows with one query of each way."""
     by_way = [[query for query in task.queries if query.way == way] for way in range(len(task.names))]
     total = len(task.queries)
     return {
@@ -48,19 +49,19 @@ def _solved(task: SolvedTask, best: str) -> dict[str, Any]:
 
 
 def _judged(query: Query, task: SolvedTask, best: str) -> dict[str, str]:
-    """A query; ``taken`` is the picture of the class that it was taken for, and empty where that is its own."""
+    """One query. ``taken`` is the image of the wrong class that it was given, and empty if the answer is right."""
     name, guess = task.names[query.way], query.guesses[best]
     right = guess == query.way
     return {
         "picture": query.picture,
-        "said": f"{name}: right" if right else f"{name}: taken for {task.names[guess]}",
+        "label": f"{name}: right" if right else f"{name}: taken for {task.names[guess]}",
         "taken": "" if right else task.support[guess],
     }
 
 
-def maps_figure(found: Findings) -> dict[str, Any]:
-    """The maps, each with its chart."""
+def maps_figure(findings: Findings) -> dict[str, Any]:
+    """The maps, each with its chart, and the number of classes on them as a word."""
     return {
-        "classes": word(len(found.maps[0].classes)),
-        "drawn": [(drawn, map_chart(drawn, drawings=found.drawings)) for drawn in found.maps],
+        "classes": word(len(findings.maps[0].classes)),
+        "drawn": [(drawn, map_chart(drawn, drawings=findings.drawings)) for drawn in findings.maps],
     }

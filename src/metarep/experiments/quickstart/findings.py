@@ -1,4 +1,4 @@
-"""Findings: all that the page shows, in one value."""
+"""Findings: the values that the page shows, as one object."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +11,14 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Findings:
-    """All that the page shows.
+    """The values that the page shows.
 
     Args:
-        content: what ``results.json`` holds.
-        columns: ways and shots of the columns of the table, the headline's first.
+        content: the content of ``results.json``.
+        columns: ways and shots of the columns of the table; the headline uses the first.
         examples: tasks with the answers of the best method and of raw pixels.
-        maps: of the same two.
-        drawings: images are dark ink on white, which a dark page turns over.
+        maps: maps of the best method and of raw pixels.
+        drawings: whether the images are dark ink on white, which a dark page inverts.
     """
 
     content: dict[str, Any]
@@ -33,6 +33,6 @@ class Findings:
         return next(row for row in self.content["rows"] if (row["method"], row["ways"], row["shots"]) == wanted)
 
     def methods(self) -> list[Row]:
-        """The first column's rows, best first; reference rows stand after all methods."""
+        """The rows of the first column, with the best method first and the references after all methods."""
         rows = [row for row in self.content["rows"] if (row["ways"], row["shots"]) == tuple(map(str, self.columns[0]))]
         return sorted(rows, key=lambda row: (row["family"] == "reference", -row["accuracy"]))

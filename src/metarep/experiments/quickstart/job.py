@@ -1,4 +1,4 @@
-"""The quickstart job: load, train, measure, write."""
+"""quickstart: load the data, train, measure, and write the page."""
 
 import json
 import time
@@ -15,7 +15,7 @@ from metarep.data.labels import Labels
 from metarep.data.split import Split
 from metarep.data.tasks import TaskIndex
 from metarep.experiments.evaluation import evaluate
-from metarep.experiments.job import Job, start
+from metarep.experiments.job import Job
 from metarep.experiments.measure import result_row
 from metarep.experiments.quickstart.examples import solve_examples
 from metarep.experiments.quickstart.findings import Findings
@@ -23,6 +23,7 @@ from metarep.experiments.quickstart.maps import draw_maps
 from metarep.experiments.quickstart.plan import PLAN, Entry, Plan
 from metarep.experiments.quickstart.report import write_report
 from metarep.experiments.references import raw_pixels, untrained
+from metarep.experiments.start import start_on
 from metarep.learners import Learner
 from metarep.machine.device import Precision, environment, pick_device, pick_precision
 from metarep.weights.checkpoint import Checkpoint
@@ -40,43 +41,43 @@ def quickstart(
     watch: Watch | None = None,
     plan: Plan = PLAN,
 ) -> dict[str, Any]:
-    """Train one method of each family, measure all of them on classes never seen, and write a page about it.
+    """Train one method of each family, measure all of them on new classes, and write a page with the results.
 
-    Each training is a run folder of its own, ``out/METHOD``, for ``metarep evaluate``; an interrupted quickstart goes
-    on where it stopped. The test split is not touched before all trainings are over, and the method of the headline is
-    the best on *validation*: picking the best of several on the test split would flatter it.
+    Each training has a run folder of its own, ``out/METHOD``, which ``metarep evaluate`` can measure. A quickstart that
+    was interrupted is resumed. The test classes are measured only after all trainings. The method of the headline is
+    the best one on *validation*, because choosing the best of several on the test classes would overestimate it.
 
     Args:
-        out: a folder, for ``report.html``, ``results.json`` and the runs.
-        data: data set, as ``name`` or ``name:argument``.
-        seed: of weights, batches and views. The tasks measured on stay the same.
-        device, precision: of the trainings. Measuring is always in float32, as ``metarep evaluate`` does.
-        watch: called now and then with what is going on (a method's name, then ``measuring``) and a record with
-            ``step`` and ``steps`` at least (see ``metarep.train``).
-        plan: what to train and measure.
+        out: a folder for ``report.html``, ``results.json`` and the runs.
+        data: the data set, as ``name`` or ``name:argument``.
+        seed: seed of weights, batches and views. The tasks of the measurements do not depend on it.
+        device, precision: device and precision of the trainings. Measurements are in float32.
+        watch: called now and then with the current phase (the name of a method, then ``measuring``) and a record with
+            at least ``step`` and ``steps`` (see ``metarep.train``).
+        plan: the methods to train and the tasks to measure on.
 
     Returns:
-        What ``results.json`` holds: ``rows`` (a measurement each, with every field of its report), ``trainings``,
-        ``data``, ``environment``, and the paths ``report`` and ``results``.
+        The content of ``results.json``: ``rows`` (one for each measurement, with all fields of its report),
+        ``trainings``, ``data``, ``environment``, the paths ``report`` and ``results``, and others.
 
     Raises:
         MetarepError: an unknown data set, one too small for the tasks, or a folder that holds runs of other settings.
     """
     started = time.perf_counter()
     out, watch = Path(out), watch or (lambda *_: None)
-    place = pick_device(device)
+    target = pick_device(device)
     test = load_dataset(data, "test")
-    tasks = plan.draw(test)  # first of all: a data set that is too small is refused before anything is trained
-    chosen = pick_precision(precision, place)
-    trained = [_train(entry, out, data, seed, place, chosen, watch) for entry in plan.entries]
+    tasks = plan.draw(test)  # first, so that a data set that is too small is refused before the trainings
+    chosen = pick_precision(precision, target)
+    trained = [_train(entry, out, data, seed, target, chosen, watch) for entry in plan.entries]
     runs = {run.record.method: run for run, _ in trained}
     trainings = [about for _, about in trained]
     for run in runs.values():
         run.refuse_seen(test.labels, test.name)
     first = next(iter(runs.values()))
     learners: dict[str, Learner] = {name: run.learner for name, run in runs.items()}
-    learners["untrained encoder"] = untrained(first.learner.encoder, seed).to(place)
-    learners["raw pixels"] = raw_pixels(first.learner.encoder.preprocess).to(place)
+    learners["untrained encoder"] = untrained(first.learner.encoder, seed).to(target)
+    learners["raw pixels"] = raw_pixels(first.learner.encoder.preprocess).to(target)
     best = max(trainings, key=lambda training: training["validation_accuracy"] or 0.0)["method"]
     shown = {name: learners[name].eval() for name in (best, "raw pixels")}
     content = {
@@ -86,7 +87,7 @@ def quickstart(
         "trainings": trainings,
         "rows": _measure(learners, runs, test, tasks, trainings, watch),
         "environment": environment(),
-        "device": place.type,
+        "device": target.type,
         "date": datetime.now(UTC).date().isoformat(),
         "seconds": time.perf_counter() - started,
         "report": str(out / "report.html"),
@@ -107,12 +108,10 @@ def quickstart(
 def _train(
     entry: Entry, out: Path, data: str, seed: int, device: torch.device, precision: Precision, watch: Watch
 ) -> tuple[Checkpoint, dict[str, Any]]:
-    """Train one entry into its run folder, and say how that went."""
+    """Train one entry in its run folder. Returns the checkpoint, and a description of the training for the page."""
     job = Job(entry.method, entry.settings, entry.train_settings(seed, device, precision), data=data)
     folder = out / entry.method
-    run, outcome = start(
-        job, folder, device=device, precision=precision, watch=lambda record: watch(entry.method, record)
-    )
+    run, outcome = start_on(job, folder, device, precision, watch=lambda record: watch(entry.method, record))
     about = {
         "method": entry.method,
         "family": run.method.family,
@@ -137,7 +136,7 @@ def _measure(
     trainings: list[dict[str, Any]],
     watch: Watch,
 ) -> list[dict[str, Any]]:
-    """A row for every learner on every set of tasks."""
+    """Measure every learner on every set of tasks. Returns one row for each measurement."""
     first = next(iter(runs.values()))
     more = {each["method"]: {"family": each["family"], "train_seconds": each["seconds"]} for each in trainings}
     paths = {each["method"]: each["run"] for each in trainings}
@@ -149,13 +148,14 @@ def _measure(
             rows.append(
                 result_row(runs.get(name, first), kind, report, path, **more.get(name, {"family": "reference"}))
             )
-            told = {"measured": f"{name}, {report.ways}-way {report.shots}-shot", "accuracy": report.accuracy}
+            measured = {"measured": f"{name}, {report.ways}-way {report.shots}-shot", "accuracy": report.accuracy}
             number = {"step": len(rows), "steps": len(tasks) * len(learners)}
-            watch("measuring", {**number, **told, "ci95": report.ci95})
+            watch("measuring", {**number, **measured, "ci95": report.ci95})
     return rows
 
 
 def _facts(split: Split) -> dict[str, Any]:
+    """The facts about a split that the page shows."""
     return {
         "name": split.name,
         "classes": len(split.labels.names),
@@ -168,7 +168,9 @@ def _facts(split: Split) -> dict[str, Any]:
 
 
 def kinds(labels: Labels) -> list[str]:
-    """What stands before the ``/`` in class names (scripts, alphabets), most classes first; nothing if there is none.
+    """The parts of class names before the ``/`` (scripts, alphabets), sorted by their number of classes.
+
+    The list is empty if a name has no ``/``.
 
     >>> kinds(Labels.of(["Old_Church_Slavonic/a", "Old_Church_Slavonic/b", "Greek/alpha"]))
     ['Old Church Slavonic', 'Greek']

@@ -1,4 +1,4 @@
-"""Maps: where images of a few classes lie in a representation, flattened to a plane."""
+"""Maps: the features of images of a few classes, projected to a plane by principal components."""
 
 from typing import NamedTuple
 
@@ -11,11 +11,11 @@ from metarep.experiments.quickstart.pictures import data_uri
 from metarep.experiments.quickstart.plan import Plan
 from metarep.learners import Learner
 
-IMAGES = 24  # a class
+IMAGES = 24  # images of each class
 
 
 class ClassDots(NamedTuple):
-    """One class on a map: its name, a picture, and the places of its images, in 0 to 1."""
+    """One class on a map: its name, one of its images as a ``data:`` address, and the positions of all, in 0 to 1."""
 
     name: str
     picture: str
@@ -23,7 +23,7 @@ class ClassDots(NamedTuple):
 
 
 class ClassMap(NamedTuple):
-    """A representation seen from its two directions of largest spread, which hold ``share`` of all spread."""
+    """The map of a learner's features. Its two principal components hold ``share`` of their variance, from 0 to 1."""
 
     learner: str
     share: float
@@ -31,12 +31,12 @@ class ClassMap(NamedTuple):
 
 
 def draw_maps(learners: dict[str, Learner], split: Split, plan: Plan) -> list[ClassMap]:
-    """A map for each learner, of the same images.
+    """Draw a map for each learner, with the same images.
 
     Args:
-        learners: by name, in evaluation mode.
-        split: of classes not seen.
-        plan: how many classes, and the seed that draws them.
+        learners: the learners by name, in evaluation mode.
+        split: images and labels of classes that were not trained on.
+        plan: the number of classes, and the seed that draws them.
     """
     generator = torch.Generator().manual_seed(plan.seed)
     classes = torch.randperm(len(split.labels.names), generator=generator)[: plan.map_classes].sort().values.tolist()
@@ -52,9 +52,9 @@ def draw_maps(learners: dict[str, Learner], split: Split, plan: Plan) -> list[Cl
             features = learner.embed(images.to(learner.device)).cpu()
         if learner.metric == "cosine":
             features = functional.normalize(features, dim=-1)
-        places, share = flatten(features)
-        each = [part.tolist() for part in places.split([len(part) for part in rows])]
-        named = zip(classes, rows, each, strict=True)
+        positions, share = flatten(features)
+        by_class = [part.tolist() for part in positions.split([len(part) for part in rows])]
+        named = zip(classes, rows, by_class, strict=True)
         dots = [
             ClassDots(split.labels.names[row], data_uri(split.bank.pixels(own[:1])[0]), [(x, y) for x, y in part])
             for row, own, part in named

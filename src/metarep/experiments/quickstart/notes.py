@@ -1,4 +1,4 @@
-"""The end of the page: how the numbers were taken, how to take them again, and where to go from here."""
+"""The last sections of the page: how the numbers were measured, how to reproduce them, and what to try next."""
 
 import shlex
 from pathlib import Path
@@ -10,24 +10,24 @@ from metarep.experiments.recipes import recipe_names
 
 
 def how_measured(content: dict[str, Any]) -> dict[str, Any]:
-    """Protocol, tasks, trainings, machine, and the commands that give the numbers again."""
+    """The values of the section on measurements: protocol, tasks, machine, and the commands that reproduce them."""
     rows, data, trainings = content["rows"], content["data"], content["trainings"]
     first, best = rows[0], next(each for each in trainings if each["method"] == content["best"])
     norms = listed(sorted({row["normalisation"] for row in rows if row["family"] != "reference"}))
     apart = "; support and query images of a class never share a group (a typeface)" if data["test"]["grouped"] else ""
     resumed = sum(each["seconds"] for each in trainings) > content["seconds"]
-    earlier = "; trainings were taken over from an earlier run" if resumed else ""
+    earlier = "; trainings of an earlier run were used" if resumed else ""
     packages = ", ".join(f"{name} {version}" for name, version in content["environment"]["packages"].items())
     facts = {
         "data": f"{data['name']}: {about(data['name'].partition(':')[0])}",
         "classes": "; ".join(
-            f"{part} {each['classes']:,}, of {each['images']:,} images (labels {each['digest']})"
+            f"{part} {each['classes']:,}, with {each['images']:,} images (labels {each['digest']})"
             for part, each in data.items()
             if part != "name"
         ),
         "protocol": f"{first['protocol']}: a query's answer never depends on other queries; normalisation by {norms} "
         f"statistics{apart}; the test split is touched only here",
-        "interval": "1.96 standard errors over tasks; it says nothing of other seeds of the training",
+        "interval": "1.96 standard errors over tasks; it does not include the variation between seeds of the training",
         "choice": f"of steps, and of the method in the headline: on validation ({content['best']}, "
         f"{validated(best['validation_accuracy'])}{' of ' * bool(best['validated_on'])}{best['validated_on']})",
         "references": "nearest class mean (cosine) of raw pixels, and of the same encoder with random weights",
@@ -45,7 +45,7 @@ def how_measured(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def what_next(content: dict[str, Any]) -> dict[str, str]:
-    """Commands worth typing now, by what they are for."""
+    """Commands to try next, by their purpose."""
     best, run = content["best"], shlex.quote(_run_of(content, content["best"]))
     ways = min(20, content["data"]["test"]["classes"])
     tries = {

@@ -1,4 +1,4 @@
-"""Templates of the page, which are files beside this one. What is put into them is escaped."""
+"""Templates of the page, from the folder ``templates``. Values are escaped for HTML."""
 
 from functools import cache
 from importlib.resources import files
@@ -10,8 +10,19 @@ from markupsafe import Markup
 from metarep.experiments.quickstart.words import validated
 
 
-def render(template: str, **values: Any) -> Markup:  # noqa: ANN401 - whatever a template shows
-    """A template with its values filled in; the result is markup, which is not escaped again."""
+def render(template: str, **values: Any) -> Markup:  # noqa: ANN401 - a template may show any value
+    """Fill a template with values.
+
+    Args:
+        template: file name of the template.
+        values: the values by the names that the template uses; a missing one is an error.
+
+    Returns:
+        Markup, which other templates do not escape again.
+
+    >>> "<p>More &amp; better:</p>" in render("next.html", tries={"More & better": "metarep methods"})
+    True
+    """
     return Markup(_environment().get_template(template).render(values))
 
 
@@ -23,7 +34,7 @@ def _environment() -> Environment:
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
-        undefined=StrictUndefined,  # a name that is not given is an error, not a gap in the page
+        undefined=StrictUndefined,  # a missing name is an error, not a gap in the page
     )
     environment.filters["validated"] = validated
     return environment

@@ -1,4 +1,4 @@
-"""Pictures: images as text that a page can hold inside itself."""
+"""Pictures: images as ``data:`` addresses, so that the page needs no other files."""
 
 import base64
 import io
@@ -9,7 +9,10 @@ from torch import Tensor
 
 
 def data_uri(image: UInt8[Tensor, "c h w"]) -> str:
-    """A PNG of the image as a ``data:`` address, pixel for pixel.
+    """The image as a PNG inside a ``data:`` address, without loss.
+
+    Args:
+        image: pixels of 1 or 3 channels.
 
     >>> import torch
     >>> data_uri(torch.zeros(1, 2, 2, dtype=torch.uint8))[:22]

@@ -1,4 +1,4 @@
-"""Plan: what quickstart trains, and on what tasks it measures. A new family is a line in ``ENTRIES``."""
+"""Plan: the trainings of quickstart and the tasks of its measurements. A new family is one line in ``ENTRIES``."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,33 +10,42 @@ from metarep.data.tasks import TaskIndex, draw_tasks
 from metarep.encoders import Precision
 from metarep.errors import DataError
 
-FLOAT32_SHARE = 0.4  # a processor without bfloat16 needs about 2.5 times as long for a step
+FLOAT32_SHARE = 0.4  # a CPU without bfloat16 needs about 2.5 times as long for a step
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One training: a method, its own settings, and training settings over the method's defaults."""
+    """One training of quickstart.
+
+    Args:
+        method: name of the method.
+        settings: settings of the method.
+        train: values of ``TrainSettings`` that replace the method's defaults; ``steps`` is needed.
+    """
 
     method: str
     settings: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
 
     def train_settings(self, seed: int, device: torch.device, precision: Precision) -> dict[str, Any]:
-        """Training settings for this machine: fewer steps where a processor must compute in float32.
+        """The training settings for this machine; a CPU that computes in float32 trains fewer steps.
 
         Args:
-            seed: of the run.
-            device, precision: as picked by ``metarep.machine.device``.
+            seed: seed of the run.
+            device, precision: as given by ``metarep.machine.device``.
+
+        >>> Entry("protonet", train={"steps": 100}).train_settings(3, torch.device("cpu"), "float32")
+        {'steps': 40, 'seed': 3}
         """
         slow = device.type == "cpu" and precision == "float32"
         steps = max(1, round(self.train["steps"] * FLOAT32_SHARE)) if slow else self.train["steps"]
         return {**self.train, "steps": steps, "seed": seed}
 
 
-# Small batches: with half a minute to train, more steps are worth more than more images a step. Each training takes
-# about 25 s on two quiet cores with bfloat16; a validation costs half a second, and the last weights nearly always win.
+# Batches are small: in half a minute of training, more steps help more than more images in a step. Each training takes
+# about 25 s on two idle cores with bfloat16. A validation takes half a second. The last weights are nearly always best.
 SHARED = {"validate_every": 250, "validation_tasks": 400}
-# Heads that start from prototypes take tasks of any number of ways, and the report has several.
+# Heads that start from prototypes solve tasks with any number of ways; the report has tasks of several.
 ANY_WAYS = {"head": "prototype", "inner_lr": 0.01, "inner_steps": 3, "test_steps": 3, "learned_rates": True, "turns": 5}
 ENTRIES = (
     Entry("protonet", {}, {**SHARED, "steps": 480, "ways": 30, "queries": 4}),
@@ -48,18 +57,18 @@ ENTRIES = (
 
 @dataclass(frozen=True)
 class Plan:
-    """What to train and what to measure.
+    """The trainings and the measurements of quickstart.
 
     Args:
         entries: the trainings, in this order.
-        table: ways and shots of each column of the results; the first is the headline's.
-        shots: of the chart of accuracy against shots, with the ways of the last column.
-        queries: query images a class, where the classes have as many.
-        tasks: tasks a measurement.
-        seed: names those tasks; the same for every seed of training, so that runs can be compared.
-        examples: tasks drawn into the picture, 1-shot.
-        example_ways: their ways; more than the headline's, so that there are mistakes to see.
-        map_classes: classes on the map of the representation.
+        table: ways and shots of each column of the results; the headline uses the first.
+        shots: shots of the chart of accuracy against shots; its ways are those of the last column.
+        queries: query images of each class; fewer if the classes have fewer images.
+        tasks: number of tasks of each measurement.
+        seed: seed of those tasks. It does not depend on the seed of the trainings, so that runs can be compared.
+        examples: number of 1-shot tasks that the page shows.
+        example_ways: ways of these tasks; more than in the headline, so that there are mistakes to see.
+        map_classes: number of classes on a map.
     """
 
     entries: tuple[Entry, ...] = ENTRIES
@@ -73,15 +82,18 @@ class Plan:
     map_classes: int = 12
 
     def columns(self, split: Split) -> list[tuple[int, int]]:
-        """``table`` with no more ways than the split has classes."""
+        """Ways and shots of each column: ``table`` with at most as many ways as the split has classes."""
         most = len(split.labels.names)
         return list(dict.fromkeys((min(ways, most), shots) for ways, shots in self.table))
 
     def draw(self, split: Split) -> dict[tuple[int, int], TaskIndex]:
-        """The tasks of every measurement, by ways and shots; shapes that the data cannot give are left out.
+        """Draw the tasks of every measurement, by ways and shots. Shapes that the data cannot give are left out.
+
+        Args:
+            split: images and labels of the classes to measure on.
 
         Raises:
-            DataError: not even the first shape can be drawn.
+            DataError: the data cannot give the first shape.
         """
         columns = self.columns(split)
         drawn = {}
@@ -94,10 +106,14 @@ class Plan:
         return drawn
 
     def draw_shape(self, split: Split, ways: int, shots: int) -> TaskIndex:
-        """Tasks of one shape, with as many of the queries asked for as the classes allow.
+        """Draw tasks of one shape, with fewer queries than ``queries`` if the classes are too small.
+
+        Args:
+            split: images and labels of the classes to measure on.
+            ways, shots: the shape of the tasks.
 
         Raises:
-            DataError: the classes are too few, or too small for a single query.
+            DataError: there are too few classes, or they are too small for a single query.
         """
         for queries in (self.queries, 10, 5, 2, 1):
             generator = torch.Generator().manual_seed(self.seed)
@@ -108,7 +124,7 @@ class Plan:
             except DataError:
                 if queries == 1:
                     raise
-        raise AssertionError("the last of the queries returns or raises")
+        raise AssertionError("unreachable: the last number of queries returns or raises")
 
 
 PLAN = Plan()

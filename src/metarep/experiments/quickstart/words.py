@@ -1,4 +1,4 @@
-"""Words: how the page says numbers, lists and shapes of tasks."""
+"""Words: numbers, lists and shapes of tasks as text for the page."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ SMALL = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "
 
 
 def word(number: int) -> str:
-    """Small numbers as words.
+    """A number as text, and as a word up to twelve.
 
     >>> word(5), word(24)
     ('five', '24')
@@ -16,7 +16,7 @@ def word(number: int) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """A number with its noun, in the plural where it must be.
+    """A number as text with its noun, which is in the plural unless the number is 1.
 
     >>> count(1, "task"), count(3, "task")
     ('one task', 'three tasks')
@@ -25,7 +25,7 @@ def count(number: int, noun: str) -> str:
 
 
 def listed(items: Sequence[str], most: int = 100) -> str:
-    """Items as a sentence lists them; beyond ``most`` only their number.
+    """Join items with commas and "and"; of those after the first ``most`` only the number is given.
 
     >>> listed(["Latin", "Greek"]), listed(["Latin", "Greek", "Lao", "Lisu"], 2)
     ('Latin and Greek', 'Latin, Greek and two more')
@@ -37,17 +37,25 @@ def listed(items: Sequence[str], most: int = 100) -> str:
 
 
 def percent(row: dict[str, Any]) -> str:
-    """The accuracy of a result row with its interval; no break inside."""
+    """The accuracy of a row with its interval, with spaces at which no line is broken.
+
+    >>> percent({"accuracy": 98.26, "ci95": 0.31}).replace("\u00a0", " ")
+    '98.3 ± 0.3 %'
+    """
     return f"{row['accuracy']:.1f}\u00a0±\u00a0{row['ci95']:.1f}\u00a0%"
 
 
 def shape_name(ways: int, shots: int) -> str:
-    """``5-way 1-shot``."""
+    """The name of a shape of tasks.
+
+    >>> shape_name(5, 1)
+    '5-way 1-shot'
+    """
     return f"{ways}-way {shots}-shot"
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it.
+    """A duration in seconds as text, in seconds or in minutes.
 
     >>> duration(24.2), duration(200.0)
     ('24 seconds', 'three minutes')
@@ -56,5 +64,12 @@ def duration(seconds: float) -> str:
 
 
 def validated(accuracy: float | None) -> str:
-    """An accuracy in validation, in percent; a training without validation has none."""
+    """The validation accuracy as text.
+
+    Args:
+        accuracy: in percent; None for a training without validation.
+
+    >>> validated(91.25), validated(None)
+    ('91.2 %', 'none')
+    """
     return "none" if accuracy is None else f"{accuracy:.1f} %"

@@ -1,4 +1,4 @@
-"""Recipes: a published setting, its source, and the number it must reach; one TOML file each."""
+"""Recipes: settings of a training with the published accuracy to compare with, in one TOML file each."""
 
 import tomllib
 from dataclasses import dataclass
@@ -12,16 +12,17 @@ JOB = ("data", "size", "encoder", "settings", "train", "init", "labels", "cluste
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a file ``recipes/METHOD-NAME.toml`` says.
+    """The content of a file ``recipes/METHOD-NAME.toml``.
 
     Args:
-        name: the file's name without ending, ``protonet-omniglot``.
-        about: one line.
-        source: where the published numbers are from.
-        job: fields of ``metarep.experiments.job.Job`` but for the method. Where ``init`` or
-            ``labels = "clusters:..."`` name another recipe, its run is meant.
-        measure: ``{"ways": 5, "shots": 1, "published": 98.8}``, one for each setting; without ``published`` where
-            nobody printed a number.
+        name: name of the file without its ending, such as ``protonet-omniglot``.
+        method: name of the training method.
+        about: a description in one line.
+        source: the source of the published accuracies.
+        job: fields of ``metarep.experiments.job.Job`` without the method. If ``init`` or ``labels = "clusters:..."``
+            name another recipe, the run of that recipe is used.
+        measure: one entry for each measurement, such as ``{"ways": 5, "shots": 1, "published": 98.8}``. ``published``
+            is in percent; it is missing if there is no published result.
     """
 
     name: str
@@ -33,16 +34,27 @@ class Recipe:
 
 
 def recipe_names(method: str = "") -> list[str]:
-    """All recipes, or those of one method."""
+    """The names of all recipes, or of those of one method, sorted.
+
+    Args:
+        method: how the names must begin; empty for all.
+
+    >>> recipe_names("siamese")
+    ['siamese-omniglot']
+    """
     names = [entry.name.removesuffix(".toml") for entry in files(__name__).iterdir() if entry.name.endswith(".toml")]
     return sorted(name for name in names if name.startswith(method))
 
 
 def load_recipe(name: str) -> Recipe:
-    """The recipe called ``METHOD-NAME``.
+    """Read a recipe by its name, ``METHOD-NAME``.
 
     Raises:
-        MetarepError: there is none of that name; the nearest is named, and all of its method, if it has one.
+        MetarepError: no recipe has this name. The message suggests the closest name and lists the recipes of the same
+            method.
+
+    >>> load_recipe("protonet-omniglot").measure[0]["published"]
+    98.8
     """
     if name not in recipe_names():
         method, _, _ = name.partition("-")

@@ -1,7 +1,7 @@
-"""Calls the functions that are written in C: work for which torch has no operation that does it in one pass.
+"""Calls of the functions that are written in C, for work that torch cannot do in one pass.
 
-``hatch_build.py`` builds them into one library where a C compiler is at hand when the package is installed. It needs no
-Python header, so any Python can load it. Every caller has another way where :func:`library` returns None.
+``hatch_build.py`` builds them into one library if there is a C compiler when the package is installed. The library
+needs no Python header, so any version of Python can load it. If :func:`library` returns None, callers run slower code.
 """
 
 import ctypes
@@ -22,7 +22,7 @@ Out = TypeVar("Out")
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """Returns the built library; None where none was built or it cannot be loaded."""
+    """Returns the built library; None if it was not built or cannot be loaded."""
     try:
         return ctypes.CDLL(str(Path(__file__).with_name("compiled.so")))
     except OSError:
@@ -30,19 +30,25 @@ def library() -> ctypes.CDLL | None:
 
 
 def call(name: str, arrays: tuple[Tensor | np.ndarray, ...], n: int, *rest: int | float) -> None:
-    """Call a C function with the addresses of ``arrays``, which must lie contiguously and in its order.
+    """Calls a C function.
+
+    Args:
+        name: name of the function.
+        arrays: contiguous arrays, whose addresses are its first arguments.
+        n: size of the batch, its next argument.
+        rest: its other arguments; ints and floats.
 
     Raises:
-        MemoryError: it asked for memory and there was none.
+        MemoryError: the function could not allocate memory.
     """
-    if ask(name, arrays, n, *rest):
-        raise MemoryError(f"{name}: no memory for a batch of {n}")
+    if call_for_result(name, arrays, n, *rest):
+        raise MemoryError(f"{name} could not allocate memory for a batch of {n}; take a smaller batch")
 
 
-def ask(name: str, arrays: tuple[Tensor | np.ndarray, ...], n: int, *rest: int | float) -> int:
-    """As :func:`call`, but returns what the C function returns."""
-    places = [_address(array) for array in arrays]
-    return _function(name, len(arrays), tuple(isinstance(one, float) for one in rest))(*places, n, *rest)
+def call_for_result(name: str, arrays: tuple[Tensor | np.ndarray, ...], n: int, *rest: int | float) -> int:
+    """As :func:`call`, but returns the integer that the C function returns."""
+    addresses = [_address(array) for array in arrays]
+    return _function(name, len(arrays), tuple(isinstance(one, float) for one in rest))(*addresses, n, *rest)
 
 
 def _address(array: Tensor | np.ndarray) -> int:
@@ -57,16 +63,19 @@ def _address(array: Tensor | np.ndarray) -> int:
 def _function(name: str, arrays: int, floats: tuple[bool, ...]) -> Callable[..., int]:
     """Returns a C function with its argument types set.
 
-    To set them on every call would cost more than many of these functions take to run.
+    Setting them on every call would cost more than many of these functions take to run.
     """
-    found = library()[name]  # type: ignore[index]  # indexing makes a new object, whose argtypes are ours alone
+    function = library()[name]  # type: ignore[index]  # indexing makes a new object, whose argtypes are ours alone
     numbers = [ctypes.c_float if one else ctypes.c_int for one in floats]
-    found.argtypes = [ctypes.c_void_p] * arrays + [ctypes.c_int64, *numbers]
-    return found
+    function.argtypes = [ctypes.c_void_p] * arrays + [ctypes.c_int64, *numbers]
+    return function
 
 
 def in_parts(work: Callable[[int, int], Out], n: int, parts: int) -> list[Out]:
-    """``work(start, stop)`` for parts of ``n`` images, at most one a processor thread of torch, all at once."""
+    """Runs ``work(start, stop)`` for parts of ``n`` images on threads, and returns the results in order.
+
+    There are at most ``parts`` parts, and at most as many as torch has threads.
+    """
     parts = max(1, min(parts, n, torch.get_num_threads()))
     cuts = [n * i // parts for i in range(parts + 1)]
     return run_tasks(lambda _, ends: work(*ends), pairwise(cuts), parts)

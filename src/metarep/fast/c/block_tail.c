@@ -1,4 +1,4 @@
-/* What follows the convolution in a block of Conv4: norm, 2x2 maximum and ReLU in one pass, and the way back.
+/* The tail of a block of Conv4 (norm, 2x2 maximum and ReLU) in one pass forward and one back.
  *
  * Maps are n x h x w x out, channels last, out a multiple of 32, in bfloat16 if half, else in float32. block_tail.py has
  * the formulas.
@@ -11,7 +11,7 @@
 #define BLOCKS(out) for (int first = 0; first < (out); first += LANES * WIDE)
 #define EACH for (int v = 0; v < WIDE; v++)
 
-/* Adds to sums (2 x out) those of each channel over all places, and of their squares. */
+/* Adds to sums (2 x out) the sum of each channel over all pixels, and the sum of the squares. */
 INLINE void map_moments(const void *y, double *sums, int64_t n, int h, int w, int out, int half)
 {
     const size_t places = (size_t)h * w;
@@ -44,8 +44,8 @@ CLONED int metarep_map_moments(const void *y, double *sums, int64_t n, int h, in
     return 0;
 }
 
-/* Of each channel, from the sums of several parts over so many places: mean and variance (kept if there are no parts), and
- * factor and offset of the norm. norm: 4 x out, in this order. */
+/* Computes for each channel, from the sums of several parts over all pixels: mean and variance (kept if there are no
+ * parts), and factor and offset of the norm. norm: 4 x out, in this order. */
 int metarep_norm(const double *sums, const float *scale, const float *shift, float *norm, int64_t parts, int out,
                  int places, float eps)
 {
@@ -60,7 +60,7 @@ int metarep_norm(const double *sums, const float *scale, const float *shift, flo
             sum /= places;
             square = square / places - sum * sum;
             mean[c] = (float)sum;
-            variance[c] = square < 0 ? 0 : (float)square; /* what is not a number stays so */
+            variance[c] = square < 0 ? 0 : (float)square; /* NaN stays NaN */
         }
         factor[c] = scale[c] / sqrtf(variance[c] + eps);
         offset[c] = shift[c] - factor[c] * mean[c];
@@ -68,7 +68,7 @@ int metarep_norm(const double *sums, const float *scale, const float *shift, flo
     return 0;
 }
 
-/* z = relu(max(factor y + offset)), and which of the four places it came from. */
+/* z = relu(max(factor y + offset)), and the position (0 to 3) of the maximum in its window. */
 INLINE void block_tail(const void *y, const float *norm, void *z, uint8_t *which,
                               int64_t n, int h, int w, int out, int half)
 {
@@ -89,7 +89,7 @@ INLINE void block_tail(const void *y, const float *norm, void *z, uint8_t *which
                         best = (numbers)choose(more, (whole)v, (whole)best);
                         k = choose(more, (whole){0} + other, k);
                     }
-                    const whole live = ~(best <= 0); /* what is not a number passes, to be noticed */
+                    const whole live = ~(best <= 0); /* NaN passes, so that it is noticed later */
                     store(z, done, keep(live, best), half);
                     *(bytes *)(which + done) = __builtin_convertvector(choose(live, k, (whole){0} + DEAD), bytes);
                 }
@@ -105,7 +105,7 @@ CLONED int metarep_block_tail(const void *y, const float *norm, void *z, uint8_t
     return 0;
 }
 
-/* Adds to sums (2 x out) the gradient where z is positive, and the same times y at the maximum. */
+/* Adds to sums (2 x out) the gradient where z is positive, and that gradient times y at the maximum. */
 INLINE void block_tail_sums(const void *above, const uint8_t *which, const void *y, float *sums,
                                    int64_t n, int h, int w, int out, int half)
 {
@@ -144,8 +144,8 @@ CLONED int metarep_block_tail_sums(const void *above, const uint8_t *which, cons
     return 0;
 }
 
-/* Of each channel, from the sums of several parts: gradients of scale and shift, and what every place owes to the mean
- * and variance of so many places, constant + slope y. found: 4 x out, in this order. */
+/* Computes for each channel, from the sums of several parts: the gradients of scale and shift, and the gradient of each
+ * pixel through mean and variance, which is constant + slope y. found: 4 x out, in this order. */
 int metarep_norm_back(const float *sums, const float *norm, float *found, int64_t parts, int out, int places, float eps)
 {
     const float *mean = norm, *variance = norm + out, *factor = norm + 2 * out;
@@ -165,7 +165,7 @@ int metarep_norm_back(const float *sums, const float *norm, float *found, int64_
     return 0;
 }
 
-/* d_y = factor (gradient at the maximum) - (constant + slope y), the latter only for images with counted. */
+/* d_y = factor (gradient at the maximum) - (constant + slope y); the second term only if the images are counted. */
 INLINE void block_tail_back(const void *above, const uint8_t *which, const void *y, const float *norm,
                             const float *found, void *d_y, int64_t n, int h, int w, int out, int half, int counted)
 {
@@ -173,7 +173,7 @@ INLINE void block_tail_back(const void *above, const uint8_t *which, const void 
     for (int64_t i = 0; i < n; i++)
         for (int row = 0; row < h; row += 2)
             for (int column = 0; column < w; column += 2) {
-                const int pooled = row + 1 < h && column + 1 < w; /* the last row and column of an odd side are not */
+                const int pooled = row + 1 < h && column + 1 < w; /* an odd side's last row and column are not pooled */
                 const size_t from = ((i * (h / 2) + row / 2) * (w / 2) + column / 2) * out;
                 const size_t corner = ((i * h + row) * w + column) * out;
                 for (int c = 0; c < out; c += LANES) {

@@ -1,8 +1,8 @@
-/* Conv4's first block on images: 3x3 convolution, norm, 2x2 maximum and ReLU in one pass, and its way back.
+/* Conv4's first block on images: 3x3 convolution, norm, 2x2 maximum and ReLU in one pass forward and one back.
  *
- * The convolution's map is never written: a window of 2x2 outputs is computed, and what stays is its maximum and which
- * of the four it was. The way back needs no more than that, for a map's gradient is zero but at its maxima, apart from
- * what mean and variance owe, and that follows from the moments of 3x3 patches (first_block.py has the formulas).
+ * The convolution's map is never stored. A window of 2x2 outputs is computed, and its maximum and the position of the
+ * maximum are kept. The backward pass needs no more: the gradient of the map is zero except at the maxima, apart from
+ * the part through mean and variance, which follows from the moments of 3x3 patches (formulas in first_block.py).
  */
 #include "vectors.h"
 
@@ -12,7 +12,7 @@
 #define WIDE 2 /* vectors of channels at a time: as many as the registers hold */
 #define TAPS 9
 
-/* The channels of an image into a border that stays zero. */
+/* Copies the channels of an image into a buffer with a border of zeros. */
 static void pad(const float *image, int channels, int h, int w, float *padded)
 {
     for (int c = 0; c < channels; c++)
@@ -21,7 +21,7 @@ static void pad(const float *image, int channels, int h, int w, float *padded)
                    sizeof(float) * w);
 }
 
-/* The convolution at the four places of a window, for WIDE vectors of channels. */
+/* Computes the convolution at the four pixels of a window, for WIDE vectors of channels. */
 INLINE void window_sums(const float *window, const float *filters, int channels, int plane, int across, int out,
                         numbers sum[4][WIDE])
 {
@@ -171,7 +171,7 @@ static float *padding(int channels, int h, int w)
     return calloc((size_t)channels * (h + 2) * (w + 2) + LANES, sizeof(float)); /* LANES: read, and masked out */
 }
 
-/* All return 1 for want of memory, else 0. images: n x channels x h x w, of even sides; filters: channels x 9 x
+/* All return 1 if memory cannot be allocated, else 0. images: n x channels x h x w, of even sides; filters: channels x 9 x
  * out, out a multiple of 32; factor, offset: what the norm does to a maximum; z, which, above: n x h / 2 x w / 2 x out,
  * z and above in bfloat16 if half, else in float32. */
 int metarep_first_block(const float *images, const float *filters, const float *factor, const float *offset, void *z,
@@ -188,7 +188,7 @@ int metarep_first_block(const float *images, const float *filters, const float *
     return !padded;
 }
 
-/* values, in the shape of z and in float32: the convolution at the places that which names, 0 where it names none. */
+/* values, in the shape of z and in float32: the convolution at the positions in which, 0 where there is no position. */
 int metarep_first_block_at(const float *images, const float *filters, const uint8_t *which, float *values, int64_t n,
                            int channels, int h, int w, int out)
 {
@@ -202,7 +202,7 @@ int metarep_first_block_at(const float *images, const float *filters, const uint
     return !padded;
 }
 
-/* Adds to d_filters and d_shift, which have the shapes of filters and offset: the sums over places of the gradient times
+/* Adds to d_filters and d_shift, which have the shapes of filters and offset: the sums over pixels of the gradient times
  * the patch, and of the gradient, where the maximum was positive. */
 int metarep_first_block_back(const float *images, const void *above, const uint8_t *which, float *d_filters,
                              float *d_shift, int64_t n, int channels, int h, int w, int out, int half)

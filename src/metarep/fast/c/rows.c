@@ -1,4 +1,4 @@
-/* What a search among vectors does around the search itself. */
+/* Steps before and after a search among vectors: scaling queries, and replacing rows by ids. */
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -17,7 +17,7 @@ static float squares(const float *row, int dim)
     return sum;
 }
 
-/* unit: rows of length 1, those of zeros as they are. Returns 1 if the squares of a row have no finite sum, else 0. */
+/* Writes rows of length 1 to unit; rows of zeros stay. Returns 1 if the squares of a row have no finite sum, else 0. */
 int metarep_unit_rows(const float *rows, float *unit, int64_t n, int dim)
 {
     for (int64_t i = 0; i < n; i++, rows += dim, unit += dim) {
@@ -31,7 +31,7 @@ int metarep_unit_rows(const float *rows, float *unit, int64_t n, int dim)
     return 0;
 }
 
-/* Whether every row is of length 1, as nearly as float32 can tell. */
+/* Returns whether every row has length 1, to the precision of float32. */
 int metarep_are_unit_rows(const float *rows, int64_t n, int dim)
 {
     for (int64_t i = 0; i < n; i++, rows += dim)
@@ -40,7 +40,7 @@ int metarep_are_unit_rows(const float *rows, int64_t n, int dim)
     return 1;
 }
 
-/* In place: rows become their ids; where faiss says -1, for nothing found, so does this, with the score -inf. */
+/* Replaces rows by their ids, in place. Where faiss gives -1 (no result), the id is -1 and the score becomes -inf. */
 int metarep_rows_to_ids(const int64_t *ids, int64_t *rows, float *scores, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {

@@ -1,8 +1,8 @@
-/* Every image of a batch seen through an affine map of its own: bilinear, the edge repeated beyond the edge.
+/* Samples every image of a batch under its own affine map: bilinear, with the edge repeated beyond the edge.
  *
- * From bytes to floats in one pass. The four neighbours of a place are two pairs of bytes that lie side by side, so a
- * pixel costs two loads; all else is done many pixels at a time. Rows of the view follow each other in the work
- * arrays, each computed a few pixels too long and then overwritten by the next, so that no row has a slow rest.
+ * It goes from bytes to floats in one pass. The four neighbours of a position are two pairs of adjacent bytes, so a
+ * pixel costs two loads; all other steps process many pixels at a time. Rows of the view follow each other in the work
+ * arrays. Each is computed a few pixels too long, and the next row overwrites them, so no row has a slow remainder.
  */
 #include "vectors.h"
 
@@ -12,12 +12,12 @@
 
 static inline float clip(float v, float high)
 {
-    v = v > 0 ? v : 0; /* not a number becomes 0 as well */
+    v = v > 0 ? v : 0; /* NaN becomes 0 too */
     return v < high ? v : high;
 }
 
-/* For each place: the offset of its upper left neighbour, and how far it lies to the right of it and below it. In units
- * of -1 to 1 the centre of pixel j is (2 j + 1) / width - 1; here places are counted in pixels. */
+/* Computes for each position the offset of its upper left neighbour, and its distance from it to the right and down. In
+ * units of -1 to 1 the centre of pixel j is (2 j + 1) / width - 1; here positions are in pixels. */
 CLONED static void find(const float *map, int first, int rows, int height, int width, int32_t *restrict at,
                         float *restrict right, float *restrict down)
 {
@@ -41,7 +41,7 @@ CLONED static void find(const float *map, int first, int rows, int height, int w
     }
 }
 
-/* The four neighbours of each place as the bytes of one number, whichever end of it comes first in memory. */
+/* Packs the four neighbours of each position into the bytes of one number, for either byte order. */
 static void fetch(const uint8_t *image, int width, int n, const int32_t *restrict at, uint32_t *restrict four)
 {
     for (int j = 0; j < n; j++) {
@@ -70,8 +70,8 @@ CLONED static void blend(const uint32_t *restrict four, const float *restrict ri
     }
 }
 
-/* images: n x channels x height x width, at least 2 x 2 and at most BLOCK wide. maps: n x 2 x 3, from places in the view
- * (across, down, 1) to places in the image, in units of -1 to 1. views: as images, in 0 to 1. */
+/* images: n x channels x height x width, at least 2 x 2 and at most BLOCK wide. maps: n x 2 x 3, from positions in the view
+ * (across, down, 1) to positions in the image, in units of -1 to 1. views: as images, in 0 to 1. */
 int metarep_sample(const uint8_t *images, const float *maps, float *views, int64_t n, int channels, int height,
                     int width)
 {

@@ -1,4 +1,4 @@
-/* The derivatives of block_tail.c along a direction, for second derivatives: of few images, in float32.
+/* The derivatives (tangents) of block_tail.c along a direction, for Hessian-vector products of few images in float32.
  *
  * y is the map and y_t its derivative, in bfloat16 if half, as is d_y_t. Maps are n x h x w x out, channels last. A name
  * that ends in _t is a derivative; block_curvature.py has the formulas.

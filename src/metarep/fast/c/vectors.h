@@ -1,4 +1,4 @@
-/* Vectors of 16 numbers for the compiler to lay out, in float32; memory may hold bfloat16. */
+/* Vectors of 16 float32 numbers, which the compiler maps to registers; memory may hold bfloat16. */
 #ifndef METAREP_VECTORS_H
 #define METAREP_VECTORS_H
 
@@ -6,9 +6,9 @@
 #include <stdint.h>
 
 #define LANES 16 /* numbers in a vector: as many as the widest register holds */
-#define DEAD 4   /* in place of which of four pixels was the maximum: it was not positive */
+#define DEAD 4   /* position of a maximum that is not positive; else 0 to 3 */
 
-#ifdef CLONES /* one version a kind of processor, chosen when the library is loaded */
+#ifdef CLONES /* one version for each kind of CPU, chosen when the library is loaded */
 #define CLONED __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define CLONED
@@ -41,7 +41,7 @@ INLINE whole marks(const uint8_t *place)
     return __builtin_convertvector(*(const bytes *)place, whole);
 }
 
-/* The i-th number of an array and those that follow; half: bfloat16. */
+/* Loads the vector that starts at the i-th number of an array; half: bfloat16. */
 INLINE numbers load(const void *array, size_t i, int half)
 {
     if (half)

@@ -1,4 +1,4 @@
-"""The inner loop: from a start, through gradient steps on a task's support, to its query loss and the meta-gradient."""
+"""The inner loop: gradient steps on a task's support set, the query loss after them, and the meta-gradient."""
 
 from metarep.learners.inner_loop.adam import Adam
 from metarep.learners.inner_loop.adaptation import Adapted, adapt_tasks, query_logits

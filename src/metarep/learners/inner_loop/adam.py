@@ -1,4 +1,4 @@
-"""Adam without first moment, as the inner optimiser of Reptile."""
+"""Adam without a first moment: the inner optimiser of Reptile."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ DECAY, EPS = 0.999, 1e-8
 
 @dataclass
 class Adam:
-    """The state: second moments and how many steps they hold.
+    """The state of the optimiser: second moments and the number of steps taken.
 
     Nichol, Achiam, Schulman, On First-Order Meta-Learning Algorithms, 2018: inner Adam with ``beta1 = 0``, whose state
     is carried from task to task.
 
     Args:
         lr: learning rate.
-        second: running mean of the squared gradient of each adapted tensor, not corrected for its start at zero; one
-            row for a head whose rows belong to the ways of one task.
-        steps: taken so far.
+        second: running mean of the squared gradient of each adapted tensor, without bias correction. A head whose rows
+            belong to the classes of one task has one row here.
+        steps: number of steps taken so far.
     """
 
     lr: float
@@ -28,30 +28,35 @@ class Adam:
     steps: float = 0
 
     def of_task(self, adapted: Sequence[int], weights: Sequence[Tensor]) -> "Adam":
-        """Another state of the same values, for a task (or many at once) with these weights to go on from."""
+        """Returns a copy of the state that one task (or many at once) may change.
+
+        Args:
+            adapted: positions in ``weights`` of the tensors that change.
+            weights: all weights of the task; they give the shapes of the moments.
+        """
         second = [moment.expand_as(weights[i]).clone() for i, moment in zip(adapted, self.second, strict=True)]
         return Adam(self.lr, second, self.steps)
 
     def task(self, t: int) -> "Adam":
-        """That of one task, of a state with a task axis first."""
+        """Returns the state of task ``t``, where the moments have the task axis first."""
         return Adam(self.lr, [moment[t] for moment in self.second], self.steps)
 
     @torch.no_grad()
     def step(self, adapted: Sequence[int], weights: Sequence[Tensor], gradient: Sequence[Tensor]) -> list[Tensor]:
-        """The weights after one step; the state moves on.
+        """Takes one step and returns the new weights; the state is updated in place.
 
-        The small number is added to the root of the uncorrected moment, as in the code of the paper; torch adds it to
-        the corrected one.
+        ``EPS`` is added to the root of the uncorrected moment, as in the code of the paper. torch adds it to the root
+        of the corrected one.
 
         Args:
-            adapted: places in ``weights`` of the tensors that change, in the order of ``second``.
-            weights: all of them, where the step starts; left as they are.
-            gradient: of each adapted tensor.
+            adapted: positions in ``weights`` of the tensors that change, in the order of ``second``.
+            weights: all weights before the step; they are not changed.
+            gradient: the gradient of each adapted tensor.
         """
         self.steps += 1
         correction = (1 - DECAY**self.steps) ** 0.5
         new = list(weights)
-        for i, moment, slope in zip(adapted, self.second, gradient, strict=True):
-            moment.mul_(DECAY).addcmul_(slope, slope, value=1 - DECAY)
-            new[i] = weights[i] - self.lr * correction * slope / (moment.sqrt() + EPS)
+        for i, moment, part in zip(adapted, self.second, gradient, strict=True):
+            moment.mul_(DECAY).addcmul_(part, part, value=1 - DECAY)
+            new[i] = weights[i] - self.lr * correction * part / (moment.sqrt() + EPS)
         return new

@@ -1,4 +1,4 @@
-"""Adapts to tasks for evaluation and use: the adapted weights are kept, without a graph."""
+"""Adaptation to tasks for evaluation and use: the adapted weights are kept, without a graph."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +12,7 @@ from metarep.encoders.normalisation import Statistics
 from metarep.learners.inner_loop.adam import Adam
 from metarep.learners.inner_loop.network import Network
 from metarep.learners.inner_loop.start import Start, TaskStart
-from metarep.learners.inner_loop.task import InnerLoop, refuse_blow_up, take_step
+from metarep.learners.inner_loop.task import InnerLoop, SupportDescent, require_finite_loss
 from metarep.learners.inner_loop.task_network import TaskNetwork
 from metarep.machine import faster
 from metarep.machine.randomness import run_alike, useful_workers
@@ -20,12 +20,13 @@ from metarep.machine.randomness import run_alike, useful_workers
 
 @dataclass
 class Adapted:
-    """What one task ends with.
+    """The result of adapting to one task; with a task axis first in every tensor, to many.
 
     Args:
-        weights: of the body, then the head's weight and bias.
-        statistics: of the support under these weights, or of what the first step saw under those of the start.
-        adam: the optimiser's state, where there is one.
+        weights: the body's parameters, then the head's weight and bias.
+        statistics: batch statistics of the support set under these weights. Without ``settle`` they are those of the
+            first step's images under the weights of the start.
+        adam: the optimiser's state; None for plain gradient descent.
     """
 
     weights: list[Tensor]
@@ -33,7 +34,7 @@ class Adapted:
     adam: Adam | None = None
 
     def tasks(self) -> list["Adapted"]:
-        """One by one, of what many tasks end with at once, the task axis first."""
+        """Returns the results of the tasks one by one, where every tensor has the task axis first."""
         each = []
         for t in range(len(self.weights[0])):
             own = None if self.adam is None else self.adam.task(t)
@@ -44,14 +45,14 @@ class Adapted:
 
 @dataclass(frozen=True)
 class Stepping:
-    """How to step: what is the same for all tasks that are adapted together.
+    """The settings of the steps, equal for all tasks that are adapted together.
 
     Args:
-        inner: steps and what they change.
-        adam: step by this optimiser's state, copied for each task, instead of plain gradient descent.
-        minibatch: images a step, evenly of every class, cycling through the support; 0 for all of it.
-        settle: run the whole support once more after the last step, so that the statistics belong to the adapted
-            weights. Otherwise they are those of the start, as the first step saw them.
+        inner: the number of steps, and which tensors they change.
+        adam: the state that Adam starts from in each task; None for plain gradient descent.
+        minibatch: images of a step, evenly of every class, cycling through the support set; 0 for all images.
+        settle: run the support set once more after the last step, so that the batch statistics belong to the adapted
+            weights. Otherwise the batch statistics of the first step are kept.
     """
 
     inner: InnerLoop
@@ -61,7 +62,7 @@ class Stepping:
 
     @property
     def precise(self) -> bool:
-        """Whether steps need float32. Adam's are as long whatever the gradient is, and Reptile trains by them."""
+        """Whether the steps need float32. Adam's do not: their length hardly depends on the gradient."""
         return self.adam is None
 
 
@@ -76,19 +77,17 @@ def adapt_tasks(
     minibatch: int = 0,
     settle: bool = True,
 ) -> list[Adapted]:
-    """Adapt to each task from the same start.
+    """Adapts to each task from the same start and returns one result for each task.
 
     Args:
         start: encoder, head and rates.
-        inner: steps and what they change.
+        inner: the number of steps, and which tensors they change. The order is always 1 here.
         support, labels: preprocessed images and their classes.
-        ways: classes a task.
-        adam: step by this optimiser's state, copied for each task, instead of plain gradient descent.
-        minibatch: images a step, evenly of every class, cycling through the support; 0 for all of it.
-        settle: run the whole support once more after the last step, for the statistics; see :class:`Stepping`.
+        ways: number of classes of each task.
+        adam, minibatch, settle: as in :class:`Stepping`.
 
     Raises:
-        MetarepError: the support loss of a task is no longer a number before one of the steps; it is named.
+        MetarepError: the support loss of a task is NaN or infinite. The message names the step.
     """
     how = Stepping(replace(inner, order=1), adam, minibatch, settle)
     if (many := faster.many_tasks(start, support)) is not None:
@@ -102,13 +101,16 @@ def adapt_tasks(
 
 
 def adapt(network: TaskNetwork, start: TaskStart, how: Stepping, x: Tensor, y: Tensor) -> Adapted:
-    """Adapt to one task; or to many, with the task axis first, where the network takes them.
+    """Adapts to one task; or to many, with the task axis first, if the network runs many.
 
     Args:
-        network: runs the support, for first derivatives.
+        network: runs the support set, for first derivatives.
         start: weights and rates, without a graph.
-        how: the steps.
+        how: the settings of the steps.
         x, y: support images and labels.
+
+    Raises:
+        MetarepError: the support loss is NaN or infinite. The message names the step.
     """
     inner, head = how.inner, start.start.head
     with torch.no_grad():
@@ -116,15 +118,16 @@ def adapt(network: TaskNetwork, start: TaskStart, how: Stepping, x: Tensor, y: T
         weights = [*start.body, *(part.detach() for part in network.classifier(head, start.ways, features, y))]
     state = how.adam.of_task(inner.adapted, weights) if how.adam else None
     rows, seen = _mini_batches(y, how.minibatch, inner.steps), []
+    descent = SupportDescent(network, inner, start)
     for step in range(inner.steps):
         part, first = rows[step], step == 0 and not how.settle
         with torch.enable_grad():
-            moved, slope = take_step(network, inner, weights, start.table[step], x[part], y[part], step, record=first)
-        seen = slope.seen if first else seen
-        weights = state.step(inner.adapted, weights, slope.gradient) if state else moved
+            moved, step_gradient = descent.take_step(step, weights, x[part], y[part], record=first)
+        seen = step_gradient.seen if first else seen
+        weights = state.step(inner.adapted, weights, step_gradient.gradient) if state else moved
     if how.settle or not inner.steps:
         with torch.no_grad():
-            refuse_blow_up(network.loss(network.support_logits(weights, x, record=True), y), inner.steps)
+            require_finite_loss(network.loss(network.support_logits(weights, x, record=True), y), inner.steps)
         seen = network.seen()
     return Adapted(weights, seen, state)
 
@@ -132,11 +135,12 @@ def adapt(network: TaskNetwork, start: TaskStart, how: Stepping, x: Tensor, y: T
 def query_logits(
     start: Start, adapted: Sequence[Adapted], query: Float[Tensor, "task query c h w"]
 ) -> Float[Tensor, "task query ways"]:
-    """Scores of each task's queries under its own weights and statistics.
+    """Returns the logits of each task's queries under its own adapted weights.
 
     Args:
-        start: encoder, and whose statistics: those of ``adapted`` (support), the queries' (transductive), or running.
-        adapted: what each task ended with.
+        start: the encoder, and which statistics its norm layers use: those of ``adapted`` (support), those of the
+            queries (transductive) or the running ones.
+        adapted: the result of adapting to each task.
         query: preprocessed images.
     """
     if (many := faster.many_tasks(start, query)) is not None:
@@ -155,7 +159,11 @@ def query_logits(
 
 
 def _mini_batches(labels: Int[Tensor, "*task support"], minibatch: int, steps: int) -> list[Any]:
-    """Index of each step's mini-batch: the first of every class, then the second, and around the end if need be."""
+    """Returns the index of each step's mini-batch.
+
+    The order is the first image of every class, then the second of every class, and so on. After the last image it
+    starts again.
+    """
     images = labels.shape[-1]
     if not 0 < minibatch < images:
         return [slice(None)] * steps

@@ -11,17 +11,15 @@ support is differentiated twice, in float32: by autograd, or for Conv4 by a form
 (:func:`metarep.machine.faster.support_formula`).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from metarep.encoders.normalisation import Statistics
-from metarep.learners.inner_loop.rates import Rate
-from metarep.learners.inner_loop.slope import Slope, Weights
 from metarep.learners.inner_loop.start import TaskStart
-from metarep.learners.inner_loop.task import InnerLoop, Task, take_step
+from metarep.learners.inner_loop.support_gradient import SupportGradient, Weights
+from metarep.learners.inner_loop.task import InnerLoop, SupportDescent, Task
 from metarep.learners.inner_loop.task_network import TaskNetwork
 
 
@@ -30,10 +28,10 @@ class TaskGradient:
     """The query loss of a task and its gradient.
 
     Args:
-        loss: weighted over the steps.
-        weights: gradient with respect to each tensor of body and head at the start.
-        rates: for each step, with respect to the rate of each adapted tensor.
-        seen: the support's statistics at the start.
+        loss: the query loss, weighted over the steps.
+        weights: its gradient in each tensor of body and head at the start.
+        rates: for each step, its gradient in the rate of each adapted tensor (one value for each number of the tensor).
+        seen: batch statistics of the support set at the start.
     """
 
     loss: Tensor
@@ -43,49 +41,49 @@ class TaskGradient:
 
 
 def task_gradient(slow: TaskNetwork, fast: TaskNetwork, start: TaskStart, inner: InnerLoop, task: Task) -> TaskGradient:
-    """The exact gradient of one task's query loss; of many tasks, where the networks take them, of the sum.
+    """Computes the exact gradient of one task's query loss; with networks that run many tasks, of the sum over them.
 
     Args:
-        slow: runs the support; differentiable twice for the second order.
-        fast: runs the queries.
+        slow: runs the support set; it must be differentiable twice for the second order.
+        fast: runs the queries, for first derivatives.
         start: weights and rates where the task starts, without a graph.
-        inner: steps, order, loss weights.
-        task: its images and labels.
+        inner: steps, order and loss weights.
+        task: images and labels.
 
     Raises:
-        MetarepError: the support loss is no longer a number before one of the steps; it is named.
+        MetarepError: the support loss is NaN or infinite. The message names the step.
     """
-    started, origin = (None, None) if start.classifier else _prototypes(slow, start, task)
-    weights = [*start.body, *(start.classifier or started or ())]
-    trail: list[Slope] = []
+    prototypes, origin = (None, None) if start.classifier else _prototypes(slow, start, task)
+    weights = [*start.body, *(start.classifier or prototypes or ())]
+    descent, step_gradients = SupportDescent(slow, inner, start), list[SupportGradient]()
     losses: list[Tensor] = []
-    owed: list[list[Tensor] | None] = []
+    query_gradients: list[list[Tensor] | None] = []
     for step in range(inner.steps + 1):
-        loss, gradient = _outer(fast, weights, task, inner.weight_after(step))
+        loss, gradient = _query_gradient(fast, weights, task, inner.weight_after(step))
         losses.extend([] if loss is None else [loss])
-        owed.append(gradient)
+        query_gradients.append(gradient)
         if step < inner.steps:
-            weights, taken = take_step(
-                slow, inner, weights, start.table[step], task.support, task.support_y, step, record=step == 0
-            )
-            trail.append(taken)
-    seen = trail[0].seen if trail else []
-    carried, rates = _carry_back(inner, trail, owed, start.table)
-    if started is not None and origin is not None:
-        back = torch.autograd.grad(started, origin, grad_outputs=carried[-2:], materialize_grads=True)
-        carried = [*(one + two for one, two in zip(carried[:-2], back, strict=True)), *carried[-2:]]
-    return TaskGradient(torch.stack(losses).sum(), carried, rates, seen)
+            weights, step_gradient = descent.take_step(step, weights, task.support, task.support_y, record=step == 0)
+            step_gradients.append(step_gradient)
+    seen = step_gradients[0].seen if step_gradients else []
+    adjoints, rates = _carry_back(inner, start, step_gradients, query_gradients)
+    if prototypes is not None and origin is not None:
+        body_adjoints = torch.autograd.grad(prototypes, origin, grad_outputs=adjoints[-2:], materialize_grads=True)
+        adjoints = [*(one + two for one, two in zip(adjoints[:-2], body_adjoints, strict=True)), *adjoints[-2:]]
+    return TaskGradient(torch.stack(losses).sum(), adjoints, rates, seen)
 
 
 def _prototypes(slow: TaskNetwork, start: TaskStart, task: Task) -> tuple[tuple[Tensor, Tensor], list[Tensor]]:
-    """The classifier that depends on the body, and the body's weights as the graph knows them."""
+    """Returns the classifier that is computed from the body's features, and the leaves of its graph."""
     origin = slow.leaves(start.body)
     features = slow.features(origin, task.support)
     return slow.classifier(start.start.head, start.ways, features, task.support_y), origin
 
 
-def _outer(fast: TaskNetwork, weights: Weights, task: Task, share: float) -> tuple[Tensor | None, list[Tensor] | None]:
-    """The query loss at these weights times its share, and its first derivatives there."""
+def _query_gradient(
+    fast: TaskNetwork, weights: Weights, task: Task, share: float
+) -> tuple[Tensor | None, list[Tensor] | None]:
+    """Returns the query loss times ``share`` and its gradient at these weights; None if the share is 0."""
     if not share:
         return None, None
     leaves = fast.leaves(weights)
@@ -94,25 +92,32 @@ def _outer(fast: TaskNetwork, weights: Weights, task: Task, share: float) -> tup
 
 
 def _carry_back(
-    inner: InnerLoop, trail: list[Slope], owed: list[list[Tensor] | None], table: Sequence[Sequence[Rate]]
+    inner: InnerLoop,
+    start: TaskStart,
+    step_gradients: list[SupportGradient],
+    query_gradients: list[list[Tensor] | None],
 ) -> tuple[list[Tensor], list[list[Tensor]]]:
-    """From derivatives at the adapted weights to those at the start, and those of the rates.
+    """Carries the query gradient back from the adapted weights to the start.
 
     Args:
-        inner: order, and which tensors the steps changed.
-        trail: the slopes that the steps went down, in order.
-        owed: derivatives of the query loss after 0, 1, ... steps; None where that has no share.
-        table: rates of each step.
+        inner: the order, and which tensors the steps changed.
+        start: the rates of each step.
+        step_gradients: the support gradient of each step, in order.
+        query_gradients: the gradient of the query loss after 0, 1, ... steps; None where its weight is 0.
+
+    Returns:
+        The gradient at the start (a part for each tensor), and the gradient in the rates of each step.
     """
-    carried = owed[-1]
-    assert carried is not None, "the last step has a share of the loss"
+    adjoints = query_gradients[-1]
+    assert adjoints is not None, "the last step has a share of the loss"
     rates: list[list[Tensor]] = []
-    for taken, due, row in zip(reversed(trail), reversed(owed[:-1]), reversed(table), strict=True):
-        chosen = [carried[i] for i in inner.adapted]
-        rates.append([-slope * v for slope, v in zip(taken.gradient, chosen, strict=True)])
-        if taken.bend is not None:
-            bent = taken.bend([v * rate for v, rate in zip(chosen, row, strict=True)])
-            carried = [v if b is None else v - b for v, b in zip(carried, bent, strict=True)]
-        if due is not None:
-            carried = [v + d for v, d in zip(carried, due, strict=True)]
-    return carried, rates[::-1]
+    steps = zip(step_gradients, query_gradients[:-1], start.table, strict=True)
+    for step_gradient, query_gradient, row in reversed(list(steps)):
+        chosen = [adjoints[i] for i in inner.adapted]
+        rates.append([-part * v for part, v in zip(step_gradient.gradient, chosen, strict=True)])
+        if step_gradient.hessian_vector_product is not None:
+            products = step_gradient.hessian_vector_product([v * rate for v, rate in zip(chosen, row, strict=True)])
+            adjoints = [v if part is None else v - part for v, part in zip(adjoints, products, strict=True)]
+        if query_gradient is not None:
+            adjoints = [v + part for v, part in zip(adjoints, query_gradient, strict=True)]
+    return adjoints, rates[::-1]

@@ -1,4 +1,4 @@
-"""Head: the linear classifier that the inner loop starts from."""
+"""Head: the linear classifier on the features, as the inner loop starts from it."""
 
 from typing import Literal, get_args
 
@@ -14,16 +14,22 @@ Classifier = tuple[Float[Tensor, "*task ways dim"], Float[Tensor, "*task ways"]]
 
 
 class Head(nn.Module):
-    """Where the classifier of a task starts.
+    """The linear classifier that each task starts from.
 
-    ``rows``: one learned row a way, as in the papers; tasks of that many ways only. ``shared``: one learned row for all
-    ways, so tasks may have any number of them. ``prototype``: nearest class mean written as a linear layer, weight
-    ``2 c`` and bias ``-|c|**2`` (Triantafillou et al., Meta-Dataset, 2020), nothing to learn.
+    ``rows``: one learned row for each class, as in the papers; every task must have that number of classes.
+    ``shared``: one learned row for all classes, so tasks may have any number of classes. ``prototype``: the nearest
+    class mean as a linear layer, with weight ``2 c`` and bias ``-|c|**2`` for a mean ``c``; nothing is learned
+    (Triantafillou et al., Meta-Dataset, 2020).
 
     Args:
-        kind: one of these.
-        dim: features.
-        ways: of every task (``rows``).
+        kind: ``rows``, ``shared`` or ``prototype``.
+        dim: number of features.
+        ways: number of classes of every task, for ``rows``.
+
+    >>> features = torch.tensor([[[1.0, 0.0], [0.0, 3.0]]])
+    >>> weight, bias = Head("prototype", 2, 2).start(2, features, torch.tensor([[0, 1]]))
+    >>> weight.tolist(), bias.tolist()
+    ([[[2.0, 0.0], [0.0, 6.0]]], [[-1.0, -9.0]])
     """
 
     def __init__(self, kind: HeadKind, dim: int, ways: int) -> None:
@@ -37,16 +43,22 @@ class Head(nn.Module):
     def start(
         self, ways: int, features: Float[Tensor, "task support dim"] | None, labels: Int[Tensor, "task support"]
     ) -> Classifier:
-        """The classifier of each task before its first step; ``features`` matter to ``prototype`` alone.
+        """Returns the weight and bias of each task before its first step.
+
+        Args:
+            ways: number of classes of the tasks.
+            features: features of the support images; only ``prototype`` needs them.
+            labels: classes of the support images.
 
         Raises:
-            MetarepError: tasks of another number of ways than there are rows.
+            MetarepError: ``ways`` differs from the number of rows (``rows``).
         """
         tasks = len(labels)
         if self.kind == "rows":
             if ways != self.ways:
                 raise MetarepError(
-                    f"this learner has a head of {self.ways} rows, one a way, and cannot take a task of {ways} ways",
+                    f"this learner has a head of {self.ways} rows, one for each class, and cannot take a task of "
+                    f"{ways} ways",
                     advice=(f"draw tasks of {self.ways} ways", Advice("train with {head} or shared", head="prototype")),
                 )
             return self.weight.expand(tasks, -1, -1), self.bias.expand(tasks, -1)
@@ -58,18 +70,20 @@ class Head(nn.Module):
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
-        """Of weight and bias, where they are the same in every task."""
+        """The shapes of weight and bias; ``()`` for both if they depend on the task."""
         return [tuple(self.weight.shape), tuple(self.bias.shape)] if self.kind == "rows" else [(), ()]
 
 
 def refuse_missing_classes(labels: Int[Tensor, "task support"], ways: int) -> None:
-    """Raise if a task's support lacks a class: its row would only ever be pushed down.
+    """Raises if a class of a task has no support image: gradient steps would only lower its logit.
 
     Raises:
-        MetarepError: it names the task and the class.
+        MetarepError: a class has no support image. The message names the task and the class.
     """
     present = torch.zeros(len(labels), ways, dtype=torch.bool, device=labels.device)
     present.scatter_(1, labels, torch.ones_like(labels, dtype=torch.bool))
     if not present.all():
         task, way = (~present).nonzero()[0].tolist()
-        raise MetarepError(f"task {task} has no support image of class {way}; gradient descent needs one of each class")
+        raise MetarepError(
+            f"task {task} has no support image of class {way}; gradient descent needs at least one image of each class"
+        )

@@ -1,4 +1,4 @@
-"""Gradient steps on the head alone: every task at once, by matrix products on features."""
+"""Gradient steps on the head only, for all tasks at once, by matrix products on features."""
 
 from collections.abc import Sequence
 
@@ -17,17 +17,21 @@ def descend_head(
     labels: Int[Tensor, "task support"],
     table: Sequence[Sequence[Rate]],
 ) -> Classifier:
-    """The classifier of each task after a step for each row of ``table``.
+    """Returns the weight and bias of each task after one gradient step for each row of ``table``.
 
-    The gradient of the mean cross-entropy of a linear classifier is ``(p - y) x / support``: written out, it can be
-    differentiated once more like any other product, with no second graph.
-    It is the inner loop of ANIL (Raghu et al., 2020).
+    This is the inner loop of ANIL (Raghu et al., 2020). The gradient of the mean cross-entropy of a linear classifier
+    is ``(p - y) x / support``. As a formula it is differentiated like any other product, so no second graph is needed.
 
     Args:
-        classifier: at the start.
-        features: of the support images.
-        labels: their classes.
-        table: for each step the rate of weight and of bias.
+        classifier: weight and bias of each task at the start.
+        features: features of the support images.
+        labels: classes of the support images.
+        table: for each step, the rate of the weight and the rate of the bias.
+
+    >>> start = torch.zeros(1, 2, 1), torch.zeros(1, 2)
+    >>> weight, bias = descend_head(start, torch.tensor([[[1.0], [-1.0]]]), torch.tensor([[0, 1]]), [[0.1, 0.1]])
+    >>> weight.flatten().tolist()
+    [0.05000000074505806, -0.05000000074505806]
     """
     weight, bias = classifier
     target = functional.one_hot(labels, weight.shape[-2]).to(features)

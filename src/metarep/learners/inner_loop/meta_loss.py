@@ -1,4 +1,4 @@
-"""The query loss of a batch of tasks, by the fastest exact path for the device."""
+"""The mean query loss of a batch of tasks, by the fastest exact path for the device."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -24,36 +24,40 @@ OfTasks = Callable[[TaskStart, InnerLoop, Task], Totals]
 
 
 def meta_loss(start: Start, inner: InnerLoop, tasks: Task, ways: int, path: Path = "auto") -> Float[Tensor, ""]:
-    """The mean query loss over tasks, with the exact gradient in the body, the head and the rates.
+    """Returns the mean query loss over tasks, differentiable in the body, the head and the rates.
 
-    Paths, equal but for rounding: ``exact`` computes loss and gradient of each task in one go, tasks on threads of
-    their own (CPUs). ``stacked`` does so for all tasks at once, replayed as one CUDA graph (Conv4 on NVIDIA GPUs, by
-    :mod:`metarep.fast`). ``mapped`` runs all tasks as one by vmap (other networks and accelerators). ``plain`` is the
-    loop of a textbook, one task after another.
+    There are four paths. They give the same loss and gradient but for rounding:
+
+    - ``exact`` computes the loss and the gradient of each task together, with the tasks on several threads (for CPUs).
+    - ``stacked`` does the same for all tasks at once and replays it as one CUDA graph (for Conv4 on NVIDIA GPUs, by
+      :mod:`metarep.fast`).
+    - ``mapped`` runs all tasks at once by ``torch.func.vmap`` (for other networks on accelerators).
+    - ``plain`` is the textbook loop, one task after another (a reference for tests).
 
     Args:
-        start: encoder, head and rates; its norm layers' running statistics move to what the support sets saw.
-        inner: what the inner loop does.
-        tasks: preprocessed images and labels, the task axis first.
-        ways: classes a task.
-        path: ``auto`` chooses by the device and the network.
+        start: encoder, head and rates. In training the running statistics of its norm layers are updated by the batch
+            statistics of the support sets.
+        inner: the settings of the inner loop.
+        tasks: preprocessed images and labels, with the task axis first.
+        ways: number of classes of each task.
+        path: the name of a path; ``auto`` chooses one by the device and the network.
 
     Raises:
-        MetarepError: a support loss is no longer a number (``exact`` alone looks), tasks of other ways than the head
-            has rows, a body that keeps state or cannot be differentiated twice, or ``stacked`` where it cannot be had.
+        MetarepError: a support loss is NaN or infinite (checked on the CPU only); the head has rows for another number
+            of classes; the body keeps state or cannot be differentiated twice; or ``stacked`` is not available.
     """
     one_of("path", path, get_args(Path))
     many = None
     if path in ("auto", "stacked"):
         many = faster.many_tasks(start, tasks.support, always=path == "stacked")
     if path == "stacked" and many is None:
-        raise MetarepError("path 'stacked' needs metarep.fast, which is missing here; take path auto")
+        raise MetarepError("path 'stacked' needs the folder metarep/fast, which is missing here; take path auto")
     if path == "auto":
         elsewhere = "exact" if tasks.support.device.type == "cpu" else "mapped"
         path = elsewhere if many is None else "stacked"
     by_formula = one_by_one if path == "exact" else None if many is None else many.totals
     at = start.for_tasks(ways, inner.steps)
-    # Attention's fused kernels know no second derivative, and no vmap. The choice is global, and threads share it.
+    # Fused attention kernels support neither second derivatives nor vmap. This setting is global for all threads.
     plainly = inner.order == 2 or by_formula is None
     with sdpa_kernel(SDPBackend.MATH) if plainly else nullcontext():
         if by_formula is not None:
@@ -62,30 +66,30 @@ def meta_loss(start: Start, inner: InnerLoop, tasks: Task, ways: int, path: Path
 
 
 def _by_autograd(start: TaskStart, inner: InnerLoop, tasks: Task, *, mapped: bool) -> Float[Tensor, ""]:
-    """The loss with a graph of the whole inner loop."""
+    """Returns the loss with a graph of the whole inner loop."""
     network = Network(start.start, differentiable=True, mapped=True)
-    start = replace(start, body=[weight.contiguous() for weight in start.body])  # vmap knows no other format
+    start = replace(start, body=[weight.contiguous() for weight in start.body])  # vmap supports no other memory format
 
     def one(*parts: Tensor) -> tuple[Tensor, Statistics]:
         return task_loss(network, start, inner, Task(*parts))
 
     if mapped:
         losses, statistics = torch.func.vmap(one, randomness="different")(*tasks)
-        # The mean over tasks is all that anybody asks for; a slice for each task and layer would be a launch for each.
+        # Only the mean over tasks is needed. A slice for each task and layer would each cost a kernel launch.
         seen = [mean_over_tasks(statistics)]
     else:
         each, seen = zip(*(one(*task) for task in tasks.singles()), strict=True)
         losses = torch.stack(each)
-    _remember(start.start, seen)
+    _update_running(start.start, seen)
     return losses.mean()
 
 
 def _with_gradient(start: TaskStart, inner: InnerLoop, tasks: Task, of_tasks: OfTasks) -> Float[Tensor, ""]:
-    """The loss, with a gradient that is computed along with it."""
+    """Returns the loss with a gradient that was computed together with it."""
     loss, weights, rates, seen = of_tasks(start.detached(), inner, tasks)
-    _remember(start.start, seen)
+    _update_running(start.start, seen)
     inputs = [*start.body, *start.classifier]
-    gradients = weights[: len(inputs)]  # a head made of prototypes is no input
+    gradients = weights[: len(inputs)]  # a head that is made of prototypes is not an input
     for row, own in zip(start.table, rates, strict=True):
         for rate, gradient in zip(row, own, strict=True):
             if isinstance(rate, Tensor):
@@ -96,7 +100,7 @@ def _with_gradient(start: TaskStart, inner: InnerLoop, tasks: Task, of_tasks: Of
 
 
 class _WithGradient(torch.autograd.Function):
-    """A value whose gradient is already known."""
+    """A value whose gradient was computed before."""
 
     @staticmethod
     def forward(ctx: Any, loss: Tensor, gradients: Sequence[Tensor], *inputs: Tensor) -> Tensor:  # noqa: ANN401, ARG004
@@ -108,6 +112,6 @@ class _WithGradient(torch.autograd.Function):
         return None, None, *torch._foreach_mul(ctx.gradients, above)
 
 
-def _remember(start: Start, seen: Sequence[Statistics]) -> None:
+def _update_running(start: Start, seen: Sequence[Statistics]) -> None:
     if start.encoder.training and all(seen):
         update_running(start.encoder.body, seen)

@@ -1,4 +1,4 @@
-"""Network: an encoder and a linear head as a function of weights that are given from outside."""
+"""Network: an encoder and a linear head as a function of their weights."""
 
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
@@ -12,22 +12,22 @@ from torch.nn import functional
 from metarep.encoders.normalisation import InPlainArithmetic, OtherRowsError, Replica, Statistics, running_statistics
 from metarep.errors import MetarepError
 from metarep.learners.inner_loop.head import Head
-from metarep.learners.inner_loop.slope import Weights
 from metarep.learners.inner_loop.start import Start
+from metarep.learners.inner_loop.support_gradient import Weights
 from metarep.learners.inner_loop.task_network import TaskNetwork
 from metarep.machine import faster
 
 
 class Network(TaskNetwork):
-    """The encoder's body under other weights, for one thread.
+    """A copy of the encoder's body that runs one task under any weights, on one thread.
 
     Args:
-        start: its encoder gives the body and its precision, and its normalisation says whose statistics.
-        differentiable: in float32 (or float64), contiguous and from operations that can be differentiated twice;
-            otherwise in the encoder's precision, channels-last and fused, for first derivatives.
-        precise: in float32 all the same: where steps build on each other, and would build on what bfloat16 takes from
-            them, or where logits are large, as those of heads that start from prototypes.
-        mapped: to be run under ``torch.func``.
+        start: gives the body and its precision, and says which statistics the norm layers use.
+        differentiable: compute in float32 (or float64), contiguous, and with operations that can be differentiated
+            twice. Otherwise compute in the encoder's precision, channels-last and fused, for first derivatives.
+        precise: compute in float32 all the same. The errors of bfloat16 would add up over the inner steps, and they are
+            too large where logits are large, as for heads that start from prototypes.
+        mapped: run under ``torch.func``.
     """
 
     def __init__(self, start: Start, *, differentiable: bool, precise: bool = False, mapped: bool = False) -> None:
@@ -35,7 +35,7 @@ class Network(TaskNetwork):
         self.body, self.differentiable, self.mapped = encoder.body, differentiable, mapped
         self.kind = encoder.kind
         self.formula = faster.support_formula(start) if differentiable and not mapped else None
-        self.apart = False  # whether the queries pass after the support, for a norm layer sees other rows than images
+        self.apart = False  # whether queries pass after the support: a norm layer gets rows that are not images
         self.normalisation = start.normalisation
         self.running = running_statistics(encoder.body) if start.normalisation == "running" else None
         self.layout = torch.contiguous_format if differentiable else torch.channels_last
@@ -45,14 +45,14 @@ class Network(TaskNetwork):
 
     @cached_property
     def replica(self) -> Replica:
-        """The copy that runs. With a formula it is made when it is needed, for then it seldom is."""
+        """The copy that runs. With a formula it is made at first use, because few passes need it."""
         return Replica(self.body, differentiable=self.differentiable)
 
     def leaves(self, weights: Weights) -> list[Tensor]:
-        """The weights as leaves of a new graph, in this network's memory format.
+        """Returns copies of the weights as leaves of a new graph, in this network's memory format.
 
-        Trap: an image of one channel has no format to tell, and neither has a weight of one input channel unless it is
-        copied into it; without, the whole pass falls back to the slow format.
+        Trap: an image of one channel does not determine a memory format, and neither does a weight of one input
+        channel unless it is copied into that format. Without the copy, the whole pass uses the slow format.
         """
         return [
             weight.detach()
@@ -64,18 +64,18 @@ class Network(TaskNetwork):
     def classifier(
         self, head: Head, ways: int, features: Float[Tensor, "n dim"] | None, labels: Int[Tensor, " n"]
     ) -> tuple[Tensor, Tensor]:
-        """Weight and bias where the head of a task starts."""
+        """Returns the weight and bias that the head of a task starts from."""
         weight, bias = head.start(ways, None if features is None else features.unsqueeze(0), labels.unsqueeze(0))
         return weight[0], bias[0]
 
     def loss(self, logits: Float[Tensor, "n ways"], labels: Int[Tensor, " n"]) -> Float[Tensor, ""]:
-        """The mean cross-entropy."""
+        """Returns the mean cross-entropy."""
         return functional.cross_entropy(logits, labels)
 
     def support_logits(
         self, weights: Weights, x: Float[Tensor, "support c h w"], *, record: bool = False
     ) -> Float[Tensor, "support ways"]:
-        """Scores of the support images, under their own statistics."""
+        """Returns the logits of the support images under their own batch statistics (or the running ones)."""
         return self._logits(weights, x, given=self.running, record=record)
 
     def query_logits(
@@ -85,7 +85,7 @@ class Network(TaskNetwork):
         support: Float[Tensor, "support c h w"] | None = None,
         statistics: Statistics | None = None,
     ) -> Float[Tensor, "query ways"]:
-        """Scores of the queries: under the support's statistics (taken of ``support``, or given), or their own."""
+        """Returns the logits of the queries, as :meth:`TaskNetwork.query_logits`."""
         if self.normalisation == "running":
             return self._logits(weights, query, given=self.running)
         if self.normalisation == "transductive":
@@ -102,11 +102,11 @@ class Network(TaskNetwork):
         return self._logits(weights, query, given=self.seen(), linked=True)
 
     def features(self, body: Weights, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b dim"]:
-        """Features under the statistics of ``x`` itself (or the running ones)."""
+        """Returns the features of ``x`` under its own batch statistics (or the running ones)."""
         return self._features(body, x, given=self.running)
 
     def seen(self) -> Statistics:
-        """The statistics of the last pass that was asked to record."""
+        """Returns the batch statistics of the last pass that recorded them; empty under running statistics."""
         return [] if self.running is not None else [norm.seen for norm in self.replica.norms]
 
     def _mode(self) -> AbstractContextManager[object]:
@@ -137,6 +137,9 @@ class Network(TaskNetwork):
         except RuntimeError as error:
             if "mutate a captured Tensor" not in str(error):
                 raise
-            raise MetarepError(f"the body changes a tensor that it keeps, which is not of one task: {error}") from error
+            raise MetarepError(
+                "the body changes a tensor that it keeps, and all tasks share that tensor; compute the value anew in "
+                f"every call of forward (torch says: {error})"
+            ) from error
         self.replica.refuse_changed_buffers()
         return features.float() if self.mixed else features

@@ -1,4 +1,4 @@
-"""The query loss of one task as a plain differentiable function: the path for accelerators, and the slow oracle."""
+"""The query loss of one task as a plain differentiable function: for accelerators, and as a reference in tests."""
 
 from torch import Tensor
 from torch.func import grad
@@ -11,15 +11,16 @@ from metarep.learners.inner_loop.task import InnerLoop, Task
 
 
 def task_loss(network: Network, start: TaskStart, inner: InnerLoop, task: Task) -> tuple[Tensor, Statistics]:
-    """The weighted query loss, differentiable in body, head and rates; and the support's statistics at the start.
+    """Returns the weighted query loss, and the batch statistics of the support set at the start.
 
-    It can be mapped over tasks by ``torch.func.vmap``: nothing here waits for a value, so nothing is checked either.
+    The loss is differentiable in body, head and rates. ``torch.func.vmap`` can map the function over tasks: it needs no
+    host synchronisation, so it cannot check for NaN either.
 
     Args:
-        network: differentiable twice.
+        network: a network that is differentiable twice.
         start: weights and rates where the task starts.
-        inner: steps, order, loss weights.
-        task: its images and labels.
+        inner: steps, order and loss weights.
+        task: images and labels.
     """
     head = start.start.head
     features = network.features(start.body, task.support) if head.kind == "prototype" else None
@@ -39,9 +40,9 @@ def task_loss(network: Network, start: TaskStart, inner: InnerLoop, task: Task) 
             value = cross_entropy(network.support_logits(full, task.support, record=True), task.support_y)
             return value, network.seen()
 
-        slopes, statistics = grad(loss, has_aux=True)([weights[i] for i in inner.adapted])
+        gradients, statistics = grad(loss, has_aux=True)([weights[i] for i in inner.adapted])
         seen = seen or statistics
         weights = list(weights)
-        for i, rate, slope in zip(inner.adapted, start.table[step], slopes, strict=True):
-            weights[i] = weights[i] - rate * (slope.detach() if inner.order == 1 else slope)
+        for i, rate, gradient in zip(inner.adapted, start.table[step], gradients, strict=True):
+            weights[i] = weights[i] - rate * (gradient.detach() if inner.order == 1 else gradient)
     return total, seen

@@ -1,4 +1,4 @@
-"""Start: everything an inner loop starts from."""
+"""Start: the encoder, head and rates that an inner loop starts from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,14 +14,14 @@ from metarep.learners.inner_loop.rates import Rate, Rates
 
 @dataclass(frozen=True)
 class Start:
-    """Everything an inner loop starts from.
+    """The modules and settings that an inner loop starts from.
 
     Args:
-        encoder: its body is what the steps adapt.
+        encoder: the encoder whose body the steps adapt.
         head: the classifier on top.
         rates: inner learning rates.
-        normalisation: whose statistics norm layers use.
-        moved: which of the tensors that have rates the steps change; None for all.
+        normalisation: which statistics the norm layers use.
+        moved: positions, among the tensors that have rates, of those that the steps change; None for all.
     """
 
     encoder: Encoder
@@ -32,11 +32,15 @@ class Start:
 
     @property
     def body(self) -> list[Tensor]:
-        """The body's parameters, in the order in which weights are passed around."""
+        """The body's parameters, in the order of :data:`Weights`."""
         return list(self.encoder.body.parameters())
 
     def for_tasks(self, ways: int, steps: int) -> "TaskStart":
-        """The tensors that tasks of so many classes start from, and the rates of so many steps.
+        """Returns the tensors that a batch of tasks starts from.
+
+        Args:
+            ways: number of classes of each task.
+            steps: number of inner steps, each with its rates.
 
         Raises:
             MetarepError: the head has rows for another number of classes.
@@ -48,20 +52,20 @@ class Start:
         return TaskStart(self, ways, self.body, classifier, self.table(steps))
 
     def table(self, steps: int) -> list[Sequence[Rate]]:
-        """For each step the rate of each tensor that it changes."""
+        """Returns for each of ``steps`` steps the rate of each tensor that it changes."""
         rows = self.rates.table(steps)
-        return rows if self.moved is None else [[row[place] for place in self.moved] for row in rows]
+        return rows if self.moved is None else [[row[position] for position in self.moved] for row in rows]
 
 
 @dataclass(frozen=True)
 class TaskStart:
-    """What the tasks of one batch start from.
+    """The tensors that the tasks of one batch start from.
 
     Args:
-        start: where the tensors come from; its head, normalisation and encoder hold for the tasks too.
-        ways: classes of each task.
+        start: the source of the tensors; its encoder, head and normalisation hold for the tasks too.
+        ways: number of classes of each task.
         body: weights of the body.
-        classifier: weight and bias of the head; empty where they depend on the task.
+        classifier: weight and bias of the head; empty if they depend on the task.
         table: for each step the rate of each tensor that it changes.
     """
 
@@ -72,7 +76,7 @@ class TaskStart:
     table: Sequence[Sequence[Rate]]
 
     def detached(self) -> "TaskStart":
-        """The same values without a graph."""
+        """Returns the same values without a graph."""
         return replace(
             self,
             body=[weight.detach() for weight in self.body],

@@ -1,4 +1,4 @@
-"""The support loss: its gradient, and the product of a vector with its Hessian."""
+"""The support loss, its gradient and its Hessian-vector product."""
 
 from collections.abc import Sequence
 
@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metarep.learners.inner_loop.slope import Slope, Weights
+from metarep.learners.inner_loop.support_gradient import SupportGradient, Weights
 from metarep.learners.inner_loop.task_network import TaskNetwork
 
 
-def support_slope(
+def differentiate_support(
     network: TaskNetwork,
     weights: Weights,
     adapted: Sequence[int],
@@ -19,16 +19,21 @@ def support_slope(
     *,
     keep: bool,
     record: bool,
-) -> Slope:
-    """Loss and gradient; where ``bend`` is wanted by the network's formula if it has one, otherwise by autograd.
+) -> SupportGradient:
+    """Computes the support loss and its gradient, by autograd or by the formula of the network.
+
+    The formula is used only for the second order, and only if the network has one.
 
     Args:
-        network: runs the support; differentiable twice where ``keep``.
-        weights: where.
-        adapted: places in ``weights`` of the tensors that the gradient is taken of.
+        network: runs the support set; it must be differentiable twice if ``keep``.
+        weights: where the derivatives are taken.
+        adapted: positions in ``weights`` of the tensors whose gradient is taken.
         support, labels: images and classes.
-        keep: what ``bend`` needs.
-        record: keep the support's batch statistics.
+        keep: also give the Hessian-vector product, and keep what it needs.
+        record: also give the batch statistics of the support set.
+
+    Raises:
+        RuntimeError: the gradient cannot be differentiated, and ``keep`` requests that.
     """
     if keep and network.formula is not None:
         return network.formula(weights, adapted, support, labels)
@@ -38,27 +43,28 @@ def support_slope(
     gradient = torch.autograd.grad(loss, [start[i] for i in adapted], create_graph=keep, materialize_grads=True)
 
     if keep and not network.looked_through:
-        _refuse_an_end(gradient)
+        _require_differentiable(gradient)
         network.looked_through = True
 
-    def bend(v: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    def hessian_vector_product(v: Sequence[Tensor]) -> Sequence[Tensor | None]:
         return torch.autograd.grad(gradient, start, grad_outputs=v, allow_unused=True)
 
-    return Slope(loss.detach(), [slope.detach() for slope in gradient], bend if keep else None, seen)
+    product = hessian_vector_product if keep else None
+    return SupportGradient(loss.detach(), [part.detach() for part in gradient], product, seen)
 
 
-def _refuse_an_end(gradient: Sequence[Tensor]) -> None:
-    """Raise where a gradient's graph ends in an operation that cannot be differentiated again.
+def _require_differentiable(gradient: Sequence[Tensor]) -> None:
+    """Raises if the graph of a gradient contains an operation that cannot be differentiated again.
 
-    Trap: torch puts an error there that is raised only by who passes it; a gradient that is asked of what lies beyond
-    does not, and is silently none.
+    Trap: torch marks such an operation with an error node. Its error is raised only if a backward pass reaches the
+    node. Otherwise the missing part of the derivative is silently None.
     """
-    waiting = [slope.grad_fn for slope in gradient if slope.grad_fn is not None]
-    met = set(waiting)
-    while waiting:
-        node = waiting.pop()
+    pending = [part.grad_fn for part in gradient if part.grad_fn is not None]
+    visited = set(pending)
+    while pending:
+        node = pending.pop()
         if node.name().endswith("Error"):
             raise RuntimeError("trying to differentiate twice a function that was marked with @once_differentiable")
-        new = [other for other, _ in node.next_functions if other is not None and other not in met]
-        met.update(new)
-        waiting.extend(new)
+        new = [other for other, _ in node.next_functions if other is not None and other not in visited]
+        visited.update(new)
+        pending.extend(new)

@@ -1,4 +1,4 @@
-"""TaskNetwork: what the inner loop asks of a network, whether it runs one task or many at once."""
+"""TaskNetwork: the interface that the inner loop needs of a network, for one task or for many at once."""
 
 from abc import ABC, abstractmethod
 
@@ -7,17 +7,20 @@ from torch import Tensor
 
 from metarep.encoders.normalisation import Statistics
 from metarep.learners.inner_loop.head import Head
-from metarep.learners.inner_loop.slope import SupportFormula, Weights
+from metarep.learners.inner_loop.support_gradient import SupportFormula, Weights
 
 
 class TaskNetwork(ABC):
     """An encoder's body and a linear head as a function of weights.
 
-    It runs one task; or many tasks at once, and then all tensors have the task axis first and a loss is a sum over it.
+    It runs one task, or many tasks at once. For many tasks all tensors have the task axis first, and a loss is the sum
+    over the tasks.
 
-    ``checked`` says whether a loss that is not finite is to be noticed at once. ``looked_through`` says whether the
-    graph of its gradient is known to be one that can be differentiated. ``formula`` computes the support's derivatives
-    without autograd, where that is possible.
+    Attributes:
+        checked: whether a NaN or infinite loss raises at once. On a GPU that needs a host synchronisation.
+        looked_through: whether the graph of its gradient is known to be differentiable.
+        formula: computes the support gradient and its Hessian-vector product without autograd; None if there is no
+            formula for this network.
     """
 
     checked: bool = True
@@ -26,23 +29,23 @@ class TaskNetwork(ABC):
 
     @abstractmethod
     def leaves(self, weights: Weights) -> list[Tensor]:
-        """The weights as leaves of a new graph, in this network's memory format."""
+        """Returns copies of the weights as leaves of a new graph, in this network's memory format."""
 
     @abstractmethod
     def classifier(
         self, head: Head, ways: int, features: Float[Tensor, "*task n dim"] | None, labels: Int[Tensor, "*task n"]
     ) -> tuple[Tensor, Tensor]:
-        """Weight and bias where the head of each task starts."""
+        """Returns the weight and bias that the head of each task starts from."""
 
     @abstractmethod
     def loss(self, logits: Float[Tensor, "*task n ways"], labels: Int[Tensor, "*task n"]) -> Float[Tensor, ""]:
-        """The mean cross-entropy; of many tasks the sum over them."""
+        """Returns the mean cross-entropy; for many tasks, the sum over them."""
 
     @abstractmethod
     def support_logits(
         self, weights: Weights, x: Float[Tensor, "*task support c h w"], *, record: bool = False
     ) -> Float[Tensor, "*task support ways"]:
-        """Scores of the support images, under their own statistics, which ``record`` keeps."""
+        """Returns the logits of the support images under their own batch statistics, which ``record`` keeps."""
 
     @abstractmethod
     def query_logits(
@@ -52,12 +55,19 @@ class TaskNetwork(ABC):
         support: Float[Tensor, "*task support c h w"] | None = None,
         statistics: Statistics | None = None,
     ) -> Float[Tensor, "*task query ways"]:
-        """Scores of the queries: under the support's statistics (taken of ``support``, or given), or their own."""
+        """Returns the logits of the queries.
+
+        Args:
+            weights: weights of body and head.
+            query: preprocessed images.
+            support: support images whose batch statistics the norm layers use.
+            statistics: batch statistics to use instead, computed before.
+        """
 
     @abstractmethod
     def features(self, body: Weights, x: Float[Tensor, "*task b c h w"]) -> Float[Tensor, "*task b dim"]:
-        """Features under the statistics of ``x`` itself (or the running ones)."""
+        """Returns the features of ``x`` under its own batch statistics (or the running ones)."""
 
     @abstractmethod
     def seen(self) -> Statistics:
-        """The batch statistics of the last pass that was asked to record them."""
+        """Returns the batch statistics of the last pass that recorded them."""

@@ -14,12 +14,12 @@ from metarep.learners.inner_loop.start import TaskStart
 from metarep.learners.inner_loop.task import InnerLoop, Task
 from metarep.machine.randomness import run_alike, useful_workers
 
-# What torch says of an operation whose derivative has none, or of a function that was compiled.
+# Parts of torch's messages for operations and compiled functions that cannot be differentiated twice.
 _ONCE = ("is not implemented", "differentiate twice", "double backward")
 
 
 class Totals(NamedTuple):
-    """Sums over the tasks of a batch of what :class:`TaskGradient` says of one; ``seen`` is a list over tasks."""
+    """The fields of :class:`TaskGradient` summed over the tasks of a batch; ``seen`` has an item for each task."""
 
     loss: Tensor
     weights: list[Tensor]
@@ -28,10 +28,10 @@ class Totals(NamedTuple):
 
 
 def one_by_one(start: TaskStart, inner: InnerLoop, tasks: Task) -> Totals:
-    """The sums over ``tasks``, whose parts have the task axis first.
+    """Computes the sums over ``tasks``, whose parts have the task axis first, one task after another on threads.
 
     Raises:
-        MetarepError: a support loss is not finite, or the body cannot be differentiated twice.
+        MetarepError: a support loss is NaN or infinite, or the body cannot be differentiated twice.
     """
     singles, encoder = tasks.singles(), start.start.encoder
     workers = useful_workers(encoder.body, tasks.support.device)
@@ -47,14 +47,14 @@ def one_by_one(start: TaskStart, inner: InnerLoop, tasks: Task) -> Totals:
     def work(worker: int, task: Task) -> TaskGradient:
         slow, fast = networks[worker]
         try:
-            with torch.enable_grad():  # whatever the caller's mode is: threads have their own
+            with torch.enable_grad():  # the gradient mode of the caller does not reach other threads
                 return task_gradient(slow, fast, start, inner, task)
         except RuntimeError as error:
-            if inner.order == 1 or not any(said in str(error) for said in _ONCE):
+            if inner.order == 1 or not any(message in str(error) for message in _ONCE):
                 raise
             raise MetarepError(
-                f"something in {type(encoder.body).__name__} can be differentiated only once, and the second "
-                f"order needs it twice (torch says: {error})",
+                f"a layer of {type(encoder.body).__name__} can be differentiated only once, and the second order "
+                f"needs it twice (torch says: {error})",
                 advice=(Advice("take {order}", order=1), "put another layer there"),
             ) from error
 
@@ -67,11 +67,12 @@ def one_by_one(start: TaskStart, inner: InnerLoop, tasks: Task) -> Totals:
 
 
 def mean_over_tasks(statistics: Statistics) -> Statistics:
+    """Returns the mean over the task axis of the mean and variance of each norm layer, without a graph."""
     return [(mean.detach().mean(0), variance.detach().mean(0)) for mean, variance in statistics]
 
 
 def _total(parts: Sequence[Tensor]) -> Tensor:
-    """Their sum, in their order: the same to the bit whatever thread was first."""
+    """Returns the sum in the order of the tasks, so that its bits do not depend on which thread was first."""
     total = parts[0].clone()
     for part in parts[1:]:
         total += part
