@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 TORCH_FROM = $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 
-.PHONY: quickstart check format test proofs results tables docs clean
+.PHONY: quickstart check types quick format test proofs results tables docs clean
 
 quickstart: $(VENV)/run
 	$(BIN)/metarep quickstart
@@ -13,7 +13,13 @@ quickstart: $(VENV)/run
 check: $(VENV)/dev
 	$(BIN)/ruff format --check src tests benchmarks examples hatch_build.py
 	$(BIN)/ruff check src tests benchmarks examples hatch_build.py
+	$(MAKE) --jobs=2 types quick
+
+# Beside each other, because the type checker uses one core.
+types:
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+quick:
 	$(BIN)/pytest -q -n 2 -m "not slow and not proof"
 
 format: $(VENV)/dev

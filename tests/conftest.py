@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # a waiting thread of OpenMP takes no core from other tests
+
 import torch
 from torch import Generator
 from torch.nn import functional

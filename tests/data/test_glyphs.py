@@ -20,9 +20,9 @@ from metarep.errors import DataError, MetarepError
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Split]:
+def parts() -> dict[str, Split]:
+    """The three splits, from the cache of the whole run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("METAREP_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("METAREP_DATA", raising=False)
         return {split: load_dataset("glyphs", split) for split in ("train", "val", "test")}
 

@@ -19,7 +19,12 @@ from metarep.data.split import Split
 from metarep.errors import DataError
 
 REAL = os.environ.get("METAREP_DATA")
-real = pytest.mark.skipif(not REAL, reason="METAREP_DATA is not set: it names the folder with the official archives")
+without = pytest.mark.skipif(not REAL, reason="METAREP_DATA is not set: it names the folder with the official archives")
+
+
+def real(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark a test that decodes an official archive: seconds, and only where the archive is."""
+    return pytest.mark.slow(without(test))
 
 
 @pytest.fixture(scope="module")

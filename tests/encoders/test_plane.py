@@ -1,5 +1,6 @@
 """Planes: the map of neighbours separates what the features separate, is the same each time, and is soon there."""
 
+import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -21,6 +22,7 @@ def together(places: Tensor, labels: Tensor) -> float:
     return (labels[apart.argmin(1)] == labels).float().mean().item()
 
 
+@pytest.mark.slow
 def test_a_map_of_a_hundred_classes_separates_them() -> None:
     rows, labels = groups(100, 3)
     places, kept = neighbour_map(rows)

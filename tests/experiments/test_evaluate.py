@@ -85,7 +85,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     assert 178 <= covered <= 199
 
 
-@pytest.mark.parametrize("name", ["conv4", "resnet12"])
+@pytest.mark.parametrize("name", ["conv4", pytest.param("resnet12", marks=pytest.mark.slow)])
 def test_the_batch_size_changes_nothing(drawings: Drawings, small_encoder: Make, name: str) -> None:
     split = drawings[1]
     learner, tasks = Prototypes(warm(small_encoder(name), split)), tasks_of(split)

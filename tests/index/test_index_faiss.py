@@ -69,7 +69,9 @@ def test_recall_after_growth_removal_and_loading(kind: str, tmp_path: Any) -> No
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize(
+    "share", [0.02, pytest.param(0.1, marks=pytest.mark.slow), pytest.param(0.5, marks=pytest.mark.slow), 0.9]
+)
 def test_a_filter_keeps_its_recall_at_every_share(kind: str, share: float) -> None:
     index, exact = build(kind), ExactIndex(DIM)
     rows = clustered(N, 0)

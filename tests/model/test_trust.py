@@ -374,7 +374,10 @@ def test_all_right_is_not_certainty() -> None:
     assert Trust.of_dict(json.loads(json.dumps(trust.as_dict()))) == trust
 
 
-@pytest.mark.parametrize(("ways", "shots"), [(5, 2), (5, 5), (20, 2), (20, 5)])
+@pytest.mark.parametrize(
+    ("ways", "shots"),
+    [(5, 2), *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((5, 5), (20, 2), (20, 5)))],
+)
 def test_what_is_promised_is_what_comes(ways: int, shots: int) -> None:
     """Accuracy of further images lies in the interval in nine of ten galleries, and on average where it is said."""
     inside, gaps = [], []
