@@ -321,7 +321,7 @@ def test_a_baseline_has_a_row_for_every_class(drawings: Drawings, small_encoder:
     job, split = Job("baseline", train={"ways": 5}), drawings[0]
     assert own_settings(job, train_settings(job, split), split)["classes"] == 40
     divided = replace(split.labels, others=(split.labels,))
-    with pytest.raises(MetarepError, match=r"baseline learns a row a class of one division .* take partitions=1"):
+    with pytest.raises(MetarepError, match=r"baseline learns one weight row for each class, .* take partitions=1"):
         own_settings(job, job.train_settings, split._replace(labels=divided))
     few = Baseline(small_encoder(), classes=3)
     batch = batch_for(few, split)

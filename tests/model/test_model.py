@@ -135,7 +135,7 @@ def test_images_come_in_any_shape(photos: Path) -> None:
         np.stack([np.array(picture) for picture in pictures]),
     ):
         torch.testing.assert_close(model.prepare(images), want)
-    with pytest.raises(MetarepError, match="image 0 is a float"):
+    with pytest.raises(MetarepError, match="image 0 is of type float"):
         model.prepare([0.5])
 
 
