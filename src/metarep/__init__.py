@@ -44,10 +44,12 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.encoders import ResNet12 as ResNet12
     from metarep.encoders import build_encoder as build_encoder
     from metarep.encoders import space_of as space_of
+    from metarep.errors import Advice as Advice
     from metarep.errors import DataError as DataError
     from metarep.errors import LeakageError as LeakageError
     from metarep.errors import MetarepError as MetarepError
     from metarep.errors import NotHereError as NotHereError
+    from metarep.errors import TooLargeError as TooLargeError
     from metarep.experiments.evaluation import Report as Report
     from metarep.experiments.evaluation import evaluate as evaluate
     from metarep.experiments.pseudo_labels import instances as instances
@@ -219,7 +221,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     ),
     "metarep.search.image_index": ("Hit", "ImageIndex"),
     # Errors and warnings
-    "metarep.errors": ("DataError", "LeakageError", "MetarepError", "NotHereError"),
+    "metarep.errors": ("Advice", "DataError", "LeakageError", "MetarepError", "NotHereError", "TooLargeError"),
     "metarep.data.class_names": ("BadNameError", "LookAlikeWarning"),
     "metarep.data.datasets.options": ("LeftOutWarning",),
     "metarep.data.reading.folder_tree": ("FolderWarning",),
