@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # a waiting thread of OpenMP takes no core from other tests
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of commands that a test runs, too: two workers keep two cores busy
 
 import torch
 from torch import Generator

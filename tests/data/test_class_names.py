@@ -144,6 +144,7 @@ def test_names_that_are_the_same_are_one_class(gate: Gate, tmp_path: Path) -> No
         assert gate(SPELLED, tmp_path) == [ELSEWHERE]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gate", GATES)
 def test_names_that_only_look_the_same_are_warned_of_and_kept(
     gate: Gate, tmp_path: Path, capsys: pytest.CaptureFixture[str]

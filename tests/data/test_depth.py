@@ -163,6 +163,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "photos"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("always::metarep.data.reading.depth.DepthWarning")
 def test_a_model_reads_new_files_as_it_read_its_own(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "photos", "--out", "model", "--encoder", ENCODER]) == 0

@@ -103,6 +103,7 @@ def test_the_most_confused_come_first() -> None:
     assert shorten("蝴蝶" * 20) == "蝴蝶" * 5 + "蝴…"
 
 
+@pytest.mark.slow
 def test_the_names_of_many_classes_are_drawn(tmp_path: Path) -> None:
     """At the side of its row, below its column, and on the list: without them there would be less ink."""
     counts = torch.eye(64).roll(1, 0)

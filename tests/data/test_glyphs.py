@@ -112,6 +112,7 @@ def few(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(glyphs, "SAMPLES", 4)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few")
 def test_two_builds_are_equal():
     (first, facts), (second, again) = glyphs.build(28), glyphs.build(28)
@@ -141,6 +142,7 @@ def test_every_glyph_has_draws_of_its_own(monkeypatch):
     assert len(set(states)) == len(states) > 10, "equal jitter of every letter could be learned"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few")
 def test_size_on_request():
     part = glyphs.load("", "test", Options(size=64))

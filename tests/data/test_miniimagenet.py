@@ -76,6 +76,7 @@ def test_a_path_of_ones_own_and_a_size(root: Path, tmp_path: Path) -> None:
     assert load_dataset(f"miniimagenet:{tmp_path / 'elsewhere'}", size=16).bank.size == (16, 16)
 
 
+@pytest.mark.slow
 def test_without_lists_the_published_ones_hold_and_a_missing_image_is_named(root: Path) -> None:
     name, label = shipped_list("test")[0]
     write_jpegs(root, {name: label})

@@ -148,6 +148,7 @@ def method_of(kind: str, name: str) -> Method:
         return build_method(kind, Encoder(make(name), SIZE), more.get(kind, {})).double().train()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLAIN)
 def test_every_method_trains_it(name: str) -> None:
     """Features are the body's own, whatever the method; a step moves what is not frozen, and a target has its own."""

@@ -35,6 +35,7 @@ def test_a_map_of_a_hundred_classes_separates_them() -> None:
     assert torch.equal(places, again)
 
 
+@pytest.mark.slow
 def test_more_images_than_landmarks() -> None:
     rows, labels = groups(20, LANDMARKS // 20 + 5)
     places, kept = neighbour_map(rows)

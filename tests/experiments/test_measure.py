@@ -114,6 +114,7 @@ def loaded(drawings: Drawings, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return parts
 
 
+@pytest.mark.slow
 def test_a_recipe_is_the_mean_of_its_trainings(loaded: list[str], drawings: Drawings, tmp_path: Path) -> None:
     rows = reproduce(RECIPE.name, tmp_path / "runs", tmp_path / "results", seeds=2, tasks=40)
     assert loaded == ["trainval", "test"] * 2

@@ -65,6 +65,7 @@ def run(method: str, out: str, *more: str) -> int:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("place")
 def test_validation_classes_of_a_start_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     """What a run has seen goes on to all that are based on it, by weights or by clusters, and on from those."""
@@ -204,6 +205,7 @@ def test_next_is_printed_where_it_works(capsys: pytest.CaptureFixture[str]) -> N
     assert "next:" not in capsys.readouterr().out, "there are no test classes"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("place")
 def test_clusters_of_a_training_that_failed_at_once_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two runs of one name the first was wrong: its division lies in the folder, and is not asked again."""

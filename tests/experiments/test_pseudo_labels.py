@@ -219,6 +219,7 @@ def write_source(path: Path, encoder: Encoder) -> None:
     save_checkpoint(path, method, RunRecord("simclr", OWN["simclr"], labels="none"), [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["clusters", "instances"])
 def test_a_resumed_training_is_the_uninterrupted_one(
     kind: str, data: dict[str, Split], small_encoder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

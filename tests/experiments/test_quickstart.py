@@ -189,6 +189,7 @@ def test_watch_hears_of_every_phase(done):
     assert all(0 < record["step"] <= record["steps"] for _, record in done[2])
 
 
+@pytest.mark.slow
 def test_again_in_the_same_folder_trains_nothing(done, tiny):
     out, content, _ = done
     heard = []

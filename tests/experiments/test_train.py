@@ -45,6 +45,7 @@ def test_the_logged_loss_is_the_mean_since_the_last_line(
     assert {record["steps"] for record in records} == {12}
 
 
+@pytest.mark.slow
 def test_the_global_generator_is_left_alone(drawings: Drawings, small_encoder: Make) -> None:
     method, before = build(Case("resnet12"), small_encoder), torch.get_rng_state()
     train(method, drawings[0], TrainSettings(**{**SMALL, "augment": "drawings"}), validation=drawings[1])

@@ -35,7 +35,12 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 Make = Callable[..., Index]
 
 
-@pytest.fixture(params=list(KINDS))
+SERVERS = ("pgvector", "qdrant")  # each takes seconds to start; make test runs them
+
+
+@pytest.fixture(
+    params=[pytest.param(kind, marks=pytest.mark.slow if kind.startswith(SERVERS) else ()) for kind in KINDS]
+)
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
     """A function that makes an empty index of this kind."""
     name, own = KINDS[request.param]
@@ -271,6 +276,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 def test_any_sequence_leaves_what_a_dictionary_holds(make: Make, steps: list[tuple[str, int, int]]) -> None:
@@ -295,6 +301,7 @@ def test_any_sequence_leaves_what_a_dictionary_holds(make: Make, steps: list[tup
     agree(index, held, rows_of(2, 9), 5)
 
 
+@pytest.mark.slow
 def test_a_filter_keeps_its_recall(make: Make) -> None:
     """Two percent allowed: where an approximate graph would lose half of what there is."""
     index, rows = make(dim=16), clustered(1000, 16)

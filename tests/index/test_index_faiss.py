@@ -42,6 +42,7 @@ def recall(index: Index, exact: Index, allowed: Tensor | None = None) -> float:
     return sum(len(set(a) & set(b)) for a, b in zip(got, want, strict=True)) / 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_recall_after_growth_removal_and_loading(kind: str, tmp_path: Any) -> None:
     index, exact = build(kind), ExactIndex(DIM)
@@ -68,6 +69,7 @@ def test_recall_after_growth_removal_and_loading(kind: str, tmp_path: Any) -> No
     assert recall(again, exact) >= LEAST[kind]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "share", [0.02, pytest.param(0.1, marks=pytest.mark.slow), pytest.param(0.5, marks=pytest.mark.slow), 0.9]

@@ -85,6 +85,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 CASES = [("maml", 1), ("maml", 2), ("reptile", 2), ("protonet", 1), ("byol", 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "threads"), CASES, indirect=["threads"])
 def test_a_seed_fixes_the_random_numbers_of_a_resumed_run_too(
     kind: str, threads: int, drawings: Any, preprocess: Any, tmp_path: Path

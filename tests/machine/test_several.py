@@ -136,6 +136,7 @@ def _main(argv: list[str]) -> None:
     os._exit(main(argv))
 
 
+@pytest.mark.slow
 def test_two_who_add_the_same_pictures_add_them_once(photos: Path, tmp_path: Path) -> None:
     path = tmp_path / "model"
     assert main(["fit", str(photos), "--out", str(path), "--encoder", MODEL]) == 0

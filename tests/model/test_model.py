@@ -139,6 +139,7 @@ def test_images_come_in_any_shape(photos: Path) -> None:
         model.prepare([0.5])
 
 
+@pytest.mark.slow
 def test_the_estimator_works_with_images_in_scikit_learns_tools(letters: tuple[np.ndarray, list[str]]) -> None:
     images, names = letters
     pictures = [Image.fromarray(image[0]) for image in images]
@@ -310,6 +311,7 @@ def test_two_writers_lose_nothing(folder: ModelFolder, photos: Path) -> None:
     assert len(set(gallery.ids.tolist())) == len(gallery)
 
 
+@pytest.mark.slow
 def test_a_writer_that_is_killed_leaves_a_model(folder: ModelFolder, photos: Path) -> None:
     image = str(photos / "query" / "c0" / "5.png")
     for pause in (0.15, 0.3, 0.45):

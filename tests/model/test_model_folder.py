@@ -41,6 +41,7 @@ def fit(out: str = "model", *more: str) -> int:
     return main(["fit", "photos", "--out", out, "--encoder", ENCODER, *more])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", [KeyboardInterrupt, OSError(28, "No space left on device")])
 @pytest.mark.usefixtures("photos")
 def test_what_stops_a_fit_leaves_nothing_in_the_way(trouble: Any, monkeypatch: pytest.MonkeyPatch) -> None:

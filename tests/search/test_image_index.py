@@ -237,6 +237,7 @@ def test_a_contact_sheet_shows_what_is_there(photos: Path, tmp_path: Path) -> No
         contact_sheet([row], photos / "kind 0" / "0.png" / "sheet.png")
 
 
+@pytest.mark.slow
 def test_the_command_line_from_folder_to_duplicates(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

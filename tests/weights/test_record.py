@@ -185,6 +185,7 @@ print(*sorted(name for name in sys.modules if name.startswith(("metarep.methods"
 """
 
 
+@pytest.mark.slow
 def test_answering_imports_nothing_that_trains(tmp_path: Path) -> None:
     photos, generator = tmp_path / "photos", np.random.default_rng(0)
     for row in range(4):
