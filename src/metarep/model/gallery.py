@@ -97,8 +97,8 @@ class Gallery:
         if len(self) and rows.shape[1:] != self.rows.shape[1:]:
             own, new = tuple(self.rows.shape[1:]), tuple(rows.shape[1:])
             raise MetarepError(
-                f"the new images have features of shape {new}, and those of the model {own}: another encoder made them; "
-                "use the encoder of the model"
+                f"the new images have features of shape {new}, but those of the model have {own}: another encoder made "
+                "them; use the encoder of the model"
             )
         called = {label: self.called(label) for label in dict.fromkeys(labels)}
         names = tuple(dict.fromkeys((*self.names, *called.values())))
@@ -122,11 +122,11 @@ class Gallery:
         Raises:
             BadNameError: no class matches, and ``given`` cannot be the name of a new one.
         """
-        return given if given in self._places else self._same.get(composed(given)) or clean_name(given)
+        return given if given in self._indices else self._same.get(composed(given)) or clean_name(given)
 
     def has(self, given: str) -> bool:
         """Whether a class of this gallery matches the name ``given``."""
-        return given in self._places or composed(given) in self._same
+        return given in self._indices or composed(given) in self._same
 
     def place(self, name: str) -> int:
         """Returns the index in ``names`` of the class that a user calls ``name``.
@@ -134,10 +134,10 @@ class Gallery:
         Raises:
             NotHereError: no class matches. The message suggests the closest name.
         """
-        name = name if name in self._places else self._same.get(composed(name), name)
-        if name not in self._places:
+        name = name if name in self._indices else self._same.get(composed(name), name)
+        if name not in self._indices:
             raise NotHereError(str(unknown("class", name, self.names)))
-        return self._places[name]
+        return self._indices[name]
 
     def row(self, number: int) -> int:
         """Returns the row of the image whose id is ``number``.
@@ -231,12 +231,13 @@ class Gallery:
         )
 
     @cached_property
-    def _places(self) -> dict[str, int]:
+    def _indices(self) -> dict[str, int]:
+        """The index of each class by its name."""
         return {name: i for i, name in enumerate(self.names)}
 
     @cached_property
     def _same(self) -> dict[str, str]:
-        """The class names by their composed form, which is what they are compared by. The first of two equal ones wins."""
+        """The class names by the composed form that they are compared by. The first of two equal ones wins."""
         return {composed(name): name for name in reversed(self.names)}
 
     def _keep(self, kept: Tensor) -> "Gallery":
