@@ -228,8 +228,11 @@ def test_vectors_are_given_back(make: Make) -> None:
         (lambda x: x.add([0.5], rows_of(1)), r"ids must be whole numbers of shape \(n,\), not torch.float32"),
         (lambda x: x.add([1, 2], rows_of(1)), "2 ids do not name 1 vectors"),
         (lambda x: x.add([1], rows_of(1, dim=7)), r"vectors must have shape \(n, 8\), not \(1, 7\)"),
-        (lambda x: x.add([0, 1], torch.full((2, DIM), torch.nan)), "row 0 of the vectors holds what is not a finite"),
-        (lambda x: x.search(torch.full((1, DIM), torch.inf), 1), "row 0 of the queries holds what is not a finite"),
+        (
+            lambda x: x.add([0, 1], torch.full((2, DIM), torch.nan)),
+            "row 0 of the vectors holds NaN or an infinite value",
+        ),
+        (lambda x: x.search(torch.full((1, DIM), torch.inf), 1), "row 0 of the queries holds NaN or an infinite value"),
         (lambda x: x.search(rows_of(1, dim=9), 1), r"queries must have shape \(n, 8\), not \(1, 9\)"),
         (lambda x: x.search(rows_of(1), 0), "k must be 1 neighbour or more, not 0"),
         (lambda x: x.search(rows_of(1), 1, [-3]), "allowed must be 0 or more, not -3"),

@@ -147,7 +147,7 @@ class Gallery:
         """
         ids = self.ids.tolist()
         if number not in ids:
-            raise NotHereError(f"image {number} is not in the model; it may have been removed")
+            raise NotHereError(f"the model has no image {number}; it may have been removed")
         return ids.index(number)
 
     def without(self, ids: Iterable[int]) -> "Gallery":
