@@ -153,7 +153,7 @@ def test_where_faiss_finds_fewer_there_is_no_id_and_no_score(present: bool, monk
     monkeypatch.setattr(faster, "PRESENT", faster.PRESENT and present)
     index = FaissIndex(2)
     index.add([7, 9], torch.eye(2))
-    scores, ids = index._found(torch.tensor([[0.5, -3e38]]), torch.tensor([[1, -1]]))
+    scores, ids = index._with_ids(torch.tensor([[0.5, -3e38]]), torch.tensor([[1, -1]]))
     assert ids.tolist() == [[9, -1]]
     assert scores.tolist() == [[0.5, -torch.inf]]
 
