@@ -259,7 +259,7 @@ def test_another_encoders_vectors_are_refused(make: Make) -> None:
 
 
 def test_a_dimension_is_a_positive_integer() -> None:
-    with pytest.raises(MetarepError, match="not dim=0"):
+    with pytest.raises(MetarepError, match="dim=0 is not a number of dimensions; give a whole number from 1"):
         build_index("exact", 0)
     with pytest.raises(MetarepError, match="unknown index 'exct'; did you mean 'exact'"):
         build_index("exct", 3)

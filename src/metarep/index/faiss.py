@@ -87,6 +87,7 @@ class FaissIndex(Index):
         return self.living[: self.inner.ntotal]
 
     def ids(self) -> Int[Tensor, " n"]:
+        """Returns all ids, ascending, shape ``(n,)``."""
         return torch.from_numpy(np.sort(self.row_ids[np.flatnonzero(self.alive)]))
 
     def _add(self, ids: Int[Tensor, " n"], rows: Rows) -> None:
@@ -227,6 +228,7 @@ class FaissIndex(Index):
         self.rows.add(self.row_ids[live], live)
 
     def chosen_settings(self) -> dict[str, Any]:
+        """Returns the keyword arguments of the constructor that make an index like this one."""
         names = ("kind", "links", "build_width", "search_width", "probes")
         return {name: getattr(self, name) for name in names}
 

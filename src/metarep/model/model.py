@@ -55,6 +55,12 @@ class Model:
     Raises:
         MetarepError: the learner is unknown, no learner was trained with the encoder, or ``false_alarms`` is not a
             share.
+
+    >>> rows = torch.tensor([[1.0, 0.0], [0.9, 0.2], [0.0, 1.0], [0.2, 0.9]])
+    >>> gallery = Gallery.empty().add(rows, ["moth", "moth", "fly", "fly"], ["1.jpg", "2.jpg", "3.jpg", "4.jpg"])
+    >>> answer = Model(None, {"name": "prototypes"}, gallery).answer(torch.tensor([[0.9, 0.3]]))[0]
+    >>> answer.label, [near.item for near in answer.neighbours]
+    ('moth', ['2.jpg', '1.jpg', '4.jpg'])
     """
 
     def __init__(
@@ -252,7 +258,7 @@ class Model:
         return self.self_test.suspects(self.trust)
 
     def familiar(self, rows: Shaped[Tensor, "n *row"]) -> Float[Tensor, " n"]:
-        """Returns how similar each prepared row is to the classes, shape ``(n,)``; unknown images are below ``known``."""
+        """Returns how similar each row is to the classes, shape ``(n,)``; unknown images score below ``known``."""
         return self.self_test.familiarity.score(self.features_of(rows))
 
     @cached_property

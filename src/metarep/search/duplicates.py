@@ -53,6 +53,12 @@ def near_duplicates(index: Index, threshold: float, *, batch: int = 256, watch: 
 
     Returns:
         The groups of at least two ids, the largest first. The ids of a group are ascending.
+
+    >>> from metarep.index import build_index
+    >>> index = build_index("exact", 2)
+    >>> index.add([5, 7, 9], [[1.0, 0.0], [0.0, 1.0], [1.0, 0.01]])
+    >>> near_duplicates(index, 0.99)
+    [[5, 9]]
     """
     return _members(index.ids().numpy(), _near(index, threshold, batch, watch))
 

@@ -56,6 +56,10 @@ def familiarity(
         ways: the number of classes.
         general: the mean of the spread features of photographs in general, shape ``(dim,)``; None if it was not
             measured for this encoder.
+
+    >>> moths_and_flies = familiarity(torch.eye(2), torch.tensor([0, 1]), 2)
+    >>> [round(score, 2) for score in moths_and_flies.score(torch.tensor([[1.0, 0.0], [-1.0, -1.0]])).tolist()]
+    [1.0, 0.06]
     """
     points, weight = spread(features), _weight(features, classes, ways, general)
     mean = _mean(points, weight, general)
