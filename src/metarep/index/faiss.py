@@ -246,5 +246,7 @@ def _faiss() -> Any:  # noqa: ANN401 - it has no types
     try:
         import faiss
     except ImportError as error:
-        raise MetarepError("the faiss index needs faiss-cpu: pip install 'metarep[ann]'") from error
+        raise MetarepError(
+            "the faiss index needs faiss-cpu, which is not installed: pip install 'metarep[ann]'"
+        ) from error
     return faiss

@@ -178,7 +178,9 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
 
         check_is_fitted(self)
         if self.model_.representation is None:
-            raise MetarepError("a model folder holds its encoder; this classifier was fitted on features, without one")
+            raise MetarepError(
+                "this classifier was fitted on features, but a model folder needs an encoder; fit it on images"
+            )
         ModelFolder.create(Path(path), self.model_)
 
     @classmethod

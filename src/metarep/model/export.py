@@ -42,7 +42,7 @@ class Deployed(nn.Module):
             )
         if isinstance(model.learner.encoder.body, OnnxBody):
             raise MetarepError(
-                "the encoder is an ONNX graph, which torch cannot export anew; fit with the network that it was made of"
+                "the encoder is an ONNX graph, which torch cannot export anew; fit with the network it was made from"
             )
         self.learner, self.scale = model.learner, model.trust.scale
         self.familiarity = model.self_test.familiarity
