@@ -158,7 +158,7 @@ def test_where_faiss_finds_fewer_there_is_no_id_and_no_score(present: bool, monk
     monkeypatch.setattr(faster, "PRESENT", faster.PRESENT and present)
     index = FaissIndex(2)
     index.add([7, 9], torch.eye(2))
-    scores, ids = index._found(torch.tensor([[0.5, -3e38]]), torch.tensor([[1, -1]]))
+    scores, ids = index._with_ids(torch.tensor([[0.5, -3e38]]), torch.tensor([[1, -1]]))
     assert ids.tolist() == [[9, -1]]
     assert scores.tolist() == [[0.5, -torch.inf]]
 
@@ -233,8 +233,11 @@ def test_vectors_are_given_back(make: Make) -> None:
         (lambda x: x.add([0.5], rows_of(1)), r"ids must be whole numbers of shape \(n,\), not torch.float32"),
         (lambda x: x.add([1, 2], rows_of(1)), "2 ids do not name 1 vectors"),
         (lambda x: x.add([1], rows_of(1, dim=7)), r"vectors must have shape \(n, 8\), not \(1, 7\)"),
-        (lambda x: x.add([0, 1], torch.full((2, DIM), torch.nan)), "row 0 of the vectors holds what is not a finite"),
-        (lambda x: x.search(torch.full((1, DIM), torch.inf), 1), "row 0 of the queries holds what is not a finite"),
+        (
+            lambda x: x.add([0, 1], torch.full((2, DIM), torch.nan)),
+            "row 0 of the vectors holds NaN or an infinite value",
+        ),
+        (lambda x: x.search(torch.full((1, DIM), torch.inf), 1), "row 0 of the queries holds NaN or an infinite value"),
         (lambda x: x.search(rows_of(1, dim=9), 1), r"queries must have shape \(n, 8\), not \(1, 9\)"),
         (lambda x: x.search(rows_of(1), 0), "k must be 1 neighbour or more, not 0"),
         (lambda x: x.search(rows_of(1), 1, [-3]), "allowed must be 0 or more, not -3"),
@@ -261,7 +264,7 @@ def test_another_encoders_vectors_are_refused(make: Make) -> None:
 
 
 def test_a_dimension_is_a_positive_integer() -> None:
-    with pytest.raises(MetarepError, match="not dim=0"):
+    with pytest.raises(MetarepError, match="dim=0 is not a number of dimensions; give a whole number from 1"):
         build_index("exact", 0)
     with pytest.raises(MetarepError, match="unknown index 'exct'; did you mean 'exact'"):
         build_index("exct", 3)

@@ -117,7 +117,7 @@ def test_pictures_that_were_learned_are_no_test(model: ModelFolder, capsys: pyte
     assert facts["untested"] == sorted(set(KNOWN) - {"ring"})
     assert "left out: 1 picture that the model has learned" in run(capsys, "predict", "model", "mixed", "--labelled")
     assert main(["predict", "model", "data/train", "--labelled"]) == 2
-    assert "every one is a picture that the model has learned; take new ones" in capsys.readouterr().err
+    assert "the model has learned every one of these images; give new ones" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -167,7 +167,7 @@ def test_all_classes_are_removed_or_none(capsys: pytest.CaptureFixture[str]) -> 
         (["predict", "model", "photos/fly/0.png", "--device", "cpu"], "there is no flag --device"),
         (["fit", "photos", "--out", "m", "--encoder", ENCODER, "--size", "0"], "size must be at least 1 pixel, not 0"),
         (["fit", "photos", "--out", "m", "--encoder", "w.safetensors", "--arch", "conv4:x"], "the width of conv4"),
-        (["index", "build", "model", "photos", "--encoder", ENCODER], "holds other things"),
+        (["index", "build", "model", "photos", "--encoder", ENCODER], "holds other files"),
         (["index", "build", "new.index", "photoes", "--encoder", ENCODER], "there is no file or folder 'photoes'"),
         (["export", "model", "--torch-export", "photos"], "photos: Is a directory"),
     ],

@@ -1,4 +1,4 @@
-"""Indexes: where vectors live, and which of them are near. A new backend is a file here and three lines below."""
+"""Vector indexes for nearest-neighbour search. A new backend is one file in this package and three lines below."""
 
 from typing import Any
 
@@ -26,11 +26,20 @@ INDEXES: dict[str, type[Index]] = {
     "pgvector": PgvectorIndex,
     "qdrant": QdrantIndex,
 }
-"""The kinds of index by the name that ``build_index`` takes."""
+"""The classes of index, by the name that ``build_index`` takes."""
 
 
 def build_index(name: str, dim: int, space: str = "", **settings: Any) -> Index:  # noqa: ANN401 - the backend's own
-    """An empty index, by name; ``settings`` are those of its class.
+    """Creates an empty index.
+
+    Args:
+        name: the kind of index, a name of ``INDEXES``.
+        dim: the number of dimensions of a vector.
+        space: the digest of the encoder; see :class:`metarep.index.index.Index`.
+        settings: keyword arguments of the class of index.
+
+    Raises:
+        MetarepError: the name or a setting is unknown. The message suggests the closest one.
 
     >>> index = build_index("exact", 2)
     >>> index.add([7, 8, 9], [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])

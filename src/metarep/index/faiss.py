@@ -1,4 +1,4 @@
-"""FaissIndex: faiss-cpu behind the contract. For more vectors than can all be looked at (extra ``ann``)."""
+"""FaissIndex: approximate search by faiss-cpu, for too many vectors to compare all of them (extra ``ann``)."""
 
 import hashlib
 import math
@@ -17,29 +17,36 @@ from metarep.index.index import Index, Rows
 from metarep.machine import faster
 
 Kind = Literal["flat", "hnsw", "ivf", "sq8", "pq"]
-TRAINED_AT = 10_000  # lists are learned when there are so many vectors; until then all are looked at
-DEAD = 0.2  # share of tombstones that is swept
-FEW = 20_000  # allowed vectors that are searched exactly, whatever share of all they are
-KEEP = 0.2  # ... and the share below which a graph or lists lose what is allowed
+TRAINED_AT = 10_000  # lists are trained at so many vectors; until then the search is exact
+DEAD = 0.2  # share of tombstones at which the index is rebuilt
+FEW = 20_000  # a filter that allows at most so many vectors is searched exactly
+KEEP = 0.2  # ... and so is one that allows at most this share of all: an approximate search would miss many of them
 
 
 class FaissIndex(Index):
-    """Approximate neighbours by a graph or by lists.
+    """Searches approximate nearest neighbours with faiss, by a graph (HNSW) or by inverted lists (IVF).
 
-    What faiss lacks is done here. Ids are the caller's; what is removed is a tombstone until a fifth are, then the rest
-    is built anew; lists learn where the vectors are when there are 10,000, and ``ivf`` and ``sq8`` again whenever there
-    are four times as many as when they last did (``pq`` would lose by it: give it most of its vectors in one ``add``).
-    A filter that keeps few (20,000 or a fifth) is answered exactly from the vectors it keeps: a graph walked with a
-    filter that keeps 2 % finds half of what there is.
+    This class adds what faiss lacks:
+
+    - Ids are those of the caller.
+    - A removed vector is a tombstone. When a fifth of all are tombstones, the index is rebuilt without them.
+    - Lists are trained when there are 10,000 vectors. ``ivf`` and ``sq8`` train again when there are four times as many
+      as at the last training. ``pq`` would lose accuracy by it, so give it most of its vectors in one ``add``.
+    - A filter that allows few vectors (20,000 or a fifth of all) is searched exactly. A graph that is searched with a
+      filter of 2 % finds only half of the neighbours.
 
     Args:
         dim, space: see :class:`Index`.
-        kind: ``hnsw``, a graph: fast, slow to build; ``ivf``, lists of vectors about centres: quick to build; ``sq8``
-            and ``pq``, such lists with a byte for each number, or for each four; ``flat``, all vectors.
-        links: of the graph, a vector; more find more and take 8 bytes each.
-        build_width: candidates when a vector joins the graph.
-        search_width: candidates when the graph is searched; more find more and take longer.
-        probes: lists that are searched; 0 for a sixteenth of them, and 16 at least.
+        kind: ``hnsw`` is a graph: fast to search, slow to build. ``ivf`` is inverted lists: quick to build. ``sq8`` and
+            ``pq`` are such lists that store a byte for each number, or for each four numbers. ``flat`` compares all
+            vectors.
+        links: the links of each vector in the graph. More links give a higher recall, and take 8 bytes each.
+        build_width: the number of candidates when a vector is added to the graph.
+        search_width: the number of candidates when the graph is searched. More give a higher recall and take longer.
+        probes: the number of lists that are searched; 0 for a sixteenth of them, but at least 16.
+
+    Raises:
+        MetarepError: faiss is not installed, or a setting is out of its range.
     """
 
     name: ClassVar[str] = "faiss"
@@ -63,9 +70,12 @@ class FaissIndex(Index):
         self.kind: Kind = kind
         self.links, self.build_width, self.search_width, self.probes = links, build_width, search_width, probes
         self.faiss = _faiss()
-        self.learned_at = 0  # how many vectors there were when lists were learned
+        self.learned_at = 0  # the number of vectors at the last training of the lists
         self.inner = self._fresh()
-        self.row_ids, self.living = np.empty(0, np.int64), np.empty(0, bool)  # by row; longer than there are rows
+        self.row_ids, self.living = (
+            np.empty(0, np.int64),
+            np.empty(0, bool),
+        )  # by row; the arrays have spare room at their end
         self.rows = IdMap()
 
     def __len__(self) -> int:
@@ -73,10 +83,11 @@ class FaissIndex(Index):
 
     @property
     def alive(self) -> np.ndarray:
-        """Which rows of faiss, counted up as they came, are no tombstones."""
+        """Which rows of the faiss index are not tombstones, as booleans."""
         return self.living[: self.inner.ntotal]
 
     def ids(self) -> Int[Tensor, " n"]:
+        """Returns all ids, ascending, shape ``(n,)``."""
         return torch.from_numpy(np.sort(self.row_ids[np.flatnonzero(self.alive)]))
 
     def _add(self, ids: Int[Tensor, " n"], rows: Rows) -> None:
@@ -104,32 +115,33 @@ class FaissIndex(Index):
         if allowed is not None:
             chosen = self.rows.find_present(allowed.numpy())
             if len(chosen) <= max(FEW, KEEP * len(self)):
-                return self._look_at(torch.from_numpy(queries), k, chosen)
+                return self._search_exactly(torch.from_numpy(queries), k, chosen)
         scores, rows = self.inner.search(queries, k, params=self._parameters(k, chosen))
-        return self._found(torch.from_numpy(scores), torch.from_numpy(rows))
+        return self._with_ids(torch.from_numpy(scores), torch.from_numpy(rows))
 
-    def _found(self, scores: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """With ids for rows; where faiss found fewer it says -1, and the score is -inf from here on."""
+    def _with_ids(self, scores: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Replaces rows by ids. Where faiss returns the row -1 for a missing neighbour, the score becomes -inf."""
         if faster.rows_to_ids(self.row_ids, rows, scores):
             return scores, rows
         missing = rows < 0
         ids = torch.from_numpy(self.row_ids)[rows.clamp(min=0)]
         return scores.masked_fill(missing, -torch.inf), ids.masked_fill(missing, -1)
 
-    def _look_at(self, queries: Tensor, k: int, chosen: np.ndarray) -> tuple[Tensor, Tensor]:
-        """The best of these rows, all of them looked at."""
+    def _search_exactly(self, queries: Tensor, k: int, chosen: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Returns scores and ids of the ``k`` nearest among the chosen rows, all of which are compared."""
 
         def chunks() -> Iterator[Tensor]:
             step = chunk_size(len(queries))
             for start in range(0, len(chosen), step):
                 yield torch.from_numpy(self.inner.reconstruct_batch(chosen[start : start + step]))
 
-        scores, at = nearest(queries, chunks(), k)
-        places = at.numpy()
-        return scores, torch.from_numpy(np.where(places < 0, -1, self.row_ids[chosen[places]] if len(chosen) else -1))
+        scores, nearest_chosen = nearest(queries, chunks(), k)
+        positions = nearest_chosen.numpy()
+        ids = self.row_ids[chosen[positions]] if len(chosen) else -1
+        return scores, torch.from_numpy(np.where(positions < 0, -1, ids))
 
     def _parameters(self, k: int, chosen: np.ndarray | None) -> Any:  # noqa: ANN401 - faiss's own
-        """None, or what differs from how :meth:`_tune` left it: wider for many neighbours, and never a tombstone."""
+        """Returns the search parameters that differ from :meth:`_tune`: a larger width, or a filter; None for none."""
         own: dict[str, Any] = {}
         if chosen is not None or len(self) < self.inner.ntotal:
             mask = self.alive
@@ -144,14 +156,14 @@ class FaissIndex(Index):
         return self.faiss.SearchParameters(**own) if own else None
 
     def _tune(self) -> None:
-        """Tell faiss how hard to look: once, for making parameters anew for each search takes longer than it seems."""
+        """Sets the search width of the faiss index once, because new parameters for each search take long to make."""
         if self.kind == "hnsw":
             self.inner.hnsw.efSearch = self.search_width
         elif self.learned_at:
             self.inner.nprobe = min(self.inner.nlist, self.probes or max(16, self.inner.nlist // 16))
 
     def _fresh(self) -> Any:  # noqa: ANN401 - faiss has no types
-        """An empty index of faiss; lists that have not learned yet are a flat one."""
+        """Returns an empty faiss index. Lists are a flat index until they are trained."""
         product = self.faiss.METRIC_INNER_PRODUCT
         if self.kind == "hnsw":
             made = self.faiss.IndexHNSWFlat(self.dim, self.links, product)
@@ -160,18 +172,18 @@ class FaissIndex(Index):
         return self.faiss.IndexFlatIP(self.dim)
 
     def _lists(self, n: int) -> Any:  # noqa: ANN401
-        """Untrained lists that suit ``n`` vectors."""
+        """Returns an untrained faiss index with a number of lists that suits ``n`` vectors."""
         number = 2 ** min(
             round(math.log2(4 * math.sqrt(n))), int(math.log2(max(2, n / 39)))
-        )  # 39 points each to learn from
-        # "np": without a training for Hamming distances, which takes most of the time and is never used here
+        )  # each list is trained with at least 39 points
+        # "np": no training for Hamming distances, which would take most of the time and is not used here
         stored = {"ivf": "Flat", "sq8": "SQ8", "pq": f"PQ{_parts(self.dim)}x8np"}[self.kind]
         made = self.faiss.index_factory(self.dim, f"IVF{number},{stored}", self.faiss.METRIC_INNER_PRODUCT)
-        made.cp.max_points_per_centroid = 64  # more make training longer, and lists no better
+        made.cp.max_points_per_centroid = 64  # more points make the training longer, but not better
         return made
 
     def _rebuild(self, ids: np.ndarray, rows: np.ndarray) -> None:
-        """Anew without tombstones, with ``ids`` more; lists that are due are learned from all of them."""
+        """Rebuilds the index without tombstones and with new vectors, and trains lists if they are due."""
         kept = np.flatnonzero(self.alive)
         old = self.inner.reconstruct_batch(kept) if len(kept) else np.empty((0, self.dim), np.float32)
         rows = np.concatenate([old, rows])
@@ -181,12 +193,12 @@ class FaissIndex(Index):
             self.inner.train(rows)
             self.learned_at = len(rows)
         elif self.learned_at:
-            self.inner.reset()  # what was learned stays
+            self.inner.reset()  # this keeps the trained lists
         else:
             self.inner = self._fresh()
         self.inner.add(rows)
         if self.learned_at:
-            self.inner.make_direct_map()  # lists know no row numbers otherwise
+            self.inner.make_direct_map()  # needed to read vectors by row
             self._tune()
         self.row_ids = np.concatenate([self.row_ids[kept], ids])
         self.living = np.ones(len(rows), bool)
@@ -206,8 +218,8 @@ class FaissIndex(Index):
         return tensors, {"learned_at": self.learned_at, "digest": _digest(content)}
 
     def _restore(self, tensors: dict[str, Tensor], more: dict[str, Any]) -> None:
-        if _digest(tensors["faiss"]) != more["digest"]:  # faiss trusts what it reads; we do not
-            raise ValueError("its bytes are not those that were written")
+        if _digest(tensors["faiss"]) != more["digest"]:  # faiss does not check what it reads
+            raise ValueError("the bytes of the faiss index have changed since they were written")
         self.inner = self.faiss.deserialize_index(tensors["faiss"].numpy())
         self.learned_at = more["learned_at"]
         self._tune()
@@ -216,12 +228,13 @@ class FaissIndex(Index):
         self.rows.add(self.row_ids[live], live)
 
     def chosen_settings(self) -> dict[str, Any]:
+        """Returns the keyword arguments of the constructor that make an index like this one."""
         names = ("kind", "links", "build_width", "search_width", "probes")
         return {name: getattr(self, name) for name in names}
 
 
 def _parts(dim: int) -> int:
-    """Bytes a vector of ``pq``: one for each four numbers, as near as ``dim`` can be divided."""
+    """Returns the bytes of a vector of ``pq``: one for each four numbers, or the next smaller divisor of ``dim``."""
     return next(parts for parts in range(max(1, dim // 4), 0, -1) if dim % parts == 0)
 
 
@@ -233,5 +246,7 @@ def _faiss() -> Any:  # noqa: ANN401 - it has no types
     try:
         import faiss
     except ImportError as error:
-        raise MetarepError("the faiss index needs faiss-cpu: pip install 'metarep[ann]'") from error
+        raise MetarepError(
+            "the faiss index needs faiss-cpu, which is not installed: pip install 'metarep[ann]'"
+        ) from error
     return faiss

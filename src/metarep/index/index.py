@@ -1,4 +1,4 @@
-"""Index: where vectors live, and which of them are near."""
+"""Index: the interface of all vector indexes, with the checks of their input."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -16,28 +16,29 @@ from metarep.machine.files import read_tensors, write_tensors
 
 FORMAT = 1
 TINY = np.finfo(np.float32).tiny
-Rows = np.ndarray  # (n, dim) float32, each of length 1 or 0
-Numbers = Tensor | np.ndarray | Sequence[Any]  # whatever torch.as_tensor takes
+Rows = np.ndarray  # (n, dim) float32; each row has length 1 or 0
+Numbers = Tensor | np.ndarray | Sequence[Any]  # anything that torch.as_tensor takes
 
 
 class SpaceError(MetarepError):
-    """Vectors of one encoder meet an index of another's: no distance between them means anything."""
+    """The vectors come from another encoder than those of the index, so their distances have no meaning."""
 
 
 class Index(ABC):
-    """Vectors by id, and the nearest of them: what all backends promise.
+    """Stores vectors by id, and searches the nearest of them. This is the interface of all backends.
 
-    Scores are cosines and go up: rows and queries are put on the unit sphere as they come in (a row of zeros stays,
-    and has the score 0 with everything). Ids are whole numbers from 0, the caller's own, never positions; -1 with the
-    score -inf stands where there are fewer than ``k``. Whatever is refused leaves the index as it was.
+    Scores are cosines, so higher is nearer. Vectors and queries are normalised to length 1. A row of zeros stays, and
+    has the score 0 with every vector. Ids are whole numbers from 0 that the caller chooses; they are not positions. A
+    result with fewer than ``k`` vectors is filled with the id -1 and the score -inf. A call that raises leaves the
+    index unchanged.
 
-    A backend writes ``_add``, ``_remove``, ``_search`` and the few after them, for input that has been checked; its
-    settings are the keyword-only parameters of its constructor.
+    A backend implements ``_add``, ``_remove``, ``_search`` and the other abstract methods, for input that has been
+    checked. Its settings are the keyword-only parameters of its constructor.
 
     Args:
-        dim: numbers a vector.
-        space: the digest of the encoder whose vectors these are (see :func:`metarep.encoders.space_of`). Vectors that
-            come with another are refused; those that come with none are taken at the caller's word.
+        dim: the number of dimensions of a vector.
+        space: the digest of the encoder of the vectors (see :func:`metarep.encoders.space_of`). Vectors with another
+            digest are refused. Vectors without a digest are not checked.
     """
 
     name: ClassVar[str]
@@ -49,20 +50,21 @@ class Index(ABC):
 
     def __init__(self, dim: int, space: str = "") -> None:
         if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
-            raise MetarepError(f"vectors have 1 number or more, not dim={dim!r}")
+            raise MetarepError(f"dim={dim!r} is not a number of dimensions; give a whole number from 1")
         self.dim, self.space = dim, space
 
     def add(self, ids: Numbers, vectors: Numbers, *, space: str | None = None) -> None:
-        """Keep vectors under new ids, all or none.
+        """Adds vectors under new ids. If one cannot be added, none is.
 
         Args:
-            ids: ``(n,)`` whole numbers from 0 that the index does not hold.
-            vectors: ``(n, dim)``, of any length but finite.
-            space: of the encoder they are from.
+            ids: whole numbers from 0 that the index does not hold, shape ``(n,)``.
+            vectors: finite vectors of any length, shape ``(n, dim)``.
+            space: the digest of the encoder of these vectors; None if it is unknown.
 
         Raises:
-            SpaceError: they are from another encoder than those that are here.
-            MetarepError: an id that is there already or twice, a negative one, another dimension, not a number.
+            SpaceError: the vectors come from another encoder than those of the index.
+            MetarepError: an id is negative, given twice or already in the index; or the vectors have another dimension
+                or hold NaN or infinite values.
         """
         self.check_space(space)
         new, rows = _whole("ids", ids), self._unit("vectors", vectors)
@@ -71,75 +73,80 @@ class Index(ABC):
         if len(new) > 1 and len(torch.unique(new)) < len(new):
             values, counts = torch.unique(new, return_counts=True)
             raise MetarepError(f"id {int(values[counts > 1][0])} is given twice; every vector needs an id of its own")
-        there = self._holds(new)
-        if there.any():
+        held = self._holds(new)
+        if held.any():
             raise MetarepError(
-                f"id {int(new[there][0])} is in the index already ({int(there.sum())} of {len(new)} are); remove it "
+                f"id {int(new[held][0])} is in the index already ({int(held.sum())} of {len(new)} are); remove it "
                 "first, or choose another"
             )
         if len(new):
             self._add(new, rows)
 
     def remove(self, ids: Numbers) -> None:
-        """Forget vectors, all or none.
+        """Removes the vectors with these ids. If one is missing, none is removed.
 
         Raises:
-            MetarepError: an id that is not there.
+            MetarepError: an id is not in the index.
         """
         old = torch.unique(_whole("ids", ids))
-        there = self._holds(old)
-        if not there.all():
-            missing = int((~there).sum())
-            raise MetarepError(f"there is no id {int(old[~there][0])} in the index ({missing} of {len(old)} are not)")
+        held = self._holds(old)
+        if not held.all():
+            missing = int((~held).sum())
+            raise MetarepError(f"there is no id {int(old[~held][0])} in the index ({missing} of {len(old)} are not)")
         if len(old):
             self._remove(old)
 
     def search(
         self, queries: Numbers, k: int, allowed: Numbers | None = None, *, space: str | None = None
     ) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
-        """The ``k`` nearest of each query, best first.
+        """Searches the ``k`` nearest vectors of each query.
 
         Args:
-            queries: ``(n, dim)``.
-            k: how many.
-            allowed: ids that may be found; those that are not in the index are passed over. None allows all.
-            space: of the encoder that the queries are from.
+            queries: the query vectors, shape ``(n, dim)``.
+            k: the number of results for each query.
+            allowed: the ids that may be results; ids that the index does not hold are ignored. None allows all.
+            space: the digest of the encoder of the queries; None if it is unknown.
 
         Returns:
-            Scores (cosines) and ids, on the CPU; -inf and -1 where there are fewer.
+            The scores (cosines) and the ids, both of shape ``(n, k)`` on the CPU, the nearest first. If there are fewer
+            than ``k`` results, the rest is -inf and -1.
 
         Raises:
-            SpaceError: the queries are from another encoder.
-            MetarepError: another dimension, not a number, ``k`` below 1.
+            SpaceError: the queries come from another encoder.
+            MetarepError: the queries have another dimension or hold NaN or infinite values, or ``k`` is below 1.
         """
         self.check_space(space)
         if isinstance(k, bool) or not isinstance(k, int) or k < 1:
             raise MetarepError(f"k must be 1 neighbour or more, not {k!r}")
         rows = self._unit("queries", queries)
         some = None if allowed is None else torch.unique(_whole("allowed", allowed))
-        found = min(k, len(self) if some is None else min(len(self), len(some)))
-        if not len(rows) or not found:
+        available = min(k, len(self) if some is None else min(len(self), len(some)))
+        if not len(rows) or not available:
             return torch.full((len(rows), k), -torch.inf), torch.full((len(rows), k), -1)
-        scores, ids = self._search(rows, found, some)
-        if found < k:
-            scores = torch.nn.functional.pad(scores, (0, k - found), value=-torch.inf)
-            ids = torch.nn.functional.pad(ids, (0, k - found), value=-1)
+        scores, ids = self._search(rows, available, some)
+        if available < k:
+            scores = torch.nn.functional.pad(scores, (0, k - available), value=-torch.inf)
+            ids = torch.nn.functional.pad(ids, (0, k - available), value=-1)
         return scores, ids
 
     def vectors(self, ids: Numbers) -> Float[Tensor, "n dim"]:
-        """The vectors of these ids, of length 1, as the backend keeps them: a compressed one gives what it has.
+        """Returns the vectors of these ids, shape ``(n, dim)``, of length 1. A compressed index returns approximations.
 
         Raises:
-            MetarepError: an id that is not there.
+            MetarepError: an id is not in the index.
         """
-        asked = _whole("ids", ids)
-        there = self._holds(asked)
-        if not there.all():
-            raise MetarepError(f"there is no id {int(asked[~there][0])} in the index")
-        return self._vectors(asked) if len(asked) else torch.empty(0, self.dim)
+        requested = _whole("ids", ids)
+        held = self._holds(requested)
+        if not held.all():
+            raise MetarepError(f"there is no id {int(requested[~held][0])} in the index")
+        return self._vectors(requested) if len(requested) else torch.empty(0, self.dim)
 
     def check_space(self, space: str | None) -> None:
-        """Raise if ``space`` is another than this index's; None and an index that knows none pass."""
+        """Checks that the index takes vectors of the encoder ``space``. If either is unknown, the check passes.
+
+        Raises:
+            SpaceError: the index holds vectors of another encoder.
+        """
         if space is not None and self.space and space != self.space:
             raise SpaceError(
                 f"this index holds vectors of the encoder {self.space}, and these are of {space or 'an unknown one'}; "
@@ -147,21 +154,21 @@ class Index(ABC):
             )
 
     def save(self, path: Path | str) -> None:
-        """Write one file, whole or not at all: what stood there before stays until the last moment."""
+        """Saves the index to one file. The write is atomic: an earlier file stays until the new one is complete."""
         header = {"format": FORMAT, "index": self.name, "dim": self.dim, "space": self.space}
         tensors, more = self._saved()
         write_tensors(Path(path), tensors, {**header, "settings": self.chosen_settings(), "more": more, "n": len(self)})
 
     @classmethod
     def load(cls, path: Path | str, **settings: Any) -> "Index":  # noqa: ANN401 - the backend's own
-        """What :meth:`save` wrote: ``Index.load`` reads any backend's file, ``ExactIndex.load`` only its own.
+        """Loads an index that :meth:`save` wrote. ``Index.load`` reads any backend, ``ExactIndex.load`` only its own.
 
         Args:
             path: the file.
-            settings: instead of those that were saved, such as ``device`` or ``url``.
+            settings: settings that replace the saved ones, such as ``device`` or ``url``.
 
         Raises:
-            MetarepError: no such file, a damaged one, or another backend's.
+            MetarepError: the file does not exist, is damaged, or holds an index of another backend.
         """
         tensors, header = read_tensors(Path(path))
         if header.get("format") != FORMAT or not isinstance(header.get("settings"), dict):
@@ -183,18 +190,18 @@ class Index(ABC):
             raise MetarepError(f"{path} is damaged, or of a newer metarep: {error}") from error
         return index
 
-    lives_elsewhere: ClassVar[bool] = False  # on a server: what is saved is where
+    lives_elsewhere: ClassVar[bool] = False  # the vectors are on a server, and the file holds only its address
 
     def close(self) -> None:  # noqa: B027 - most have nothing to do
-        """Let go of a connection; nothing to do for an index in memory."""
+        """Closes the connection to a server. An index in memory has nothing to close."""
 
     @abstractmethod
     def __len__(self) -> int:
-        """The number of vectors."""
+        """Returns the number of vectors."""
 
     @abstractmethod
     def ids(self) -> Int[Tensor, " n"]:
-        """All ids, ascending."""
+        """Returns all ids, ascending, shape ``(n,)``."""
 
     @abstractmethod
     def _add(self, ids: Int[Tensor, " n"], rows: Rows) -> None: ...
@@ -206,31 +213,31 @@ class Index(ABC):
     def _search(
         self, queries: Rows, k: int, allowed: Int[Tensor, " m"] | None
     ) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
-        """As :meth:`search`; ``k`` is at most the number of vectors, and ``allowed`` ascends and is not empty."""
+        """Searches as :meth:`search` does. ``k`` is at most the number of results; ``allowed`` is sorted, not empty."""
 
     @abstractmethod
     def _holds(self, ids: Int[Tensor, " n"]) -> Tensor:
-        """Which of the ids are there, as booleans."""
+        """Returns which of the ids the index holds, as booleans of shape ``(n,)``."""
 
     @abstractmethod
     def _vectors(self, ids: Int[Tensor, " n"]) -> Float[Tensor, "n dim"]: ...
 
     @abstractmethod
     def _saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What restores it: tensors, and what JSON holds."""
+        """Returns what is needed to restore the index: tensors, and values that JSON can hold."""
 
     @abstractmethod
     def _restore(self, tensors: dict[str, Tensor], more: dict[str, Any]) -> None: ...
 
     @abstractmethod
     def chosen_settings(self) -> dict[str, Any]:
-        """Keyword arguments of the constructor that make this index again."""
+        """Returns the keyword arguments of the constructor that make an index like this one."""
 
     def _unit(self, what: str, values: Numbers) -> Rows:
-        """Rows as float32 of length 1.
+        """Checks vectors, and returns them as float32 rows of length 1; ``what`` names them in an error.
 
-        In numpy's hands, and in torch's as late as can be: this is what a search adds to faiss, and after some
-        milliseconds of searching the first operation of each library takes fifty microseconds to find its way.
+        It stays in numpy and avoids torch calls: this is the overhead that a search adds to faiss, and the first torch
+        call after a search takes about 50 µs.
         """
         rows = values if isinstance(values, np.ndarray) and values.dtype == np.float32 else torch.as_tensor(values)
         if rows.ndim == 1 and not len(rows):
@@ -243,7 +250,7 @@ class Index(ABC):
 
 
 def _unit_rows(what: str, rows: np.ndarray) -> np.ndarray:
-    """Rows of length 1; zeros stay. Rows that have it already, as an encoder's features often do, may not be copied."""
+    """Normalises rows to length 1; rows of zeros stay. Rows that have this length already may be returned uncopied."""
     unit = faster.unit_rows(rows)
     if unit is not None:
         return unit
@@ -251,12 +258,14 @@ def _unit_rows(what: str, rows: np.ndarray) -> np.ndarray:
         squares = np.einsum("ij,ij->i", rows, rows)
     if len(rows) and not np.isfinite(squares.max()):
         row = int(np.flatnonzero(~np.isfinite(squares))[0])
-        raise MetarepError(f"row {row} of the {what} holds what is not a finite number (or its length is not one)")
+        raise MetarepError(
+            f"row {row} of the {what} holds NaN or an infinite value, or its length is too large; remove it"
+        )
     return np.divide(rows, np.sqrt(np.maximum(squares, TINY))[:, None], order="C")
 
 
 def _whole(what: str, values: Numbers) -> Int[Tensor, " n"]:
-    """Ids as int64 on the CPU."""
+    """Checks ids, and returns them as int64 on the CPU; ``what`` names them in an error."""
     ids = torch.as_tensor(values)
     if not ids.numel():
         return torch.empty(0, dtype=torch.int64)

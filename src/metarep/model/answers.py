@@ -1,15 +1,17 @@
-"""Answers: what a model says of an image."""
+"""The answer of a model to an image."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """An image of the gallery that a query looked like.
+    """An image of the gallery that is similar to a query image.
 
     Args:
-        id, item, label: which, what it is called, of what class.
-        similarity: cosine of the features.
+        id: its id.
+        item: the name that people use for it, mostly its path.
+        label: its class.
+        similarity: the cosine of the two features, -1 to 1.
     """
 
     id: int
@@ -20,14 +22,15 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says of an image.
+    """The answer of a model to one image.
 
     Args:
-        label: the likeliest class.
-        probability: that it is this class, if it is any.
-        known: False if the image is like none of the classes.
-        label_set: the classes that it may well be, the likeliest first; see :class:`metarep.model.trust.trust.Trust`.
-        probabilities: of all classes, by name.
+        label: the most probable class.
+        probability: the probability of this class, given that the image belongs to one of the classes.
+        known: whether the image is like any of the classes.
+        label_set: the probable classes, the most probable first; see ``likely`` of
+            :class:`metarep.model.trust.trust.Trust`.
+        probabilities: the probability of each class, by name.
         neighbours: the most similar images of the gallery, the nearest first.
     """
 

@@ -1,4 +1,4 @@
-"""FewShotClassifier: the same model as an estimator of scikit-learn."""
+"""FewShotClassifier: a few-shot model as a scikit-learn estimator."""
 
 from pathlib import Path
 from typing import Any
@@ -21,32 +21,32 @@ from metarep.model.gallery import Gallery
 from metarep.model.model import HEAD, Model
 from metarep.weights.named import Representation, load_representation
 
-GIVEN = {"name": "prototypes"}  # the head for features that somebody else made
+GIVEN = {"name": "prototypes"}  # the head for features that were computed outside
 
 
 class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
-    """Classifies images from a few examples a class; nothing is trained.
+    """Classifies images from a few examples a class. The encoder is not trained.
 
-    ``X`` may be paths, PIL pictures, bytes of image files, or one uint8 array of images; or a table of features
-    ``(n, dim)``, which is then used as it is, without an encoder. Trap: ``predict`` always names a class; ask
-    :meth:`known` whether the image is like any of them.
+    ``X`` may be a list of paths, PIL images or bytes of image files, or one uint8 array of images. It may also be a
+    table of features ``(n, dim)``, which is then used as it is, without an encoder. Trap: ``predict`` always names a
+    class; :meth:`known` says whether the image is like any of the classes.
 
     Args:
-        encoder: what :func:`metarep.weights.named.load_representation` takes, a module or
-            :class:`metarep.encoders.Encoder` of your own among it (a copy is used, in evaluation mode); or a
-            :class:`metarep.weights.representation.Representation`.
-        learner: ``auto``, or a name of ``LEARNERS``; with ``auto`` the one that was trained with the encoder, ridge
-            regression for encoders trained for something else, class means for features.
-        false_alarms: share of images of known classes that may be taken for unknown.
-        size: side of the images in pixels, for encoders that take any.
-        batch_size: images that are encoded at a time.
-        depth: black and white of pictures of more than 8 bits, as a number of bits or ``"BLACK:WHITE"``; by default
-            what those of the first call suggest. See :mod:`metarep.data.reading.depth`.
-        mean, std: of the images that an own module was trained on, one a channel in units of 0 to 1; see
-            :func:`metarep.weights.named.load_representation`.
+        encoder: anything that :func:`metarep.weights.named.load_representation` takes, or a
+            :class:`metarep.weights.representation.Representation`. A module or :class:`metarep.encoders.Encoder` of
+            your own is copied, and the copy is used in evaluation mode.
+        learner: ``auto``, or a name of ``LEARNERS``. ``auto`` takes the learner that was trained with the encoder;
+            logistic regression for an encoder without one; class means for features.
+        false_alarms: the share of images of known classes, between 0 and 1, that may be rejected as unknown.
+        size: the side of the images in pixels, for encoders that take any size.
+        batch_size: the number of images that are encoded at a time.
+        depth: black and white of images of more than 8 bits, as a number of bits or ``"BLACK:WHITE"``. By default they
+            are estimated from the images of the first call. See :mod:`metarep.data.reading.depth`.
+        mean, std: the mean and standard deviation of the images that a module of your own was trained on, one value a
+            channel in units of 0 to 1; see :func:`metarep.weights.named.load_representation`.
 
     Attributes:
-        classes_: the classes, sorted, in the order of the columns of ``predict_proba``.
+        classes_: the classes, sorted. The columns of ``predict_proba`` have this order.
         model_: the :class:`metarep.model.model.Model`.
 
     >>> images = np.random.default_rng(0).integers(0, 255, (6, 28, 28), dtype=np.uint8)
@@ -71,23 +71,23 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         self.size, self.batch_size, self.depth, self.mean, self.std = size, batch_size, depth, mean, std
 
     def fit(self, X: Any, y: Any) -> "FewShotClassifier":  # noqa: ANN401 - scikit-learn's names
-        """Learn classes from images ``X`` and their labels ``y``; whatever was known before is forgotten.
+        """Learns classes from images ``X`` and their labels ``y``, and forgets all that was learned before.
 
-        Labels that are the same name (:mod:`metarep.data.class_names`), as ``café`` typed on two systems, are one
-        class.
+        Labels that are the same name (:mod:`metarep.data.class_names`) are one class, such as ``café`` typed on two
+        systems.
 
         Raises:
-            BadNameError: what no class can be called.
+            BadNameError: a label cannot be the name of a class.
 
         Warns:
-            LookAlikeWarning: two classes whose names look the same.
+            LookAlikeWarning: the names of two classes look the same.
         """
         for name in ("model_", "classes_", "_names"):
             self.__dict__.pop(name, None)
         return self.partial_fit(X, y)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> "FewShotClassifier":  # noqa: ANN401, ARG002
-        """Learn more images, of known or of new classes. ``classes`` is ignored: new ones may come at any time."""
+        """Learns more images, of known or of new classes. ``classes`` is ignored: any call may add new classes."""
         first = not hasattr(self, "model_")
         if are_features(X):
             X, y = self._features(X, y, reset=first)
@@ -95,11 +95,13 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
             self.__dict__.pop("n_features_in_", None)
         labels = column_or_1d(np.asarray(y), warn=True)
         if labels.dtype == object:
-            for place, label in enumerate(labels):
-                one_class(label, f"image {place}")
+            for row, label in enumerate(labels):
+                one_class(label, f"image {row}")
         check_classification_targets(labels)
-        if len(labels) != len(X):  # of features, validate_data has seen to that
-            raise ValueError(f"{counted(len(X), 'image')} and {counted(len(labels), 'label')}; give one label an image")
+        if len(labels) != len(X):  # for features, validate_data has checked it
+            raise ValueError(
+                f"{counted(len(X), 'image')} and {counted(len(labels), 'label')} do not match; give one label an image"
+            )
         model = self._fresh(are_features(X)) if first else self.model_
         depth = notice_depth(X, model.depth | Depth.of(self.depth)) if model.representation else model.depth
         rows = model.prepare(X, batch=self.batch_size, depth=depth)
@@ -114,7 +116,7 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         return self
 
     def forget(self, label: Any) -> "FewShotClassifier":  # noqa: ANN401 - whatever labels are
-        """Forget a class and its images."""
+        """Forgets a class and its images."""
         check_is_fitted(self)
         name = self._name(label)
         self.model_ = self.model_.changed(self.model_.gallery.without_class(name))
@@ -123,59 +125,67 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         return self
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: ANN401
-        """The likeliest class of each image."""
+        """Returns the most probable class of each image, shape ``(n,)``."""
         best = self._scores(X).argmax(1)
         return self.classes_[best]
 
     def predict_proba(self, X: Any) -> np.ndarray:  # noqa: ANN401
-        """Probabilities ``(n, classes)``, calibrated by leave-one-out where there is enough to leave out."""
+        """Returns the probabilities ``(n, classes)``, calibrated by leave-one-out if there are enough images."""
         scores = torch.from_numpy(self._scores(X))
         return (scores * self.model_.trust.scale).softmax(-1).numpy()
 
     def decision_function(self, X: Any) -> np.ndarray:  # noqa: ANN401
-        """Scores ``(n, classes)``, higher is better; of two classes ``(n,)``, positive for the second."""
+        """Returns the logits ``(n, classes)``; for two classes their difference ``(n,)``, positive for the second."""
         scores = self._scores(X)
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
 
     def answer(self, X: Any, neighbours: int = 3) -> list[Answer]:  # noqa: ANN401
-        """Everything the model says: label, probability, label set, nearest images."""
+        """Returns an answer for each image: label, probability, label set, and the ``neighbours`` nearest images."""
         return self.model_.answer(self._rows(X), neighbours)
 
     def known(self, X: Any) -> np.ndarray:  # noqa: ANN401
-        """For each image whether it is like any of the classes; see :class:`metarep.model.trust.trust.Trust`."""
+        """Returns for each image whether it is like any of the classes, as booleans of shape ``(n,)``.
+
+        The threshold is ``known`` of :class:`metarep.model.trust.trust.Trust`.
+        """
         return (self.model_.familiar(self._rows(X)) >= self.model_.trust.known).numpy()
 
     def transform(self, X: Any) -> np.ndarray:  # noqa: ANN401
-        """The representation ``(n, dim)``."""
+        """Returns the features of the images, shape ``(n, dim)``."""
         return self.model_.features_of(self._rows(X)).numpy()
 
     def kneighbors(self, X: Any, n_neighbors: int = 5) -> tuple[np.ndarray, np.ndarray]:  # noqa: ANN401
-        """Cosine distances to the nearest images that were learned, and their places in the order they came in."""
+        """Returns the cosine distances to the nearest learned images, and the rows of these in the order of learning.
+
+        Both have the shape ``(n, n_neighbors)``, the nearest first; or fewer columns if fewer images were learned.
+        """
         answers = self.answer(X, n_neighbors)
-        place = {number: row for row, number in enumerate(self.model_.gallery.ids.tolist())}
+        rows = {number: row for row, number in enumerate(self.model_.gallery.ids.tolist())}
         near = [[1 - each.similarity for each in answer.neighbours] for answer in answers]
-        return np.array(near), np.array([[place[each.id] for each in answer.neighbours] for answer in answers])
+        return np.array(near), np.array([[rows[each.id] for each in answer.neighbours] for answer in answers])
 
     def save(self, path: str | Path) -> None:
-        """Write a model folder, for ``metarep predict``, ``metarep serve`` and :meth:`load`; nothing is pickled.
+        """Writes a model folder for ``metarep predict``, ``metarep serve`` and :meth:`load`. Nothing is pickled.
 
-        It has no pictures of the images, which a classifier does not keep. A module of your own is written as an ONNX
-        graph (extra ``onnx``).
+        The folder does not hold the images, because a classifier does not keep them. A module of your own is written as
+        an ONNX graph (extra ``onnx``).
 
         Raises:
-            MetarepError: it was fitted on features, so there is no encoder; there is something at ``path``; or torch
-                cannot write the module as a graph.
+            MetarepError: the classifier was fitted on features and has no encoder; ``path`` exists already; or torch
+                cannot export the module as a graph.
         """
         from metarep.model.folder import ModelFolder
 
         check_is_fitted(self)
         if self.model_.representation is None:
-            raise MetarepError("a model folder holds its encoder; this classifier was fitted on features, without one")
+            raise MetarepError(
+                "this classifier was fitted on features, but a model folder needs an encoder; fit it on images"
+            )
         ModelFolder.create(Path(path), self.model_)
 
     @classmethod
     def load(cls, path: str | Path) -> "FewShotClassifier":
-        """What :meth:`save`, or ``metarep fit``, wrote; its labels are strings."""
+        """Reads a model folder that :meth:`save` or ``metarep fit`` wrote. Its labels are strings."""
         from metarep.model.folder import ModelFolder
 
         model = ModelFolder.open(Path(path)).model
@@ -186,21 +196,22 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         return classifier
 
     def _name(self, label: Any) -> str:  # noqa: ANN401
-        """What the model calls a class; labels that are equal, as 1 and 1.0, are one."""
+        """Returns the model's name of the class with this label. Equal labels, such as 1 and 1.0, are one class."""
         label = label.item() if isinstance(label, np.generic) else label
         return self._names[label] if label in self._names else self.model_.gallery.called(str(label))
 
     def _fresh(self, given: bool) -> Model:
+        """Returns a model without classes; without an encoder if features are ``given``."""
         head = None if self.learner == "auto" else {"name": self.learner}
         if given:
             return Model(None, head or GIVEN, Gallery.empty(), false_alarms=self.false_alarms)
-        here = self.encoder
-        if not isinstance(here, Representation):
-            here = load_representation(here, size=self.size, mean=self.mean, std=self.std)
-        return Model(here, head, Gallery.empty(), false_alarms=self.false_alarms)
+        representation = self.encoder
+        if not isinstance(representation, Representation):
+            representation = load_representation(representation, size=self.size, mean=self.mean, std=self.std)
+        return Model(representation, head, Gallery.empty(), false_alarms=self.false_alarms)
 
     def _features(self, X: Any, y: Any = "no_validation", *, reset: bool) -> Any:  # noqa: ANN401
-        """Features as scikit-learn wants them; a row that holds NaN or infinity is named."""
+        """Returns the features as scikit-learn wants them. An error names the row that holds NaN or infinity."""
         try:
             return validate_data(self, X, y, reset=reset, dtype=np.float64)
         except ValueError:
@@ -208,24 +219,26 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
                 given = np.asarray(X)
                 given = given.astype(np.float64) if given.dtype.kind in "fO" else np.zeros(0)
             except (ValueError, TypeError):
-                given = np.zeros(0)  # it is something else that is wrong
+                given = np.zeros(0)  # the input is wrong for another reason
             refuse_lost_features(torch.from_numpy(given))
             raise
 
     def _rows(self, X: Any) -> Tensor:  # noqa: ANN401
+        """Returns the prepared rows of the images, shape ``(n, *row)``."""
         check_is_fitted(self)
         if self.model_.representation is None:
             X = self._features(X, reset=False)
         return self.model_.prepare(X, batch=self.batch_size)
 
     def _scores(self, X: Any) -> np.ndarray:  # noqa: ANN401
+        """Returns the logits of the images, shape ``(n, classes)``, with a column for each of ``classes_``."""
         rows = self._rows(X)
-        place = {name: i for i, name in enumerate(self.model_.gallery.names)}
-        return self.model_.scores(rows)[:, [place[self._name(label)] for label in self.classes_]].double().numpy()
+        index = {name: i for i, name in enumerate(self.model_.gallery.names)}
+        return self.model_.scores(rows)[:, [index[self._name(label)] for label in self.classes_]].double().numpy()
 
 
 def _one_each(labels: np.ndarray, names: dict[Any, str]) -> np.ndarray:
-    """Of sorted labels one for each class: of spellings that are the same name, that name or else the first."""
+    """Keeps one of the sorted labels for each class: the one that is spelled as the name of the class, or the first."""
     kept: dict[str, Any] = {}
     called = [names.get(label, str(label)) for label in labels.tolist()]
     for label, name in zip(labels.tolist(), called, strict=True):

@@ -1,4 +1,4 @@
-"""A picture of what a model takes for what when each of its images is left out."""
+"""Computes and draws the confusion matrix of a model on its own images, each from a fold that left it out."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,27 +15,29 @@ from metarep.model.model import Model
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST_NUMBERS = 30  # classes; with more, numbers would be larger than their squares
-MOST_NAMES = 150  # classes; with more, names would be larger than their rows
-FEW = 12  # classes; the numbers in their squares are all there is to say
-LONGEST = 24  # characters of a name
-LIST, LINE = 3.4, 0.165  # inches: the list beside the matrix, and a line of it
+MOST_NUMBERS = 30  # classes; with more, a number would not fit into its square
+MOST_NAMES = 150  # classes; with more, a name would not fit beside its row
+FEW = 12  # classes; with so few, the numbers in the squares need no list beside them
+LONGEST = 24  # letters of a name that are drawn
+LIST, LINE = 3.4, 0.165  # inches: the width of the list beside the matrix, and the height of a line
 DPI = 130
 
 
 def confusion(model: Model) -> Float[Tensor, "ways ways"]:
-    """How many images of the class of each row are taken for that of each column when they are left out.
+    """Counts how often each class is taken for each other when its images are left out.
 
-    An image that is left out several times counts once in all.
+    Returns:
+        The confusion matrix, shape ``(ways, ways)``, with a row for the true class and a column for the predicted one.
+        An image that is left out several times counts 1 in all, so a count may be a fraction.
     """
     held, ways = model.held_out, len(model.gallery.names)
-    told = model.gallery.classes[held.rows] * ways + held.scores.argmax(-1) if len(held.rows) else held.rows
+    cells = model.gallery.classes[held.rows] * ways + held.scores.argmax(-1) if len(held.rows) else held.rows
     times = held.rows.bincount()[held.rows] if len(held.rows) else held.rows
-    return torch.zeros(ways * ways).index_add(0, told, 1 / times.float()).view(ways, ways)
+    return torch.zeros(ways * ways).index_add(0, cells, 1 / times.float()).view(ways, ways)
 
 
 def draw_confusion(model: Model, path: Path) -> bool:
-    """Draw the confusion matrix as PNG; False, and no picture, where no image could be left out."""
+    """Draws the confusion matrix of a model as PNG. Returns False, and writes nothing, if no image can be left out."""
     counts = confusion(model)
     if not counts.sum():
         return False
@@ -46,13 +48,13 @@ def draw_confusion(model: Model, path: Path) -> bool:
 
 
 def draw_counts(counts: Float[Tensor, "ways ways"], names: Sequence[str], path: Path, *, title: str) -> None:
-    """Draw how often each class is taken for each other as PNG, and beside it the pairs that are confused most.
+    """Draws a confusion matrix as PNG, and beside it the pairs of classes that are confused most.
 
     Args:
-        counts: a row for what an image is, a column for what it was taken for.
-        names: of the classes, in any script.
-        path: where to write.
-        title: what was counted.
+        counts: the confusion matrix, with a row for the true class and a column for the predicted one.
+        names: the names of the classes, in any script.
+        path: the file to write.
+        title: the title of the picture: what was counted.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -67,55 +69,61 @@ def draw_counts(counts: Float[Tensor, "ways ways"], names: Sequence[str], path: 
         figure = Figure((max(width, 4.2), height), dpi=DPI)
         FigureCanvasAgg(figure)
 
-        def place(left: float, top: float, wide: float, high: float) -> "Axes":
-            """Axes in inches from the upper left corner; a layout that measures every name takes seconds."""
+        def add_axes(left: float, top: float, wide: float, high: float) -> "Axes":
+            """Adds axes at a position in inches from the upper left corner.
+
+            An automatic layout would measure every name, which takes seconds.
+            """
             across, down = figure.get_size_inches()
             return figure.add_axes((left / across, 1 - (top + high) / down, wide / across, high / down))
 
-        matrix, bar = place(text, 0.45, side, side), place(text + side + 0.2, 0.45, 0.14, min(side, 2.5))
+        matrix, bar = add_axes(text, 0.45, side, side), add_axes(text + side + 0.2, 0.45, 0.14, min(side, 2.5))
         _draw_matrix(matrix, bar, counts, names, size)
         matrix.set_title(title, size=10, loc="left")
         if pairs:
-            _draw_pairs(place(text + side + 1.1, 0.45, LIST, side), counts, pairs, names, int(side / LINE) - 2)
+            _draw_pairs(add_axes(text + side + 1.1, 0.45, LIST, side), counts, pairs, names, int(side / LINE) - 2)
         figure.text(0.01, 0.06 / height, note, size=6, color="#5f5f5f", va="bottom")
         figure.savefig(path)
 
 
 def confused_pairs(counts: Float[Tensor, "ways ways"]) -> list[tuple[int, int]]:
-    """What is taken for something else, and for what: the most often first.
+    """Lists the pairs ``(true class, predicted class)`` that are confused, the most frequent first.
+
+    Of equal counts, the larger share of the true class comes first.
 
     >>> confused_pairs(torch.tensor([[3.0, 1.0, 0.0], [0.0, 4.0, 0.0], [2.0, 0.0, 2.0]]))
     [(2, 0), (0, 1)]
     """
     wrong = counts.clone().fill_diagonal_(0)
     shares = wrong / counts.sum(1, keepdim=True).clamp_min(1)
-    found = [(int(i), int(j)) for i, j in wrong.nonzero().tolist()]
-    return sorted(found, key=lambda pair: (-float(wrong[pair]), -float(shares[pair]), pair))
+    pairs = [(int(i), int(j)) for i, j in wrong.nonzero().tolist()]
+    return sorted(pairs, key=lambda pair: (-float(wrong[pair]), -float(shares[pair]), pair))
 
 
 def shorten(name: str) -> str:
-    """A name that fits beside a row; a wide character counts twice.
+    """Shortens a name so that it fits beside a row. A wide character counts as two letters.
 
     >>> shorten("a name that goes on and on and on")
     'a name that goes on and…'
     """
-    place = next((place for place in range(len(name)) if _columns(name[: place + 1]) > LONGEST), None)
-    return name if place is None else name[: place - 1].rstrip() + "…"
+    end = next((i for i in range(len(name)) if _columns(name[: i + 1]) > LONGEST), None)
+    return name if end is None else name[: end - 1].rstrip() + "…"
 
 
 def _number(count: Tensor) -> str:
-    """Of images; an image that was left out several times may count a part for each of several classes."""
+    """Formats a number of images, with one decimal if it is a fraction."""
     return f"{count.item():.1f}".removesuffix(".0")
 
 
 def _columns(text: str) -> int:
-    """How wide a text is, in letters."""
+    """Returns the width of a text in letters."""
     return sum(2 if east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
 def _draw_matrix(
     axes: "Axes", bar: "Axes", counts: Float[Tensor, "ways ways"], names: Sequence[str], size: float
 ) -> None:
+    """Draws the matrix as shares of each row, with names of ``size`` points (none if 0), and its colour bar."""
     ways = len(counts)
     shares = (counts / counts.sum(1, keepdim=True).clamp_min(1)).numpy()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -128,9 +136,9 @@ def _draw_matrix(
         axes.set_xticks(range(ways), names, rotation=90, size=size)
         axes.set_yticks(range(ways), names, size=size)
         for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
-            label.set_parse_math(False)  # a $ in a name is a dollar, not a formula
+            label.set_parse_math(False)  # a $ in a name is a dollar sign, not a formula
     if ways > MOST_NUMBERS:
-        for line in range(10, ways, 10):  # to follow a row or a column by
+        for line in range(10, ways, 10):  # lines that help to follow a row or a column
             axes.axhline(line - 0.5, color="#dddddd", lw=0.4)
             axes.axvline(line - 0.5, color="#dddddd", lw=0.4)
     axes.set_xlabel("taken for", size=9)
@@ -148,6 +156,7 @@ def _draw_pairs(
     names: Sequence[str],
     most: int,
 ) -> None:
+    """Draws the list of confused pairs, with at most ``most`` lines."""
     axes.set_axis_off()
     lines = [
         f"{names[i]} → {names[j]}:  {_number(counts[i, j])} of {_number(counts[i].sum())}" for i, j in pairs[:most]

@@ -1,4 +1,4 @@
-"""Export: encoder and classes in one graph, for programs that have no metarep."""
+"""Exports encoder and classes as one graph, for programs without metarep."""
 
 import io
 import json
@@ -16,32 +16,33 @@ from metarep.machine.files import replacing
 from metarep.model.model import Model
 
 OUTPUTS = ("probabilities", "scores", "familiarity")
-EXAMPLES = 2  # images in the batch that is traced; the graph takes any number
+EXAMPLES = 2  # images in the batch that is traced; the graph takes a batch of any size
 
 
 class Deployed(nn.Module):
-    """From uint8 images of the encoder's size to calibrated probabilities, raw scores and familiarity.
+    """Maps uint8 images of the encoder's size to calibrated probabilities, logits and familiarity.
 
     Args:
-        model: with at least two classes, and a learner that leaves the encoder as it is.
+        model: a model with at least two classes, whose learner does not adapt the encoder.
 
     Raises:
-        MetarepError: the learner adapts the body, there are no classes, or the encoder is an ONNX graph itself.
+        MetarepError: the learner adapts the encoder, the model has fewer than two classes, or the encoder is an ONNX
+            graph itself.
     """
 
     def __init__(self, model: Model) -> None:
         super().__init__()
         if len(model.gallery.names) < 2:
-            raise MetarepError("a model needs two classes before it can be exported")
+            raise MetarepError("the model has fewer than two classes, and cannot be exported; add another class first")
         if model.gallery.rows.ndim != 2:
             raise MetarepError(
-                f"the learner {model.learner.called!r} adapts the encoder to the classes, so there is no one graph to "
-                "export",
+                f"the learner {model.learner.called!r} adapts the encoder to the classes, so it cannot be exported as "
+                "one graph",
                 advice=Advice("fit with {learner} or linear", learner="prototypes"),
             )
         if isinstance(model.learner.encoder.body, OnnxBody):
             raise MetarepError(
-                "the encoder is an ONNX graph, which torch cannot export anew; fit with the network that it was made of"
+                "the encoder is an ONNX graph, which torch cannot export anew; fit with the network it was made from"
             )
         self.learner, self.scale = model.learner, model.trust.scale
         self.familiarity = model.self_test.familiarity
@@ -52,7 +53,10 @@ class Deployed(nn.Module):
     def forward(
         self, images: UInt8[Tensor, "b c h w"]
     ) -> tuple[Float[Tensor, "b ways"], Float[Tensor, "b ways"], Float[Tensor, " b"]]:
-        """Probabilities, scores, and familiarity, which is at least ``trust.known`` for what is like the classes."""
+        """Returns probabilities and logits of shape ``(b, ways)``, and the familiarity of shape ``(b,)``.
+
+        An image is like the classes if its familiarity is at least ``trust.known``.
+        """
         state = {name: self.get_buffer(f"state_{name}") for name in self.names}
         rows = self.learner.prepare(images)
         scores = self.learner.logits(state, rows.unsqueeze(0))[0]
@@ -60,13 +64,14 @@ class Deployed(nn.Module):
 
 
 def export_onnx(model: Model, path: Path) -> None:
-    """Write ``path``: input ``images`` (uint8, any batch), outputs ``probabilities``, ``scores`` and ``familiarity``.
+    """Writes an ONNX graph with the input ``images`` and the outputs ``probabilities``, ``scores`` and ``familiarity``.
 
-    The names of the classes, the thresholds and the shape of the images stand in its metadata as JSON under
-    ``metarep``; ``docs/your-own-images.md`` says what each means.
+    The input is uint8 of shape ``(b, c, h, w)``, for any ``b``. The metadata of the graph hold the names of the
+    classes, the thresholds and the shape of the images, as JSON under ``metarep``. ``docs/your-own-images.md`` explains
+    each field.
 
     Raises:
-        MetarepError: see :class:`Deployed`; or the packages are missing.
+        MetarepError: the model cannot be exported (see :class:`Deployed`), or the ONNX packages are not installed.
     """
     require_onnx()
     import onnx
@@ -86,24 +91,30 @@ def _write_onnx(deployed: Deployed, images: Tensor, path: Path) -> None:
 
 
 def export_torch(model: Model, path: Path) -> None:
-    """Write ``path`` (``.pt2``) for ``torch.export.load``; the names of the classes are in ``metarep.json`` inside."""
+    """Writes a graph (``.pt2``) for ``torch.export.load``; ``metarep.json`` in it holds the names of the classes.
+
+    Raises:
+        MetarepError: the model cannot be exported; see :class:`Deployed`.
+    """
     deployed, images = Deployed(model).eval(), _example(model)
     path.parent.mkdir(parents=True, exist_ok=True)
     with quietly():
         shapes = {"images": {0: torch.export.Dim("batch", min=1)}}
         program = torch.export.export(deployed, (images,), dynamic_shapes=shapes)
-        content = io.BytesIO()  # torch ends the process where a disk is full
+        content = io.BytesIO()  # not the file: torch ends the process if the disk is full
         torch.export.save(program, content, extra_files={"metarep.json": json.dumps(_facts(model))})
     with replacing(path) as partial:
         partial.write_bytes(content.getvalue())
 
 
 def _example(model: Model) -> UInt8[Tensor, "b c h w"]:
+    """Returns black images of the encoder's size, to trace the graph with."""
     preprocess = model.learner.encoder.preprocess
     return torch.zeros(EXAMPLES, preprocess.channels, *preprocess.size, dtype=torch.uint8)
 
 
 def _facts(model: Model) -> dict[str, object]:
+    """Returns what a program must know to use the graph: classes, input format and trust."""
     preprocess = model.learner.encoder.preprocess
     return {
         "classes": model.gallery.names,

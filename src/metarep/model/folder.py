@@ -1,4 +1,4 @@
-"""ModelFolder: a model on disk. Written whole or not at all; two writers wait for each other; nothing is pickled."""
+"""ModelFolder: a model on disk. A write is atomic, two writers wait for each other, and nothing is pickled."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,22 +23,21 @@ from metarep.weights.named import Representation, load_representation
 
 FORMAT = "model-1"
 GALLERY = "gallery.safetensors"
-STATE = "state."  # before the names of what the learner made of the gallery
-LARGEST = 20_000_000  # numbers of a state that is kept; larger ones are worked out anew
+STATE = "state."  # prefix of the tensors of the learner's state
+LARGEST = 20_000_000  # a state with more numbers is not stored but computed anew
 PARTS = ("encoder.safetensors", "images", ".lock")
 Allow = Callable[[Gallery, Gallery], None]
 
 
 class ModelFolder:
-    """A folder with ``encoder.safetensors``, which never changes; ``gallery.safetensors``, which is replaced by one
-    rename whenever something is learned or forgotten; and ``images/ID.png``, what the encoder saw of each image.
+    """A model in a folder, which several processes may change.
+
+    It holds ``encoder.safetensors``, which never changes; ``gallery.safetensors``, which one rename replaces whenever
+    the model learns or forgets; and ``images/ID.png``, each image as the encoder saw it.
 
     Args:
         path: the folder.
-        representation: what ``encoder.safetensors`` holds.
-
-    Raises:
-        MetarepError: no model there, or a damaged one.
+        representation: the encoder of ``encoder.safetensors``.
     """
 
     def __init__(self, path: Path, representation: Representation) -> None:
@@ -48,10 +47,10 @@ class ModelFolder:
 
     @classmethod
     def create(cls, path: Path, model: Model) -> "ModelFolder":
-        """A new model folder.
+        """Writes ``model`` to a new model folder at ``path``, and returns the folder.
 
         Raises:
-            MetarepError: there is something at ``path`` already.
+            MetarepError: ``path`` exists already, another process is making it, or the model has no encoder.
         """
         with cls.making(path, model) as folder:
             return folder
@@ -59,18 +58,18 @@ class ModelFolder:
     @classmethod
     @contextmanager
     def making(cls, path: Path, model: Model) -> Iterator["ModelFolder"]:
-        """A new model folder to be filled, put at ``path`` at the end; see :func:`metarep.machine.files.making`.
+        """Yields a new model folder, which moves to ``path`` at the end; see :func:`metarep.machine.files.making`.
 
         Raises:
-            MetarepError: there is something at ``path`` already, or another process is making it.
+            MetarepError: as for :meth:`create`.
         """
         if model.representation is None:
-            raise MetarepError("a model folder needs an encoder")
+            raise MetarepError("the model has no encoder, but a model folder needs one; make a model with an encoder")
         learn = Call("ModelFolder.learn", "add", path, Slot("CLASS/"))
         more = [Advice("add to it with {learn}", learn=learn)] if (path / GALLERY).is_file() else []
-        there = MetarepError(f"{path} is there already", advice=["choose another", *more])
+        exists = MetarepError(f"{path} is there already", advice=["choose another", *more])
         busy = MetarepError(f"another process is making {path}", advice=["wait until it has ended", "choose another"])
-        with making(path.resolve(), GALLERY, PARTS, exists=there, busy=busy) as partial:
+        with making(path.resolve(), GALLERY, PARTS, exists=exists, busy=busy) as partial:
             representation = model.representation.portable()
             representation.save(partial / "encoder.safetensors")
             folder = cls(partial, representation)
@@ -80,7 +79,7 @@ class ModelFolder:
 
     @classmethod
     def open(cls, path: Path) -> "ModelFolder":
-        """A model folder that is there."""
+        """Opens an existing model folder; a MetarepError says that ``path`` is not one, or that it is damaged."""
         if not (path / GALLERY).is_file():
             run = (path / "model.safetensors").exists()
             options = {"encoder": path} if run else {}
@@ -95,7 +94,7 @@ class ModelFolder:
 
     @property
     def model(self) -> Model:
-        """The model as it is on disk now, whoever wrote it."""
+        """The model as it is on disk now. It is read again if another process has written it."""
         stamp = self._now()
         model = self._model
         if model is None or stamp != self._stamp:
@@ -105,9 +104,9 @@ class ModelFolder:
 
     @contextmanager
     def writing(self) -> Iterator[Callable[..., Model]]:
-        """Hold the folder while changing it: yields a function that puts another gallery in place.
+        """Locks the folder for a change, and yields a function that writes a new gallery.
 
-        Take ``folder.model`` anew inside: another process may have written in between.
+        Read ``folder.model`` again inside: another process may have written before the lock was taken.
         """
         with locked(self.path / ".lock"):
             yield self._change
@@ -124,20 +123,23 @@ class ModelFolder:
         skip_bad: bool = False,
         left_out: LeftOut | None = None,
     ) -> list[int]:
-        """Add images, and return their ids. Encoding, which takes time, is done before the folder is held.
+        """Encodes images, adds them, and returns their ids. The folder is locked only after encoding, which takes time.
 
         Args:
             images: see :func:`metarep.data.reading.photographs.read_images`.
-            labels, items: of each, its class and what people call it.
-            batch: images at a time.
-            once: leave out a picture that its class has already. One that another class has is kept.
-            depth: how to read these; what the model does not know of it yet, it remembers.
-            skip_bad: leave out images that cannot be read.
-            left_out: the same, and takes them.
+            labels, items: the class name of each image, and the name that people use for it, mostly its path.
+            batch: the number of images that are encoded at a time.
+            once: whether to leave out a picture that its class has already. One that another class has is kept.
+            depth: black and white of these images, if they have more than 8 bits. The model remembers it.
+            skip_bad: whether to leave out images that cannot be read.
+            left_out: collects the images that cannot be read; if it is given, they are left out.
+
+        Raises:
+            MetarepError: an image cannot be read, or none is left.
 
         Warns:
-            RepeatWarning: with ``once``, of each such picture.
-            LeftOutWarning: of each image that is left out because it cannot be read.
+            RepeatWarning: a picture is left out, or another class has it too; only with ``once``.
+            LeftOutWarning: an image is left out because it cannot be read.
         """
         left_out = left_out or (LeftOut() if skip_bad else None)
         read = list(self.model.read(images, batch=batch, depth=depth, left_out=left_out))
@@ -163,18 +165,17 @@ class ModelFolder:
         depth: Depth | None = None,
         once: bool = False,
     ) -> list[int]:
-        """Add images that are encoded already, and return their ids.
+        """Adds images that are encoded already, and returns their ids.
 
         Args:
-            pixels: of each, ``c h w`` in uint8, as the encoder saw it.
-            rows: of each, what the learner prepared of it.
-            labels, items: of each, its class and what people call it.
-            allow: given the gallery as it is and as it would be, it may raise, and nothing is changed.
+            pixels: each image as the encoder saw it, uint8 of shape ``(c, h, w)``.
+            rows: the prepared row of each image, shape ``(n, *row)``.
+            labels, items, once: see :meth:`learn`.
+            allow: called with the gallery before and after the change. If it raises, nothing is changed.
             depth: how they were read.
-            once: see :meth:`learn`.
         """
         with self.writing() as put:
-            if once:  # here, or another process might add the same pictures meanwhile
+            if once:  # under the lock, or another process could add the same pictures
                 kept = first_of_each(self.model, self.image, pixels, rows, labels, items)
                 rows, pixels = rows[kept], [pixels[i] for i in kept]
                 labels, items = [labels[i] for i in kept], [items[i] for i in kept]
@@ -196,7 +197,7 @@ class ModelFolder:
         return ids
 
     def change(self, edit: Callable[[Gallery], Gallery], *, allow: Allow | None = None) -> None:
-        """Put what ``edit`` makes of the gallery in its place; ``allow`` as for :meth:`keep`."""
+        """Replaces the gallery by the one that ``edit`` returns for it; ``allow`` is as for :meth:`keep`."""
         with self.writing() as put:
             before = self.model.gallery
             gallery = edit(before)
@@ -205,25 +206,25 @@ class ModelFolder:
             put(gallery)
 
     def forget(self, ids: Iterable[int] = (), label: str | None = None) -> None:
-        """Remove images, or a whole class."""
+        """Removes the images with these ids, and the class ``label`` if one is given."""
         self.change(
             lambda gallery: gallery.without(ids) if label is None else gallery.without(ids).without_class(label)
         )
 
     def rename(self, old: str, new: str) -> None:
-        """Call a class otherwise; one that is there already takes its images."""
+        """Renames a class. If there is already a class called ``new``, the two are merged."""
         self.change(lambda gallery: gallery.renamed(old, new))
 
     def move(self, number: int, label: str) -> None:
-        """Put an image into another class."""
+        """Moves an image to another class, which may be new."""
         self.change(lambda gallery: gallery.moved(number, label))
 
     def image(self, number: int) -> Path:
-        """What the encoder saw of an image, as a file; it may be missing."""
+        """Returns the path of an image as the encoder saw it. The file may be missing."""
         return self.path / "images" / f"{number}.png"
 
     def settle(self) -> Model:
-        """Work out how far the model can be trusted, and keep it beside the gallery for whoever opens it next."""
+        """Computes the trust and the state of the model, and stores them for the next program that opens it."""
         with self.writing():
             model = self.model
             if len(model.gallery.names) > 1:
@@ -241,9 +242,9 @@ class ModelFolder:
         model = before.changed(gallery, depth)
         self._write(model)
         self._model, self._stamp = model, self._now()
-        (self.path / "confusion.png").unlink(missing_ok=True)  # of the images as they were
+        (self.path / "confusion.png").unlink(missing_ok=True)  # it shows the images before the change
         for number in set(before.gallery.ids.tolist()) - set(gallery.ids.tolist()):
-            self.image(number).unlink(missing_ok=True)  # only now: a reader of the old gallery may still ask for it
+            self.image(number).unlink(missing_ok=True)  # only now: a reader of the old gallery may still open it
         return model
 
     def _write(self, model: Model) -> None:
@@ -260,15 +261,16 @@ class ModelFolder:
         }
         before = self._now()[0] if self._gallery.exists() else 0
         tensors = {"rows": gallery.rows, "classes": gallery.classes, "ids": gallery.ids, "hashes": gallery.hashed}
-        if "trust" in vars(model):  # it has been worked out
+        if "trust" in vars(model):  # it has been computed
             header["trust"] = model.trust.as_dict()
             small = sum(part.numel() for part in model.state.values()) <= LARGEST
             tensors |= {STATE + name: part for name, part in model.state.items() if small}
         write_tensors(self._gallery, tensors, header)
-        if self._now()[0] <= before:  # clocks of files tick every few milliseconds, and every state needs its own stamp
+        if self._now()[0] <= before:  # file times are coarse, but each state needs its own
             os.utime(self._gallery, ns=(before + 1, before + 1))
 
     def _now(self) -> tuple[int, int]:
+        """Returns the time of the last write in nanoseconds and the inode: the version of the gallery on disk."""
         status = self._gallery.stat()
         return status.st_mtime_ns, status.st_ino
 
@@ -283,7 +285,7 @@ class ModelFolder:
             rows, classes, ids = (tensors[part] for part in ("rows", "classes", "ids"))
             gallery = Gallery(rows, classes, ids, items, names, header["next_id"], tensors.get("hashes"))
             if not len(rows) == len(classes) == len(ids) == len(items) == len(gallery.hashed):
-                raise ValueError("its parts are not equally long")
+                raise ValueError("its tensors and lists have different lengths")
             alarms, depth = header["false_alarms"], Depth.of(header.get("depth"))
             model = Model(self.representation, header["head"], gallery, false_alarms=alarms, depth=depth)
             state = {name[len(STATE) :]: part for name, part in tensors.items() if name.startswith(STATE)}

@@ -1,4 +1,4 @@
-"""Gallery: the images that a model was shown, and of what class each is. It can be added to and forgotten from."""
+"""Gallery: the labelled images that a model has learned (its support set)."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,19 +15,20 @@ from metarep.errors import MetarepError, NotHereError, counted, unknown
 
 @dataclass(frozen=True)
 class Gallery:
-    """What a model knows. Never edited: to add or forget makes another.
+    """The labelled images of a model. A gallery is immutable: a method that changes it returns a new one.
 
-    It owns the rule for names (:mod:`metarep.data.class_names`): every name goes through :meth:`called`. A gallery
-    that was written before there was that rule keeps its names, and they are found all the same.
+    It applies the rule for class names (:mod:`metarep.data.class_names`): every name goes through :meth:`called`. A
+    gallery from before that rule keeps its names, and a lookup still finds them.
 
     Args:
-        rows: of each image, what the learner prepared of it.
-        classes: of each image, the place of its class in ``names``.
-        ids: of each image, a number that no other image of this model has had or will have.
-        items: of each image, what people call it: a path.
-        names: of the classes, in the order in which they came.
-        next_id: of the next image.
-        hashes: of each image, what :func:`metarep.data.copies.picture_hash.picture_hash` made of its pixels.
+        rows: the prepared row of each image, shape ``(n, *row)``; see
+            :meth:`metarep.learners.learner.Learner.prepare`.
+        classes: the index in ``names`` of each image's class, shape ``(n,)``.
+        ids: the id of each image, shape ``(n,)``. No other image of this model has had or will have the same id.
+        items: the name that people use for each image, mostly its path.
+        names: the names of the classes, in the order in which they were added.
+        next_id: the id of the next image.
+        hashes: the :func:`metarep.data.copies.picture_hash.picture_hash` of each image, shape ``(n, length)``.
 
     >>> moths = Gallery.empty().add(torch.rand(2, 8), ["moth", "moth"], ["a.jpg", "b.jpg"])
     >>> two = moths.add(torch.rand(1, 8), ["fly"], ["c.jpg"])
@@ -45,27 +46,27 @@ class Gallery:
 
     @classmethod
     def empty(cls) -> "Gallery":
-        """A gallery without classes or images."""
+        """Returns a gallery without classes or images."""
         none = torch.zeros(0, dtype=torch.long)
         return cls(torch.zeros(0, 0), none, none, (), ())
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Returns the number of images."""
         return len(self.classes)
 
     @property
     def hashed(self) -> Int8[Tensor, "n length"]:
-        """The hash of each image; zeros, which are like no other, where there are none."""
+        """The hash of each image, shape ``(n, length)``. Where hashes are missing it is zeros, which match no other."""
         return no_hashes(len(self)) if self.hashes is None else self.hashes
 
     @property
     def counts(self) -> Int[Tensor, " ways"]:
-        """Images of each class."""
+        """The number of images of each class, shape ``(ways,)``."""
         return self.classes.bincount(minlength=len(self.names))
 
     @property
     def in_words(self) -> str:
-        """How much there is: ``2 classes, 3 images``."""
+        """The numbers of classes and images as text: ``2 classes, 3 images``."""
         return f"{counted(len(self.names), 'class')}, {counted(len(self), 'image')}"
 
     def add(
@@ -75,29 +76,37 @@ class Gallery:
         items: Sequence[str],
         hashes: Int8[Tensor, "b length"] | None = None,
     ) -> "Gallery":
-        """With more images, of classes that are there or of new ones.
+        """Returns a gallery with more images, of known or of new classes.
+
+        Args:
+            rows: the prepared row of each new image, shape ``(b, *row)``.
+            labels: the class name of each.
+            items: the name that people use for each, mostly its path.
+            hashes: the picture hash of each; None if the pixels are not known.
 
         Raises:
-            BadNameError: what no class can be called.
-            MetarepError: rows, labels and items are not equally many, or rows have another length than those here.
+            BadNameError: a label cannot be the name of a class.
+            MetarepError: the numbers of rows, labels and items differ, or the rows have another shape than those of
+                the gallery.
         """
         if not len(rows) == len(labels) == len(items):
             raise MetarepError(
                 f"{counted(len(rows), 'image')}, {counted(len(labels), 'label')} and {counted(len(items), 'name')}; "
-                "give one each"
+                "do not match; give one label and one name for each image"
             )
         if len(self) and rows.shape[1:] != self.rows.shape[1:]:
-            here, there = tuple(self.rows.shape[1:]), tuple(rows.shape[1:])
+            own, new = tuple(self.rows.shape[1:]), tuple(rows.shape[1:])
             raise MetarepError(
-                f"images here have features of shape {here}, and these {there}: another encoder made them"
+                f"the new images have features of shape {new}, but those of the model have {own}: another encoder made "
+                "them; use the encoder of the model"
             )
         called = {label: self.called(label) for label in dict.fromkeys(labels)}
         names = tuple(dict.fromkeys((*self.names, *called.values())))
-        place = {name: i for i, name in enumerate(names)}
+        index = {name: i for i, name in enumerate(names)}
         ids = torch.arange(self.next_id, self.next_id + len(rows))
         return Gallery(
             torch.cat([self.rows, rows]) if len(self) else rows,
-            torch.cat([self.classes, torch.tensor([place[called[label]] for label in labels], dtype=torch.long)]),
+            torch.cat([self.classes, torch.tensor([index[called[label]] for label in labels], dtype=torch.long)]),
             torch.cat([self.ids, ids]),
             (*self.items, *items),
             names,
@@ -106,78 +115,81 @@ class Gallery:
         )
 
     def called(self, given: str) -> str:
-        """What the class that somebody calls ``given`` is called here: as it is kept, or as it would be.
+        """Returns the name of the class that a user calls ``given``.
+
+        It is the name of a class of this gallery if one matches, or else the cleaned name that a new class would get.
 
         Raises:
-            BadNameError: there is no such class, and none can be called so.
+            BadNameError: no class matches, and ``given`` cannot be the name of a new one.
         """
-        return given if given in self._places else self._same.get(composed(given)) or clean_name(given)
+        return given if given in self._indices else self._same.get(composed(given)) or clean_name(given)
 
     def has(self, given: str) -> bool:
-        """Whether there is a class that somebody may call ``given``."""
-        return given in self._places or composed(given) in self._same
+        """Whether a class of this gallery matches the name ``given``."""
+        return given in self._indices or composed(given) in self._same
 
     def place(self, name: str) -> int:
-        """Where the class stands that somebody calls ``name``.
+        """Returns the index in ``names`` of the class that a user calls ``name``.
 
         Raises:
-            NotHereError: there is no such class; with the nearest name.
+            NotHereError: no class matches. The message suggests the closest name.
         """
-        name = name if name in self._places else self._same.get(composed(name), name)
-        if name not in self._places:
+        name = name if name in self._indices else self._same.get(composed(name), name)
+        if name not in self._indices:
             raise NotHereError(str(unknown("class", name, self.names)))
-        return self._places[name]
+        return self._indices[name]
 
     def row(self, number: int) -> int:
-        """Where an image stands.
+        """Returns the row of the image whose id is ``number``.
 
         Raises:
-            NotHereError: it is not here.
+            NotHereError: no image has this id.
         """
         ids = self.ids.tolist()
         if number not in ids:
-            raise NotHereError(f"there is no image {number} here")
+            raise NotHereError(f"the model has no image {number}; it may have been removed")
         return ids.index(number)
 
     def without(self, ids: Iterable[int]) -> "Gallery":
-        """Without these images; a class that loses its last is gone.
+        """Returns a gallery without these images. A class that loses its last image is removed.
 
         Raises:
-            NotHereError: an image that is not here.
+            NotHereError: an id is not in the gallery.
         """
         kept = torch.ones(len(self), dtype=torch.bool)
         kept[[self.row(number) for number in ids]] = False
         return self._keep(kept)
 
     def without_class(self, name: str) -> "Gallery":
-        """Without a class and all its images.
+        """Returns a gallery without a class and all its images.
 
         Raises:
-            NotHereError: there is no such class; with the nearest name.
+            NotHereError: no class matches. The message suggests the closest name.
         """
         return self._keep(self.classes != self.place(name))
 
     def renamed(self, old: str, new: str) -> "Gallery":
-        """With a class called otherwise; if there is one called ``new``, the two become one.
+        """Returns a gallery in which the class ``old`` is called ``new``.
+
+        If there is already a class called ``new``, the two are merged.
 
         Raises:
-            NotHereError: there is no class ``old``.
-            BadNameError: none can be called ``new``.
+            NotHereError: no class matches ``old``.
+            BadNameError: ``new`` cannot be the name of a class.
         """
-        place, new = self.place(old), clean_name(new)
-        there = self.called(new)
-        if there not in self.names or self.names.index(there) == place:
-            return replace(self, names=tuple(new if i == place else name for i, name in enumerate(self.names)))
-        return replace(self, classes=torch.where(self.classes == place, self.place(there), self.classes))._keep(
-            torch.ones(len(self), dtype=torch.bool)
-        )
+        index, new = self.place(old), clean_name(new)
+        existing = self.called(new)
+        if existing not in self.names or self.names.index(existing) == index:
+            return replace(self, names=tuple(new if i == index else name for i, name in enumerate(self.names)))
+        merged = torch.where(self.classes == index, self.place(existing), self.classes)
+        return replace(self, classes=merged)._keep(torch.ones(len(self), dtype=torch.bool))
 
     def moved(self, number: int, name: str) -> "Gallery":
-        """With one image in another class, which may be new.
+        """Returns a gallery in which one image belongs to another class, which may be new.
 
         Raises:
-            NotHereError: an image that is not here.
-            BadNameError: no class can be called so.
+            NotHereError: no image has this id.
+            BadNameError: ``name`` cannot be the name of a class.
         """
         row, name = self.row(number), self.called(name)
         names = tuple(dict.fromkeys((*self.names, name)))
@@ -186,31 +198,31 @@ class Gallery:
         return replace(self, classes=classes, names=names)._keep(torch.ones(len(self), dtype=torch.bool))
 
     def only(self, ids: Iterable[int]) -> "Gallery":
-        """Of these images alone, and of their classes."""
+        """Returns a gallery of only these images and their classes."""
         return self._keep(torch.isin(self.ids, torch.tensor(list(ids), dtype=torch.long)))
 
     def restored(self, part: "Gallery", names: Sequence[str]) -> "Gallery":
-        """With the images of ``part`` as they were, whether they are gone since or in another class.
+        """Returns a gallery with the images of ``part`` restored: an undo for removed and moved images.
 
         Args:
-            part: what :meth:`only` gave of an earlier gallery of the same model.
-            names: of that gallery, which puts the classes into its order.
+            part: images of an earlier gallery of the same model, as :meth:`only` returned them.
+            names: the class names of that earlier gallery. The classes return to its order.
 
         >>> two = Gallery.empty().add(torch.rand(2, 8), ["moth", "fly"], ["a.jpg", "b.jpg"])
         >>> two.without_class("moth").restored(two.only([0]), two.names).names
         ('moth', 'fly')
         """
         stays = ~torch.isin(self.ids, part.ids)
-        labels = [self.names[place] for place in self.classes[stays].tolist()]
-        labels += [part.names[place] for place in part.classes.tolist()]
+        labels = [self.names[index] for index in self.classes[stays].tolist()]
+        labels += [part.names[index] for index in part.classes.tolist()]
         order = torch.cat([self.ids[stays], part.ids]).argsort()
         used = set(labels)
         kept = tuple(name for name in dict.fromkeys((*names, *self.names)) if name in used)
-        place = {name: i for i, name in enumerate(kept)}
-        items = [item for item, here in zip(self.items, stays.tolist(), strict=True) if here] + list(part.items)
+        new_index = {name: i for i, name in enumerate(kept)}
+        items = [item for item, stay in zip(self.items, stays.tolist(), strict=True) if stay] + list(part.items)
         return Gallery(
             torch.cat([self.rows[stays], part.rows])[order] if len(self) else part.rows[order],
-            torch.tensor([place[label] for label in labels], dtype=torch.long)[order],
+            torch.tensor([new_index[label] for label in labels], dtype=torch.long)[order],
             torch.cat([self.ids[stays], part.ids])[order],
             tuple(items[i] for i in order.tolist()),
             kept,
@@ -219,22 +231,24 @@ class Gallery:
         )
 
     @cached_property
-    def _places(self) -> dict[str, int]:
+    def _indices(self) -> dict[str, int]:
+        """The index of each class by its name."""
         return {name: i for i, name in enumerate(self.names)}
 
     @cached_property
     def _same(self) -> dict[str, str]:
-        """The names here by what they are compared by; of two that are the same, the first."""
+        """The class names by the composed form that they are compared by. The first of two equal ones wins."""
         return {composed(name): name for name in reversed(self.names)}
 
     def _keep(self, kept: Tensor) -> "Gallery":
+        """Returns a gallery of the images where ``kept`` is true, with classes that have an image left."""
         left = self.classes[kept].unique().tolist()
-        place = torch.full((len(self.names),), -1).scatter(
+        new_index = torch.full((len(self.names),), -1).scatter(
             0, torch.tensor(left, dtype=torch.long), torch.arange(len(left))
         )
         return Gallery(
             self.rows[kept],
-            place[self.classes[kept]] if left else self.classes[kept],
+            new_index[self.classes[kept]] if left else self.classes[kept],
             self.ids[kept],
             tuple(item for item, stays in zip(self.items, kept.tolist(), strict=True) if stays),
             tuple(self.names[i] for i in left),
@@ -244,5 +258,5 @@ class Gallery:
 
 
 def no_hashes(n: int) -> Int8[Tensor, "n length"]:
-    """Of images whose pixels are not known: like no other."""
+    """Returns the hashes of ``n`` images whose pixels are not known: zeros, which match no other image."""
     return torch.zeros(n, LENGTH, dtype=torch.int8)

@@ -1,4 +1,4 @@
-"""How right a model is on images whose classes are known: new ones, in one folder a class."""
+"""Evaluates a model on new images of known class, in one folder a class."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ Share = dict[str, Any]
 
 @dataclass(frozen=True)
 class Judged:
-    """One image, what it is, and what the model says.
+    """One evaluated image, with its true class and the answer of the model.
 
     Args:
-        path: its file.
-        label: its class, as the model calls it if it knows it.
-        answer: what was said.
+        path: the file of the image.
+        label: its true class. If the model knows the class, this is the model's name of it.
+        answer: the answer of the model.
     """
 
     path: Path
@@ -38,24 +38,24 @@ class Judged:
 
     @property
     def said(self) -> str:
-        """The class that was named, or none of these."""
+        """The class that the model named, or "none of these"."""
         return self.answer.label if self.answer.known else NONE
 
     @property
     def right(self) -> bool:
-        """Whether its class is the likeliest, whatever is said of none of these."""
+        """Whether the true class is the most probable one, even if the image was rejected as "none of these"."""
         return self.answer.label == self.label
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How right a model is.
+    """The result of an evaluation.
 
     Args:
-        names: the classes of the model.
-        judged: the images of its classes.
-        strangers: the images of classes that it does not know.
-        repeated: files that are pictures of the model already, and are not judged.
+        names: the class names of the model.
+        judged: the evaluated images of its classes.
+        strangers: the evaluated images of unknown classes.
+        repeated: files that were not evaluated, because the model has learned the same picture.
     """
 
     names: tuple[str, ...]
@@ -65,34 +65,38 @@ class Verdict:
 
     @property
     def classes(self) -> dict[str, list[Judged]]:
-        """The images of each class of the model that was tested, in the order of their names."""
+        """The images of each tested class of the model, sorted by class name."""
         return _by_label(self.judged)
 
     @property
     def strange_classes(self) -> dict[str, list[Judged]]:
-        """The images of each class that the model does not know."""
+        """The images of each unknown class, sorted by class name."""
         return _by_label(self.strangers)
 
     @property
     def untested(self) -> tuple[str, ...]:
-        """Classes of the model without an image here."""
+        """The classes of the model that no image was given for."""
         return tuple(name for name in self.names if name not in self.classes)
 
     def confusion(self) -> tuple[Float[Tensor, "n n"], list[str]]:
-        """How often what each row is was taken for what each column is, and their names: classes that were met, and
-        none of these, which is what strangers are.
+        """Counts the confusion matrix.
+
+        Returns:
+            The counts, shape ``(n, n)``, with a row for the true class and a column for the named class; and the names
+            of rows and columns. "None of these" is one of them: the true class of images of unknown classes. Classes
+            without any count are left out.
         """
-        place = {name: i for i, name in enumerate((*self.names, NONE))}
-        counts = torch.zeros(len(place), len(place))
+        index = {name: i for i, name in enumerate((*self.names, NONE))}
+        counts = torch.zeros(len(index), len(index))
         for each in self.judged:
-            counts[place[each.label], place[each.said]] += 1
+            counts[index[each.label], index[each.said]] += 1
         for each in self.strangers:
-            counts[-1, place[each.said]] += 1
+            counts[-1, index[each.said]] += 1
         met = (counts.sum(0) + counts.sum(1) > 0).nonzero().flatten()
         return counts[met][:, met], [(*self.names, NONE)[i] for i in met.tolist()]
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON holds it; shares are in percent, with their 95 % intervals (Wilson's)."""
+        """Returns the result as JSON can hold it. Each share is in percent, with its 95 % interval (Wilson)."""
         return {
             "accuracy": share(sum(each.right for each in self.judged), len(self.judged)),
             "none_of_these": share(sum(not each.answer.known for each in self.judged), len(self.judged)),
@@ -140,53 +144,55 @@ def judge(
     skip_bad: bool = False,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Verdict:
-    """Ask the model of every image, and compare.
+    """Evaluates a model on labelled images.
 
-    Pictures that the model has learned are left out: it has seen the answer.
+    Pictures that the model has learned are left out, because their answer is known to it.
 
     Args:
         folder: the model.
-        files: images, each with its class; names are compared as :meth:`metarep.model.gallery.Gallery.called` does.
-        batch: images at a time.
-        depth: how to read pictures of more than 8 bits; by default as the model's own were.
-        skip_bad: leave out images that cannot be read.
-        on_progress: called with how many more are done.
+        files: the images, each with its class name. Names are compared as by
+            :meth:`metarep.model.gallery.Gallery.called`.
+        batch: the number of images that are encoded at a time.
+        depth: black and white of images of more than 8 bits; by default those of the model.
+        skip_bad: whether to leave out images that cannot be read.
+        on_progress: called after each batch with the number of images in it.
 
     Raises:
-        MetarepError: there is no image, or none that the model has not learned.
-        DataError: an image that cannot be read.
+        MetarepError: no image was given, or the model has learned all of them.
+        DataError: an image cannot be read.
 
     Warns:
-        LeftOutWarning: with ``skip_bad``, of each image that cannot be read.
+        LeftOutWarning: with ``skip_bad``, for each image that cannot be read.
     """
     model = folder.model
     gallery = model.gallery
     known = [folder.image(number) for number in gallery.ids.tolist()]
-    found: list[Judged] = []
+    evaluated: list[Judged] = []
     repeated: list[Path] = []
     left_out = LeftOut()
     order = left_out.others()
     paths = [path for path, _ in files]
     for pixels, rows in model.read(paths, batch=batch, depth=depth, left_out=left_out if skip_bad else None):
         alike = find_repeats(list(pixels), model.features_of(rows), known, model.features if known else rows[:0])
-        some = [files[place] for place in islice(order, len(rows))]
+        some = [files[i] for i in islice(order, len(rows))]
         for (path, label), answer, other in zip(some, model.answer(rows, 0), alike, strict=True):
             if other is not None and other < len(known):
                 repeated.append(path)
             else:
-                found.append(Judged(path, gallery.called(label), answer))
+                evaluated.append(Judged(path, gallery.called(label), answer))
         on_progress(len(rows))
     left_out.tell(len(files))
-    if not found:
-        what = "every one is a picture that the model has learned; take new ones" if repeated else "there are none"
-        raise MetarepError(f"no images to judge the model by: {what}")
-    judged = tuple(each for each in found if each.label in gallery.names)
-    strangers = tuple(each for each in found if each.label not in gallery.names)
+    if not evaluated:
+        if repeated:
+            raise MetarepError("the model has learned every one of these images; give new ones to judge it by")
+        raise MetarepError("there are no images to judge the model by; give at least one for each class")
+    judged = tuple(each for each in evaluated if each.label in gallery.names)
+    strangers = tuple(each for each in evaluated if each.label not in gallery.names)
     return Verdict(gallery.names, judged, strangers, tuple(repeated))
 
 
 def share(part: int, of: int) -> Share:
-    """A share in percent with its 95 % interval; None where there is nothing to take it of.
+    """Returns a share in percent with its 95 % interval; both are None if ``of`` is 0.
 
     >>> share(9, 10)
     {'count': 9, 'of': 10, 'percent': 90.0, 'interval': (59.58, 98.21)}
@@ -196,13 +202,14 @@ def share(part: int, of: int) -> Share:
 
 
 def taken_for(images: Sequence[Judged]) -> dict[str, int]:
-    """What other classes were likeliest, the most often first."""
+    """Counts which wrong classes the images were taken for, the most frequent first."""
     wrong = [each.answer.label for each in images if not each.right]
     return dict(sorted({name: wrong.count(name) for name in set(wrong)}.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 def _by_label(images: Sequence[Judged]) -> dict[str, list[Judged]]:
-    found: dict[str, list[Judged]] = {}
+    """Groups the images by their true class, sorted by class name."""
+    groups: dict[str, list[Judged]] = {}
     for each in sorted(images, key=lambda each: each.label):
-        found.setdefault(each.label, []).append(each)
-    return found
+        groups.setdefault(each.label, []).append(each)
+    return groups

@@ -1,4 +1,4 @@
-"""Model: a representation, a learner and a gallery. What people use; fit, predict, the server and the page are this."""
+"""Model: a few-shot classifier of an encoder, a learner and a gallery. The commands, the server and the page use it."""
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
@@ -27,7 +27,7 @@ from metarep.weights.own_network import represent
 from metarep.weights.representation import Representation
 from metarep.weights.shipped import general_mean
 
-# For encoders trained for something else: what did best on photographs of unseen classes (docs/your-own-images.md).
+# The learner for encoders without one: it was best on photographs of unseen classes (docs/your-own-images.md).
 HEAD: dict[str, Any] = {
     "name": "linear",
     "solver": "logistic",
@@ -39,21 +39,28 @@ HEAD: dict[str, Any] = {
 
 
 class Model:
-    """A few-shot classifier of somebody's own classes. Immutable: :meth:`changed` makes another with other images.
+    """A few-shot classifier of a user's own classes. It is immutable: :meth:`changed` returns one with other images.
 
     Args:
-        representation: from images to features; None where features are what is given. An
-            :class:`metarep.encoders.Encoder`, or a module that says how it wants its images, is taken as by
+        representation: the encoder; None if features are given instead of images. An
+            :class:`metarep.encoders.Encoder`, or a module that describes its input, is converted by
             :func:`metarep.weights.own_network.represent`.
-        head: name and settings of the learner; ``{"name": "trained"}`` for the one the representation was trained
-            with; None for that one, or else ``HEAD``.
-        gallery: what it was shown.
+        head: the name and settings of the learner. ``{"name": "trained"}`` is the learner that was trained with the
+            encoder. None takes that one if there is one, or else ``HEAD``.
+        gallery: the labelled images that the model has learned.
         false_alarms: see :class:`metarep.model.trust.trust.Trust`.
-        depth: black and white of pictures of more than 8 bits, as the gallery's were read; images are read in the same
-            way. See :mod:`metarep.data.reading.depth`.
+        depth: black and white of images of more than 8 bits, for the gallery and for queries. See
+            :mod:`metarep.data.reading.depth`.
 
     Raises:
-        MetarepError: an unknown learner, none that was trained with the encoder, or false alarms that are no share.
+        MetarepError: the learner is unknown, no learner was trained with the encoder, or ``false_alarms`` is not a
+            share.
+
+    >>> rows = torch.tensor([[1.0, 0.0], [0.9, 0.2], [0.0, 1.0], [0.2, 0.9]])
+    >>> gallery = Gallery.empty().add(rows, ["moth", "moth", "fly", "fly"], ["1.jpg", "2.jpg", "3.jpg", "4.jpg"])
+    >>> answer = Model(None, {"name": "prototypes"}, gallery).answer(torch.tensor([[0.9, 0.3]]))[0]
+    >>> answer.label, [near.item for near in answer.neighbours]
+    ('moth', ['2.jpg', '1.jpg', '4.jpg'])
     """
 
     def __init__(
@@ -76,7 +83,7 @@ class Model:
         if name == "trained":
             if trained is None:
                 raise MetarepError(
-                    "no learner for any number of classes was trained with this encoder; take another head"
+                    "no learner for any number of classes was trained with this encoder; choose another head"
                 )
             self.learner = trained
         elif name not in LEARNERS:
@@ -86,16 +93,16 @@ class Model:
         self.learner.eval()
 
     def changed(self, gallery: Gallery, depth: Depth | None = None) -> "Model":
-        """The same with another gallery, and with ``depth`` if that is given."""
+        """Returns the same model with another gallery, and with ``depth`` if it is given."""
         depth = self.depth if depth is None else depth
         return Model(self.representation, self.head, gallery, false_alarms=self.false_alarms, depth=depth)
 
     def settled(self, trust: Trust, state: dict[str, Tensor] | None) -> "Model":
-        """The same, told what was worked out of this gallery before, so that it is not worked out again.
+        """Stores results that were computed earlier for this gallery, and returns the model itself.
 
         Args:
-            trust: what :attr:`trust` was.
-            state: what :attr:`state` was; None where it is to be worked out.
+            trust: the earlier value of :attr:`trust`.
+            state: the earlier value of :attr:`state`; None if it is to be computed again.
         """
         self.__dict__.update({"trust": trust} | ({} if state is None else {"state": state}))
         return self
@@ -108,10 +115,13 @@ class Model:
         depth: Depth | None = None,
         names: Sequence[str] | None = None,
     ) -> Shaped[Tensor, "n *row"]:
-        """What the learner prepares of images of any kind; of features, without an encoder, themselves.
+        """Returns the prepared rows of images, shape ``(n, *row)``. Without an encoder, ``images`` are features.
+
+        The arguments are those of :meth:`read`.
 
         Raises:
-            DataError: as for :meth:`read`.
+            MetarepError: there are no images.
+            DataError: an image cannot be read, or a feature is NaN or infinite.
         """
         if self.representation is None:
             given = torch.from_numpy(np.array(images))
@@ -131,18 +141,18 @@ class Model:
         names: Sequence[str] | None = None,
         left_out: LeftOut | None = None,
     ) -> Iterator[tuple[UInt8[Tensor, "b c h w"], Shaped[Tensor, "b *row"]]]:
-        """Images of any kind, a few at a time: their pixels at the encoder's size, and what the learner prepares.
+        """Yields batches of images: their pixels at the encoder's size, and their prepared rows.
 
         Args:
             images: see :func:`metarep.data.reading.photographs.read_images`.
-            batch: images at a time.
-            names: what to call them in an error, where ``images`` do not say.
-            depth: of these images, in the place of the model's own.
-            left_out: takes the images that cannot be read; see :class:`metarep.data.reading.photographs.LeftOut`.
+            batch: the number of images in a batch.
+            depth: black and white of these images, instead of the model's own.
+            names: the names of the images in an error, if ``images`` are not paths.
+            left_out: collects the images that cannot be read; see :class:`metarep.data.reading.photographs.LeftOut`.
 
         Raises:
-            DataError: an image that cannot be read; or one whose features are no finite numbers.
-            MetarepError: the encoder gives no finite numbers, whatever the image.
+            DataError: an image cannot be read, or its features are NaN or infinite.
+            MetarepError: the encoder returns NaN or infinite values for any image.
         """
         keep_freed_memory()
         encoder, order = self.learner.encoder, (left_out or LeftOut()).others()
@@ -150,38 +160,38 @@ class Model:
         for pixels in read_images(images, wanted, batch=batch, depth=depth or self.depth, left_out=left_out):
             with torch.no_grad():
                 rows = self.learner.prepare(pixels)
-            places = list(islice(order, len(pixels)))
-            refuse_lost_rows(rows, encoder, lambda row, places=places: name(places[row]))
+            positions = list(islice(order, len(pixels)))
+            refuse_lost_rows(rows, encoder, lambda row, positions=positions: name(positions[row]))
             yield pixels, rows
 
     def scores(self, rows: Shaped[Tensor, "n *row"]) -> Float[Tensor, "n ways"]:
-        """Logits of prepared rows, for the classes of the gallery in its order.
+        """Returns the logits of prepared rows, shape ``(n, ways)``, with the classes in the order of the gallery.
 
         Raises:
-            MetarepError: there are no classes yet.
-            DataError: scores that are no finite numbers; the image is named, or the one of the gallery that makes them.
+            MetarepError: the model has no classes yet.
+            DataError: a score is NaN or infinite. The message names the image, or the gallery image that causes it.
         """
         if not len(self.gallery):
             raise MetarepError("the model has no classes yet; add some images first")
         if len(self.gallery.names) == 1:
-            return rows.new_zeros(len(rows), 1)  # a single class: nothing to tell it from
+            return rows.new_zeros(len(rows), 1)  # a single class needs no comparison
         with torch.no_grad():
-            found = self.learner.logits(self.state, rows.unsqueeze(0))[0]
-        if not bool(found.isfinite().all()):
+            logits = self.learner.logits(self.state, rows.unsqueeze(0))[0]
+        if not bool(logits.isfinite().all()):
             refuse_lost_rows(self.gallery.rows, self.learner.encoder, self.gallery.items.__getitem__)
-            refuse_lost_scores(found, self.learner)
-        return found
+            refuse_lost_scores(logits, self.learner)
+        return logits
 
     def answer(self, rows: Shaped[Tensor, "n *row"], neighbours: int = 3) -> list[Answer]:
-        """What to say of prepared rows."""
+        """Returns the answer for each prepared row, with at most ``neighbours`` images of the gallery."""
         scores, trust = self.scores(rows), self.trust
         known = (self.familiar(rows) >= trust.known).tolist()
         probabilities = (scores * trust.scale).softmax(-1)
         near = self.nearest(rows, neighbours)
-        names, found = self.gallery.names, []
+        names, answers = self.gallery.names, []
         for row in range(len(rows)):
             own, order = probabilities[row].tolist(), probabilities[row].argsort(descending=True).tolist()
-            found.append(
+            answers.append(
                 Answer(
                     names[order[0]],
                     own[order[0]],
@@ -191,10 +201,10 @@ class Model:
                     near[row],
                 )
             )
-        return found
+        return answers
 
     def nearest(self, rows: Shaped[Tensor, "n *row"], neighbours: int) -> list[tuple[Neighbour, ...]]:
-        """The images of the gallery that each prepared row is most similar to, the nearest first."""
+        """Returns for each prepared row the most similar images of the gallery, the nearest first."""
         if not len(self.gallery):
             return [()] * len(rows)
         similar = functional.normalize(self.features_of(rows), dim=-1) @ self.features.mT
@@ -204,16 +214,17 @@ class Model:
 
     @cached_property
     def features(self) -> Float[Tensor, "n dim"]:
-        """Features of the gallery's images, each of length one."""
+        """The features of the gallery's images, shape ``(n, dim)``, each of length 1."""
         return functional.normalize(self._own, dim=-1)
 
     @cached_property
     def _own(self) -> Float[Tensor, "n dim"]:
+        """The features of the gallery's images as the encoder gives them."""
         return self.features_of(self.gallery.rows)
 
     @cached_property
     def self_test(self) -> SelfTest:
-        """The test of the model on its own images; it is not run before one of its results is used."""
+        """The test of the model on its own images. It runs when one of its results is first used."""
         name, ways = self.representation.name if self.representation else "", len(self.gallery.names)
         size = self.learner.encoder.preprocess.size
         return SelfTest(
@@ -228,7 +239,7 @@ class Model:
 
     @cached_property
     def trust(self) -> Trust:
-        """How right the model is, and what it may say; see :class:`metarep.model.trust.trust.Trust`."""
+        """The expected accuracy and the calibration of the model; see :class:`metarep.model.trust.trust.Trust`."""
         return self.self_test.trust()
 
     @property
@@ -247,18 +258,21 @@ class Model:
         return self.self_test.suspects(self.trust)
 
     def familiar(self, rows: Shaped[Tensor, "n *row"]) -> Float[Tensor, " n"]:
-        """How similar each prepared row is to any of the classes; below ``trust.known`` it is none of them."""
+        """Returns how similar each row is to the classes, shape ``(n,)``; unknown images score below ``known``."""
         return self.self_test.familiarity.score(self.features_of(rows))
 
     @cached_property
     def state(self) -> dict[str, Tensor]:
-        """What the learner made of the gallery: a batch of one task."""
+        """The state of the learner after adapting to the gallery, as a batch of one task."""
         gallery = self.gallery
         with torch.no_grad():
             return self.learner.adapt(gallery.rows.unsqueeze(0), gallery.classes.unsqueeze(0), len(gallery.names))
 
     def features_of(self, rows: Shaped[Tensor, "n *row"]) -> Float[Tensor, "n dim"]:
-        """Features of prepared rows. Where the body is adapted to each task, the rows are images."""
+        """Returns the features of prepared rows, shape ``(n, dim)``.
+
+        A learner that adapts the encoder to each task prepares images, which are then embedded here.
+        """
         if rows.ndim == 2:
             return rows
         with torch.no_grad():
@@ -272,4 +286,6 @@ class Model:
     def _encoder(self) -> Encoder:
         if self.representation:
             return self.representation.encoder
-        return Encoder(torch.nn.Flatten(), Preprocess((1, 1), 1, (0.0,), (1.0,)))  # never run: features are given
+        return Encoder(
+            torch.nn.Flatten(), Preprocess((1, 1), 1, (0.0,), (1.0,))
+        )  # it never runs, because features are given

@@ -1,4 +1,4 @@
-"""Pictures that stand in a model twice: they would vouch for each other when one of them is left out."""
+"""Finds new images that a model has already: exact copies would confirm each other in leave-one-out."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -19,11 +19,11 @@ from metarep.data.copies.near_pairs import linked
 if TYPE_CHECKING:
     from metarep.model.model import Model
 
-NEAR = 0.9999  # cosine of the features: what is not as near as this is no copy, and is not looked at
+NEAR = 0.9999  # cosine of the features: only images at least as similar as this are compared by their pixels
 
 
 class RepeatWarning(UserWarning):
-    """A picture is given that the model has already."""
+    """A given picture is already in the model."""
 
 
 def find_repeats(
@@ -32,47 +32,54 @@ def find_repeats(
     known: Sequence[Path],
     known_features: Float[Tensor, "m dim"],
 ) -> list[int | None]:
-    """For each image the place of an earlier one with the same pixels: of the known ones first, then of these.
+    """Finds for each new image an earlier one with the same pixels: the first of the known and then the new images.
 
     Args:
-        images: new ones, as the encoder sees them.
-        features: theirs.
-        known: files of what the encoder saw of older ones; those that are gone are not compared.
-        known_features: theirs.
+        images: the new images as the encoder sees them, uint8 of shape ``(c, h, w)``.
+        features: the features of the new images, shape ``(n, dim)``.
+        known: the files of the known images as the encoder saw them. An image without a file is not compared.
+        known_features: the features of the known images, shape ``(m, dim)``.
 
     Returns:
-        Places below ``m`` are known images, those from ``m`` on are new ones.
+        For each new image the position of the earlier one, or None. A position below ``m`` is a known image, and
+        ``m + i`` is the new image ``i``.
     """
     both = functional.normalize(torch.cat([known_features, features]) if len(known) else features, dim=-1)
     alike = linked(both, NEAR).of
     new = set(alike[len(known) :].tolist())
     count = np.bincount(alike, minlength=len(both))
 
-    def content(place: int) -> bytes | None:
-        if place >= len(known):
-            return sha256(images[place - len(known)].permute(1, 2, 0).numpy().tobytes()).digest()
-        return sha256(np.asarray(Image.open(known[place])).tobytes()).digest() if known[place].is_file() else None
+    def pixel_digest(position: int) -> bytes | None:
+        """Returns the SHA-256 of the pixels at a position; None if the file is missing."""
+        if position >= len(known):
+            pixels = images[position - len(known)].permute(1, 2, 0).numpy()
+        elif known[position].is_file():
+            pixels = np.asarray(Image.open(known[position]))
+        else:
+            return None
+        return sha256(pixels.tobytes()).digest()
 
     first: dict[tuple[int, bytes], int] = {}
-    found: list[int | None] = []
-    for place, group in enumerate(alike.tolist()):
+    earlier: list[int | None] = []
+    for position, group in enumerate(alike.tolist()):
         same = None
-        if group in new and count[group] > 1 and (digest := content(place)) is not None:
-            same = first.setdefault((group, digest), place)
-        if place >= len(known):
-            found.append(same if same != place else None)
-    return found
+        if group in new and count[group] > 1 and (digest := pixel_digest(position)) is not None:
+            same = first.setdefault((group, digest), position)
+        if position >= len(known):
+            earlier.append(same if same != position else None)
+    return earlier
 
 
 @dataclass(frozen=True)
 class Repeat:
-    """A new image that a model has already, or that comes twice.
+    """A new image that is the same picture as one of the model, or as an earlier new one.
 
     Args:
-        row: which of the new ones.
-        item: what it is called.
-        same_as, label: what the earlier one is called, and its class.
-        same_class: whether it is to be of the same class, and adds nothing.
+        row: its position among the new images.
+        item: its name, mostly a path.
+        same_as: the name of the earlier image.
+        label: the class of the earlier image.
+        same_class: whether both have the same class, so that the new image adds nothing.
     """
 
     row: int
@@ -90,17 +97,22 @@ def repeats_in(
     labels: Sequence[str],
     items: Sequence[str],
 ) -> list[Repeat]:
-    """Which of some new images a model has already.
+    """Finds the new images that a model has already, or that occur twice among the new ones.
 
     Args:
-        model: as it is.
-        image: from the number of an image to the file of what the encoder saw.
-        pixels, rows: of the new ones, what the encoder saw and what the learner prepared.
-        labels, items: of each, its class and what people call it.
+        model: the model before they are added.
+        image: returns the file of an image as the encoder saw it, for the id of the image.
+        pixels: the new images as the encoder sees them, uint8 of shape ``(c, h, w)``.
+        rows: the prepared row of each, shape ``(n, *row)``.
+        labels: the class name of each.
+        items: the name that people use for each, mostly its path.
+
+    Returns:
+        The repeats, in the order of the new images.
     """
     gallery = model.gallery
     known = [image(number) for number in gallery.ids.tolist()]
-    classes = [gallery.names[place] for place in gallery.classes.tolist()] + list(labels)
+    classes = [gallery.names[index] for index in gallery.classes.tolist()] + list(labels)
     names = [*gallery.items, *items]
     same = find_repeats(pixels, model.features_of(rows), known, model.features if len(gallery) else rows[:0])
     return [
@@ -118,10 +130,14 @@ def first_of_each(
     labels: Sequence[str],
     items: Sequence[str],
 ) -> list[int]:
-    """Which of some new images stay where each class has a picture once; arguments as for :func:`repeats_in`.
+    """Leaves out the new images whose class has the same picture already. The arguments are those of
+    :func:`repeats_in`.
+
+    Returns:
+        The positions of the new images that are kept, ascending.
 
     Warns:
-        RepeatWarning: of each that does not stay, and of each that another class has.
+        RepeatWarning: for each image that is left out, and for each that another class has.
     """
     kept = set(range(len(items)))
     for each in repeats_in(model, image, pixels, rows, labels, items):

@@ -1,4 +1,4 @@
-"""Summary: what a model is and how far it can be trusted, as JSON holds it."""
+"""A summary of a model and of its trust, as JSON can hold it."""
 
 import json
 from typing import Any
@@ -7,7 +7,7 @@ from metarep.model.model import Model
 
 
 def summary(model: Model) -> dict[str, Any]:
-    """What a model is and how far it can be trusted, as JSON holds it."""
+    """Returns the classes, encoder, learner, trust, copies and suspects of a model, as JSON can hold them."""
     gallery, trust = model.gallery, json.loads(json.dumps(model.trust.as_dict()))
     classes = trust.pop("classes")
     trust["per_class"] = [{"label": name, **each} for name, each in zip(gallery.names, classes, strict=False)]

@@ -1,1 +1,1 @@
-"""Folders of images, searched by image."""
+"""Search of folders of images by a query image."""

@@ -1,4 +1,4 @@
-"""Catalogue: which image an id of an index stands for."""
+"""Catalogue: the image file of each id of an index."""
 
 import hashlib
 import json
@@ -16,10 +16,11 @@ class Item:
     """One image of an index.
 
     Args:
-        id: in the index; never given to another image.
-        path: of its file, absolute; bytes that are not UTF-8 as surrogates, as Python has them.
-        size, time: of the file in bytes, and when it was last written in nanoseconds: what says that it has changed.
-        digest: the first 16 hexadecimal digits of the SHA-256 of its bytes.
+        id: its id in the index, which no other image ever gets.
+        path: the absolute path of its file. Bytes that are not UTF-8 are surrogates, as in Python.
+        size: the size of the file in bytes.
+        time: the time of the last write in nanoseconds. A file has changed if its size or time has changed.
+        digest: the first 16 hexadecimal digits of the SHA-256 of the file.
     """
 
     id: int
@@ -30,23 +31,28 @@ class Item:
 
 
 class Catalogue:
-    """A file of one JSON line an item, to which lines are only added.
+    """An append-only file with one JSON line for each image of an index.
 
-    An item counts if the index holds its id. Lines are written before the vectors, so whatever the index holds has its
-    line, even after a power cut; lines of vectors that were lost, or of removed ones, are passed over, and are left out
-    when the file is next written anew.
+    An item counts if the index holds its id. Lines are written before the vectors, so every vector of the index has its
+    line, even after a power cut. Lines of lost or removed vectors are ignored. :meth:`sweep` removes them when it
+    writes the file anew.
 
     Args:
-        path: the file; it may not be there yet.
-        ids: what the index holds.
+        path: the file, which need not exist yet.
+        ids: the ids that the index holds.
+
+    Attributes:
+        items: the items by id.
+        by_path: the ids by path.
+        next: the next id.
 
     Raises:
-        MetarepError: an id of the index has no line.
+        MetarepError: an id of the index has no line, or the file is damaged.
     """
 
     def __init__(self, path: Path, ids: Iterable[int]) -> None:
         self.path, self.items, self.by_path = path, dict[int, Item](), dict[str, int]()
-        self.next, self.lines, self.whole = 0, 0, 0  # the next id; lines and bytes of the file that are whole
+        self.next, self.lines, self.whole = 0, 0, 0  # the next id; complete lines of the file, and their bytes
         held = set(ids)
         for item in self._read():
             self.next, self.lines = max(self.next, item.id + 1), self.lines + 1
@@ -54,16 +60,18 @@ class Catalogue:
                 self._take(item)
         if len(self.items) < len(held):
             lost = next(iter(held - self.items.keys()))
-            raise MetarepError(f"{path} does not say which image {lost} is: it is damaged, or of another index")
+            raise MetarepError(
+                f"{path} does not say which image {lost} is: it is damaged, or of another index; build it anew"
+            )
 
     def __len__(self) -> int:
         return len(self.items)
 
     def append(self, items: list[Item]) -> None:
-        """Write lines; they are in the file when this returns."""
+        """Adds items. Their lines are on disk when this returns."""
         content = "".join(json.dumps(asdict(item)) + "\n" for item in items).encode("ascii")
         with self.path.open("rb+" if self.path.exists() else "wb") as file:
-            file.truncate(self.whole)  # a line that was cut short: what comes next must not stand behind it
+            file.truncate(self.whole)  # removes a line that was cut short
             file.seek(self.whole)
             file.write(content)
             file.flush()
@@ -75,14 +83,14 @@ class Catalogue:
             self.next = max(self.next, item.id + 1)
 
     def forget(self, ids: Iterable[int]) -> None:
-        """Pass over these from now on; their lines stay until :meth:`sweep`."""
+        """Removes the items with these ids. Their lines stay in the file until :meth:`sweep`."""
         for each in ids:
             item = self.items.pop(each)
             if self.by_path.get(item.path) == each:
                 del self.by_path[item.path]
 
     def sweep(self) -> None:
-        """Write the file anew if most of its lines no longer count; call it when the index has been saved."""
+        """Writes the file anew if most of its lines no longer count. Call it after the index has been saved."""
         if self.lines <= 2 * len(self.items) + 1000:
             return
         with replacing(self.path) as partial, partial.open("wb") as file:
@@ -90,23 +98,24 @@ class Catalogue:
             self.whole = file.tell()
         self.lines = len(self.items)
 
-    def below(self, place: Path) -> list[int]:
-        """Ids of the image with this path, or of those below this folder."""
-        here = str(place)
-        if here in self.by_path:
-            return [self.by_path[here]]
-        return [each for path, each in self.by_path.items() if path.startswith(here.rstrip("/\\") + os.sep)]
+    def below(self, path: Path) -> list[int]:
+        """Returns the id of the image with this path, or the ids of all images below this folder."""
+        if str(path) in self.by_path:
+            return [self.by_path[str(path)]]
+        folder = str(path).rstrip("/\\") + os.sep
+        return [number for file, number in self.by_path.items() if file.startswith(folder)]
 
     def _take(self, item: Item) -> None:
         self.items[item.id] = item
         self.by_path[item.path] = item.id
 
     def _read(self) -> Iterable[Item]:
+        """Yields the items of all complete lines."""
         if not self.path.exists():
             return
         with self.path.open("rb") as file:
             for line in file:
-                if not line.endswith(b"\n"):  # its writer was stopped, or is writing now
+                if not line.endswith(b"\n"):  # the line is incomplete: its writer was stopped, or is still writing
                     return
                 self.whole += len(line)
                 try:
@@ -116,11 +125,11 @@ class Catalogue:
 
 
 def digest_of(file: Path) -> str:
-    """Names what a file holds."""
+    """Returns the first 16 hexadecimal digits of the SHA-256 of a file."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()[:16]
 
 
 def absolute(path: Path) -> Path:
-    """Where a file is, from the root; links stay as they are named."""
+    """Returns the absolute path of a file. Symbolic links are not resolved."""
     return Path(os.path.abspath(path.expanduser()))

@@ -1,4 +1,4 @@
-"""Embedder: from image files to vectors, by a trained encoder."""
+"""Embedder: maps image files to feature vectors with a trained encoder."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,19 +19,19 @@ from metarep.errors import DataError
 from metarep.machine.device import keep_freed_memory
 from metarep.weights.named import Representation
 
-BATCH = 256  # on an accelerator
+BATCH = 256  # images at a time on a GPU
 
 
 class Embedder:
-    """Decodes files as the encoder wants them and embeds them, a batch at a time, while others decode the next.
+    """Decodes image files at the encoder's size and embeds them in batches. Other threads decode the next batch.
+
+    Args:
+        representation: the encoder.
+        device: the device that embeds.
+        precision: the precision of the encoder. Queries should be embedded in the precision of the index.
 
     Attributes:
         depth: black and white of files of more than 8 bits; see :mod:`metarep.data.reading.depth`.
-
-    Args:
-        representation: whose encoder embeds.
-        device: to embed on.
-        precision: of the encoder; an index should have been built in the one it is asked in.
     """
 
     def __init__(
@@ -47,7 +47,16 @@ class Embedder:
     def __call__(
         self, files: Sequence[Path], depth: Depth | None = None
     ) -> tuple[Float[Tensor, "n dim"], list[DataError | None]]:
-        """Vectors of the files that can be read, in order, and for each file None or why it cannot."""
+        """Embeds image files.
+
+        Args:
+            files: the image files.
+            depth: black and white of these files, instead of the embedder's own.
+
+        Returns:
+            The vectors of the readable files in order, float32 of shape ``(n, dim)`` on the CPU; and for each file None
+            or the error.
+        """
         keep_freed_memory()
         wanted = self.encoder.preprocess
         sources = [(file, shown(file)) for file in files]
@@ -66,24 +75,34 @@ class Embedder:
         return self._finite(torch.cat(rows), files, errors)
 
     def _embed(self, images: list[np.ndarray]) -> Float[Tensor, "n dim"]:
+        """Returns the vectors of one batch of decoded images."""
         with torch.no_grad(), computing(self.encoder, self.precision):
             return self.encoder(torch.from_numpy(np.stack(images)).to(self.device)).float().cpu()
 
-    def learn_depth(self, files: Sequence[Path], told: Depth, keep: Path) -> Depth:
-        """How to read these new files; what was not known yet is remembered, and written to ``keep``."""
-        how = notice([(file, str(file)) for file in files], self.depth | told)
-        known = how | self.depth
+    def learn_depth(self, files: Sequence[Path], chosen: Depth, keep: Path) -> Depth:
+        """Finds black and white of new files, and stores what was not known before.
+
+        Args:
+            files: the new files.
+            chosen: what the user chose; it goes before what the embedder knows.
+            keep: the JSON file that what is new is written to.
+
+        Returns:
+            Black and white with which these files are to be read.
+        """
+        depth = notice([(file, str(file)) for file in files], self.depth | chosen)
+        known = depth | self.depth
         if known != self.depth:
             write_depth(keep, known)
             self.depth = known
-        return how
+        return depth
 
     def _finite(
         self, rows: Tensor, files: Sequence[Path], errors: list[DataError | None]
     ) -> tuple[Float[Tensor, "n dim"], list[DataError | None]]:
-        """Without the rows that are no finite numbers, whose files count as unreadable."""
+        """Removes rows that hold NaN or infinite values. Their files count as unreadable."""
         lost = lost_rows(rows, self.encoder)
-        read = [place for place, error in enumerate(errors) if error is None]
+        read = [position for position, error in enumerate(errors) if error is None]
         for row in lost:
             errors[read[row]] = lost_error(shown(files[read[row]]), rows[row], self.encoder)
         kept = [row for row in range(len(rows)) if row not in set(lost)] if lost else slice(None)

@@ -1,4 +1,4 @@
-"""ImageIndex: a folder on disk that knows the images of other folders by what they look like."""
+"""ImageIndex: a folder on disk that finds images of other folders by a query image."""
 
 import contextlib
 import os
@@ -22,16 +22,16 @@ from metarep.search.catalogue import Catalogue, Item, absolute, digest_of
 from metarep.search.embedder import Embedder
 from metarep.weights.named import Representation, load_representation
 
-BATCH = 256
+BATCH = 256  # files that are embedded between two reports of progress
 DEPTH = "depth.json"
-SAVE_EVERY = 5.0  # seconds of work that may be lost, or twenty times as long as a save takes if that is more
+SAVE_EVERY = 5.0  # seconds between two saves, or 20 times the duration of a save if that is longer
 
 Watch = Callable[[dict[str, Any]], None]
 
 
 @dataclass
 class Added:
-    """What came of adding: numbers of images, and what could not be read."""
+    """The result of :meth:`ImageIndex.add`: numbers of images, and the messages of those that could not be read."""
 
     new: int = 0
     changed: int = 0
@@ -41,27 +41,27 @@ class Added:
 
 @dataclass(frozen=True)
 class Hit:
-    """An image that was found: its path and its cosine to the query."""
+    """One result of a search: the path of an image, and its cosine to the query, -1 to 1."""
 
     path: str
     score: float
 
 
 class ImageIndex:
-    """Three files: ``index.safetensors`` (vectors by id), ``items.jsonl`` (images by id), ``encoder.safetensors``; and
-    ``depth.json``, black and white of files of more than 8 bits, once there were any.
+    """A folder that stores the vectors of images, so that they can be searched by image.
 
-    It works alone, wherever the encoder came from, and takes vectors of no other. Images themselves stay where they
-    are; an image whose file changes is read again by the next :meth:`add`. Whatever stops a program, the folder holds
-    what was last saved, and adding the same places again goes on from there.
+    It holds ``index.safetensors`` (vectors by id), ``items.jsonl`` (image files by id), ``encoder.safetensors``, and
+    ``depth.json`` (black and white of images of more than 8 bits) once there is such an image.
+
+    It refuses vectors of any other encoder. Images are not copied. If the file of an image changes, the next
+    :meth:`add` embeds it again. If a program is stopped, the folder holds what was last saved, and adding the same
+    paths again continues from there.
 
     Args:
-        path: the folder.
-        device: to embed and search on.
-        precision: of the encoder.
+        path, device, precision: the folder, the device that embeds and searches, and the precision of the encoder.
 
     Raises:
-        MetarepError: no index there, or a damaged one.
+        MetarepError: the folder does not hold an index, or the index is damaged.
     """
 
     def __init__(self, path: Path, *, device: torch.device | str = "cpu", precision: Precision = "float32") -> None:
@@ -85,17 +85,16 @@ class ImageIndex:
         device: torch.device | str = "cpu",
         precision: Precision = "float32",
     ) -> "ImageIndex":
-        """An empty one in a folder that holds none, or the one that is there if it was made the same way.
+        """Creates an empty index, or opens the one in the folder if it has the same encoder, backend and settings.
 
         Args:
-            path: made if need be.
-            representation: whose eyes to look with; it is copied, a module of one's own as an ONNX graph.
-            backend: a name of ``INDEXES``.
-            settings: the backend's own.
-            device, precision: as above.
+            path: the folder; it is made if it does not exist.
+            representation: the encoder; a copy is stored. A module of your own is stored as an ONNX graph.
+            backend, settings: the kind of vector index, a name of ``INDEXES``, and its keyword arguments.
+            device, precision: as for the class.
 
         Raises:
-            MetarepError: the folder holds an index of another encoder, backend or settings, or something else.
+            MetarepError: the folder holds other files, or an index of another encoder, backend or settings.
         """
         representation = representation.portable()
         embedder = Embedder(representation, device, precision)
@@ -105,22 +104,22 @@ class ImageIndex:
                 begin(Path(path), representation, empty)
         finally:
             empty.close()
-        found = cls(path, device=device, precision=precision)
+        opened = cls(path, device=device, precision=precision)
         for what, was, now in (
-            ("the encoder", found.embedder.space, embedder.space),
-            ("the backend", found.index.name, empty.name),
-            ("the settings", found.index.chosen_settings(), empty.chosen_settings()),
+            ("the encoder", opened.embedder.space, embedder.space),
+            ("the backend", opened.index.name, empty.name),
+            ("the settings", opened.index.chosen_settings(), empty.chosen_settings()),
         ):
             if was != now:
-                found.close()
+                opened.close()
                 raise MetarepError(f"{path} holds an index with {what} {was}, not {now}; choose another folder")
-        return found
+        return opened
 
     def __len__(self) -> int:
         return len(self.index)
 
     def close(self) -> None:
-        """Let go of a server."""
+        """Closes the connection if the vectors are on a server."""
         self.index.close()
 
     def __enter__(self) -> "ImageIndex":
@@ -137,25 +136,24 @@ class ImageIndex:
         depth: Depth | str | None = None,
         watch: Watch | None = None,
     ) -> Added:
-        """Embed the images of these files and folders that are new or have changed.
+        """Embeds the images of these files and folders that are new or have changed.
 
         Args:
-            places: folders are searched to their ends.
-            skip_bad: leave out what cannot be read.
-            depth: black and white of these files, if of more than 8 bits; by default as those before them, or else what
-                all of them suggest, which is remembered.
-            watch: called after each batch with ``done``, ``total`` and ``embedded``.
+            places: files and folders. A folder is searched with all its subfolders.
+            skip_bad: whether to leave out images that cannot be read.
+            depth: black and white of files of more than 8 bits; by default those of the index, or else estimated.
+            watch: called after each batch with the numbers of files ``done``, ``total`` and ``embedded``.
 
         Raises:
-            DataError: an image that cannot be read; what was embedded before stays.
+            DataError: an image cannot be read. What was embedded before stays in the index.
         """
         with self.locked():
-            files = list(dict.fromkeys(absolute(file) for place in places for file in image_files(place)))
+            files = list(dict.fromkeys(absolute(file) for path in places for file in image_files(path)))
             done, result = 0, Added(bad=[])
             fresh = [file for file in files if str(file) not in self.items.by_path]
-            how = self.embedder.learn_depth(fresh, Depth.of(depth), self.path / DEPTH)
+            used_depth = self.embedder.learn_depth(fresh, Depth.of(depth), self.path / DEPTH)
             for batch in _batches(files):
-                self._add_batch(batch, result, skip_bad=skip_bad, depth=how)
+                self._add_batch(batch, result, skip_bad=skip_bad, depth=used_depth)
                 done += len(batch)
                 embedded = result.new + result.changed
                 if watch:
@@ -166,18 +164,21 @@ class ImageIndex:
         return result
 
     def remove(self, places: Iterable[Path], *, missing: bool = False) -> int:
-        """Forget images, by file or by folder; with ``missing`` also all whose files are gone. Returns how many.
+        """Removes images from the index, and returns how many.
+
+        Args:
+            places, missing: files and folders; and whether to remove all images whose files no longer exist.
 
         Raises:
-            MetarepError: a place with no image of this index; nothing is then removed.
+            MetarepError: a path has no image in the index. Nothing is removed then.
         """
         with self.locked():
             gone: set[int] = set()
-            for place in places:
-                found = self.items.below(absolute(place))
-                if not found:
-                    raise MetarepError(f"the index holds no image {shown(place)!r} and none below it")
-                gone.update(found)
+            for path in places:
+                ids = self.items.below(absolute(path))
+                if not ids:
+                    raise MetarepError(f"the index holds no image {shown(path)!r} and none below it")
+                gone.update(ids)
             if missing:
                 gone.update(each for each, item in self.items.items.items() if not os.path.exists(item.path))
             self._forget(sorted(gone))
@@ -187,16 +188,16 @@ class ImageIndex:
     def search(
         self, images: Sequence[Path], k: int, below: Path | None = None, depth: Depth | str | None = None
     ) -> list[list[Hit]]:
-        """The nearest images of each image, best first.
+        """Returns for each query image at most ``k`` hits, the most similar first.
 
         Args:
-            images: files, which need not be in the index.
-            k: how many.
-            below: only images below this folder.
-            depth: black and white of these images, if of more than 8 bits and not as in the index.
+            images: the files of the queries, which need not be in the index.
+            k: the number of results for each query.
+            below: a folder; if it is given, only images below it are results.
+            depth: black and white of queries of more than 8 bits; by default those of the index.
 
         Raises:
-            DataError: an image that cannot be read.
+            MetarepError: a query cannot be read, or the index holds no image below the folder.
         """
         rows, errors = self.embedder(images, self.embedder.depth | Depth.of(depth))
         if bad := [error for error in errors if error]:
@@ -211,7 +212,7 @@ class ImageIndex:
         ]
 
     def save(self) -> None:
-        """Write the index; its items are written already."""
+        """Saves the vectors. The catalogue has been written already by :meth:`add`."""
         started = time.monotonic()
         self.index.save(self.path / "index.safetensors")
         self.items.sweep()
@@ -219,7 +220,7 @@ class ImageIndex:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """One writer at a time; what another has written since this index was opened is read first.
+        """Locks the folder for one writer. What another process has written since the last read is read first.
 
         Raises:
             MetarepError: another process is writing.
@@ -231,9 +232,9 @@ class ImageIndex:
             yield
 
     def _read(self) -> None:
-        """Read what the folder holds; once more, where a writer has replaced a file between the two."""
+        """Reads vectors and catalogue, and starts again if a writer has replaced a file in between."""
         while True:
-            self.stamp = self._stamp()  # first: what is written from here on is seen to be other
+            self.stamp = self._stamp()  # taken first, so that any later write changes it
             self.index = Index.load(self.path / "index.safetensors")
             self.index.check_space(self.embedder.space)
             try:
@@ -245,18 +246,19 @@ class ImageIndex:
                     raise
 
     def _stamp(self) -> tuple[int, int, int]:
-        """Which state of the files this is."""
+        """Returns the version of the files: inode and time of the vectors, and size of the catalogue."""
         status, items = (self.path / "index.safetensors").stat(), self.path / "items.jsonl"
         return status.st_ino, status.st_mtime_ns, items.stat().st_size if items.exists() else 0
 
     def _add_batch(self, batch: list[Path], result: Added, *, skip_bad: bool, depth: Depth) -> None:
+        """Embeds the new and changed files of one batch, and counts them in ``result``."""
         todo = [(file, status) for file in batch if (status := self._changed(file, result)) is not None]
         if not todo:
             return
         rows, errors = self.embedder([file for file, _ in todo], depth)
         result.bad = (result.bad or []) + [error.message for error in errors if error]
         unreadable = [str(file) for (file, _), error in zip(todo, errors, strict=True) if error]
-        self._forget([self.items.by_path[path] for path in unreadable if path in self.items.by_path])  # what it was
+        self._forget([self.items.by_path[path] for path in unreadable if path in self.items.by_path])
         kept = [each for each, error in zip(todo, errors, strict=True) if error is None]
         fresh = [
             Item(self.items.next + row, str(file), status.st_size, status.st_mtime_ns, digest_of(file))
@@ -274,7 +276,7 @@ class ImageIndex:
             raise DataError(f"{first.message}; {len(self):,} images are in the index, and stay", advice=first.advice)
 
     def _changed(self, file: Path, result: Added) -> os.stat_result | None:
-        """The state of a file that is new or not as it was; None for one that is known."""
+        """Returns the status of a file that is new or has changed; None for one that is known."""
         try:
             status = file.stat()
         except OSError as error:

@@ -1,1 +1,1 @@
-"""How right a model is on images that it has not seen, and how sure that is."""
+"""Estimates how accurate a model is on images that it has not seen, and calibrates its scores."""

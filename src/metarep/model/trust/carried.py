@@ -1,4 +1,4 @@
-"""Carried: from the accuracy with some images left out of every class to that with all of them, with an interval."""
+"""Extrapolates the accuracy with some images of every class left out to the accuracy with all of them."""
 
 import math
 
@@ -6,12 +6,13 @@ from jaxtyping import Float, Int
 from scipy.special import betaincinv
 from torch import Tensor
 
-# The slope of the log odds of being right over the log of the images a class, by benchmarks/trust.py: it is smaller on
-# harder data. SLOPE[0] + SLOPE[1] * the share that is right, and how much it differs between data sets.
+# How fast the log odds of being right grow with the logarithm of the images a class, measured by benchmarks/trust.py.
+# The slope is SLOPE[0] + SLOPE[1] * the share that is right, so it is smaller on harder data. SLOPE_SD is its standard
+# deviation between data sets.
 SLOPE, SLOPE_SD = (0.35, 0.55), 0.3
-WIDER = 1.8  # images of a model share its support, so they say less than as many independent ones
-NONE_WRONG = 99.0  # percent: an upper end above is 100
-FEW_WRONG = 3.0  # images: with no more wrong ones the upper end is 100, for that may as well be none
+WIDER = 1.8  # images of a model share its support set, so they are worth fewer independent images
+NONE_WRONG = 99.0  # percent: an upper end above this is set to 100
+FEW_WRONG = 3.0  # images: with at most so many wrong the upper end is 100, for the true number may be 0
 
 
 def carried_accuracy(
@@ -19,28 +20,27 @@ def carried_accuracy(
     classes: Int[Tensor, " n"],
     gain: float,
 ) -> tuple[float, tuple[float, float]]:
-    """Accuracy over classes that weigh the same, in percent, and its 95 % interval.
+    """Estimates the accuracy of a model with all its images, from the accuracy with some left out of every class.
 
-    The log odds of being right grow with the logarithm of the number of images a class, by a slope that was measured
-    beforehand. To the interval of Jeffreys of the images that were tested comes what the slope differs by between data
-    sets. Its upper end is 100 where that is above 99, or where
-    at most three images would be wrong.
+    The log odds of being right grow with the logarithm of the number of images a class. The slope was measured
+    beforehand. The interval combines the Jeffreys interval of the tested images with the uncertainty of the slope
+    between data sets. Its upper end is 100 if it is above 99, or if at most three images would be wrong.
 
     Args:
-        right: of each image that was left out, the share of times that it was told right.
-        classes: of each image.
-        gain: log of the images a class there are, less that of those that were left.
+        right: the share of times that each image was classified rightly when it was left out, shape ``(n,)``.
+        classes: the class index of each of these images, shape ``(n,)``.
+        gain: the log of the images a class in the whole gallery, minus the log of those that a fold keeps.
 
     Returns:
-        The accuracy, and the interval.
+        The accuracy, with all classes weighted equally, and the ends of its 95 % interval; all in percent.
 
     >>> import torch
     >>> accuracy, (low, high) = carried_accuracy(torch.ones(60), torch.arange(60) % 12, 0.22)
     >>> accuracy, round(low), high
     (100.0, 94, 100.0)
     """
-    _, place, counts = classes.unique(return_inverse=True, return_counts=True)
-    share = (right.double().new_zeros(len(counts)).index_add(0, place, right.double()) / counts).mean().item()
+    _, class_index, counts = classes.unique(return_inverse=True, return_counts=True)
+    share = (right.double().new_zeros(len(counts)).index_add(0, class_index, right.double()) / counts).mean().item()
     images = len(counts) ** 2 / (1 / counts.double()).sum().item() / WIDER
     wrong = images * (1 - share)
     low, high = (
@@ -66,8 +66,10 @@ def carried_accuracy(
 
 
 def _log_odds(share: float) -> float:
+    """Returns the log odds of a share, which is above 0 and below 1."""
     return math.log(share / (1 - share))
 
 
 def _share(log_odds: float) -> float:
+    """Returns the share that has these log odds."""
     return 1 / (1 + math.exp(-log_odds))

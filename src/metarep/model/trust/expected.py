@@ -1,4 +1,4 @@
-"""What an encoder reaches with one image a class, measured beforehand, for models that have nothing to leave out."""
+"""The accuracy of an encoder with one image a class, measured beforehand for models that cannot leave images out."""
 
 import json
 import math
@@ -12,11 +12,23 @@ from metarep.model.trust.trust import Trust
 def shipped_trust(
     name: str, head: dict[str, Any], ways: int, false_alarms: float, size: tuple[int, int]
 ) -> Trust | None:
-    """The calibration of an encoder and head for tasks of about ``ways`` classes; None if it was never measured.
+    """Returns the calibration that was measured for an encoder and a head, with one image a class.
 
-    Nobody can know how hard somebody's classes are without a second image of one. So the accuracy is the middle of what
-    was measured on several data sets, and its interval reaches from the lowest to the highest, as its source says.
-    Of each data set the nearest number of ways counts, and the nearest share of false alarms.
+    Without a second image of a class, nobody can know how hard the classes of a user are. So the accuracy is the middle
+    between the lowest and the highest that was measured on several data sets, and its interval reaches from one to the
+    other. From each data set, the measurement with the nearest number of classes is taken, and among these the one with
+    the nearest share of false alarms.
+
+    Args:
+        name: the name of the encoder.
+        head: the name and settings of the learner.
+        ways: the number of classes of the model.
+        false_alarms: see :class:`metarep.model.trust.trust.Trust`.
+        size: height and width of the images of the model, in pixels. The source names the size of a measurement if it
+            is another one.
+
+    Returns:
+        The trust; None if this encoder was not measured with this head.
     """
     rows = [row for row in _measured() if row["encoder"] == name and row["head"] == head]
     nearest = {}
@@ -24,34 +36,37 @@ def shipped_trust(
         nearest[row["trust"]["source"]] = row
     if not nearest:
         return None
-    found = [Trust.of_dict(row["trust"]) for row in nearest.values()]
-    accuracies = [trust.accuracy for trust in found if trust.accuracy is not None]
+    trusts = [Trust.of_dict(row["trust"]) for row in nearest.values()]
+    accuracies = [trust.accuracy for trust in trusts if trust.accuracy is not None]
     low, high = min(accuracies), max(accuracies)
     source = "; ".join(_source(row, size) for row in nearest.values())
     return Trust(
         accuracy=round((low + high) / 2, 2),
-        interval=(low, high) if len(found) > 1 else found[0].interval,
-        tested=sum(trust.tested for trust in found),
-        scale=math.exp(sum(math.log(trust.scale) for trust in found) / len(found)),
-        known=min(trust.known for trust in found),
-        likely=min(trust.likely for trust in found),
-        false_alarms=found[0].false_alarms,
+        interval=(low, high) if len(trusts) > 1 else trusts[0].interval,
+        tested=sum(trust.tested for trust in trusts),
+        scale=math.exp(sum(math.log(trust.scale) for trust in trusts) / len(trusts)),
+        known=min(trust.known for trust in trusts),
+        likely=min(trust.likely for trust in trusts),
+        false_alarms=trusts[0].false_alarms,
         source=source,
         calibration=source,
     )
 
 
 def _distance(row: dict[str, Any], ways: int, false_alarms: float) -> tuple[float, float]:
+    """Returns how far a measurement is from the wanted number of classes, and from the wanted share of false alarms."""
     return abs(math.log(row["ways"] / ways)), abs(row["trust"]["false_alarms"] - false_alarms)
 
 
 def _source(row: dict[str, Any], size: tuple[int, int]) -> str:
-    side = tuple(row["size"])
-    where = f", at {side[0]} x {side[1]} px" if side != size else ""
-    return f"{row['trust']['accuracy']:.0f} % on {row['ways']} {row['trust']['source']}{where}"
+    """Describes a measurement: its accuracy, the data set, and its image size where that is not ``size``."""
+    measured_size = tuple(row["size"])
+    at_size = f", at {measured_size[0]} x {measured_size[1]} px" if measured_size != size else ""
+    return f"{row['trust']['accuracy']:.0f} % on {row['ways']} {row['trust']['source']}{at_size}"
 
 
 @cache
 def _measured() -> list[dict[str, Any]]:
+    """Reads the measurements that are installed with the library."""
     path = files("metarep.weights") / "one_shot.json"
     return json.loads(path.read_text("utf-8")) if path.is_file() else []

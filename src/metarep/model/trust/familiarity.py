@@ -1,4 +1,4 @@
-"""Familiarity: how much an image is like any of the classes, and below which it is none of them."""
+"""Familiarity scores how similar an image is to the classes of a gallery; a threshold rejects unknown images."""
 
 import math
 from dataclasses import dataclass
@@ -9,33 +9,37 @@ from scipy.special import betainc, ndtri, stdtrit
 from torch import Tensor
 from torch.nn import functional
 
-POWER = 0.7  # of the size of each feature
-SHARPNESS = 12.0  # of the soft maximum over classes
-FEW = 10  # images of which the lowest score says little
-FAMILIAR = 20.0  # classes that the mean of photographs in general counts for, at most
+POWER = 0.7  # exponent of the magnitude of each feature
+SHARPNESS = 12.0  # factor on the cosines in the soft maximum over classes
+FEW = 10  # with fewer images, their lowest score is not a reliable quantile
+FAMILIAR = 20.0  # the largest weight of the mean of photographs in general, in classes
 
 
 @dataclass(frozen=True)
 class Familiarity:
-    """Similarity to the classes of a gallery, whatever its learner is.
+    """Scores how similar an image is to the classes of a gallery. It does not depend on the learner.
 
-    Features are raised to a power, put on the unit sphere, and less a mean, so that what all photographs share says
-    nothing. The score of an image is a soft maximum of its cosines with the class means. The mean is the gallery's,
-    drawn towards the mean of photographs in general where the two are near: with few classes the gallery's own mean is
-    nearly the classes themselves. How far it is drawn is an estimate of empirical Bayes (Efron and Morris, 1973).
+    Features are raised to a power, normalised to length 1, and centred by a mean. Centring removes what all photographs
+    share. The score of an image is the soft maximum of its cosines with the class means. The mean is that of the
+    gallery, shrunk towards the mean of photographs in general where the two are near. With few classes the gallery's
+    own mean is close to the class means themselves. The amount of shrinkage is an empirical Bayes estimate (Efron and
+    Morris, 1973).
 
     Args:
-        mean: what is subtracted.
-        prototypes: of each class, the mean of its placed features, not of length 1.
+        mean: the vector that is subtracted from the spread features, shape ``(dim,)``.
+        prototypes: the mean of the centred features of each class, shape ``(ways, dim)``. They are not of length 1.
     """
 
     mean: Float[Tensor, " dim"]
     prototypes: Float[Tensor, "ways dim"]
 
     def score(self, features: Float[Tensor, "n dim"]) -> Float[Tensor, " n"]:
-        """Higher is more like one of the classes; 1 is an image that is its class."""
-        placed = functional.normalize(spread(features) - self.mean, dim=-1)
-        return _soft_maximum(placed @ functional.normalize(self.prototypes, dim=-1).mT)
+        """Returns the score of each image, shape ``(n,)``, for features as the encoder gives them.
+
+        A higher score means more like one of the classes. An image that equals its class mean scores about 1.
+        """
+        centred = functional.normalize(spread(features) - self.mean, dim=-1)
+        return _soft_maximum(centred @ functional.normalize(self.prototypes, dim=-1).mT)
 
 
 def familiarity(
@@ -44,17 +48,22 @@ def familiarity(
     ways: int,
     general: Float[Tensor, " dim"] | None = None,
 ) -> Familiarity:
-    """The familiarity of a gallery.
+    """Computes the familiarity of a gallery.
 
     Args:
-        features: of its images, as the encoder gives them.
-        classes: of each image.
-        ways: number of classes.
-        general: mean of the spread features of photographs in general, where the encoder has one.
+        features: the features of its images as the encoder gives them, shape ``(n, dim)``.
+        classes: the class index of each image, shape ``(n,)``.
+        ways: the number of classes.
+        general: the mean of the spread features of photographs in general, shape ``(dim,)``; None if it was not
+            measured for this encoder.
+
+    >>> moths_and_flies = familiarity(torch.eye(2), torch.tensor([0, 1]), 2)
+    >>> [round(score, 2) for score in moths_and_flies.score(torch.tensor([[1.0, 0.0], [-1.0, -1.0]])).tolist()]
+    [1.0, 0.06]
     """
-    placed, weight = spread(features), _weight(features, classes, ways, general)
-    mean = _mean(placed, weight, general)
-    return Familiarity(mean, _prototypes(placed - mean, classes, ways))
+    points, weight = spread(features), _weight(features, classes, ways, general)
+    mean = _mean(points, weight, general)
+    return Familiarity(mean, _prototypes(points - mean, classes, ways))
 
 
 def held_out_familiarity(
@@ -66,20 +75,25 @@ def held_out_familiarity(
     *,
     carried: bool = True,
 ) -> Float[Tensor, " tested"]:
-    """What the images of a gallery would score if each unit of copies were left out, by formula.
+    """Computes the scores that the images of a gallery would have if each was left out together with its copies.
 
-    Leaving rows out changes the prototype of their class, and the mean by a known vector, which moves every prototype
-    by that same vector. Images whose class has no other unit are left out of the answer.
+    A formula replaces the loop over images. Leaving rows out changes the prototype of their class. It also moves the
+    mean by a known vector, and with it every prototype by that same vector.
 
     Args:
         features, classes, ways, general: see :func:`familiarity`.
-        units: images of one number are copies of each other, and left out together.
-        carried: raise the cosine with the own class from the images that are left to all of them: the length of a mean
-            of ``k`` unit vectors of cosine ``s`` is ``sqrt(s + (1 - s) / k)``.
+        units: a number for each image, shape ``(n,)``. Images with the same number are copies of each other, and are
+            left out together.
+        carried: whether to raise the cosine with the own class to what it would be with all images of the class. The
+            mean of ``k`` unit vectors with pairwise cosine ``s`` has the length ``sqrt(s + (1 - s) / k)``.
+
+    Returns:
+        The scores, shape ``(tested,)``, in the order of the gallery. An image is not tested if its class has no other
+        unit.
     """
     weight = _weight(features, classes, ways, general)
-    placed = spread(features)
-    centred = placed - _mean(placed, weight, general)
+    points = spread(features)
+    centred = points - _mean(points, weight, general)
     sums = centred.new_zeros(ways, centred.shape[1]).index_add(0, classes, centred)
     counts = classes.bincount(minlength=ways).to(centred)
     prototypes = sums / counts.unsqueeze(1)
@@ -88,7 +102,7 @@ def held_out_familiarity(
     own_sum = centred.new_zeros(int(unit_of.max()) + 1, centred.shape[1]).index_add(0, unit_of, centred)
     size = unit_of.bincount().to(centred)
     out, many = own_sum[unit_of], size[unit_of].unsqueeze(1)
-    shift = out / (len(placed) + weight - many)  # of every centred row when the mean is that of the others
+    shift = out / (len(points) + weight - many)  # by this every centred row moves when the mean is that of the others
     query = functional.normalize(centred + shift, dim=-1)
     left = counts[classes].unsqueeze(1) - many
     rest = (sums[classes] - out) / left.clamp_min(1) + shift
@@ -109,17 +123,23 @@ def known_threshold(
     general: Float[Tensor, " dim"] | None = None,
     false_alarms: float = 0.05,
 ) -> float:
-    """The familiarity below which an image is none of the classes; minus infinity where nothing can be left out.
+    """Returns the familiarity below which an image belongs to none of the classes.
 
-    Where there are enough images for a quantile of their held-out scores it is that of Harrell and Davis (1982), which
-    weighs many of the lowest scores and so varies less than one of them. The lowest of ``n`` scores has a share of
-    about ``1 / (n + 1)`` below it: with fewer images the threshold lies below it by as much as the two quantiles of a
-    normal distribution are apart. With fewer than ten it is the lower end of a prediction interval (Student's t; the
-    images of a class share its mean, so each class costs a degree of freedom).
+    The threshold is a low quantile of the held-out scores. How it is estimated depends on the number of images ``n``:
+
+    - With enough images it is the quantile estimate of Harrell and Davis (1982). That is a weighted mean of many of the
+      lowest scores, which varies less than a single score.
+    - With fewer, the wanted quantile lies below the lowest score, which has a share of about ``1 / (n + 1)`` below it.
+      The threshold is then the lowest score minus the distance of these two quantiles of a normal distribution.
+    - With fewer than ten, it is the lower end of a prediction interval (Student's t). The images of a class share its
+      mean, so each class costs a degree of freedom.
 
     Args:
         features, classes, ways, units, general: see :func:`held_out_familiarity`.
-        false_alarms: the share of images of known classes that may score lower.
+        false_alarms: the share of images of known classes that may score lower, between 0 and 1.
+
+    Returns:
+        The threshold; minus infinity if fewer than two images can be left out.
     """
     enough = false_alarms * (len(features) + 1) >= 1
     scores = held_out_familiarity(features, classes, ways, units, general, carried=enough).double()
@@ -138,28 +158,31 @@ def known_threshold(
 
 
 def spread(features: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
-    """Features to a power, their sign kept, on the unit sphere."""
+    """Raises the magnitude of each feature to the power 0.7, keeps its sign, and normalises the rows to length 1."""
     return functional.normalize(features.sign() * features.abs().pow(POWER), dim=-1)
 
 
 def _soft_maximum(cosines: Float[Tensor, "n ways"]) -> Float[Tensor, " n"]:
+    """Returns the soft maximum of each row, shape ``(n,)``: a smooth upper bound of the largest cosine."""
     return (SHARPNESS * cosines).logsumexp(1) / SHARPNESS
 
 
-def _mean(placed: Tensor, weight: float, general: Tensor | None) -> Float[Tensor, " dim"]:
+def _mean(points: Tensor, weight: float, general: Tensor | None) -> Float[Tensor, " dim"]:
+    """Returns the mean of the points, shrunk towards ``general``, which counts for ``weight`` images."""
     if general is None:
-        return placed.sum(0) * (weight == 0) / len(placed)
-    return (placed.sum(0) + weight * general.to(placed)) / (len(placed) + weight)
+        return points.sum(0) * (weight == 0) / len(points)
+    return (points.sum(0) + weight * general.to(points)) / (len(points) + weight)
 
 
 def _weight(features: Tensor, classes: Tensor, ways: int, general: Tensor | None) -> float:
-    """How many images the mean of photographs in general counts for.
+    """Returns the number of images that the mean of photographs in general counts for.
 
-    The squared distance of the two means, without what chance adds, comes from pairs of different classes. What is left
-    of the mean squared distance of the classes is their spread. The ratio of the two is the weight, in classes.
+    Products of different classes give an unbiased estimate of the squared distance between the two means. The mean
+    squared distance of the classes minus that estimate is the variance of the classes. The ratio of variance to squared
+    distance is the weight, in classes.
     """
     if ways == 1:
-        return math.inf if general is None else 1e6  # its own mean would leave nothing of a single class
+        return math.inf if general is None else 1e6  # a single class is equal to its own mean
     if general is None:
         return 0.0
     apart = _prototypes(spread(features) - general.to(features), classes, ways)
@@ -170,12 +193,13 @@ def _weight(features: Tensor, classes: Tensor, ways: int, general: Tensor | None
 
 
 def _prototypes(centred: Tensor, classes: Tensor, ways: int) -> Float[Tensor, "ways dim"]:
+    """Returns the mean of the centred features of each class."""
     sums = centred.new_zeros(ways, centred.shape[1]).index_add(0, classes, centred)
     return sums / classes.bincount(minlength=ways).clamp_min(1).unsqueeze(1)
 
 
 def _lengthened(together: Tensor, classes: Tensor, ways: int, left: Tensor, counts: Tensor) -> Float[Tensor, " n"]:
-    """By how much the cosine with a class mean rises from ``left`` images to ``counts``."""
+    """Returns the factor by which the cosine with a class mean rises from ``left`` images to ``counts``."""
     sums = together.new_zeros(ways, together.shape[1]).index_add(0, classes, together)
     sizes = classes.bincount(minlength=ways).to(together)
     several = sizes > 1

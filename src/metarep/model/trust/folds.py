@@ -1,33 +1,33 @@
-"""Folds: which images of a model are left out together, so that every class loses the same share of its images."""
+"""Folds of cross-validation: which images of a model are left out together."""
 
 import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
-MOST = 20  # folds of one dealing
-REPEATED = 6  # folds at least: where a dealing of few images has fewer, it is repeated with other partners
-SEVERAL = 200  # images from which chance in the dealing no longer matters
+MOST = 20  # folds of one partition, at most
+REPEATED = 6  # folds in all, at least: a partition into fewer is repeated with another random order
+SEVERAL = 200  # with so many images one partition is enough
 
 
 def deal_folds(
     classes: Int[Tensor, " n"], units: Int[Tensor, " n"] | None = None, *, most: int = MOST
 ) -> list[Int[Tensor, " _"]]:
-    """Deal the images of each class over folds.
+    """Divides the images of each class into folds, so that every fold leaves out images of every class.
 
-    Leaving one image out at a time weakens the class of that image alone, so its accuracy is too low: with 101 classes
-    of 2 photographs 49 % was said where 76 % was true. Here each fold leaves an image of *every* class out, which
-    measures a model of one image a class less. A class with fewer images than there are folds has one of them left out
-    in each fold, in turn.
+    Leaving out one image at a time weakens the class of that image alone, so the measured accuracy is too low. With 101
+    classes of 2 photographs it was 49 % where 76 % was true. Here each fold leaves out an image of *every* class, which
+    measures a model with one image a class less. A class with fewer images than folds leaves out one of them in each
+    fold, in turn.
 
     Args:
-        classes: of each image.
-        units: images of one number are left out together, since they are copies of each other. By default each image is
-            a unit of its own.
-        most: folds of one dealing at most; a class with more units has several left out at a time.
+        classes: the class index of each image, shape ``(n,)``.
+        units: a number for each image, shape ``(n,)``. Images with the same number are copies of each other, and are
+            left out together. By default each image is a unit of its own.
+        most: the largest number of folds of one partition. A class with more units leaves out several at a time.
 
     Returns:
-        The rows of each fold, the same ones whenever it is asked. A class of a single unit is never left out; where
-        that is true of all there is no fold.
+        The rows that each fold leaves out, ascending. The same arguments give the same folds. A class with a single
+        unit is never left out. If every class has a single unit, the list is empty.
 
     >>> [fold.tolist() for fold in deal_folds(torch.tensor([0, 0, 0, 1, 1, 1, 2]), most=3)][:3]
     [[2, 5], [0, 4], [1, 3]]
@@ -44,13 +44,13 @@ def deal_folds(
         dealt: list[list[Tensor]] = [[] for _ in range(count)]
         for own in members:
             order = torch.randperm(len(own), generator=generator).tolist()
-            for place in range(max(count, len(own))):
-                dealt[place % count].append(own[order[place % len(own)]])
+            for turn in range(max(count, len(own))):
+                dealt[turn % count].append(own[order[turn % len(own)]])
         folds += [torch.cat(rows).sort().values for rows in dealt]
     return folds
 
 
 def _units_of(rows: Int[Tensor, " m"], units: Int[Tensor, " n"]) -> list[Int[Tensor, " _"]]:
-    """The rows of one class, a tensor for each unit."""
+    """Returns the rows of one class, one tensor for each unit."""
     own = units[rows]
     return [rows[own == unit] for unit in own.unique().tolist()]

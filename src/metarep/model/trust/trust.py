@@ -1,4 +1,4 @@
-"""Trust: how far the answers of a model can be relied on, by what it says of its own images when they are left out."""
+"""Trust: the calibration of a model. It is measured by what the model says of its own images when they are left out."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -11,25 +11,25 @@ from torch import Tensor
 from metarep.errors import MetarepError
 from metarep.model.trust.carried import carried_accuracy
 
-FEWEST = 6  # images that must have been left out for anything to be calibrated by them
-DOUBT = 0.25  # of an image of uniform answers, which keeps the scale finite where all images are right
-SOFTER = 0.25  # scores grow with the images a class faster than what is right does (benchmarks/trust.py)
-WRONG = 1.5  # images of a class that are told wrong before more of it are asked for
+FEWEST = 6  # with fewer images left out, nothing is calibrated
+DOUBT = 0.25  # weight of a pseudo-image of uniform answers, which keeps the scale finite where all images are right
+SOFTER = 0.25  # with more images a class, scores grow faster than accuracy does (benchmarks/trust.py)
+WRONG = 1.5  # a class needs more images only if at least this many of its images were classified wrongly
 DOUBTED = 0.1  # an image whose own class gets less than this, and another more than half, looks mislabelled
-SCALES = (1e-3, 1e3)  # between which a scale is looked for
-ROWS = 1 << 22  # numbers of scores that are held at a time
+SCALES = (1e-3, 1e3)  # the scale is searched between these
+ROWS = 1 << 22  # scores that are held in memory at a time
 
 
 @dataclass(frozen=True)
 class ClassTrust:
-    """What is known of one class.
+    """The measured accuracy of one class.
 
     Args:
-        accuracy: in percent, of its images that were left out; None where it has too few to leave one out.
-        interval: Wilson's 95 % interval, in percent.
-        tested: images of it that were left out.
-        needs: whether more images of it would help most: it has one only, or the upper end of its interval is below the
-            model's accuracy and more than one of its images was told wrong.
+        accuracy: the accuracy in percent on the images of this class that were left out; None if there were none.
+        interval: Wilson's 95 % interval of the accuracy, in percent.
+        tested: the number of images of this class that were left out.
+        needs: whether this class is among those that need more images most. Either it has only one image, or the upper
+            end of its interval is below the model's accuracy and more than one of its images was classified wrongly.
     """
 
     accuracy: float | None
@@ -40,21 +40,23 @@ class ClassTrust:
 
 @dataclass(frozen=True)
 class Trust:
-    """Calibration of scores.
+    """The expected accuracy of a model, and the calibration of its scores.
 
     Args:
-        accuracy: in percent, expected of further images, classes weighing the same; None if nothing was left out.
+        accuracy: the accuracy in percent expected on further images, all classes weighted equally; None if unknown.
         interval: the 95 % interval of the accuracy, in percent; see
             :func:`metarep.model.trust.carried.carried_accuracy`.
-        tested: images that were left out.
-        scale: multiplies scores before the softmax, so that a probability is how often it is right.
-        known: an image of a lower :class:`metarep.model.trust.familiarity.Familiarity` is none of these classes.
-        likely: classes whose probability is at least this make the label set.
-        false_alarms: share of images of known classes that are taken for none of these, and whose label set lacks
-            their class, at most, if they are like those tested.
-        source: what ``accuracy`` is from: ``leave-one-out``, or what else the encoder was measured on.
-        calibration: the same of ``scale``, ``known`` and ``likely``; empty where there was too little to set them by.
-        classes: what is known of each class, in the order of the gallery; empty where nothing was left out.
+        tested: the number of images that were left out.
+        scale: the factor on the scores before the softmax (an inverse temperature), which calibrates probabilities.
+        known: the threshold of :class:`metarep.model.trust.familiarity.Familiarity`. An image that scores lower is
+            reported as "none of these".
+        likely: the threshold of the label set, which holds the classes with at least this probability.
+        false_alarms: the largest accepted share, between 0 and 1, of images of known classes that are rejected as
+            "none of these". The same share bounds how often a label set misses the true class. Both hold for images
+            like the ones tested.
+        source: where ``accuracy`` comes from: ``leave-one-out``, or the data sets that the encoder was measured on.
+        calibration: where ``scale``, ``known`` and ``likely`` come from; empty if there were too few images.
+        classes: the accuracy of each class, in the order of the gallery; empty if no image was left out.
     """
 
     accuracy: float | None
@@ -69,12 +71,12 @@ class Trust:
     classes: tuple[ClassTrust, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Fields as JSON holds them; no threshold is None."""
+        """Returns the fields as JSON can hold them. A ``known`` of minus infinity becomes None."""
         return {**asdict(self), "known": None if math.isinf(self.known) else self.known}
 
     @classmethod
     def of_dict(cls, fields: dict[str, Any]) -> "Trust":
-        """A trust as :meth:`as_dict` wrote it."""
+        """Restores a trust from the fields that :meth:`as_dict` returned."""
         known = -math.inf if fields["known"] is None else fields["known"]
         interval = fields["interval"] and tuple(fields["interval"])
         classes = tuple(
@@ -93,12 +95,12 @@ class Trust:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What a model says of its images when they are left out.
+    """The scores of a model on its own images, each from a fold in which the image was left out.
 
     Args:
-        scores: logits, a row for each time that an image was left out.
-        rows: which image each row is of; an image may come several times.
-        gain: log of the images a class there are, less that of those that were left.
+        scores: the logits, shape ``(tested, ways)``: one row for each time that an image was left out.
+        rows: the gallery row that each row of ``scores`` belongs to, shape ``(tested,)``; it may occur several times.
+        gain: the log of the images a class in the whole gallery, minus the log of those that a fold keeps.
     """
 
     scores: Float[Tensor, "tested ways"]
@@ -106,9 +108,9 @@ class HeldOut:
     gain: float
 
     def each(self, values: Float[Tensor, " tested"]) -> tuple[Int[Tensor, " images"], Float[Tensor, " images"]]:
-        """The images that were left out, in order, and the mean of their values."""
-        images, place, times = self.rows.unique(return_inverse=True, return_counts=True)
-        return images, values.new_zeros(len(images)).index_add(0, place, values) / times
+        """Returns the gallery rows that were left out, ascending, and the mean of ``values`` for each of them."""
+        images, position, times = self.rows.unique(return_inverse=True, return_counts=True)
+        return images, values.new_zeros(len(images)).index_add(0, position, values) / times
 
 
 @dataclass(frozen=True)
@@ -116,9 +118,9 @@ class Suspect:
     """An image that looks as if it were in the wrong class.
 
     Args:
-        row: which.
-        likelier: the class that it looks like.
-        probability: of that class, when the image is left out.
+        row: its row in the gallery.
+        likelier: the index of the class that it looks like.
+        probability: the probability of that class, between 0 and 1, when the image is left out.
     """
 
     row: int
@@ -135,22 +137,25 @@ def measure_trust(
     *,
     known: float = -math.inf,
 ) -> Trust:
-    """Calibrate by scores of images whose class is known and which the model had not seen.
+    """Calibrates a model by its scores on images of known class that it had not seen.
 
     ``likely`` is a conformal threshold (Vovk, Gammerman, Shafer, Algorithmic Learning in a Random World, 2005): the
     ``floor(false_alarms * (n + 1))``-th smallest probability of the own class, so that the share of further images like
-    these whose label set lacks their class is at most ``false_alarms``. Trap: with too few images there is no such
-    value, and every class is in the label set.
+    these whose label set lacks their class is at most ``false_alarms``. Trap: with too few images this
+    rank is 0. The threshold is then 0, and every class is in the label set.
 
     Args:
-        held: see :class:`HeldOut`.
-        classes: of each image of the gallery.
-        ways: number of classes.
+        held: the scores of the images that were left out.
+        classes: the class index of each image of the gallery, shape ``(n,)``.
+        ways: the number of classes.
         false_alarms, source: see :class:`Trust`.
-        known: the threshold of :func:`metarep.model.trust.familiarity.known_threshold`.
+        known: the threshold that :func:`metarep.model.trust.familiarity.known_threshold` returns.
+
+    Returns:
+        The trust. With fewer than 6 images left out, or a single class, it holds no calibration.
 
     Raises:
-        MetarepError: false alarms that are no share.
+        MetarepError: ``false_alarms`` is not between 0 and 1.
 
     >>> held = HeldOut(torch.eye(3).repeat(20, 1) * 4, torch.arange(60), gain=0.0)
     >>> trust = measure_trust(held, torch.arange(3).repeat(20), 3)
@@ -176,23 +181,27 @@ def measure_trust(
         return trust
     scale = fit_scale(held.scores, labels, _balanced(held.rows, labels)) * math.exp(-SOFTER * held.gain)
     own = held.each((held.scores * scale).softmax(-1).gather(1, labels.unsqueeze(1)).flatten())[1]
-    place = math.floor(false_alarms * (len(own) + 1))
-    likely = own.sort().values[place - 1].item() if place else 0.0
+    rank = math.floor(false_alarms * (len(own) + 1))
+    likely = own.sort().values[rank - 1].item() if rank else 0.0
     return Trust(**{**trust.__dict__, "scale": scale, "likely": likely, "calibration": source})
 
 
 def check_share(false_alarms: float) -> None:
-    """Refuse what is no share.
+    """Checks that ``false_alarms`` is a share.
 
     Raises:
         MetarepError: it is not above 0 and below 1.
     """
     if not 0 < false_alarms < 1:
-        raise MetarepError(f"false_alarms is a share, above 0 and below 1, not {false_alarms}")
+        raise MetarepError(f"false_alarms={false_alarms} is not a share; give a number above 0 and below 1")
 
 
 def wilson(right: float, tested: int) -> tuple[float, float]:
-    """The 95 % interval of a share, in percent (Wilson, Probable Inference, JASA 1927).
+    """Returns the 95 % interval of a share, in percent (Wilson, Probable Inference, JASA 1927).
+
+    Args:
+        right: how many were right; a fraction is allowed.
+        tested: how many were tested, at least 1.
 
     >>> wilson(60, 60)
     (93.98, 100.0)
@@ -207,16 +216,17 @@ def wilson(right: float, tested: int) -> tuple[float, float]:
 def fit_scale(
     scores: Float[Tensor, "n ways"], labels: Int[Tensor, " n"], weights: Float[Tensor, " n"] | None = None
 ) -> float:
-    """The multiplier of the scores under which the labels are likeliest (Guo et al., On Calibration of Modern Neural
-    Networks, 2017, whose temperature is its inverse). A part of a pseudo-image of uniform answers keeps it finite where
-    all are right.
+    """Fits the factor on the scores that makes the labels likeliest: the inverse of the temperature of Guo et al. (On
+    Calibration of Modern Neural Networks, 2017).
 
-    The likelihood is concave in the scale, so its slope is bisected; memory does not grow with the number of classes.
+    A pseudo-image of uniform answers is added with a small weight. It keeps the factor finite where all answers are
+    right. The log-likelihood is concave in the factor, so its derivative is bisected between 0.001 and 1000. The scores
+    are read in parts, so memory does not grow with the number of classes.
 
     Args:
-        scores: logits.
-        labels: the classes.
-        weights: of each row; they should add up to the number of images.
+        scores: the logits, shape ``(n, ways)``.
+        labels: the class index of each row, shape ``(n,)``.
+        weights: the weight of each row, shape ``(n,)``, by default 1. Their sum should be the number of images.
 
     >>> round(fit_scale(torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 0, 0, 1])), 2)
     1.02
@@ -225,7 +235,7 @@ def fit_scale(
     given = given.double().to(scores.device)
     uniform = DOUBT * given / given.sum()
 
-    def slope(scale: float) -> float:
+    def derivative(scale: float) -> float:
         total = 0.0
         some = max(1, ROWS // scores.shape[1])
         for start in range(0, len(scores), some):
@@ -238,29 +248,37 @@ def fit_scale(
     low, high = (math.log(end) for end in SCALES)
     while high - low > 1e-4:
         middle = (low + high) / 2
-        low, high = (middle, high) if slope(math.exp(middle)) > 0 else (low, middle)
+        low, high = (middle, high) if derivative(math.exp(middle)) > 0 else (low, middle)
     return math.exp((low + high) / 2)
 
 
 def find_suspects(held: HeldOut, classes: Int[Tensor, " n"], scale: float) -> list[Suspect]:
-    """Images that look mislabelled, the most certain first.
+    """Finds images that look mislabelled.
 
-    Probabilities are averaged over the times that an image was left out, so one unlucky fold accuses nobody.
+    An image is a suspect if its own class gets a probability below 0.1 and another class gets more than 0.5. The
+    probabilities are averaged over the times that an image was left out, so that one unlucky fold is not enough.
+
+    Args:
+        held: the scores of the images that were left out.
+        classes: the class index of each image of the gallery, shape ``(n,)``.
+        scale: the factor on the scores; see :class:`Trust`.
+
+    Returns:
+        The suspects, the most probable first.
     """
     labels = classes[held.rows]
     probabilities = (held.scores * scale).softmax(-1)
     images, own = held.each(probabilities.gather(1, labels.unsqueeze(1)).flatten())
-    place = torch.full((len(classes),), -1).scatter(0, images, torch.arange(len(images)))[held.rows]
-    mean = probabilities.new_zeros(len(images), probabilities.shape[1]).index_add(0, place, probabilities)
-    best, likelier = (mean / place.bincount().unsqueeze(1)).max(-1)
-    found = ((own < DOUBTED) & (best > 0.5)).nonzero().flatten().tolist()
-    return sorted(
-        (Suspect(int(images[i]), int(likelier[i]), best[i].item()) for i in found), key=lambda each: -each.probability
-    )
+    position = torch.full((len(classes),), -1).scatter(0, images, torch.arange(len(images)))[held.rows]
+    sums = probabilities.new_zeros(len(images), probabilities.shape[1]).index_add(0, position, probabilities)
+    best, likelier = (sums / position.bincount().unsqueeze(1)).max(-1)
+    doubted = ((own < DOUBTED) & (best > 0.5)).nonzero().flatten().tolist()
+    suspects = [Suspect(int(images[i]), int(likelier[i]), best[i].item()) for i in doubted]
+    return sorted(suspects, key=lambda suspect: -suspect.probability)
 
 
 def _balanced(rows: Int[Tensor, " tested"], labels: Int[Tensor, " tested"]) -> Float[Tensor, " tested"]:
-    """Weights under which all classes count the same, and which add up to the number of images."""
+    """Returns a weight for each row. All classes weigh the same, and the sum is the number of images."""
     counts = labels.bincount().double()
     return len(rows.unique()) / (counts > 0).sum() / counts[labels]
 
@@ -268,14 +286,15 @@ def _balanced(rows: Int[Tensor, " tested"], labels: Int[Tensor, " tested"]) -> F
 def _by_class(
     images: Int[Tensor, " images"], right: Float[Tensor, " images"], classes: Tensor, ways: int, accuracy: float
 ) -> tuple[ClassTrust, ...]:
+    """Returns the accuracy of each class, given for each tested image the share of times that it was right."""
     tested = classes[images].bincount(minlength=ways).tolist()
     rights = right.new_zeros(ways).index_add(0, classes[images], right).tolist()
-    found = []
+    trusts = []
     for count, own in zip(tested, rights, strict=True):
         if not count:
-            found.append(ClassTrust(None, None, 0, needs=True))
+            trusts.append(ClassTrust(None, None, 0, needs=True))
             continue
         interval = wilson(own, count)
         needs = interval[1] < accuracy and count - own >= WRONG
-        found.append(ClassTrust(round(100 * own / count, 2), interval, count, needs=needs))
-    return tuple(found)
+        trusts.append(ClassTrust(round(100 * own / count, 2), interval, count, needs=needs))
+    return tuple(trusts)
