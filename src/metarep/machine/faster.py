@@ -8,16 +8,11 @@ are imported by name, at the first call that needs them.
 import functools
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Num
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from metarep.fast.many_tasks import ManyTasks
-    from metarep.learners.inner_loop.start import Start
-    from metarep.learners.inner_loop.support_gradient import SupportFormula
 
 _spec = find_spec("metarep.fast")
 PRESENT = _spec is not None and _spec.origin is not None  # an empty folder of that name has no origin
@@ -70,8 +65,10 @@ def rows_to_ids(row_ids: np.ndarray, rows: Tensor, scores: Tensor) -> bool:
     return _function("rows", "rows_to_ids")(row_ids, rows, scores)
 
 
-def support_formula(start: "Start") -> "SupportFormula | None":
+def support_formula(start: Any) -> Any:  # noqa: ANN401 - types of rooms above this one
     """Returns a function that computes the support gradient and its Hessian-vector product by formula.
+
+    ``start`` is a ``Start`` of the inner loop, and the function a ``SupportFormula``.
 
     Returns None unless the encoder is an unchanged Conv4 on the CPU that does not use running statistics.
     """
@@ -80,16 +77,17 @@ def support_formula(start: "Start") -> "SupportFormula | None":
     return _function("support_formula", "of_one_task")(start.encoder, start.normalisation)
 
 
-def many_tasks(start: "Start", x: Tensor, *, always: bool = False) -> "ManyTasks | None":
+def many_tasks(start: Any, x: Tensor, *, always: bool = False) -> Any:  # noqa: ANN401 - as above
     """Returns the inner loop of all tasks of a batch at once.
 
     Args:
-        start: the modules that the tasks start from.
+        start: a ``Start`` of the inner loop, the modules that the tasks start from.
         x: images of the tasks.
         always: also on other devices than NVIDIA GPUs, where it is slower than one task after another.
 
     Returns:
-        None unless ``x`` is on an NVIDIA GPU (or ``always``) and the encoder is an unchanged Conv4.
+        A ``ManyTasks`` of ``fast/``. None unless ``x`` is on an NVIDIA GPU (or ``always``) and the encoder is an
+        unchanged Conv4.
 
     Raises:
         MetarepError: ``always``, and the encoder is not an unchanged Conv4.

@@ -13,7 +13,7 @@ from metarep.encoders.normalisation import InPlainArithmetic, OtherRowsError, Re
 from metarep.errors import MetarepError
 from metarep.learners.inner_loop.head import Head
 from metarep.learners.inner_loop.start import Start
-from metarep.learners.inner_loop.support_gradient import Weights
+from metarep.learners.inner_loop.support_gradient import SupportFormula, Weights
 from metarep.learners.inner_loop.task_network import TaskNetwork
 from metarep.machine import faster
 
@@ -34,7 +34,7 @@ class Network(TaskNetwork):
         encoder = start.encoder
         self.body, self.differentiable, self.mapped = encoder.body, differentiable, mapped
         self.kind = encoder.kind
-        self.formula = faster.support_formula(start) if differentiable and not mapped else None
+        self.formula: SupportFormula | None = faster.support_formula(start) if differentiable and not mapped else None
         self.apart = False  # whether queries pass after the support: a norm layer gets rows that are not images
         self.normalisation = start.normalisation
         self.running = running_statistics(encoder.body) if start.normalisation == "running" else None
