@@ -11,8 +11,8 @@ quickstart: $(VENV)/run
 	$(BIN)/metarep quickstart
 
 check: $(VENV)/dev
-	$(BIN)/ruff format --check src tests benchmarks examples hatch_build.py
-	$(BIN)/ruff check src tests benchmarks examples hatch_build.py
+	$(BIN)/ruff format --check src tests benchmarks examples tools hatch_build.py
+	$(BIN)/ruff check src tests benchmarks examples tools hatch_build.py
 	$(MAKE) --jobs=2 types quick
 
 # Beside each other, because the type checker uses one core.
@@ -23,8 +23,8 @@ quick:
 	$(BIN)/pytest -q -n 2 -m "not slow and not proof"
 
 format: $(VENV)/dev
-	$(BIN)/ruff format src tests benchmarks examples hatch_build.py
-	$(BIN)/ruff check --fix src tests benchmarks examples hatch_build.py
+	$(BIN)/ruff format src tests benchmarks examples tools hatch_build.py
+	$(BIN)/ruff check --fix src tests benchmarks examples tools hatch_build.py
 
 test: $(VENV)/test
 	$(BIN)/pytest -n 2 --jaxtyping-packages=metarep,typechecker.check -m "not proof"
@@ -40,6 +40,7 @@ results: $(VENV)/run
 # The tables of the README and the docs, from results/*.csv.
 tables: $(VENV)/run
 	$(BIN)/python -m tools.tables.fill README.md README.zh-CN.md docs/*.md docs/methods/*.md docs/zh/*.md
+	$(BIN)/python -m tools.rooms
 
 # The site, in build/site; open build/site/index.html. A broken link or an undocumented public name fails.
 docs: $(VENV)/docs
