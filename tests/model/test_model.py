@@ -96,7 +96,10 @@ def test_a_gallery_adds_and_forgets() -> None:
         (lambda g: g.without([7]), "the model has no image 7"),
         (lambda g: g.moved(7, "x"), "the model has no image 7"),
         (lambda g: g.add(torch.zeros(1, 3), ["x"], ["y"]), "another encoder"),
-        (lambda g: g.add(torch.zeros(2, 2), ["x"], ["y"]), "one label and one name for each image"),
+        (
+            lambda g: g.add(torch.zeros(2, 2), ["x"], ["y"]),
+            "2 images, 1 label and 1 name do not match; give one label and one name for each image",
+        ),
     ],
 )
 def test_a_gallery_says_what_is_wrong(change, message: str) -> None:

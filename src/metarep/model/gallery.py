@@ -91,7 +91,7 @@ class Gallery:
         """
         if not len(rows) == len(labels) == len(items):
             raise MetarepError(
-                f"{counted(len(rows), 'image')}, {counted(len(labels), 'label')} and {counted(len(items), 'name')}; "
+                f"{counted(len(rows), 'image')}, {counted(len(labels), 'label')} and {counted(len(items), 'name')} "
                 "do not match; give one label and one name for each image"
             )
         if len(self) and rows.shape[1:] != self.rows.shape[1:]:
