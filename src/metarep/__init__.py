@@ -54,13 +54,13 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.experiments.evaluation import evaluate as evaluate
     from metarep.experiments.pseudo_labels import instances as instances
     from metarep.experiments.pseudo_labels import pseudo_classes as pseudo_classes
+    from metarep.experiments.readings import CollapsedError as CollapsedError
+    from metarep.experiments.readings import CollapseWarning as CollapseWarning
+    from metarep.experiments.readings import DivergedError as DivergedError
     from metarep.experiments.recipes import Recipe as Recipe
     from metarep.experiments.recipes import load_recipe as load_recipe
     from metarep.experiments.recipes import recipe_names as recipe_names
     from metarep.experiments.run_folder import RunFolder as RunFolder
-    from metarep.experiments.training import CollapsedError as CollapsedError
-    from metarep.experiments.training import CollapseWarning as CollapseWarning
-    from metarep.experiments.training import DivergedError as DivergedError
     from metarep.experiments.training import Outcome as Outcome
     from metarep.experiments.training import train as train
     from metarep.index import INDEXES as INDEXES
@@ -188,7 +188,8 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "metarep.methods.contrastive": ("KeyQueue", "Projector", "info_nce", "negative_cosine", "nt_xent"),
     # Training, and what it leaves
     "metarep.weights.settings": ("TrainSettings",),
-    "metarep.experiments.training": ("CollapseWarning", "CollapsedError", "DivergedError", "Outcome", "train"),
+    "metarep.experiments.readings": ("CollapseWarning", "CollapsedError", "DivergedError"),
+    "metarep.experiments.training": ("Outcome", "train"),
     "metarep.experiments.run_folder": ("RunFolder",),
     "metarep.weights.checkpoint": ("Checkpoint",),
     "metarep.weights.shipped": ("load_learner", "load_trained", "zoo_names"),

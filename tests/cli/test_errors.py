@@ -22,9 +22,9 @@ from metarep.data.labels import Labels
 from metarep.encoders import Conv4, Encoder, Preprocess
 from metarep.errors import Advice, Call, DataError, MetarepError, Slot, unknown
 from metarep.experiments.job import Job, train_settings
+from metarep.experiments.readings import CollapseWarning
 from metarep.experiments.run_folder import RunFolder
 from metarep.experiments.start import describe
-from metarep.experiments.training import CollapseWarning
 from metarep.methods import ProtoNet, build_method
 from metarep.weights.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 from metarep.weights.record import RunRecord

@@ -15,7 +15,8 @@ from trainings import SMALL, Case, Drawings, Make, PulledError, build, folder, p
 from metarep.data.batches import LabelledBatch, TaskBatch
 from metarep.encoders import Encoder
 from metarep.errors import MetarepError
-from metarep.experiments.training import DivergedError, train
+from metarep.experiments.readings import DivergedError
+from metarep.experiments.training import train
 from metarep.machine.files import read_tensors
 from metarep.methods import ProtoNet, Siamese, Step
 from metarep.weights.checkpoint import load_checkpoint

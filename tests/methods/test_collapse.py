@@ -14,8 +14,9 @@ from torch.nn import functional
 from metarep.cli.progress import _figures
 from metarep.data.split import Split
 from metarep.encoders import Encoder
+from metarep.experiments.readings import CollapsedError, CollapseWarning
 from metarep.experiments.run_folder import RunFolder
-from metarep.experiments.training import CollapsedError, CollapseWarning, train
+from metarep.experiments.training import train
 from metarep.machine.files import read_tensors
 from metarep.methods import SimCLR
 from metarep.methods.contrastive import COLLAPSED, effective_rank, spread

@@ -12,10 +12,10 @@ from metarep.errors import MetarepError
 from metarep.experiments.evaluation import Report
 from metarep.experiments.job import Job
 from metarep.experiments.measure import Setting, measure_all, result_row
+from metarep.experiments.readings import Watch
 from metarep.experiments.recipes import Recipe, load_recipe, recipe_names
 from metarep.experiments.results import read, record
 from metarep.experiments.start import start
-from metarep.experiments.training import Watch
 
 
 def reproduce(

@@ -13,8 +13,9 @@ from metarep.encoders import computing
 from metarep.errors import Advice
 from metarep.experiments.job import Job, build, own_settings, train_settings
 from metarep.experiments.pseudo_labels import labels_read
+from metarep.experiments.readings import Watch
 from metarep.experiments.run_folder import SETTINGS, STATE, RunFolder, read_record
-from metarep.experiments.training import Outcome, Watch, train
+from metarep.experiments.training import Outcome, train
 from metarep.machine.device import Precision, pick_device, pick_precision
 from metarep.methods import METHODS
 from metarep.weights.checkpoint import Checkpoint

@@ -1,47 +1,28 @@
 """train: the training loop of every method."""
 
-import math
-import time
-import warnings
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Generator, Tensor
+from torch import Generator
 from torch.nn.utils import clip_grad_norm_
 
 from metarep.data.augment import preset
 from metarep.data.batches import Batch, batch_of, draw_batch
 from metarep.data.split import Split
-from metarep.errors import Advice, Advised, MetarepError
 from metarep.experiments.evaluation import evaluate
 from metarep.experiments.hard_classes import HardClasses
+from metarep.experiments.readings import Readings, Watch
 from metarep.experiments.run_folder import RunFolder
-from metarep.experiments.training_state import pack, unpack
+from metarep.experiments.saving import Saving
+from metarep.experiments.training_state import TrainingState
 from metarep.experiments.validation import validation_tasks
 from metarep.machine.device import keep_freed_memory
 from metarep.machine.randomness import hand_over, seed_step, set_aside
 from metarep.methods import Method
-from metarep.methods.contrastive import COLLAPSED
 from metarep.weights.settings import TrainSettings
 
-LOG_EVERY = 20  # steps between readings of the loss; each reading is a host synchronisation
-
-Watch = Callable[[dict[str, Any]], None]
-
-
-class DivergedError(MetarepError):
-    """The loss or a weight is NaN or infinite; the message names the step and the batch."""
-
-
-class CollapsedError(MetarepError):
-    """The representation has collapsed to one point, and ``stop_on_collapse`` is set."""
-
-
-class CollapseWarning(Advised, UserWarning):
-    """The representation has collapsed to one point; given once in a training."""
+LOG_EVERY = 20  # steps between readings of the loss
 
 
 @dataclass(frozen=True)
@@ -104,13 +85,13 @@ def train(
     loop = _Loop(method, split, settings, validation, run, watch or _unwatched)
     with run.held() if run else nullcontext(), set_aside(loop.device):
         loop.resume()
-        while loop.step < settings.steps:
+        while loop.state.step < settings.steps:
             loop.advance()
         return loop.finish()
 
 
 class _Loop:
-    """The state of one training, with the operations that change, save and restore it."""
+    """One training: what it reads and changes, and the steps."""
 
     def __init__(
         self,
@@ -122,176 +103,89 @@ class _Loop:
         watch: Watch,
     ) -> None:
         self.method, self.split, self.settings, self.validation = method, split, settings, validation
-        self.run, self.watch = run, watch
-        self.optimizer = method.optimizer(settings.lr, settings.weight_decay)
         self.device = method.learner.device
-        self.generator = Generator().manual_seed(settings.seed)
         self.augment = preset(settings.augment)
         self.bank = split.bank.to(self.device)
         self.tasks = validation_tasks(validation, settings, method.learner, method.eats) if validation else None
         mining = settings.mine == "index"
-        self.miner = HardClasses(method.eats, split.labels, settings.shape, settings.mine_near) if mining else None
-        self.step, self.seconds = 0, 0.0
-        self.best: dict[str, Tensor] = {}
-        self.best_step, self.best_accuracy = 0, None
-        self.recent: list[tuple[int, Batch, Tensor]] = []
-        self.last_reading = (0, time.perf_counter())
-        self.collapsed = False
+        self.state = TrainingState(
+            method,
+            method.optimizer(settings.lr, settings.weight_decay),
+            Generator().manual_seed(settings.seed),
+            HardClasses(method.eats, split.labels, settings.shape, settings.mine_near) if mining else None,
+        )
+        self.saving = Saving(run, self.state)
+        self.readings = Readings(self.state, settings, run, watch)
+        self.run = run
         self._draw(Generator().manual_seed(settings.seed))  # fails now if the labels cannot give a batch
-        hand_over(self.generator, method)
+        hand_over(self.state.generator, method)
+
+    def resume(self) -> None:
+        """Restore the last state that was saved in the run folder, if there is one."""
+        self.saving.resume()
+        self.readings.restart()
 
     def advance(self) -> None:
         """Train one step. Then read the loss, validate and save, each after its number of steps."""
-        progress = self.step / self.settings.steps
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.lr_at(self.step)
+        state, settings = self.state, self.settings
+        progress = state.step / settings.steps
+        for group in state.optimizer.param_groups:
+            group["lr"] = settings.lr_at(state.step)
         self.method.train()
-        seed_step(self.settings.seed, self.step)
-        batch = self._draw(self.generator)
-        step = self.method.step(batch, progress=progress, generator=self.generator)
-        self.optimizer.zero_grad(set_to_none=True)
+        seed_step(settings.seed, state.step)
+        batch = self._draw(state.generator)
+        step = self.method.step(batch, progress=progress, generator=state.generator)
+        state.optimizer.zero_grad(set_to_none=True)
         step.loss.backward()
-        if self.settings.clip:
-            clip_grad_norm_(self.method.parameters(), self.settings.clip)
-        self.optimizer.step()
+        if settings.clip:
+            clip_grad_norm_(self.method.parameters(), settings.clip)
+        state.optimizer.step()
         self.method.after_step(step.carry, progress)
-        self.step += 1
-        self.recent.append((self.step, batch, step.loss.detach()))
-        ending = self.step == self.settings.steps
-        saving = ending or self.step % self.settings.validate_every == 0
-        if saving or self.step % LOG_EVERY == 0:
-            self._read(step.logs, len(batch.images))
+        state.step += 1
+        self.readings.add(batch, step.loss)
+        saving = state.step == settings.steps or state.step % settings.validate_every == 0
+        if saving or state.step % LOG_EVERY == 0:
+            self.readings.read(step.logs, len(batch.images))
         if saving:
-            self._refuse_lost_weights()
+            self.readings.refuse_lost_weights()
             self._validate()
-            self._save()
+            self.readings.count_time()
+            self.saving.save(model=state.best_step == state.step or self.tasks is None)
 
     def _draw(self, generator: Generator) -> Batch:
         """A batch; of classes that are hard to tell apart, if they are mined and the index of classes exists."""
-        eats, settings = self.method.eats, self.settings
-        if self.miner and self.step and self.step % settings.mine_every == 0:
-            self.miner.refresh(self.method.learner, self.bank, turn=self.step // settings.mine_every)
-        if self.miner and self.miner.ready:
-            index = self.miner.draw(generator)
-            return batch_of(eats, self.bank, index, self.augment, generator)
+        eats, settings, miner, step = self.method.eats, self.settings, self.state.miner, self.state.step
+        if miner and step and step % settings.mine_every == 0:
+            miner.refresh(self.method.learner, self.bank, turn=step // settings.mine_every)
+        if miner and miner.ready:
+            return batch_of(eats, self.bank, miner.draw(generator), self.augment, generator)
         return draw_batch(eats, self.bank, self.split.labels, settings.shape, self.augment, generator)
 
     def finish(self) -> Outcome:
         """Load the best weights, save the model, and return the outcome."""
-        if self.best:
-            self.method.load_state_dict(self.best)
+        state = self.state
+        if state.best:
+            self.method.load_state_dict(state.best)
         self.method.eval()
         if self.run:
             self.run.save_model(self.method)
         shape = f"{self.tasks.ways}-way {self.tasks.shots}-shot" if self.tasks else ""
-        return Outcome(self.best_step or self.step, self.best_accuracy, self.seconds, shape)
-
-    def _read(self, logs: dict[str, Tensor], images: int) -> None:
-        """Read and log the losses since the last reading. Only this needs a host synchronisation."""
-        losses = torch.stack([loss for _, _, loss in self.recent]).tolist()
-        for (number, batch, _), loss in zip(self.recent, losses, strict=True):
-            if not math.isfinite(loss):
-                raise self._diverged(f"the loss is {loss} at step {number} (batch {batch.digest})")
-        self.last_batch = self.recent[-1][1]
-        since, then = self.last_reading
-        now = time.perf_counter()
-        rate = (self.step - since) / (now - then)
-        self.seconds += now - then
-        self.last_reading = (self.step, now)
-        self.recent.clear()
-        record = {
-            "step": self.step,
-            "loss": sum(losses) / len(losses),
-            **{name: float(value) for name, value in logs.items()},
-            "lr": self.settings.lr_at(self.step - 1),
-            "images_per_second": rate * images,
-            "seconds_left": (self.settings.steps - self.step) / rate,
-        }
-        self._report(record)
-        if record.get("spread", 1.0) < COLLAPSED and not self.collapsed:
-            self._warn_of_collapse(record["spread"])
-
-    def _warn_of_collapse(self, spread: float) -> None:
-        self.collapsed = True
-        what = (
-            f"the representation has collapsed to one point at step {self.step}: the spread of normalised projections "
-            f"is {spread:.3f} of 1"
-        )
-        advice = Advice("try a smaller {lr}, more {images}, or a stronger {augment}", lr=..., images=..., augment=...)
-        if self.settings.stop_on_collapse:
-            raise CollapsedError(what + self._kept(), advice=advice)
-        stop = Advice("end such a training with {stop_on_collapse}", stop_on_collapse=True)
-        warnings.warn(CollapseWarning(what, advice=(advice, stop)), stacklevel=2)
-
-    def _kept(self) -> str:
-        return f"; the last good state is in {self.run.path}" if self.run else ""
-
-    def _diverged(self, what: str) -> DivergedError:
-        parts = {"lr": ..., "clip": 1.0, "precision": "float32"}
-        return DivergedError(
-            f"{what}{self._kept()}", advice=Advice("try a smaller {lr}, {clip}, or {precision}", **parts)
-        )
-
-    def _refuse_lost_weights(self) -> None:
-        """Raise if a weight is NaN or infinite: a finite loss can have a gradient that is not."""
-        if not all(bool(value.isfinite().all()) for value in self.method.state_dict().values()):
-            raise self._diverged(f"weights are NaN or infinite after step {self.step} (batch {self.last_batch.digest})")
+        return Outcome(state.best_step or state.step, state.best_accuracy, state.seconds, shape)
 
     def _validate(self) -> None:
         if self.tasks is None or self.validation is None:
             return
-        report = evaluate(self.method.learner, self.validation.bank, self.tasks)
-        self._report({"step": self.step, "accuracy": report.accuracy, "ci95": report.ci95})
-        if self.label_free:
-            self.best_step, self.best_accuracy = (
-                self.step,
-                report.accuracy,
-            )  # the last step: validation labels must not choose
-        elif self.best_accuracy is None or report.accuracy > self.best_accuracy:
-            self.best_step, self.best_accuracy = self.step, report.accuracy
-            self.best = {name: value.detach().clone() for name, value in self.method.state_dict().items()}
+        state, report = self.state, evaluate(self.method.learner, self.validation.bank, self.tasks)
+        self.readings.report({"step": state.step, "accuracy": report.accuracy, "ci95": report.ci95})
+        if self.label_free:  # the last step is kept: validation labels must not choose
+            state.best_step, state.best_accuracy = state.step, report.accuracy
+        elif state.best_accuracy is None or report.accuracy > state.best_accuracy:
+            state.keep_best(report.accuracy)
 
     @property
     def label_free(self) -> bool:
         """Whether no true label of a training image is read. Then no label may choose among the weights either."""
         return self.method.eats.label_free or self.split.labels.kind != "true"
-
-    def _report(self, record: dict[str, Any]) -> None:
-        self.watch({"steps": self.settings.steps, **record})
-        if self.run:
-            self.run.log(record)
-
-    def _save(self) -> None:
-        now = time.perf_counter()
-        self.seconds += now - self.last_reading[1]
-        self.last_reading = (self.step, now)
-        if not self.run:
-            return
-        tensors = pack(self.method, self.best, self.optimizer, self.generator)
-        if self.miner and self.miner.ready:
-            tensors["miner.near"] = self.miner.near
-        header = {
-            "step": self.step,
-            "seconds": self.seconds,
-            "best_step": self.best_step,
-            "best_accuracy": self.best_accuracy,
-        }
-        self.run.save_state(tensors, header)
-        if self.best_step == self.step or self.tasks is None:
-            self.run.save_model(self.method)
-
-    def resume(self) -> None:
-        """Restore the last state that was saved in the run folder, if there is one."""
-        saved = self.run.load_state() if self.run else None
-        if saved is None:
-            return
-        tensors, header = saved
-        self.step, self.seconds = header["step"], header["seconds"]
-        self.best_step, self.best_accuracy = header["best_step"], header["best_accuracy"]
-        self.best = unpack(tensors, self.method, self.optimizer, self.generator)
-        if self.miner and "miner.near" in tensors:
-            self.miner.near = tensors["miner.near"]
-        self.last_reading = (self.step, time.perf_counter())
 
 
 def _unwatched(_: dict[str, Any]) -> None:
