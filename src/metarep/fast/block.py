@@ -8,15 +8,18 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from metarep.machine.ranks import sum_over_ranks
+
 CHANNELS = 32  # the C code takes so many channels at a time
 
 
 class Block(NamedTuple):
-    """The output of a block, and the mean and (biased) variance that its norm used."""
+    """The output of a block, the mean and (biased) variance that its norm used, and their number of pixels."""
 
     z: Float[Tensor, "b out h2 w2"]
     mean: Float[Tensor, " out"]
     variance: Float[Tensor, " out"]
+    pixels: int
 
 
 def plain_tail(
@@ -47,6 +50,19 @@ def second(again: Tensor, above: Tensor, inputs: Sequence[Tensor]) -> list[Tenso
     wanted = [tensor for tensor in inputs if tensor.requires_grad]
     gradients = iter(torch.autograd.grad(again, wanted, above.to(again.dtype), create_graph=True))
     return [next(gradients) if tensor.requires_grad else None for tensor in inputs]
+
+
+def refuse_second(across: bool) -> None:
+    """Raises if statistics span ranks, because the plain operations would use those of one rank."""
+    if across:
+        raise NotImplementedError("a second derivative through batch statistics of several ranks")
+
+
+def whole_sums(sums: Float[Tensor, "*part two out"], pixels: int) -> tuple[Float[Tensor, "two out"], int]:
+    """Returns sums over all parts and ranks, and the number of pixels of all ranks."""
+    own = sums.view(-1, *sums.shape[-2:]).sum(0)
+    total = sum_over_ranks(torch.cat([own.flatten().double(), own.new_tensor([pixels], dtype=torch.float64)]))
+    return total[:-1].view_as(own).to(own), int(total[-1])
 
 
 def signs(scale: Float[Tensor, " out"]) -> Float[Tensor, " out"] | None:

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from metarep.encoders.conv4 import Conv4, ConvBlock
 from metarep.encoders.network_copies import patched
-from metarep.encoders.normalisation import ExplicitNorm, follow
+from metarep.encoders.normalisation import ExplicitNorm, follow, is_synchronised
 from metarep.fast.block_tail import block_tail, compiles
 from metarep.fast.first_block import first_block, fits
 
@@ -28,9 +28,10 @@ def run_block(block: nn.Sequential, x: Tensor) -> Tensor | None:
     assert isinstance(norm, ExplicitNorm | nn.BatchNorm2d)
     assert norm.weight is not None
     assert norm.bias is not None
+    across = norm.training and is_synchronised() and not isinstance(norm, ExplicitNorm)
     if fits(x, filters):
         given, rows = _whose(norm, x)
-        result = first_block(x, filters, norm.weight, norm.bias, norm.eps, rows, given)
+        result = first_block(x, filters, norm.weight, norm.bias, norm.eps, rows, given, across=across)
     else:
         y = convolution(x)
         if not compiles(y):
@@ -38,12 +39,12 @@ def run_block(block: nn.Sequential, x: Tensor) -> Tensor | None:
                 y = layer(y)
             return y
         given, rows = _whose(norm, y)
-        result = block_tail(y, norm.weight, norm.bias, norm.eps, rows, given)
+        result = block_tail(y, norm.weight, norm.bias, norm.eps, rows, given, across=across)
     if isinstance(norm, ExplicitNorm):
         if given is None:
             norm.statistics.keep(result.mean, result.variance)
     elif given is None:
-        follow(norm, result.mean, result.variance, x.numel() // x.shape[1])
+        follow(norm, result.mean, result.variance, result.pixels)
     return result.z
 
 

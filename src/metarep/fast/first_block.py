@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metarep.fast.block import CHANNELS, Block, plain_block, second, signs, turned
+from metarep.fast.block import CHANNELS, Block, plain_block, refuse_second, second, signs, turned, whole_sums
 from metarep.fast.c import call, in_parts, library
 
 WORTH_A_THREAD = 2**21  # numbers of the map; for less, starting a thread costs more than it saves
@@ -34,6 +34,8 @@ def first_block(
     eps: float,
     rows: int | None = None,
     given: tuple[Tensor, Tensor] | None = None,
+    *,
+    across: bool = False,
 ) -> Block:
     """Computes the ReLU of the 2x2 maximum of the normalised 3x3 convolution.
 
@@ -46,10 +48,11 @@ def first_block(
         scale, shift, eps: parameters of the norm.
         rows: compute the statistics from the first so many images; None for all images.
         given: mean and variance to use instead, as constants.
+        across: compute the statistics from the images of all ranks.
     """
     kind = torch.bfloat16 if torch.is_autocast_enabled("cpu") else x.dtype
     with torch.autocast("cpu", enabled=False):
-        return Block(*_FirstBlock.apply(x, weight, scale, shift, eps, rows, *(given or (None, None)), kind))
+        return Block(*_FirstBlock.apply(x, weight, scale, shift, eps, rows, *(given or (None, None)), kind, across))
 
 
 def flat(weight: Float[Tensor, "out c 3 3"]) -> Float[Tensor, "patch out"]:
@@ -62,8 +65,15 @@ def unflat(filters: Float[Tensor, "patch out"]) -> Float[Tensor, "out c 3 3"]:
     return filters.view(-1, 3, 3, filters.shape[1]).permute(3, 0, 1, 2)
 
 
-def moments(x: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, " patch"], Float[Tensor, "patch patch"]]:
-    """Returns mean and covariance of the 3x3 patches of all images, with zeros beyond the edge."""
+def moments(
+    x: Float[Tensor, "b c h w"], across: bool = False
+) -> tuple[Float[Tensor, " patch"], Float[Tensor, "patch patch"], int]:
+    """Returns mean and covariance of the 3x3 patches of all images, with zeros beyond the edge; and their number.
+
+    Args:
+        x: images.
+        across: count the images of all ranks.
+    """
     n = x.shape[1] * 9
 
     def part(start: int, stop: int) -> tuple[Tensor, Tensor]:
@@ -73,10 +83,14 @@ def moments(x: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, " patch"], Float
 
     parts = in_parts(part, len(x), x.numel() * n // WORTH_A_THREAD)
     pixels = x.numel() // x.shape[1]
-    mean = torch.stack([sums for sums, _ in parts]).sum(0) / pixels
-    products = torch.stack([products for _, products in parts]).sum(0) / pixels
+    mean = torch.stack([sums for sums, _ in parts]).sum(0)
+    products = torch.stack([products for _, products in parts]).sum(0)
+    if across:
+        both, pixels = whole_sums(torch.cat([mean.unsqueeze(0), products]), pixels)
+        mean, products = both[0], both[1:]
+    mean, products = mean / pixels, products / pixels
     covariance = products.triu() + products.triu(1).T - torch.outer(mean, mean)
-    return mean.to(x.dtype), covariance.to(x.dtype)
+    return mean.to(x.dtype), covariance.to(x.dtype), pixels
 
 
 def forward(
@@ -134,12 +148,14 @@ class _FirstBlock(torch.autograd.Function):
         mean: Tensor | None,
         variance: Tensor | None,
         kind: torch.dtype,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        across: bool,
+    ) -> tuple[Tensor, Tensor, Tensor, int]:
         x = x.to(torch.float32).contiguous()
-        ctx.eps, ctx.rows, ctx.sign, ctx.own_statistics = eps, rows, signs(scale), None
+        ctx.eps, ctx.rows, ctx.sign, ctx.own_statistics, ctx.across = eps, rows, signs(scale), None, across
+        pixels = 0
         filters = flat(turned(weight, ctx.sign))
         if mean is None or variance is None:
-            patch_mean, covariance = moments(x[:rows])
+            patch_mean, covariance, pixels = moments(x[:rows], across)
             covariance_f = covariance @ filters
             mean, variance = patch_mean @ filters, (filters * covariance_f).sum(0)
             ctx.own_statistics = patch_mean, covariance_f
@@ -152,19 +168,20 @@ class _FirstBlock(torch.autograd.Function):
         mean, variance = turned(mean, ctx.sign).clone(), variance.clone()
         ctx.mark_non_differentiable(mean, variance)
         ctx.set_materialize_grads(False)
-        return z, mean, variance
+        return z, mean, variance, pixels
 
     @staticmethod
     def backward(ctx: Any, above: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         x, weight, scale, shift, filters, mean, variance, inverse, factor, which = ctx.saved_tensors
         if torch.is_grad_enabled():  # a second derivative is requested: run plain operations that have one
+            refuse_second(ctx.across)
             given = (turned(mean, ctx.sign), variance) if ctx.own_statistics is None else None
             again = plain_block(x, weight, scale, shift, ctx.eps, ctx.rows, given)
-            return None, *second(again, above, [weight, scale, shift]), *[None] * 5
+            return None, *second(again, above, [weight, scale, shift]), *[None] * 6
         products, d_shift = backward(x, above, which)
         d_scale = inverse * ((filters * products).sum(0) - mean * d_shift)
         if ctx.own_statistics is not None:
             patch_mean, covariance_f = ctx.own_statistics
             products -= torch.outer(patch_mean, d_shift) + covariance_f * (inverse * d_scale)
         d_weight = unflat(factor * products)
-        return None, turned(d_weight, ctx.sign), turned(d_scale, ctx.sign), d_shift, *[None] * 5
+        return None, turned(d_weight, ctx.sign), turned(d_scale, ctx.sign), d_shift, *[None] * 6

@@ -33,7 +33,7 @@ class FirstBlockCurvature:
     def __init__(self, x: Tensor, w: Tensor, scale: Tensor, shift: Tensor, eps: float) -> None:
         self.sign, self.scale, self.x = signs(scale), scale.abs(), x.contiguous()
         self.f, self.n = flat(turned(w, self.sign)), x.numel() // x.shape[1]
-        self.patch_mean, self.covariance = moments(self.x)
+        self.patch_mean, self.covariance, _ = moments(self.x)
         self.covariance_f = self.covariance @ self.f
         self.mean, variance = self.patch_mean @ self.f, (self.f * self.covariance_f).sum(0)
         self.r = (variance + eps).rsqrt()

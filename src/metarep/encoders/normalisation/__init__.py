@@ -20,6 +20,7 @@ from metarep.encoders.normalisation.statistics import (
     running_statistics,
     update_running,
 )
+from metarep.encoders.normalisation.synchronised import is_synchronised, synchronised
 
 Normalisation = Literal["running", "support", "transductive"]
 
@@ -35,8 +36,10 @@ __all__ = [
     "Statistics",
     "batch_norms",
     "follow",
+    "is_synchronised",
     "norm_parameters",
     "replica",
     "running_statistics",
+    "synchronised",
     "update_running",
 ]
