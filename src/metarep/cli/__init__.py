@@ -15,6 +15,7 @@ from importlib import import_module
 
 from metarep.cli.advice import worded
 from metarep.cli.parser import Parser
+from metarep.cli.torchrun import Voice, processes
 from metarep.errors import MetarepError
 
 COMMANDS = {
@@ -55,22 +56,27 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # do not fail on a name that the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
+    voice = Voice(None)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = note = _Notes()
             top_parser().read(argv or ["--help"], args)
-            code = args.call(args)
-            note.say_again()
+            with processes(args.command) as voice:
+                code = args.call(args)
+                note.say_again()
             return code
     except MetarepError as error:
         if args.debug:
             raise
-        print(f"metarep: {worded(error)}", file=sys.stderr)
+        voice.say(f"metarep: {worded(error)}")
         return 2
     except (OSError, MemoryError, RuntimeError) as error:
+        if voice.lost_another(error):
+            voice.say_of_others()
+            return 2
         if args.debug or not (reason := _outside(error)):
             raise
-        print(f"metarep: {reason}", file=sys.stderr)
+        voice.say(f"metarep: {reason}")
         return 2
     except KeyboardInterrupt:
         goes_on = args.command in ("train", "reproduce", "index")

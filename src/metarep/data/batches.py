@@ -1,11 +1,11 @@
 """Batches of images to train on: labelled images, tasks or views, all drawn from a bank by one function."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from jaxtyping import Int, Num
+from jaxtyping import Float, Int, Num
 from torch import Generator, Tensor
 
 from metarep.data.augment import Augment
@@ -13,7 +13,8 @@ from metarep.data.images import ImageBank
 from metarep.data.labels import Labels
 from metarep.data.task_index import TaskIndex
 from metarep.data.tasks import draw_tasks
-from metarep.errors import DataError, MetarepError
+from metarep.errors import Advice, DataError, MetarepError
+from metarep.machine.ranks import Part, gather_rows
 
 VIEW_PRESETS = "set augment to views-drawings, crops-drawings, views-32 or few-shot-84"
 
@@ -41,10 +42,14 @@ class BatchShape:
 class Batch:
     """Images of a batch on the device of the bank, and their rows there.
 
+    Where several processes work on one batch, each has its part of the images (:class:`metarep.machine.ranks.Part`).
+
     Args:
         images: raw or augmented images. Each image of the batch is here once; where every image is a class of its own
             (``instances``), each of its views is here.
-        rows: the row of each image in the bank, on the CPU.
+        rows: the row of each image in the bank, on the CPU; those of the images of other processes too, unless the
+            batch was split by tasks.
+        weight: how much the mean loss over this part counts in the mean over processes; 1 if all parts are equal.
 
     Attributes:
         called: what such a batch holds, as people read it.
@@ -54,7 +59,21 @@ class Batch:
     called: ClassVar[str]
     label_free: ClassVar[bool] = False
     images: Num[Tensor, "n c h w"]
-    rows: Int[Tensor, " n"]
+    rows: Int[Tensor, " all"]
+    weight: float = field(default=1.0, kw_only=True)
+
+    @property
+    def shared(self) -> bool:
+        """Whether the processes share the images of one batch; False if each has tasks of its own."""
+        return len(self.images) == Part.own(len(self.rows)).length
+
+    def whole(self, own: Float[Tensor, "n *row"]) -> Float[Tensor, "all *row"]:
+        """The rows for all images of the batch, from those for the images of this process.
+
+        In a single process these are all rows, and they are returned as they are. Gradients flow back to the process
+        of each row. A loss that compares images of the batch calls this first.
+        """
+        return gather_rows(own, len(self.rows))
 
     @property
     def digest(self) -> str:
@@ -69,11 +88,13 @@ class LabelledBatch(Batch):
     Args:
         labels: the class of each image, numbered from 0 within the batch.
         classes: the class of each image, as a position in the names of the training labels.
+
+    Labels and classes are those of all processes' images, if the method's loss spans the batch.
     """
 
     called: ClassVar[str] = "labelled images"
-    labels: Int[Tensor, " n"]
-    classes: Int[Tensor, " n"]
+    labels: Int[Tensor, " labelled"]
+    classes: Int[Tensor, " labelled"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +102,8 @@ class TaskBatch(Batch):
     """A batch of tasks.
 
     Args:
-        tasks: the tasks; support and query are rows of ``images``.
+        tasks: the tasks; support and query are rows of ``images``, or of all processes' images if the method's loss
+            spans the batch.
     """
 
     called: ClassVar[str] = "tasks"
@@ -100,11 +122,26 @@ class ViewBatch(Batch):
     label_free: ClassVar[bool] = True
     second: Num[Tensor, "n c h w"]
 
+    def whole_views(self, own: Float[Tensor, "twice *row"]) -> Float[Tensor, "all_twice *row"]:
+        """As :meth:`whole`, for rows of the first views of this process's images, followed by those of the second."""
+        if len(own) == 2 * len(self.rows):
+            return own
+        return self.whole(own.unflatten(0, (2, -1)).transpose(0, 1)).transpose(0, 1).flatten(0, 1)
+
 
 def draw_batch(
-    eats: type[Batch], bank: ImageBank, labels: Labels, shape: BatchShape, augment: Augment | None, generator: Generator
+    eats: type[Batch],
+    bank: ImageBank,
+    labels: Labels,
+    shape: BatchShape,
+    augment: Augment | None,
+    generator: Generator,
+    *,
+    spans: bool = True,
 ) -> Batch:
     """Draw one batch at random.
+
+    Several processes with equal generators draw the same batch, and each gathers and augments its part of the images.
 
     Where each image is a class of its own (``labels.kind`` is ``instances``), the image is drawn once for every
     sample, and each sample is augmented independently.
@@ -116,6 +153,8 @@ def draw_batch(
         shape: the size of the batch.
         augment: applied to each image with its own random parameters; None for raw pixels.
         generator: a CPU generator; it decides which images are drawn and how they are augmented.
+        spans: whether the loss compares images of the whole batch. Otherwise each process gets whole tasks, or the
+            labels of its own images. It makes no difference in a single process.
 
     Raises:
         DataError: the labels, or for views the bank, have too few images for ``shape``.
@@ -128,7 +167,7 @@ def draw_batch(
     (5, True)
     """
     if eats is ViewBatch:
-        return _draw_views(bank, shape.images, augment, generator)
+        return _draw_views(bank, shape.images, augment, generator, spans)
     check_shape(eats, shape)
     labelled = eats is LabelledBatch
     if labels.kind == "instances" and augment is None:
@@ -147,7 +186,7 @@ def draw_batch(
         queries=0 if labelled else shape.queries,
         generator=generator,
     )
-    return batch_of(eats, bank, index, augment, generator)
+    return batch_of(eats, bank, index, augment, generator, spans=spans)
 
 
 def check_shape(eats: type[Batch], shape: BatchShape) -> None:
@@ -163,7 +202,13 @@ def check_shape(eats: type[Batch], shape: BatchShape) -> None:
 
 
 def batch_of(
-    eats: type[Batch], bank: ImageBank, index: TaskIndex, augment: Augment | None, generator: Generator
+    eats: type[Batch],
+    bank: ImageBank,
+    index: TaskIndex,
+    augment: Augment | None,
+    generator: Generator,
+    *,
+    spans: bool = True,
 ) -> Batch:
     """Gather and augment the images of tasks that are drawn already.
 
@@ -173,21 +218,27 @@ def batch_of(
         index: the tasks; for a labelled batch one task without queries.
         augment: applied to each image with its own random parameters; None for raw pixels.
         generator: a CPU generator; it decides how images are augmented.
+        spans: see :func:`draw_batch`.
     """
     both = torch.cat([index.support, index.query], dim=1)
     rows = both.reshape(-1)
-    images = bank.pixels(rows)
-    if augment:
-        images = augment(images, generator)
+    by_task = eats is TaskBatch and not spans
+    part = _own_part(len(index), "tasks") if by_task else _own_part(len(rows), "images")
+    each = both.shape[1] if by_task else 1
+    own, weight = slice(part.start * each, part.stop * each), 1.0 if spans else part.weight
+    images = _gather(bank, rows, own, augment, generator)
     if eats is LabelledBatch:
         both = torch.stack([index.support_y[0], index.classes[0][index.support_y[0]]])
-        return LabelledBatch(images, rows, *both.to(images.device, non_blocking=True))
+        both = both if spans else both[:, own]
+        return LabelledBatch(images, rows, *both.to(images.device, non_blocking=True), weight=weight)
+    if by_task:
+        index, both, rows = index[part.slice], both[part.slice], rows[own]
     position = torch.arange(both.numel()).view(both.shape)
     support, query = position.split([index.support.shape[1], index.query.shape[1]], dim=1)
-    return TaskBatch(images, rows, index.of_rows(support, query))
+    return TaskBatch(images, rows, index.of_rows(support, query), weight=weight)
 
 
-def _draw_views(bank: ImageBank, n: int, augment: Augment | None, generator: Generator) -> ViewBatch:
+def _draw_views(bank: ImageBank, n: int, augment: Augment | None, generator: Generator, spans: bool) -> ViewBatch:
     """Draw ``n`` different images and two independent views of each."""
     if augment is None:
         raise MetarepError(
@@ -199,6 +250,29 @@ def _draw_views(bank: ImageBank, n: int, augment: Augment | None, generator: Gen
             f"a batch of {n} different images needs a data set of at least {n}, and this one has {len(bank)}; "
             "set images to fewer"
         )
-    rows = torch.randperm(len(bank), generator=generator)[:n]
-    images = bank.pixels(rows)
-    return ViewBatch(augment(images, generator), rows, augment(images, generator))
+    rows, part = torch.randperm(len(bank), generator=generator)[:n], _own_part(n, "images")
+    first, second = (_gather(bank, rows, part.slice, augment, generator) for _ in range(2))
+    return ViewBatch(first, rows, second, weight=1.0 if spans else part.weight)
+
+
+def _gather(bank: ImageBank, rows: Tensor, own: slice, augment: Augment | None, generator: Generator) -> Tensor:
+    """Gather and augment the images of this process. Random parameters are drawn for those of all processes."""
+    images = bank.pixels(rows[own])
+    if augment is None:
+        return images
+    return augment.apply(images, augment.draw(len(rows), generator, images.shape[-1] / images.shape[-2])[own])
+
+
+def _own_part(total: int, unit: str) -> Part:
+    """The part of this process.
+
+    Raises:
+        MetarepError: some process would have none.
+    """
+    part = Part.own(total)
+    if part.total < part.ranks:
+        raise MetarepError(
+            f"a batch of {total} {unit} cannot be split over {part.ranks} processes",
+            advice=(Advice(f"take more {{{unit}}}", **{unit: ...}), "start fewer processes"),
+        )
+    return part

@@ -7,6 +7,7 @@ from torch.nn import functional
 from metarep.encoders.initialise import initialise
 from metarep.errors import MetarepError
 from metarep.machine.randomness import Draws
+from metarep.machine.ranks import sum_over_ranks
 
 SLOPE = 0.1
 GROWTH = {"wide": (1, 2.5, 5, 10), "narrow": (1, 2, 4, 8)}
@@ -42,10 +43,13 @@ class DropBlock(Draws):
         positions = (height - block + 1) * (width - block + 1)  # of a square inside the map
         centre_rate = self.rate * height * width / (block**2 * positions)
         shape = (*x.shape[:2], height - block + 1, width - block + 1)
-        seeds = (torch.rand(shape, generator=self.generator) < centre_rate).to(x)
+        seeds = (self.rand(*shape) < centre_rate).to(x)
         dropped = functional.max_pool2d(functional.pad(seeds, [block - 1] * 4), block, stride=1)
         keep = 1 - dropped
-        return x * keep * (keep.numel() / keep.sum().clamp_min(1))
+        units, kept = keep.numel(), keep.sum()
+        if self.whole(len(x)):
+            units, kept = sum_over_ranks(torch.stack([kept.new_tensor(units).double(), kept.double()])).unbind()
+        return x * keep * (units / kept.clamp_min(1)).to(x)
 
 
 class Residual(nn.Module):

@@ -13,6 +13,7 @@ from metarep.data.batches import Batch
 from metarep.errors import Advice, Advised, MetarepError
 from metarep.experiments.run_folder import RunFolder
 from metarep.experiments.training_state import TrainingState
+from metarep.machine.ranks import any_rank, average
 from metarep.methods.contrastive import COLLAPSED
 from metarep.weights.settings import TrainSettings
 
@@ -78,7 +79,10 @@ class Readings:
         Warns:
             CollapseWarning: the representation has collapsed; only once.
         """
-        losses = torch.stack([loss for _, _, loss in self.recent]).tolist()
+        means = torch.stack([loss for _, _, loss in self.recent])
+        figures = {name: value.detach().float().reshape(()).clone() for name, value in logs.items()}
+        average([means, *figures.values()])  # so that all ranks read, and refuse, the same values
+        losses = means.tolist()
         for (number, batch, _), loss in zip(self.recent, losses, strict=True):
             if not math.isfinite(loss):
                 raise self._diverged(f"the loss is {loss} at step {number} (batch {batch.digest})")
@@ -90,7 +94,7 @@ class Readings:
         record = {
             "step": step,
             "loss": sum(losses) / len(losses),
-            **{name: float(value) for name, value in logs.items()},
+            **{name: float(value) for name, value in figures.items()},
             "lr": self.settings.lr_at(step - 1),
             "images_per_second": rate * images,
             "seconds_left": (self.settings.steps - step) / rate,
@@ -111,7 +115,8 @@ class Readings:
         Raises:
             DivergedError: one is.
         """
-        if not all(bool(value.isfinite().all()) for value in self.state.method.state_dict().values()):
+        lost = not all(bool(value.isfinite().all()) for value in self.state.method.state_dict().values())
+        if any_rank(lost):
             raise self._diverged(
                 f"weights are NaN or infinite after step {self.state.step} (batch {self.last_batch.digest})"
             )

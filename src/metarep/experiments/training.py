@@ -10,6 +10,7 @@ from torch.nn.utils import clip_grad_norm_
 from metarep.data.augment import preset
 from metarep.data.batches import Batch, batch_of, draw_batch
 from metarep.data.split import Split
+from metarep.encoders.normalisation import average_running, synchronised
 from metarep.experiments.evaluation import evaluate
 from metarep.experiments.hard_classes import HardClasses
 from metarep.experiments.readings import Readings, Watch
@@ -19,6 +20,7 @@ from metarep.experiments.training_state import TrainingState
 from metarep.experiments.validation import validation_tasks
 from metarep.machine.device import keep_freed_memory
 from metarep.machine.randomness import hand_over, seed_step, set_aside
+from metarep.machine.ranks import average_gradients, rank, ranks
 from metarep.methods import Method
 from metarep.weights.settings import TrainSettings
 
@@ -53,6 +55,9 @@ def train(
 ) -> Outcome:
     """Train ``method`` on ``split`` in place, and keep the weights with the best validation accuracy.
 
+    Inside :func:`metarep.machine.ranks.joined` all processes train together: each computes its part of every batch, and
+    gradients are averaged. The batches, and the weights but for rounding, are those of a single process.
+
     Without validation the last weights are kept. A training that reads no true labels also keeps the last weights,
     because validation labels must not choose for it. Its validation is only logged. That holds for methods without
     labels and for classes that are clusters or instances.
@@ -83,7 +88,7 @@ def train(
     settings = settings or TrainSettings(**method.defaults)
     keep_freed_memory()
     loop = _Loop(method, split, settings, validation, run, watch or _unwatched)
-    with run.held() if run else nullcontext(), set_aside(loop.device):
+    with run.held() if run and rank() == 0 else nullcontext(), set_aside(loop.device):
         loop.resume()
         while loop.state.step < settings.steps:
             loop.advance()
@@ -114,9 +119,9 @@ class _Loop:
             Generator().manual_seed(settings.seed),
             HardClasses(method.eats, split.labels, settings.shape, settings.mine_near) if mining else None,
         )
+        run, watch = (run, watch) if rank() == 0 else (None, _unwatched)
         self.saving = Saving(run, self.state)
         self.readings = Readings(self.state, settings, run, watch)
-        self.run = run
         self._draw(Generator().manual_seed(settings.seed))  # fails now if the labels cannot give a batch
         hand_over(self.state.generator, method)
 
@@ -134,20 +139,26 @@ class _Loop:
         self.method.train()
         seed_step(settings.seed, state.step)
         batch = self._draw(state.generator)
-        step = self.method.step(batch, progress=progress, generator=state.generator)
+        if ranks() > 1:
+            hand_over(state.generator, self.method, len(batch.rows) if batch.shared else 0)
+        with synchronised(settings.statistics == "synchronised"):
+            step = self.method.step(batch, progress=progress, generator=state.generator)
+        loss = step.loss * batch.weight
         state.optimizer.zero_grad(set_to_none=True)
-        step.loss.backward()
+        loss.backward()
+        average_gradients(self.method)
         if settings.clip:
             clip_grad_norm_(self.method.parameters(), settings.clip)
         state.optimizer.step()
         self.method.after_step(step.carry, progress)
         state.step += 1
-        self.readings.add(batch, step.loss)
+        self.readings.add(batch, loss)
         saving = state.step == settings.steps or state.step % settings.validate_every == 0
         if saving or state.step % LOG_EVERY == 0:
-            self.readings.read(step.logs, len(batch.images))
+            self.readings.read(step.logs, len(batch.images) * ranks())
         if saving:
             self.readings.refuse_lost_weights()
+            average_running(self.method)
             self._validate()
             self.readings.count_time()
             self.saving.save(model=state.best_step == state.step or self.tasks is None)
@@ -155,11 +166,12 @@ class _Loop:
     def _draw(self, generator: Generator) -> Batch:
         """A batch; of classes that are hard to tell apart, if they are mined and the index of classes exists."""
         eats, settings, miner, step = self.method.eats, self.settings, self.state.miner, self.state.step
+        spans = self.method.spans_batch
         if miner and step and step % settings.mine_every == 0:
             miner.refresh(self.method.learner, self.bank, turn=step // settings.mine_every)
         if miner and miner.ready:
-            return batch_of(eats, self.bank, miner.draw(generator), self.augment, generator)
-        return draw_batch(eats, self.bank, self.split.labels, settings.shape, self.augment, generator)
+            return batch_of(eats, self.bank, miner.draw(generator), self.augment, generator, spans=spans)
+        return draw_batch(eats, self.bank, self.split.labels, settings.shape, self.augment, generator, spans=spans)
 
     def finish(self) -> Outcome:
         """Load the best weights, save the model, and return the outcome."""
@@ -167,8 +179,7 @@ class _Loop:
         if state.best:
             self.method.load_state_dict(state.best)
         self.method.eval()
-        if self.run:
-            self.run.save_model(self.method)
+        self.saving.save_model()
         shape = f"{self.tasks.ways}-way {self.tasks.shots}-shot" if self.tasks else ""
         return Outcome(state.best_step or state.step, state.best_accuracy, state.seconds, shape)
 

@@ -13,8 +13,9 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 
+from metarep.machine.ranks import Part, rank, ranks
 from metarep.machine.threads import run_tasks
 
 In = TypeVar("In")
@@ -30,9 +31,28 @@ class Draws(nn.Module):
     Attributes:
         generator: what it draws from; None for torch's global generator. ``train`` sets it, so that a resumed run
             draws the same numbers.
+        images: number of images of the batch of all processes, of which this process has its part. Each process draws
+            for all of them and takes its part, so they draw the same numbers as a single process. 0 where a process
+            has whole tasks, and draws for these alone.
     """
 
     generator: Generator | None = None
+    images: int = 0
+
+    def rand(self, *shape: int) -> Tensor:
+        """Uniform random numbers for this process's part of a batch; the first axis of ``shape`` is that of images."""
+        if ranks() == 1:
+            return torch.rand(shape, generator=self.generator)
+        if not self.whole(shape[0]):  # from torch's global generator, which each process has seeded for itself
+            return torch.rand(shape)
+        part = Part.own(self.images)
+        views = shape[0] // part.length  # a batch of two views has the images of the part twice
+        drawn = torch.rand(views, part.total, *shape[1:], generator=self.generator)
+        return drawn[:, part.slice].reshape(shape)
+
+    def whole(self, n: int) -> bool:
+        """Whether ``n`` images are this process's part of a batch that all processes share, and not a task or group."""
+        return ranks() > 1 and self.images > 0 and n > 0 and n % Part.own(self.images).length == 0
 
 
 @contextmanager
@@ -61,7 +81,8 @@ def seed_step(seed: int, step: int) -> None:
     """Seed the global generators of torch, Python and NumPy for one training step.
 
     The random numbers of a step then depend only on the seed and on the number of the step. So a resumed training draws
-    the same numbers as an uninterrupted one, and no generator state has to be saved.
+    the same numbers as an uninterrupted one, and no generator state has to be saved. Of several processes, each draws
+    other numbers, because it has other images.
 
     >>> seed_step(0, 7)
     >>> first = torch.rand(())
@@ -69,18 +90,25 @@ def seed_step(seed: int, step: int) -> None:
     >>> bool(torch.rand(()) == first)
     True
     """
-    digest = hashlib.blake2b(f"{seed} {step}".encode(), digest_size=8).digest()
+    own = f" {rank()}" if rank() else ""
+    digest = hashlib.blake2b(f"{seed} {step}{own}".encode(), digest_size=8).digest()
     number = int.from_bytes(digest, "little")
     torch.manual_seed(number)
     random.seed(number)
     np.random.seed(number % 2**32)  # noqa: NPY002
 
 
-def hand_over(generator: Generator, network: nn.Module) -> None:
-    """Let every layer that is one of :class:`Draws` draw from this generator."""
+def hand_over(generator: Generator, network: nn.Module, images: int = 0) -> None:
+    """Let every layer that is one of :class:`Draws` draw from this generator.
+
+    Args:
+        generator: a CPU generator.
+        network: its layers are changed.
+        images: see :class:`Draws`.
+    """
     for layer in network.modules():
         if isinstance(layer, Draws):
-            layer.generator = generator
+            layer.generator, layer.images = generator, images
 
 
 def useful_workers(body: nn.Module, device: torch.device) -> int:

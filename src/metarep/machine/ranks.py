@@ -5,7 +5,8 @@ one process and for a thousand. Gradients are *averaged* over ranks: a loss that
 a batch counts with the weight of this part, and a loss of the whole batch is computed by every rank.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,26 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
+
+_joined = False  # whether this library may use the process group; another program may have made one for itself
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """A context in which this library works on all processes of torch's default process group.
+
+    Every process must then call the same functions in the same order.
+
+    >>> with joined():
+    ...     ranks()
+    1
+    """
+    global _joined
+    before, _joined = _joined, dist.is_available() and dist.is_initialized()
+    try:
+        yield
+    finally:
+        _joined = before
 
 
 def rank() -> int:
@@ -25,12 +46,12 @@ def rank() -> int:
 
 
 def ranks() -> int:
-    """The number of processes of this training; 1 if it was not started by torchrun.
+    """The number of processes that work together; 1 outside of :func:`joined`.
 
     >>> ranks()
     1
     """
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if _joined else 1
 
 
 @dataclass(frozen=True)
@@ -72,6 +93,11 @@ class Part:
         return slice(self.start, self.stop)
 
     @property
+    def length(self) -> int:
+        """Its number of items."""
+        return self.stop - self.start
+
+    @property
     def most(self) -> int:
         """The length of the longest part."""
         return -(-self.total // self.ranks)
@@ -83,7 +109,7 @@ class Part:
         >>> Part(0, 2, 3).weight
         1.3333333333333333
         """
-        return (self.stop - self.start) * self.ranks / self.total
+        return self.length * self.ranks / self.total
 
 
 def gather_rows(own: Float[Tensor, "own *row"], total: int) -> Float[Tensor, "total *row"]:
@@ -109,14 +135,28 @@ class _GatherRows(torch.autograd.Function):
         padded[: len(own)] = own
         rows = [torch.empty_like(padded) for _ in range(part.ranks)]
         dist.all_gather(rows, padded)
-        lengths = [Part(other, part.ranks, part.total) for other in range(part.ranks)]
-        return torch.cat([each[: of.stop - of.start] for each, of in zip(rows, lengths, strict=True)])
+        lengths = [Part(other, part.ranks, part.total).length for other in range(part.ranks)]
+        return torch.cat([each[:length] for each, length in zip(rows, lengths, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         above = above.contiguous()
         dist.all_reduce(above)
         return above[ctx.part.slice], None
+
+
+def gather_all(own: Tensor) -> Tensor:
+    """The rows of all ranks, in their order, without a gradient; each may have any number of rows.
+
+    >>> gather_all(torch.ones(2, 3)).shape
+    torch.Size([2, 3])
+    """
+    if ranks() == 1:
+        return own
+    lengths = stacked_over_ranks(torch.tensor([len(own)], device=_exchange())).flatten().tolist()
+    padded = own.new_zeros(max(lengths), *own.shape[1:])
+    padded[: len(own)] = own.detach()
+    return torch.cat([rows[:length] for rows, length in zip(stacked_over_ranks(padded), lengths, strict=True)])
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:
@@ -149,8 +189,8 @@ def average(tensors: Iterable[Tensor], weight: float = 1.0) -> None:
     """Replace tensors by their means over ranks, in place, by one all-reduce for each dtype.
 
     Args:
-        tensors: the same shapes on all ranks.
-        weight: how much this rank counts; the weights of all ranks have the sum of the number of ranks.
+        tensors: floating point; the same shapes on all ranks.
+        weight: how much this rank counts, such as its number of tasks.
     """
     if ranks() == 1:
         return
@@ -158,9 +198,9 @@ def average(tensors: Iterable[Tensor], weight: float = 1.0) -> None:
     for tensor in tensors:
         by_type.setdefault(tensor.dtype, []).append(tensor.detach())
     for some in by_type.values():
-        flat = torch.cat([tensor.reshape(-1) for tensor in some])
-        dist.all_reduce(flat.mul_(weight / ranks()))
-        parts = flat.split([tensor.numel() for tensor in some])
+        flat = torch.cat([*(tensor.reshape(-1) for tensor in some), some[0].new_ones(1)]).mul_(weight)
+        dist.all_reduce(flat)
+        parts = flat[:-1].div_(flat[-1]).split([tensor.numel() for tensor in some])
         torch._foreach_copy_(some, [part.view_as(tensor) for part, tensor in zip(parts, some, strict=True)])
 
 
@@ -170,6 +210,19 @@ def average_gradients(module: nn.Module) -> None:
     A parameter that has no gradient on any rank must have none on all of them.
     """
     average(parameter.grad for parameter in module.parameters() if parameter.grad is not None)
+
+
+def agreed(tensor: Tensor) -> Tensor:
+    """The tensor of rank 0 on all ranks; in a single process the tensor itself.
+
+    >>> agreed(torch.tensor([2]))
+    tensor([2])
+    """
+    if ranks() == 1:
+        return tensor
+    copy = tensor.detach().to(_exchange()).contiguous()
+    dist.broadcast(copy, 0)
+    return copy.to(tensor.device)
 
 
 def any_rank(flag: bool) -> bool:

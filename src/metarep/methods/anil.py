@@ -36,6 +36,7 @@ class ANIL(Method[TaskBatch]):
     eats: ClassVar[type[Batch]] = TaskBatch
     family: ClassVar[str] = "meta-optimisation"
     paper: ClassVar[str] = "Raghu et al. 2020"
+    spans_batch: ClassVar[bool] = True
     defaults: ClassVar[dict[str, Any]] = {"steps": 400, "ways": 5, "queries": 5, "tasks": 10}
     learner: GradientDescent
 
@@ -66,5 +67,5 @@ class ANIL(Method[TaskBatch]):
 
     def step(self, batch: TaskBatch, *, progress: float, generator: Generator) -> Step:  # noqa: ARG002
         """The loss of a batch of tasks: cross-entropy of the queries after the inner steps on the head."""
-        tasks = batch.tasks.turned(self.turns).of(self.learner.prepare(batch.images))
+        tasks = batch.tasks.turned(self.turns).of(batch.whole(self.learner.prepare(batch.images)))
         return Step(self.learner.task_loss(*tasks), {})

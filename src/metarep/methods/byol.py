@@ -61,7 +61,7 @@ class BYOL(Method[ViewBatch]):
         with torch.no_grad():
             targets = [self.target(view) for view in (batch.second, batch.images)]
         losses = [negative_cosine(self.predictor(p), target) for p, target in zip(projected, targets, strict=True)]
-        return Step(losses[0] + losses[1], gauge(features[0], projected[0]))
+        return Step(losses[0] + losses[1], gauge(*(batch.whole(rows[0].detach()) for rows in (features, projected))))
 
     def after_step(self, carry: None, progress: float) -> None:  # noqa: ARG002
         """Move the target network towards the online network."""

@@ -40,6 +40,10 @@ class Method(nn.Module, ABC, Generic[B]):
         family: ``metric``, ``meta-optimisation`` or ``contrastive``.
         paper: authors and year.
         defaults: training settings that suit the method better than those of ``TrainSettings``.
+        spans_batch: whether the loss compares images of the whole batch, or one task may be split. On several
+            processes ``step`` then gets a part of the images, and the labels or tasks of all of them. It gathers the
+            features by ``batch.whole`` and computes the loss of the whole batch. Otherwise it gets whole tasks, or the
+            labels of its own images, and the mean over processes is taken of the losses.
         learner: what is deployed; it holds the encoder.
     """
 
@@ -47,6 +51,7 @@ class Method(nn.Module, ABC, Generic[B]):
     family: ClassVar[str]
     paper: ClassVar[str]
     defaults: ClassVar[dict[str, Any]] = {}
+    spans_batch: ClassVar[bool] = False
     learner: Learner
 
     @abstractmethod

@@ -10,9 +10,11 @@ from metarep.data.batches import Batch, ViewBatch
 from metarep.encoders import Encoder
 from metarep.errors import MetarepError, one_of
 from metarep.learners.prototypes import Prototypes
+from metarep.machine.ranks import Part
 from metarep.methods.contrastive import (
     KeyQueue,
     Projector,
+    check_groups,
     encode_blocks,
     encode_strides,
     follow,
@@ -90,15 +92,17 @@ class MoCo(Method[ViewBatch]):
 
     def step(self, batch: ViewBatch, *, progress: float, generator: Generator) -> Step:  # noqa: ARG002
         """InfoNCE of queries, keys and the queue; the log has spread and rank, and ``carry`` the new keys."""
+        check_groups(self.norm_groups, len(batch.rows))
+        before = Part.own(len(batch.rows)).start
         pairs = [(batch.images, batch.second), (batch.second, batch.images)]
         losses, keys, logs = [], [], {}
         for query_view, key_view in pairs if self.symmetric else pairs[:1]:
-            key = functional.normalize(encode_strides(self.target, key_view, self.norm_groups), dim=-1)
+            key = functional.normalize(encode_strides(self.target, key_view, self.norm_groups, before), dim=-1)
             features = encode_blocks(self.learner.embed, query_view, self.norm_groups)
             query = functional.normalize(encode_blocks(self.projector, features, self.norm_groups), dim=-1)
             losses.append(info_nce(query, key, self.queue.keys, self.temperature, self.queue.valid))
-            keys.append(key)
-            logs = logs or gauge(features, query)
+            keys.append(batch.whole(key))
+            logs = logs or gauge(*(batch.whole(rows.detach()) for rows in (features, query)))
         return Step(torch.stack(losses).mean(), logs, torch.cat(keys))
 
     def after_step(self, carry: Tensor, progress: float) -> None:  # noqa: ARG002

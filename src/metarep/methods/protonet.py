@@ -32,6 +32,7 @@ class ProtoNet(Method[TaskBatch]):
     eats: ClassVar[type[Batch]] = TaskBatch
     family: ClassVar[str] = "metric"
     paper: ClassVar[str] = "Snell et al. 2017"
+    spans_batch: ClassVar[bool] = True
 
     def __init__(
         self, encoder: Encoder, *, metric: Metric = "euclidean", temperature: float = 1.0, turns: int = 1
@@ -44,5 +45,5 @@ class ProtoNet(Method[TaskBatch]):
 
     def step(self, batch: TaskBatch, *, progress: float, generator: Generator) -> Step:  # noqa: ARG002
         """The loss of a batch of tasks: cross-entropy of the queries under the prototypes of the support."""
-        tasks = batch.tasks.turned(self.turns).of(self.learner.prepare(batch.images))
+        tasks = batch.tasks.turned(self.turns).of(batch.whole(self.learner.prepare(batch.images)))
         return Step(self.learner.task_loss(*tasks), {})

@@ -40,6 +40,7 @@ class Siamese(Method[LabelledBatch]):
     eats: ClassVar[type[Batch]] = LabelledBatch
     family: ClassVar[str] = "metric"
     paper: ClassVar[str] = "Hadsell et al. 2006; Koch et al. 2015"
+    spans_batch: ClassVar[bool] = True
     defaults: ClassVar[dict[str, Any]] = {"ways": 64, "shots": 4}
 
     def __init__(
@@ -64,7 +65,7 @@ class Siamese(Method[LabelledBatch]):
 
     def step(self, batch: LabelledBatch, *, progress: float, generator: Generator) -> Step:  # noqa: ARG002
         """The loss of all pairs of a batch; ``active`` in the log is the share of negative pairs within the margin."""
-        features = self.learner.embed(batch.images)
+        features = batch.whole(self.learner.embed(batch.images))
         if not isinstance(self.learner, Pairwise):
             features = functional.normalize(features, dim=-1) if self.normalise else features
             loss, active = pair_loss(features, batch.labels, self.margin, self.negatives)

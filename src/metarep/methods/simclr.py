@@ -34,6 +34,7 @@ class SimCLR(Method[ViewBatch]):
     eats: ClassVar[type[Batch]] = ViewBatch
     family: ClassVar[str] = "contrastive"
     paper: ClassVar[str] = "Chen et al. 2020"
+    spans_batch: ClassVar[bool] = True
     defaults: ClassVar[dict[str, Any]] = {"images": 256, "steps": 1000}
 
     def __init__(self, encoder: Encoder, *, temperature: float = 0.1, hidden: int = 512, outputs: int = 128) -> None:
@@ -47,6 +48,6 @@ class SimCLR(Method[ViewBatch]):
     def step(self, batch: ViewBatch, *, progress: float, generator: Generator) -> Step:  # noqa: ARG002
         """The NT-Xent loss of a batch; the log has spread and rank."""
         features = self.learner.embed(torch.cat([batch.images, batch.second]))
-        projected = self.projector(features)
+        projected = batch.whole_views(self.projector(features))
         first, second = projected.chunk(2)
-        return Step(nt_xent(first, second, self.temperature), gauge(features, projected))
+        return Step(nt_xent(first, second, self.temperature), gauge(batch.whole_views(features.detach()), projected))

@@ -36,6 +36,7 @@ class Triplet(Method[LabelledBatch]):
     eats: ClassVar[type[Batch]] = LabelledBatch
     family: ClassVar[str] = "metric"
     paper: ClassVar[str] = "Schroff et al. 2015; Hermans et al. 2017"
+    spans_batch: ClassVar[bool] = True
     defaults: ClassVar[dict[str, Any]] = {"ways": 64, "shots": 4}
 
     def __init__(
@@ -57,7 +58,7 @@ class Triplet(Method[LabelledBatch]):
 
     def step(self, batch: LabelledBatch, *, progress: float, generator: Generator) -> Step:  # noqa: ARG002
         """The triplet loss of a batch; ``active`` in the log is the share of mined triplets that have a loss."""
-        features = self.learner.embed(batch.images)
+        features = batch.whole(self.learner.embed(batch.images))
         if self.normalise:
             features = functional.normalize(features, dim=-1)
         loss, active = triplet_loss(

@@ -31,6 +31,8 @@ class TrainSettings:
             labelled images or tasks).
         mine_every: steps between refreshes of that index; until the first refresh all classes are drawn at random.
         mine_near: number of nearest classes that are added to each drawn class.
+        statistics: batch statistics of norm layers on several processes: ``synchronised``, those of the whole batch; or
+            ``per-process``, as if each part of the batch was normalised on its own.
         augment: a preset: none, drawings, photos, views-drawings, crops-drawings, views-32 or few-shot-84; the
             command line chooses one that suits the images. For methods that eat views, and for labels=instances, it
             chooses one for views, which differ more.
@@ -60,6 +62,7 @@ class TrainSettings:
     mine: Literal["batch", "index"] = "batch"
     mine_every: int = 100
     mine_near: int = 3
+    statistics: Literal["synchronised", "per-process"] = "synchronised"
     augment: str = "none"
     validate_every: int = 250
     validation_tasks: int = 500
@@ -70,6 +73,7 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         one_of("mine", self.mine, ("batch", "index"))
+        one_of("statistics", self.statistics, ("synchronised", "per-process"))
         positive = ("steps", "ways", "shots", "tasks", "mine_every", "mine_near", "validate_every")
         for name in (*positive, "validation_tasks", "validation_shots"):
             if getattr(self, name) is not None and getattr(self, name) < 1:

@@ -15,6 +15,7 @@ from metarep.encoders.normalisation.plain import InPlainArithmetic, PlainNorm
 from metarep.encoders.normalisation.replica import Replica, replica
 from metarep.encoders.normalisation.statistics import (
     Statistics,
+    average_running,
     batch_norms,
     follow,
     running_statistics,
@@ -34,6 +35,7 @@ __all__ = [
     "PlainNorm",
     "Replica",
     "Statistics",
+    "average_running",
     "batch_norms",
     "follow",
     "is_synchronised",

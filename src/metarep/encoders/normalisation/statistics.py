@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from metarep.encoders.normalisation.pass_statistics import Moments
 from metarep.errors import MetarepError
+from metarep.machine.ranks import average
 
 Statistics = list[Moments]  # mean and (biased) variance of each layer, in the order of the layers
 
@@ -66,15 +67,17 @@ def follow(layer: _BatchNorm, mean: Float[Tensor, " c"], variance: Float[Tensor,
 
 
 @torch.no_grad()
-def update_running(body: nn.Module, seen: Sequence[Statistics]) -> None:
+def update_running(body: nn.Module, seen: Sequence[Statistics], tasks: int | None = None) -> None:
     """Move running statistics towards the mean of the batch statistics of several tasks.
 
-    Afterwards the body can be used with running statistics. A layer that ran several times in a pass is moved several
+    Afterwards the body can be used with running statistics. On several processes the mean is over the tasks of all of
+    them. A layer that ran several times in a pass is moved several
     times, as in torch. A layer that did not run, or that is in evaluation mode, is not moved.
 
     Args:
         body: the buffers of its norm layers change, by each layer's momentum.
         seen: for each task, mean and (biased) variance of every layer; at least one task.
+        tasks: number of tasks of this process, if an item of ``seen`` is already a mean over tasks.
 
     >>> body = nn.BatchNorm1d(1)
     >>> update_running(body, [[(torch.tensor([mean]), torch.tensor([2.0]))] for mean in (1.0, 3.0)])
@@ -89,8 +92,21 @@ def update_running(body: nn.Module, seen: Sequence[Statistics]) -> None:
         for kept, part in ((layer.running_mean, 0), (layer.running_var, 1)):
             for call, new in enumerate(_calls([task[i][part] for task in seen])):
                 by_momentum.setdefault((momentum, call), []).append((kept, new.to(kept)))
+    if by_momentum:
+        average((new for pairs in by_momentum.values() for _, new in pairs), tasks or len(seen))
     for (momentum, _), pairs in by_momentum.items():  # one kernel launch for all layers
         torch._foreach_lerp_([kept for kept, _ in pairs], [new for _, new in pairs], momentum)
+
+
+@torch.no_grad()
+def average_running(network: nn.Module) -> None:
+    """Replace the running statistics of batch norms by their means over processes; in a single process they stay."""
+    average(
+        statistic
+        for layer in batch_norms(network)
+        for statistic in (layer.running_mean, layer.running_var)
+        if statistic is not None
+    )
 
 
 def _calls(seen: list[Tensor]) -> list[Tensor]:

@@ -80,14 +80,14 @@ def _by_autograd(start: TaskStart, inner: InnerLoop, tasks: Task, *, mapped: boo
     else:
         each, seen = zip(*(one(*task) for task in tasks.singles()), strict=True)
         losses = torch.stack(each)
-    _update_running(start.start, seen)
+    _update_running(start.start, seen, len(tasks.support))
     return losses.mean()
 
 
 def _with_gradient(start: TaskStart, inner: InnerLoop, tasks: Task, of_tasks: OfTasks) -> Float[Tensor, ""]:
     """Returns the loss with a gradient that was computed together with it."""
     loss, weights, rates, seen = of_tasks(start.detached(), inner, tasks)
-    _update_running(start.start, seen)
+    _update_running(start.start, seen, len(tasks.support))
     inputs = [*start.body, *start.classifier]
     gradients = weights[: len(inputs)]  # a head that is made of prototypes is not an input
     for row, own in zip(start.table, rates, strict=True):
@@ -112,6 +112,6 @@ class _WithGradient(torch.autograd.Function):
         return None, None, *torch._foreach_mul(ctx.gradients, above)
 
 
-def _update_running(start: Start, seen: Sequence[Statistics]) -> None:
+def _update_running(start: Start, seen: Sequence[Statistics], tasks: int) -> None:
     if start.encoder.training and all(seen):
-        update_running(start.encoder.body, seen)
+        update_running(start.encoder.body, seen, tasks)

@@ -5,12 +5,13 @@ from metarep.methods.contrastive.key_queue import KeyQueue
 from metarep.methods.contrastive.loss import info_nce, negative_cosine, nt_xent
 from metarep.methods.contrastive.moving_average import follow, frozen_copy
 from metarep.methods.contrastive.projector import Projector
-from metarep.methods.contrastive.sub_batches import encode_blocks, encode_strides
+from metarep.methods.contrastive.sub_batches import check_groups, encode_blocks, encode_strides
 
 __all__ = [
     "COLLAPSED",
     "KeyQueue",
     "Projector",
+    "check_groups",
     "effective_rank",
     "encode_blocks",
     "encode_strides",
