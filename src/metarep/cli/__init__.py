@@ -24,6 +24,7 @@ COMMANDS = {
     "methods": "list the training methods and their recipes",
     "train": "train an encoder by one of the methods",
     "evaluate": "measure the accuracy of a trained run on tasks of unseen classes",
+    "merge": "merge the shards of a measurement that several jobs have made",
     "index": "build and use an index of images, to find similar images and duplicates",
     "search": "find the images of an index that are most similar to an image",
     "reproduce": "train a recipe, compare with its published results and write them to a table",

@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
+from torch import Tensor
+
 from metarep.cli.options import add_data, add_machine, add_output, numbers, print_json, set_threads
 from metarep.cli.parser import Parser
 from metarep.cli.progress import measuring
@@ -19,9 +21,11 @@ from metarep.experiments.evaluation import Report
 from metarep.experiments.lake_runs import error_rate
 from metarep.experiments.measure import Setting, measure_all, pick_learner, result_row
 from metarep.experiments.results import read, record
+from metarep.experiments.shards import Shard, write_shard
 from metarep.learners import LEARNERS, Learner
 from metarep.machine.device import pick_device, pick_precision
 from metarep.machine.files import typed
+from metarep.machine.ranks import rank
 from metarep.weights.checkpoint import Checkpoint
 from metarep.weights.shipped import load_trained, open_run, zoo_names
 
@@ -80,6 +84,13 @@ def add(parser: Parser) -> None:
         "--no-references", action="store_true", help="do not also measure raw pixels and the untrained encoder"
     )
     parser.add_argument("--results", type=Path, metavar="CSV", help="also write the results to this table")
+    parser.add_argument(
+        "--shard",
+        type=shard_of,
+        metavar="I/N",
+        help="measure only part I of N of the tasks, in a cluster that runs arrays of jobs; needs --out",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="file of the shard, for metarep merge")
     add_data(parser, None)
     add_machine(parser, precision="float32")
     add_output(parser)
@@ -108,15 +119,23 @@ def _measure(args: argparse.Namespace, trained: Checkpoint, learner: Learner) ->
     split = load_dataset(data, args.split, size=size, data_dir=args.data_dir, skip_bad=skip_bad, depth=depth)
     trained.refuse_leak(split.labels, split.name, data, args.split)
     settings = [Setting(ways, shots, args.queries, args.tasks, args.seed) for ways in args.ways for shots in args.shots]
+    if (args.shard is None) != (args.out is None):
+        args.parser.error("--shard and --out belong together")
+    if args.shard and args.results:
+        args.parser.error("a shard is not a result; give --results to metarep merge")
     if args.results:
         read(args.results)  # fail before the measurements if the table cannot be read
     rows: list[dict[str, Any]] = []
-    watching = partial(measuring, quiet=args.json)
-    for name, report in measure_all(learner, split, settings, references=not args.no_references, watching=watching):
+    each_task: list[Tensor] = []
+    how: dict[str, Any] = {"watching": partial(measuring, quiet=args.json), "shard": args.shard}
+    for name, report in measure_all(learner, split, settings, references=not args.no_references, **how):
         rows.append(result_row(trained, name, report, args.run))
+        each_task.append(report.per_task)
         if not args.json:
             _print(name, report)
-    if args.results:
+    if args.shard and rank() == 0:
+        write_shard(args.out, args.shard, list(zip(rows, each_task, strict=True)))
+    if args.results and rank() == 0:
         record(args.results, rows)
     if args.json:
         print_json(rows)
@@ -155,6 +174,14 @@ def suggest(
     )
     flags += [f"--data-dir {typed(data_dir)}"] if data_dir is not None else []
     return " ".join(["metarep evaluate", typed(run), *flags])
+
+
+def shard_of(text: str) -> Shard:
+    """Read the value of ``--shard``."""
+    try:
+        return Shard.read(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of several parts, such as 1/4") from error
 
 
 def _print(name: str, report: Report) -> None:

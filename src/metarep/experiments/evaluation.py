@@ -1,7 +1,6 @@
 """evaluate: the accuracy of a learner on tasks, as a Report with everything that makes it comparable."""
 
 import hashlib
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,8 +14,12 @@ from metarep.data.images import ImageBank
 from metarep.data.tasks import TaskIndex
 from metarep.encoders.finite import refuse_lost_rows, refuse_lost_weights
 from metarep.errors import MetarepError, counted
+from metarep.experiments.shards import Shard, interval
 from metarep.learners import Learner
 from metarep.machine.device import keep_freed_memory
+from metarep.machine.ranks import Part, gather_all, sum_over_ranks
+
+AT_ONCE = 128  # tasks
 
 
 @dataclass(frozen=True)
@@ -72,10 +75,13 @@ def evaluate(
     split: str = "",
     batch: int = 256,
     on_progress: Callable[[float], None] | None = None,
+    shard: Shard | None = None,
 ) -> Report:
     """Measure the accuracy of a learner on tasks.
 
-    Every image of the tasks is prepared once; then the tasks run on the cached rows. Meanwhile the learner is in
+    Every image of the tasks is prepared once; then the tasks run on the cached rows. Inside
+    :func:`metarep.machine.ranks.joined` each process prepares its part of the images and runs its part of the tasks, in
+    the same chunks as a single process, so the report has the same digits. Meanwhile the learner is in
     evaluation mode, so that norm layers use their running statistics and the logits of a query never depend on other
     queries.
 
@@ -86,6 +92,8 @@ def evaluate(
         split: name of the data, for the report.
         batch: number of images prepared at a time.
         on_progress: called with the finished share, from 0 to 1.
+        shard: measure only this part of the tasks. The parts are merged by
+            :func:`metarep.experiments.shards.merge_shards`.
 
     Returns:
         The report, with accuracies in percent.
@@ -114,12 +122,12 @@ def evaluate(
     with torch.no_grad(), evaluating(learner):
         name = split or "the data"
         rows = prepare_all(learner, bank, sets, batch, lambda done: on_progress and on_progress(done * before), name)
-        per_task = _run(learner, rows, sets, lambda done: on_progress and on_progress(before + done * (1 - before)))
-    per_task = per_task.cpu() * 100
-    spread = per_task.std().item() if len(per_task) > 1 else float("nan")
+        after = lambda done: on_progress and on_progress(before + done * (1 - before))  # noqa: E731
+        per_task = _run(learner, rows, sets, after, shard) * 100
+    accuracy, ci95 = interval(per_task)
     return Report(
-        accuracy=per_task.mean().item(),
-        ci95=1.96 * spread / math.sqrt(len(per_task)),
+        accuracy=accuracy,
+        ci95=ci95,
         tasks=len(per_task),
         ways=_span([part.ways for part in sets]),
         shots=_span([part.shots for part in sets]),
@@ -184,42 +192,58 @@ def prepare_all(
     """
     device = learner.device
     used = torch.unique(torch.cat([torch.cat([part.support.flatten(), part.query.flatten()]) for part in sets]))
-    parts = []
-    for index in used.split(batch):
+    parts, batches = [], used.split(batch)
+    own = Part.own(len(batches)) if not learner.state_numbers else Part(0, 1, len(batches))  # raw images are not sent
+    for index in batches[own.slice]:
         parts.append(learner.prepare(bank.pixels(index).to(device)))
         refuse_lost_rows(parts[-1], learner.encoder, lambda row, index=index: f"image {int(index[row])} of {split}")
-        on_progress(sum(len(part) for part in parts) / len(used))
-    prepared = torch.cat(parts)
+        on_progress(len(parts) / own.length)
+    prepared = torch.cat(parts) if parts else learner.prepare(bank.pixels(used[:1]).to(device))[:0]
+    if own.ranks > 1:
+        prepared = gather_all(prepared)
     rows = prepared.new_zeros(len(bank), *prepared.shape[1:])
     rows[used.to(device)] = prepared
     return rows
 
 
-def _run(learner: Learner, rows: Tensor, sets: Sequence[TaskIndex], on_progress: Callable[[float], object]) -> Tensor:
-    """The accuracy of each task, from 0 to 1.
+def _run(
+    learner: Learner,
+    rows: Tensor,
+    sets: Sequence[TaskIndex],
+    on_progress: Callable[[float], object],
+    shard: Shard | None,
+) -> Tensor:
+    """The accuracy of each task of the shard, from 0 to 1, on the CPU.
 
     Tasks run in chunks, so that the gathered rows take at most about 64 MB and the adapted states at most 128 MB.
     """
-    accuracies, lost, total = [], [], sum(len(part) for part in sets)
-    width = max(1, rows[0].numel())
-    for part in sets:
-        images = part.support.shape[1] + part.query.shape[1]
-        most = 32_000_000 // max(1, learner.state_numbers)
-        chunk = max(1, min(1024, most, 16_000_000 // (images * max(width, part.support.shape[1]))))
-        for some in part.chunks(chunk):
-            support, support_y, query, query_y, ways = some.of(rows)
-            logits = learner.logits(learner.adapt(support, support_y, ways), query)
-            accuracies.append((logits.argmax(-1) == query_y).float().mean(-1))
-            lost.append(
-                ~logits.isfinite().flatten(1).all(1)
-            )  # read once at the end, because reading is a host synchronisation
-            on_progress(sum(len(done) for done in accuracies) / total)
-    if missing := int(torch.cat(lost).sum()):
+    total, width = sum(len(part) for part in sets), max(1, rows[0].numel())
+    chunks = [some for part in sets for some in part.chunks(_chunk(learner, part, width))]
+    if shard:
+        if shard.of > len(chunks):
+            raise MetarepError(f"{total} tasks make {len(chunks)} shards at most, not {shard.of}")
+        chunks = chunks[Part(shard.number - 1, shard.of, len(chunks)).slice]
+    own = Part.own(len(chunks))
+    accuracies, lost = [rows.new_zeros(0, dtype=torch.float32)], [rows.new_zeros(0, dtype=torch.bool)]
+    for done, some in enumerate(chunks[own.slice], 1):
+        support, support_y, query, query_y, ways = some.of(rows)
+        logits = learner.logits(learner.adapt(support, support_y, ways), query)
+        accuracies.append((logits.argmax(-1) == query_y).float().mean(-1))
+        lost.append(~logits.isfinite().flatten(1).all(1))  # read at the end: reading is a host synchronisation
+        on_progress(done / own.length)
+    if missing := int(sum_over_ranks(torch.cat(lost).sum())):
         raise MetarepError(
             f"the logits of {missing} of {total} tasks are NaN or infinite, though all features are finite: "
             f"{learner.called} diverges on them. Try another learner, or fewer or smaller inner steps"
         )
-    return torch.cat(accuracies)
+    return gather_all(torch.cat(accuracies)).cpu()
+
+
+def _chunk(learner: Learner, tasks: TaskIndex, width: int) -> int:
+    """The number of tasks that run at a time; few enough that several processes share them evenly."""
+    images = tasks.support.shape[1] + tasks.query.shape[1]
+    most = 32_000_000 // max(1, learner.state_numbers)
+    return max(1, min(AT_ONCE, most, 16_000_000 // (images * max(width, tasks.support.shape[1]))))
 
 
 def _digest(sets: Sequence[TaskIndex]) -> str:

@@ -15,6 +15,7 @@ from metarep.errors import MetarepError, unknown
 from metarep.experiments.evaluation import Report, evaluate
 from metarep.experiments.references import raw_pixels, untrained
 from metarep.experiments.results import commit
+from metarep.experiments.shards import Shard
 from metarep.learners import LEARNERS, Learner
 from metarep.machine.device import hardware
 from metarep.weights.checkpoint import Checkpoint
@@ -67,7 +68,11 @@ def pick_learner(trained: Checkpoint, name: str | None) -> Learner:
 
 
 def measure(
-    learner: Learner, split: Split, setting: Setting, on_progress: Callable[[float], None] | None = None
+    learner: Learner,
+    split: Split,
+    setting: Setting,
+    on_progress: Callable[[float], None] | None = None,
+    shard: Shard | None = None,
 ) -> Report:
     """The report of a learner on the tasks of a setting. The tasks are drawn on the CPU, the same on every machine.
 
@@ -76,6 +81,7 @@ def measure(
         split: images and labels of classes that were not trained on.
         setting: the tasks.
         on_progress: called with the finished share, from 0 to 1.
+        shard: measure only this part of the tasks.
     """
     generator = torch.Generator().manual_seed(setting.seed)
     draw = {"queries": setting.queries, "generator": generator}
@@ -83,7 +89,7 @@ def measure(
         tasks = draw_tasks(split.labels, setting.tasks, ways=setting.ways[0], shots=setting.shots[0], **draw)
     else:
         tasks = draw_varied_tasks(split.labels, setting.tasks, ways=setting.ways, shots=setting.shots, **draw)
-    return evaluate(learner, split.bank, tasks, split=split.name, on_progress=on_progress)
+    return evaluate(learner, split.bank, tasks, split=split.name, on_progress=on_progress, shard=shard)
 
 
 def measure_all(
@@ -93,6 +99,7 @@ def measure_all(
     *,
     references: bool,
     watching: Callable[[str], AbstractContextManager[Callable[[float], None]]] | None = None,
+    shard: Shard | None = None,
 ) -> Iterator[tuple[str, Report]]:
     """Measure a learner, and the references if requested, at every setting.
 
@@ -103,6 +110,7 @@ def measure_all(
         references: whether to measure ``untrained encoder`` and ``raw pixels`` on the same tasks too.
         watching: called with a description of each measurement. It returns a context that gives a function, which is
             called with the finished share, from 0 to 1; see :func:`metarep.cli.progress.measuring`.
+        shard: measure only this part of the tasks.
 
     Yields:
         The name of the row (``trained``, ``untrained encoder`` or ``raw pixels``) and its report.
@@ -118,7 +126,7 @@ def measure_all(
                 continue  # the references have no inner steps, so this setting does not change them
             what = f"{name}, {_span(setting.ways)}-way {_span(setting.shots)}-shot"
             with each.using(setting.normalisation), watching(what) if watching else nullcontext() as on_progress:
-                report = measure(each, split, setting, on_progress)
+                report = measure(each, split, setting, on_progress, shard)
             yield name, report
 
 

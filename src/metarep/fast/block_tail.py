@@ -115,7 +115,7 @@ class _BlockTail(torch.autograd.Function):
 
         sums, constants, d_y = _join(in_parts(sums_of, n, parts)), torch.empty(4, out), torch.empty_like(last)
         if ctx.across:
-            sums, _ = whole_sums(sums, 0)
+            sums = whole_sums(sums, 0)[0]
         count = sums.numel() // (2 * out)
         call("metarep_norm_back", (sums, norm, constants), count, out, ctx.pixels, float(ctx.eps))
         if ctx.across:  # the mean of the ranks' gradients is taken later, and all have this sum now

@@ -27,9 +27,9 @@ from metarep.learners.inner_loop import (
     query_logits,
     refuse_missing_classes,
 )
+from metarep.learners.inner_loop.adam import mean_moments
 from metarep.learners.inner_loop.meta_loss import Path
 from metarep.learners.learner import Learner, State
-from metarep.machine.ranks import average
 
 Scope = Literal["all", "all-but-norms", "head"]
 
@@ -275,9 +275,7 @@ class GradientDescent(Learner):
     @torch.no_grad()
     def carry_adam(self, states: Sequence[Adam]) -> None:
         """Sets the state that the next tasks start from: the mean of the states after these tasks, of all processes."""
-        means = [torch.stack(moments).mean(0) for moments in zip(*(state.second for state in states), strict=True)]
-        average(means, len(states))
-        for position, mean in zip(self._moved, means, strict=True):
+        for position, mean in zip(self._moved, mean_moments(states), strict=True):
             buffer = self.get_buffer(f"second_{position}")
             buffer.copy_(mean if mean.shape == buffer.shape else mean.mean(0, keepdim=True))
         self.get_buffer("adam_steps").fill_(states[0].steps)

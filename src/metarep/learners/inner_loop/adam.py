@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from metarep.machine.ranks import average
+
 DECAY, EPS = 0.999, 1e-8
 
 
@@ -60,3 +62,10 @@ class Adam:
             moment.mul_(DECAY).addcmul_(part, part, value=1 - DECAY)
             new[i] = weights[i] - self.lr * correction * part / (moment.sqrt() + EPS)
         return new
+
+
+def mean_moments(states: Sequence[Adam]) -> list[Tensor]:
+    """Returns the second moments of each adapted tensor, averaged over these tasks and those of other processes."""
+    means = [torch.stack(moments).mean(0) for moments in zip(*(state.second for state in states), strict=True)]
+    average(means, len(states))
+    return means

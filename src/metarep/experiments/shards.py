@@ -1,0 +1,123 @@
+"""Shards of a measurement: parts of its tasks that are measured by separate commands and merged to the same digits."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from metarep.errors import MetarepError
+from metarep.machine.files import replacing
+
+FORMAT = "metarep shard 1"
+OF_TASKS = ("accuracy", "ci95", "tasks", "seconds")  # what a row says of its tasks; merging computes these anew
+ELSEWHERE = ("hardware", "run", "commit")  # what may differ between machines
+
+
+class Shard(NamedTuple):
+    """One of several equal parts of the tasks of every measurement.
+
+    Attributes:
+        number: from 1 to ``of``.
+        of: the number of shards.
+    """
+
+    number: int
+    of: int
+
+    @staticmethod
+    def read(text: str) -> "Shard":
+        """Read ``2/4``, the second of four shards.
+
+        Raises:
+            ValueError: the text is not two whole numbers, or the first is not from 1 to the second.
+
+        >>> Shard.read("2/4")
+        Shard(number=2, of=4)
+        """
+        number, of = (int(part) for part in text.split("/"))
+        if not 1 <= number <= of:
+            raise ValueError(text)
+        return Shard(number, of)
+
+
+def interval(per_task: Tensor) -> tuple[float, float]:
+    """The mean over tasks and half the width of its 95 % interval, ``1.96 * s / sqrt(tasks)``.
+
+    The interval of a single task is NaN.
+
+    >>> [round(value, 2) for value in interval(torch.tensor([40.0, 60.0]))]
+    [50.0, 19.6]
+    """
+    spread = per_task.std().item() if len(per_task) > 1 else float("nan")
+    return per_task.mean().item(), 1.96 * spread / math.sqrt(len(per_task))
+
+
+def write_shard(path: Path, shard: Shard, rows: Sequence[tuple[dict[str, Any], Tensor]]) -> None:
+    """Write the measurements of one shard to a file.
+
+    Args:
+        path: the file, JSON.
+        shard: which part of the tasks was measured.
+        rows: for each measurement, its row of a results table and the accuracy of each task in percent.
+    """
+    content = {
+        "format": FORMAT,
+        "shard": list(shard),
+        "rows": [{**row, "per_task": per_task.tolist()} for row, per_task in rows],
+    }
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(content))
+
+
+def merge_shards(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """The rows of a results table from the files of all shards, with the digits of one measurement of all tasks.
+
+    Args:
+        paths: the files, in any order.
+
+    Raises:
+        MetarepError: a file is not a shard, a shard is missing or given twice, or they are not of one measurement.
+    """
+    shards = sorted((_read(path) for path in paths), key=lambda each: each["shard"])
+    of = shards[0]["shard"][1]
+    given = [tuple(each["shard"]) for each in shards]
+    if given != [(number, of) for number in range(1, of + 1)]:
+        numbers = ", ".join(f"{number}/{count}" for number, count in given)
+        raise MetarepError(f"{of} shards are needed, each once, and these are {numbers}; give one file for each shard")
+    merged = []
+    for rows in zip(*(each["rows"] for each in shards), strict=True):
+        _refuse_others(rows)
+        accuracy, ci95 = interval(torch.tensor([task for row in rows for task in row["per_task"]]))
+        own = {name: value for name, value in rows[0].items() if name != "per_task"}
+        totals = {name: sum(row[name] for row in rows) for name in ("tasks", "seconds")}
+        merged.append({**own, "accuracy": accuracy, "ci95": ci95, **totals})
+    return merged
+
+
+def _refuse_others(rows: Sequence[dict[str, Any]]) -> None:
+    """Raise an error unless the rows are parts of one measurement."""
+    free = {*OF_TASKS, *ELSEWHERE, "per_task"}
+    for row in rows[1:]:
+        for name, value in rows[0].items():
+            if name not in free and row.get(name) != value:
+                raise MetarepError(
+                    f"the shards are of different measurements: {name} is {value!r} in one and {row.get(name)!r} in "
+                    "another; measure all of them with the same command"
+                )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+        number, of = content["shard"]
+        right = content["format"] == FORMAT and 1 <= int(number) <= int(of) and bool(content["rows"])
+        right &= all(len(row["per_task"]) == row["tasks"] and row["seconds"] >= 0 for row in content["rows"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        right, content = False, {}
+    if not right:
+        raise MetarepError(f"{path} is not a shard that metarep evaluate has written")
+    return content
