@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.ranks import run_ranks
+from ranks import run_ranks
 from torch import Generator, Tensor
 
 from metarep.data.augment import preset

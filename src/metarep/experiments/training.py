@@ -4,7 +4,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Generator
+import torch
+from torch import Generator, Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from metarep.data.augment import preset
@@ -21,7 +22,7 @@ from metarep.experiments.validation import validation_tasks
 from metarep.machine.device import keep_freed_memory
 from metarep.machine.randomness import hand_over, seed_step, set_aside
 from metarep.machine.ranks import average_gradients, rank, ranks
-from metarep.methods import Method
+from metarep.methods import Method, Step
 from metarep.weights.settings import TrainSettings
 
 LOG_EVERY = 20  # steps between readings of the loss
@@ -138,30 +139,37 @@ class _Loop:
             group["lr"] = settings.lr_at(state.step)
         self.method.train()
         seed_step(settings.seed, state.step)
-        batch = self._draw(state.generator)
-        if ranks() > 1:
-            hand_over(state.generator, self.method, len(batch.rows) if batch.shared else 0)
-        with synchronised(settings.statistics == "synchronised"):
-            step = self.method.step(batch, progress=progress, generator=state.generator)
-        loss = step.loss * batch.weight
         state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        done = [self._add_gradient(progress) for _ in range(settings.accumulate)]
+        batches, steps, losses = zip(*done, strict=True)
         average_gradients(self.method)
         if settings.clip:
             clip_grad_norm_(self.method.parameters(), settings.clip)
         state.optimizer.step()
-        self.method.after_step(step.carry, progress)
+        self.method.after_step(_joined([step.carry for step in steps]), progress)
         state.step += 1
-        self.readings.add(batch, loss)
+        self.readings.add(batches[-1], torch.stack(losses).mean())
         saving = state.step == settings.steps or state.step % settings.validate_every == 0
         if saving or state.step % LOG_EVERY == 0:
-            self.readings.read(step.logs, len(batch.images) * ranks())
+            self.readings.read(steps[-1].logs, sum(len(batch.images) for batch in batches) * ranks())
         if saving:
             self.readings.refuse_lost_weights()
             average_running(self.method)
             self._validate()
             self.readings.count_time()
             self.saving.save(model=state.best_step == state.step or self.tasks is None)
+
+    def _add_gradient(self, progress: float) -> tuple[Batch, Step, Tensor]:
+        """Draw a batch, and add its share to the gradient of the step; the loss is returned without a graph."""
+        state, settings = self.state, self.settings
+        batch = self._draw(state.generator)
+        if ranks() > 1:
+            hand_over(state.generator, self.method, len(batch.rows) if batch.shared else 0)
+        with synchronised(settings.statistics == "synchronised"):
+            step = self.method.step(batch, progress=progress, generator=state.generator)
+        loss = step.loss * batch.weight
+        (loss / settings.accumulate).backward()
+        return batch, step, loss.detach()
 
     def _draw(self, generator: Generator) -> Batch:
         """A batch; of classes that are hard to tell apart, if they are mined and the index of classes exists."""
@@ -197,6 +205,13 @@ class _Loop:
     def label_free(self) -> bool:
         """Whether no true label of a training image is read. Then no label may choose among the weights either."""
         return self.method.eats.label_free or self.split.labels.kind != "true"
+
+
+def _joined(carries: list[Any]) -> Any:  # noqa: ANN401 - it depends on the method
+    """What the batches of a step carry to ``after_step``, as one: tensors are joined by rows, and lists one by one."""
+    if len(carries) == 1 or carries[0] is None:
+        return carries[0]
+    return torch.cat(carries) if isinstance(carries[0], Tensor) else [item for carry in carries for item in carry]
 
 
 def _unwatched(_: dict[str, Any]) -> None:

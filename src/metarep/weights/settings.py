@@ -31,6 +31,8 @@ class TrainSettings:
             labelled images or tasks).
         mine_every: steps between refreshes of that index; until the first refresh all classes are drawn at random.
         mine_near: number of nearest classes that are added to each drawn class.
+        accumulate: batches in a step; the gradient of a step is their mean. Each has the shape that is set, so a step
+            sees more images in the same memory.
         statistics: batch statistics of norm layers on several processes: ``synchronised``, those of the whole batch; or
             ``per-process``, as if each part of the batch was normalised on its own.
         augment: a preset: none, drawings, photos, views-drawings, crops-drawings, views-32 or few-shot-84; the
@@ -62,6 +64,7 @@ class TrainSettings:
     mine: Literal["batch", "index"] = "batch"
     mine_every: int = 100
     mine_near: int = 3
+    accumulate: int = 1
     statistics: Literal["synchronised", "per-process"] = "synchronised"
     augment: str = "none"
     validate_every: int = 250
@@ -74,7 +77,7 @@ class TrainSettings:
     def __post_init__(self) -> None:
         one_of("mine", self.mine, ("batch", "index"))
         one_of("statistics", self.statistics, ("synchronised", "per-process"))
-        positive = ("steps", "ways", "shots", "tasks", "mine_every", "mine_near", "validate_every")
+        positive = ("steps", "ways", "shots", "tasks", "mine_every", "mine_near", "validate_every", "accumulate")
         for name in (*positive, "validation_tasks", "validation_shots"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise MetarepError(f"{name} must be at least 1, not {getattr(self, name)}")
