@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = note = _Notes()
             top_parser().read(argv or ["--help"], args)
-            with processes(args.command) as voice:
+            with processes(f"{args.command} {getattr(args, 'action', '')}".strip()) as voice:
                 code = args.call(args)
                 note.say_again()
             return code

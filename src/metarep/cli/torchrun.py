@@ -11,7 +11,7 @@ from typing import Any
 
 from metarep.errors import MetarepError
 
-COMMANDS = ("train", "evaluate")  # those that share their work
+COMMANDS = ("train", "evaluate", "reproduce", "index build")  # those that share their work
 LIMIT = datetime.timedelta(minutes=30)  # of waiting for another process that is alive
 GRACE = 2.0  # seconds for a process that fails to say why, before another one says that it has ended
 ENDED = "a process of this command has ended, and it said nothing: it may have been killed"
@@ -23,13 +23,13 @@ def started() -> bool:
 
 
 @contextlib.contextmanager
-def processes(command: str | None) -> Iterator["Voice"]:
+def processes(command: str) -> Iterator["Voice"]:
     """A context in which a command shares its work with the other processes, if torchrun has started several.
 
     Only the first process prints. NCCL connects the processes if each has a GPU of its own, and gloo otherwise.
 
     Args:
-        command: the name of the command.
+        command: the name of the command, and of its action if it has one.
 
     Raises:
         MetarepError: this command does not share its work.

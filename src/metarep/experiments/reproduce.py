@@ -16,6 +16,7 @@ from metarep.experiments.readings import Watch
 from metarep.experiments.recipes import Recipe, load_recipe, recipe_names
 from metarep.experiments.results import read, record
 from metarep.experiments.start import start
+from metarep.machine.ranks import gather_values, joined, rank, ranks
 
 
 def reproduce(
@@ -44,7 +45,7 @@ def reproduce(
         results: the folder of the results tables; the rows go into ``DATA.csv``.
         train_on: ``trainval`` or ``train``.
         seeds: number of trainings. The accuracy is the mean over them, ``seed_sd`` is their standard deviation, and the
-            interval over tasks is that of seed 0.
+            interval over tasks is that of seed 0. Several processes share the seeds, if there are as many.
         tasks: number of tasks of each measurement; None for the number in the recipe, or 10,000.
         device, precision, data_dir: see :func:`metarep.experiments.start.start`.
         watch: called now and then with the progress of each training and of each measurement; see
@@ -70,11 +71,12 @@ def reproduce(
     ]
     table = results / f"{recipe.job['data'].partition(':')[0]}.csv"
     read(table)  # an unreadable table is an error now and not after hours of training
-    measured, rows = ("test", []) if train_on == "trainval" else ("val", [])
+    measured = "test" if train_on == "trainval" else "val"
     machine = {"device": device, "precision": precision, "data_dir": data_dir, "watch": watch}
     watching = measuring_by(watch) if watch else None
-    for seed in range(seeds):
-        folder = _folder(out, name, train_on, seed)
+
+    def rows_of(seed: int) -> list[dict[str, Any]]:
+        folder, rows = _folder(out, name, train_on, seed), []
         job = _job(recipe, out, train_on, seed, machine)
         trained, outcome = start(job, folder, **machine)
         split = load_dataset(job.data, measured, size=job.size, data_dir=data_dir)
@@ -84,9 +86,23 @@ def reproduce(
             own = more | {"published": _published(recipe, report)} if row_name == "trained" else {}
             own |= {"init": recipe.job["init"]} if own and "init" in recipe.job else {}
             rows.append(result_row(trained, row_name, report, folder, **own))
-    rows = _over_seeds(rows)
-    record(table, rows)
+        return rows
+
+    rows = _over_seeds(_each_seed(rows_of, seeds))
+    if rank() == 0:
+        record(table, rows)
     return rows
+
+
+def _each_seed(rows_of: Callable[[int], list[dict[str, Any]]], seeds: int) -> list[dict[str, Any]]:
+    """The rows of all seeds, in order. Of several processes, each takes whole seeds if there are enough of them."""
+    if seeds < ranks():
+        return [row for seed in range(seeds) for row in rows_of(seed)]
+    own = range(rank(), seeds, ranks())
+    with joined(ranks() == 1):
+        mine = {str(seed): rows_of(seed) for seed in own}
+    every = {int(seed): rows for one in gather_values(mine) for seed, rows in one.items()}
+    return [row for seed in sorted(every) for row in every[seed]]
 
 
 def measuring_by(watch: Watch) -> Callable[[str], contextlib.AbstractContextManager[Callable[[float], None]]]:

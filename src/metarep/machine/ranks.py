@@ -5,6 +5,7 @@ one process and for a thousand. Gradients are *averaged* over ranks: a loss that
 a batch counts with the weight of this part, and a loss of the whole batch is computed by every rank.
 """
 
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,17 +20,20 @@ _joined = False  # whether this library may use the process group; another progr
 
 
 @contextmanager
-def joined() -> Iterator[None]:
+def joined(on: bool = True) -> Iterator[None]:
     """A context in which this library works on all processes of torch's default process group.
 
     Every process must then call the same functions in the same order.
+
+    Args:
+        on: False for work of one process alone, inside another such context.
 
     >>> with joined():
     ...     ranks()
     1
     """
     global _joined
-    before, _joined = _joined, dist.is_available() and dist.is_initialized()
+    before, _joined = _joined, on and dist.is_available() and dist.is_initialized()
     try:
         yield
     finally:
@@ -256,6 +260,19 @@ def from_first(content: bytes | None) -> bytes:
     if len(buffer):
         dist.broadcast(buffer, 0)
     return buffer.cpu().numpy().tobytes()
+
+
+def gather_values(value: Any) -> list[Any]:  # noqa: ANN401 - anything JSON holds
+    """What each rank gives, in the order of ranks. It is sent as JSON.
+
+    >>> gather_values({"a": 1})
+    [{'a': 1}]
+    """
+    if ranks() == 1:
+        return [value]
+    text = bytearray(json.dumps(value).encode() + b"\n")
+    every = gather_all(torch.frombuffer(text, dtype=torch.uint8).to(_exchange()))
+    return [json.loads(line) for line in every.cpu().numpy().tobytes().splitlines()]
 
 
 def _exchange() -> torch.device:

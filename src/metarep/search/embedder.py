@@ -17,6 +17,8 @@ from metarep.encoders import Precision, computing, space_of
 from metarep.encoders.finite import lost_error, lost_rows
 from metarep.errors import DataError
 from metarep.machine.device import keep_freed_memory
+from metarep.machine.ranks import ranks
+from metarep.search.sharing import embed_together
 from metarep.weights.named import Representation
 
 BATCH = 256  # images at a time on a GPU
@@ -57,10 +59,16 @@ class Embedder:
             The vectors of the readable files in order, float32 of shape ``(n, dim)`` on the CPU; and for each file None
             or the error.
         """
+        depth = depth or self.depth
+        if ranks() > 1:
+            return embed_together(self.embed, files, depth, self.batch)
+        return self.embed(files, depth)
+
+    def embed(self, files: Sequence[Path], depth: Depth) -> tuple[Float[Tensor, "n dim"], list[DataError | None]]:
+        """Embeds image files in this process alone; otherwise as a call of this object."""
         keep_freed_memory()
         wanted = self.encoder.preprocess
         sources = [(file, shown(file)) for file in files]
-        depth = depth or self.depth
         rows, waiting, errors = [torch.empty(0, self.dim)], list[np.ndarray](), list[DataError | None]()
         for pixels in decode_all(sources, size=wanted.size, channels=wanted.channels, stretch=STRETCH, depth=depth):
             if isinstance(pixels, DataError):

@@ -9,7 +9,10 @@ from metarep.cli.parser import Parser
 from metarep.data.reading.folder_walk import missing
 from metarep.index import INDEXES
 from metarep.machine.device import pick_device, pick_precision
+from metarep.machine.ranks import rank, ranks
+from metarep.search.embedder import Embedder
 from metarep.search.image_index import ImageIndex
+from metarep.search.sharing import dismiss, help_embed
 from metarep.weights.named import load_representation
 
 USAGE = "INDEX FILE|FOLDER ..."
@@ -59,7 +62,13 @@ def run(args: argparse.Namespace) -> int:
     device = pick_device(args.device)
     settings = {name: vars(args)[name] for name in args.own if name in vars(args)}
     precision = pick_precision(args.precision, device)
+    if rank():
+        help_embed(Embedder(representation, device, precision).embed)
+        return 0
     with ImageIndex.create(
         args.index, representation, args.backend, settings, device=device, precision=precision
     ) as index:
-        return fill_index(index, args)
+        status = fill_index(index, args)
+    if ranks() > 1:
+        dismiss()
+    return status
