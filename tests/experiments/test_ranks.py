@@ -52,14 +52,18 @@ def exact(batch: Batch, dtype: torch.dtype) -> Any:
     return replace(batch, images=pixels(batch.images), **second)
 
 
-def gradients(name: str, encoder: str, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor], Tensor]:
+def gradients(
+    name: str, encoder: str, dtype: torch.dtype, tasks: int = SHAPE.tasks
+) -> tuple[list[Tensor], list[Tensor], Tensor]:
     """Gradients and running statistics after one step, and this process's share of the loss."""
     method, split, generator = build(name, encoder, dtype).train(), images(), Generator().manual_seed(1)
     augment = preset("views-drawings") if method.eats is ViewBatch else None
     spans = method.spans_batch
-    batch = draw_batch(method.eats, split.bank, split.labels, SHAPE, augment, generator, spans=spans)
+    batch = draw_batch(
+        method.eats, split.bank, split.labels, replace(SHAPE, tasks=tasks), augment, generator, spans=spans
+    )
     batch = exact(batch, dtype)
-    hand_over(generator, method, len(batch.rows) if batch.shared else 0)
+    hand_over(generator, method, (batch.own, len(batch.rows)) if spans else None)
     with synchronised():
         step = method.step(batch, progress=0.0, generator=generator)
     loss = step.loss * batch.weight
@@ -70,9 +74,10 @@ def gradients(name: str, encoder: str, dtype: torch.dtype) -> tuple[list[Tensor]
     return [p.grad for p in method.parameters() if p.grad is not None], statistics, loss.detach()
 
 
-def all_gradients() -> dict[tuple[str, str, torch.dtype], Any]:
-    cases = [(name, "conv4", dtype) for name in METHODS for dtype in TOLERANCE]
+def all_gradients() -> dict[tuple[Any, ...], Any]:
+    cases: list[tuple[Any, ...]] = [(name, "conv4", dtype) for name in METHODS for dtype in TOLERANCE]
     cases += [(name, "resnet12", torch.float64) for name in DROPPING]
+    cases += [(name, "conv4", torch.float64, 1) for name in ("protonet", "anil")]  # one task, which is split
     return {case: gradients(*case) for case in cases}
 
 

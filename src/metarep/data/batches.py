@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int, Num
@@ -14,7 +14,7 @@ from metarep.data.labels import Labels
 from metarep.data.task_index import TaskIndex
 from metarep.data.tasks import draw_tasks
 from metarep.errors import Advice, DataError, MetarepError
-from metarep.machine.ranks import Part, gather_rows
+from metarep.machine.ranks import Part, gather_rows, ranks
 
 VIEW_PRESETS = "set augment to views-drawings, crops-drawings, views-32 or few-shot-84"
 
@@ -47,8 +47,9 @@ class Batch:
     Args:
         images: raw or augmented images. Each image of the batch is here once; where every image is a class of its own
             (``instances``), each of its views is here.
-        rows: the row of each image in the bank, on the CPU; those of the images of other processes too, unless the
-            batch was split by tasks.
+        rows: the row of each image in the bank, on the CPU; those of the images of other processes too.
+        own: the positions of ``images`` among ``rows``.
+        by_task: whether each process has whole tasks, so that no features are gathered.
         weight: how much the mean loss over this part counts in the mean over processes; 1 if all parts are equal.
 
     Attributes:
@@ -60,20 +61,17 @@ class Batch:
     label_free: ClassVar[bool] = False
     images: Num[Tensor, "n c h w"]
     rows: Int[Tensor, " all"]
+    own: slice = field(default_factory=lambda: slice(None), kw_only=True)
+    by_task: bool = field(default=False, kw_only=True)
     weight: float = field(default=1.0, kw_only=True)
-
-    @property
-    def shared(self) -> bool:
-        """Whether the processes share the images of one batch; False if each has tasks of its own."""
-        return len(self.images) == Part.own(len(self.rows)).length
 
     def whole(self, own: Float[Tensor, "n *row"]) -> Float[Tensor, "all *row"]:
         """The rows for all images of the batch, from those for the images of this process.
 
-        In a single process these are all rows, and they are returned as they are. Gradients flow back to the process
-        of each row. A loss that compares images of the batch calls this first.
+        In a single process, or if each process has whole tasks, ``own`` is returned as it is. Gradients flow back to
+        the process of each row. A loss that compares images of the batch calls this first.
         """
-        return gather_rows(own, len(self.rows))
+        return own if self.by_task else gather_rows(own, len(self.rows))
 
     @property
     def digest(self) -> str:
@@ -102,8 +100,7 @@ class TaskBatch(Batch):
     """A batch of tasks.
 
     Args:
-        tasks: the tasks; support and query are rows of ``images``, or of all processes' images if the method's loss
-            spans the batch.
+        tasks: the tasks; support and query are positions in ``images``, or in what ``whole`` gives for them.
     """
 
     called: ClassVar[str] = "tasks"
@@ -124,7 +121,7 @@ class ViewBatch(Batch):
 
     def whole_views(self, own: Float[Tensor, "twice *row"]) -> Float[Tensor, "all_twice *row"]:
         """As :meth:`whole`, for rows of the first views of this process's images, followed by those of the second."""
-        if len(own) == 2 * len(self.rows):
+        if len(own) == 2 * len(self.rows):  # of a single process
             return own
         return self.whole(own.unflatten(0, (2, -1)).transpose(0, 1)).transpose(0, 1).flatten(0, 1)
 
@@ -153,8 +150,9 @@ def draw_batch(
         shape: the size of the batch.
         augment: applied to each image with its own random parameters; None for raw pixels.
         generator: a CPU generator; it decides which images are drawn and how they are augmented.
-        spans: whether the loss compares images of the whole batch. Otherwise each process gets whole tasks, or the
-            labels of its own images. It makes no difference in a single process.
+        spans: whether the loss compares images of the whole batch. Otherwise each process gets the labels of its own
+            images. Of tasks each process gets whole ones; if there are fewer tasks than processes, and the loss spans
+            the batch, the images of a task are split. It makes no difference in a single process.
 
     Raises:
         DataError: the labels, or for views the bank, have too few images for ``shape``.
@@ -222,20 +220,21 @@ def batch_of(
     """
     both = torch.cat([index.support, index.query], dim=1)
     rows = both.reshape(-1)
-    by_task = eats is TaskBatch and not spans
+    by_task = ranks() > 1 and eats is TaskBatch and not (spans and len(index) < ranks())
     part = _own_part(len(index), "tasks") if by_task else _own_part(len(rows), "images")
     each = both.shape[1] if by_task else 1
-    own, weight = slice(part.start * each, part.stop * each), 1.0 if spans else part.weight
+    own = slice(part.start * each, part.stop * each)
+    more: dict[str, Any] = {"own": own, "by_task": by_task, "weight": part.weight if by_task or not spans else 1.0}
     images = _gather(bank, rows, own, augment, generator)
     if eats is LabelledBatch:
         both = torch.stack([index.support_y[0], index.classes[0][index.support_y[0]]])
         both = both if spans else both[:, own]
-        return LabelledBatch(images, rows, *both.to(images.device, non_blocking=True), weight=weight)
+        return LabelledBatch(images, rows, *both.to(images.device, non_blocking=True), **more)
     if by_task:
-        index, both, rows = index[part.slice], both[part.slice], rows[own]
+        index, both = index[part.slice], both[part.slice]
     position = torch.arange(both.numel()).view(both.shape)
     support, query = position.split([index.support.shape[1], index.query.shape[1]], dim=1)
-    return TaskBatch(images, rows, index.of_rows(support, query), weight=weight)
+    return TaskBatch(images, rows, index.of_rows(support, query), **more)
 
 
 def _draw_views(bank: ImageBank, n: int, augment: Augment | None, generator: Generator, spans: bool) -> ViewBatch:
@@ -252,7 +251,7 @@ def _draw_views(bank: ImageBank, n: int, augment: Augment | None, generator: Gen
         )
     rows, part = torch.randperm(len(bank), generator=generator)[:n], _own_part(n, "images")
     first, second = (_gather(bank, rows, part.slice, augment, generator) for _ in range(2))
-    return ViewBatch(first, rows, second, weight=1.0 if spans else part.weight)
+    return ViewBatch(first, rows, second, own=part.slice, weight=1.0 if spans else part.weight)
 
 
 def _gather(bank: ImageBank, rows: Tensor, own: slice, augment: Augment | None, generator: Generator) -> Tensor:

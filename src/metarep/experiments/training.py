@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from metarep.data.augment import preset
-from metarep.data.batches import Batch, batch_of, draw_batch
+from metarep.data.batches import Batch, TaskBatch, batch_of, draw_batch
 from metarep.data.split import Split
 from metarep.encoders.normalisation import average_running, synchronised
 from metarep.experiments.evaluation import evaluate
@@ -151,7 +151,7 @@ class _Loop:
         self.readings.add(batches[-1], torch.stack(losses).mean())
         saving = state.step == settings.steps or state.step % settings.validate_every == 0
         if saving or state.step % LOG_EVERY == 0:
-            self.readings.read(steps[-1].logs, sum(len(batch.images) for batch in batches) * ranks())
+            self.readings.read(steps[-1].logs, sum(len(batch.rows) for batch in batches))
         if saving:
             self.readings.refuse_lost_weights()
             average_running(self.method)
@@ -164,7 +164,8 @@ class _Loop:
         state, settings = self.state, self.settings
         batch = self._draw(state.generator)
         if ranks() > 1:
-            hand_over(state.generator, self.method, len(batch.rows) if batch.shared else 0)
+            one_by_one = isinstance(batch, TaskBatch) and not self.method.spans_batch
+            hand_over(state.generator, self.method, None if one_by_one else (batch.own, len(batch.rows)))
         with synchronised(settings.statistics == "synchronised"):
             step = self.method.step(batch, progress=progress, generator=state.generator)
         loss = step.loss * batch.weight

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from metarep.machine.ranks import Part, rank, ranks
+from metarep.machine.ranks import rank, ranks
 from metarep.machine.threads import run_tasks
 
 In = TypeVar("In")
@@ -31,28 +31,31 @@ class Draws(nn.Module):
     Attributes:
         generator: what it draws from; None for torch's global generator. ``train`` sets it, so that a resumed run
             draws the same numbers.
-        images: number of images of the batch of all processes, of which this process has its part. Each process draws
-            for all of them and takes its part, so they draw the same numbers as a single process. 0 where a process
-            has whole tasks, and draws for these alone.
+        images: the positions of this process's images in the batch, and the number of images of all processes. Each
+            process draws for all of them and takes its own, so they draw the same numbers as a single process. None
+            where tasks pass one by one, and a process draws for its own alone.
     """
 
     generator: Generator | None = None
-    images: int = 0
+    images: tuple[slice, int] | None = None
 
     def rand(self, *shape: int) -> Tensor:
         """Uniform random numbers for this process's part of a batch; the first axis of ``shape`` is that of images."""
         if ranks() == 1:
             return torch.rand(shape, generator=self.generator)
-        if not self.whole(shape[0]):  # from torch's global generator, which each process has seeded for itself
-            return torch.rand(shape)
-        part = Part.own(self.images)
-        views = shape[0] // part.length  # a batch of two views has the images of the part twice
-        drawn = torch.rand(views, part.total, *shape[1:], generator=self.generator)
-        return drawn[:, part.slice].reshape(shape)
+        if self.images is None or not self.whole(shape[0]):
+            return torch.rand(shape)  # from torch's global generator, which each process has seeded for itself
+        own, total = self.images
+        views = shape[0] // (own.stop - own.start)  # a batch of two views has its images twice
+        drawn = torch.rand(views, total, *shape[1:], generator=self.generator)
+        return drawn[:, own].reshape(shape)
 
     def whole(self, n: int) -> bool:
-        """Whether ``n`` images are this process's part of a batch that all processes share, and not a task or group."""
-        return ranks() > 1 and self.images > 0 and n > 0 and n % Part.own(self.images).length == 0
+        """Whether ``n`` images are all of this process's images in a batch, and not a task or group of them."""
+        if ranks() == 1 or self.images is None:
+            return False
+        own, _ = self.images
+        return n > 0 and n % (own.stop - own.start) == 0
 
 
 @contextmanager
@@ -98,7 +101,7 @@ def seed_step(seed: int, step: int) -> None:
     np.random.seed(number % 2**32)  # noqa: NPY002
 
 
-def hand_over(generator: Generator, network: nn.Module, images: int = 0) -> None:
+def hand_over(generator: Generator, network: nn.Module, images: tuple[slice, int] | None = None) -> None:
     """Let every layer that is one of :class:`Draws` draw from this generator.
 
     Args:
