@@ -3,12 +3,12 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import metarep
 
 ROOT = Path(metarep.__file__).parent
-SOURCES = {str(path.relative_to(ROOT)): ast.parse(path.read_text("utf-8")) for path in sorted(ROOT.rglob("*.py"))}
 FLAG = re.compile("--[a-z]")
 
 # Private names of torch and of the standard library, where there is no public one.
@@ -20,6 +20,12 @@ ALLOWED = {
     *("_ArgumentGroup", "_SubParsersAction", "_actions", "_action_groups", "_group_actions", "_option_string_actions"),
     "_replace",  # of a named tuple
 }
+
+
+@cache
+def sources() -> dict[str, ast.Module]:
+    """The parsed files by their path; read when a test asks, since each worker collects this file."""
+    return {str(path.relative_to(ROOT)): ast.parse(path.read_text("utf-8")) for path in sorted(ROOT.rglob("*.py"))}
 
 
 def messages(tree: ast.Module) -> Iterator[ast.Constant]:
@@ -54,7 +60,7 @@ def _is_self(node: ast.expr) -> bool:
 def test_only_the_command_line_names_flags() -> None:
     wrong = [
         f"{module} line {each.lineno}: {each.value!r}"
-        for module, tree in SOURCES.items()
+        for module, tree in sources().items()
         if Path(module).parts[0] != "cli"
         for each in messages(tree)
         if FLAG.search(each.value)
@@ -63,7 +69,7 @@ def test_only_the_command_line_names_flags() -> None:
 
 
 def test_no_module_uses_the_private_names_of_another() -> None:
-    assert [f"{module} {name}" for module, tree in SOURCES.items() for name in private_names(tree)] == []
+    assert [f"{module} {name}" for module, tree in sources().items() for name in private_names(tree)] == []
 
 
 def test_the_rules_catch_what_they_are_for() -> None:
