@@ -193,6 +193,7 @@ def test_methods_and_data_list(capsys):
     assert {"glyphs", "omniglot", "folder"} <= json.loads(capsys.readouterr().out).keys()
 
 
+@pytest.mark.slow
 def test_data_show_draws_tasks(tmp_path, capsys):
     picture = tmp_path / "tasks.png"
     assert main(["data", "show", "glyphs", "--out", str(picture)]) == 0

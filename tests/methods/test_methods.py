@@ -72,7 +72,7 @@ class Variant:
             return build_method(self.name, self.small_encoder(encoder, seed), self.settings)
 
 
-@pytest.fixture(params=list(VARIANTS))
+@pytest.fixture(params=[pytest.param(key, marks=pytest.mark.slow if "," in key else ()) for key in VARIANTS])
 def variant(request: pytest.FixtureRequest, small_encoder: Callable[..., Encoder]) -> Variant:
     return Variant(*VARIANTS[request.param], small_encoder)
 

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 import warnings
@@ -56,10 +57,17 @@ def photos(letters: tuple[np.ndarray, list[str]], tmp_path_factory: pytest.TempP
     return root
 
 
+@pytest.fixture(scope="module")
+def fitted(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("fitted") / "model"
+    assert main(["fit", str(photos / "fit"), "--out", str(path), "--encoder", ENCODER, "--json"]) == 0
+    return path
+
+
 @pytest.fixture
-def folder(photos: Path, tmp_path: Path) -> ModelFolder:
-    assert main(["fit", str(photos / "fit"), "--out", str(tmp_path / "model"), "--encoder", ENCODER, "--json"]) == 0
-    return ModelFolder.open(tmp_path / "model")
+def folder(fitted: Path, tmp_path: Path) -> ModelFolder:
+    """A copy of the fitted model, to be changed."""
+    return ModelFolder.open(shutil.copytree(fitted, tmp_path / "model"))
 
 
 @parametrize_with_checks([FewShotClassifier(), FewShotClassifier(learner="neighbours")])

@@ -10,6 +10,7 @@ import metarep
 
 ROOT = Path(metarep.__file__).parent
 FLAG = re.compile("--[a-z]")
+SAYS = re.compile(r"(Error|Warning|Advice|Call|warn)$")
 
 # Private names of torch and of the standard library, where there is no public one.
 ALLOWED = {
@@ -28,12 +29,14 @@ def sources() -> dict[str, ast.Module]:
     return {str(path.relative_to(ROOT)): ast.parse(path.read_text("utf-8")) for path in sorted(ROOT.rglob("*.py"))}
 
 
+def last_name(called: ast.expr) -> str:
+    return called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
+
+
 def messages(tree: ast.Module) -> Iterator[ast.Constant]:
     """String literals of what is raised, warned of or said as advice."""
     for node in ast.walk(tree):
-        said = isinstance(node, ast.Raise) or (
-            isinstance(node, ast.Call) and re.search(r"(Error|Warning|Advice|Call|warn)$", ast.unparse(node.func))
-        )
+        said = isinstance(node, ast.Raise) or (isinstance(node, ast.Call) and SAYS.search(last_name(node.func)))
         for part in ast.walk(node) if said else ():
             if isinstance(part, ast.Constant) and isinstance(part.value, str):
                 yield part
