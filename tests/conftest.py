@@ -3,6 +3,7 @@
 Nothing of metarep is imported before a fixture runs, so that ``--jaxtyping-packages`` can hook in first.
 """
 
+import gc
 import os
 import shutil
 import tempfile
@@ -25,11 +26,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
     Workers of one run share its cache, which they inherit: two processes may fill it at once.
     """
+    gc.disable()  # until all tests are collected: a quarter of that time would go to a search that finds nothing
     torch.set_num_threads(1)
     if hasattr(config, "workerinput"):
         return
     config.stash[CACHE] = tempfile.mkdtemp(prefix="metarep-tests-"), os.environ.get("METAREP_CACHE")
     os.environ["METAREP_CACHE"] = config.stash[CACHE][0]
+
+
+def pytest_collection_finish() -> None:
+    """Search for garbage again, but no longer among modules and tests, which stay to the end."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
