@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from thinning import few
 
 from metarep.data.datasets import glyph_doubles, glyph_fonts, glyphs, load_dataset
 from metarep.data.datasets.glyph_fonts import ink, typefaces
@@ -190,8 +191,9 @@ def test_alike_in_one_typeface_is_enough():
     assert glyph_doubles.drop_doubles([1, 2], [apart, alike, apart]) == [1]
 
 
-@pytest.mark.parametrize(("ways", "queries", "channels"), [(5, 3, 1), (12, 0, 3), (2, 1, 3)])
-def test_task_picture(tmp_path, ways, queries, channels):
+@pytest.mark.parametrize("case", few([(5, 3, 1), (12, 0, 3), (2, 1, 3)], 1))
+def test_task_picture(tmp_path, case):
+    ways, queries, channels = case
     images = torch.randint(0, 256, (12 * 6, channels, 20, 20), dtype=torch.uint8)
     names = ["$5 and $6", "猫", "a/very long name of a class that goes on and on", *"abcdefghi"]
     labels = Labels.of(list(itertools.chain.from_iterable([name] * 6 for name in names)))

@@ -92,6 +92,7 @@ def test_a_qdrant_collection_knows_its_encoder(tmp_path: Path, monkeypatch: pyte
         build_index("qdrant", 4, url="http://127.0.0.1:9")
 
 
+@pytest.mark.slow
 def test_a_folder_of_images_in_a_table(postgres: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(5):
         Image.new("L", (28, 28), 50 * number).save(tmp_path / f"{number}.png")

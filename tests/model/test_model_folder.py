@@ -185,7 +185,7 @@ def test_all_classes_are_removed_or_none(capsys: pytest.CaptureFixture[str]) -> 
         (["fit", "photos", "--out", "m", "--encoder", "w.safetensors", "--arch", "conv4:x"], "the width of conv4"),
         (["index", "build", "model", "photos", "--encoder", ENCODER], "holds other files"),
         (["index", "build", "new.index", "photoes", "--encoder", ENCODER], "there is no file or folder 'photoes'"),
-        (["export", "model", "--torch-export", "photos"], "photos: Is a directory"),
+        pytest.param(["export", "model", "--torch-export", "photos"], "photos: Is a directory", marks=pytest.mark.slow),
     ],
 )
 def test_wrong_input_changes_nothing(
