@@ -105,7 +105,7 @@ def test_pixels_alone_do_not_solve_it(parts):
 
 
 @pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Armenian and Georgian alone, from four typefaces: small enough to build twice."""
     monkeypatch.setenv("METAREP_CACHE", str(tmp_path))
     monkeypatch.setattr(glyph_fonts, "FILES", glyph_fonts.FILES[:4])
@@ -114,14 +114,14 @@ def few(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("few")
+@pytest.mark.usefixtures("small")
 def test_two_builds_are_equal():
     (first, facts), (second, again) = glyphs.build(28), glyphs.build(28)
     assert first.tobytes() == second.tobytes()
     assert facts == again
 
 
-@pytest.mark.usefixtures("few")
+@pytest.mark.usefixtures("small")
 def test_all_is_the_three_parts():
     whole, *parts = (load_dataset("glyphs", split) for split in ("all", "train", "val", "test"))
     assert whole.name == "glyphs/all"
@@ -130,7 +130,7 @@ def test_all_is_the_three_parts():
     assert torch.equal(whole.labels.groups, torch.cat([part.labels.groups for part in parts]))
 
 
-@pytest.mark.usefixtures("few")
+@pytest.mark.usefixtures("small")
 def test_every_glyph_has_draws_of_its_own(monkeypatch):
     plain, states = glyphs.draw, []
 
@@ -144,7 +144,7 @@ def test_every_glyph_has_draws_of_its_own(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("few")
+@pytest.mark.usefixtures("small")
 def test_size_on_request():
     part = glyphs.load("", "test", Options(size=64))
     assert part.bank.size == (64, 64)
