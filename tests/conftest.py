@@ -9,26 +9,32 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # a waiting thread of OpenMP takes no core from other tests
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of commands that a test runs, too: two workers keep two cores busy
 
-import torch
-from torch import Generator
-from torch.nn import functional
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """One thread a process (the same sums everywhere), and no test touches the cache of whoever runs them.
 
-    Workers of one run share its cache, which they inherit: two processes may fill it at once.
+    Workers of one run share its cache, which they inherit: two processes may fill it at once. The process that only
+    hands out tests to them does not import torch.
     """
     gc.disable()  # until all tests are collected: a quarter of that time would go to a search that finds nothing
-    torch.set_num_threads(1)
-    if hasattr(config, "workerinput"):
+    worker = hasattr(config, "workerinput")
+    if worker or not config.getoption("numprocesses", None):
+        import torch
+
+        torch.set_num_threads(1)
+        if not torch.cuda.is_available():
+            torch.cuda.manual_seed_all = lambda seed: None  # it would format a traceback each time, for later
+    if worker:
         return
     config.stash[CACHE] = tempfile.mkdtemp(prefix="metarep-tests-"), os.environ.get("METAREP_CACHE")
     os.environ["METAREP_CACHE"] = config.stash[CACHE][0]
@@ -55,13 +61,17 @@ CACHE = pytest.StashKey[tuple[str, str | None]]()
 
 
 @pytest.fixture
-def generator() -> Generator:
+def generator() -> "Generator":
+    from torch import Generator
+
     return Generator().manual_seed(0)
 
 
 @pytest.fixture(scope="session")
 def drawings() -> tuple[Any, Any]:
     """Two splits of 40 classes of 20 dark-on-light images of 20 px, made as :func:`draw` says; no class in both."""
+    from torch import Generator
+
     from metarep.data.images import ImageBank
     from metarep.data.labels import Labels
     from metarep.data.split import Split
@@ -84,6 +94,8 @@ def preprocess() -> Any:
 @pytest.fixture(scope="session")
 def small_encoder(preprocess: Any) -> Callable[..., Any]:
     """A function that makes a small encoder for ``drawings`` from a seed: of 8 to 20 features."""
+    import torch
+
     from metarep.encoders import build_encoder
 
     def make(name: str = "conv4", seed: int = 0, **settings: Any) -> Any:
@@ -110,11 +122,14 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     shutil.rmtree(home, ignore_errors=True)
 
 
-def draw(classes: int, each: int, generator: Generator, side: int = 20) -> torch.Tensor:
+def draw(classes: int, each: int, generator: "Generator", side: int = 20) -> "Tensor":
     """Blots: a class is a random 5x5 pattern; an image is that pattern, blurred, moved by up to 3 px and noisy.
 
     The shifts make raw pixels and untrained features poor, so that learning can be told from luck.
     """
+    import torch
+    from torch.nn import functional
+
     pattern = (torch.rand(classes, 1, 5, 5, generator=generator) < 0.4).float()
     smooth = functional.interpolate(pattern, (side - 6, side - 6), mode="bilinear", antialias=True)
     ground = functional.pad(smooth, [6, 6, 6, 6]).repeat_interleave(each, 0)

@@ -181,7 +181,8 @@ from metarep.cli import main
 photos, model, image = sys.argv[1:]
 assert main(["fit", photos, "--out", model, "--encoder", "omniglot-protonet"]) == 0
 assert main(["predict", model, image]) == 0
-print(*sorted(name for name in sys.modules if name.startswith(("metarep.methods", "metarep.experiments", "sympy", "torch._dynamo"))))
+heavy = ("metarep.methods", "metarep.experiments", "sympy", "torch._dynamo")
+print(*sorted(name for name in sys.modules if name.startswith(heavy)))
 """
 
 
