@@ -4,6 +4,7 @@ Nothing of metarep is imported before a fixture runs, so that ``--jaxtyping-pack
 """
 
 import gc
+import hashlib
 import os
 import shutil
 import tempfile
@@ -38,6 +39,8 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     config.stash[CACHE] = tempfile.mkdtemp(prefix="metarep-tests-"), os.environ.get("METAREP_CACHE")
     os.environ["METAREP_CACHE"] = config.stash[CACHE][0]
+    for drawn in kept_glyphs().glob("glyphs-*"):
+        shutil.copytree(drawn, Path(config.stash[CACHE][0], drawn.name))
 
 
 def pytest_collection_finish() -> None:
@@ -50,6 +53,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         return
     folder, before = config.stash[CACHE]
+    keep_glyphs(Path(folder))
     shutil.rmtree(folder, ignore_errors=True)
     if before is None:
         os.environ.pop("METAREP_CACHE", None)
@@ -58,6 +62,28 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 CACHE = pytest.StashKey[tuple[str, str | None]]()
+
+
+def kept_glyphs() -> Path:
+    """Where a run keeps the glyphs that it drew in some seconds, for later runs of the same drawing code."""
+    root = Path(__file__).parents[1]
+    code = b"".join(path.read_bytes() for path in sorted(root.glob("src/metarep/data/**/*.py")))
+    return root / "build" / "tests" / hashlib.sha256(code).hexdigest()[:16]
+
+
+def keep_glyphs(cache: Path) -> None:
+    drawn = [path for path in cache.glob("glyphs-*") if path.is_dir()]
+    if not drawn or kept_glyphs().exists():
+        return
+    try:
+        shutil.rmtree(kept_glyphs().parent, ignore_errors=True)  # those of older code
+        kept_glyphs().parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(dir=kept_glyphs().parent))
+        for path in drawn:
+            shutil.copytree(path, part / path.name)
+        part.rename(kept_glyphs())
+    except OSError:  # a folder that may only be read, a full disk, or another run was first
+        pass
 
 
 @pytest.fixture
