@@ -35,11 +35,15 @@ def last_name(called: ast.expr) -> str:
 
 def messages(tree: ast.Module) -> Iterator[ast.Constant]:
     """String literals of what is raised, warned of or said as advice."""
-    for node in ast.walk(tree):
-        said = isinstance(node, ast.Raise) or (isinstance(node, ast.Call) and SAYS.search(last_name(node.func)))
-        for part in ast.walk(node) if said else ():
-            if isinstance(part, ast.Constant) and isinstance(part.value, str):
-                yield part
+    todo: list[tuple[ast.AST, bool]] = [(tree, False)]
+    while todo:
+        node, inside = todo.pop()
+        inside |= isinstance(node, ast.Raise) or (
+            isinstance(node, ast.Call) and bool(SAYS.search(last_name(node.func)))
+        )
+        if inside and isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node
+        todo.extend((part, inside) for part in ast.iter_child_nodes(node))
 
 
 def private_names(tree: ast.Module) -> Iterator[str]:
