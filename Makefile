@@ -5,6 +5,9 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 TORCH_FROM = $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 
+# Python keeps what it has compiled, also where a shell forbids that: every process would compile all files again.
+export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: quickstart check types quick format test proofs results tables docs clean
 
 quickstart: $(VENV)/run
@@ -20,14 +23,14 @@ types:
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 quick:
-	$(BIN)/pytest -q -n 2 -m "not slow and not proof"
+	$(BIN)/pytest -q -n 2 --dist worksteal -m "not slow and not proof"
 
 format: $(VENV)/dev
 	$(BIN)/ruff format src tests benchmarks examples tools hatch_build.py
 	$(BIN)/ruff check --fix src tests benchmarks examples tools hatch_build.py
 
 test: $(VENV)/test
-	$(BIN)/pytest -n 2 --jaxtyping-packages=metarep,typechecker.check -m "not proof"
+	$(BIN)/pytest -n 2 --dist worksteal --jaxtyping-packages=metarep,typechecker.check -m "not proof"
 
 proofs: $(VENV)/dev
 	$(BIN)/pytest -m proof -rs

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from thinning import few
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
@@ -117,14 +118,14 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: float = 1e
 
 CASES: list[tuple[dict[str, Any], int, tuple[float, ...] | None]] = [
     ({}, 2, None),
+    ({"steps": 3}, 1, (0.2, 0.3, 0.5)),
+    ({"normalisation": "running", "head": "prototype"}, 2, None),
+    ({"rates": "layer", "scope": "all-but-norms"}, 2, (0.4, 0.6)),  # make check stops here
     ({}, 1, None),
     ({"steps": 3}, 2, (0.2, 0.3, 0.5)),
-    ({"steps": 3}, 1, (0.2, 0.3, 0.5)),
     ({"normalisation": "transductive"}, 2, None),
-    ({"normalisation": "running", "head": "prototype"}, 2, None),
     ({"rates": "parameter"}, 2, None),
     ({"rates": "layer"}, 2, None),
-    ({"rates": "layer", "scope": "all-but-norms"}, 2, (0.4, 0.6)),
     ({"head": "prototype"}, 2, None),
     ({"head": "prototype", "rates": "layer"}, 1, None),
     ({"head": "shared"}, 2, None),
@@ -159,7 +160,7 @@ CHANGES: dict[str, Callable[[nn.Module], Any]] = {
 class PathContract:
     """What every path of ``meta_loss`` promises; a subclass gives the fixture ``path``."""
 
-    @pytest.mark.parametrize("case", CASES, ids=[f"{c[0]} order {c[1]} {c[2] or ''}" for c in CASES])
+    @pytest.mark.parametrize("case", few(CASES, 4), ids=[f"{c[0]} order {c[1]} {c[2] or ''}" for c in CASES])
     def test_every_path_is_the_hand_written_loop(self, case: tuple[dict[str, Any], int, Any], path: str) -> None:
         settings, order, weights = case
         made, tasks = learner(**settings), tasks_of()
@@ -205,6 +206,7 @@ class PathContract:
 class KnownGradientContract:
     """What the paths that compute the gradient along with the loss promise besides."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("order", [1, 2])
     @pytest.mark.parametrize(("head", "least"), [("rows", 0.999), ("prototype", 0.99999)])
     def test_bfloat16_gives_nearly_the_same_gradient(self, head: str, least: float, path: str, order: int) -> None:

@@ -1,12 +1,13 @@
 """Bad input and limits: what the server refuses, with which status, and that nothing of it is kept."""
 
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from serving import counts, drawing, drawings, refused, served, teach
+from serving import KINDS, counts, drawing, drawings, refused, served, teach
 
 BAD_FILES = {
     "text": (b"not an image", "image of a known kind"),
@@ -62,6 +63,23 @@ def test_limits(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         assert counts(client) == {"ring": 3, "cross": 2}
 
 
+@pytest.fixture(scope="module")
+def steady(representation: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A client of a server that has learned two drawings of two kinds, for requests that must change nothing."""
+    from metarep.model.folder import ModelFolder
+    from metarep.model.gallery import Gallery
+    from metarep.model.model import Model
+
+    folder = ModelFolder.create(
+        tmp_path_factory.mktemp("steady") / "letters", Model(representation, None, Gallery.empty())
+    )
+    with served(folder) as opened:
+        for kind in KINDS[:2]:
+            teach(opened, kind, 0, 1)
+        yield opened
+        assert counts(opened) == dict.fromkeys(KINDS[:2], 2)
+
+
 BAD_NAMES = {
     "": "needs a name",
     "   ": "needs a name",
@@ -75,11 +93,11 @@ BAD_NAMES = {
 
 
 @pytest.mark.parametrize("name", BAD_NAMES, ids=range(len(BAD_NAMES)))
-def test_bad_class_names_are_refused(taught: Any, name: str) -> None:
+def test_bad_class_names_are_refused(steady: Any, name: str) -> None:
     words = BAD_NAMES[name] if name else "name"  # an empty field is none at all
-    refused(taught.post("/classes", data={"name": name}, files=drawings("files", "ring", 5)), 422, words)
-    refused(taught.patch("/classes", json={"name": "ring", "to": name}), 422, BAD_NAMES[name])
-    refused(taught.patch("/images/0", json={"to": name}), 422, BAD_NAMES[name])
+    refused(steady.post("/classes", data={"name": name}, files=drawings("files", "ring", 5)), 422, words)
+    refused(steady.patch("/classes", json={"name": "ring", "to": name}), 422, BAD_NAMES[name])
+    refused(steady.patch("/images/0", json={"to": name}), 422, BAD_NAMES[name])
 
 
 BAD_REQUESTS = [
@@ -103,6 +121,6 @@ BAD_REQUESTS = [
 
 @pytest.mark.parametrize(("method", "path", "body", "status"), BAD_REQUESTS)
 def test_missing_things_and_malformed_requests_are_refused(
-    taught: Any, method: str, path: str, body: Any, status: int
+    steady: Any, method: str, path: str, body: Any, status: int
 ) -> None:
-    refused(taught.request(method, path, json=body), status)
+    refused(steady.request(method, path, json=body), status)

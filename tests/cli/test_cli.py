@@ -7,6 +7,7 @@ import time
 
 import pytest
 from PIL import Image
+from thinning import few
 
 from metarep.cli import COMMANDS, _bound_spinning, main
 from metarep.cli.flags import argument_helps
@@ -158,7 +159,7 @@ def test_train_then_evaluate_then_refuse(tmp_path, capsys, monkeypatch):
     assert "run holds a run with train.lr = 0.003, not 0.5" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("learner", ["prototypes", "neighbours", "linear"])
+@pytest.mark.parametrize("learner", few(["prototypes", "neighbours", "linear"], 1))
 def test_every_learner_evaluates_a_run(tmp_path, capsys, learner):
     run = str(tmp_path / "run")
     assert main(["train", "triplet", *TINY, "--shots", "2", "--out", run, "--json"]) == 0
@@ -193,6 +194,7 @@ def test_methods_and_data_list(capsys):
     assert {"glyphs", "omniglot", "folder"} <= json.loads(capsys.readouterr().out).keys()
 
 
+@pytest.mark.slow
 def test_data_show_draws_tasks(tmp_path, capsys):
     picture = tmp_path / "tasks.png"
     assert main(["data", "show", "glyphs", "--out", str(picture)]) == 0

@@ -28,6 +28,7 @@ real = pytest.mark.skipif(not CALTECH.is_file(), reason="METAREP_DATA names no f
 sides = st.integers(1, 10_000)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(sides, sides, st.one_of(st.sampled_from(SIZES), st.integers(1, 512)), st.integers(1, 512), st.floats(1, 4))
 @example(555, 367, 84, 84, 1.0)  # box offset can't be negative

@@ -69,6 +69,7 @@ def test_what_is_installed_is_found() -> None:
     assert (len(found), missing) == (1, "")
 
 
+@pytest.mark.slow
 def test_confusion_in_any_script(monkeypatch: pytest.MonkeyPatch, cat_font: str, tmp_path: Path) -> None:
     """Warnings are errors in these tests, so that a missing glyph would end it."""
     names, notes, drawn = [f"{CAT * 3} ${i}" for i in range(5)], [], []

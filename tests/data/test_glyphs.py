@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from thinning import few
 
 from metarep.data.datasets import glyph_doubles, glyph_fonts, glyphs, load_dataset
 from metarep.data.datasets.glyph_fonts import ink, typefaces
@@ -104,7 +105,7 @@ def test_pixels_alone_do_not_solve_it(parts):
 
 
 @pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Armenian and Georgian alone, from four typefaces: small enough to build twice."""
     monkeypatch.setenv("METAREP_CACHE", str(tmp_path))
     monkeypatch.setattr(glyph_fonts, "FILES", glyph_fonts.FILES[:4])
@@ -113,14 +114,14 @@ def few(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("few")
+@pytest.mark.usefixtures("small")
 def test_two_builds_are_equal():
     (first, facts), (second, again) = glyphs.build(28), glyphs.build(28)
     assert first.tobytes() == second.tobytes()
     assert facts == again
 
 
-@pytest.mark.usefixtures("few")
+@pytest.mark.usefixtures("small")
 def test_all_is_the_three_parts():
     whole, *parts = (load_dataset("glyphs", split) for split in ("all", "train", "val", "test"))
     assert whole.name == "glyphs/all"
@@ -129,7 +130,7 @@ def test_all_is_the_three_parts():
     assert torch.equal(whole.labels.groups, torch.cat([part.labels.groups for part in parts]))
 
 
-@pytest.mark.usefixtures("few")
+@pytest.mark.usefixtures("small")
 def test_every_glyph_has_draws_of_its_own(monkeypatch):
     plain, states = glyphs.draw, []
 
@@ -143,7 +144,7 @@ def test_every_glyph_has_draws_of_its_own(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("few")
+@pytest.mark.usefixtures("small")
 def test_size_on_request():
     part = glyphs.load("", "test", Options(size=64))
     assert part.bank.size == (64, 64)
@@ -190,8 +191,9 @@ def test_alike_in_one_typeface_is_enough():
     assert glyph_doubles.drop_doubles([1, 2], [apart, alike, apart]) == [1]
 
 
-@pytest.mark.parametrize(("ways", "queries", "channels"), [(5, 3, 1), (12, 0, 3), (2, 1, 3)])
-def test_task_picture(tmp_path, ways, queries, channels):
+@pytest.mark.parametrize("case", few([(5, 3, 1), (12, 0, 3), (2, 1, 3)], 1))
+def test_task_picture(tmp_path, case):
+    ways, queries, channels = case
     images = torch.randint(0, 256, (12 * 6, channels, 20, 20), dtype=torch.uint8)
     names = ["$5 and $6", "猫", "a/very long name of a class that goes on and on", *"abcdefghi"]
     labels = Labels.of(list(itertools.chain.from_iterable([name] * 6 for name in names)))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from bodies import DRAWING, PLAIN, REFUSED, C, make
+from thinning import few
 from torch import Generator, Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
@@ -97,7 +98,7 @@ def learner(name: str, **settings: Any) -> GradientDescent:
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # of vmap, for some operations
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("name", few(PLAIN, 3))
 def test_the_meta_gradient_is_a_textbooks(name: str) -> None:
     """By the path for processors and, mapped over tasks, by the one for accelerators; then in evaluation."""
     made, given, body = learner(name), tasks(), make(name, plain=True).train()
@@ -149,7 +150,7 @@ def method_of(kind: str, name: str) -> Method:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("name", few(PLAIN, 3))
 def test_every_method_trains_it(name: str) -> None:
     """Features are the body's own, whatever the method; a step moves what is not frozen, and a target has its own."""
     plain, images = make(name, plain=True).train(), batch(ViewBatch).images
@@ -175,7 +176,7 @@ def test_every_method_trains_it(name: str) -> None:
         method.after_step(step.carry, 0.0)
 
 
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("name", few(PLAIN, 3))
 def test_reptile_ends_where_a_textbook_does(name: str) -> None:
     method, given, body = method_of("reptile", name), tasks(), make(name, plain=True).train()
     support, y = torch.cat([given.support, given.query], 1), torch.cat([given.support_y, given.query_y], 1)

@@ -16,6 +16,7 @@ from metarep.encoders.resnet12 import DropBlock
 from metarep.encoders.warm_start import warm_start
 from metarep.errors import MetarepError
 from metarep.machine.device import pick_precision
+from metarep.weights.shapes import shapes_only
 
 PLAIN = {1: ((0.0,), (1.0,)), 3: ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))}
 
@@ -41,6 +42,22 @@ def test_any_size_and_channels(name: str, dims: Any, side: int, channels: int) -
     assert features.isfinite().all()
     encoder.eval()
     assert encoder(noise(2, channels, side, side)).std() > 0, "features must not vanish in evaluation mode"
+
+
+@pytest.mark.parametrize("size", [(28, 28), (84, 57)])
+@pytest.mark.parametrize(
+    ("name", "width"), [("conv4", {"width": 3}), ("resnet12", {"width": 2}), ("efficientnet-lite", {})]
+)
+def test_shapes_alone_are_those_of_the_encoder(name: str, width: dict[str, int], size: tuple[int, int]) -> None:
+    preprocess = Preprocess(size, 3, *PLAIN[3])
+    with shapes_only():
+        bare = build_encoder(name, preprocess, **width)
+    encoder = build_encoder(name, preprocess, **width)
+    assert (bare.dim, bare.channels_last) == (encoder.dim, encoder.channels_last)
+    assert {key: value.shape for key, value in bare.state_dict().items()} == {
+        key: value.shape for key, value in encoder.state_dict().items()
+    }
+    assert all(value.is_meta for value in bare.state_dict().values())
 
 
 def test_the_papers_sizes() -> None:

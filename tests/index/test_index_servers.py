@@ -15,6 +15,7 @@ def vectors(n: int, dim: int = 4) -> torch.Tensor:
     return torch.randn(n, dim, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 def test_a_table_outlives_its_connection_and_knows_its_encoder(postgres: str, tmp_path: Path) -> None:
     where = {"url": postgres, "table": "outlives"}
     first = build_index("pgvector", 4, "an encoder", **where)
@@ -45,6 +46,7 @@ def test_a_table_outlives_its_connection_and_knows_its_encoder(postgres: str, tm
         len(first)
 
 
+@pytest.mark.slow
 def test_the_graph_is_what_the_server_searches(postgres: str) -> None:
     index = build_index("pgvector", 4, url=postgres, table="graphed", graph=True)
     index.add(torch.arange(500), vectors(500))
@@ -63,6 +65,7 @@ def test_a_missing_server_is_named_without_its_password() -> None:
         build_index("pgvector", 4)
 
 
+@pytest.mark.slow
 def test_a_qdrant_collection_knows_its_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("qdrant_client", reason="needs metarep[qdrant]")
     monkeypatch.setattr(qdrant, "BATCH", 10)
@@ -89,6 +92,7 @@ def test_a_qdrant_collection_knows_its_encoder(tmp_path: Path, monkeypatch: pyte
         build_index("qdrant", 4, url="http://127.0.0.1:9")
 
 
+@pytest.mark.slow
 def test_a_folder_of_images_in_a_table(postgres: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(5):
         Image.new("L", (28, 28), 50 * number).save(tmp_path / f"{number}.png")

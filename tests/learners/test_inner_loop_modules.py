@@ -16,6 +16,7 @@ from inner_loops import (
     solved,
     tasks_of,
 )
+from thinning import few
 from torch import Generator, Tensor, nn
 
 from metarep.encoders import Encoder
@@ -64,7 +65,7 @@ def test_norms_in_plain_arithmetic_are_torchs(norm: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["plain", "exact", "mapped"])
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", few(NORMS, 3))
 def test_any_module_can_be_adapted(norm: str, path: str) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -78,7 +79,7 @@ def test_any_module_can_be_adapted(norm: str, path: str) -> None:
 
 
 @pytest.mark.parametrize("width", [4, 32])
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", few(CHANGES, 2))
 def test_a_changed_conv4_is_computed_as_it_is(change: str, width: int) -> None:
     """Of 32 channels, blocks could go through C code in float32, and with them the support's curvature."""
     kind = torch.float32 if width == 32 else torch.float64

@@ -271,6 +271,7 @@ def inverted_contrastive(distance: Tensor, same: Tensor, margin: float) -> Tenso
     return (margin - same.to(distance) * distance.square()).clamp_min(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("margin", [1.0, pytest.param(2.25, marks=pytest.mark.slow)])
 def test_the_loss_often_printed_does_the_opposite(margin: float) -> None:
     """``max(0, m - y * d**2)`` with y = 1 for one class: the positive pair flies apart, the negative one is ignored."""

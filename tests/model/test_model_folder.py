@@ -30,15 +30,31 @@ def drawing(seed: int) -> Image.Image:
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """``photos/moth`` and ``photos/fly``, four images each, below the working directory."""
     monkeypatch.chdir(tmp_path)
+    save_photos()
+    return Path("photos")
+
+
+def save_photos() -> None:
     for place, name in enumerate(("moth", "fly")):
         Path("photos", name).mkdir(parents=True)
         for number in range(4):
             drawing(10 * place + number).save(Path("photos", name, f"{number}.png"))
-    return Path("photos")
 
 
 def fit(out: str = "model", *more: str) -> int:
     return main(["fit", "photos", "--out", out, "--encoder", ENCODER, *more])
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of ``photos``, a ``model`` of them and ``bad.png``, for tests that change nothing."""
+    root = tmp_path_factory.mktemp("fitted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        save_photos()
+        fit()
+        Path("bad.png").write_bytes(b"no image")
+    return root
 
 
 @pytest.mark.slow
@@ -169,13 +185,13 @@ def test_all_classes_are_removed_or_none(capsys: pytest.CaptureFixture[str]) -> 
         (["fit", "photos", "--out", "m", "--encoder", "w.safetensors", "--arch", "conv4:x"], "the width of conv4"),
         (["index", "build", "model", "photos", "--encoder", ENCODER], "holds other files"),
         (["index", "build", "new.index", "photoes", "--encoder", ENCODER], "there is no file or folder 'photoes'"),
-        (["export", "model", "--torch-export", "photos"], "photos: Is a directory"),
+        pytest.param(["export", "model", "--torch-export", "photos"], "photos: Is a directory", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.usefixtures("photos")
-def test_wrong_input_changes_nothing(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    fit()
-    Path("bad.png").write_bytes(b"no image")
+def test_wrong_input_changes_nothing(
+    fitted: Path, argv: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(fitted)
     before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file() and path.name != ".lock"}
     capsys.readouterr()
     assert main(argv) == 2

@@ -5,6 +5,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from thinning import few
 
 from metarep.cli import main
 
@@ -25,7 +26,7 @@ def printed(capsys: pytest.CaptureFixture[str], *argv: str) -> list[dict]:
     return json.loads(capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("run", few(RUNS, 2))
 def test_a_run_is_evaluated_as_it_was(
     old: Path, run: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):

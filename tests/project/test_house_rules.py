@@ -3,13 +3,14 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import metarep
 
 ROOT = Path(metarep.__file__).parent
-SOURCES = {str(path.relative_to(ROOT)): ast.parse(path.read_text("utf-8")) for path in sorted(ROOT.rglob("*.py"))}
 FLAG = re.compile("--[a-z]")
+SAYS = re.compile(r"(Error|Warning|Advice|Call|warn)$")
 
 # Private names of torch and of the standard library, where there is no public one.
 ALLOWED = {
@@ -22,15 +23,27 @@ ALLOWED = {
 }
 
 
+@cache
+def sources() -> dict[str, ast.Module]:
+    """The parsed files by their path; read when a test asks, since each worker collects this file."""
+    return {str(path.relative_to(ROOT)): ast.parse(path.read_text("utf-8")) for path in sorted(ROOT.rglob("*.py"))}
+
+
+def last_name(called: ast.expr) -> str:
+    return called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
+
+
 def messages(tree: ast.Module) -> Iterator[ast.Constant]:
     """String literals of what is raised, warned of or said as advice."""
-    for node in ast.walk(tree):
-        said = isinstance(node, ast.Raise) or (
-            isinstance(node, ast.Call) and re.search(r"(Error|Warning|Advice|Call|warn)$", ast.unparse(node.func))
+    todo: list[tuple[ast.AST, bool]] = [(tree, False)]
+    while todo:
+        node, inside = todo.pop()
+        inside |= isinstance(node, ast.Raise) or (
+            isinstance(node, ast.Call) and bool(SAYS.search(last_name(node.func)))
         )
-        for part in ast.walk(node) if said else ():
-            if isinstance(part, ast.Constant) and isinstance(part.value, str):
-                yield part
+        if inside and isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node
+        todo.extend((part, inside) for part in ast.iter_child_nodes(node))
 
 
 def private_names(tree: ast.Module) -> Iterator[str]:
@@ -54,7 +67,7 @@ def _is_self(node: ast.expr) -> bool:
 def test_only_the_command_line_names_flags() -> None:
     wrong = [
         f"{module} line {each.lineno}: {each.value!r}"
-        for module, tree in SOURCES.items()
+        for module, tree in sources().items()
         if Path(module).parts[0] != "cli"
         for each in messages(tree)
         if FLAG.search(each.value)
@@ -63,7 +76,7 @@ def test_only_the_command_line_names_flags() -> None:
 
 
 def test_no_module_uses_the_private_names_of_another() -> None:
-    assert [f"{module} {name}" for module, tree in SOURCES.items() for name in private_names(tree)] == []
+    assert [f"{module} {name}" for module, tree in sources().items() for name in private_names(tree)] == []
 
 
 def test_the_rules_catch_what_they_are_for() -> None:

@@ -5,6 +5,7 @@ import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from tools.rooms import ROOT, SOURCE, STOREYS, main
@@ -38,7 +39,10 @@ def imports(path: Path) -> Iterator[str]:
         todo.extend(ast.iter_child_nodes(node))
 
 
-GRAPH = {name: set(imports(path)) - {"metarep"} for name, path in MODULES.items()}
+@cache
+def graph() -> dict[str, set[str]]:
+    """Every module's imports; read when a test asks, since each worker collects this file."""
+    return {name: set(imports(path)) - {"metarep"} for name, path in MODULES.items()}
 
 
 def room(module: str) -> str:
@@ -57,14 +61,14 @@ def forbidden(module: str, other: str) -> str:
 
 def test_imports_run_downward():
     modules = [name for name in MODULES if name.count(".") and not name.endswith("__main__")]
-    pairs = [(module, other, forbidden(module, other)) for module in modules for other in GRAPH[module]]
+    pairs = [(module, other, forbidden(module, other)) for module in modules for other in graph()[module]]
     assert len(pairs) > 500
     assert [f"{module} imports {other}: {why}" for module, other, why in pairs if why] == []
 
 
 def test_no_imports_run_in_a_circle():
     """Modules of which none can be taken away first: each imports another of them."""
-    left = {name: {other for other in others if other in MODULES} for name, others in GRAPH.items()}
+    left = {name: {other for other in others if other in MODULES} for name, others in graph().items()}
     while free := [name for name, others in left.items() if not others]:
         for name in free:
             del left[name]

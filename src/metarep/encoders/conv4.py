@@ -47,6 +47,12 @@ class Conv4(nn.Sequential):
             channels = width
         super().__init__(*blocks, nn.Flatten(), *([OfLength(length)] if length else []))
         initialise(self)
+        self.width = width
+
+    def dim_at(self, size: tuple[int, int]) -> int:
+        """The number of features of an image of this size."""
+        height, width = size
+        return self.width * (height // 16) * (width // 16)
 
 
 class OfLength(nn.Module):

@@ -111,6 +111,10 @@ class EfficientNetLite(nn.Sequential):
         self.mirror = mirror
         initialise(self)
 
+    def dim_at(self, _: tuple[int, int]) -> int:
+        """The number of features of an image of this size; it is the same for all sizes."""
+        return FEATURES
+
     def forward(self, input: Tensor) -> Tensor:
         """Features ``(b, 1280)`` of normalised images ``(b, c, h, w)``."""
         both = self.mirror and not self.training

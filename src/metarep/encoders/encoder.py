@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Num
@@ -17,6 +17,17 @@ from metarep.machine.device import Precision
 # Pixels that go through the body at a time on a CPU, where nothing is trained: 8 images of 160 px. With more, feature
 # maps no longer fit the cache of a core, so it is not faster, and it needs more memory.
 AT_ONCE = 8 * 160 * 160
+
+
+@runtime_checkable
+class Sized(Protocol):
+    """A body that knows the number of its features."""
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def dim_at(self, size: tuple[int, int], /) -> int:
+        """The number of features of an image of this size."""
+        ...
 
 
 class Encoder(nn.Module):
@@ -90,7 +101,14 @@ class Encoder(nn.Module):
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def _take(self, body: nn.Module) -> tuple[nn.Module, int]:
-        """The body, and the number of its features, found by encoding one blank image."""
+        """The body, and the number of its features, found by encoding one blank image.
+
+        A body of this library that has shapes but no values (``meta``) says it itself: to run it, torch would import
+        its compiler.
+        """
+        if isinstance(body, Sized) and all(parameter.is_meta for parameter in body.parameters()):
+            self.channels_last = True
+            return body, body.dim_at(self.preprocess.size)
         modes = [(module, module.training) for module in body.modules()]
         body.eval()
         try:

@@ -111,3 +111,8 @@ class ResNet12(nn.Sequential):
             channels = int(width * factor)
         super().__init__(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         initialise(self, slope=SLOPE)
+        self.width = channels
+
+    def dim_at(self, _: tuple[int, int]) -> int:
+        """The number of features of an image of this size; it is the same for all sizes."""
+        return self.width

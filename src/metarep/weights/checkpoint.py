@@ -17,6 +17,7 @@ from metarep.machine.files import read_tensors, write_tensors
 from metarep.weights.deployed import learner_of
 from metarep.weights.record import RunRecord
 from metarep.weights.seen import digests, refuse
+from metarep.weights.shapes import shapes_only
 
 if TYPE_CHECKING:
     from metarep.methods import Method
@@ -253,7 +254,7 @@ def _rebuild(tensors: dict[str, Tensor], header: dict[str, Any], record: RunReco
 
         return build_method(record.method, encoder, record.settings).learner
 
-    with torch.device("meta"):  # needs no memory: a damaged header may describe a huge network
+    with shapes_only():  # a damaged header may describe a huge network
         shapes = {name: tuple(value.shape) for name, value in build().state_dict().items()}
     own = {name.removeprefix(DEPLOYED): value for name, value in tensors.items() if name.startswith(DEPLOYED)}
     saved = {name: tuple(value.shape) for name, value in own.items()}
