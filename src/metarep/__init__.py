@@ -83,8 +83,6 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.learners.distances import task_cross_entropy as task_cross_entropy
     from metarep.learners.logistic import NotSolvedWarning as NotSolvedWarning
     from metarep.machine.ranks import joined as joined
-    from metarep.machine.ranks import rank as rank
-    from metarep.machine.ranks import ranks as ranks
     from metarep.methods import ANIL as ANIL
     from metarep.methods import BYOL as BYOL
     from metarep.methods import MAML as MAML
@@ -192,7 +190,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     # Training, and what it leaves
     "metarep.weights.settings": ("TrainSettings",),
     "metarep.experiments.readings": ("CollapseWarning", "CollapsedError", "DivergedError"),
-    "metarep.machine.ranks": ("joined", "rank", "ranks"),
+    "metarep.machine.ranks": ("joined",),
     "metarep.experiments.training": ("Outcome", "train"),
     "metarep.experiments.run_folder": ("RunFolder",),
     "metarep.weights.checkpoint": ("Checkpoint",),

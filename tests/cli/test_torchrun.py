@@ -35,7 +35,7 @@ def test_any_number_of_processes_resumes(tmp_path: Path) -> None:
             while time.monotonic() - began < 200 and (not state.exists() or read_tensors(state)[1]["step"] < steps):
                 time.sleep(0.05)
             run.send_signal(signal.SIGTERM)
-            run.wait(60)
+            run.communicate(timeout=60)
         else:
             out, error = run.communicate(timeout=300)
             assert run.returncode == 0, error

@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 FAST = (ROOT / "src" / "metarep" / "fast").exists()  # the folder may be deleted
 PAGES = {str(path.relative_to(ROOT)): path for path in (*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md")))}
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+TORCHRUN = {"--rdzv-backend", "--rdzv-endpoint", "--max-restarts", "--nnodes", "--nproc-per-node", "--standalone"}
 CODE = re.compile(r"`([^`\n]+)`")
 HOMES = ("data.images", "data.labels", "data.split", "data.task_index", "data.tasks", "data.batches", "data.datasets")
 HOMES = (*HOMES, "encoders", "learners", "methods", "experiments.training", "experiments.evaluation")
@@ -100,7 +101,7 @@ def test_flags_exist(page: str) -> None:
     method = page.removeprefix("docs/methods/").removesuffix(".md")
     places = [["train", method]] if method in METHODS else [[name] for name in COMMANDS]
     places += [["train", name] for name in METHODS if method not in METHODS]
-    known = set().union(*(flags_of(*place) for place in places))
+    known = set().union(*(flags_of(*place) for place in places), TORCHRUN)
     named = set()
     for code in CODE.findall(FENCE.sub("", PAGES[page].read_text("utf-8"))):
         if not code.startswith("metarep "):  # those are parsed by the test above
