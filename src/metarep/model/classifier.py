@@ -18,7 +18,8 @@ from metarep.encoders.finite import refuse_lost_features
 from metarep.errors import MetarepError, counted
 from metarep.model.answers import Answer
 from metarep.model.gallery import Gallery
-from metarep.model.model import HEAD, Model
+from metarep.model.head import HEAD
+from metarep.model.model import Model
 from metarep.weights.named import Representation, load_representation
 
 GIVEN = {"name": "prototypes"}  # the head for features that were computed outside

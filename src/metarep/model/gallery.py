@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 from jaxtyping import Int, Int8, Shaped
 from torch import Tensor
+from typing_extensions import deprecated
 
 from metarep.data.class_names import clean_name, composed
 from metarep.data.copies.picture_hash import LENGTH
@@ -128,7 +129,7 @@ class Gallery:
         """Whether a class of this gallery matches the name ``given``."""
         return given in self._indices or composed(given) in self._same
 
-    def place(self, name: str) -> int:
+    def index_of(self, name: str) -> int:
         """Returns the index in ``names`` of the class that a user calls ``name``.
 
         Raises:
@@ -138,6 +139,11 @@ class Gallery:
         if name not in self._indices:
             raise NotHereError(str(unknown("class", name, self.names)))
         return self._indices[name]
+
+    @deprecated("Gallery.place is now called Gallery.index_of; the old name goes with the next version")
+    def place(self, name: str) -> int:
+        """The old name of :meth:`index_of`."""
+        return self.index_of(name)
 
     def row(self, number: int) -> int:
         """Returns the row of the image whose id is ``number``.
@@ -166,7 +172,7 @@ class Gallery:
         Raises:
             NotHereError: no class matches. The message suggests the closest name.
         """
-        return self._keep(self.classes != self.place(name))
+        return self._keep(self.classes != self.index_of(name))
 
     def renamed(self, old: str, new: str) -> "Gallery":
         """Returns a gallery in which the class ``old`` is called ``new``.
@@ -177,11 +183,11 @@ class Gallery:
             NotHereError: no class matches ``old``.
             BadNameError: ``new`` cannot be the name of a class.
         """
-        index, new = self.place(old), clean_name(new)
+        index, new = self.index_of(old), clean_name(new)
         existing = self.called(new)
         if existing not in self.names or self.names.index(existing) == index:
             return replace(self, names=tuple(new if i == index else name for i, name in enumerate(self.names)))
-        merged = torch.where(self.classes == index, self.place(existing), self.classes)
+        merged = torch.where(self.classes == index, self.index_of(existing), self.classes)
         return replace(self, classes=merged)._keep(torch.ones(len(self), dtype=torch.bool))
 
     def moved(self, number: int, name: str) -> "Gallery":

@@ -19,9 +19,9 @@ def add_index(parser: Parser) -> None:
     parser.add_argument("index", type=Path, metavar="INDEX", help="the folder of the index")
 
 
-def add_places(parser: Parser, text: str) -> None:
+def add_paths(parser: Parser, text: str) -> None:
     """Add the arguments for files and folders of images; ``text`` is their help."""
-    parser.add_argument("places", type=Path, nargs="*", metavar="FILE|FOLDER", help=text)
+    parser.add_argument("paths", type=Path, nargs="*", metavar="FILE|FOLDER", help=text)
 
 
 def add_filling(parser: Parser) -> None:
@@ -31,9 +31,9 @@ def add_filling(parser: Parser) -> None:
     add_output(parser)
 
 
-def need_places(args: argparse.Namespace, what: str) -> None:
+def need_paths(args: argparse.Namespace, what: str) -> None:
     """Raise a ``MetarepError`` if no file or folder is given; ``what`` names what is missing."""
-    if not args.places:
+    if not args.paths:
         raise MetarepError(f"index {args.action} needs {what}: metarep index {args.action} {typed(args.index)} ...")
 
 
@@ -50,7 +50,7 @@ def fill_index(index: ImageIndex, args: argparse.Namespace) -> int:
         def watch(record: dict[str, int]) -> None:
             tell(record["done"], record["total"], record["embedded"])
 
-        added = index.add(args.places, skip_bad=args.skip_bad, depth=args.depth, watch=watch)
+        added = index.add(args.paths, skip_bad=args.skip_bad, depth=args.depth, watch=watch)
     bad = added.bad or []
     warn_of_left_out(bad, added.new + added.changed + added.known + len(bad))
     if args.json:
