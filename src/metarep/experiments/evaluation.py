@@ -39,6 +39,11 @@ class Report:
         digest: identifies the set of tasks.
         seconds: duration of the measurement in seconds.
         per_task: accuracy on each task.
+
+    >>> how = ("inductive", "running", "prototypes", "glyphs/test", "0123456789ab")
+    >>> report = Report(81.25, 2.45, 2, "5", "1", 15, *how, seconds=1.0, per_task=torch.tensor([80.0, 82.5]))
+    >>> str(report)[:46], report.as_dict()["tasks"]
+    ('5-way 1-shot: 81.25 ± 2.45 % (2 tasks of 15 qu', 2)
     """
 
     accuracy: float

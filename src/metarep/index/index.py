@@ -39,6 +39,15 @@ class Index(ABC):
         dim: the number of dimensions of a vector.
         space: the digest of the encoder of the vectors (see :func:`metarep.encoders.space_of`). Vectors with another
             digest are refused. Vectors without a digest are not checked.
+
+    >>> index = Index.backends["exact"](2)
+    >>> index.add([4, 7], [[1.0, 0.0], [0.0, 3.0]])
+    >>> scores, ids = index.search([[2.0, 0.0]], k=2)
+    >>> ids.tolist(), scores.tolist(), index.vectors([7]).tolist()
+    ([[4, 7]], [[1.0, 0.0]], [[0.0, 1.0]])
+    >>> index.remove([4])
+    >>> index.ids().tolist()
+    [7]
     """
 
     name: ClassVar[str]

@@ -37,6 +37,10 @@ class PgvectorIndex(Index):
         SpaceError: the table holds vectors of another encoder.
         MetarepError: psycopg is not installed, the server cannot be used, the table is not one of metarep or has
             another dimension, or a setting is out of range.
+
+    >>> PgvectorIndex(2)
+    Traceback (most recent call last):
+    metarep.errors.MetarepError: the pgvector index needs the url of a server: postgresql://USER@HOST/DATABASE
     """
 
     name: ClassVar[str] = "pgvector"

@@ -34,6 +34,10 @@ class QdrantIndex(Index):
         SpaceError: the collection holds vectors of another encoder.
         MetarepError: qdrant-client is not installed, there is no address, the server does not answer, or the collection
             is not one of metarep or has another dimension.
+
+    >>> QdrantIndex(2)
+    Traceback (most recent call last):
+    metarep.errors.MetarepError: the qdrant index needs the url of a server: http://HOST:6333
     """
 
     name: ClassVar[str] = "qdrant"

@@ -36,6 +36,18 @@ class ModelFolder:
     Args:
         path: the folder.
         representation: the encoder of ``encoder.safetensors``.
+
+    >>> import tempfile
+    >>> from metarep import Preprocess, build_encoder
+    >>> stripes = torch.zeros(2, 1, 16, 16, dtype=torch.uint8)
+    >>> stripes[0, :, ::4], stripes[1, :, :, ::4] = 255, 255  # rows, and columns
+    >>> encoder = build_encoder("conv4", Preprocess((16, 16), 1, (0.0,), (1.0,)), width=4)
+    >>> with tempfile.TemporaryDirectory() as parent:
+    ...     folder = ModelFolder.create(Path(parent) / "stripes", Model(encoder, {"name": "prototypes"}))
+    ...     ids = folder.learn(stripes.numpy(), ["rows", "columns"], ["1.png", "2.png"])
+    ...     folder.rename("rows", "lines")
+    ...     ids, folder.model.gallery.names, folder.model.gallery.counts.tolist()
+    ([0, 1], ('lines', 'columns'), [1, 1])
     """
 
     def __init__(self, path: Path, representation: Representation) -> None:

@@ -35,6 +35,10 @@ class Gallery:
     >>> two = moths.add(torch.rand(1, 8), ["fly"], ["c.jpg"])
     >>> two.names, two.counts.tolist(), two.without([0]).ids.tolist()
     (('moth', 'fly'), [2, 1], [1, 2])
+    >>> two.index_of("fly"), two.row(2), two.has("bee"), two.in_words
+    (1, 2, False, '2 classes, 3 images')
+    >>> two.renamed("fly", "moth").counts.tolist(), two.moved(0, "fly").counts.tolist(), two.only([2]).names
+    ([3], [1, 2], ('fly',))
     """
 
     rows: Shaped[Tensor, "n *row"]

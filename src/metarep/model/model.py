@@ -49,9 +49,12 @@ class Model:
 
     >>> rows = torch.tensor([[1.0, 0.0], [0.9, 0.2], [0.0, 1.0], [0.2, 0.9]])
     >>> gallery = Gallery.empty().add(rows, ["moth", "moth", "fly", "fly"], ["1.jpg", "2.jpg", "3.jpg", "4.jpg"])
-    >>> answer = Model(None, {"name": "prototypes"}, gallery).answer(torch.tensor([[0.9, 0.3]]))[0]
+    >>> model = Model(None, {"name": "prototypes"}, gallery)
+    >>> answer = model.answer(torch.tensor([[0.9, 0.3]]))[0]
     >>> answer.label, [near.item for near in answer.neighbours]
     ('moth', ['2.jpg', '1.jpg', '4.jpg'])
+    >>> tuple(model.scores(rows).shape), model.changed(gallery.without_class("fly")).gallery.names
+    ((4, 2), ('moth',))
     """
 
     def __init__(

@@ -52,6 +52,21 @@ class ImageIndex:
 
     Raises:
         MetarepError: the folder does not hold an index, or the index is damaged.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> from metarep import Preprocess, Representation, build_encoder
+    >>> encoder = build_encoder("conv4", Preprocess((16, 16), 1, (0.0,), (1.0,)), width=4)
+    >>> with tempfile.TemporaryDirectory() as parent:
+    ...     for name, box in (("row.png", (0, 4, 16, 8)), ("column.png", (4, 0, 8, 16))):
+    ...         image = Image.new("L", (16, 16))
+    ...         image.paste(255, box)
+    ...         image.save(Path(parent) / name)
+    ...     index = ImageIndex.create(Path(parent) / "small.index", Representation(encoder, "small"))
+    ...     added = index.add([Path(parent) / "row.png", Path(parent) / "column.png"])
+    ...     hits = index.search([Path(parent) / "row.png"], k=1)
+    >>> added.new, Path(hits[0][0].path).name, round(hits[0][0].score, 3)
+    (2, 'row.png', 1.0)
     """
 
     def __init__(self, path: Path, *, device: torch.device | str = "cpu", precision: Precision = "float32") -> None:

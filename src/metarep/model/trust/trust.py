@@ -56,6 +56,12 @@ class Trust:
         source: where ``accuracy`` comes from: ``leave-one-out``, or the data sets that the encoder was measured on.
         calibration: where ``scale``, ``known`` and ``likely`` come from; empty if there were too few images.
         classes: the accuracy of each class, in the order of the gallery; empty if no image was left out.
+
+    >>> trust = Trust(92.5, (86.4, 96.0), tested=120)
+    >>> print(trust)
+    92.5 % (86.4 to 96.0)
+    >>> Trust.of_dict(trust.as_dict()).known
+    -inf
     """
 
     accuracy: float | None
@@ -100,6 +106,10 @@ class HeldOut:
         scores: the logits, shape ``(tested, ways)``: one row for each time that an image was left out.
         rows: the gallery row that each row of ``scores`` belongs to, shape ``(tested,)``; it may occur several times.
         gain: the log of the images a class in the whole gallery, minus the log of those that a fold keeps.
+
+    >>> held = HeldOut(torch.tensor([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]]), torch.tensor([0, 1, 0]), gain=0.0)
+    >>> held.each(torch.tensor([1.0, 1.0, 0.0]))
+    (tensor([0, 1]), tensor([0.5000, 1.0000]))
     """
 
     scores: Float[Tensor, "tested ways"]
