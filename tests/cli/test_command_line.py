@@ -55,7 +55,7 @@ def test_flags_of_a_method_stand_anywhere(line):
 )
 def test_flags_of_a_backend_stand_anywhere(line):
     args = read(line)
-    assert (args.action, str(args.index), [*map(str, args.places)]) == ("build", "X", ["Y", "Z"])
+    assert (args.action, str(args.index), [*map(str, args.paths)]) == ("build", "X", ["Y", "Z"])
     assert (args.backend, args.kind, args.json) == ("faiss", "ivf", True)
     assert args.own == ["kind", "links", "build_width", "search_width", "probes"]
 
@@ -88,8 +88,8 @@ def test_a_value_arrives(line, name, value):
             "train protonet --margin 0.2",
             "there is no flag --margin (it is one of siamese, triplet). Try: metarep train p",
         ),
-        ("train --turns", "argument --turns: expected one argument"),
-        ("train --turns x protonet", "argument --turns: invalid int value: 'x'. Try: metarep train protonet --help"),
+        ("train --turns", "--turns needs a value. Try: metarep train --help"),
+        ("train --turns x protonet", "--turns must be a whole number, not 'x'. Try: metarep train protonet --help"),
         ("train", "METHOD is missing: protonet, siamese, triplet"),
         ("train --data protonet", "METHOD is missing"),
         ("train protonet anil", "'anil' is one argument too many"),
@@ -109,7 +109,8 @@ def test_a_value_arrives(line, name, value):
         ("train protonet -- --steps 0", "'--steps' is one argument too many"),
         ("train --turns=-- protonet", "--turns needs a value, not --. Try: metarep train --help"),
         ("methods protonet", "'protonet' is one argument too many"),
-        ("fit photos", "the following arguments are required: --out"),
+        ("fit photos", "--out is missing. Try: metarep fit --help"),
+        ("fit photos --out", "--out needs a value"),
     ],
 )
 def test_what_cannot_be_read_is_refused_in_a_line(line, message):

@@ -119,7 +119,7 @@ def evaluate(
     keep_freed_memory()
     sets = [tasks] if isinstance(tasks, TaskIndex) else list(tasks)
     if not sum(len(part) for part in sets):
-        raise MetarepError("there are no tasks to evaluate on")
+        raise MetarepError("there are no tasks to evaluate on; draw at least one")
     before = (
         0.0 if learner.state_numbers else 0.8
     )  # share of the time for preparing, which takes none if the body is adapted

@@ -70,14 +70,18 @@ class PgvectorIndex(Index):
         try:
             self.connection = self.driver.connect(url, autocommit=True)
         except self.driver.Error as error:
-            raise MetarepError(f"PostgreSQL at {_shown(url)} cannot be used: {_first(error)}") from error
+            raise MetarepError(
+                f"PostgreSQL at {_shown(url)} cannot be used: {_first(error)}; check the url and the server"
+            ) from error
         try:
             self._prepare()
         except (MetarepError, self.driver.Error) as error:
             self.connection.close()
             if isinstance(error, MetarepError):
                 raise
-            raise MetarepError(f"PostgreSQL at {_shown(url)} cannot be used: {_first(error)}") from error
+            raise MetarepError(
+                f"PostgreSQL at {_shown(url)} cannot be used: {_first(error)}; check the url and the server"
+            ) from error
 
     def close(self) -> None:
         """Close the connection to the server."""
@@ -195,7 +199,9 @@ class PgvectorIndex(Index):
                 cursor = self.connection.execute(query, values)
                 return cursor.fetchall()
         except self.driver.Error as error:
-            raise MetarepError(f"PostgreSQL at {_shown(self.url)} did not answer: {_first(error)}") from error
+            raise MetarepError(
+                f"PostgreSQL at {_shown(self.url)} did not answer: {_first(error)}; check the url and the server"
+            ) from error
 
 
 def _texts(rows: Rows) -> list[str]:

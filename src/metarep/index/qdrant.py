@@ -176,7 +176,9 @@ class QdrantIndex(Index):
             raise
         except Exception as error:  # the client raises errors of httpx, of pydantic, and its own
             reason = str(error).strip().partition("\n")[0]
-            raise MetarepError(f"Qdrant at {self.url} did not answer: {type(error).__name__}: {reason}") from error
+            raise MetarepError(
+                f"Qdrant at {self.url} did not answer: {type(error).__name__}: {reason}; check the url and the server"
+            ) from error
 
 
 def _module() -> Any:  # noqa: ANN401 - an extra

@@ -101,7 +101,8 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         check_classification_targets(labels)
         if len(labels) != len(X):  # for features, validate_data has checked it
             raise ValueError(
-                f"{counted(len(X), 'image')} and {counted(len(labels), 'label')} do not match; give one label an image"
+                f"{counted(len(X), 'image')} and {counted(len(labels), 'label')} do not match; give one label for each "
+                "image"
             )
         model = self._fresh(are_features(X)) if first else self.model_
         depth = notice_depth(X, model.depth | Depth.of(self.depth)) if model.representation else model.depth

@@ -14,7 +14,7 @@ from typing_extensions import deprecated
 from metarep.data.copies.picture_hash import picture_hash
 from metarep.data.reading.depth import Depth
 from metarep.data.reading.photographs import LeftOut
-from metarep.errors import Advice, Call, MetarepError, Slot
+from metarep.errors import Advice, Call, MetarepError, Slot, counted
 from metarep.machine.files import locked, making
 from metarep.model.gallery import Gallery
 from metarep.model.gallery_file import read_gallery, write_gallery
@@ -77,8 +77,10 @@ class ModelFolder:
             raise MetarepError("the model has no encoder, but a model folder needs one; make a model with an encoder")
         learn = Call("ModelFolder.learn", "add", path, Slot("CLASS/"))
         more = [Advice("add to it with {learn}", learn=learn)] if (path / GALLERY).is_file() else []
-        exists = MetarepError(f"{path} is there already", advice=["choose another", *more])
-        busy = MetarepError(f"another process is making {path}", advice=["wait until it has ended", "choose another"])
+        exists = MetarepError(f"{path} is there already", advice=["choose another folder", *more])
+        busy = MetarepError(
+            f"another process is making {path}", advice=["wait until it has ended", "choose another folder"]
+        )
         with making(path.resolve(), GALLERY, PARTS, exists=exists, busy=busy) as partial:
             representation = model.representation.portable()
             representation.save(partial / "encoder.safetensors")
@@ -93,7 +95,9 @@ class ModelFolder:
         if not (path / GALLERY).is_file():
             run = (path / "model.safetensors").exists()
             options = {"encoder": path} if run else {}
-            fit = Call("ModelFolder.create", "fit", Slot("PHOTOS"), out=Slot("MODEL") if run else path, **options)
+            fit = Call(
+                "ModelFolder.create", "fit", Slot("PHOTOS"), out=Slot("MODEL") if path.exists() else path, **options
+            )
             what = "a run folder and not a model folder" if run else "not a model folder"
             raise MetarepError(f"{path} is {what}", advice=Advice("make a model with {fit}", fit=fit))
         if not (path / "encoder.safetensors").is_file():
@@ -159,7 +163,10 @@ class ModelFolder:
                 [each[i] for i in range(len(each)) if i not in left_out.errors] for each in (labels, items)
             )
         if not read:
-            raise MetarepError("there are no images")
+            what = (
+                f"none of the {counted(len(left_out.errors), 'image')} can be read" if left_out else "no image is given"
+            )
+            raise MetarepError(f"{what}; give at least one that can be read")
         rows, pixels = torch.cat([rows for _, rows in read]), [image for some, _ in read for image in some]
         labels = list(map(self.model.gallery.called, labels))
         return self.keep(pixels, rows, labels, items, once=once, depth=depth)

@@ -157,7 +157,9 @@ class Gallery:
         """
         ids = self.ids.tolist()
         if number not in ids:
-            raise NotHereError(f"the model has no image {number}; it may have been removed")
+            raise NotHereError(
+                f"the model has no image {number}; it may have been removed; gallery.ids lists those it has"
+            )
         return ids.index(number)
 
     def without(self, ids: Iterable[int]) -> "Gallery":

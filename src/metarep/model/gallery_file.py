@@ -68,4 +68,4 @@ def read_gallery(path: Path, representation: Representation) -> Model:
         state = {name[len(STATE) :]: part for name, part in tensors.items() if name.startswith(STATE)}
         return model.restore_calibration(Trust.of_dict(header["trust"]), state or None) if "trust" in header else model
     except (KeyError, TypeError, ValueError) as error:
-        raise MetarepError(f"{path} is damaged, or of a newer metarep: {error}") from error
+        raise MetarepError(f"{path} is damaged, or of a newer metarep: {error}; fit the model anew") from error

@@ -107,7 +107,7 @@ class Model:
         The arguments are those of :meth:`read`.
 
         Raises:
-            MetarepError: there are no images.
+            MetarepError: no image is given.
             DataError: an image cannot be read, or a feature is NaN or infinite.
         """
         if self.representation is None:
@@ -116,7 +116,7 @@ class Model:
             return given
         rows = [rows for _, rows in self.read(images, batch=batch, names=names, depth=depth)]
         if not rows:
-            raise MetarepError("there are no images")
+            raise MetarepError("no image is given; give at least one")
         return torch.cat(rows)
 
     def read(

@@ -44,7 +44,7 @@ def changed_status(items: Catalogue, file: Path, result: Added) -> os.stat_resul
     try:
         status = file.stat()
     except OSError as error:
-        raise DataError(f"{shown(file)} cannot be read ({error.strerror})") from error
+        raise DataError(f"{shown(file)} cannot be read ({error.strerror}); check the file") from error
     known = items.by_path.get(str(file))
     if known is not None:
         item = items.items[known]

@@ -72,7 +72,9 @@ class ImageIndex:
     def __init__(self, path: Path, *, device: torch.device | str = "cpu", precision: Precision = "float32") -> None:
         self.path = Path(path)
         if not is_index(self.path):
-            build = Call("ImageIndex.create", "index build", path, Slot("FOLDER"), encoder=Slot("RUN"))
+            build = Call(
+                "ImageIndex.create", "index build", Slot("INDEX") if self.path.exists() else path, Slot("FOLDER")
+            )
             raise MetarepError(f"{path} holds no index", advice=Advice("make one with {build}", build=build))
         self.embedder = Embedder(load_representation(self.path / "encoder.safetensors"), device, precision)
         self.embedder.depth = self.embedder.depth | read_depth(self.path / DEPTH)
@@ -184,7 +186,7 @@ class ImageIndex:
             for path in paths:
                 ids = self.items.below(absolute(path))
                 if not ids:
-                    raise MetarepError(f"the index holds no image {shown(path)!r} and none below it")
+                    raise MetarepError(f"the index holds no image {shown(path)!r} and none below it; check the path")
                 gone.update(ids)
             if missing:
                 gone.update(each for each, item in self.items.items.items() if not os.path.exists(item.path))
@@ -211,7 +213,9 @@ class ImageIndex:
             raise type(bad[0])(bad[0].message) from bad[0]  # a query is not left out, so its advice would not help
         allowed = None if below is None else self.items.below(absolute(below))
         if allowed is not None and not allowed:
-            raise MetarepError(f"the index holds no image below {shown(below or '')!r}")
+            raise MetarepError(
+                f"the index holds no image below {shown(below or '')!r}; check the path, or add the folder first"
+            )
         scores, ids = self.index.search(rows, min(k, max(1, len(self))), allowed, space=self.embedder.space)
         return [
             [Hit(self.items.items[i].path, score) for score, i in zip(*row, strict=True) if i >= 0]

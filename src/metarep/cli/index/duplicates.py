@@ -35,7 +35,7 @@ def add(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     set_threads(args)
     if not -1 <= args.threshold <= 1:
-        raise MetarepError(f"--threshold is a cosine, from -1 to 1, not {args.threshold:g}")
+        raise MetarepError(f"--threshold must be a cosine from -1 to 1, not {args.threshold:g}")
     with open_index(args) as index, counting("image", quiet=args.json) as tell:
         items, total = index.items.items, len(index)
         paths = [Path(items[each].path) for each in index.index.ids().tolist()]

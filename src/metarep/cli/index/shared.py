@@ -1,12 +1,14 @@
 """Functions that the actions of ``metarep index`` share: flags, opening and filling an index, and showing paths."""
 
 import argparse
+import warnings
 from pathlib import Path
 
 from metarep.cli.options import add_machine, add_output, add_reading, print_json
 from metarep.cli.parser import Parser
 from metarep.cli.progress import counting
 from metarep.data.datasets.options import warn_of_left_out
+from metarep.data.reading.folder_tree import FolderWarning
 from metarep.data.reading.folder_walk import shown
 from metarep.errors import MetarepError, counted
 from metarep.machine.device import pick_device, pick_precision
@@ -52,7 +54,10 @@ def fill_index(index: ImageIndex, args: argparse.Namespace) -> int:
 
         added = index.add(args.paths, skip_bad=args.skip_bad, depth=args.depth, watch=watch)
     bad = added.bad or []
-    warn_of_left_out(bad, added.new + added.changed + added.known + len(bad))
+    files = added.new + added.changed + added.known + len(bad)
+    warn_of_left_out(bad, files)
+    if not files:
+        warnings.warn(f"there are no images in {', '.join(map(shown, args.paths))}", FolderWarning, stacklevel=2)
     if args.json:
         facts = {"new": added.new, "changed": added.changed, "known": added.known, "left_out": len(bad)}
         print_json({"images": len(index), **facts})
