@@ -51,7 +51,7 @@ def processes() -> list[dict[str, object]]:
 
 
 def photographs(folder: Path, n: int) -> list[Path]:
-    """Noise that is smooth enough to be worth compressing; what is on it does not matter to the clock."""
+    """JPEG files of smooth noise. What they show does not change the time."""
     generator = np.random.default_rng(0)
     files = []
     for i in range(n):

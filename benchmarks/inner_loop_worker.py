@@ -1,4 +1,4 @@
-"""learn2learn in a process of its own, for benchmarks/inner_loop.py: started by another Python, asked once a turn.
+"""learn2learn in a process of its own, for benchmarks/inner_loop.py: started by another Python, called once a turn.
 
 learn2learn 0.2.0 does not install beside today's torch. Its source archive builds once the Cython files are made anew:
 
@@ -21,7 +21,7 @@ VARIABLE = "METAREP_LEARN2LEARN"
 
 
 class Worker:
-    """The other process: a call is one meta-iteration and gives its milliseconds.
+    """The worker process. A call runs one meta-iteration and returns its milliseconds.
 
     Raises:
         ImportError: it cannot be started; the message says why.
@@ -57,7 +57,7 @@ class Worker:
 
 
 def define_missing_operators() -> object:
-    """What torchvision's import asks for, though its wheels are for other builds of torch. The result must be kept."""
+    """Define the operators that torchvision's import needs and this build of torch lacks. The result must be kept."""
     import torch
 
     library = torch.library.Library("torchvision", "DEF")
