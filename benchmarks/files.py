@@ -138,7 +138,8 @@ def forward() -> dict[int, Callable[[], float]]:
 
 def floor(graph: Path) -> tuple[int, float]:
     """The fastest batch and the cost of an image in it. It is measured in another process, because the peak memory of a
-    child includes that of its parent."""
+    child includes that of its parent.
+    """
     run = [sys.executable, __file__, str(graph.parent), "--forward"]
     costs = json.loads(subprocess.run(run, check=True, capture_output=True, env=environment()).stdout)
     return min(((int(n), cost) for n, cost in costs.items()), key=lambda pair: pair[1])

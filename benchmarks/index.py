@@ -142,7 +142,7 @@ def measure(case: Case, seconds: float, threads: int, chosen: list[str] | None) 
 
 
 def build(name: str, rows: torch.Tensor, threads: int, shared: dict[str, Any]) -> tuple[Search, int]:
-    """Build an index. Returns its search function and its size in bytes. ``shared`` is what faiss has built for metarep, by its own name."""
+    """Build an index; returns its search function and its bytes. ``shared`` has what faiss built for metarep, by name."""
     if name in RIVALS:
         made = RIVALS[name](rows.numpy(), threads)
         inner = shared.get(name)

@@ -50,7 +50,7 @@ class FaissIndex(Index):
 
     >>> FaissIndex(2, kind="hsnw")
     Traceback (most recent call last):
-    metarep.errors.MetarepError: kind 'hsnw' is not one of hnsw, ivf, sq8, pq, flat
+    metarep.errors.MetarepError: kind 'hsnw' is not one of flat, hnsw, ivf, sq8, pq
     """
 
     name: ClassVar[str] = "faiss"
