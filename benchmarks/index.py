@@ -142,7 +142,7 @@ def measure(case: Case, seconds: float, threads: int, chosen: list[str] | None) 
 
 
 def build(name: str, rows: torch.Tensor, threads: int, shared: dict[str, Any]) -> tuple[Search, int]:
-    """Build an index; returns its search function and its bytes. ``shared`` has what faiss built for metarep, by name."""
+    """Build an index; return its search function and bytes. ``shared`` has what faiss built for metarep, by name."""
     if name in RIVALS:
         made = RIVALS[name](rows.numpy(), threads)
         inner = shared.get(name)
