@@ -1,7 +1,10 @@
 """How a command line is read: sub-parsers, flags in any order, files of one's own, and help."""
 
 import argparse
+import errno
+import io
 import re
+import sys
 from importlib.resources import files
 
 import pytest
@@ -251,3 +254,18 @@ def test_a_file_that_is_not_there_or_of_another_method(tmp_path, monkeypatch, ca
     (tmp_path / "latin.toml").write_bytes(b"data = '\xff'")
     assert main(["train", "maml", "--config", "latin.toml"]) == 2
     assert "latin.toml is not UTF-8 text" in capsys.readouterr().err
+
+
+class _Closed(io.StringIO):
+    """An output whose reader has gone."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(errno.EPIPE, f"nobody reads {text}")
+
+
+def test_a_closed_pipe_ends_a_command_without_a_message(monkeypatch, capsys):
+    """As in ``metarep methods | head -1``."""
+    monkeypatch.setattr(sys, "stdout", _Closed())
+    assert main(["methods"]) == 141
+    sys.stdout.close()
+    assert capsys.readouterr().err == ""
