@@ -62,7 +62,7 @@ def ours(first: Tensor, second: Tensor, temperature: float) -> Tensor:
 
 
 def loss_run(loss: str) -> Run:
-    """Value and gradient of a loss by name."""
+    """A function that computes a loss and its gradient, by name of the loss."""
     value = ours if loss == "metarep" else LOSSES[loss]()
     g = Generator().manual_seed(0)
     pair = [torch.randn(LOSS.images, 128, generator=g).requires_grad_() for _ in range(2)]
@@ -166,7 +166,7 @@ def processor_ms(run: Run) -> float:
 
 
 def parts_of(case: Case, seconds: float) -> list[dict[str, object]]:
-    """Where the time of our methods' steps goes."""
+    """The share of each part in the time of a step of metarep's methods."""
     rows: list[dict[str, object]] = []
     for name in ("simclr", "moco", "byol"):
         parts: dict[str, list[float]] = {"views": [], "passes": [], "rest": []}

@@ -30,7 +30,7 @@ Run = dict[str, float]
 
 
 def link(sources: Sequence[Path], n: int, folder: Path) -> Path:
-    """``n`` links in folders of their classes; a second link to a file has another name."""
+    """Make ``n`` links in class folders. A second link to a file gets another name."""
     for i in range(n):
         source, again = sources[i % len(sources)], i // len(sources)
         place = folder / source.parent.name / f"{again}-{source.name}"
@@ -40,7 +40,7 @@ def link(sources: Sequence[Path], n: int, folder: Path) -> Path:
 
 
 def measured(arguments: Sequence[str]) -> Run:
-    """One process: seconds of the processor, of it in the system, of the clock; page faults; the peak in MB."""
+    """Run one process. Returns its CPU, system and elapsed seconds, its page faults and its peak memory in MB."""
     started = time.perf_counter()
     with tempfile.TemporaryFile() as out:
         process = subprocess.Popen([sys.executable, *arguments], stdout=out, stderr=out, env=environment())
@@ -59,7 +59,7 @@ def environment() -> dict[str, str]:
 
 
 def commands(folder: Path, work: Path, model: Path) -> dict[str, list[str]]:
-    """What is measured, by name."""
+    """The commands that are measured, by name."""
     at = ["-m", "metarep"]
     flags = ["--threads", "1"]
     index, fitted = work / f"index-{time.monotonic_ns()}", work / f"model-{time.monotonic_ns()}"
@@ -73,7 +73,7 @@ def commands(folder: Path, work: Path, model: Path) -> dict[str, list[str]]:
 
 
 def peer(folder: Path, graph: Path) -> None:
-    """Twenty lines around onnxruntime, as one finds them."""
+    """A plain loop around onnxruntime, as a user would write it."""
     import numpy as np
     import onnxruntime
     from PIL import Image
@@ -111,7 +111,7 @@ def export(graph: Path) -> None:
 
 
 def forward() -> dict[int, Callable[[], float]]:
-    """For each batch, a function that says what an image costs in one forward pass: milliseconds of the processor."""
+    """For each batch, a function that returns the CPU milliseconds of an image in one forward pass."""
     import torch
 
     from metarep.machine.device import keep_freed_memory
@@ -137,7 +137,9 @@ def forward() -> dict[int, Callable[[], float]]:
 
 
 def floor(graph: Path) -> tuple[int, float]:
-    """The best batch, and what an image costs there; in another process, since a child's peak counts its parent's."""
+    """The fastest batch and the cost of an image in it. It is measured in another process, because the peak memory of a
+    child includes that of its parent.
+    """
     run = [sys.executable, __file__, str(graph.parent), "--forward"]
     costs = json.loads(subprocess.run(run, check=True, capture_output=True, env=environment()).stdout)
     return min(((int(n), cost) for n, cost in costs.items()), key=lambda pair: pair[1])

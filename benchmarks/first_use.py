@@ -51,7 +51,7 @@ def processes() -> list[dict[str, object]]:
 
 
 def photographs(folder: Path, n: int) -> list[Path]:
-    """Noise that is smooth enough to be worth compressing; what is on it does not matter to the clock."""
+    """JPEG files of smooth noise. What they show does not change the time."""
     generator = np.random.default_rng(0)
     files = []
     for i in range(n):
@@ -63,14 +63,14 @@ def photographs(folder: Path, n: int) -> list[Path]:
 
 def answers(files: list[Path], threads: int, encoder: str, size: int) -> list[dict[str, object]]:
     torch.set_num_threads(threads)
-    given, asked = files[: CLASSES * EACH], files[CLASSES * EACH :]
+    given, queries = files[: CLASSES * EACH], files[CLASSES * EACH :]
     labels = [f"class {i % CLASSES}" for i in range(len(given))]
     FewShotClassifier(encoder=encoder, size=size).fit(given[:CLASSES], labels[:CLASSES])  # what a first call imports
     fits = []
     for _ in range(3):
         model = FewShotClassifier(encoder=encoder, size=size)
         fits.append(seconds(lambda model=model: model.fit(given, labels)))
-    each = [seconds(lambda file=file: model.predict([file])) for file in asked]
+    each = [seconds(lambda file=file: model.predict([file])) for file in queries]
     return [
         {"what": f"fit, 100 photographs, {encoder}, {size} px", "threads": threads, "median_ms": milliseconds(fits)},
         {"what": f"predict, one photograph, {encoder}, {size} px", "threads": threads, "median_ms": milliseconds(each)},

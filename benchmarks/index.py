@@ -49,7 +49,7 @@ CASES = [
 
 
 def vectors(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows and queries of length 1, apart."""
+    """Random rows and other random queries, all of length 1."""
     asked = BATCH * BATCHES
     if case.source == "omniglot":
         rows = omniglot()
@@ -75,7 +75,7 @@ def omniglot() -> torch.Tensor:
 
 
 def held(index: Index) -> int:
-    """Bytes that one of ours holds."""
+    """Bytes that an index of metarep holds."""
     if isinstance(index, ExactIndex):
         used = sum(ids.nbytes + rows.nbytes for ids, rows in index.rows.runs)
         return used + index.row_ids.nbytes + len(index) * 4 * index.dim
@@ -142,7 +142,7 @@ def measure(case: Case, seconds: float, threads: int, chosen: list[str] | None) 
 
 
 def build(name: str, rows: torch.Tensor, threads: int, shared: dict[str, Any]) -> tuple[Search, int]:
-    """How to search it, and what it holds; ``shared`` is what faiss has built for metarep, by its own name."""
+    """Build an index; return its search function and bytes. ``shared`` has what faiss built for metarep, by name."""
     if name in RIVALS:
         made = RIVALS[name](rows.numpy(), threads)
         inner = shared.get(name)
@@ -161,7 +161,7 @@ def build(name: str, rows: torch.Tensor, threads: int, shared: dict[str, Any]) -
 
 
 def peak_of_a_million() -> int | None:
-    """MiB that a process grows by, at its highest, while a million vectors come to an exact index in thousands."""
+    """Peak growth of a process in MiB while a million vectors are added to an exact index, a thousand at a time."""
     context = multiprocessing.get_context("spawn")
     answer = context.SimpleQueue()
     process = context.Process(target=_child, args=(answer,))

@@ -83,7 +83,7 @@ def ours(
 
 @dataclass(frozen=True)
 class Wish:
-    """How much is measured, as the flags say."""
+    """The extent of the measurement, as the flags say."""
 
     quick: bool
     one_thread: bool
@@ -95,7 +95,7 @@ class Wish:
 
 
 def makers_of(case: Case, wish: Wish) -> dict[str, partial[Any]]:
-    """What is timed, as functions that build it from images (learn2learn, in its own process, from nothing)."""
+    """Functions that build each timed step from images (learn2learn builds its own in its own process)."""
     makers: dict[str, partial[Any]] = {
         "metarep": partial(ours, case),
         "metarep, inductive": partial(ours, case, normalisation="support"),

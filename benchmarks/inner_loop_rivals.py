@@ -21,7 +21,7 @@ Run = Callable[[], None]
 
 @dataclass(frozen=True)
 class Case:
-    """What is timed."""
+    """One case of the benchmark: the network, the shape of the tasks and the settings."""
 
     name: str
     ways: int
@@ -39,7 +39,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Images:
-    """The same tasks for everybody, preprocessed."""
+    """The preprocessed tasks of a case, which are the same for all implementations."""
 
     support: Tensor
     support_y: Tensor
@@ -48,21 +48,21 @@ class Images:
 
 
 def prepare(*, one_thread: bool) -> None:
-    """What holds for all of them."""
+    """Apply the settings that all implementations share."""
     warnings.simplefilter("ignore")
     if one_thread:
         torch.set_num_threads(1)
 
 
 def keep_freed_memory() -> None:
-    """As metarep does (:func:`metarep.machine.device.keep_freed_memory`), for a process without it."""
+    """Do what :func:`metarep.machine.device.keep_freed_memory` does, in a process without metarep."""
     libc = ctypes.CDLL(None)
     libc.mallopt(-3, 1 << 30)
     libc.mallopt(-1, (1 << 31) - 1)
 
 
 def timed(run: Run, one_thread: bool, device: str = "cpu") -> float:
-    """Milliseconds of one iteration until its device is done: of the clock, or on one thread of the processor."""
+    """Milliseconds of one iteration until its device has finished: elapsed time, or CPU time on one thread."""
     clock = time.process_time if one_thread else time.perf_counter
     finish = torch.cuda.synchronize if device == "cuda" else int
     finish()
@@ -249,7 +249,7 @@ def by_metalearn(case: Case, images: Images, *, mixed: bool) -> Run:
 
 
 class _Deaf(nn.Module):
-    """A module that is told more than it wants to know."""
+    """A module whose forward ignores additional arguments."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""learn2learn in a process of its own, for benchmarks/inner_loop.py: started by another Python, asked once a turn.
+"""learn2learn in a process of its own, for benchmarks/inner_loop.py: started by another Python, called once a turn.
 
 learn2learn 0.2.0 does not install beside today's torch. Its source archive builds once the Cython files are made anew:
 
@@ -21,7 +21,7 @@ VARIABLE = "METAREP_LEARN2LEARN"
 
 
 class Worker:
-    """The other process: a call is one meta-iteration and gives its milliseconds.
+    """The worker process. A call runs one meta-iteration and returns its milliseconds.
 
     Raises:
         ImportError: it cannot be started; the message says why.
@@ -31,9 +31,9 @@ class Worker:
         python = os.environ.get(VARIABLE)
         if not python:
             raise ImportError(f"in an environment of its own, whose Python {VARIABLE} names: see inner_loop_worker.py")
-        told = json.dumps({"case": dataclasses.asdict(case), "mixed": mixed, "one_thread": one_thread})  # pyright: ignore[reportArgumentType]
+        arguments = json.dumps({"case": dataclasses.asdict(case), "mixed": mixed, "one_thread": one_thread})  # pyright: ignore[reportArgumentType]
         self.process = subprocess.Popen(
-            [python, __file__, told],
+            [python, __file__, arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -57,7 +57,7 @@ class Worker:
 
 
 def define_missing_operators() -> object:
-    """What torchvision's import asks for, though its wheels are for other builds of torch. The result must be kept."""
+    """Define the operators that torchvision's import needs and this build of torch lacks. The result must be kept."""
     import torch
 
     library = torch.library.Library("torchvision", "DEF")
@@ -67,7 +67,7 @@ def define_missing_operators() -> object:
 
 
 def main() -> None:
-    told, answers = json.loads(sys.argv[1]), os.fdopen(os.dup(1), "w", buffering=1)
+    arguments, answers = json.loads(sys.argv[1]), os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever its imports print
     sys.path.insert(0, str(Path(__file__).parent))
     kept = None
@@ -75,17 +75,17 @@ def main() -> None:
         kept = define_missing_operators()
         from inner_loop_rivals import Case, by_learn2learn, images_of, keep_freed_memory, prepare, timed
 
-        prepare(one_thread=told["one_thread"])
+        prepare(one_thread=arguments["one_thread"])
         keep_freed_memory()
-        case = Case(**told["case"])
-        run = by_learn2learn(case, images_of(case), mixed=told["mixed"])
+        case = Case(**arguments["case"])
+        run = by_learn2learn(case, images_of(case), mixed=arguments["mixed"])
         run()
     except Exception as error:
         answers.write(f"{type(error).__name__}: {error}".splitlines()[0] + "\n")
         return
     answers.write("ready\n")
     for _ in sys.stdin:
-        answers.write(f"{timed(run, told['one_thread'], case.device)}\n")
+        answers.write(f"{timed(run, arguments['one_thread'], case.device)}\n")
     del kept
 
 

@@ -38,7 +38,7 @@ T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2
 
 
 def half_width(values: list[float]) -> float:
-    """Of the 95 % interval of the mean."""
+    """Half the width of the 95 % interval of the mean."""
     return T[len(values)] * statistics.stdev(values) / math.sqrt(len(values))
 
 

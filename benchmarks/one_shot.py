@@ -120,12 +120,12 @@ def measure_one_shot(
     """The calibration of a learner on tasks with one image a class.
 
     Args:
-        learner: what answers.
+        learner: the learner that is measured.
         rows: prepared images of classes that the encoder was not trained on.
-        features: of the same images.
-        labels: of them.
-        ways: classes a task.
-        source: what these are.
+        features: the features of the same images.
+        labels: the class of each of these images.
+        ways: classes of a task.
+        source: the name of these data.
         general: see :func:`metarep.model.trust.familiarity.familiarity`.
         false_alarms: see :class:`metarep.model.trust.trust.Trust`.
         tasks: how many, of 5 queries a class.

@@ -93,18 +93,18 @@ def train(learner: GradientDescent, split: Split) -> None:
 
 def compare(learner: GradientDescent, split: Split, seed: int, way: str) -> tuple[float, float, float]:
     """The cosines of bfloat16 and float32 to the exact meta-gradient, and by what share the loss of bfloat16 is off."""
-    exact_loss, exact = slope_of(learner.double(), split, seed)
-    _, single = slope_of(learner.float(), split, seed)
+    exact_loss, exact = gradient_of(learner.double(), split, seed)
+    _, single = gradient_of(learner.float(), split, seed)
     learner.encoder.precision = "bfloat16"
     with as_on_a_gpu(learner, way) if way else nullcontext():
-        loss, found = slope_of(learner, split, seed)
+        loss, found = gradient_of(learner, split, seed)
     learner.encoder.precision = "float32"
     cosines = [functional.cosine_similarity(exact, other, dim=0).item() for other in (found, single)]
     return cosines[0], cosines[1], abs(loss / exact_loss - 1)
 
 
-def slope_of(learner: GradientDescent, split: Split, seed: int) -> tuple[float, Tensor]:
-    """A batch's loss and meta-gradient."""
+def gradient_of(learner: GradientDescent, split: Split, seed: int) -> tuple[float, Tensor]:
+    """The loss and the meta-gradient of a batch."""
     learner.zero_grad(set_to_none=True)
     loss = loss_of(learner, split, 15, seed)
     loss.backward()
@@ -128,7 +128,7 @@ def as_on_a_gpu(learner: GradientDescent, way: str) -> Iterator[None]:
 
 
 def rounded(x: Tensor) -> Tensor:
-    """To ten bits."""
+    """A tensor whose values are rounded to ten bits."""
     if x.dtype != torch.float32:
         return x
     return ((x.contiguous().view(torch.int32) + (1 << 12)) & -(1 << 13)).view(torch.float32).view_as(x)

@@ -239,14 +239,14 @@ def main() -> None:
     more = arithmetic(rows)
     measured = {
         "hardware": f"{hardware()}, torch {torch.__version__}",
-        "note": f"Medians over {rounds} rounds of {steps} steps, the two ways in turns; two processes of one thread each "
-        "are joined by gloo over the loopback device; the share of exchanges includes waiting for the other process",
+        "note": f"Medians over {rounds} rounds of {steps} steps, the two ways in turns; two processes of one "
+        "thread each are joined by gloo over the loopback device; the share of exchanges includes waiting for the other process",
         "rows": [{name: value for name, value in row.items() if name != "counts"} for row in rows],
     }
     expected = {
         "hardware": "none: this is arithmetic from the bytes above",
-        "note": f"Each GPU has the batch of the case; {LATENCY * 1e6:.0f} µs for each exchange and doubling of the number "
-        "of GPUs is assumed; exchanges are not hidden behind computation",
+        "note": f"Each GPU has the batch of the case; {LATENCY * 1e6:.0f} µs for each exchange and doubling of the "
+        "number of GPUs is assumed; exchanges are not hidden behind computation",
         "rows": more,
     }
     if args.out:

@@ -43,7 +43,7 @@ def photo(kind: int, seed: int) -> bytes:
 
 
 class Client(threading.Thread):
-    """Asks until told to stop, and knows what the model must hold of what it taught."""
+    """Sends requests until it is stopped, and records what the model must hold after its changes."""
 
     def __init__(self, address: str, number: int, until: float) -> None:
         super().__init__(name=f"client {number}")
@@ -106,7 +106,7 @@ class Client(threading.Thread):
 
 
 def teach_beside(path: Path, seconds: float, done: "multiprocessing.Queue[dict[int, str]]") -> None:
-    """What ``metarep add`` does, once a second, in a process of its own."""
+    """Do what ``metarep add`` does once a second, in a process of its own."""
     import torch
 
     from metarep.model.folder import ModelFolder
@@ -149,7 +149,7 @@ def memory(address: str) -> float:
 
 
 def compare(address: str, expected: dict[int, str]) -> list[str]:
-    """What is not as it should be, in words."""
+    """The differences between the expected and the real content, as text."""
     classes = json.loads(held(address, "/classes"))["classes"]
     there = {number: each["name"] for each in classes for number in each["ids"]}
     lost, more = expected.keys() - there.keys(), there.keys() - expected.keys()

@@ -121,8 +121,8 @@ def members(name: str) -> list[str]:
         return []
     public = [getattr(metarep, each) for each in metarep.__all__]
     bases = [kind for kind in value.__mro__ if kind is value or (_ours(kind) and kind not in public)]
-    found = dict.fromkeys(each for kind in bases for each, what in vars(kind).items() if isinstance(what, MEMBER))
-    return [each for each in found if not each.startswith("_")]
+    members = dict.fromkeys(each for kind in bases for each, what in vars(kind).items() if isinstance(what, MEMBER))
+    return [each for each in members if not each.startswith("_")]
 
 
 def member_docstring(name: str, member: str) -> str | None:

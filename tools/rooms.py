@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     for page, kind in PAGES.items():
         path = ROOT / page
         text = path.read_text("utf-8")
-        new = MARKED.sub(lambda found, kind=kind: found[1] + tree(kind) + found[2], text)
+        new = MARKED.sub(lambda match, kind=kind: match[1] + tree(kind) + match[2], text)
         if new != text:
             stale.append(page)
             if not args.check:

@@ -116,9 +116,9 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.model.labelled import judge as judge
     from metarep.model.model import Model as Model
     from metarep.model.repeats import RepeatWarning as RepeatWarning
+    from metarep.model.trust.suspects import Suspect as Suspect
     from metarep.model.trust.trust import ClassTrust as ClassTrust
     from metarep.model.trust.trust import HeldOut as HeldOut
-    from metarep.model.trust.trust import Suspect as Suspect
     from metarep.model.trust.trust import Trust as Trust
     from metarep.search.image_index import Hit as Hit
     from metarep.search.image_index import ImageIndex as ImageIndex
@@ -205,7 +205,8 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "metarep.model.repeats": ("RepeatWarning",),
     "metarep.model.gallery": ("Gallery",),
     "metarep.model.answers": ("Answer", "Neighbour"),
-    "metarep.model.trust.trust": ("ClassTrust", "HeldOut", "Suspect", "Trust"),
+    "metarep.model.trust.trust": ("ClassTrust", "HeldOut", "Trust"),
+    "metarep.model.trust.suspects": ("Suspect",),
     "metarep.model.labelled": ("Judged", "Verdict", "judge"),
     "metarep.weights.named": ("load_representation",),
     "metarep.weights.representation": ("Representation",),

@@ -1,7 +1,10 @@
 """How a command line is read: sub-parsers, flags in any order, files of one's own, and help."""
 
 import argparse
+import errno
+import io
 import re
+import sys
 from importlib.resources import files
 
 import pytest
@@ -55,7 +58,7 @@ def test_flags_of_a_method_stand_anywhere(line):
 )
 def test_flags_of_a_backend_stand_anywhere(line):
     args = read(line)
-    assert (args.action, str(args.index), [*map(str, args.places)]) == ("build", "X", ["Y", "Z"])
+    assert (args.action, str(args.index), [*map(str, args.paths)]) == ("build", "X", ["Y", "Z"])
     assert (args.backend, args.kind, args.json) == ("faiss", "ivf", True)
     assert args.own == ["kind", "links", "build_width", "search_width", "probes"]
 
@@ -88,8 +91,8 @@ def test_a_value_arrives(line, name, value):
             "train protonet --margin 0.2",
             "there is no flag --margin (it is one of siamese, triplet). Try: metarep train p",
         ),
-        ("train --turns", "argument --turns: expected one argument"),
-        ("train --turns x protonet", "argument --turns: invalid int value: 'x'. Try: metarep train protonet --help"),
+        ("train --turns", "--turns needs a value. Try: metarep train --help"),
+        ("train --turns x protonet", "--turns must be a whole number, not 'x'. Try: metarep train protonet --help"),
         ("train", "METHOD is missing: protonet, siamese, triplet"),
         ("train --data protonet", "METHOD is missing"),
         ("train protonet anil", "'anil' is one argument too many"),
@@ -109,7 +112,8 @@ def test_a_value_arrives(line, name, value):
         ("train protonet -- --steps 0", "'--steps' is one argument too many"),
         ("train --turns=-- protonet", "--turns needs a value, not --. Try: metarep train --help"),
         ("methods protonet", "'protonet' is one argument too many"),
-        ("fit photos", "the following arguments are required: --out"),
+        ("fit photos", "--out is missing. Try: metarep fit --help"),
+        ("fit photos --out", "--out needs a value"),
     ],
 )
 def test_what_cannot_be_read_is_refused_in_a_line(line, message):
@@ -250,3 +254,18 @@ def test_a_file_that_is_not_there_or_of_another_method(tmp_path, monkeypatch, ca
     (tmp_path / "latin.toml").write_bytes(b"data = '\xff'")
     assert main(["train", "maml", "--config", "latin.toml"]) == 2
     assert "latin.toml is not UTF-8 text" in capsys.readouterr().err
+
+
+class _Closed(io.StringIO):
+    """An output whose reader has gone."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(errno.EPIPE, f"nobody reads {text}")
+
+
+def test_a_closed_pipe_ends_a_command_without_a_message(monkeypatch, capsys):
+    """As in ``metarep methods | head -1``."""
+    monkeypatch.setattr(sys, "stdout", _Closed())
+    assert main(["methods"]) == 141
+    sys.stdout.close()
+    assert capsys.readouterr().err == ""

@@ -41,13 +41,13 @@ def test_a_fit_beside_a_fit_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert main(fit) == 0
     assert capsys.readouterr().out.endswith("next: metarep predict 'my moths' IMAGE\n")
     assert main(fit) == 2
-    assert "my moths is there already; choose another, or add to it with metarep add 'my moths' CLASS/" in (
+    assert "my moths is there already; choose another folder, or add to it with metarep add 'my moths' CLASS/" in (
         capsys.readouterr().err
     )
     Path("other").mkdir()
     Path("other/notes").touch()
     assert main(["fit", "photos", "--out", "other", "--encoder", MODEL]) == 2
-    assert capsys.readouterr().err == "metarep: other is there already; choose another\n"
+    assert capsys.readouterr().err == "metarep: other is there already; choose another folder\n"
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ from metarep.errors import MetarepError
 from metarep.learners import LEARNERS
 from metarep.model.export import export_onnx, export_torch
 from metarep.model.gallery import Gallery
-from metarep.model.model import HEAD, Model
+from metarep.model.head import HEAD
+from metarep.model.model import Model
 from metarep.weights.named import _weights, load_representation
 
 PAGE = (Path(__file__).parents[2] / "docs" / "your-own-images.md").read_text("utf-8")

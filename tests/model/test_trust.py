@@ -15,7 +15,8 @@ from metarep.model.confusion import confusion
 from metarep.model.gallery import Gallery
 from metarep.model.model import Model
 from metarep.model.trust.familiarity import familiarity, held_out_familiarity, known_threshold, spread
-from metarep.model.trust.trust import HeldOut, Trust, find_suspects, fit_scale, measure_trust, wilson
+from metarep.model.trust.suspects import find_suspects
+from metarep.model.trust.trust import HeldOut, Trust, fit_scale, measure_trust, wilson
 
 
 def each_once(scores: torch.Tensor) -> HeldOut:

@@ -6,10 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
 import metarep
 
@@ -68,6 +70,30 @@ def test_an_old_name_works_and_says_the_new_one(call, old, new):
     (warning,) = warned
     assert f"metarep.{old} is now called metarep.{new}" in str(warning.message)
     assert warning.filename == __file__, "the warning points at the caller"
+
+
+def test_old_names_of_methods_and_arguments_work_and_say_the_new_ones(tmp_path):
+    """The old names go with the next version."""
+    gallery = metarep.Gallery.empty().add(torch.eye(2), ["moth", "fly"], ["1.jpg", "2.jpg"])
+    model = metarep.Model(None, {"name": "prototypes"}, gallery)
+    encoder = metarep.build_encoder("conv4", metarep.Preprocess((16, 16), 1, (0.0,), (1.0,)), width=4)
+    folder = metarep.ModelFolder.create(tmp_path / "model", metarep.Model(encoder))
+    index = metarep.ImageIndex.create(tmp_path / "an.index", metarep.Representation(encoder, "small"))
+    with warnings.catch_warnings(record=True, action="always") as warned:
+        assert gallery.place("fly") == 1
+        assert model.settled(model.trust, None) is model
+        assert folder.settle() is folder.model
+        assert index.add(places=[]).new == 0
+        assert index.remove(places=[]) == 0
+    said = [str(warning.message).partition(";")[0] for warning in warned]
+    assert said == [
+        "Gallery.place is now called Gallery.index_of",
+        "Model.settled is now called Model.restore_calibration",
+        "ModelFolder.settle is now called ModelFolder.calibrate",
+        "the argument places of add is now called paths",
+        "the argument places of remove is now called paths",
+    ]
+    assert {warning.filename for warning in warned} == {__file__}, "each warning points at the caller"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))

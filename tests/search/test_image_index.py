@@ -17,7 +17,7 @@ from torch import Generator
 from metarep.data.drawing.contact_sheet import contact_sheet
 from metarep.errors import DataError, MetarepError
 from metarep.index import build_index
-from metarep.search import image_index
+from metarep.search import additions, image_index
 from metarep.search.catalogue import Catalogue, Item
 from metarep.search.duplicates import near_duplicates
 from metarep.search.image_index import ImageIndex
@@ -132,7 +132,7 @@ def _add_all(path: str, photos: str) -> None:
 @pytest.mark.slow
 def test_killed_again_and_again_it_gets_done(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGKILL at any moment; the same call goes on, and ends with what an uninterrupted one has."""
-    monkeypatch.setattr(image_index, "BATCH", 4)
+    monkeypatch.setattr(additions, "BATCH", 4)
     monkeypatch.setattr(image_index, "SAVE_EVERY", 0.0)
     whole = held(build(tmp_path / "whole.index", photos))
     path, kills, waits = tmp_path / "an.index", 0, Generator().manual_seed(0)

@@ -52,8 +52,8 @@ def test_the_command_line_from_folder_to_duplicates(
         (["index", "build", "x", "y", "--encoder", MODEL, "--index", "faiss", "--link", "9"], "did you mean --links?"),
         (["index", "remove", "x"], "index remove needs files, folders, or --missing"),
         (["index", "serch", "x"], "unknown action 'serch'; did you mean 'search'?"),
-        (["index", "duplicates", "x", "--threshold", "2"], "--threshold is a cosine, from -1 to 1, not 2"),
-        (["search", "x", "y"], "x holds no index; make one with metarep index build x FOLDER --encoder RUN"),
+        (["index", "duplicates", "x", "--threshold", "2"], "--threshold must be a cosine from -1 to 1, not 2"),
+        (["search", "x", "y"], "x holds no index; make one with metarep index build x FOLDER"),
     ],
 )
 def test_wrong_words_are_one_line_that_helps(

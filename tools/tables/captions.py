@@ -1,8 +1,11 @@
 """Captions of tables of results: how the rows were measured, and which recipe each of them comes from."""
 
+import re
 from collections.abc import Iterable
 
 from metarep.experiments.results import Row
+
+RECALLED = "a figure that is called recalled was written from memory, and not checked against the paper"
 
 
 def caption(trained: list[Row]) -> str:
@@ -25,12 +28,17 @@ def caption(trained: list[Row]) -> str:
     published = any(row["published"] for row in trained)
     if several:
         facts += ["in brackets what was published"] if published else []
+        facts += [RECALLED] if any(row["source"].startswith("recalled") for row in trained) and published else []
         return f"{_sentences(facts)}\n\n{_origins(trained)}"
     row = trained[0]
     facts += [f"training: {_minutes(row)}"] if _minutes(row) else []
     facts += [_seeds(trained)] if _seeds(trained) else []
-    facts += [f"hardware: {each('hardware')}; commit {each('commit') or 'unknown'}"]
-    facts += [f"in brackets what was published ({row['source']})"] if published else []
+    hardware = " or ".join(dict.fromkeys(map(hardware_words, values(trained, "hardware"))))
+    facts += [f"hardware: {hardware}; commit {each('commit') or 'unknown'}"]
+    if published and row["source"].startswith("recalled"):
+        facts += [f"in brackets {row['source'].removeprefix('recalled: ')}, not checked against the paper"]
+    elif published:
+        facts += [f"in brackets what was published ({row['source']})"]
     return _sentences(facts)
 
 
@@ -47,7 +55,7 @@ def _origins(trained: list[Row]) -> str:
     """A table with a row for each recipe, folded where Markdown becomes HTML."""
     recipes: dict[tuple[str, ...], list[Row]] = {}
     for row in trained:
-        measured = row["hardware"], row["commit"] or "unknown"
+        measured = hardware_words(row["hardware"]), row["commit"] or "unknown"
         known = name(row, trained), f"{int(row['tasks']):,}", _minutes(row), row["seeds"], *measured
         recipes.setdefault(known, []).append(row)
     head = ["row", "tasks", "training", "hardware", "commit", "figure in brackets"]
@@ -59,6 +67,15 @@ def _origins(trained: list[Row]) -> str:
         )
     table = markdown([head, ["---", "---:", "---:", "---", "---", "---"], *lines])
     return f"<details>\n<summary>Where each row comes from</summary>\n\n{table}\n\n</details>"
+
+
+def hardware_words(hardware: str) -> str:
+    """The hardware of a result, with a singular for one thread: results of earlier versions say "1 threads".
+
+    >>> hardware_words("1 threads of AMD EPYC (AVX512)")
+    '1 thread of AMD EPYC (AVX512)'
+    """
+    return re.sub(r"^1 threads\b", "1 thread", hardware)
 
 
 def _minutes(row: Row) -> str:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tools.tables.captions import markdown
+from tools.tables.captions import hardware_words, markdown
 from tools.tables.places import NOTHING, fill_places
 
 
@@ -46,4 +46,4 @@ def render(content: dict[str, Any]) -> str:
         if "left_out" in row:
             reasons.setdefault(row["implementation"], row["left_out"])
     left = f" Left out: {'; '.join(f'{name} ({why})' for name, why in reasons.items())}." if reasons else ""
-    return f"{table}\n\nHardware: {content['hardware']}. {content['note']}.{left}"
+    return f"{table}\n\nHardware: {hardware_words(content['hardware'])}. {content['note']}.{left}"

@@ -55,7 +55,7 @@ class Service:
         self.batcher.stop()
         self._readers.shutdown(cancel_futures=True)
         with suppress(MetarepError, OSError):  # they are computed again when the folder is next opened
-            self.folder.settle()
+            self.folder.calibrate()
 
     async def read(self, uploads: Sequence[UploadFile]) -> tuple[UInt8[Tensor, "n c h w"], list[str]]:
         """Decode uploaded images.

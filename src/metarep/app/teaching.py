@@ -82,7 +82,7 @@ async def remove_class(service: Served, name: Name, response: Response) -> None:
 async def list_images(service: Served, name: Name) -> Images:
     """Return the images of a class, the oldest first."""
     gallery = (await service.model()).gallery
-    wanted = gallery.place(name)
+    wanted = gallery.index_of(name)
     images = [
         ImageOut(id=number, item=shown_name(item, number))
         for number, item, index in zip(gallery.ids.tolist(), gallery.items, gallery.classes.tolist(), strict=True)

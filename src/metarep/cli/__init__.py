@@ -49,7 +49,8 @@ def main(argv: list[str] | None = None) -> int:
         argv: the arguments without the name of the program; None for those of the process.
 
     Returns:
-        0 if the command succeeded, 2 after an error, which is one line on standard error, and 130 after Ctrl-C.
+        0 if the command succeeded, 2 after an error, which is one line on standard error, 130 after
+        Ctrl-C, and 141 without a message if the reader of the output has closed the pipe.
     """
     argv = sys.argv[1:] if argv is None else argv
     args = argparse.Namespace(command=None, debug=False)
@@ -71,6 +72,9 @@ def main(argv: list[str] | None = None) -> int:
             raise
         voice.say(f"metarep: {worded(error)}")
         return 2
+    except BrokenPipeError:  # the reader has closed the pipe, as in `metarep ... | head`
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - else Python reports an error at exit
+        return 141  # as of a program that SIGPIPE ends
     except (OSError, MemoryError, RuntimeError) as error:
         if voice.lost_another(error):
             voice.say_of_others()
@@ -87,9 +91,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def _outside(error: OSError | MemoryError | RuntimeError) -> str:
     """The message for an error of the machine, such as a missing file or a lack of memory; empty for other errors."""
-    if isinstance(error, BrokenPipeError):  # the reader has closed the pipe, as in `metarep ... | head`
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - else Python reports an error at exit
-        return "the program that reads the output has stopped reading"
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
     if isinstance(error, MemoryError) or "not enough memory" in str(error) or "out of memory" in str(error):

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     added = len(folder.learn(paths, labels, items, once=True, depth=depth, left_out=left_out))
     names = folder.model.gallery.names
     warn_of_look_alikes(names, set(names) - set(before.names))
-    folder.settle()
+    folder.calibrate()
     draw_confusion(folder)
     if args.json:
         print_json({"model": str(args.model), "added": added, **summary(folder.model)})

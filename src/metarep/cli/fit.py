@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     started = time.perf_counter()
     with ModelFolder.making(args.out, model) as folder:
         learn_tree(folder, tree, skip_bad=args.skip_bad)
-        folder.settle()
+        folder.calibrate()
     seconds = time.perf_counter() - started
     picture = draw_confusion(folder)
     facts = {"model": str(args.out), "seconds": round(seconds, 2), "picture": picture, **summary(folder.model)}

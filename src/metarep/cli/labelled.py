@@ -88,10 +88,10 @@ def _lines(verdict: Verdict, picture: str | None) -> list[str]:
     else:
         lines += ["accuracy: unknown; no folder is called as a class of the model is"]
     if strange["found"]["of"]:
-        found, classes = strange["found"], strange["classes"]
-        what = f"{counted(found['of'], 'image')} of {counted(len(classes), 'class')}"
+        detected, classes = strange["found"], strange["classes"]
+        what = f"{counted(detected['of'], 'image')} of {counted(len(classes), 'class')}"
         lines += [f"strangers: {what} that the model does not know ({_some(list(classes))})"]
-        lines += [f"found to be none of these: {found['count']} of {found['of']}, {_percent(found)}"]
+        lines += [f"found to be none of these: {detected['count']} of {detected['of']}, {_percent(detected)}"]
     if verdict.untested:
         lines += [f"not tested: {counted(len(verdict.untested), 'class')} ({_some(list(verdict.untested))})"]
     if verdict.repeated:

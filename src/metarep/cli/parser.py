@@ -24,6 +24,16 @@ from metarep.errors import MetarepError, unknown
 
 KEPT = "kept flags"  # where a namespace holds them; no flag can have this name
 
+# Messages of argparse, and the words for them.
+WORDED = (
+    (r"argument (.+?): invalid int value: (.*)", r"\1 must be a whole number, not \2"),
+    (r"argument (.+?): invalid float value: (.*)", r"\1 must be a number, not \2"),
+    (r"argument (.+?): expected one argument", r"\1 needs a value"),
+    (r"argument (.+?): expected at least one argument", r"\1 needs at least one value"),
+    (r"the following arguments are required: ([^,]*)", r"\1 is missing"),
+    (r"the following arguments are required: (.*), (.*)", r"\1 and \2 are missing"),
+)
+
 Run = Callable[[argparse.Namespace], int]
 
 
@@ -155,7 +165,7 @@ class Parser(argparse.ArgumentParser):
         self._action_groups.extend(group for group in other.filled()._action_groups if group._group_actions)
 
     def error(self, message: str) -> NoReturn:
-        """Raise a ``MetarepError`` with argparse's message, which ends with the command that prints help."""
+        """Raise a ``MetarepError`` with argparse's message in plain words and the command that prints help."""
         choice = re.match(
             r"argument (?P<flag>[^:]+): invalid choice: '(?P<given>[^']*)'[^(]* \(choose from (?P<known>.*)\)", message
         )
@@ -163,7 +173,8 @@ class Parser(argparse.ArgumentParser):
             known = [name.strip(" '") for name in choice["known"].split(",")]
             hint = nearest(choice["given"], known)
             message = f"{choice['flag']}: {choice['given']!r} is not one of {', '.join(known)}{hint}"
-        raise MetarepError(f"{message}. Try: {self.prog} --help")
+        worded = (re.sub(pattern, words, message) for pattern, words in WORDED if re.fullmatch(pattern, message))
+        raise MetarepError(f"{next(worded, message)}. Try: {self.prog} --help")
 
     def refuse_unknown(self, rest: Sequence[str]) -> None:
         """Raise an error if arguments are left that no flag and no word has taken."""

@@ -27,7 +27,7 @@ def add(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     folder = ModelFolder.open(args.model)
     folder.change(lambda gallery: reduce(Gallery.without_class, args.classes, gallery))
-    folder.settle()
+    folder.calibrate()
     draw_confusion(folder)
     model = folder.model
     if args.json:

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from metarep.cli.index.places import add_index
 from metarep.cli.index.search import add_search, search
+from metarep.cli.index.shared import add_index
 from metarep.cli.options import set_threads
 from metarep.cli.parser import Parser
 
@@ -19,7 +19,7 @@ metarep index build makes an index.
 
 def add(parser: Parser) -> None:
     add_index(parser)
-    parser.add_argument("places", type=Path, nargs="+", metavar="IMAGE", help="image to search for")
+    parser.add_argument("paths", type=Path, nargs="+", metavar="IMAGE", help="image to search for")
     add_search(parser)
 
 

@@ -29,6 +29,10 @@ class BatchShape:
         queries: query images of each class. Only methods that train on tasks use it.
         tasks: tasks in a batch. Only methods that train on tasks use it.
         images: images in a batch. Only methods that train on views use it.
+
+    >>> shape = BatchShape(ways=5, shots=1, queries=15, tasks=4)
+    >>> shape.tasks * shape.ways * (shape.shots + shape.queries)  # images of a batch of tasks
+    320
     """
 
     ways: int = 60
@@ -88,6 +92,11 @@ class LabelledBatch(Batch):
         classes: the class of each image, as a position in the names of the training labels.
 
     Labels and classes are those of all processes' images, if the method's loss spans the batch.
+
+    >>> rows, labels = torch.tensor([5, 9]), torch.tensor([0, 1])
+    >>> batch = LabelledBatch(torch.zeros(2, 1, 4, 4), rows, labels, classes=torch.tensor([3, 7]))
+    >>> batch.called, len(batch.digest)
+    ('labelled images', 12)
     """
 
     called: ClassVar[str] = "labelled images"

@@ -60,7 +60,7 @@ def clean_name(given: str) -> str:
     """
     name = composed(given)
     if not name:
-        raise BadNameError("a class needs a name")
+        raise BadNameError("a class needs a name; give one of at least one letter")
     if len(name) > LONGEST:
         raise BadNameError(f"the name {name[:20]!r}… has {len(name)} characters; at most {LONGEST} are kept")
     seen = "".join(letter for letter in name if not _is_unseen(letter))

@@ -33,5 +33,12 @@ class Split(NamedTuple):
 
         Raises:
             DataError: the images differ in shape, or two parts have a class of the same name.
+
+        >>> import torch
+        >>> one = Split(ImageBank(torch.zeros(2, 1, 4, 4, dtype=torch.uint8)), Labels.of(["a", "b"]), "letters/train")
+        >>> other = Split(ImageBank(torch.ones(1, 1, 4, 4, dtype=torch.uint8)), Labels.of(["c"]), "letters/val")
+        >>> both = Split.join([one, other], "letters/trainval")
+        >>> len(both.bank), list(both.labels.names)
+        (3, ['a', 'b', 'c'])
         """
         return Split(ImageBank.join([part.bank for part in parts]), Labels.join([part.labels for part in parts]), name)

@@ -40,6 +40,12 @@ class TaskIndex:
         ways: the number of classes of a task.
         groups: the group of each row, support rows first; None where labels have no groups. Support and query of a
             class never share a group.
+
+    >>> from metarep import Labels, draw_tasks
+    >>> labels = Labels.of(list("aaabbbccc"))
+    >>> tasks = draw_tasks(labels, 10, ways=2, shots=1, queries=2, generator=torch.Generator().manual_seed(0))
+    >>> len(tasks), tasks.shots, tasks.queries, [len(part) for part in tasks.chunks(4)]
+    (10, 1, 2, [4, 4, 2])
     """
 
     support: Int[Tensor, "task support"]

@@ -100,7 +100,7 @@ def _readable(name: str) -> Iterator[None]:
     except MetarepError:
         raise
     except (IndexError, ValueError, RecursionError) as error:
-        raise MetarepError(f"{name} is not an ONNX graph, or it is damaged: {error}") from None
+        raise MetarepError(f"{name} is not an ONNX graph, or it is damaged: {error}; export it again") from None
 
 
 def _with_weights(message: memoryview, kind: str, beside: Beside) -> bytes:

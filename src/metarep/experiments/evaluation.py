@@ -39,6 +39,11 @@ class Report:
         digest: identifies the set of tasks.
         seconds: duration of the measurement in seconds.
         per_task: accuracy on each task.
+
+    >>> how = ("inductive", "running", "prototypes", "glyphs/test", "0123456789ab")
+    >>> report = Report(81.25, 2.45, 2, "5", "1", 15, *how, seconds=1.0, per_task=torch.tensor([80.0, 82.5]))
+    >>> str(report)[:46], report.as_dict()["tasks"]
+    ('5-way 1-shot: 81.25 ± 2.45 % (2 tasks of 15 qu', 2)
     """
 
     accuracy: float
@@ -114,7 +119,7 @@ def evaluate(
     keep_freed_memory()
     sets = [tasks] if isinstance(tasks, TaskIndex) else list(tasks)
     if not sum(len(part) for part in sets):
-        raise MetarepError("there are no tasks to evaluate on")
+        raise MetarepError("there are no tasks to evaluate on; draw at least one")
     before = (
         0.0 if learner.state_numbers else 0.8
     )  # share of the time for preparing, which takes none if the body is adapted

@@ -41,11 +41,14 @@ class HardClasses:
 
     def __init__(self, eats: type[Batch], labels: Labels, shape: BatchShape, near: int) -> None:
         if eats.label_free:
-            raise MetarepError("mine=index draws classes, and this method eats views, whose classes are never read")
+            raise MetarepError(
+                "mine=index draws classes, and this method eats views, whose classes are never read; take mine=batch"
+            )
         if labels.kind == "instances" or labels.others:
             what = "labels=instances" if labels.kind == "instances" else "partitions above 1"
             raise MetarepError(
-                f"mine=index compares the classes of one division of the images; it does not go with {what}"
+                f"mine=index compares the classes of one division of the images; it does not go with {what}; take "
+                "mine=batch"
             )
         check_shape(eats, shape)
         self.tasks, self.queries = (1, 0) if eats is LabelledBatch else (shape.tasks, shape.queries)

@@ -47,6 +47,10 @@ class FaissIndex(Index):
 
     Raises:
         MetarepError: faiss is not installed, or a setting is out of its range.
+
+    >>> FaissIndex(2, kind="hsnw")
+    Traceback (most recent call last):
+    metarep.errors.MetarepError: kind 'hsnw' is not one of flat, hnsw, ivf, sq8, pq
     """
 
     name: ClassVar[str] = "faiss"

@@ -39,6 +39,15 @@ class Index(ABC):
         dim: the number of dimensions of a vector.
         space: the digest of the encoder of the vectors (see :func:`metarep.encoders.space_of`). Vectors with another
             digest are refused. Vectors without a digest are not checked.
+
+    >>> index = Index.backends["exact"](2)
+    >>> index.add([4, 7], [[1.0, 0.0], [0.0, 3.0]])
+    >>> scores, ids = index.search([[2.0, 0.0]], k=2)
+    >>> ids.tolist(), scores.tolist(), index.vectors([7]).tolist()
+    ([[4, 7]], [[1.0, 0.0]], [[0.0, 1.0]])
+    >>> index.remove([4])
+    >>> index.ids().tolist()
+    [7]
     """
 
     name: ClassVar[str]
@@ -92,7 +101,10 @@ class Index(ABC):
         held = self._holds(old)
         if not held.all():
             missing = int((~held).sum())
-            raise MetarepError(f"there is no id {int(old[~held][0])} in the index ({missing} of {len(old)} are not)")
+            raise MetarepError(
+                f"there is no id {int(old[~held][0])} in the index ({missing} of {len(old)} are not); index.ids() "
+                "lists those that are"
+            )
         if len(old):
             self._remove(old)
 
@@ -138,7 +150,7 @@ class Index(ABC):
         requested = _whole("ids", ids)
         held = self._holds(requested)
         if not held.all():
-            raise MetarepError(f"there is no id {int(requested[~held][0])} in the index")
+            raise MetarepError(f"there is no id {int(requested[~held][0])} in the index; index.ids() lists its ids")
         return self._vectors(requested) if len(requested) else torch.empty(0, self.dim)
 
     def check_space(self, space: str | None) -> None:
@@ -172,7 +184,7 @@ class Index(ABC):
         """
         tensors, header = read_tensors(Path(path))
         if header.get("format") != FORMAT or not isinstance(header.get("settings"), dict):
-            raise MetarepError(f"{path} is not a metarep index of format {FORMAT}")
+            raise MetarepError(f"{path} is not a metarep index of format {FORMAT}; build it anew")
         kind = Index.backends.get(header.get("index", ""))
         if kind is None:
             raise unknown("index", str(header.get("index")), Index.backends)
@@ -187,7 +199,7 @@ class Index(ABC):
         except MetarepError:
             raise
         except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
-            raise MetarepError(f"{path} is damaged, or of a newer metarep: {error}") from error
+            raise MetarepError(f"{path} is damaged, or of a newer metarep: {error}; build it anew") from error
         return index
 
     lives_elsewhere: ClassVar[bool] = False  # the vectors are on a server, and the file holds only its address

@@ -37,6 +37,10 @@ class PgvectorIndex(Index):
         SpaceError: the table holds vectors of another encoder.
         MetarepError: psycopg is not installed, the server cannot be used, the table is not one of metarep or has
             another dimension, or a setting is out of range.
+
+    >>> PgvectorIndex(2)
+    Traceback (most recent call last):
+    metarep.errors.MetarepError: the pgvector index needs the url of a server: postgresql://USER@HOST/DATABASE
     """
 
     name: ClassVar[str] = "pgvector"
@@ -66,14 +70,18 @@ class PgvectorIndex(Index):
         try:
             self.connection = self.driver.connect(url, autocommit=True)
         except self.driver.Error as error:
-            raise MetarepError(f"PostgreSQL at {_shown(url)} cannot be used: {_first(error)}") from error
+            raise MetarepError(
+                f"PostgreSQL at {_shown(url)} cannot be used: {_first(error)}; check the url and the server"
+            ) from error
         try:
             self._prepare()
         except (MetarepError, self.driver.Error) as error:
             self.connection.close()
             if isinstance(error, MetarepError):
                 raise
-            raise MetarepError(f"PostgreSQL at {_shown(url)} cannot be used: {_first(error)}") from error
+            raise MetarepError(
+                f"PostgreSQL at {_shown(url)} cannot be used: {_first(error)}; check the url and the server"
+            ) from error
 
     def close(self) -> None:
         """Close the connection to the server."""
@@ -191,7 +199,9 @@ class PgvectorIndex(Index):
                 cursor = self.connection.execute(query, values)
                 return cursor.fetchall()
         except self.driver.Error as error:
-            raise MetarepError(f"PostgreSQL at {_shown(self.url)} did not answer: {_first(error)}") from error
+            raise MetarepError(
+                f"PostgreSQL at {_shown(self.url)} did not answer: {_first(error)}; check the url and the server"
+            ) from error
 
 
 def _texts(rows: Rows) -> list[str]:

@@ -34,6 +34,10 @@ class QdrantIndex(Index):
         SpaceError: the collection holds vectors of another encoder.
         MetarepError: qdrant-client is not installed, there is no address, the server does not answer, or the collection
             is not one of metarep or has another dimension.
+
+    >>> QdrantIndex(2)
+    Traceback (most recent call last):
+    metarep.errors.MetarepError: the qdrant index needs the url of a server: http://HOST:6333
     """
 
     name: ClassVar[str] = "qdrant"
@@ -172,7 +176,9 @@ class QdrantIndex(Index):
             raise
         except Exception as error:  # the client raises errors of httpx, of pydantic, and its own
             reason = str(error).strip().partition("\n")[0]
-            raise MetarepError(f"Qdrant at {self.url} did not answer: {type(error).__name__}: {reason}") from error
+            raise MetarepError(
+                f"Qdrant at {self.url} did not answer: {type(error).__name__}: {reason}; check the url and the server"
+            ) from error
 
 
 def _module() -> Any:  # noqa: ANN401 - an extra

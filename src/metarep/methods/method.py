@@ -19,6 +19,10 @@ class Step(NamedTuple):
         loss: the scalar to minimise.
         logs: scalars for the training log, by name.
         carry: anything that :meth:`Method.after_step` needs.
+
+    >>> step = Step(torch.tensor(0.5), {"active": torch.tensor(1.0)})
+    >>> step.loss.item(), step.carry
+    (0.5, None)
     """
 
     loss: Float[Tensor, ""]
@@ -45,6 +49,11 @@ class Method(nn.Module, ABC, Generic[B]):
             features by ``batch.whole`` and computes the loss of the whole batch. Otherwise it gets whole tasks, or the
             labels of its own images, and the mean over processes is taken of the losses.
         learner: what is deployed; it holds the encoder.
+
+    >>> from metarep import Preprocess, ProtoNet, build_encoder
+    >>> method = ProtoNet(build_encoder("conv4", Preprocess((16, 16), 1, (0.0,), (1.0,)), width=4))
+    >>> method.eats.called, method.family, [group["weight_decay"] for group in method.groups(0.1)]
+    ('tasks', 'metric', [0.1, 0.0])
     """
 
     eats: ClassVar[type[Batch]]

@@ -89,7 +89,14 @@ class Reptile(Method[TaskBatch]):
         images, labels = learner.images(torch.cat([support, query], 1)), torch.cat([support_y, query_y], 1)
         inner = InnerLoop(learner.steps, learner.adapted, order=1)
         ends = adapt_tasks(
-            learner.start, inner, images, labels, ways, adam=learner.adam, minibatch=learner.minibatch, settle=False
+            learner.start,
+            inner,
+            images,
+            labels,
+            ways,
+            adam=learner.adam,
+            minibatch=learner.minibatch,
+            refresh_statistics=False,
         )
         start = [*learner.start.body, *learner.head.parameters()]
         return Step(reptile_loss(start, [end.weights[: len(start)] for end in ends]), {}, ends)

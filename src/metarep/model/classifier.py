@@ -18,7 +18,8 @@ from metarep.encoders.finite import refuse_lost_features
 from metarep.errors import MetarepError, counted
 from metarep.model.answers import Answer
 from metarep.model.gallery import Gallery
-from metarep.model.model import HEAD, Model
+from metarep.model.head import HEAD
+from metarep.model.model import Model
 from metarep.weights.named import Representation, load_representation
 
 GIVEN = {"name": "prototypes"}  # the head for features that were computed outside
@@ -100,7 +101,8 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         check_classification_targets(labels)
         if len(labels) != len(X):  # for features, validate_data has checked it
             raise ValueError(
-                f"{counted(len(X), 'image')} and {counted(len(labels), 'label')} do not match; give one label an image"
+                f"{counted(len(X), 'image')} and {counted(len(labels), 'label')} do not match; give one label for each "
+                "image"
             )
         model = self._fresh(are_features(X)) if first else self.model_
         depth = notice_depth(X, model.depth | Depth.of(self.depth)) if model.representation else model.depth

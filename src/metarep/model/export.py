@@ -72,6 +72,12 @@ def export_onnx(model: Model, path: Path) -> None:
 
     Raises:
         MetarepError: the model cannot be exported (see :class:`Deployed`), or the ONNX packages are not installed.
+
+    >>> from metarep import Gallery
+    >>> one = Gallery.empty().add(torch.eye(1), ["moth"], ["1.jpg"])
+    >>> export_onnx(Model(None, {"name": "prototypes"}, one), Path("moths.onnx"))
+    Traceback (most recent call last):
+    metarep.errors.MetarepError: the model has fewer than two classes, and cannot be exported; add another class first
     """
     require_onnx()
     import onnx
@@ -95,6 +101,12 @@ def export_torch(model: Model, path: Path) -> None:
 
     Raises:
         MetarepError: the model cannot be exported; see :class:`Deployed`.
+
+    >>> from metarep import Gallery
+    >>> one = Gallery.empty().add(torch.eye(1), ["moth"], ["1.jpg"])
+    >>> export_torch(Model(None, {"name": "prototypes"}, one), Path("moths.pt2"))
+    Traceback (most recent call last):
+    metarep.errors.MetarepError: the model has fewer than two classes, and cannot be exported; add another class first
     """
     deployed, images = Deployed(model).eval(), _example(model)
     path.parent.mkdir(parents=True, exist_ok=True)

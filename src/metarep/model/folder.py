@@ -9,22 +9,20 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
+from typing_extensions import deprecated
 
 from metarep.data.copies.picture_hash import picture_hash
 from metarep.data.reading.depth import Depth
 from metarep.data.reading.photographs import LeftOut
-from metarep.errors import Advice, Call, MetarepError, Slot
-from metarep.machine.files import locked, making, read_tensors, write_tensors
+from metarep.errors import Advice, Call, MetarepError, Slot, counted
+from metarep.machine.files import locked, making
 from metarep.model.gallery import Gallery
+from metarep.model.gallery_file import read_gallery, write_gallery
 from metarep.model.model import Model
 from metarep.model.repeats import first_of_each
-from metarep.model.trust.trust import Trust
 from metarep.weights.named import Representation, load_representation
 
-FORMAT = "model-1"
 GALLERY = "gallery.safetensors"
-STATE = "state."  # prefix of the tensors of the learner's state
-LARGEST = 20_000_000  # a state with more numbers is not stored but computed anew
 PARTS = ("encoder.safetensors", "images", ".lock")
 Allow = Callable[[Gallery, Gallery], None]
 
@@ -38,6 +36,18 @@ class ModelFolder:
     Args:
         path: the folder.
         representation: the encoder of ``encoder.safetensors``.
+
+    >>> import tempfile
+    >>> from metarep import Preprocess, build_encoder
+    >>> stripes = torch.zeros(2, 1, 16, 16, dtype=torch.uint8)
+    >>> stripes[0, :, ::4], stripes[1, :, :, ::4] = 255, 255  # rows, and columns
+    >>> encoder = build_encoder("conv4", Preprocess((16, 16), 1, (0.0,), (1.0,)), width=4)
+    >>> with tempfile.TemporaryDirectory() as parent:
+    ...     folder = ModelFolder.create(Path(parent) / "stripes", Model(encoder, {"name": "prototypes"}))
+    ...     ids = folder.learn(stripes.numpy(), ["rows", "columns"], ["1.png", "2.png"])
+    ...     folder.rename("rows", "lines")
+    ...     ids, folder.model.gallery.names, folder.model.gallery.counts.tolist()
+    ([0, 1], ('lines', 'columns'), [1, 1])
     """
 
     def __init__(self, path: Path, representation: Representation) -> None:
@@ -67,8 +77,10 @@ class ModelFolder:
             raise MetarepError("the model has no encoder, but a model folder needs one; make a model with an encoder")
         learn = Call("ModelFolder.learn", "add", path, Slot("CLASS/"))
         more = [Advice("add to it with {learn}", learn=learn)] if (path / GALLERY).is_file() else []
-        exists = MetarepError(f"{path} is there already", advice=["choose another", *more])
-        busy = MetarepError(f"another process is making {path}", advice=["wait until it has ended", "choose another"])
+        exists = MetarepError(f"{path} is there already", advice=["choose another folder", *more])
+        busy = MetarepError(
+            f"another process is making {path}", advice=["wait until it has ended", "choose another folder"]
+        )
         with making(path.resolve(), GALLERY, PARTS, exists=exists, busy=busy) as partial:
             representation = model.representation.portable()
             representation.save(partial / "encoder.safetensors")
@@ -83,7 +95,9 @@ class ModelFolder:
         if not (path / GALLERY).is_file():
             run = (path / "model.safetensors").exists()
             options = {"encoder": path} if run else {}
-            fit = Call("ModelFolder.create", "fit", Slot("PHOTOS"), out=Slot("MODEL") if run else path, **options)
+            fit = Call(
+                "ModelFolder.create", "fit", Slot("PHOTOS"), out=Slot("MODEL") if path.exists() else path, **options
+            )
             what = "a run folder and not a model folder" if run else "not a model folder"
             raise MetarepError(f"{path} is {what}", advice=Advice("make a model with {fit}", fit=fit))
         if not (path / "encoder.safetensors").is_file():
@@ -98,7 +112,7 @@ class ModelFolder:
         stamp = self._now()
         model = self._model
         if model is None or stamp != self._stamp:
-            model = self._read()
+            model = read_gallery(self._gallery, self.representation)
             self._model, self._stamp = model, stamp  # in this order: a thread between the two reads once more
         return model
 
@@ -149,7 +163,10 @@ class ModelFolder:
                 [each[i] for i in range(len(each)) if i not in left_out.errors] for each in (labels, items)
             )
         if not read:
-            raise MetarepError("there are no images")
+            what = (
+                f"none of the {counted(len(left_out.errors), 'image')} can be read" if left_out else "no image is given"
+            )
+            raise MetarepError(f"{what}; give at least one that can be read")
         rows, pixels = torch.cat([rows for _, rows in read]), [image for some, _ in read for image in some]
         labels = list(map(self.model.gallery.called, labels))
         return self.keep(pixels, rows, labels, items, once=once, depth=depth)
@@ -223,8 +240,8 @@ class ModelFolder:
         """Returns the path of an image as the encoder saw it. The file may be missing."""
         return self.path / "images" / f"{number}.png"
 
-    def settle(self) -> Model:
-        """Computes the trust and the state of the model, and stores them for the next program that opens it."""
+    def calibrate(self) -> Model:
+        """Computes the trust and the state of the model, stores them for later programs, and returns the model."""
         with self.writing():
             model = self.model
             if len(model.gallery.names) > 1:
@@ -232,6 +249,11 @@ class ModelFolder:
                 self._write(model)
                 self._model, self._stamp = model, self._now()
         return model
+
+    @deprecated("ModelFolder.settle is now called ModelFolder.calibrate; the old name goes with the next version")
+    def settle(self) -> Model:
+        """The old name of :meth:`calibrate`."""
+        return self.calibrate()
 
     @property
     def _gallery(self) -> Path:
@@ -248,24 +270,8 @@ class ModelFolder:
         return model
 
     def _write(self, model: Model) -> None:
-        gallery = model.gallery
-        header = {
-            "format": FORMAT,
-            "space": self.representation.digest,
-            "head": model.head,
-            "false_alarms": model.false_alarms,
-            "depth": model.depth.as_dict(),
-            "names": gallery.names,
-            "items": gallery.items,
-            "next_id": gallery.next_id,
-        }
         before = self._now()[0] if self._gallery.exists() else 0
-        tensors = {"rows": gallery.rows, "classes": gallery.classes, "ids": gallery.ids, "hashes": gallery.hashed}
-        if "trust" in vars(model):  # it has been computed
-            header["trust"] = model.trust.as_dict()
-            small = sum(part.numel() for part in model.state.values()) <= LARGEST
-            tensors |= {STATE + name: part for name, part in model.state.items() if small}
-        write_tensors(self._gallery, tensors, header)
+        write_gallery(self._gallery, model, self.representation)
         if self._now()[0] <= before:  # file times are coarse, but each state needs its own
             os.utime(self._gallery, ns=(before + 1, before + 1))
 
@@ -273,25 +279,6 @@ class ModelFolder:
         """Returns the time of the last write in nanoseconds and the inode: the version of the gallery on disk."""
         status = self._gallery.stat()
         return status.st_mtime_ns, status.st_ino
-
-    def _read(self) -> Model:
-        tensors, header = read_tensors(self._gallery)
-        try:
-            if header["format"] != FORMAT:
-                raise ValueError(f"its format is {header['format']}, not {FORMAT}")
-            if header["space"] != self.representation.digest:
-                raise ValueError("encoder.safetensors is not the encoder that its features come from")
-            names, items = tuple(header["names"]), tuple(header["items"])
-            rows, classes, ids = (tensors[part] for part in ("rows", "classes", "ids"))
-            gallery = Gallery(rows, classes, ids, items, names, header["next_id"], tensors.get("hashes"))
-            if not len(rows) == len(classes) == len(ids) == len(items) == len(gallery.hashed):
-                raise ValueError("its tensors and lists have different lengths")
-            alarms, depth = header["false_alarms"], Depth.of(header.get("depth"))
-            model = Model(self.representation, header["head"], gallery, false_alarms=alarms, depth=depth)
-            state = {name[len(STATE) :]: part for name, part in tensors.items() if name.startswith(STATE)}
-            return model.settled(Trust.of_dict(header["trust"]), state or None) if "trust" in header else model
-        except (KeyError, TypeError, ValueError) as error:
-            raise MetarepError(f"{self._gallery} is damaged, or of a newer metarep: {error}") from error
 
     def _draw(self, number: int, pixels: Tensor) -> None:
         path = self.image(number)

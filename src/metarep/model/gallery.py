@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 from jaxtyping import Int, Int8, Shaped
 from torch import Tensor
+from typing_extensions import deprecated
 
 from metarep.data.class_names import clean_name, composed
 from metarep.data.copies.picture_hash import LENGTH
@@ -34,6 +35,10 @@ class Gallery:
     >>> two = moths.add(torch.rand(1, 8), ["fly"], ["c.jpg"])
     >>> two.names, two.counts.tolist(), two.without([0]).ids.tolist()
     (('moth', 'fly'), [2, 1], [1, 2])
+    >>> two.index_of("fly"), two.row(2), two.has("bee"), two.in_words
+    (1, 2, False, '2 classes, 3 images')
+    >>> two.renamed("fly", "moth").counts.tolist(), two.moved(0, "fly").counts.tolist(), two.only([2]).names
+    ([3], [1, 2], ('fly',))
     """
 
     rows: Shaped[Tensor, "n *row"]
@@ -128,7 +133,7 @@ class Gallery:
         """Whether a class of this gallery matches the name ``given``."""
         return given in self._indices or composed(given) in self._same
 
-    def place(self, name: str) -> int:
+    def index_of(self, name: str) -> int:
         """Returns the index in ``names`` of the class that a user calls ``name``.
 
         Raises:
@@ -139,6 +144,11 @@ class Gallery:
             raise NotHereError(str(unknown("class", name, self.names)))
         return self._indices[name]
 
+    @deprecated("Gallery.place is now called Gallery.index_of; the old name goes with the next version")
+    def place(self, name: str) -> int:
+        """The old name of :meth:`index_of`."""
+        return self.index_of(name)
+
     def row(self, number: int) -> int:
         """Returns the row of the image whose id is ``number``.
 
@@ -147,7 +157,9 @@ class Gallery:
         """
         ids = self.ids.tolist()
         if number not in ids:
-            raise NotHereError(f"the model has no image {number}; it may have been removed")
+            raise NotHereError(
+                f"the model has no image {number}; it may have been removed; gallery.ids lists those it has"
+            )
         return ids.index(number)
 
     def without(self, ids: Iterable[int]) -> "Gallery":
@@ -166,7 +178,7 @@ class Gallery:
         Raises:
             NotHereError: no class matches. The message suggests the closest name.
         """
-        return self._keep(self.classes != self.place(name))
+        return self._keep(self.classes != self.index_of(name))
 
     def renamed(self, old: str, new: str) -> "Gallery":
         """Returns a gallery in which the class ``old`` is called ``new``.
@@ -177,11 +189,11 @@ class Gallery:
             NotHereError: no class matches ``old``.
             BadNameError: ``new`` cannot be the name of a class.
         """
-        index, new = self.place(old), clean_name(new)
+        index, new = self.index_of(old), clean_name(new)
         existing = self.called(new)
         if existing not in self.names or self.names.index(existing) == index:
             return replace(self, names=tuple(new if i == index else name for i, name in enumerate(self.names)))
-        merged = torch.where(self.classes == index, self.place(existing), self.classes)
+        merged = torch.where(self.classes == index, self.index_of(existing), self.classes)
         return replace(self, classes=merged)._keep(torch.ones(len(self), dtype=torch.bool))
 
     def moved(self, number: int, name: str) -> "Gallery":

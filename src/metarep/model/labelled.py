@@ -30,6 +30,11 @@ class Judged:
         path: the file of the image.
         label: its true class. If the model knows the class, this is the model's name of it.
         answer: the answer of the model.
+
+    >>> answer = Answer("moth", 0.9, True, ("moth",), {"moth": 0.9, "fly": 0.1}, ())
+    >>> image = Judged(Path("1.jpg"), "fly", answer)
+    >>> image.said, image.right
+    ('moth', False)
     """
 
     path: Path
@@ -56,6 +61,14 @@ class Verdict:
         judged: the evaluated images of its classes.
         strangers: the evaluated images of unknown classes.
         repeated: files that were not evaluated, because the model has learned the same picture.
+
+    >>> answer = Answer("moth", 0.9, True, ("moth",), {"moth": 0.9, "fly": 0.1}, ())
+    >>> verdict = Verdict(("moth", "fly"), (Judged(Path("1.jpg"), "fly", answer),), ())
+    >>> verdict.untested, verdict.as_dict()["accuracy"]["percent"]
+    (('moth',), 0.0)
+    >>> verdict.confusion()
+    (tensor([[0., 0.],
+            [1., 0.]]), ['moth', 'fly'])
     """
 
     names: tuple[str, ...]
@@ -163,6 +176,23 @@ def judge(
 
     Warns:
         LeftOutWarning: with ``skip_bad``, for each image that cannot be read.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> from metarep import Model, Preprocess, build_encoder
+    >>> _ = torch.manual_seed(1)
+    >>> stripes = torch.zeros(2, 1, 16, 16, dtype=torch.uint8)
+    >>> stripes[0, :, ::4], stripes[1, :, :, ::4] = 255, 255  # rows, and columns
+    >>> encoder = build_encoder("conv4", Preprocess((16, 16), 1, (0.0,), (1.0,)), width=4)
+    >>> with tempfile.TemporaryDirectory() as parent:
+    ...     folder = ModelFolder.create(Path(parent) / "stripes", Model(encoder, {"name": "prototypes"}))
+    ...     ids = folder.learn(stripes.numpy(), ["rows", "columns"], ["1.png", "2.png"])
+    ...     wider = Image.new("L", (16, 16))
+    ...     wider.paste(255, (0, 4, 16, 8))
+    ...     wider.save(Path(parent) / "new.png")
+    ...     verdict = judge(folder, [(Path(parent) / "new.png", "rows")])
+    >>> verdict.judged[0].answer.label, verdict.as_dict()["accuracy"]["percent"]
+    ('rows', 100.0)
     """
     model = folder.model
     gallery = model.gallery
@@ -202,7 +232,12 @@ def share(part: int, of: int) -> Share:
 
 
 def taken_for(images: Sequence[Judged]) -> dict[str, int]:
-    """Counts which wrong classes the images were taken for, the most frequent first."""
+    """Counts which wrong classes the images were taken for, the most frequent first.
+
+    >>> answer = Answer("moth", 0.9, True, ("moth",), {"moth": 0.9, "fly": 0.1}, ())
+    >>> taken_for([Judged(Path("1.jpg"), "fly", answer), Judged(Path("2.jpg"), "moth", answer)])
+    {'moth': 1}
+    """
     wrong = [each.answer.label for each in images if not each.right]
     return dict(sorted({name: wrong.count(name) for name in set(wrong)}.items(), key=lambda pair: (-pair[1], pair[0])))
 

@@ -10,32 +10,23 @@ import torch
 from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
+from typing_extensions import deprecated
 
 from metarep.data.reading.depth import Depth
 from metarep.data.reading.photographs import LeftOut, name_of, read_images
-from metarep.encoders import Encoder, Preprocess
 from metarep.encoders.finite import refuse_lost_features, refuse_lost_rows, refuse_lost_scores
-from metarep.errors import MetarepError, unknown
-from metarep.learners import LEARNERS, Learner
+from metarep.errors import MetarepError
 from metarep.machine.device import keep_freed_memory
 from metarep.model.answers import Answer, Neighbour
 from metarep.model.gallery import Gallery
+from metarep.model.head import build_head
 from metarep.model.trust.expected import shipped_trust
 from metarep.model.trust.self_test import SelfTest
-from metarep.model.trust.trust import HeldOut, Suspect, Trust, check_share
+from metarep.model.trust.suspects import Suspect
+from metarep.model.trust.trust import HeldOut, Trust, check_share
 from metarep.weights.own_network import represent
 from metarep.weights.representation import Representation
 from metarep.weights.shipped import general_mean
-
-# The learner for encoders without one: it was best on photographs of unseen classes (docs/your-own-images.md).
-HEAD: dict[str, Any] = {
-    "name": "linear",
-    "solver": "logistic",
-    "strength": 0.1,
-    "power": 0.7,
-    "centre": True,
-    "balance": True,
-}
 
 
 class Model:
@@ -58,9 +49,12 @@ class Model:
 
     >>> rows = torch.tensor([[1.0, 0.0], [0.9, 0.2], [0.0, 1.0], [0.2, 0.9]])
     >>> gallery = Gallery.empty().add(rows, ["moth", "moth", "fly", "fly"], ["1.jpg", "2.jpg", "3.jpg", "4.jpg"])
-    >>> answer = Model(None, {"name": "prototypes"}, gallery).answer(torch.tensor([[0.9, 0.3]]))[0]
+    >>> model = Model(None, {"name": "prototypes"}, gallery)
+    >>> answer = model.answer(torch.tensor([[0.9, 0.3]]))[0]
     >>> answer.label, [near.item for near in answer.neighbours]
     ('moth', ['2.jpg', '1.jpg', '4.jpg'])
+    >>> tuple(model.scores(rows).shape), model.changed(gallery.without_class("fly")).gallery.names
+    ((4, 2), ('moth',))
     """
 
     def __init__(
@@ -77,19 +71,7 @@ class Model:
         self.representation, self.false_alarms = representation, false_alarms
         self.depth = depth if depth is not None else representation.depth if representation else Depth()
         self.gallery = gallery if gallery is not None else Gallery.empty()
-        trained = representation.learner if representation else None
-        self.head: dict[str, Any] = head or ({"name": "trained"} if trained is not None else HEAD)
-        name, settings = self.head["name"], {key: value for key, value in self.head.items() if key != "name"}
-        if name == "trained":
-            if trained is None:
-                raise MetarepError(
-                    "no learner for any number of classes was trained with this encoder; choose another head"
-                )
-            self.learner = trained
-        elif name not in LEARNERS:
-            raise unknown("learner", name, LEARNERS)
-        else:
-            self.learner: Learner = LEARNERS[name](self._encoder(), **settings)
+        self.head, self.learner = build_head(representation, head)
         self.learner.eval()
 
     def changed(self, gallery: Gallery, depth: Depth | None = None) -> "Model":
@@ -97,7 +79,7 @@ class Model:
         depth = self.depth if depth is None else depth
         return Model(self.representation, self.head, gallery, false_alarms=self.false_alarms, depth=depth)
 
-    def settled(self, trust: Trust, state: dict[str, Tensor] | None) -> "Model":
+    def restore_calibration(self, trust: Trust, state: dict[str, Tensor] | None) -> "Model":
         """Stores results that were computed earlier for this gallery, and returns the model itself.
 
         Args:
@@ -106,6 +88,11 @@ class Model:
         """
         self.__dict__.update({"trust": trust} | ({} if state is None else {"state": state}))
         return self
+
+    @deprecated("Model.settled is now called Model.restore_calibration; the old name goes with the next version")
+    def settled(self, trust: Trust, state: dict[str, Tensor] | None) -> "Model":
+        """The old name of :meth:`restore_calibration`."""
+        return self.restore_calibration(trust, state)
 
     def prepare(
         self,
@@ -120,7 +107,7 @@ class Model:
         The arguments are those of :meth:`read`.
 
         Raises:
-            MetarepError: there are no images.
+            MetarepError: no image is given.
             DataError: an image cannot be read, or a feature is NaN or infinite.
         """
         if self.representation is None:
@@ -129,7 +116,7 @@ class Model:
             return given
         rows = [rows for _, rows in self.read(images, batch=batch, names=names, depth=depth)]
         if not rows:
-            raise MetarepError("there are no images")
+            raise MetarepError("no image is given; give at least one")
         return torch.cat(rows)
 
     def read(
@@ -282,10 +269,3 @@ class Model:
         gallery = self.gallery
         label = gallery.names[int(gallery.classes[row])]
         return Neighbour(int(gallery.ids[row]), gallery.items[row], label, similarity)
-
-    def _encoder(self) -> Encoder:
-        if self.representation:
-            return self.representation.encoder
-        return Encoder(
-            torch.nn.Flatten(), Preprocess((1, 1), 1, (0.0,), (1.0,))
-        )  # it never runs, because features are given

@@ -7,7 +7,15 @@ from metarep.model.model import Model
 
 
 def summary(model: Model) -> dict[str, Any]:
-    """Returns the classes, encoder, learner, trust, copies and suspects of a model, as JSON can hold them."""
+    """Returns the classes, encoder, learner, trust, copies and suspects of a model, as JSON can hold them.
+
+    >>> import torch
+    >>> from metarep import Gallery
+    >>> gallery = Gallery.empty().add(torch.eye(2), ["moth", "fly"], ["1.jpg", "2.jpg"])
+    >>> facts = summary(Model(None, {"name": "prototypes"}, gallery))
+    >>> facts["classes"], facts["images"], facts["encoder"]
+    ({'moth': 1, 'fly': 1}, 2, None)
+    """
     gallery, trust = model.gallery, json.loads(json.dumps(model.trust.as_dict()))
     classes = trust.pop("classes")
     trust["per_class"] = [{"label": name, **each} for name, each in zip(gallery.names, classes, strict=False)]

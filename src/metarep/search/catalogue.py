@@ -121,7 +121,9 @@ class Catalogue:
                 try:
                     yield Item(**json.loads(line))
                 except (ValueError, TypeError) as error:
-                    raise MetarepError(f"{self.path} is damaged: {line[:60]!r} is not an item") from error
+                    raise MetarepError(
+                        f"{self.path} is damaged: {line[:60]!r} is not an item; build the index anew"
+                    ) from error
 
 
 def digest_of(file: Path) -> str:

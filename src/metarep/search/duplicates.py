@@ -74,6 +74,13 @@ def duplicates(index: Index, paths: Sequence[Path], threshold: float, *, watch: 
 
     Returns:
         The groups of copies, and after them the groups of look-alikes; the largest of each kind first.
+
+    >>> from metarep.index import build_index
+    >>> index = build_index("exact", 2)
+    >>> index.add([5, 7, 9], [[1.0, 0.0], [0.0, 1.0], [1.0, 0.1]])
+    >>> missing = [Path("a.jpg"), Path("b.jpg"), Path("c.jpg")]
+    >>> duplicates(index, missing, 0.99)
+    [Group(kind='look-alikes', ids=[5, 9])]
     """
     ids = index.ids()
     copies = find_copies(index.vectors(ids), hash_files(paths))

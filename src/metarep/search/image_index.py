@@ -5,7 +5,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +16,17 @@ from metarep.encoders import Precision
 from metarep.errors import Advice, Call, DataError, MetarepError, Slot
 from metarep.index import Index, build_index
 from metarep.machine.files import locked
+from metarep.machine.old_names import renamed_argument
+from metarep.search.additions import Added, batches, changed_status
 from metarep.search.beginning import begin, busy, is_index
 from metarep.search.catalogue import Catalogue, Item, absolute, digest_of
 from metarep.search.embedder import Embedder
 from metarep.weights.named import Representation, load_representation
 
-BATCH = 256  # files that are embedded between two reports of progress
 DEPTH = "depth.json"
 SAVE_EVERY = 5.0  # seconds between two saves, or 20 times the duration of a save if that is longer
 
 Watch = Callable[[dict[str, Any]], None]
-
-
-@dataclass
-class Added:
-    """The result of :meth:`ImageIndex.add`: numbers of images, and the messages of those that could not be read."""
-
-    new: int = 0
-    changed: int = 0
-    known: int = 0
-    bad: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,12 +52,29 @@ class ImageIndex:
 
     Raises:
         MetarepError: the folder does not hold an index, or the index is damaged.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> from metarep import Preprocess, Representation, build_encoder
+    >>> encoder = build_encoder("conv4", Preprocess((16, 16), 1, (0.0,), (1.0,)), width=4)
+    >>> with tempfile.TemporaryDirectory() as parent:
+    ...     for name, box in (("row.png", (0, 4, 16, 8)), ("column.png", (4, 0, 8, 16))):
+    ...         image = Image.new("L", (16, 16))
+    ...         image.paste(255, box)
+    ...         image.save(Path(parent) / name)
+    ...     index = ImageIndex.create(Path(parent) / "small.index", Representation(encoder, "small"))
+    ...     added = index.add([Path(parent) / "row.png", Path(parent) / "column.png"])
+    ...     hits = index.search([Path(parent) / "row.png"], k=1)
+    >>> added.new, Path(hits[0][0].path).name, round(hits[0][0].score, 3)
+    (2, 'row.png', 1.0)
     """
 
     def __init__(self, path: Path, *, device: torch.device | str = "cpu", precision: Precision = "float32") -> None:
         self.path = Path(path)
         if not is_index(self.path):
-            build = Call("ImageIndex.create", "index build", path, Slot("FOLDER"), encoder=Slot("RUN"))
+            build = Call(
+                "ImageIndex.create", "index build", Slot("INDEX") if self.path.exists() else path, Slot("FOLDER")
+            )
             raise MetarepError(f"{path} holds no index", advice=Advice("make one with {build}", build=build))
         self.embedder = Embedder(load_representation(self.path / "encoder.safetensors"), device, precision)
         self.embedder.depth = self.embedder.depth | read_depth(self.path / DEPTH)
@@ -128,9 +135,10 @@ class ImageIndex:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @renamed_argument("places", "paths")
     def add(
         self,
-        places: Iterable[Path],
+        paths: Iterable[Path],
         *,
         skip_bad: bool = False,
         depth: Depth | str | None = None,
@@ -139,7 +147,7 @@ class ImageIndex:
         """Embeds the images of these files and folders that are new or have changed.
 
         Args:
-            places: files and folders. A folder is searched with all its subfolders.
+            paths: files and folders. A folder is searched with all its subfolders.
             skip_bad: whether to leave out images that cannot be read.
             depth: black and white of files of more than 8 bits; by default those of the index, or else estimated.
             watch: called after each batch with the numbers of files ``done``, ``total`` and ``embedded``.
@@ -148,11 +156,11 @@ class ImageIndex:
             DataError: an image cannot be read. What was embedded before stays in the index.
         """
         with self.locked():
-            files = list(dict.fromkeys(absolute(file) for path in places for file in image_files(path)))
+            files = list(dict.fromkeys(absolute(file) for path in paths for file in image_files(path)))
             done, result = 0, Added(bad=[])
             fresh = [file for file in files if str(file) not in self.items.by_path]
             used_depth = self.embedder.learn_depth(fresh, Depth.of(depth), self.path / DEPTH)
-            for batch in _batches(files):
+            for batch in batches(files):
                 self._add_batch(batch, result, skip_bad=skip_bad, depth=used_depth)
                 done += len(batch)
                 embedded = result.new + result.changed
@@ -163,21 +171,22 @@ class ImageIndex:
             self.save()
         return result
 
-    def remove(self, places: Iterable[Path], *, missing: bool = False) -> int:
+    @renamed_argument("places", "paths")
+    def remove(self, paths: Iterable[Path], *, missing: bool = False) -> int:
         """Removes images from the index, and returns how many.
 
         Args:
-            places, missing: files and folders; and whether to remove all images whose files no longer exist.
+            paths, missing: files and folders; and whether to remove all images whose files no longer exist.
 
         Raises:
             MetarepError: a path has no image in the index. Nothing is removed then.
         """
         with self.locked():
             gone: set[int] = set()
-            for path in places:
+            for path in paths:
                 ids = self.items.below(absolute(path))
                 if not ids:
-                    raise MetarepError(f"the index holds no image {shown(path)!r} and none below it")
+                    raise MetarepError(f"the index holds no image {shown(path)!r} and none below it; check the path")
                 gone.update(ids)
             if missing:
                 gone.update(each for each, item in self.items.items.items() if not os.path.exists(item.path))
@@ -204,7 +213,9 @@ class ImageIndex:
             raise type(bad[0])(bad[0].message) from bad[0]  # a query is not left out, so its advice would not help
         allowed = None if below is None else self.items.below(absolute(below))
         if allowed is not None and not allowed:
-            raise MetarepError(f"the index holds no image below {shown(below or '')!r}")
+            raise MetarepError(
+                f"the index holds no image below {shown(below or '')!r}; check the path, or add the folder first"
+            )
         scores, ids = self.index.search(rows, min(k, max(1, len(self))), allowed, space=self.embedder.space)
         return [
             [Hit(self.items.items[i].path, score) for score, i in zip(*row, strict=True) if i >= 0]
@@ -252,7 +263,7 @@ class ImageIndex:
 
     def _add_batch(self, batch: list[Path], result: Added, *, skip_bad: bool, depth: Depth) -> None:
         """Embeds the new and changed files of one batch, and counts them in ``result``."""
-        todo = [(file, status) for file in batch if (status := self._changed(file, result)) is not None]
+        todo = [(file, status) for file in batch if (status := changed_status(self.items, file, result)) is not None]
         if not todo:
             return
         rows, errors = self.embedder([file for file, _ in todo], depth)
@@ -275,26 +286,6 @@ class ImageIndex:
             first = next(error for error in errors if error)
             raise DataError(f"{first.message}; {len(self):,} images are in the index, and stay", advice=first.advice)
 
-    def _changed(self, file: Path, result: Added) -> os.stat_result | None:
-        """Returns the status of a file that is new or has changed; None for one that is known."""
-        try:
-            status = file.stat()
-        except OSError as error:
-            raise DataError(f"{shown(file)} cannot be read ({error.strerror})") from error
-        known = self.items.by_path.get(str(file))
-        if known is not None:
-            item = self.items.items[known]
-            if (item.size, item.time) == (status.st_size, status.st_mtime_ns):
-                result.known += 1
-                return None
-        return status
-
     def _forget(self, ids: list[int]) -> None:
         self.index.remove(ids)
         self.items.forget(ids)
-
-
-def _batches(files: list[Path]) -> Iterator[list[Path]]:
-    rest = iter(files)
-    while batch := list(islice(rest, BATCH)):
-        yield batch

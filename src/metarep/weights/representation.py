@@ -24,6 +24,12 @@ class Representation:
         encoder: the encoder, in evaluation mode.
         name: the name that it was loaded by.
         checkpoint: the run that trained it; None for a third-party encoder.
+
+    >>> from metarep import Preprocess, build_encoder
+    >>> encoder = build_encoder("conv4", Preprocess((16, 16), 1, (0.0,), (1.0,)), width=4)
+    >>> representation = Representation(encoder, "small")
+    >>> representation.own, representation.learner, len(representation.digest) > 8
+    (False, None, True)
     """
 
     encoder: Encoder

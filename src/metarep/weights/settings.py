@@ -49,6 +49,10 @@ class TrainSettings:
 
     Raises:
         MetarepError: a value outside of its range.
+
+    >>> TrainSettings(steps=0)
+    Traceback (most recent call last):
+    metarep.errors.MetarepError: steps must be at least 1, not 0
     """
 
     steps: int = 2000

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import deprecated
 
-from metarep.errors import MetarepError, unknown
+from metarep.errors import Advice, Call, MetarepError, Slot, unknown
 from metarep.learners import Learner
 from metarep.weights.checkpoint import Checkpoint, load_checkpoint
 
@@ -99,5 +99,10 @@ def open_run(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
     path = Path(path)
     model = path / "model.safetensors" if path.is_dir() else path
     if path.is_dir() and not model.exists():
+        if (path / "gallery.safetensors").exists():
+            test = Call("judge", "predict", path, Slot("FOLDER"), labelled=True)
+            raise MetarepError(
+                f"{path} is a model folder and not a run folder", advice=Advice("measure it with {test}", test=test)
+            )
         raise MetarepError(f"{path} holds no trained model yet (no model.safetensors); train it first, or resume it")
     return load_checkpoint(model, device)

@@ -2,7 +2,7 @@
 
 import argparse
 
-from metarep.cli.index.places import add_filling, add_index, add_places, fill_index, need_places, open_index
+from metarep.cli.index.shared import add_filling, add_index, add_paths, fill_index, need_paths, open_index
 from metarep.cli.options import set_threads
 from metarep.cli.parser import Parser
 
@@ -14,12 +14,12 @@ EXAMPLE = """examples:
 
 def add(parser: Parser) -> None:
     add_index(parser)
-    add_places(parser, "images, or folders of images")
+    add_paths(parser, "images, or folders of images")
     add_filling(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     set_threads(args)
-    need_places(args, "files or folders")
+    need_paths(args, "files or folders")
     with open_index(args) as index:
         return fill_index(index, args)

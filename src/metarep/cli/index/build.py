@@ -3,7 +3,7 @@
 import argparse
 
 from metarep.cli.flags import add_flags
-from metarep.cli.index.places import add_filling, add_index, add_places, fill_index, need_places
+from metarep.cli.index.shared import add_filling, add_index, add_paths, fill_index, need_paths
 from metarep.cli.options import set_threads
 from metarep.cli.parser import Parser
 from metarep.data.reading.folder_walk import missing
@@ -25,7 +25,7 @@ EXAMPLE = """examples:
 
 def add(parser: Parser) -> None:
     add_index(parser)
-    add_places(parser, "images, or folders of images")
+    add_paths(parser, "images, or folders of images")
     parser.add_argument(
         "--encoder",
         default="auto",
@@ -54,9 +54,9 @@ def backend_parser(prog: str, name: str) -> Parser:
 
 def run(args: argparse.Namespace) -> int:
     set_threads(args)
-    need_places(args, "folders of images")
+    need_paths(args, "folders of images")
     representation = load_representation(args.encoder)
-    for path in args.places:  # before an empty index is made
+    for path in args.paths:  # before an empty index is made
         if not path.exists():
             raise missing("file or folder", path)
     device = pick_device(args.device)

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from metarep.cli.index.places import add_index, near_path, open_index
+from metarep.cli.index.shared import add_index, near_path, open_index
 from metarep.cli.options import add_machine, add_output, print_json, set_threads
 from metarep.cli.parser import Parser
 from metarep.cli.progress import counting
@@ -35,7 +35,7 @@ def add(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     set_threads(args)
     if not -1 <= args.threshold <= 1:
-        raise MetarepError(f"--threshold is a cosine, from -1 to 1, not {args.threshold:g}")
+        raise MetarepError(f"--threshold must be a cosine from -1 to 1, not {args.threshold:g}")
     with open_index(args) as index, counting("image", quiet=args.json) as tell:
         items, total = index.items.items, len(index)
         paths = [Path(items[each].path) for each in index.index.ids().tolist()]

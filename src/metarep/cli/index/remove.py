@@ -2,7 +2,7 @@
 
 import argparse
 
-from metarep.cli.index.places import add_index, add_places, need_places, open_index
+from metarep.cli.index.shared import add_index, add_paths, need_paths, open_index
 from metarep.cli.options import add_machine, add_output, print_json, set_threads
 from metarep.cli.parser import Parser
 from metarep.errors import counted
@@ -16,7 +16,7 @@ EXAMPLE = """examples:
 
 def add(parser: Parser) -> None:
     add_index(parser)
-    add_places(parser, "images, or folders of images")
+    add_paths(parser, "images, or folders of images")
     parser.add_argument(
         "--missing", action="store_true", help="also remove every image whose file does not exist any more"
     )
@@ -27,9 +27,9 @@ def add(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     set_threads(args)
     if not args.missing:
-        need_places(args, "files, folders, or --missing")
+        need_paths(args, "files, folders, or --missing")
     with open_index(args) as index:
-        gone, left = index.remove(args.places, missing=args.missing), len(index)
+        gone, left = index.remove(args.paths, missing=args.missing), len(index)
     if args.json:
         print_json({"images": left, "removed": gone})
     else:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from metarep.cli.index.places import add_index, add_places, near_path, need_places, open_index
+from metarep.cli.index.shared import add_index, add_paths, near_path, need_paths, open_index
 from metarep.cli.options import add_depth, add_machine, add_output, print_json, set_threads
 from metarep.cli.parser import Parser
 from metarep.data.drawing.contact_sheet import contact_sheet
@@ -19,7 +19,7 @@ EXAMPLE = """examples:
 
 def add(parser: Parser) -> None:
     add_index(parser)
-    add_places(parser, "images to search for")
+    add_paths(parser, "images to search for")
     add_search(parser)
 
 
@@ -37,19 +37,19 @@ def add_search(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     set_threads(args)
-    need_places(args, "an image")
+    need_paths(args, "an image")
     return search(args)
 
 
 def search(args: argparse.Namespace) -> int:
     """Search an index by images and print the most similar ones. Returns exit status 0."""
     with open_index(args) as index:
-        results = index.search(args.places, args.hits, args.below, args.depth)
+        results = index.search(args.paths, args.hits, args.below, args.depth)
     if args.out:
         contact_sheet(
             [
                 [(str(query), ""), *((hit.path, f"{hit.score:.3f}") for hit in hits)]
-                for query, hits in zip(args.places, results, strict=True)
+                for query, hits in zip(args.paths, results, strict=True)
             ],
             args.out,
         )
@@ -60,11 +60,11 @@ def search(args: argparse.Namespace) -> int:
                     "query": shown(str(query)),
                     "hits": [{"path": shown(hit.path), "score": round(hit.score, 6)} for hit in hits],
                 }
-                for query, hits in zip(args.places, results, strict=True)
+                for query, hits in zip(args.paths, results, strict=True)
             ]
         )
         return 0
-    for query, hits in zip(args.places, results, strict=True):
+    for query, hits in zip(args.paths, results, strict=True):
         print(f"{shown(str(query))}:")
         for hit in hits:
             print(f"  {hit.score:6.3f}  {near_path(hit.path)}")

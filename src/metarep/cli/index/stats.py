@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from metarep.cli.index.places import add_index, open_index
+from metarep.cli.index.shared import add_index, open_index
 from metarep.cli.options import add_machine, add_output, print_json, set_threads
 from metarep.cli.parser import Parser
 from metarep.search.image_index import ImageIndex

@@ -38,6 +38,8 @@ class Depth:
 
     >>> Depth.of("12").ranges["16-bit"], Depth.of("28000:31000").ranges["16-bit"]
     ((0.0, 4095.0), (28000.0, 31000.0))
+    >>> Depth.of(12).as_dict()["16-bit"]
+    [0.0, 4095.0]
     """
 
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -85,6 +87,9 @@ class Depth:
         Args:
             values: the greys or colours of the picture. NaN, which is a pixel without a measurement, becomes black.
             image, kind: the picture, whose format and tags are read, and its kind from :func:`kind_of`.
+
+        >>> Depth.of(12).in_8_bits(np.array([0.0, 1365.0, 4095.0]), Image.new("I;16", (3, 1)), "16-bit")
+        array([  0,  85, 255], dtype=uint8)
         """
         low, high = stated_range(image) or self.ranges.get(kind) or assume(*span(values))
         unit = np.nan_to_num((values.astype(np.float64) - low) / (high - low), nan=0.0)

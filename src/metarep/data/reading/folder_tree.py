@@ -102,7 +102,7 @@ def scan(argument: str, *, teach: bool = False, deep: bool = True) -> FolderTree
         if root.is_file():
             unpack = "unpack it and " if root.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar") else ""
             raise DataError(f"{argument!r} is a file, not a folder; {unpack}{want}")
-        raise DataError(f"{missing('folder', Path(argument))}; {want}")
+        raise DataError(f"{missing('folder', Path(argument)).message}; {want}")
     try:
         return _tree(find_layout(root, argument, teach=teach, deep=deep))
     except OSError as error:

@@ -54,7 +54,9 @@ def image_files(path: Path) -> Iterator[Path]:
 
 def missing(kind: str, path: Path) -> DataError:
     """The error for a path that does not exist; ``kind`` is what was expected, such as ``folder``."""
-    return DataError(leads_nowhere(path) if path.is_symlink() else f"there is no {kind} {shown(path)!r}")
+    if path.is_symlink():
+        return DataError(leads_nowhere(path), advice="mend or remove it")
+    return DataError(f"there is no {kind} {shown(path)!r}", advice="check the path")
 
 
 def leads_nowhere(path: Path) -> str:

@@ -23,6 +23,10 @@ class Recipe:
             name another recipe, the run of that recipe is used.
         measure: one entry for each measurement, such as ``{"ways": 5, "shots": 1, "published": 98.8}``. ``published``
             is in percent; it is missing if there is no published result.
+
+    >>> recipe = load_recipe("protonet-omniglot")
+    >>> recipe.method, recipe.job["data"]
+    ('protonet', 'omniglot:vinyals')
     """
 
     name: str

@@ -24,8 +24,8 @@ class Adapted:
 
     Args:
         weights: the body's parameters, then the head's weight and bias.
-        statistics: batch statistics of the support set under these weights. Without ``settle`` they are those of the
-            first step's images under the weights of the start.
+        statistics: batch statistics of the support set under these weights. Without ``refresh_statistics`` they
+            are those of the first step's images under the weights of the start.
         adam: the optimiser's state; None for plain gradient descent.
     """
 
@@ -51,14 +51,14 @@ class Stepping:
         inner: the number of steps, and which tensors they change.
         adam: the state that Adam starts from in each task; None for plain gradient descent.
         minibatch: images of a step, evenly of every class, cycling through the support set; 0 for all images.
-        settle: run the support set once more after the last step, so that the batch statistics belong to the adapted
-            weights. Otherwise the batch statistics of the first step are kept.
+        refresh_statistics: run the support set once more after the last step, so that the batch statistics belong to
+            the adapted weights. Otherwise the batch statistics of the first step are kept.
     """
 
     inner: InnerLoop
     adam: Adam | None = None
     minibatch: int = 0
-    settle: bool = True
+    refresh_statistics: bool = True
 
     @property
     def precise(self) -> bool:
@@ -75,7 +75,7 @@ def adapt_tasks(
     *,
     adam: Adam | None = None,
     minibatch: int = 0,
-    settle: bool = True,
+    refresh_statistics: bool = True,
 ) -> list[Adapted]:
     """Adapts to each task from the same start and returns one result for each task.
 
@@ -84,12 +84,12 @@ def adapt_tasks(
         inner: the number of steps, and which tensors they change. The order is always 1 here.
         support, labels: preprocessed images and their classes.
         ways: number of classes of each task.
-        adam, minibatch, settle: as in :class:`Stepping`.
+        adam, minibatch, refresh_statistics: as in :class:`Stepping`.
 
     Raises:
         MetarepError: the support loss of a task is NaN or infinite. The message names the step.
     """
-    how = Stepping(replace(inner, order=1), adam, minibatch, settle)
+    how = Stepping(replace(inner, order=1), adam, minibatch, refresh_statistics)
     if (many := faster.many_tasks(start, support)) is not None:
         return many.adapt(how, support, labels, ways)
     with torch.no_grad():
@@ -120,12 +120,12 @@ def adapt(network: TaskNetwork, start: TaskStart, how: Stepping, x: Tensor, y: T
     rows, seen = _mini_batches(y, how.minibatch, inner.steps), []
     descent = SupportDescent(network, inner, start)
     for step in range(inner.steps):
-        part, first = rows[step], step == 0 and not how.settle
+        part, first = rows[step], step == 0 and not how.refresh_statistics
         with torch.enable_grad():
             moved, step_gradient = descent.take_step(step, weights, x[part], y[part], record=first)
         seen = step_gradient.seen if first else seen
         weights = state.step(inner.adapted, weights, step_gradient.gradient) if state else moved
-    if how.settle or not inner.steps:
+    if how.refresh_statistics or not inner.steps:
         with torch.no_grad():
             require_finite_loss(network.loss(network.support_logits(weights, x, record=True), y), inner.steps)
         seen = network.seen()

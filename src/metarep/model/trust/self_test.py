@@ -13,7 +13,8 @@ from metarep.learners import Learner
 from metarep.model.gallery import Gallery
 from metarep.model.trust.familiarity import Familiarity, familiarity, known_threshold
 from metarep.model.trust.folds import MOST, deal_folds
-from metarep.model.trust.trust import FEWEST, HeldOut, Suspect, Trust, find_suspects, measure_trust
+from metarep.model.trust.suspects import Suspect, find_suspects
+from metarep.model.trust.trust import FEWEST, HeldOut, Trust, measure_trust
 
 MANY, FEW = 300, 5  # with more images than MANY, only FEW folds: a figure of many images needs fewer folds
 

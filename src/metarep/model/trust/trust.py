@@ -15,7 +15,6 @@ FEWEST = 6  # with fewer images left out, nothing is calibrated
 DOUBT = 0.25  # weight of a pseudo-image of uniform answers, which keeps the scale finite where all images are right
 SOFTER = 0.25  # with more images a class, scores grow faster than accuracy does (benchmarks/trust.py)
 WRONG = 1.5  # a class needs more images only if at least this many of its images were classified wrongly
-DOUBTED = 0.1  # an image whose own class gets less than this, and another more than half, looks mislabelled
 SCALES = (1e-3, 1e3)  # the scale is searched between these
 ROWS = 1 << 22  # scores that are held in memory at a time
 
@@ -57,6 +56,12 @@ class Trust:
         source: where ``accuracy`` comes from: ``leave-one-out``, or the data sets that the encoder was measured on.
         calibration: where ``scale``, ``known`` and ``likely`` come from; empty if there were too few images.
         classes: the accuracy of each class, in the order of the gallery; empty if no image was left out.
+
+    >>> trust = Trust(92.5, (86.4, 96.0), tested=120)
+    >>> print(trust)
+    92.5 % (86.4 to 96.0)
+    >>> Trust.of_dict(trust.as_dict()).known
+    -inf
     """
 
     accuracy: float | None
@@ -101,6 +106,10 @@ class HeldOut:
         scores: the logits, shape ``(tested, ways)``: one row for each time that an image was left out.
         rows: the gallery row that each row of ``scores`` belongs to, shape ``(tested,)``; it may occur several times.
         gain: the log of the images a class in the whole gallery, minus the log of those that a fold keeps.
+
+    >>> held = HeldOut(torch.tensor([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]]), torch.tensor([0, 1, 0]), gain=0.0)
+    >>> held.each(torch.tensor([1.0, 1.0, 0.0]))
+    (tensor([0, 1]), tensor([0.5000, 1.0000]))
     """
 
     scores: Float[Tensor, "tested ways"]
@@ -111,21 +120,6 @@ class HeldOut:
         """Returns the gallery rows that were left out, ascending, and the mean of ``values`` for each of them."""
         images, position, times = self.rows.unique(return_inverse=True, return_counts=True)
         return images, values.new_zeros(len(images)).index_add(0, position, values) / times
-
-
-@dataclass(frozen=True)
-class Suspect:
-    """An image that looks as if it were in the wrong class.
-
-    Args:
-        row: its row in the gallery.
-        likelier: the index of the class that it looks like.
-        probability: the probability of that class, between 0 and 1, when the image is left out.
-    """
-
-    row: int
-    likelier: int
-    probability: float
 
 
 def measure_trust(
@@ -250,31 +244,6 @@ def fit_scale(
         middle = (low + high) / 2
         low, high = (middle, high) if derivative(math.exp(middle)) > 0 else (low, middle)
     return math.exp((low + high) / 2)
-
-
-def find_suspects(held: HeldOut, classes: Int[Tensor, " n"], scale: float) -> list[Suspect]:
-    """Finds images that look mislabelled.
-
-    An image is a suspect if its own class gets a probability below 0.1 and another class gets more than 0.5. The
-    probabilities are averaged over the times that an image was left out, so that one unlucky fold is not enough.
-
-    Args:
-        held: the scores of the images that were left out.
-        classes: the class index of each image of the gallery, shape ``(n,)``.
-        scale: the factor on the scores; see :class:`Trust`.
-
-    Returns:
-        The suspects, the most probable first.
-    """
-    labels = classes[held.rows]
-    probabilities = (held.scores * scale).softmax(-1)
-    images, own = held.each(probabilities.gather(1, labels.unsqueeze(1)).flatten())
-    position = torch.full((len(classes),), -1).scatter(0, images, torch.arange(len(images)))[held.rows]
-    sums = probabilities.new_zeros(len(images), probabilities.shape[1]).index_add(0, position, probabilities)
-    best, likelier = (sums / position.bincount().unsqueeze(1)).max(-1)
-    doubted = ((own < DOUBTED) & (best > 0.5)).nonzero().flatten().tolist()
-    suspects = [Suspect(int(images[i]), int(likelier[i]), best[i].item()) for i in doubted]
-    return sorted(suspects, key=lambda suspect: -suspect.probability)
 
 
 def _balanced(rows: Int[Tensor, " tested"], labels: Int[Tensor, " tested"]) -> Float[Tensor, " tested"]:

@@ -1,12 +1,14 @@
 """Functions that the actions of ``metarep index`` share: flags, opening and filling an index, and showing paths."""
 
 import argparse
+import warnings
 from pathlib import Path
 
 from metarep.cli.options import add_machine, add_output, add_reading, print_json
 from metarep.cli.parser import Parser
 from metarep.cli.progress import counting
 from metarep.data.datasets.options import warn_of_left_out
+from metarep.data.reading.folder_tree import FolderWarning
 from metarep.data.reading.folder_walk import shown
 from metarep.errors import MetarepError, counted
 from metarep.machine.device import pick_device, pick_precision
@@ -19,9 +21,9 @@ def add_index(parser: Parser) -> None:
     parser.add_argument("index", type=Path, metavar="INDEX", help="the folder of the index")
 
 
-def add_places(parser: Parser, text: str) -> None:
+def add_paths(parser: Parser, text: str) -> None:
     """Add the arguments for files and folders of images; ``text`` is their help."""
-    parser.add_argument("places", type=Path, nargs="*", metavar="FILE|FOLDER", help=text)
+    parser.add_argument("paths", type=Path, nargs="*", metavar="FILE|FOLDER", help=text)
 
 
 def add_filling(parser: Parser) -> None:
@@ -31,9 +33,9 @@ def add_filling(parser: Parser) -> None:
     add_output(parser)
 
 
-def need_places(args: argparse.Namespace, what: str) -> None:
+def need_paths(args: argparse.Namespace, what: str) -> None:
     """Raise a ``MetarepError`` if no file or folder is given; ``what`` names what is missing."""
-    if not args.places:
+    if not args.paths:
         raise MetarepError(f"index {args.action} needs {what}: metarep index {args.action} {typed(args.index)} ...")
 
 
@@ -50,9 +52,12 @@ def fill_index(index: ImageIndex, args: argparse.Namespace) -> int:
         def watch(record: dict[str, int]) -> None:
             tell(record["done"], record["total"], record["embedded"])
 
-        added = index.add(args.places, skip_bad=args.skip_bad, depth=args.depth, watch=watch)
+        added = index.add(args.paths, skip_bad=args.skip_bad, depth=args.depth, watch=watch)
     bad = added.bad or []
-    warn_of_left_out(bad, added.new + added.changed + added.known + len(bad))
+    files = added.new + added.changed + added.known + len(bad)
+    warn_of_left_out(bad, files)
+    if not files:
+        warnings.warn(f"there are no images in {', '.join(map(shown, args.paths))}", FolderWarning, stacklevel=2)
     if args.json:
         facts = {"new": added.new, "changed": added.changed, "known": added.known, "left_out": len(bad)}
         print_json({"images": len(index), **facts})

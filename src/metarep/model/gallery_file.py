@@ -1,0 +1,71 @@
+"""The file of a gallery: one model's images, settings and calibration as tensors with a JSON header."""
+
+from pathlib import Path
+
+from metarep.data.reading.depth import Depth
+from metarep.errors import MetarepError
+from metarep.machine.files import read_tensors, write_tensors
+from metarep.model.gallery import Gallery
+from metarep.model.model import Model
+from metarep.model.trust.trust import Trust
+from metarep.weights.representation import Representation
+
+FORMAT = "model-1"
+STATE = "state."  # prefix of the tensors of the learner's state
+LARGEST = 20_000_000  # a state with more numbers is not stored but computed anew
+
+
+def write_gallery(path: Path, model: Model, representation: Representation) -> None:
+    """Write the gallery of a model in one file, which replaces an older one by a rename.
+
+    Args:
+        path: a ``.safetensors`` file.
+        model: its trust and state are written too if they have been computed.
+        representation: the encoder; only its digest is written.
+    """
+    gallery = model.gallery
+    header = {
+        "format": FORMAT,
+        "space": representation.digest,
+        "head": model.head,
+        "false_alarms": model.false_alarms,
+        "depth": model.depth.as_dict(),
+        "names": gallery.names,
+        "items": gallery.items,
+        "next_id": gallery.next_id,
+    }
+    tensors = {"rows": gallery.rows, "classes": gallery.classes, "ids": gallery.ids, "hashes": gallery.hashed}
+    if "trust" in vars(model):  # it has been computed
+        header["trust"] = model.trust.as_dict()
+        small = sum(part.numel() for part in model.state.values()) <= LARGEST
+        tensors |= {STATE + name: part for name, part in model.state.items() if small}
+    write_tensors(path, tensors, header)
+
+
+def read_gallery(path: Path, representation: Representation) -> Model:
+    """Read a model from the file that :func:`write_gallery` wrote.
+
+    Args:
+        path: the file.
+        representation: the encoder that its features come from.
+
+    Raises:
+        MetarepError: the file is damaged, has another format, or belongs to another encoder.
+    """
+    tensors, header = read_tensors(path)
+    try:
+        if header["format"] != FORMAT:
+            raise ValueError(f"its format is {header['format']}, not {FORMAT}")
+        if header["space"] != representation.digest:
+            raise ValueError("encoder.safetensors is not the encoder that its features come from")
+        names, items = tuple(header["names"]), tuple(header["items"])
+        rows, classes, ids = (tensors[part] for part in ("rows", "classes", "ids"))
+        gallery = Gallery(rows, classes, ids, items, names, header["next_id"], tensors.get("hashes"))
+        if not len(rows) == len(classes) == len(ids) == len(items) == len(gallery.hashed):
+            raise ValueError("its tensors and lists have different lengths")
+        alarms, depth = header["false_alarms"], Depth.of(header.get("depth"))
+        model = Model(representation, header["head"], gallery, false_alarms=alarms, depth=depth)
+        state = {name[len(STATE) :]: part for name, part in tensors.items() if name.startswith(STATE)}
+        return model.restore_calibration(Trust.of_dict(header["trust"]), state or None) if "trust" in header else model
+    except (KeyError, TypeError, ValueError) as error:
+        raise MetarepError(f"{path} is damaged, or of a newer metarep: {error}; fit the model anew") from error
