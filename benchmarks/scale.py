@@ -240,7 +240,8 @@ def main() -> None:
     measured = {
         "hardware": f"{hardware()}, torch {torch.__version__}",
         "note": f"Medians over {rounds} rounds of {steps} steps, the two ways in turns; two processes of one "
-        "thread each are joined by gloo over the loopback device; the share of exchanges includes waiting for the other process",
+        "thread each are joined by gloo over the loopback device; the share of exchanges includes waiting for the "
+        "other process",
         "rows": [{name: value for name, value in row.items() if name != "counts"} for row in rows],
     }
     expected = {

@@ -9,10 +9,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from metarep.cli.heartbeat import Heartbeat
 from metarep.errors import MetarepError
 
 COMMANDS = ("train", "evaluate", "reproduce", "index build")  # those that share their work
 LIMIT = datetime.timedelta(minutes=30)  # of waiting for another process that is alive
+SHORT = datetime.timedelta(seconds=10)  # of a call of the heartbeat
 GRACE = 2.0  # seconds for a process that fails to say why, before another one says that it has ended
 ENDED = "a process of this command has ended, and it said nothing: it may have been killed"
 
@@ -46,8 +48,9 @@ def processes(command: str) -> Iterator["Voice"]:
     local, beside = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = dist.TCPStore(*address, total, is_master=rank == 0 and not agent, timeout=LIMIT)
-    store = dist.PrefixStore(f"metarep/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    prefix = f"metarep/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    server = dist.TCPStore(*address, total, is_master=rank == 0 and not agent, timeout=LIMIT)
+    beats, store = (dist.PrefixStore(prefix, each) for each in (dist.TCPStore(*address, timeout=SHORT), server))
     voice = Voice(store)
     with contextlib.ExitStack() as stack:
         if rank:
@@ -63,6 +66,9 @@ def processes(command: str) -> Iterator["Voice"]:
         if torch.cuda.is_available():
             torch.cuda.set_device(local % torch.cuda.device_count())
         dist.init_process_group("nccl" if own_gpu else "gloo", store=store, rank=rank, world_size=total, timeout=LIMIT)
+        heartbeat = Heartbeat(beats, rank, total, voice.say)
+        heartbeat.start()
+        stack.callback(heartbeat.stop)
         stack.enter_context(joined())
         yield voice
         dist.destroy_process_group()

@@ -1,0 +1,75 @@
+"""Heartbeat: a thread by which the processes of one command notice that another one, or the network, is gone.
+
+If a process dies, its connections close, and the others get an error at once. If its machine is cut off, they would
+wait for it until the time-out of torch.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+EVERY, PATIENCE = 3.0, 45.0  # seconds between two signs of life, and without one
+
+
+class Heartbeat(threading.Thread):
+    """Writes a sign of life to a key-value store, and ends this process if another one has given none for long.
+
+    Args:
+        store: a client of the store that no other thread uses.
+        rank, total: the number of this process, and of all.
+        say: called with a message before the process ends.
+        patience: seconds without a sign of life.
+    """
+
+    def __init__(
+        self,
+        store: Any,  # noqa: ANN401 - torch is imported only where there are several processes
+        rank: int,
+        total: int,
+        say: Callable[[str], None],
+        patience: float = PATIENCE,
+    ) -> None:
+        super().__init__(name="metarep-heartbeat", daemon=True)
+        self.store, self.rank, self.total, self.say, self.patience = store, rank, total, say, patience
+        self.stopped = threading.Event()
+        self.seen = dict.fromkeys(range(total), (b"", time.monotonic()))
+        self.last_exchange = time.monotonic()
+
+    def run(self) -> None:
+        threading.Thread(target=self._watch, name="metarep-heartbeat-watch", daemon=True).start()
+        beat = 0
+        while not self.stopped.wait(EVERY):
+            beat += 1
+            try:
+                self._exchange(str(beat))
+            except Exception:
+                continue
+
+    def stop(self) -> None:
+        """Tell the others that this process is done, and stop watching them."""
+        self.stopped.set()
+        try:
+            self.store.set(f"beat/{self.rank}", "done")
+        except Exception:
+            return
+
+    def _exchange(self, beat: str) -> None:
+        self.store.set(f"beat/{self.rank}", beat)
+        for other in range(self.total):
+            key = f"beat/{other}"
+            value = self.store.get(key) if self.store.check([key]) else b""
+            if value != self.seen[other][0] or value in (b"", b"done"):
+                self.seen[other] = value, time.monotonic()
+        self.last_exchange = time.monotonic()
+
+    def _watch(self) -> None:
+        """Ends the process in time, also while a call of the store hangs."""
+        while not self.stopped.wait(1.0):
+            now = time.monotonic()
+            silent = [other for other, (_, then) in self.seen.items() if now - then > self.patience]
+            if now - self.last_exchange > self.patience or silent:
+                what = f"process {silent[0]}" if silent and len(silent) < self.total else "the other processes"
+                self.say(f"metarep: no sign of life from {what} for {self.patience:.0f} s; this process ends")
+                os._exit(2)
