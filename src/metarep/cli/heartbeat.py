@@ -5,10 +5,10 @@ wait for it until the time-out of torch.
 """
 
 import os
+import signal
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 EVERY, PATIENCE = 3.0, 45.0  # seconds between two signs of life, and without one
 
@@ -19,7 +19,8 @@ class Heartbeat(threading.Thread):
     Args:
         store: a client of the store that no other thread uses.
         rank, total: the number of this process, and of all.
-        say: called with a message before the process ends.
+        error: what the message is written to. The store cannot say whether another process has written it, because it
+            may be what is cut off.
         patience: seconds without a sign of life.
     """
 
@@ -28,11 +29,11 @@ class Heartbeat(threading.Thread):
         store: Any,  # noqa: ANN401 - torch is imported only where there are several processes
         rank: int,
         total: int,
-        say: Callable[[str], None],
+        error: TextIO,
         patience: float = PATIENCE,
     ) -> None:
         super().__init__(name="metarep-heartbeat", daemon=True)
-        self.store, self.rank, self.total, self.say, self.patience = store, rank, total, say, patience
+        self.store, self.rank, self.total, self.error, self.patience = store, rank, total, error, patience
         self.stopped = threading.Event()
         self.seen = dict.fromkeys(range(total), (b"", time.monotonic()))
         self.last_exchange = time.monotonic()
@@ -71,5 +72,6 @@ class Heartbeat(threading.Thread):
             silent = [other for other, (_, then) in self.seen.items() if now - then > self.patience]
             if now - self.last_exchange > self.patience or silent:
                 what = f"process {silent[0]}" if silent and len(silent) < self.total else "the other processes"
-                self.say(f"metarep: no sign of life from {what} for {self.patience:.0f} s; this process ends")
-                os._exit(2)
+                text = f"metarep: no sign of life from {what} for {self.patience:.0f} s; this process ends"
+                print(text, file=self.error, flush=True)
+                os.kill(os.getpid(), signal.SIGKILL)  # the main thread waits in C++ and answers to nothing else

@@ -66,7 +66,7 @@ def processes(command: str) -> Iterator["Voice"]:
         if torch.cuda.is_available():
             torch.cuda.set_device(local % torch.cuda.device_count())
         dist.init_process_group("nccl" if own_gpu else "gloo", store=store, rank=rank, world_size=total, timeout=LIMIT)
-        heartbeat = Heartbeat(beats, rank, total, voice.say)
+        heartbeat = Heartbeat(beats, rank, total, voice.error)
         heartbeat.start()
         stack.callback(heartbeat.stop)
         stack.enter_context(joined())
