@@ -1,10 +1,13 @@
 """Several processes train as one does: all methods, on two processes joined by gloo."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from ranks import run_ranks
 from torch import Generator, Tensor
 
@@ -12,14 +15,18 @@ from metarep.data.augment import preset
 from metarep.data.batches import Batch, BatchShape, ViewBatch, draw_batch
 from metarep.data.images import ImageBank
 from metarep.data.labels import Labels
+from metarep.data.reading.depth import Depth
 from metarep.data.split import Split
 from metarep.encoders import Preprocess, build_encoder
 from metarep.encoders.normalisation import synchronised
+from metarep.errors import DataError
+from metarep.experiments.reproduce import _each_seed
 from metarep.experiments.training import train
 from metarep.machine.randomness import hand_over
-from metarep.machine.ranks import Part, average_gradients
+from metarep.machine.ranks import Part, average_gradients, rank, ranks
 from metarep.methods import METHODS, Method, build_method
 from metarep.methods.contrastive import encode_blocks
+from metarep.search.sharing import dismiss, embed_together, help_embed
 from metarep.weights.settings import TrainSettings
 
 RANKS = 2
@@ -88,7 +95,13 @@ def together() -> list[dict[str, Any]]:
 
 
 def everything() -> dict[str, Any]:
-    return {"gradients": all_gradients(), "features": own_features(1), "refusals": refusals()}
+    return {
+        "gradients": all_gradients(),
+        "features": own_features(1),
+        "refusals": refusals(),
+        "embedded": embedded(),
+        "seeds": _each_seed(lambda seed: [{"seed": seed, "rank": dist.get_rank(), "ranks": ranks()}] * 2, 3),
+    }
 
 
 def test_gradients_are_those_of_one_process(together: list[dict[str, Any]]) -> None:
@@ -96,15 +109,15 @@ def test_gradients_are_those_of_one_process(together: list[dict[str, Any]]) -> N
     assert {case[0] for case in alone} == set(METHODS)
     for case, (expected, statistics, loss) in alone.items():
         scale = max(1.0, *(float(gradient.abs().max()) for gradient in expected))
-        for rank in together:
-            got, kept, _ = rank["gradients"][case]
+        for one in together:
+            got, kept, _ = one["gradients"][case]
             off = max(float((a - b).abs().max()) for a, b in zip(expected, got, strict=True))
             assert off <= TOLERANCE[case[2]] * scale, (case, off, scale)
             if case[0] != "moco":  # its groups of queries move the running statistics of their own process
                 close = [torch.allclose(a, b, rtol=1e-5, atol=1e-6) for a, b in zip(statistics, kept, strict=True)]
                 assert all(close), case
         if case[0] != "reptile":  # its loss is not a mean over tasks, but its gradient is
-            shares = torch.stack([rank["gradients"][case][2] for rank in together])
+            shares = torch.stack([one["gradients"][case][2] for one in together])
             assert torch.isclose(loss, shares.mean(), rtol=1e-5), case
 
 
@@ -129,7 +142,7 @@ def all_trainings() -> dict[str, list[Tensor]]:
 def test_ten_steps_end_in_the_weights_of_one_process() -> None:
     alone, together = all_trainings(), run_ranks(RANKS, all_trainings)
     for name in METHODS:
-        assert all(torch.equal(a, b) for a, b in zip(*(rank[name] for rank in together), strict=True)), name
+        assert all(torch.equal(a, b) for a, b in zip(*(one[name] for one in together), strict=True)), name
         kept = len(list(build(name, "conv4", torch.float64).parameters())) if name == "moco" else None  # as above
         for expected, got in zip(alone[name][:kept], together[0][name][:kept], strict=True):
             assert torch.allclose(expected, got, rtol=1e-6, atol=1e-6), name
@@ -144,8 +157,31 @@ def own_features(groups: int) -> Tensor:
 
 
 def test_statistics_of_each_process_are_those_of_sub_batches(together: list[dict[str, Any]]) -> None:
-    joined = torch.cat([rank["features"] for rank in together])
+    joined = torch.cat([one["features"] for one in together])
     assert torch.allclose(joined, own_features(RANKS), rtol=1e-12, atol=1e-12)
+
+
+def embedded() -> Any:
+    """The vectors and errors of seven files, of which one cannot be read; the second process helps the first."""
+
+    def embed(files: Sequence[Path], depth: Depth) -> tuple[Tensor, list[DataError | None]]:
+        errors = [DataError(f"{file} is bad") if file.name == "4" else None for file in files]
+        return torch.tensor([[float(file.name)] for file in files if file.name != "4"]).view(-1, 1), errors
+
+    if rank():
+        return help_embed(embed)
+    rows, errors = embed_together(embed, [Path(str(i)) for i in range(7)], Depth(), batch=2)
+    dismiss()
+    return rows.flatten().tolist(), [error and error.message for error in errors]
+
+
+def test_an_index_is_filled_together_in_order(together: list[dict[str, Any]]) -> None:
+    assert together[0]["embedded"] == ([0, 1, 2, 3, 5, 6], [None, None, None, None, "4 is bad", None, None])
+
+
+def test_each_process_takes_whole_seeds(together: list[dict[str, Any]]) -> None:
+    rows = [{"seed": seed, "rank": seed % RANKS, "ranks": 1} for seed in range(3) for _ in range(2)]
+    assert [each["seeds"] for each in together] == [rows, rows]
 
 
 def refusals() -> list[str]:
