@@ -61,10 +61,9 @@ def test_a_process_that_is_killed_ends_the_others_in_seconds(tmp_path: Path) -> 
     killed = time.monotonic()
     _, error = run.communicate(timeout=60)
     assert time.monotonic() - killed < 20
-    assert ours(error) == [
-        "metarep: a process of this command has ended, and it said nothing: it may have been killed; the same command "
-        "goes on from its last checkpoint"
-    ]
+    assert "SIGKILL" in error  # torchrun says so, and may end the other process before it does
+    message = "a process of this command has ended, and it said nothing: it may have been killed"
+    assert ours(error) in ([], [f"metarep: {message}; the same command goes on from its last checkpoint"])
 
 
 def test_a_command_that_does_not_share_its_work_says_so(tmp_path: Path) -> None:

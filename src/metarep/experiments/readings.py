@@ -42,10 +42,13 @@ class Readings:
         settings: settings of the training.
         run: the run folder, whose log gets a record for each reading; None for no log.
         watch: called with each record.
+        kept: the end of error messages, which says where the last good state is.
     """
 
-    def __init__(self, state: TrainingState, settings: TrainSettings, run: RunFolder | None, watch: Watch) -> None:
-        self.state, self.settings, self.run, self.watch = state, settings, run, watch
+    def __init__(
+        self, state: TrainingState, settings: TrainSettings, run: RunFolder | None, watch: Watch, kept: str = ""
+    ) -> None:
+        self.state, self.settings, self.run, self.watch, self.kept = state, settings, run, watch, kept
         self.recent: list[tuple[int, Batch, Tensor]] = []
         self.restart()
         self.collapsed = False
@@ -129,15 +132,10 @@ class Readings:
         )
         advice = Advice("try a smaller {lr}, more {images}, or a stronger {augment}", lr=..., images=..., augment=...)
         if self.settings.stop_on_collapse:
-            raise CollapsedError(what + self._kept(), advice=advice)
+            raise CollapsedError(what + self.kept, advice=advice)
         stop = Advice("end such a training with {stop_on_collapse}", stop_on_collapse=True)
         warnings.warn(CollapseWarning(what, advice=(advice, stop)), stacklevel=2)
 
-    def _kept(self) -> str:
-        return f"; the last good state is in {self.run.path}" if self.run else ""
-
     def _diverged(self, what: str) -> DivergedError:
         parts = {"lr": ..., "clip": 1.0, "precision": "float32"}
-        return DivergedError(
-            f"{what}{self._kept()}", advice=Advice("try a smaller {lr}, {clip}, or {precision}", **parts)
-        )
+        return DivergedError(f"{what}{self.kept}", advice=Advice("try a smaller {lr}, {clip}, or {precision}", **parts))

@@ -120,9 +120,10 @@ class _Loop:
             Generator().manual_seed(settings.seed),
             HardClasses(method.eats, split.labels, settings.shape, settings.mine_near) if mining else None,
         )
+        kept = f"; the last good state is in {run.path}" if run else ""
         run, watch = (run, watch) if rank() == 0 else (None, _unwatched)
         self.saving = Saving(run, self.state)
-        self.readings = Readings(self.state, settings, run, watch)
+        self.readings = Readings(self.state, settings, run, watch, kept)
         self._draw(Generator().manual_seed(settings.seed))  # fails now if the labels cannot give a batch
         hand_over(self.state.generator, method)
 
