@@ -1,6 +1,6 @@
 """Show that a training loses nothing: disturb it at random moments, resume it, and compare it with an undisturbed one.
 
-    python benchmarks/survival.py [--quick] [--ranks N] [--seed N] [--out results/timings/survival.json]
+    python benchmarks/survival.py [--quick] [--no-ranks] [--seed N] [--out results/timings/survival.json]
 
 Every method trains a small network on glyphs. A disturbed run must go on from its last saved state, so that it never
 loses more than the steps since then. It must end with the same bits as an undisturbed run: model, optimiser, generator,
@@ -11,7 +11,8 @@ best weights, and the log without its clock. The disturbances:
 - full disks: a small tmpfs is filled while the training runs, and later emptied. Who may not mount one gets a limit on
   the size of files instead, and the last line says so;
 - signals: SIGTERM to ``python -m metarep train``, which saves and exits with 143; and once SIGINT, with 130;
-- dead ranks, with ``--ranks N``: ``kill -9`` of one of two processes under torchrun. The other must end in 15 seconds.
+- dead ranks: ``kill -9`` of one of two processes under torchrun. The other must end in 15 seconds. Once SIGTERM is sent
+  to torchrun instead, and both save and end.
 
 The last line has the figures. The exit status is 0 if nothing was lost. All but signals and ranks run in forks of this
 process, which has imported torch without computing anything, so the time goes to training.
@@ -52,9 +53,9 @@ METHODS = {
     "siamese": "--ways 8 --shots 2",
     "triplet": "--ways 8 --shots 2 --mine index --mine-every 5",
     "baseline": "--ways 8 --shots 2",
-    "maml": f"{TASKS} --rates layer --test-steps 1",
+    "maml": f"{TASKS} --tasks 1 --rates layer --test-steps 1",
     "anil": f"{TASKS} --tasks 2",
-    "reptile": f"{TASKS} --inner-steps 2 --test-steps 2",
+    "reptile": f"{TASKS} --tasks 1 --inner-steps 2 --test-steps 2",
     "simclr": "--images 16",
     "moco": "--images 16 --queue 64",
     "byol": "--images 16",
@@ -68,7 +69,7 @@ CLOCK = ("seconds", "images_per_second", "seconds_left", "digest")
 FULL = "make room on its disk or repair it; then the same training goes on from the last saved state"
 TORN = ["cut", "before " + NEXT, "overwritten", "cut", "before " + PREVIOUS, "zeros", "overwritten", "before " + STATE]
 TORN += ["cut", "overwritten"]
-PLANS = {False: (5, 10, 5, 5), True: (1, 4, 1, 1)}  # quick: kills a method, torn writes, full disks, signals
+PLANS = {False: (5, 10, 5, 5, 5), True: (1, 5, 1, 1, 0)}  # quick: kills a method, torn writes, disks, SIGTERM, ranks
 PATIENCE = 15.0  # seconds in which a rank must notice that another is dead
 LIMIT = 120.0  # seconds after which a process hangs
 
@@ -174,6 +175,7 @@ class Survival:
         self.home, self.steps, self.random = home, steps, random.Random(seed)
         self.counts: Counter[str] = Counter()
         self.seconds: dict[str, float] = {}  # of an undisturbed run
+        self.slowest = 0.0  # seconds until the other rank had ended
         self.limited = False  # a limit on the size of files instead of a full disk
 
     def arguments(self, method: str, folder: Path) -> list[str]:
@@ -292,25 +294,29 @@ class Survival:
             if not self.limited:
                 subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
-    def kill_rank(self, method: str) -> None:
-        """``kill -9`` of one of two processes under torchrun; the other must end, and both must go on."""
+    def on_ranks(self, method: str, *, kill: bool) -> None:
+        """On two ranks: ``kill -9`` of one, and the other must end; or SIGTERM to torchrun, and a state must be saved."""
         whole, folder = self.home / f"ranks-{method}", self.folder(f"rank-{method}")
         if not whole.exists() and (code := self.under_torchrun(method, whole).wait(LIMIT)):
             raise LostError(f"{method} on two ranks ended with {code}")
         run = self.under_torchrun(method, folder)
         until(lambda: lines(folder), f"{folder.name} logs a step")
         time.sleep(self.random.uniform(0, 0.5))
+        logged = max(record["step"] for record in lines(folder))
         ranks = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
-        os.kill(int(self.random.choice(ranks)), signal.SIGKILL)
         began = time.monotonic()
-        until(lambda: not any(Path("/proc", rank).exists() for rank in ranks), "the other rank ends")
+        os.kill(int(self.random.choice(ranks)) if kill else run.pid, signal.SIGKILL if kill else signal.SIGTERM)
+        until(lambda: not any(alive(rank) for rank in ranks), "both ranks end")
         waited = time.monotonic() - began
         if run.wait(LIMIT) == 0 or waited > PATIENCE:
-            raise LostError(f"{folder.name}: the other rank ended {waited:.1f} s after its neighbour was killed")
+            raise LostError(f"{folder.name}: the last rank ended after {waited:.1f} s")
+        if saved_step(folder) < logged - kill * SAVE:
+            raise LostError(f"{folder.name} had trained step {logged}, and step {saved_step(folder)} is saved")
         if code := self.under_torchrun(method, folder).wait(LIMIT):
             raise LostError(f"{folder.name} was resumed on two ranks with the exit status {code}")
-        same(whole, folder)
-        self.counts["ranks"] += 1
+        same(whole, folder, every_line=kill)
+        self.counts["dead ranks" if kill else "SIGTERM on ranks"] += 1
+        self.slowest = max(self.slowest, waited)
 
     def stop(self, method: str, number: signal.Signals) -> None:
         """Send a signal to ``python -m metarep train``; it must save, say how to go on, and exit as usual."""
@@ -337,6 +343,12 @@ class Survival:
         self.counts[number.name] += 1
 
 
+def alive(pid: str) -> bool:
+    with contextlib.suppress(OSError):
+        return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
 def die_before(name: str, save: int) -> None:
     """Let this process kill itself just before the rename of a file to this name, at the given save."""
     rename, calls = Path.replace, Counter[str]()
@@ -350,14 +362,15 @@ def die_before(name: str, save: int) -> None:
     Path.replace = replace
 
 
-def disturb(survival: Survival, *, quick: bool, ranks: int) -> None:
+def disturb(survival: Survival, *, quick: bool, alone: bool) -> None:
     """Everything, on each method in turn."""
     began = time.monotonic()
 
     def said(what: str) -> None:
         print(f"{time.monotonic() - began:4.0f} s  {what}: {dict(survival.counts)}", file=sys.stderr)
 
-    kills, torn, disks, signals = PLANS[quick]
+    kills, torn, disks, signals, ranks = PLANS[quick]
+    ranks = 0 if alone else ranks
     names = list(METHODS)
     for name in names:
         survival.kills(name, kills)
@@ -375,13 +388,16 @@ def disturb(survival: Survival, *, quick: bool, ranks: int) -> None:
     if not quick:
         survival.stop("maml", signal.SIGINT)
     for i in range(ranks):
-        survival.kill_rank(names[(3 * i + 2) % len(names)])
+        survival.on_ranks(names[(3 * i + 2) % len(names)], kill=True)
+        said("a dead rank")
+    if ranks:
+        survival.on_ranks(names[2], kill=False)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one kill a method, and a few of the others")
-    parser.add_argument("--ranks", type=int, default=0, metavar="N", help="number of dead ranks (default: none)")
+    parser.add_argument("--no-ranks", action="store_true", help="leave out the runs under torchrun")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments and places")
     parser.add_argument("--out", type=Path, help="also write the figures and the hardware to this file")
     args = parser.parse_args()
@@ -389,7 +405,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="survival-") as home:
         survival = Survival(Path(home), args.seed, steps=12 if args.quick else 24)
         try:
-            disturb(survival, quick=args.quick, ranks=args.ranks)
+            disturb(survival, quick=args.quick, alone=args.no_ranks)
         except LostError as error:
             lost = str(error)
             print(lost, file=sys.stderr)
@@ -398,10 +414,12 @@ def main() -> None:
     print(
         f"{'LOST SOMETHING' if lost else 'nothing lost'}: {counts['kills']} kills of {len(METHODS)} methods "
         f"({counts['in a write']} while a file was written), {counts['torn']} torn writes, {counts['disks']} {full}, "
-        f"{counts['SIGTERM']} SIGTERM, {counts['SIGINT']} SIGINT, {counts['ranks']} dead ranks; {seconds:.0f} s"
+        f"{counts['SIGTERM'] + counts['SIGTERM on ranks']} SIGTERM, {counts['SIGINT']} SIGINT, {counts['dead ranks']} dead "
+        f"ranks (the other ended within {survival.slowest:.1f} s); {seconds:.0f} s"
     )
     if args.out:
         content = {"hardware": hardware(), "lost": lost, "seconds": round(seconds), "seed": args.seed, **counts}
+        content["seconds until the other rank ended"] = round(survival.slowest, 1)
         args.out.write_text(json.dumps(content, indent=1) + "\n")
     sys.exit(bool(lost))
 
