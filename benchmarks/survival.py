@@ -295,7 +295,7 @@ class Survival:
                 subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
     def on_ranks(self, method: str, *, kill: bool) -> None:
-        """On two ranks: ``kill -9`` of one, and the other must end; or SIGTERM to torchrun, and a state must be saved."""
+        """On two ranks: ``kill -9`` of one, and the other must end; or SIGTERM to torchrun, and both must save."""
         whole, folder = self.home / f"ranks-{method}", self.folder(f"rank-{method}")
         if not whole.exists() and (code := self.under_torchrun(method, whole).wait(LIMIT)):
             raise LostError(f"{method} on two ranks ended with {code}")
@@ -406,16 +406,17 @@ def main() -> None:
         survival = Survival(Path(home), args.seed, steps=12 if args.quick else 24)
         try:
             disturb(survival, quick=args.quick, alone=args.no_ranks)
-        except LostError as error:
+        except (LostError, MetarepError) as error:
             lost = str(error)
             print(lost, file=sys.stderr)
     counts, seconds = survival.counts, time.monotonic() - began
     full = "limits on the size of files" if survival.limited else "full disks"
+    signals = counts["SIGTERM"] + counts["SIGTERM on ranks"]
     print(
         f"{'LOST SOMETHING' if lost else 'nothing lost'}: {counts['kills']} kills of {len(METHODS)} methods "
         f"({counts['in a write']} while a file was written), {counts['torn']} torn writes, {counts['disks']} {full}, "
-        f"{counts['SIGTERM'] + counts['SIGTERM on ranks']} SIGTERM, {counts['SIGINT']} SIGINT, {counts['dead ranks']} dead "
-        f"ranks (the other ended within {survival.slowest:.1f} s); {seconds:.0f} s"
+        f"{signals} SIGTERM, {counts['SIGINT']} SIGINT, {counts['dead ranks']} dead ranks (the other ended within "
+        f"{survival.slowest:.1f} s); {seconds:.0f} s"
     )
     if args.out:
         content = {"hardware": hardware(), "lost": lost, "seconds": round(seconds), "seed": args.seed, **counts}
