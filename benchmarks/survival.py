@@ -46,6 +46,7 @@ FULL = "make room on its disk or repair it; then the same training goes on from 
 TORN = ["cut", "before " + NEXT, "overwritten", "cut", "before " + PREVIOUS, "zeros", "overwritten", "before " + STATE]
 TORN += ["cut", "overwritten"]
 PLANS = {False: (5, 10, 5, 5, 5), True: (1, 5, 1, 1, 0)}  # quick: kills a method, torn writes, disks, SIGTERM, ranks
+ON_RANKS = ("triplet", "anil", "moco", "siamese", "byol")  # whose batches can be split over two processes
 PATIENCE = 15.0  # seconds in which a rank must notice that another is dead
 
 
@@ -66,7 +67,8 @@ class Survival:
     def under_torchrun(self, method: str, folder: Path) -> "subprocess.Popen[bytes]":
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
         command = [*launcher, "-m", "metarep", *self.arguments(method, folder)]
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with (self.home / f"{folder.name}.txt").open("a") as text:
+            return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=text)
 
     def folder(self, what: str) -> Path:
         return Path(tempfile.mkdtemp(prefix=f"{what}-", dir=self.home))
@@ -179,7 +181,7 @@ class Survival:
         """On two ranks: ``kill -9`` of one, and the other must end; or SIGTERM to torchrun, and both must save."""
         whole, folder = self.home / f"ranks-{method}", self.folder(f"rank-{method}")
         if not whole.exists() and (code := self.under_torchrun(method, whole).wait(LIMIT)):
-            raise LostError(f"{method} on two ranks ended with {code}")
+            raise LostError(f"{method} on two ranks ended with {code}: {whole.with_suffix('.txt').read_text()}")
         run = self.under_torchrun(method, folder)
         until(lambda: lines(folder), f"{folder.name} logs a step")
         time.sleep(self.random.uniform(0, 0.5))
@@ -194,7 +196,8 @@ class Survival:
         if saved_step(folder) < logged - kill * SAVE:
             raise LostError(f"{folder.name} had trained step {logged}, and step {saved_step(folder)} is saved")
         if code := self.under_torchrun(method, folder).wait(LIMIT):
-            raise LostError(f"{folder.name} was resumed on two ranks with the exit status {code}")
+            text = folder.with_suffix(".txt").read_text()
+            raise LostError(f"{folder.name} was resumed on two ranks with the exit status {code}: {text}")
         same(whole, folder, every_line=kill)
         self.counts["dead ranks" if kill else "SIGTERM on ranks"] += 1
         self.slowest = max(self.slowest, waited)
@@ -250,10 +253,10 @@ def disturb(survival: Survival, *, quick: bool, alone: bool) -> None:
     if not quick:
         survival.stop("maml", signal.SIGINT)
     for i in range(ranks):
-        survival.on_ranks(names[(3 * i + 2) % len(names)], kill=True)
+        survival.on_ranks(ON_RANKS[i % len(ON_RANKS)], kill=True)
         said("a dead rank")
     if ranks:
-        survival.on_ranks(names[2], kill=False)
+        survival.on_ranks(ON_RANKS[0], kill=False)
 
 
 def main() -> None:
