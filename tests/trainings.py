@@ -34,7 +34,7 @@ OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
-CLOCK = ("images_per_second", "seconds_left", "seconds")
+CLOCK = ("images_per_second", "seconds_left", "seconds", "digest")  # the digest of a state covers its seconds
 
 
 class PulledError(Exception):

@@ -61,6 +61,7 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.experiments.recipes import load_recipe as load_recipe
     from metarep.experiments.recipes import recipe_names as recipe_names
     from metarep.experiments.run_folder import RunFolder as RunFolder
+    from metarep.experiments.saved_states import DamagedStateWarning as DamagedStateWarning
     from metarep.experiments.training import Outcome as Outcome
     from metarep.experiments.training import train as train
     from metarep.index import INDEXES as INDEXES
@@ -193,6 +194,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "metarep.machine.ranks": ("joined",),
     "metarep.experiments.training": ("Outcome", "train"),
     "metarep.experiments.run_folder": ("RunFolder",),
+    "metarep.experiments.saved_states": ("DamagedStateWarning",),
     "metarep.weights.checkpoint": ("Checkpoint",),
     "metarep.weights.shipped": ("load_learner", "load_trained", "zoo_names"),
     "metarep.experiments.recipes": ("Recipe", "load_recipe", "recipe_names"),

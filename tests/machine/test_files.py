@@ -1,6 +1,7 @@
 """Files and folders: they are complete or absent, also with several writers and after a kill."""
 
 import os
+import stat
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -139,3 +140,18 @@ def test_a_file_replaced_while_it_is_read_is_read_as_it_was(tmp_path: Path, monk
         tensors, header = read_tensors(path)
     assert (header["state"], tensors["a"].tolist()) == (0, [0.0] * 9)
     assert read_tensors(path)[1]["state"] == 1
+
+
+def test_a_file_is_flushed_before_it_has_its_name_and_its_folder_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, flush, calls = tmp_path / "a.txt", os.fsync, list[tuple[bool, bool]]()
+
+    def flushed(handle: int) -> None:
+        calls.append((stat.S_ISDIR(os.fstat(handle).st_mode), path.exists()))
+        flush(handle)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    with replacing(path) as partial:
+        partial.write_text("1")
+    assert calls == [(False, False), (True, True)]

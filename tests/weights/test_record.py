@@ -61,20 +61,23 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
 def test_a_record_is_read_as_it_was_written(record: RunRecord) -> None:
     saved = json.loads(json.dumps(record.as_dict()))
     assert RunRecord.read(saved) == record
-    assert record.difference(saved) is None
+    assert record.differences(saved) == []
 
 
-def test_a_record_names_the_first_setting_that_differs() -> None:
-    for name, other in (
-        ("train.lr", replace(FULL, train=replace(FULL.train, lr=0.5))),
-        ("data.clusters", replace(FULL, data=replace(FULL.data, clusters=41))),
-        ("settings.queue", replace(FULL, settings={"queue": 101})),
-        ("precision", replace(FULL, precision="float32")),
+def test_a_record_lists_the_settings_that_differ() -> None:
+    for name, was, now, other in (
+        ("train.lr", 0.5, FULL.train.lr, replace(FULL, train=replace(FULL.train, lr=0.5))),
+        ("data.clusters", 41, FULL.data.clusters, replace(FULL, data=replace(FULL.data, clusters=41))),
+        ("settings.queue", 101, FULL.settings["queue"], replace(FULL, settings=FULL.settings | {"queue": 101})),
+        ("precision", "float32", FULL.precision, replace(FULL, precision="float32")),
     ):
-        difference = FULL.difference(other.as_dict())
-        assert difference is not None
-        assert difference[0] == name
-    assert FULL.difference(replace(FULL, data=replace(FULL.data, skip_bad=False)).as_dict()) is None
+        assert FULL.differences(other.as_dict()) == [(name, was, now)]
+    both = replace(FULL, precision="float32", train=replace(FULL.train, lr=0.5))
+    assert [name for name, _, _ in FULL.differences(both.as_dict())] == ["precision", "train.lr"]
+    same = replace(
+        FULL, data=replace(FULL.data, skip_bad=not FULL.data.skip_bad), train=replace(FULL.train, save_every=7)
+    )
+    assert FULL.differences(same.as_dict()) == []
 
 
 def test_what_a_newer_version_has_added_is_passed_over() -> None:

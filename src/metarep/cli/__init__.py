@@ -83,9 +83,10 @@ def main(argv: list[str] | None = None) -> int:
             raise
         voice.say(f"metarep: {reason}")
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         goes_on = args.command in ("train", "reproduce", "index")
-        print(f"metarep: interrupted{'; the same command goes on from there' if goes_on else ''}", file=sys.stderr)
+        plain = f"interrupted{'; the same command goes on from there' if goes_on else ''}"
+        voice.say(f"metarep: {error if error.args else plain}")
         return 130
 
 

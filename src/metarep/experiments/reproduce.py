@@ -15,6 +15,7 @@ from metarep.experiments.measure import Setting, measure_all, result_row
 from metarep.experiments.readings import Watch
 from metarep.experiments.recipes import Recipe, load_recipe, recipe_names
 from metarep.experiments.results import read, record
+from metarep.experiments.saved_states import SavedStates
 from metarep.experiments.start import start
 from metarep.machine.ranks import gather_values, joined, rank, ranks
 
@@ -143,7 +144,7 @@ def _job(recipe: Recipe, out: Path, train_on: str, seed: int, machine: dict[str,
 def _trained(name: str, out: Path, train_on: str, seed: int, machine: dict[str, Any]) -> Path:
     """The folder of the finished run of a recipe. A run that was interrupted is finished first."""
     folder = _folder(out, name, train_on, seed)
-    if not (folder / "model.safetensors").exists() or (folder / "state.safetensors").exists():
+    if not (folder / "model.safetensors").exists() or SavedStates(folder).files:
         start(
             _job(load_recipe(name), out, train_on, seed, machine), folder, **machine
         )  # returns at once if all steps are done

@@ -9,15 +9,16 @@ from typing import Any
 from torch import Tensor
 
 from metarep.errors import Advice, MetarepError
+from metarep.experiments.saved_states import SavedStates, keeping_states
 from metarep.machine.device import environment
-from metarep.machine.files import locked, read_tensors, replacing, write_tensors
+from metarep.machine.files import locked, replacing
 from metarep.methods import Method
 from metarep.weights.checkpoint import save_checkpoint
 from metarep.weights.record import RunRecord
 
 SETTINGS = "settings.json"
 ENVIRONMENT = "environment.json"  # beside the settings: versions, hardware and threads at the first step
-STATE = "state.safetensors"  # what resuming needs
+LOG = "log.jsonl"
 ANOTHER_FOLDER = Advice("choose another {out}", out=...)
 OTHERWISE = (ANOTHER_FOLDER, "delete the folder")
 
@@ -26,7 +27,8 @@ class RunFolder:
     """The folder of one training.
 
     It holds ``settings.json`` (the record of the run), ``environment.json`` (the machine), ``log.jsonl``,
-    ``model.safetensors`` and ``state.safetensors``. Resuming needs the last one; it may be deleted after the training.
+    ``model.safetensors``, and ``state.safetensors`` with the state before it, ``previous-state.safetensors``. Resuming
+    needs one of these two; both may be deleted after the training.
 
     Nothing is written before :meth:`held`, so a training that is refused leaves nothing behind. A folder in which no
     step was saved, because the first steps failed, may be used by another training.
@@ -39,7 +41,7 @@ class RunFolder:
         beginning: called by :meth:`held` if the training starts at its first step, to write other files.
 
     Raises:
-        MetarepError: the folder holds another run. The message names the first setting that differs.
+        MetarepError: the folder holds another run. The message has each setting that differs, with both values.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class RunFolder:
         beginning: Callable[[], None] | None = None,
     ) -> None:
         self.path, self.record, self.beginning = Path(path), record, beginning
+        self.states = SavedStates(self.path)
         self.seen, self.fitted = frozenset(seen), frozenset(fitted)
         self._refuse_another()
 
@@ -62,7 +65,7 @@ class RunFolder:
     @property
     def begun(self) -> bool:
         """Whether the folder holds a saved model or state."""
-        return self.model.exists() or (self.path / STATE).exists()
+        return self.model.exists() or bool(self.states.files)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -77,60 +80,69 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         with locked(self.path / ".lock", busy):
             self._refuse_another()
-            if not self.begun or not (self.path / SETTINGS).exists():
-                _write(self.path / SETTINGS, self.record.as_dict())
-                _write(self.path / ENVIRONMENT, environment())
-            if self.beginning and not (self.path / STATE).exists():
-                self.beginning()
+            with keeping_states():
+                if not self.begun or not (self.path / SETTINGS).exists():
+                    _write(self.path / SETTINGS, self.record.as_dict())
+                    _write(self.path / ENVIRONMENT, environment())
+                if self.beginning and not self.states.files:
+                    self.beginning()
             yield
 
     def log(self, record: dict[str, Any]) -> None:
         """Append a record to ``log.jsonl``, as one line of JSON."""
-        with (self.path / "log.jsonl").open("a") as file:
+        with keeping_states(), (self.path / LOG).open("a") as file:
             file.write(json.dumps(record) + "\n")
 
     def records(self) -> list[dict[str, Any]]:
-        """The records in ``log.jsonl``, in order."""
-        path = self.path / "log.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("}")]  # the last line may be incomplete
+        """The records in ``log.jsonl``, in order. Lines that were not written completely are left out."""
+        path = self.path / LOG
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+        return [record for line in lines if (record := _record(line)) is not None]
 
     def save_model(self, method: Method) -> None:
         """Write ``model.safetensors``: the weights of a method, the record of the run, and the classes seen."""
-        save_checkpoint(self.model, method, self.record, self.seen, self.fitted)
+        with keeping_states():
+            save_checkpoint(self.model, method, self.record, self.seen, self.fitted)
 
     def save_state(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-        """Write ``state.safetensors``, which resuming needs.
+        """Write the state of the training, which resuming needs. The state before it stays in a second file.
 
         Args:
             tensors: the state, by name.
-            header: values that JSON can hold; ``step`` is the number of steps done.
+            header: values that JSON can hold. ``step`` is the number of steps done, and ``validated`` the last step
+                after which the weights were validated; if it is missing, that is ``step``.
         """
         more = {"seen": sorted(self.seen), "fitted": sorted(self.fitted)}
-        write_tensors(self.path / STATE, tensors, header | more)
+        self.states.save(tensors, header | more)
 
     def load_state(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The tensors and the header that the last :meth:`save_state` wrote; None if there is no state.
+        """The tensors and the header of the newest state that is not damaged; None if no state was saved.
 
         Log lines of later steps are removed. The classes that the saved state had seen are added to ``seen``, because
         the run that it started from may have been replaced since.
+
+        Raises:
+            MetarepError: all saved states are damaged.
+
+        Warns:
+            DamagedStateWarning: the newest state is damaged, so an older one is returned.
         """
-        path = self.path / STATE
-        saved = read_tensors(path) if path.exists() else None
-        if saved:
-            self.seen |= set(saved[1].get("seen", ()))
-            self.fitted |= set(saved[1].get("fitted", ()))
-        step = saved[1]["step"] if saved else 0
-        kept = [record for record in self.records() if record["step"] <= step]
-        (self.path / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in kept))
+        saved = self.states.load()
+        header: dict[str, Any] = saved[1] if saved else {"step": 0}
+        self.seen |= set(header.get("seen", ()))
+        self.fitted |= set(header.get("fitted", ()))
+        step, validated = header["step"], header.get("validated", header["step"])
+        kept = [each for each in self.records() if each["step"] <= (validated if "accuracy" in each else step)]
+        with keeping_states(), replacing(self.path / LOG) as partial:
+            partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
         return saved
 
     def _refuse_another(self) -> None:
         if not self.begun or not (self.path / SETTINGS).exists():
             return
-        if difference := self.record.difference(_read_json(self.path / SETTINGS)):
-            name, was, now = difference
-            raise MetarepError(f"{self.path} holds a run with {name} = {was!r}, not {now!r}", advice=OTHERWISE)
+        if differences := self.record.differences(_read_json(self.path / SETTINGS)):
+            settings = ", and ".join(f"{name} = {was!r}, not {now!r}" for name, was, now in differences)
+            raise MetarepError(f"{self.path} holds a run with {settings}", advice=OTHERWISE)
 
 
 def read_record(path: Path) -> RunRecord:
@@ -163,3 +175,12 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _write(path: Path, content: dict[str, Any]) -> None:
     with replacing(path) as partial:
         partial.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _record(line: str) -> dict[str, Any] | None:
+    """A line of the log as a record; None if the line was not written completely."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and "step" in record else None

@@ -14,7 +14,8 @@ from metarep.errors import Advice
 from metarep.experiments.job import Job, build, own_settings, train_settings
 from metarep.experiments.pseudo_labels import labels_read
 from metarep.experiments.readings import Watch
-from metarep.experiments.run_folder import SETTINGS, STATE, RunFolder, read_record
+from metarep.experiments.run_folder import SETTINGS, RunFolder, read_record
+from metarep.experiments.saved_states import SavedStates
 from metarep.experiments.training import Outcome, train
 from metarep.machine.device import Precision, pick_device, pick_precision
 from metarep.methods import METHODS
@@ -97,7 +98,7 @@ def start_on(
         what = f"{validation.name} were trained on, by this run or one it is based on"
         refuse(fitted, validation.labels.keys, validation.labels.names, what, UNSEEN, FROM_OTHERS)
     seed, kept = job.train_settings.seed, Path(out) / CLUSTERS
-    resumed = (Path(out) / STATE).exists()  # else the clusters may be of a training that failed before its first step
+    resumed = SavedStates(Path(out)).files  # else the clusters may be of a training that failed before its first step
     split = job.labelling.of(split, seed, source, kept if resumed else None)
     if validation and job.labels_per_class:
         validation = job.labelling.of(validation, seed)
@@ -123,7 +124,7 @@ def as_begun(job: Job, out: Path) -> Job:
         out: the run folder, which need not exist.
     """
     path = out / SETTINGS
-    if "validation_shots" in job.train or not (out / STATE).exists() or not path.exists():
+    if "validation_shots" in job.train or not SavedStates(out).files or not path.exists():
         return job
     shots = read_record(path).train.validation_shots
     return replace(job, train={**job.train, "validation_shots": shots}) if shots else job

@@ -21,7 +21,8 @@ from metarep.experiments.training_state import TrainingState
 from metarep.experiments.validation import validation_tasks
 from metarep.machine.device import keep_freed_memory
 from metarep.machine.randomness import hand_over, seed_step, set_aside
-from metarep.machine.ranks import average_gradients, rank, ranks
+from metarep.machine.ranks import any_rank, average_gradients, rank, ranks
+from metarep.machine.stop import Stop
 from metarep.methods import Method, Step
 from metarep.weights.settings import TrainSettings
 
@@ -65,8 +66,12 @@ def train(
 
     All random numbers come from one generator seeded by ``settings.seed``. Layers that draw from global generators,
     such as ``nn.Dropout``, find them seeded anew for each step. With a ``run`` folder the training is logged, and
-    saved at every validation. Calling ``train`` again with the same folder resumes it. The result is the same, bit for
-    bit, as without the interruption, on the same machine with the same number of threads.
+    saved at every validation or every ``settings.save_every`` steps. Calling ``train`` again with the same folder
+    resumes it. The result is the same, bit for bit, as without the interruption, on the same machine with the same
+    number of threads and of processes.
+
+    In the main thread SIGTERM and SIGINT (Ctrl-C) end a training with a ``run`` folder only after its state was saved:
+    after the step that is being computed, or at once during a validation, which is then done when it is resumed.
 
     Args:
         method: the method, on the device to train on.
@@ -81,15 +86,18 @@ def train(
         DivergedError: the loss or a weight is NaN or infinite. The last saved state stays in the run folder.
         CollapsedError: the representation has collapsed to one point, and ``settings.stop_on_collapse`` is set.
         DataError: the split cannot give batches of the requested shape.
-        MetarepError: another process is training in the run folder.
+        MetarepError: another process is training in the run folder; or the folder cannot be written, such as on a full
+            disk, and the last saved state stays in it.
+        KeyboardInterrupt, SystemExit: a signal has ended the training (SIGINT, SIGTERM), and its state was saved.
 
     Warns:
         CollapseWarning: the representation has collapsed to one point.
+        DamagedStateWarning: the newest state in the run folder is damaged, so the one before it is used.
     """
     settings = settings or TrainSettings(**method.defaults)
     keep_freed_memory()
     loop = _Loop(method, split, settings, validation, run, watch or _unwatched)
-    with run.held() if run and rank() == 0 else nullcontext(), set_aside(loop.device):
+    with run.held() if run and rank() == 0 else nullcontext(), set_aside(loop.device), loop.stop:
         loop.resume()
         while loop.state.step < settings.steps:
             loop.advance()
@@ -120,9 +128,10 @@ class _Loop:
             Generator().manual_seed(settings.seed),
             HardClasses(method.eats, split.labels, settings.shape, settings.mine_near) if mining else None,
         )
+        self.stop = Stop(active=run is not None)
+        self.saving = Saving(run, self.state, settings)
         kept = f"; the last good state is in {run.path}" if run else ""
         run, watch = (run, watch) if rank() == 0 else (None, _unwatched)
-        self.saving = Saving(run, self.state)
         self.readings = Readings(self.state, settings, run, watch, kept)
         self._draw(Generator().manual_seed(settings.seed))  # fails now if the labels cannot give a batch
         hand_over(self.state.generator, method)
@@ -131,6 +140,8 @@ class _Loop:
         """Restore the last state that was saved in the run folder, if there is one."""
         self.saving.resume()
         self.readings.restart()
+        if self._validation_due:  # a signal has stopped it
+            self._settle()
 
     def advance(self) -> None:
         """Train one step. Then read the loss, validate and save, each after its number of steps."""
@@ -150,15 +161,46 @@ class _Loop:
         self.method.after_step(_joined([step.carry for step in steps]), progress)
         state.step += 1
         self.readings.add(batches[-1], torch.stack(losses).mean())
-        saving = state.step == settings.steps or state.step % settings.validate_every == 0
-        if saving or state.step % LOG_EVERY == 0:
-            self.readings.read(steps[-1].logs, sum(len(batch.rows) for batch in batches))
-        if saving:
-            self.readings.refuse_lost_weights()
+        if self._evaluation_due:
             average_running(self.method)
+        stopping = self._stopping()
+        settling = stopping or self.saving.due or self._evaluation_due
+        if settling or state.step % LOG_EVERY == 0:
+            self.readings.read(steps[-1].logs, sum(len(batch.rows) for batch in batches))
+        if settling:
+            self.readings.refuse_lost_weights()
+            self._settle(stopping=stopping)
+
+    def _settle(self, *, stopping: bool = False) -> None:
+        """Validate and save, if they are due; end the training after a signal."""
+        state = self.state
+        if self._validation_due and not stopping:
             self._validate()
+            stopping = any_rank(self.stop.requested)
+        saving = stopping or self.saving.due
+        if saving:
             self.readings.count_time()
-            self.saving.save(model=state.best_step == state.step or self.tasks is None)
+            self.saving.save()
+        if state.best_step == state.step or (saving and self.tasks is None):
+            self.saving.save_model()
+        if stopping:
+            self.stop.end(self.saving.kept, elsewhere=True)
+
+    def _stopping(self) -> bool:
+        """Whether a signal has come, on any process; on GPUs the processes ask each other only every few steps."""
+        if ranks() > 1 and self.device.type == "cuda" and self.state.step % LOG_EVERY:
+            return False
+        return any_rank(self.stop.requested)
+
+    @property
+    def _evaluation_due(self) -> bool:
+        """Whether the weights of this step are ones to validate, if there are validation tasks."""
+        return self.state.step == self.settings.steps or self.state.step % self.settings.validate_every == 0
+
+    @property
+    def _validation_due(self) -> bool:
+        """Whether the weights of this step are to be validated, and have not been."""
+        return self.tasks is not None and self._evaluation_due and self.state.validated < self.state.step
 
     def _add_gradient(self, progress: float) -> tuple[Batch, Step, Tensor]:
         """Draw a batch, and add its share to the gradient of the step; the loss is returned without a graph."""
@@ -190,13 +232,21 @@ class _Loop:
             self.method.load_state_dict(state.best)
         self.method.eval()
         self.saving.save_model()
+        self.stop.end(self.saving.kept)  # if a signal came in the last step
         shape = f"{self.tasks.ways}-way {self.tasks.shots}-shot" if self.tasks else ""
         return Outcome(state.best_step or state.step, state.best_accuracy, state.seconds, shape)
 
     def _validate(self) -> None:
         if self.tasks is None or self.validation is None:
             return
-        state, report = self.state, evaluate(self.method.learner, self.validation.bank, self.tasks)
+        state, learner, bank, tasks = self.state, self.method.learner, self.validation.bank, self.tasks
+        if ranks() > 1:  # they share the tasks, so none may leave
+            report = evaluate(learner, bank, tasks)
+        else:
+            report = self.stop.unless_requested(lambda: evaluate(learner, bank, tasks))
+        if report is None:  # a signal has come; the validation is done again when the training goes on
+            return
+        state.validated = state.step
         self.readings.report({"step": state.step, "accuracy": report.accuracy, "ci95": report.ci95})
         if self.label_free:  # the last step is kept: validation labels must not choose
             state.best_step, state.best_accuracy = state.step, report.accuracy

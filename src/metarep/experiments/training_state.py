@@ -21,6 +21,7 @@ class TrainingState:
         generator: the generator of batches and views.
         miner: the index of classes, if classes are mined; None otherwise.
         step: number of steps done.
+        validated: the last step after which the weights were validated; 0 if they never were.
         seconds: time of training and validation in seconds, added up over all interruptions.
         best: the weights with the best validation accuracy so far, by name; empty if there are none.
         best_step: the step of these weights; 0 if nothing was validated.
@@ -32,6 +33,7 @@ class TrainingState:
     generator: Generator
     miner: HardClasses | None = None
     step: int = 0
+    validated: int = 0
     seconds: float = 0.0
     best: dict[str, Tensor] = field(default_factory=dict)
     best_step: int = 0
@@ -58,6 +60,7 @@ class TrainingState:
             tensors["miner.near"] = self.miner.near
         header = {
             "step": self.step,
+            "validated": self.validated,
             "seconds": self.seconds,
             "best_step": self.best_step,
             "best_accuracy": self.best_accuracy,
@@ -76,6 +79,7 @@ class TrainingState:
         if self.miner and "miner.near" in tensors:
             self.miner.near = tensors["miner.near"]
         self.step, self.seconds = header["step"], header["seconds"]
+        self.validated = header.get("validated", self.step)  # earlier versions saved only after a validation
         self.best_step, self.best_accuracy = header["best_step"], header["best_accuracy"]
         self.best = _part(tensors, "best.")
 

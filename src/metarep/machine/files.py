@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from metarep.errors import MetarepError
+from metarep.machine.flush import flush
 
 LOCK = ".writing"  # lock file in a folder that is being filled
 POLL = 0.01  # seconds between two attempts to take a lock
@@ -27,9 +28,8 @@ TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}  # errors of a rename to 
 def replacing(path: Path) -> Iterator[Path]:
     """A context that replaces a file atomically: it gives a new file to write, which is renamed to ``path`` at the end.
 
-    After an error ``path`` is unchanged. The new file is on the disk before the rename, and has the permissions of the
-    old one. Two writers of the same file wait for each other. Only ``kill -9`` leaves a partial file behind, which the
-    next writer removes.
+    After an error ``path`` is unchanged. The new file is on the disk before the rename, and has the old permissions.
+    Two writers of a file wait for each other. Only ``kill -9`` leaves a partial file, which the next writer removes.
 
     Args:
         path: the file to replace; it need not exist.
@@ -50,9 +50,9 @@ def replacing(path: Path) -> Iterator[Path]:
         mode = (path if path.is_file() else partial).stat().st_mode
         yield partial
         partial.chmod(mode)  # a library may have made a new file that only this user can read
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())  # otherwise a power failure may leave an empty file of the new name
+        flush(partial)  # otherwise a power failure may leave an empty file of the new name
         partial.replace(path)
+        flush(path.parent)  # otherwise it may undo the rename
 
 
 @contextmanager

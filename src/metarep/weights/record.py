@@ -79,8 +79,8 @@ class RunRecord:
         init: name of the run that the encoder was initialised from (warm start); empty for random weights.
         name: name of the encoder in a model folder; empty in the file of a run.
 
-    >>> RunRecord("protonet").difference(RunRecord("siamese").as_dict())
-    ('method', 'siamese', 'protonet')
+    >>> RunRecord("protonet").differences(RunRecord("siamese").as_dict())
+    [('method', 'siamese', 'protonet')]
     """
 
     method: str
@@ -124,31 +124,35 @@ class RunRecord:
             **({"name": self.name} if self.name else {}),
         }
 
-    def difference(self, saved: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
-        """The first setting that differs in a saved record; None if both describe the same run.
+    def differences(self, saved: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+        """The settings that differ in a saved record; empty if both describe the same run.
 
-        ``skip_bad`` is ignored, because the digest of the labels already depends on the images that were read.
+        Two settings are ignored: ``skip_bad``, because the digest of the labels already depends on the images that were
+        read, and ``save_every``, which changes no result. Of another method only the name is listed, because its
+        settings are others.
 
         Args:
             saved: the other record, as :meth:`as_dict` writes it.
 
         Returns:
-            The name of the setting, such as ``train.lr``; its value in the saved record; its value here.
+            For each the name of the setting, such as ``train.lr``; its value in the saved record; its value here.
         """
-        own = json.loads(json.dumps(self.as_dict()))  # JSON has no tuples
-        for part in sorted(saved.keys() | own.keys()):
-            was, now = saved.get(part), own.get(part)
-            if part == "train" and isinstance(was, dict):
-                was = TrainSettings().as_dict() | was  # a setting that is missing has its default
-            if part == "data" and isinstance(was, dict) and isinstance(now, dict):
-                was, now = ({k: v for k, v in each.items() if k != "skip_bad"} for each in (was, now))
-            if was == now:
-                continue
-            if isinstance(was, dict) and isinstance(now, dict):
-                name = next(name for name in was | now if was.get(name) != now.get(name))
-                return f"{part}.{name}", was.get(name), now.get(name)
-            return part, was, now
-        return None
+        own = _flat(json.loads(json.dumps(self.as_dict())))  # JSON has no tuples
+        defaults = {f"train.{name}": value for name, value in TrainSettings().as_dict().items()}
+        before = (defaults if isinstance(saved.get("train"), dict) else {}) | _flat(saved)
+        names = sorted((before.keys() | own.keys()).difference(ANY_VALUE))
+        if before.get("method") != own["method"]:
+            names = [name for name in names if not name.startswith("settings")]
+        return [(name, before.get(name), own.get(name)) for name in names if before.get(name) != own.get(name)]
+
+
+ANY_VALUE = ("data.skip_bad", "train.save_every")  # settings that may differ when a run is resumed
+
+
+def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of a record by names such as ``train.lr``."""
+    parts = {part: value if isinstance(value, dict) else {"": value} for part, value in record.items()}
+    return {f"{part}.{name}" if name else part: each for part, own in parts.items() for name, each in own.items()}
 
 
 def _known(kind: type[Any], saved: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,6 +39,8 @@ class TrainSettings:
             command line chooses one that suits the images. For methods that eat views, and for labels=instances, it
             chooses one for views, which differ more.
         validate_every: steps between validations.
+        save_every: steps between saved states, from which an interrupted run goes on; none to save with each
+            validation. It does not change the result.
         validation_tasks: tasks of a validation, the same every time.
         validation_ways: ways of those tasks, unless the method fixes them.
         validation_shots: support images of each class in those tasks; none for the number of shots that is trained on,
@@ -72,6 +74,7 @@ class TrainSettings:
     statistics: Literal["synchronised", "per-process"] = "synchronised"
     augment: str = "none"
     validate_every: int = 250
+    save_every: int | None = None
     validation_tasks: int = 500
     validation_ways: int = 20
     validation_shots: int | None = None
@@ -82,7 +85,7 @@ class TrainSettings:
         one_of("mine", self.mine, ("batch", "index"))
         one_of("statistics", self.statistics, ("synchronised", "per-process"))
         positive = ("steps", "ways", "shots", "tasks", "mine_every", "mine_near", "validate_every", "accumulate")
-        for name in (*positive, "validation_tasks", "validation_shots"):
+        for name in (*positive, "save_every", "validation_tasks", "validation_shots"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise MetarepError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name, least in (("queries", 0), ("clip", 0), ("weight_decay", 0), ("validation_ways", 2), ("images", 2)):

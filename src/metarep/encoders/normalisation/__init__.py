@@ -19,6 +19,7 @@ from metarep.encoders.normalisation.statistics import (
     batch_norms,
     follow,
     running_statistics,
+    running_tensors,
     update_running,
 )
 from metarep.encoders.normalisation.synchronised import is_synchronised, synchronised
@@ -42,6 +43,7 @@ __all__ = [
     "norm_parameters",
     "replica",
     "running_statistics",
+    "running_tensors",
     "synchronised",
     "update_running",
 ]

@@ -101,12 +101,13 @@ def update_running(body: nn.Module, seen: Sequence[Statistics], tasks: int | Non
 @torch.no_grad()
 def average_running(network: nn.Module) -> None:
     """Replace the running statistics of batch norms by their means over processes; in a single process they stay."""
-    average(
-        statistic
-        for layer in batch_norms(network)
-        for statistic in (layer.running_mean, layer.running_var)
-        if statistic is not None
-    )
+    average(running_tensors(network))
+
+
+def running_tensors(network: nn.Module) -> list[Tensor]:
+    """The running means and variances of all batch norms of a network, in the order of its layers."""
+    pairs = [(layer.running_mean, layer.running_var) for layer in batch_norms(network)]
+    return [statistic for pair in pairs for statistic in pair if statistic is not None]
 
 
 def _calls(seen: list[Tensor]) -> list[Tensor]:
