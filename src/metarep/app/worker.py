@@ -61,9 +61,9 @@ class Worker:
         from metarep.app.limits import Limits
         from metarep.model.folder import ModelFolder
 
+        folder, limits = ModelFolder.open(self.path), Limits(**self.limits)
         torch.set_num_threads(self.threads)
         warnings.filterwarnings("ignore", module="PIL")  # of odd files
-        folder, limits = ModelFolder.open(self.path), Limits(**self.limits)
         app = create_app(folder, limits=limits, token=self.token, hosts=self.hosts, shared=self.shared)
         threading.Thread(target=self._live, args=(app.state.service.metrics,), name="beat", daemon=True).start()
         return app
