@@ -150,25 +150,26 @@ def test_a_trial_below_the_median_is_pruned(trainer: Trainer, tmp_path: Path) ->
     assert ("trial-0004-seed-0", 4) not in trainer.trained
 
 
-def test_a_diverged_trial_is_a_result_and_another_error_ends_the_sweep(trainer: Trainer, tmp_path: Path) -> None:
-    errors = [DivergedError("the loss is nan at step 3")]
+def test_a_diverged_trial_has_failed_and_another_error_ends_the_sweep(trainer: Trainer, tmp_path: Path) -> None:
+    """The trial of another error is tried once more, because the reason may be gone."""
+    errors: list[MetarepError] = [DivergedError("the loss is nan at step 3")]
 
-    def diverge(job: Job, step: int) -> float:
-        if len(trainer.trained) == 2 and errors:
+    def fail(job: Job, step: int) -> float:
+        if len(trainer.trained) >= 2 and errors:
             raise errors.pop()
         return 50.0
 
-    trainer.curve = diverge
+    trainer.curve = fail
     rows = sweep(Job("protonet"), tmp_path / "a", LR, trials=3).rows
     assert [row["state"] for row in rows] == ["done", "failed", "done"]
     assert rows[1]["reason"] == "the loss is nan at step 3"
-
-    def refuse(job: Job, step: int) -> float:
-        raise MetarepError("no such data")
-
-    trainer.curve = refuse
+    errors.append(MetarepError("no such data"))
     with pytest.raises(MetarepError, match="no such data"):
-        sweep(Job("protonet"), tmp_path / "b", LR, trials=3)
+        sweep(Job("protonet"), tmp_path / "a", LR, trials=4)
+    errors.append(MetarepError("still no such data"))
+    rows = sweep(Job("protonet"), tmp_path / "a", LR, trials=5).rows
+    assert [row["state"] for row in rows[3:]] == ["failed", "done"]
+    assert rows[3]["reason"] == "still no such data"
 
 
 def test_a_budget_ends_the_sweep_and_its_trial_goes_on_later(

@@ -38,11 +38,13 @@ class Attempt:
         trial: Optuna's trial.
         folder: beginning of the names of its run folders; the same if an earlier attempt was interrupted.
         values: the value of each setting.
+        again: whether an earlier attempt did not end.
     """
 
     trial: Trial
     folder: str
     values: dict[str, Any]
+    again: bool
 
 
 class SharedStudy:
@@ -115,9 +117,8 @@ class SharedStudy:
         with locked(self._lock(rank)), _beating(trial):
             trial.set_user_attr("rank", rank)
             trial.set_user_attr("at", self._here)
-            yield Attempt(
-                trial, folder_of(rank), {name: _suggest(trial, name, each) for name, each in self.space.items()}
-            )
+            values = {name: _suggest(trial, name, each) for name, each in self.space.items()}
+            yield Attempt(trial, folder_of(rank), values, again=_again(trial))
 
     def tell(self, trial: Trial, value: float | None, state: TrialState) -> None:
         """Store the result of a trial, unless another process took it for interrupted and has it run again."""

@@ -68,8 +68,12 @@ def sweep(
     """Train a job with many values of its settings, and choose among them by their accuracy on validation classes.
 
     A space of choices alone is searched completely, in random order. Otherwise Optuna's TPE sampler draws each trial.
-    Test classes are never read. A sweep that was interrupted goes on from there, and several processes may run the same
-    sweep at once. ``trials.csv``, ``trials.png`` and the recipe ``best.toml`` are written after each trial.
+    Test classes are never read. ``trials.csv``, ``trials.png`` and the recipe ``best.toml`` are written after each
+    trial.
+
+    A sweep that was interrupted goes on from there, and several processes may run the same sweep at once. A trial that
+    diverges has failed, and the sweep goes on. Any other error ends the sweep; when it goes on, the trial is tried once
+    more before it has failed.
 
     Args:
         job: the training; its other settings are the same in all trials.
@@ -140,13 +144,11 @@ def _run(
             trial.set_user_attr("validated_on", f"val, {outcome.validated_on}")
     except PrunedError:
         state = TrialState.PRUNED
-    except (DivergedError, CollapsedError) as error:
+    except MetarepError as error:
+        if not isinstance(error, DivergedError | CollapsedError) and not attempt.again:
+            raise  # of missing data, for example; the trial is tried once more when the sweep goes on
         state = TrialState.FAIL
         trial.set_user_attr("reason", error.message)
-    except MetarepError as error:
-        trial.set_user_attr("reason", error.message)
-        shared.tell(trial, None, TrialState.FAIL)
-        raise
     trial.set_user_attr("accuracies", accuracies)
     trial.set_user_attr("seconds", time.monotonic() - began)
     shared.tell(trial, mean(accuracies) if state == TrialState.COMPLETE else None, state)
