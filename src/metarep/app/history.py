@@ -5,7 +5,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from metarep.app.changes import MOST_CHANGES, Change, ChangeFiles, Changes, ChangesInMemory
+from metarep.app import changes
+from metarep.app.changes import Change, ChangeFiles, Changes, ChangesInMemory
 from metarep.app.limits import Limits
 from metarep.errors import NotHereError
 from metarep.machine.files import replacing
@@ -40,17 +41,17 @@ class History:
         Raises:
             TooMuchError, BadNameError: see :meth:`metarep.app.limits.Limits.allow`.
         """
-        changes: list[Change] = []
+        done: list[Change] = []
 
         def edit_and_remember(before: Gallery) -> Gallery:
             after = edit(before)
-            changes[:] = [self._between(before, after)]
+            done[:] = [self._between(before, after)]
             return after
 
         self.folder.change(edit_and_remember, allow=self.limits.allow)
         with self._lock:
             number, self._next = self._next, self._next + 1
-        self._changes.put(number, changes[0])
+        self._changes.put(number, done[0])
         return number
 
     def undo(self, number: int) -> None:
@@ -63,7 +64,8 @@ class History:
         change = self._changes.get(number)
         if change is None:
             raise NotHereError(
-                f"change {number} can no longer be undone; the last {MOST_CHANGES} of this server can be, once each"
+                f"change {number} can no longer be undone; "
+                f"the last {changes.MOST_CHANGES} of this server can be, once each"
             )
 
         def restore(now: Gallery) -> Gallery:
