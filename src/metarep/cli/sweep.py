@@ -163,15 +163,15 @@ def table(rows: list[dict[str, Any]], names: list[str]) -> str:
 
 
 def _accuracy(row: dict[str, Any]) -> str:
-    if row["accuracy"] == "":
+    if row["accuracy"] is None:
         return ""
-    spread = f" ± {row['seed_sd']:.2f}" if row["seed_sd"] != "" else ""
+    spread = f" ± {row['seed_sd']:.2f}" if row["seed_sd"] is not None else ""
     return f"{row['accuracy']:.2f}{spread} %"
 
 
 def _state(row: dict[str, Any]) -> str:
     """The state of a trial, with the step at which it was pruned or the reason why it failed."""
-    return " ".join([row["state"], *([f"at step {row['step']}"] if row["step"] != "" else []),
+    return " ".join([row["state"], *([f"at step {row['step']}"] if row["step"] is not None else []),
                      *([f"({row['reason']})"] if row["reason"] else [])])  # fmt: skip
 
 

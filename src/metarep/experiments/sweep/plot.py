@@ -30,7 +30,7 @@ def write_plot(path: Path, rows: Sequence[Row], space: Space, title: str) -> Non
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    shown = [row for row in rows if row["state"] in ("done", "pruned") and row["accuracy"] != ""]
+    shown = [row for row in rows if row["state"] in ("done", "pruned") and row["accuracy"] is not None]
     panels = 1 + len(space)
     across, down = min(panels, ACROSS), -(-panels // ACROSS)
     figure = Figure(figsize=(4.2 * across, 0.5 + 3.4 * down), dpi=110, layout="constrained")

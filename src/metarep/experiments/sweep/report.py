@@ -24,20 +24,21 @@ def row_of(trial: FrozenTrial) -> Row:
     """The row of a trial: its number, state, settings and validation accuracy in percent.
 
     A trial that is done has the mean accuracy over its seeds. A pruned one has its accuracy at the step where it ended.
+    A figure that a trial does not have is None.
     """
     told, accuracies = trial.user_attrs, trial.user_attrs.get("accuracies", [])
     rank = told.get("rank", trial.number)
-    step, last = max(trial.intermediate_values.items(), default=("", ""))
+    step, last = max(trial.intermediate_values.items(), default=(None, None))
     return {
         "trial": rank,
         "state": STATES.get(trial.state, "running"),
         "accuracy": mean(accuracies) if accuracies else last,
-        "seed_sd": stdev(accuracies) if len(accuracies) > 1 else "",
+        "seed_sd": stdev(accuracies) if len(accuracies) > 1 else None,
         "seeds": len(accuracies),
         **trial.params,
-        "step": step if trial.state == TrialState.PRUNED else "",
+        "step": step if trial.state == TrialState.PRUNED else None,
         "validated_on": told.get("validated_on", ""),
-        "seconds": round(told["seconds"]) if "seconds" in told else "",
+        "seconds": round(told["seconds"]) if "seconds" in told else None,
         "folder": f"trial-{rank:04d}",
         "reason": told.get("reason", ""),
     }
@@ -107,4 +108,4 @@ def _toml(value: Any) -> str:  # noqa: ANN401 - a value of any setting
 
 
 def _text(value: object) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
