@@ -16,11 +16,13 @@ import pytest
 pytest.importorskip("optuna", reason="a sweep needs optuna: pip install 'metarep[sweep]'")
 
 from metarep.cli import main
+from metarep.cli.config import read_config
 from metarep.cli.over import read_space
 from metarep.errors import MetarepError
 from metarep.experiments.job import Job
 from metarep.experiments.readings import DivergedError
 from metarep.experiments.run_folder import read_record
+from metarep.experiments.sweep.report import recipe_text
 from metarep.experiments.sweep.space import Choice, Range, check_space, with_values
 from metarep.experiments.sweep.sweep import sweep
 from metarep.experiments.training import Outcome
@@ -141,6 +143,25 @@ def test_an_interrupted_trial_is_run_again_with_the_same_values(trainer: Trainer
     assert [row["lr"] for row in rows] == [row["lr"] for row in whole], "as without the interruption"
 
 
+@pytest.mark.parametrize(("silence", "again"), [(0.0, False), (1e4, True)])
+def test_a_trial_of_another_machine_is_run_again_after_a_long_silence(
+    trainer: Trainer, tmp_path: Path, silence: float, again: bool
+) -> None:
+    from optuna import load_study
+
+    sweep(Job("protonet"), tmp_path, LR, trials=1)
+    trial = load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'study.db'}").ask()
+    for name, value in {"beat": time.time() - silence, "rank": 1, "at": "another:/out"}.items():
+        trial.set_user_attr(name, value)
+    lr = trial.suggest_float("lr", 1e-4, 1e-2, log=True)
+    rows = sweep(Job("protonet"), tmp_path, LR, trials=2).rows
+    assert [(row["folder"], row["state"]) for row in rows[1:]] == [("trial-0001", "done" if again else "running")]
+    assert rows[1]["lr"] == lr
+    if again:
+        with pytest.raises(RuntimeError, match="can not be updated"):
+            trial.report(50.0, 2)
+
+
 def test_a_trial_below_the_median_is_pruned(trainer: Trainer, tmp_path: Path) -> None:
     """The accuracies fall from trial to trial, so each is below the median as soon as there is one."""
     trainer.curve = lambda job, step: 90.0 - len(trainer.trained)
@@ -201,6 +222,21 @@ def test_the_recipe_is_trained_as_the_best_trial_was(tmp_path: Path, capsys: pyt
     first = tmp_path / "sweep" / f"{best['folder']}-seed-0"
     assert record.difference(json.loads((first / "settings.json").read_text())) is None
     assert (Path(again) / "model.safetensors").read_bytes() == (first / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("method", "values"),
+    [
+        ("triplet", {"margin": None, "normalise": False, "mining": "semi-hard", "lr": 1e-5, "width": 32}),
+        ("maml", {"encoder": "resnet12", "width": 8, "steps": 7, "schedule": "linear", "clip": 0.1 + 0.2}),
+        ("protonet", {"clusters": 30, "partitions": 2, "turns": 1}),
+    ],
+)
+def test_a_recipe_is_read_as_it_was_written(method: str, values: dict[str, Any], tmp_path: Path) -> None:
+    labels = 'clusters:runs/a "b"' if method == "protonet" else "true"
+    job = Job(method, {}, {"seed": 3}, data="folder:/my pictures/é\\ü", size=20, labels=labels)
+    (tmp_path / "best.toml").write_text(recipe_text(job, values, [*values], 'it says "best"'), "utf-8")
+    assert Job(method, **read_config(tmp_path / "best.toml", method)) == with_values(job, values)
 
 
 def test_a_method_without_labels_says_that_labels_chose(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,7 +94,7 @@ def recipe_text(job: Job, row: Row, names: Sequence[str], about: str) -> str:
     tables = {key: fields.pop(key) for key in ("settings", "train")}
     lines += [f"{key} = {_toml(value)}" for key, value in fields.items() if value != defaults[key]]
     for key, table in tables.items():
-        written = [f"{name} = {_toml(value)}" for name, value in table.items() if value is not None]
+        written = [f"{name} = {_toml(value)}" for name, value in table.items()]
         lines += ["", f"[{key}]", *written] if written else []
     return "\n".join(lines) + "\n"
 
@@ -104,7 +104,7 @@ def _toml(value: Any) -> str:  # noqa: ANN401 - a value of any setting
         return "{ " + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items()) + " }"
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return str(value).lower() if isinstance(value, bool) else repr(value)
+    return str(value).lower() if isinstance(value, bool) else '"none"' if value is None else repr(value)
 
 
 def _text(value: object) -> str:

@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 import time
+import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -134,7 +135,7 @@ class SharedStudy:
 
     def _interrupted(self, trial: FrozenTrial) -> bool:
         """Whether the process that ran a trial has ended. On this machine its lock tells, else its signs of life."""
-        if trial.user_attrs.get("at") == self._here:
+        if trial.user_attrs.get("at") == self._here and self._lock(trial.user_attrs["rank"]).exists():
             try:
                 with locked(self._lock(trial.user_attrs["rank"]), MetarepError("it is running")) as held:
                     return held
@@ -144,7 +145,8 @@ class SharedStudy:
 
     @property
     def _here(self) -> str:
-        return f"{socket.gethostname()}:{self.out.resolve()}"
+        """A name of this machine, also among others with the same host name, and of the folder on it."""
+        return f"{socket.gethostname()}-{uuid.getnode():x}:{self.out.resolve()}"
 
     def _lock(self, rank: int) -> Path:
         return self.out / f".{folder_of(rank)}.lock"

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import MedianPruner, NopPruner
 from optuna.trial import TrialState
 
@@ -119,7 +120,8 @@ def sweep(
     with reachable():
         swept = _write(out, job, space, shared)
         while deadline is None or time.monotonic() < deadline:
-            with suppress(OutOfTimeError), shared.next(most) as attempt:
+            # A trial is finished by another machine that has not heard of this one for long, and runs the trial again.
+            with suppress(OutOfTimeError, UpdateFinishedTrialError), shared.next(most) as attempt:
                 if attempt is None:
                     break
                 watching = _watching(attempt, watch or _unwatched, deadline)
