@@ -206,7 +206,7 @@ def test_a_budget_ends_the_sweep_and_its_trial_goes_on_later(
 def test_the_recipe_is_trained_as_the_best_trial_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "sweep")
     over = ["--over", "lr=1e-3..1e-1:log", "--over", "width=8,16"]
-    assert main(["sweep", "protonet", *over, *TINY, "--seeds", "2", "--trials", "2", "--out", out]) == 0
+    assert main(["sweep", "protonet", *over, *TINY, "--trials", "2", "--out", out]) == 0
     said = capsys.readouterr().out
     assert "chosen by labels of validation classes (val, 20-way 1-shot)" in said
     assert "itself reads no true labels" not in said
@@ -216,7 +216,7 @@ def test_the_recipe_is_trained_as_the_best_trial_was(tmp_path: Path, capsys: pyt
     capsys.readouterr()
     again = str(tmp_path / "again")
     assert main(["train", "protonet", "--config", f"{out}/best.toml", "--out", again]) == 0
-    assert main(["sweep", "protonet", *over, *TINY, "--seeds", "2", "--trials", "2", "--out", out, "--json"]) == 0
+    assert main(["sweep", "protonet", *over, *TINY, "--trials", "2", "--out", out, "--json"]) == 0
     best = json.loads(capsys.readouterr().out.partition("{")[2].join(("{", "")))["best"]
     record = read_record(Path(again) / "settings.json")
     first = tmp_path / "sweep" / f"{best['folder']}-seed-0"
