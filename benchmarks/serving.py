@@ -168,6 +168,7 @@ def main() -> int:
     parser.add_argument("--encoder", default="efficientnet-lite0")
     parser.add_argument("--size", type=int)
     parser.add_argument("--threads", type=int, help="of the server")
+    parser.add_argument("--workers", type=int, default=1, help="processes of the server")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -175,6 +176,7 @@ def main() -> int:
         expected = make(path, args.encoder, args.size)
         command = [sys.executable, "-m", "metarep", "serve", str(path), "--port", "0"]
         command += ["--threads", str(args.threads)] if args.threads else []
+        command += ["--workers", str(args.workers)] if args.workers > 1 else []
         server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             return measure(args, server, path, expected)
@@ -214,8 +216,10 @@ def measure(args: argparse.Namespace, server: "subprocess.Popen[str]", path: Pat
             )
     total = sum(row["answered"] for row in rows)
     size = f" at {args.size} px" if args.size else ""
+    workers = f"{args.workers} workers, " if args.workers > 1 else ""
     note = (
-        f"{args.seconds:g} s, {args.clients} clients without pause, another process teaches; {args.encoder}{size}, "
+        f"{args.seconds:g} s, {workers}{args.clients} clients without pause, another process teaches; "
+        f"{args.encoder}{size}, "
         f"{len(expected)} images in {CLASSES} classes at the end; {total / args.seconds:.0f} requests/s; "
         f"{len(wrong)} lost writes and 5xx; memory {before:.0f} MiB at the start, {most:.0f} MiB at most"
     )

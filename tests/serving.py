@@ -129,3 +129,16 @@ def address_of(process: "subprocess.Popen[str]") -> str:
             break
     process.kill()
     raise AssertionError(f"the server did not start:\n{output}")
+
+
+def workers_of(server: "subprocess.Popen[str]") -> list[int]:
+    """Return the process numbers of a server's workers, read from ``/proc``."""
+    pids = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == server.pid and b"spawn_main" in (path / "cmdline").read_bytes():
+                pids.append(int(path.name))
+        except OSError:  # it has just ended
+            continue
+    return sorted(pids)

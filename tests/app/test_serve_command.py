@@ -16,6 +16,7 @@ REFUSED = {
     "letters --token sécrét-tökén-abcdefgh": ("characters that are not ASCII",),
     "letters --cert no.pem --key no.key": ("no.pem and no.key are not a certificate and its key: No such file",),
     "letters --port 99999": ("--port must be 0 to 65535, not 99999",),
+    "letters --workers 0": ("--workers must be 1 to 256, not 0",),
     "letters --most-files 0": ("--most-files must be a number above 0",),
     "letters --most-files 1001": ("--most-files must be at most 1000, not 1001",),
     "letters --cert a.pem": ("--cert and --key belong together",),

@@ -96,10 +96,10 @@ def test_undo_keeps_the_limits(folder: Any) -> None:
 
 
 def test_only_the_last_changes_can_be_undone(taught: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metarep.app.history.MOST_CHANGES", 2)
+    monkeypatch.setattr("metarep.app.changes.MOST_CHANGES", 2)
     moves = [taught.patch("/images/0", json={"to": f"class {i}"}).headers["metarep-undo"] for i in range(3)]
     refused(taught.post("/undo", params={"change": moves[0]}), 404, "the last 2 of this server")
-    monkeypatch.setattr("metarep.app.history.MOST_BYTES", 1)
+    monkeypatch.setattr("metarep.app.changes.MOST_BYTES", 1)
     gone = taught.delete("/images/1").headers["metarep-undo"]
     refused(taught.post("/undo", params={"change": moves[2]}), 404)
     assert taught.post("/undo", params={"change": gone}).status_code == 204

@@ -16,7 +16,6 @@ from metarep.app.limits import shown_name
 from metarep.app.schemas import Dot, ImageOut, Map, Refusal, Summary, Suspect
 from metarep.app.service import Served, Service
 from metarep.encoders.map import neighbour_map
-from metarep.machine.device import resident_bytes
 from metarep.machine.version import __version__
 from metarep.model.model import Model
 from metarep.model.summary import summary
@@ -107,7 +106,6 @@ async def metrics(service: Served) -> PlainTextResponse:
         {
             "metarep_classes": ("classes of the model", len(gallery.names)),
             "metarep_images": ("images of the model", len(gallery)),
-            "process_resident_memory_bytes": ("resident memory of the server", resident_bytes()),
         }
     )
     return PlainTextResponse(text, media_type="text/plain; version=0.0.4")

@@ -40,6 +40,7 @@ def create_app(
     limits: Limits | None = None,
     token: str | None = None,
     hosts: frozenset[str] | None = None,
+    shared: Path | None = None,
 ) -> FastAPI:
     """Return the server of a model folder as an ASGI application.
 
@@ -50,6 +51,8 @@ def create_app(
         token: the token that every request must bring as ``Authorization: Bearer TOKEN``; None if no token is needed.
         hosts: the names that the ``Host`` header may have, without the port; None allows any name. See
             :class:`metarep.app.guard.Guard`.
+        shared: a folder that all processes of one server share, for changes that can be undone and for metrics; None if
+            the server is one process. See :class:`metarep.app.workers.Worker`.
 
     >>> from tempfile import TemporaryDirectory
     >>> from metarep.model.model import Model
@@ -60,7 +63,7 @@ def create_app(
     >>> sorted(app.openapi()["paths"])[:3]
     ['/classes', '/classes/images', '/health']
     """
-    service = Service(folder, limits or Limits())
+    service = Service(folder, limits or Limits(), shared)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001 - the framework passes it

@@ -3,11 +3,13 @@
 import asyncio
 import sys
 import tempfile
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
 from fastapi import HTTPException
+from filelock import AsyncFileLock
 
 from metarep.errors import missing_extra
 from metarep.model.folder import ModelFolder
@@ -23,10 +25,12 @@ class Exporter:
 
     Args:
         folder: the model folder.
+        shared: a folder that the workers of one server share, so that only one of them exports at a time; None for a
+            server that is one process.
     """
 
-    def __init__(self, folder: ModelFolder) -> None:
-        self.folder, self._lock = folder, asyncio.Lock()
+    def __init__(self, folder: ModelFolder, shared: Path | None = None) -> None:
+        self.folder, self.shared, self._lock = folder, shared, asyncio.Lock()
 
     async def onnx(self) -> IO[bytes]:
         """Export the model as an ONNX graph, and return it as an open file, which is deleted when it is closed.
@@ -38,7 +42,7 @@ class Exporter:
         for package in ("onnx", "onnxscript"):
             if find_spec(package) is None:
                 raise HTTPException(501, str(missing_extra("ONNX export", package, "onnx")))
-        async with self._lock:
+        async with self._lock, AsyncFileLock(self.shared / "export.lock") if self.shared else nullcontext():
             with tempfile.TemporaryDirectory() as directory:
                 path = Path(directory) / "model.onnx"
                 await self._run("export", str(self.folder.path), "--onnx", str(path))

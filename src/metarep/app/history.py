@@ -2,55 +2,36 @@
 
 import secrets
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from pathlib import Path
 
+from metarep.app import changes
+from metarep.app.changes import Change, ChangeFiles, Changes, ChangesInMemory
 from metarep.app.limits import Limits
 from metarep.errors import NotHereError
 from metarep.machine.files import replacing
 from metarep.model.folder import ModelFolder
 from metarep.model.gallery import Gallery
 
-MOST_CHANGES = 20
-MOST_BYTES = 64 << 20  # of removed pictures; the last change is kept even if it alone has more
-
-
-@dataclass(frozen=True)
-class Change:
-    """The images that a change removed or moved, as they were before it.
-
-    Args:
-        part: a gallery of these images alone, with their classes before the change.
-        names: the names of all classes before the change, in their order.
-        pictures: the PNG file of each removed image, by the image's number.
-    """
-
-    part: Gallery
-    names: tuple[str, ...]
-    pictures: dict[int, bytes]
-
-    @property
-    def bytes(self) -> int:
-        """The size of the removed pictures."""
-        return sum(map(len, self.pictures.values()))
-
 
 class History:
     """Changes the gallery of a model folder, and remembers how to undo each change.
 
-    To undo a change moves its images back, and leaves later changes by other people as they are. The history is in
-    memory: after a restart, earlier changes cannot be undone.
+    To undo a change moves its images back, and leaves later changes by other people as they are. After a restart of the
+    server, earlier changes cannot be undone.
 
     Args:
         folder: the model folder.
         limits: the limits that the model must also keep after an undo.
+        shared: the folder in which the workers of one server keep their changes, so that each can undo those of all;
+            None keeps them in memory.
     """
 
-    def __init__(self, folder: ModelFolder, limits: Limits) -> None:
+    def __init__(self, folder: ModelFolder, limits: Limits, shared: Path | None = None) -> None:
         self.folder, self.limits = folder, limits
-        self._changes: OrderedDict[int, Change] = OrderedDict()
+        self._changes: Changes = ChangeFiles(shared) if shared else ChangesInMemory()
         # Numbers start at random: a page that was open before a restart must not undo another change by an old number.
+        # Two workers do not give the same number either.
         self._next = secrets.randbelow(1 << 40)
         self._lock = threading.Lock()
 
@@ -60,20 +41,17 @@ class History:
         Raises:
             TooMuchError, BadNameError: see :meth:`metarep.app.limits.Limits.allow`.
         """
-        changes: list[Change] = []
+        done: list[Change] = []
 
         def edit_and_remember(before: Gallery) -> Gallery:
             after = edit(before)
-            changes[:] = [self._between(before, after)]
+            done[:] = [self._between(before, after)]
             return after
 
         self.folder.change(edit_and_remember, allow=self.limits.allow)
         with self._lock:
             number, self._next = self._next, self._next + 1
-            self._changes[number] = changes[0]
-            kept = sum(change.bytes for change in self._changes.values())
-            while len(self._changes) > 1 and (len(self._changes) > MOST_CHANGES or kept > MOST_BYTES):
-                kept -= self._changes.popitem(last=False)[1].bytes
+        self._changes.put(number, done[0])
         return number
 
     def undo(self, number: int) -> None:
@@ -83,11 +61,11 @@ class History:
             NotHereError: the change is not remembered any more.
             TooMuchError: a class or the model would now have more than the limits allow.
         """
-        with self._lock:
-            change = self._changes.get(number)
+        change = self._changes.get(number)
         if change is None:
             raise NotHereError(
-                f"change {number} can no longer be undone; the last {MOST_CHANGES} of this server can be, once each"
+                f"change {number} can no longer be undone; "
+                f"the last {changes.MOST_CHANGES} of this server can be, once each"
             )
 
         def restore(now: Gallery) -> Gallery:
@@ -101,8 +79,7 @@ class History:
             return gallery
 
         self.folder.change(restore)
-        with self._lock:
-            self._changes.pop(number, None)
+        self._changes.drop(number)
 
     def _between(self, before: Gallery, after: Gallery) -> Change:
         """Return what changed. It is called while the folder is locked, when the removed pictures still exist."""

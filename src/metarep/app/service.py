@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, Annotated, TypeVar
 
 import numpy as np
@@ -38,12 +39,13 @@ class Service:
     Args:
         folder: the model folder.
         limits: see :class:`metarep.app.limits.Limits`.
+        shared: the folder that the workers of one server share; None for a server that is one process.
     """
 
-    def __init__(self, folder: ModelFolder, limits: Limits) -> None:
-        self.folder, self.limits, self.metrics = folder, limits, Metrics()
+    def __init__(self, folder: ModelFolder, limits: Limits, shared: Path | None = None) -> None:
+        self.folder, self.limits, self.metrics = folder, limits, Metrics(shared)
         self.batcher = Batcher(folder, on_batch=lambda images: self.metrics.observe("metarep_batch_images", images))
-        self.history, self.exporter = History(folder, limits), Exporter(folder)
+        self.history, self.exporter = History(folder, limits, shared), Exporter(folder, shared)
         self._readers = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="reader")
 
     def start(self) -> None:

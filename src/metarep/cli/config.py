@@ -66,7 +66,9 @@ def read_config(path: Path, method: str) -> dict[str, Any]:
         kinds = {name: kind for name, (kind, _) in fields_of(source).items()}
         kinds |= {"name": str} if table == "encoder" else {}
         _refuse_unknown(path, table, job.get(table, {}), kinds)
-        _check(path, table, job.get(table, {}), kinds)
+        unset = {key for key, value in job.get(table, {}).items() if value == "none" and _may_be_none(kinds[key])}
+        _check(path, table, {key: value for key, value in job.get(table, {}).items() if key not in unset}, kinds)
+        job |= {table: job[table] | dict.fromkeys(unset)} if unset else {}
     try:
         Job(method, **job)  # before flags change it, so that an error is known to be of the file
     except MetarepError as error:
@@ -110,6 +112,11 @@ def _check(path: Path, table: str, given: Mapping[str, Any], kinds: Mapping[str,
                 raise MetarepError(f"{path}: {full} must be one of {', '.join(known)}, not {value!r}{near}")
         elif not _is_of(value, kind):
             raise MetarepError(f"{path}: {full} must be {KINDS[kind]}, not {value!r}")
+
+
+def _may_be_none(kind: Any) -> bool:  # noqa: ANN401 - a type hint
+    """Whether ``"none"`` means no value, as with the flag: TOML has no null."""
+    return isinstance(kind, types.UnionType) and type(None) in get_args(kind) and str not in get_args(kind)
 
 
 def _is_of(value: object, kind: type) -> bool:

@@ -3,17 +3,20 @@
 import argparse
 import os
 import secrets
+import signal
 import socket
 import ssl
+import tempfile
 import warnings
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 from metarep.cli.fit import add_encoder
 from metarep.cli.flags import argument_helps
 from metarep.cli.options import add_threads, set_threads
 from metarep.cli.parser import Parser
-from metarep.errors import MetarepError, missing_extra
+from metarep.errors import MetarepError, counted, missing_extra
 
 USAGE = "MODEL"
 EXAMPLE = """examples:
@@ -23,8 +26,12 @@ EXAMPLE = """examples:
       a new model, to be filled on the page
   metarep serve moths --host 0.0.0.0 --token "$SECRET"
       for other machines, which need the token
+  metarep serve moths --workers 4
+      four processes, for more requests a second
 """
 SHORTEST = 16  # characters of a token
+MOST_WORKERS = 256
+SILENCE = 15  # seconds without a sign of life after which a worker is replaced
 
 
 def add(parser: Parser) -> None:
@@ -55,7 +62,14 @@ def add(parser: Parser) -> None:
     group.add_argument("--key", type=Path, metavar="FILE", help="private key of the certificate (PEM)")
     add_encoder(parser, None)
     add_limits(parser)
-    add_threads(parser)
+    machine = add_threads(parser)
+    machine.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that answer requests; they share the threads (default: 1)",
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
@@ -84,6 +98,8 @@ def run(args: argparse.Namespace) -> int:
         from metarep.app.api import create_app
     except ImportError as error:
         raise missing_extra("metarep serve", str(error.name), "serve") from error
+    if not 1 <= args.workers <= MOST_WORKERS:
+        raise MetarepError(f"--workers must be 1 to {MOST_WORKERS}, not {args.workers}")
     if (args.cert is None) != (args.key is None):
         args.parser.error("--cert and --key belong together")
     if args.cert:
@@ -91,23 +107,67 @@ def run(args: argparse.Namespace) -> int:
     token, hosts = who_may(args)
     limits = read_limits(args)
     folder = open_or_create(args)
-    app = create_app(folder, limits=limits, token=token, hosts=hosts)
-    certificate = {"ssl_certfile": args.cert, "ssl_keyfile": args.key} if args.cert else {}
-    config = uvicorn.Config(
-        app, log_level="warning", server_header=False, timeout_graceful_shutdown=5, lifespan="on", **certificate
-    )
+    options: dict[str, Any] = {"log_level": "warning", "server_header": False, "timeout_graceful_shutdown": 5}
+    options |= {"lifespan": "on", "ssl_certfile": args.cert, "ssl_keyfile": args.key}
     with listen(args.host, args.port) as listening:
         port, gallery = listening.getsockname()[1], folder.model.gallery
         shown = "127.0.0.1" if args.host in ("0.0.0.0", "::", "") else args.host
         shown = f"[{shown}]" if ":" in shown else shown
         address = f"{'https' if args.cert else 'http'}://{shown}:{port}"
         print(f"{args.model}: {gallery.in_words}", flush=True)
+        if args.workers > 1:
+            return run_workers(args, listening, address, options, asdict(limits), token, hosts)
         print(f"page: {address}\nCtrl-C ends it", flush=True)
         warnings.filterwarnings("ignore", module="PIL")  # of odd files; many threads decode, so it is done once
+        config = uvicorn.Config(create_app(folder, limits=limits, token=token, hosts=hosts), **options)
         try:
             uvicorn.Server(config).run(sockets=[listening])
         except KeyboardInterrupt:
             return 130  # the status of every interrupted command
+    return 0
+
+
+def run_workers(
+    args: argparse.Namespace,
+    listening: socket.socket,
+    address: str,
+    options: dict[str, Any],
+    limits: dict[str, Any],
+    token: str | None,
+    hosts: frozenset[str] | None,
+) -> int:
+    """Serve the model by several processes until a signal ends them.
+
+    Args:
+        args: the arguments of the command.
+        listening: the socket that all workers accept connections from.
+        address: of the page.
+        options: of ``uvicorn.Config``.
+        limits, token, hosts: see :class:`metarep.app.worker.Worker`.
+
+    Returns:
+        The exit status: 130 after Ctrl-C, and 2 if a worker could not start.
+    """
+    import torch
+    import uvicorn
+
+    from metarep.app.worker import Worker
+    from metarep.app.workers import Workers
+
+    threads = max(1, torch.get_num_threads() // args.workers)
+    with tempfile.TemporaryDirectory(prefix="metarep-serve-") as shared:
+        worker = Worker(args.model.resolve(), limits, token, hosts, threads, Path(shared))
+        config = uvicorn.Config(
+            worker, factory=True, workers=args.workers, timeout_worker_healthcheck=SILENCE, **options
+        )
+        workers = Workers(config, listening, Path(shared))
+        print(f"page: {address}\n{args.workers} workers of {counted(threads, 'thread')}", flush=True)
+        print("Ctrl-C ends them", flush=True)
+        workers.run()
+    if workers.failed or workers.ended_by == signal.SIGINT:
+        return 2 if workers.failed else 130
+    signal.signal(workers.ended_by, signal.SIG_DFL)  # so that whoever sent it sees that it has ended this process
+    signal.raise_signal(workers.ended_by)
     return 0
 
 

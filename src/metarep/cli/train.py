@@ -55,8 +55,8 @@ def add(parser: Parser) -> None:
     parser.show_flags_of(shared)
 
 
-def add_settings(parser: Parser, method: str | None) -> None:
-    """Add the flags that all methods have, and the flags of one method, if it is named."""
+def add_settings(parser: Parser, method: str | None, out: str = "run folder (default: runs/METHOD-DATA)") -> None:
+    """Add the flags that all methods have, and the flags of one method, if it is named; ``out`` describes ``--out``."""
     names = recipe_names(f"{method}-" if method else "")
     recipes = [name.removeprefix(f"{method}-") for name in names]
     group = parser.add_argument_group("run")
@@ -67,7 +67,7 @@ def add_settings(parser: Parser, method: str | None) -> None:
         metavar="FILE",
         help="start from the settings in your own file, in the format of a recipe (TOML)",
     )
-    group.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: runs/METHOD-DATA)")
+    group.add_argument("--out", type=Path, metavar="DIR", help=out)
     group.add_argument(
         "--train-on",
         default="train",
