@@ -12,6 +12,7 @@ from metarep.errors import MetarepError
 from metarep.experiments.evaluation import evaluating
 from metarep.index import build_index
 from metarep.learners import Learner
+from metarep.machine.ranks import agreed
 
 IMAGES = 8  # images of a class in its mean, at each refresh
 BATCH = 512  # images embedded at a time
@@ -83,7 +84,7 @@ class HardClasses:
         _, nearest = index.search(means, self.most + 1)
         own = nearest == torch.arange(len(means)).unsqueeze(1)
         own[:, -1] |= ~own.any(1)  # copies of a class may push it off its own list; then the last one is left out
-        self.near = nearest[~own].view(len(means), self.most)
+        self.near = agreed(nearest[~own].view(len(means), self.most))
 
     def draw(self, generator: Generator) -> TaskIndex:
         """Draw the tasks of a batch: random classes, each followed by its nearest classes, until there are enough.

@@ -18,6 +18,7 @@ from metarep.experiments.evaluation import evaluating
 from metarep.experiments.kmeans import kmeans
 from metarep.learners import Learner
 from metarep.machine.files import read_tensors, write_tensors
+from metarep.machine.ranks import agreed
 from metarep.weights.checkpoint import Checkpoint
 
 KINDS = ("true", "clusters:RUN", "instances")
@@ -107,7 +108,7 @@ class Labelling:
                 return split._replace(labels=pseudo_classes(list(tensors["clusters"].long())))
         features, generator = features_of(source.learner, split.bank), Generator().manual_seed(seed)
         count = self.clusters or max(2, len(split.bank) // IN_A_CLUSTER)
-        clusters = [kmeans(features, count, generator) for _ in range(self.partitions)]
+        clusters = [agreed(kmeans(features, count, generator)) for _ in range(self.partitions)]
         return split._replace(labels=pseudo_classes(clusters))
 
     def keep(self, path: Path, labels: Labels, seed: int) -> None:
