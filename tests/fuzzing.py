@@ -1,5 +1,6 @@
 """What the fuzz proofs share: mutated bytes, and a guard that turns a hang or a hunger for memory into a failure."""
 
+import copy
 import faulthandler
 import re
 import resource
@@ -8,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -75,3 +77,20 @@ def mapped() -> int:
     found = re.search(r"VmSize:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None
     return int(found[1]) << 10
+
+
+VALUES = (0, 1, -1, 3, 2**20, 2**40, 1e300, -0.5, True, None, "", "x", [], [1, 2, 3], {}, {"a": 1}, "nan", "resnet12")
+
+
+def spoil(tree: Any, generator: np.random.Generator) -> None:
+    """One value somewhere in a tree of JSON becomes another, or goes."""
+    places = list(tree) if isinstance(tree, dict) else list(range(len(tree)))
+    if not places:
+        return
+    place = places[int(generator.integers(len(places)))]
+    if isinstance(tree[place], dict | list) and tree[place] and generator.random() < 0.8:
+        spoil(tree[place], generator)
+    elif generator.random() < 0.1:
+        del tree[place]
+    else:
+        tree[place] = copy.deepcopy(VALUES[int(generator.integers(len(VALUES)))])

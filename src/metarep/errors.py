@@ -207,6 +207,19 @@ def missing_extra(what: str, package: str, extra: str, why: str = "", *, advice:
     return MetarepError(text, advice=advice or ())
 
 
+def one_line(error: BaseException, most: int = 200) -> str:
+    r"""The message of another library's error in one line; some quote what is damaged, over many lines or without end.
+
+    Args:
+        error: the error.
+        most: the largest number of characters.
+
+    >>> one_line(ValueError("no\nnumber"))
+    'no number'
+    """
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 def counted(number: int, noun: str, many: str = "") -> str:
     """Write a number with its noun, in the plural unless the number is 1.
 

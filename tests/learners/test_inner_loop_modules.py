@@ -105,7 +105,7 @@ def rows_of_features() -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda: learner(steps=-1), "steps must be at least 0, not -1"),
+        (lambda: learner(steps=-1), "steps must be from 0 to 10,000, not -1"),
         (lambda: learner(inner_lr=0.0), "inner learning rate is 0.0; it must be above 0 and finite"),
         (lambda: learner(adaptation="adam", rates="layer"), "adaptation=adam does not work with rates=layer"),
         (

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fuzzing import guarded, mutated
+from fuzzing import guarded, mutated, spoil
 from PIL import Image
 
 pytestmark = pytest.mark.proof
@@ -320,9 +320,6 @@ def test_checkpoints(checkpoints, tmp_path, monkeypatch):
     survives(attempt, checkpoints, 2000)
 
 
-VALUES = (0, 1, -1, 3, 2**20, 2**40, 1e300, -0.5, True, None, "", "x", [], [1, 2, 3], {}, {"a": 1}, "nan", "resnet12")
-
-
 def test_checkpoint_headers(checkpoints, tmp_path, monkeypatch):
     """Valid JSON with wrong values in it: sizes that would fill the memory, kinds that do not fit."""
     monkeypatch.chdir(tmp_path)
@@ -350,17 +347,3 @@ def test_checkpoint_headers(checkpoints, tmp_path, monkeypatch):
         except MetarepError as error:
             longest = max(longest, len(str(error)))
     assert longest < 2000, "an error is a sentence"
-
-
-def spoil(tree: Any, generator: np.random.Generator) -> None:
-    """One value somewhere in a tree of JSON becomes another, or goes."""
-    places = list(tree) if isinstance(tree, dict) else list(range(len(tree)))
-    if not places:
-        return
-    place = places[int(generator.integers(len(places)))]
-    if isinstance(tree[place], dict | list) and tree[place] and generator.random() < 0.8:
-        spoil(tree[place], generator)
-    elif generator.random() < 0.1:
-        del tree[place]
-    else:
-        tree[place] = VALUES[int(generator.integers(len(VALUES)))]

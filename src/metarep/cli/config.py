@@ -17,6 +17,8 @@ from metarep.methods import METHODS
 from metarep.weights.settings import TrainSettings
 
 TABLES = ("encoder", "settings", "train")
+LONGEST = 1 << 16  # bytes of a file; a recipe has about 2,000
+MOST = (1 << 63) - 1
 IGNORED = ("about", "source", "measure")  # of a recipe; a training does not read them
 KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", dict: "a table"}
 
@@ -43,9 +45,9 @@ def read_config(path: Path, method: str) -> dict[str, Any]:
         wanted, why = named, f"its name begins with {named}; name the method in it by method = {method!r}"
     else:
         why = f"it says method = {wanted!r}"
-    if wanted is not None and wanted not in METHODS:
+    if wanted is not None and str(wanted) not in METHODS:
         raise MetarepError(
-            f"{path}: method must be one of {', '.join(METHODS)}, not {wanted!r}{_nearest(str(wanted), METHODS)}"
+            f"{path}: method must be one of {', '.join(METHODS)}, not {_short(wanted)}{_nearest(str(wanted), METHODS)}"
         )
     if wanted not in (None, method):
         raise MetarepError(f"{path} is not for {method}: {why}; or train it with metarep train {wanted}")
@@ -56,10 +58,10 @@ def read_config(path: Path, method: str) -> dict[str, Any]:
     encoder = job.get("encoder", {"name": "conv4"})
     if "name" not in encoder:
         raise MetarepError(f"{path}: encoder needs a name, one of {', '.join(ENCODERS)}")
-    if encoder["name"] not in ENCODERS:
+    if str(encoder["name"]) not in ENCODERS:
         near = _nearest(str(encoder["name"]), ENCODERS)
         raise MetarepError(
-            f"{path}: encoder.name must be one of {', '.join(ENCODERS)}, not {encoder.get('name')!r}{near}"
+            f"{path}: encoder.name must be one of {', '.join(ENCODERS)}, not {_short(encoder['name'])}{near}"
         )
     sources = {"encoder": ENCODERS[encoder["name"]], "settings": METHODS[method], "train": TrainSettings}
     for table, source in sources.items():
@@ -80,18 +82,28 @@ def _parse(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise missing("file", path)
     try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise MetarepError(f"{path} is not TOML: {error}") from error
+        with path.open("rb") as file:
+            content = file.read(LONGEST + 1)
+        if len(content) > LONGEST:
+            raise MetarepError(f"{path} has more than {LONGEST:,} bytes; settings have far less: give another file")
+        return tomllib.loads(content.decode("utf-8"))
+    except RecursionError:
+        raise MetarepError(f"{path} is not TOML of settings: it is nested too deeply") from None
     except UnicodeDecodeError as error:
         raise MetarepError(f"{path} is not UTF-8 text, which TOML must be; save it as UTF-8") from error
+    except MetarepError:
+        raise
+    except ValueError as error:  # not TOML, or a number of more digits than Python reads
+        raise MetarepError(f"{path} is not TOML: {error}") from error
 
 
 def _refuse_unknown(path: Path, table: str, given: Iterable[str], known: Iterable[str]) -> None:
     for key in given:
         if key not in known:
             full = f"{table}.{key}" if table else key
-            raise MetarepError(f"{path}: unknown key {full!r}{_nearest(key, known)} Known: {', '.join(sorted(known))}")
+            raise MetarepError(
+                f"{path}: unknown key {full[:60]!r}{_nearest(key, known)} Known: {', '.join(sorted(known))}"
+            )
 
 
 def _nearest(given: str, known: Iterable[str]) -> str:
@@ -109,9 +121,9 @@ def _check(path: Path, table: str, given: Mapping[str, Any], kinds: Mapping[str,
             if value not in get_args(kind):
                 known = [str(each) for each in get_args(kind)]
                 near = _nearest(str(value), known)
-                raise MetarepError(f"{path}: {full} must be one of {', '.join(known)}, not {value!r}{near}")
+                raise MetarepError(f"{path}: {full} must be one of {', '.join(known)}, not {_short(value)}{near}")
         elif not _is_of(value, kind):
-            raise MetarepError(f"{path}: {full} must be {KINDS[kind]}, not {value!r}")
+            raise MetarepError(f"{path}: {full} must be {KINDS[kind]}, not {_short(value)}")
 
 
 def _may_be_none(kind: Any) -> bool:  # noqa: ANN401 - a type hint
@@ -122,4 +134,12 @@ def _may_be_none(kind: Any) -> bool:  # noqa: ANN401 - a type hint
 def _is_of(value: object, kind: type) -> bool:
     if isinstance(value, bool) or kind is bool:
         return isinstance(value, bool) and kind is bool
+    if isinstance(value, int) and abs(value) > MOST:
+        return False
     return isinstance(value, int | float if kind is float else kind)
+
+
+def _short(value: object) -> str:
+    """The value as Python writes it, or its start."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"

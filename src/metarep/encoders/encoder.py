@@ -1,12 +1,13 @@
 """Encoder: a network (the body) together with the preprocessing of its images."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from metarep.encoders.eager import eager_on_cpu
 from metarep.encoders.output import Picked, key_of
@@ -17,6 +18,7 @@ from metarep.machine.device import Precision
 # Pixels that go through the body at a time on a CPU, where nothing is trained: 8 images of 160 px. With more, feature
 # maps no longer fit the cache of a core, so it is not faster, and it needs more memory.
 AT_ONCE = 8 * 160 * 160
+LARGE = 512 * 512  # pixels of an image from which the number of features is found without computing them
 
 
 @runtime_checkable
@@ -133,6 +135,9 @@ class Encoder(nn.Module):
         size = self.preprocess.size
         blank = torch.zeros(1, self.preprocess.channels, *size, dtype=weight.dtype, device=weight.device)
         reason = ""
+        if size[0] * size[1] > LARGE:
+            with suppress(Exception):  # a third-party body may not run on this device
+                return self._run_large(body, blank.to("meta"))
         for channels_last in (True, False):
             self.channels_last = channels_last
             try:
@@ -145,6 +150,15 @@ class Encoder(nn.Module):
                 reason = " ".join(str(error).split()) or type(error).__name__
         height, width = size
         raise MetarepError(f"images of {height} x {width} px do not fit {self.arch['name']}: {reason}")
+
+    def _run_large(self, body: nn.Module, blank: Tensor) -> Any:  # noqa: ANN401 - whatever it returns
+        """The output for a blank image on the device ``meta``, whose feature maps take no memory."""
+        self.channels_last = True
+        on_meta = {name: value.to("meta") for name, value in body.state_dict(keep_vars=True).items()}
+        with torch.no_grad():
+            output = functional_call(body, on_meta, (blank.contiguous(memory_format=torch.channels_last),))
+        body.to(memory_format=self._format())  # pyright: ignore[reportCallIssue]
+        return output
 
 
 @contextmanager

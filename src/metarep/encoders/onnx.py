@@ -1,5 +1,6 @@
 """OnnxBody: a network in an ONNX file, as the body of an encoder."""
 
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -9,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from metarep.encoders.onnx_graph import refuse_files_beside
-from metarep.errors import MetarepError, missing_extra
+from metarep.encoders.preprocess import LARGEST
+from metarep.errors import MetarepError, missing_extra, one_line
 
+MOST = 1 << 27  # numbers of a batch of a fixed size: 512 MiB
 FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 
 
@@ -39,7 +42,7 @@ class OnnxBody(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features ``(b, dim)`` of normalised images ``(b, c, h, w)``, in the dtype and on the device of ``x``."""
-        if not self.content.any():
+        if self.content.is_meta or not self.content.any():
             return x.new_zeros(len(x), 1)  # no graph has been loaded yet
         session = self._open()
         images = x.detach().contiguous().cpu().numpy().astype(FLOATS[session.get_inputs()[0].type], copy=False)
@@ -65,7 +68,7 @@ class OnnxBody(nn.Module):
             output = session.get_outputs()[0].name
             features = session.run([output], {session.get_inputs()[0].name: images})[0]
         except Exception as error:  # onnxruntime has a dozen error classes
-            reason = " ".join(str(error).split())
+            reason = one_line(error, 300)
             raise MetarepError(f"the ONNX graph does not take images {images.shape}: {reason}") from error
         shape = features.shape
         if shape[:1] != (count,) or not (len(shape) == 2 or (len(shape) == 4 and shape[2:] == (1, 1))):
@@ -85,12 +88,14 @@ class OnnxBody(nn.Module):
             content = self.content.cpu().numpy().tobytes()
             refuse_files_beside(content)
             options = onnxruntime.SessionOptions()
+            options.log_severity_level = 4  # what goes wrong is raised, and not also printed
             options.intra_op_num_threads = torch.get_num_threads()
             options.add_session_config_entry("session.load_model_format", "ONNX")
             try:
                 session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
             except Exception as error:  # onnxruntime has a dozen error classes
-                raise MetarepError(f"onnxruntime cannot run this ONNX graph: {error}") from error
+                reason = one_line(error, 300)
+                raise MetarepError(f"onnxruntime cannot run this ONNX graph: {reason}") from error
             _check_input(session.get_inputs())
             self._session, self._process = session, os.getpid()
         return self._session
@@ -113,6 +118,12 @@ def _check_input(inputs: Sequence[Any]) -> None:
         raise MetarepError(f"the ONNX graph takes {dtype}; an encoder takes normalised images, as {', '.join(FLOATS)}")
     if len(shape) != 4:
         raise MetarepError(f"the ONNX graph takes an input of the shape {shape}; an encoder takes (b, c, h, w)")
+    sides = [side for side in shape if isinstance(side, int)]
+    if any(side > LARGEST for side in sides[-2:]) or math.prod(max(1, side) for side in sides) > MOST:
+        raise MetarepError(
+            f"the ONNX graph takes batches of the shape {shape}, which would fill the memory; export it with a free or "
+            "a smaller batch"
+        )
     if isinstance(shape[1], int) and shape[1] not in (1, 3):
         hint = "; put a Transpose in front of it" if shape[3] in (1, 3) else ""
         raise MetarepError(f"the ONNX graph takes (b, c, h, w) = {shape}, and images have 1 or 3 channels{hint}")

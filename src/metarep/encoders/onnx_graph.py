@@ -12,6 +12,7 @@ from pathlib import Path
 from metarep.errors import MetarepError
 
 LARGEST = (1 << 31) - 1  # bytes of a protobuf message
+LONGEST = 255  # characters of the name of a file
 # Reads a file beside the graph: location, offset in bytes, length in bytes (None: to the end of the file).
 Beside = Callable[[str, int, int | None], bytes]
 
@@ -47,6 +48,8 @@ def read_graph(path: Path) -> bytes:
     size = [path.stat().st_size]
 
     def beside(location: str, start: int, length: int | None) -> bytes:
+        if len(location) > LONGEST:
+            raise MetarepError(f"{path} wants weights from a file whose name has {len(location):,} characters")
         file = next((each / location for each in parents if (each / location).is_file()), path.parent / location)
         if not location or os.path.isabs(location) or not any(file.resolve().is_relative_to(each) for each in folders):
             raise MetarepError(

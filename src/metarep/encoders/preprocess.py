@@ -14,6 +14,7 @@ from torch.nn import functional
 from metarep.data.images import ImageBank
 from metarep.errors import MetarepError
 
+LARGEST = 4096  # side of an image in pixels that a file may ask for; larger images would fill the memory
 GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma, as in Pillow's convert("L")
 
 
@@ -57,8 +58,16 @@ class Preprocess:
 
     @classmethod
     def read(cls, saved: Mapping[str, Any]) -> "Preprocess":
-        """The Preprocess that ``dataclasses.asdict`` gave, after a way through JSON, which has no tuples."""
-        return cls(**{**saved, **{name: tuple(saved[name]) for name in ("size", "mean", "std")}})
+        """The Preprocess that ``dataclasses.asdict`` gave, after a way through JSON, which has no tuples.
+
+        Raises:
+            MetarepError: as for the class; or a side has more than 4,096 pixels.
+            KeyError, TypeError: the values are not those of a Preprocess.
+        """
+        read = cls(**{**saved, **{name: tuple(saved[name]) for name in ("size", "mean", "std")}})
+        if max(read.size) > LARGEST:
+            raise MetarepError(f"its images have {' x '.join(map(str, read.size))} px; at most {LARGEST} are allowed")
+        return read
 
     @classmethod
     def of(cls, bank: ImageBank) -> "Preprocess":

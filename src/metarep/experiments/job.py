@@ -11,6 +11,7 @@ from metarep.data.batches import TaskBatch, ViewBatch
 from metarep.data.split import Split
 from metarep.data.tasks import warn_of_small_classes
 from metarep.encoders import Preprocess, build_encoder
+from metarep.encoders.preprocess import LARGEST
 from metarep.encoders.warm_start import warm_start
 from metarep.errors import Advice, MetarepError, Slot
 from metarep.experiments.pseudo_labels import Labelling, usable
@@ -70,6 +71,8 @@ class Job:
             raise MetarepError(
                 f"train_on must be train or trainval, not {self.train_on!r}; test classes are never trained on"
             )
+        if self.size is not None and self.size > LARGEST:
+            raise MetarepError(f"size must be at most {LARGEST:,} pixels, not {self.size:,}")
         check_settings(self.method, self.settings)
         preset(self.train_settings.augment)
         labelling = self.labelling  # raises an error for labels that contradict each other

@@ -12,6 +12,7 @@ from metarep.errors import Advice, MetarepError
 from metarep.experiments.saved_states import SavedStates, keeping_states
 from metarep.machine.device import environment
 from metarep.machine.files import locked, replacing
+from metarep.machine.untrusted import parse_json
 from metarep.methods import Method
 from metarep.weights.checkpoint import save_checkpoint
 from metarep.weights.record import RunRecord
@@ -164,7 +165,7 @@ def read_record(path: Path) -> RunRecord:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = parse_json(path.read_text())
     except ValueError as error:
         raise MetarepError(f"{path} is damaged ({error})", advice=OTHERWISE) from error
     if not isinstance(content, dict):

@@ -17,6 +17,7 @@ from metarep.experiments.readings import Watch
 from metarep.experiments.run_folder import SETTINGS, RunFolder, read_record
 from metarep.experiments.saved_states import SavedStates
 from metarep.experiments.training import Outcome, train
+from metarep.machine.deterministic import deterministic
 from metarep.machine.device import Precision, pick_device, pick_precision
 from metarep.methods import METHODS
 from metarep.weights.checkpoint import Checkpoint
@@ -82,6 +83,20 @@ def start_on(
         job, out, data_dir, skip_bad, watch: see :func:`start`.
         device, precision: as given by :mod:`metarep.machine.device`.
     """
+    with deterministic(job.train_settings.deterministic, device):  # clusters and the preprocessing are sums, too
+        return _start_on(job, out, device, precision, data_dir, watch, skip_bad=skip_bad)
+
+
+def _start_on(
+    job: Job,
+    out: Path,
+    device: torch.device,
+    precision: Precision,
+    data_dir: Path | None,
+    watch: Watch | None,
+    *,
+    skip_bad: bool,
+) -> tuple[Checkpoint, Outcome]:
     job = as_begun(job, Path(out))
     initial = load_trained(job.init) if job.init else None
     depth = Depth.of(initial.record.data.depth if initial else None) | Depth.of(job.depth)

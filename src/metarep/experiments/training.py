@@ -19,6 +19,7 @@ from metarep.experiments.run_folder import RunFolder
 from metarep.experiments.saving import Saving
 from metarep.experiments.training_state import TrainingState
 from metarep.experiments.validation import validation_tasks
+from metarep.machine.deterministic import deterministic
 from metarep.machine.device import keep_freed_memory
 from metarep.machine.randomness import hand_over, seed_step, set_aside
 from metarep.machine.ranks import any_rank, average_gradients, rank, ranks
@@ -68,7 +69,7 @@ def train(
     such as ``nn.Dropout``, find them seeded anew for each step. With a ``run`` folder the training is logged, and
     saved at every validation or every ``settings.save_every`` steps. Calling ``train`` again with the same folder
     resumes it. The result is the same, bit for bit, as without the interruption, on the same machine with the same
-    number of threads and of processes.
+    number of threads and of processes; with ``settings.deterministic`` with any number of threads.
 
     In the main thread SIGTERM and SIGINT (Ctrl-C) end a training with a ``run`` folder only after its state was saved:
     after the step that is being computed, or at once during a validation, which is then done when it is resumed.
@@ -97,7 +98,12 @@ def train(
     settings = settings or TrainSettings(**method.defaults)
     keep_freed_memory()
     loop = _Loop(method, split, settings, validation, run, watch or _unwatched)
-    with run.held() if run and rank() == 0 else nullcontext(), set_aside(loop.device), loop.stop:
+    with (
+        deterministic(settings.deterministic, loop.device),
+        run.held() if run and rank() == 0 else nullcontext(),
+        set_aside(loop.device),
+        loop.stop,
+    ):
         loop.resume()
         while loop.state.step < settings.steps:
             loop.advance()

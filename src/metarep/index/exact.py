@@ -136,10 +136,14 @@ class ExactIndex(Index):
 
     def _restore(self, tensors: dict[str, Tensor], more: dict[str, Any]) -> None:  # noqa: ARG002
         ids, start = tensors["ids"], 0
+        if ids.dtype != torch.int64 or ids.ndim != 1 or len(ids.unique()) < len(ids) or (ids < 0).any():
+            raise ValueError("its ids are not different whole numbers")
         for number in range(len(tensors) - 1):
             part = tensors.pop(f"vectors.{number}")  # so that memory never holds two copies of all vectors
             if part.ndim != 2 or part.shape[1] != self.dim or part.dtype != torch.float32:
                 raise ValueError(f"vectors of shape {tuple(part.shape)}")
+            if not part.sum().isfinite():  # rows have length 1, so their sum is finite if they are
+                raise ValueError("a vector is not finite")
             # They are added unchanged: normalising them again could change the last digit.
             self._add(ids[start : start + len(part)], part.numpy())
             start += len(part)

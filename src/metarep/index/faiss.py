@@ -12,6 +12,7 @@ from torch import Tensor
 
 from metarep.errors import MetarepError, above, one_of
 from metarep.index.exact import chunk_size, nearest
+from metarep.index.faiss_file import read_faiss
 from metarep.index.id_map import IdMap, grown
 from metarep.index.index import Index, Rows
 from metarep.machine import faster
@@ -20,6 +21,7 @@ Kind = Literal["flat", "hnsw", "ivf", "sq8", "pq"]
 TRAINED_AT = 10_000  # lists are trained at so many vectors; until then the search is exact
 DEAD = 0.2  # share of tombstones at which the index is rebuilt
 FEW = 20_000  # a filter that allows at most so many vectors is searched exactly
+WIDEST = 4096  # links of a vector, and vectors that are looked at in a graph
 KEEP = 0.2  # ... and so is one that allows at most this share of all: an approximate search would miss many of them
 
 
@@ -70,6 +72,8 @@ class FaissIndex(Index):
         one_of("kind", kind, get_args(Kind))
         for name, given in (("links", links), ("build_width", build_width), ("search_width", search_width)):
             above(name, given, 1)
+            if given > WIDEST:
+                raise MetarepError(f"{name} must be at most {WIDEST:,}, not {given}")
         above("probes", probes, -1)
         self.kind: Kind = kind
         self.links, self.build_width, self.search_width, self.probes = links, build_width, search_width, probes
@@ -224,10 +228,16 @@ class FaissIndex(Index):
     def _restore(self, tensors: dict[str, Tensor], more: dict[str, Any]) -> None:
         if _digest(tensors["faiss"]) != more["digest"]:  # faiss does not check what it reads
             raise ValueError("the bytes of the faiss index have changed since they were written")
-        self.inner = self.faiss.deserialize_index(tensors["faiss"].numpy())
-        self.learned_at = more["learned_at"]
+        ids, alive, learned_at = tensors["ids"], tensors["alive"], more["learned_at"]
+        if (ids.dtype, alive.dtype) != (torch.int64, torch.bool) or not ids.shape == alive.shape == (ids.numel(),):
+            raise ValueError("its ids are not whole numbers in a row")
+        if len(ids[alive].unique()) < int(alive.sum()) or (ids < 0).any() or type(learned_at) is not int:
+            raise ValueError("two of its vectors have the same id, or an id is below 0")
+        learned = learned_at > 0
+        self.inner = read_faiss(self.faiss, tensors["faiss"], self.kind, self.dim, len(ids), learned=learned)
+        self.learned_at = learned_at
         self._tune()
-        self.row_ids, self.living = tensors["ids"].numpy(), tensors["alive"].numpy()
+        self.row_ids, self.living = ids.numpy(), alive.numpy()
         live = np.flatnonzero(self.alive)
         self.rows.add(self.row_ids[live], live)
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metarep.errors import MetarepError, refuse_unknown_settings, unknown
+from metarep.errors import MetarepError, one_line, refuse_unknown_settings, unknown
 from metarep.machine import faster
 from metarep.machine.files import read_tensors, write_tensors
 
@@ -185,21 +185,23 @@ class Index(ABC):
         tensors, header = read_tensors(Path(path))
         if header.get("format") != FORMAT or not isinstance(header.get("settings"), dict):
             raise MetarepError(f"{path} is not a metarep index of format {FORMAT}; build it anew")
-        kind = Index.backends.get(header.get("index", ""))
+        kind = Index.backends.get(str(header.get("index")))
         if kind is None:
             raise unknown("index", str(header.get("index")), Index.backends)
         if not issubclass(kind, cls):
             raise MetarepError(f"{path} holds an index of kind {kind.name}; load it with {kind.__name__} or Index")
         refuse_unknown_settings(kind.name, kind.__init__, settings)
         try:
+            if not isinstance(header["space"], str) or not isinstance(header["more"], dict):
+                raise TypeError("its header has a value of another type")
             index = kind(header["dim"], header["space"], **(header["settings"] | settings))
             index._restore(tensors, header["more"])
             if len(index) != header["n"] and not index.lives_elsewhere:
                 raise ValueError(f"{len(index)} vectors instead of {header['n']}")
         except MetarepError:
             raise
-        except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
-            raise MetarepError(f"{path} is damaged, or of a newer metarep: {error}; build it anew") from error
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, MemoryError) as error:
+            raise MetarepError(f"{path} is damaged, or of a newer metarep: {one_line(error)}; build it anew") from error
         return index
 
     lives_elsewhere: ClassVar[bool] = False  # the vectors are on a server, and the file holds only its address

@@ -80,8 +80,8 @@ class GradientDescent(Learner):
         one_of("normalisation", normalisation, get_args(Normalisation))
         one_of("adaptation", adaptation, ("sgd", "adam"))
         for name, value in (("steps", steps), ("test_steps", test_steps), ("minibatch", minibatch)):
-            if value is not None and value < 0:
-                raise MetarepError(f"{name} must be at least 0, not {value}")
+            if value is not None and not 0 <= value <= 10_000:  # a damaged file may ask for 10**9
+                raise MetarepError(f"{name} must be from 0 to 10,000, not {value}")
         if adaptation == "adam" and (rates != "fixed" or scope == "head"):
             raise MetarepError(
                 f"adaptation=adam does not work with rates={rates} and scope={scope}: it has a single rate and keeps a "

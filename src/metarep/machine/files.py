@@ -8,15 +8,16 @@ import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
 from filelock import lock_descriptor
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from metarep.errors import MetarepError
 from metarep.machine.flush import flush
+from metarep.machine.untrusted import check_header, open_tensors, parse_json
 
 LOCK = ".writing"  # lock file in a folder that is being filled
 POLL = 0.01  # seconds between two attempts to take a lock
@@ -219,7 +220,9 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]
     try:
         with replacing(path) as partial:
             save_file(apart, partial, {"metarep": json.dumps(header, sort_keys=True)})
-    except (OSError, SafetensorError) as error:
+            with partial.open("rb") as file:
+                check_header(file)
+    except (OSError, SafetensorError, ValueError) as error:
         raise MetarepError(f"{path} could not be written: {error}") from error
 
 
@@ -242,14 +245,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not path.is_file():
         raise MetarepError(f"there is no file {path}")
     try:
-        with path.open("rb") as held, safe_open(_name_of(held, path), framework="pt") as file:
-            header = json.loads((file.metadata() or {})["metarep"])
+        with open_tensors(path) as file:
+            header = parse_json((file.metadata() or {}).get("metarep", "null"))
             if not isinstance(header, dict):
                 raise ValueError("its header is not a dictionary")
             return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 - not a dict
     except FileNotFoundError:  # it has just been removed
         raise MetarepError(f"there is no file {path}") from None
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, ValueError) as error:
         raise MetarepError(f"{path} is damaged or was not written by metarep: {error}") from error
 
 
@@ -289,12 +292,3 @@ def _clear(folder: Path, kept: Collection[str]) -> None:
             shutil.rmtree(entry, ignore_errors=True)
         else:
             entry.unlink(missing_ok=True)
-
-
-def _name_of(held: BinaryIO, path: Path) -> str:
-    """A path that leads to an open file, even if another file has its old path now.
-
-    safetensors opens a file twice, for the header and for the tensors. A writer may replace the file in between.
-    """
-    names = (f"{folder}/{held.fileno()}" for folder in ("/proc/self/fd", "/dev/fd"))
-    return next((name for name in names if os.path.exists(name)), str(path))

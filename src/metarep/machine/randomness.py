@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
+from metarep.machine.deterministic import task_threads
 from metarep.machine.ranks import rank, ranks
 from metarep.machine.threads import run_tasks
 
@@ -120,7 +121,7 @@ def useful_workers(body: nn.Module, device: torch.device) -> int:
     It is 1 on an accelerator, and 1 for a network that was seen to draw random numbers, because the order of the draws
     would depend on the threads.
     """
-    return 1 if device.type != "cpu" or body.training in _drawing.get(body, ()) else torch.get_num_threads()
+    return 1 if device.type != "cpu" or body.training in _drawing.get(body, ()) else task_threads()
 
 
 def run_alike(body: nn.Module, work: Callable[[int, In], Out], items: Iterable[In], workers: int) -> list[Out]:

@@ -3,11 +3,10 @@
 from pathlib import Path
 
 from metarep.data.reading.depth import Depth
-from metarep.errors import MetarepError
+from metarep.errors import MetarepError, one_line
 from metarep.machine.files import read_tensors, write_tensors
-from metarep.model.gallery import Gallery
+from metarep.model.gallery_checks import check_head, check_model, checked_gallery, checked_trust
 from metarep.model.model import Model
-from metarep.model.trust.trust import Trust
 from metarep.weights.representation import Representation
 
 FORMAT = "model-1"
@@ -58,14 +57,15 @@ def read_gallery(path: Path, representation: Representation) -> Model:
             raise ValueError(f"its format is {header['format']}, not {FORMAT}")
         if header["space"] != representation.digest:
             raise ValueError("encoder.safetensors is not the encoder that its features come from")
-        names, items = tuple(header["names"]), tuple(header["items"])
-        rows, classes, ids = (tensors[part] for part in ("rows", "classes", "ids"))
-        gallery = Gallery(rows, classes, ids, items, names, header["next_id"], tensors.get("hashes"))
-        if not len(rows) == len(classes) == len(ids) == len(items) == len(gallery.hashed):
-            raise ValueError("its tensors and lists have different lengths")
+        gallery = checked_gallery(tensors, header)
+        check_head(header["head"], representation.encoder)
         alarms, depth = header["false_alarms"], Depth.of(header.get("depth"))
         model = Model(representation, header["head"], gallery, false_alarms=alarms, depth=depth)
         state = {name[len(STATE) :]: part for name, part in tensors.items() if name.startswith(STATE)}
-        return model.restore_calibration(Trust.of_dict(header["trust"]), state or None) if "trust" in header else model
-    except (KeyError, TypeError, ValueError) as error:
-        raise MetarepError(f"{path} is damaged, or of a newer metarep: {error}; fit the model anew") from error
+        if "trust" in header:
+            model = model.restore_calibration(checked_trust(header["trust"]), state or None)
+        check_model(model)
+        return model
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, MemoryError) as error:
+        reason = one_line(error)
+        raise MetarepError(f"{path} is damaged, or of a newer metarep: {reason}; fit the model anew") from error

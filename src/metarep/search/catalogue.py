@@ -9,6 +9,9 @@ from pathlib import Path
 
 from metarep.errors import MetarepError
 from metarep.machine.files import replacing
+from metarep.machine.untrusted import parse_json
+
+LONGEST = 1 << 18  # bytes of a line; the longest path of any system takes less, with every character escaped
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +117,27 @@ class Catalogue:
         if not self.path.exists():
             return
         with self.path.open("rb") as file:
-            for line in file:
-                if not line.endswith(b"\n"):  # the line is incomplete: its writer was stopped, or is still writing
+            while line := file.readline(LONGEST):
+                if not line.endswith(b"\n") and len(line) < LONGEST:  # its writer was stopped, or is still writing
                     return
                 self.whole += len(line)
                 try:
-                    yield Item(**json.loads(line))
+                    yield _item(line)
                 except (ValueError, TypeError) as error:
                     raise MetarepError(
                         f"{self.path} is damaged: {line[:60]!r} is not an item; build the index anew"
                     ) from error
+
+
+def _item(line: bytes) -> Item:
+    """The item of a line; a ValueError or a TypeError if it is not one."""
+    if len(line) == LONGEST:
+        raise ValueError("it is too long")
+    item = Item(**parse_json(line))
+    whole = all(type(each) is int and 0 <= each < 1 << 63 for each in (item.id, item.size, abs(item.time)))
+    if not whole or not isinstance(item.path, str) or "\0" in item.path or not isinstance(item.digest, str):
+        raise ValueError("a value is of another type")
+    return item
 
 
 def digest_of(file: Path) -> str:

@@ -10,20 +10,19 @@ import torch
 from torch import Tensor
 
 from metarep.data.labels import Labels
-from metarep.encoders import BROUGHT, ENCODERS, Preprocess, build_encoder
+from metarep.encoders import BROUGHT, ENCODERS, Preprocess
 from metarep.errors import MetarepError
 from metarep.learners import Learner, build_learner, described
 from metarep.machine.files import read_tensors, write_tensors
 from metarep.weights.deployed import learner_of
+from metarep.weights.rebuild import damaged, encoder_of, rebuild
 from metarep.weights.record import RunRecord
 from metarep.weights.seen import digests, refuse
-from metarep.weights.shapes import shapes_only
 
 if TYPE_CHECKING:
     from metarep.methods import Method
 
 FORMAT = 1
-LARGEST = 4096  # side of an image in pixels; only a damaged header has more, which would fill the memory
 DEPLOYED = "learner."  # prefix of the learner's weights among the names of the method's weights
 
 
@@ -224,7 +223,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoin
             f"{path}: unknown encoder {encoder.get('name')!r}. If it is a module of your own, a file of tensors cannot "
             "rebuild it: make its Encoder and its method in Python, and load the tensors that read_tensors returns"
         )
-    try:
+    with damaged(path):
         record = RunRecord.read(header)
         learner = _rebuild(tensors, header, record)
         kept = {name: header[name] for name in ("seen", "fitted") if name == "seen" or name in header}
@@ -234,35 +233,23 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoin
         training = {name: value.to(device) for name, value in tensors.items() if not name.startswith(DEPLOYED)}
         fitted = frozenset(kept["fitted"]) if "fitted" in kept else None
         return Checkpoint(learner.to(device).eval(), record, frozenset(kept["seen"]), fitted, training)
-    except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise MetarepError(f"{path} is damaged, or was written by a newer metarep: {reason}") from error
 
 
 def _rebuild(tensors: dict[str, Tensor], header: dict[str, Any], record: RunRecord) -> Learner:
     """Build the learner that a header describes, and load its weights."""
     preprocess = Preprocess.read(header["preprocess"])
-    if not all(1 <= side <= LARGEST for side in preprocess.size):
-        raise MetarepError(f"its images have {' x '.join(map(str, preprocess.size))} px; at most {LARGEST} are allowed")
     about = header.get("learner") or learner_of(record.method, record.settings)
 
     def build() -> Learner:
-        encoder = build_encoder(**{**header["encoder"], "preprocess": preprocess})
+        encoder = encoder_of(header["encoder"], preprocess)
         if about:
             return build_learner(encoder=encoder, **about)
         from metarep.methods import build_method  # only the method can make this learner
 
         return build_method(record.method, encoder, record.settings).learner
 
-    with shapes_only():  # a damaged header may describe a huge network
-        shapes = {name: tuple(value.shape) for name, value in build().state_dict().items()}
     own = {name.removeprefix(DEPLOYED): value for name, value in tensors.items() if name.startswith(DEPLOYED)}
-    saved = {name: tuple(value.shape) for name, value in own.items()}
-    if shapes != saved:
-        name = next(name for name in shapes | saved if shapes.get(name) != saved.get(name))
-        raise MetarepError(f"{name} has the shape {saved.get(name)}; it should have {shapes.get(name)}")
-    learner = build()
-    learner.load_state_dict(own)
+    learner = rebuild(build, own)
     for name in header.get("frozen", []):
         learner.encoder.body.get_parameter(name).requires_grad_(False)
     return learner

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from metarep.encoders import ENCODERS, Encoder, Preprocess, build_encoder
@@ -15,7 +16,9 @@ from metarep.encoders.onnx_graph import read_graph
 from metarep.encoders.timm import TimmBody
 from metarep.errors import Advice, MetarepError, Slot, missing_extra, unknown
 from metarep.machine.files import read_tensors
+from metarep.machine.untrusted import open_tensors
 from metarep.weights.own_network import preprocess_of, represent
+from metarep.weights.rebuild import damaged, encoder_of, rebuild
 from metarep.weights.representation import FORMAT, Representation
 from metarep.weights.shipped import load_trained, zoo_names
 
@@ -179,52 +182,43 @@ def _onnx(path: Path, size: Size, mean: Numbers, std: Numbers) -> Encoder:
 
 def _bare(path: Path, arch: str, size: Size, mean: Numbers, std: Numbers) -> Encoder:
     """An encoder of an architecture, with the weights of a file that holds nothing else."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     name, _, width = arch.partition(":")
     if name not in ENCODERS:
         raise unknown("architecture", arch, ENCODERS)
     if width and not width.isdecimal():
         raise MetarepError(f"the width of {name} must be a number, as in conv4:64, not {width!r}")
     try:
-        weights = load_file(path)
-    except (OSError, SafetensorError) as error:
+        with open_tensors(path) as file:
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (OSError, SafetensorError, ValueError) as error:
         raise MetarepError(f"{path} cannot be read as safetensors: {error}") from error
-    first = next(iter(weights.values()))
+    first = next(iter(weights.values()), torch.empty(0))
     channels = first.shape[1] if first.ndim == 4 else 3
     settings: dict[str, Any] = {} if not width else {"variant" if name == "efficientnet-lite" else "width": int(width)}
-    encoder = build_encoder(name, _photos(size, mean, std, channels), **settings)
+    preprocess = _photos(size, mean, std, channels)
+    own = {f"body.{name}": value for name, value in weights.items()}
     try:
-        encoder.body.load_state_dict(weights)
-    except RuntimeError as error:
-        raise MetarepError(
-            f"{path} does not hold the weights of {arch}: {str(error).splitlines()[-1].strip()}"
-        ) from None
-    return encoder.eval()
+        return rebuild(lambda: build_encoder(name, preprocess, **settings), own).eval()
+    except MetarepError as error:
+        raise MetarepError(f"{path} does not hold the weights of {arch}: {error.message}") from None
 
 
 def _format(path: Path) -> object:
     """The format in the header of a file that :meth:`Representation.save` wrote; None for other files."""
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="pt") as file:
+        with open_tensors(path) as file:
             return FORMAT if f'"{FORMAT}"' in (file.metadata() or {}).get("metarep", "") else None
-    except SafetensorError:
+    except (SafetensorError, ValueError):
         return None
 
 
 def _saved(path: Path) -> Representation:
     """Read a file that :meth:`Representation.save` wrote for an encoder without a run."""
     tensors, header = read_tensors(path)
-    try:
+    own = {f"body.{name}": value for name, value in tensors.items()}
+    with damaged(path):
         preprocess = Preprocess.read(header["preprocess"])
-        encoder = build_encoder(**{**header["encoder"], "preprocess": preprocess})
-        encoder.body.load_state_dict(tensors)
-        encoder = Encoder(encoder.body, preprocess, encoder.arch)
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise MetarepError(
-            f"{path} is damaged, or was written by a newer metarep: {str(error).splitlines()[0]}"
-        ) from error
+        encoder = rebuild(lambda: encoder_of(header["encoder"], preprocess), own)
+        if isinstance(encoder.body, OnnxBody):
+            encoder = Encoder(encoder.body, preprocess, encoder.arch)  # its dim is known once the graph is loaded
     return Representation(encoder.eval(), str(header.get("name", path)))

@@ -107,6 +107,8 @@ class RunRecord:
         """
         train = TrainSettings(**_known(TrainSettings, saved.get("train", {})))
         data = DataRecord.read(saved.get("data", {}))
+        if not isinstance(saved["method"], str):
+            raise TypeError(f"its method is {saved['method']!r} and not a name")
         parts = {"method": saved["method"], "settings": dict(saved["settings"]), "train": train, "data": data}
         return cls(**{**_known(cls, saved), **parts})
 
@@ -157,4 +159,6 @@ def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _known(kind: type[Any], saved: Mapping[str, Any]) -> dict[str, Any]:
     """The saved values that are fields of this class. A newer metarep may have written others."""
+    if not isinstance(saved, Mapping):
+        raise TypeError(f"{kind.__name__} is a {type(saved).__name__} and not a dictionary")
     return {each.name: saved[each.name] for each in fields(kind) if each.name in saved}

@@ -47,6 +47,8 @@ class TrainSettings:
             or 1 if batches are not tasks. They have 5 queries.
         stop_on_collapse: end the training, instead of only warning, when the representation has collapsed to one point
             (methods that log their spread).
+        deterministic: compute so that the result does not depend on the number of threads, bit for bit. Each operation
+            then runs on one thread; tasks of maml and reptile are still divided among threads.
         seed: seed of the weights, batches and views of the run.
 
     Raises:
@@ -79,6 +81,7 @@ class TrainSettings:
     validation_ways: int = 20
     validation_shots: int | None = None
     stop_on_collapse: bool = False
+    deterministic: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

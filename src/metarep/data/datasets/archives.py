@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from metarep.errors import DataError
+from metarep.errors import DataError, one_line
 
 try:
     from lzma import LZMAError
@@ -16,6 +16,7 @@ except ImportError:  # a Python built without lzma; there such an entry has an u
     LZMAError = EOFError
 
 DAMAGE = (zipfile.BadZipFile, zlib.error, LZMAError, struct.error, EOFError, ValueError, OverflowError)
+PACKED = 200  # times that deflate packs images at most; blank images reach 1,032 times
 LARGEST = 64 << 20  # bytes of one entry; real entries here are far smaller, and a zip bomb is far larger
 
 
@@ -48,8 +49,7 @@ def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
-    reason = str(error)[:200]  # zipfile quotes names of entries, and in a damaged archive these may be endless
-    return DataError(f"{path} is damaged or half-downloaded ({reason}); delete it and fetch it again")
+    return DataError(f"{path} is damaged or half-downloaded ({one_line(error)}); delete it and fetch it again")
 
 
 def refuse_escapes(names: Iterable[str], path: Path) -> None:
@@ -94,4 +94,22 @@ def read_entry(archive: zipfile.ZipFile, name: str, largest: int = LARGEST) -> b
         raise DataError(f"{archive.filename}: the entry {name!r} is not compressed by deflate; zip it again")
     if size > largest:
         raise DataError(f"{archive.filename}: the entry {name!r} claims {size:,} bytes; no image is that large")
-    return archive.read(name)
+    with archive.open(name) as file:
+        content = file.read(size)  # `archive.read` would inflate what the entry has, and not what it claims
+    if len(content) < size:
+        raise EOFError(f"the entry {name!r} has {len(content):,} bytes and claims {size:,}")
+    return content
+
+
+def refuse_bombs(archive: zipfile.ZipFile) -> None:
+    """Raise if an entry claims far more bytes than packed images have.
+
+    Raises:
+        DataError: an entry larger than ``LARGEST`` is packed to less than a part in ``PACKED``.
+    """
+    for entry in archive.infolist():
+        if entry.file_size > max(LARGEST, PACKED * entry.compress_size):
+            raise DataError(
+                f"{archive.filename}: the entry {entry.filename!r} has {entry.compress_size:,} bytes and claims "
+                f"{entry.file_size:,}; do not use this archive"
+            )

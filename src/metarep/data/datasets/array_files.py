@@ -1,13 +1,14 @@
 """Array files: read all images of a part from one pickle or ``.npz`` file, as several benchmarks are distributed."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
-from metarep.data.datasets.archives import DAMAGE
+from metarep.data.datasets.archives import DAMAGE, refuse_bombs
 from metarep.data.datasets.pickles import read_pickle
-from metarep.errors import DataError
+from metarep.errors import DataError, one_line
 
 
 def read_pickled(path: Path) -> tuple[UInt8[np.ndarray, "n 3 h w"], list[str]]:
@@ -44,11 +45,16 @@ def read_npz(path: Path) -> tuple[UInt8[np.ndarray, "n 3 h w"], list[str]]:
         DataError: the file is damaged or has another content.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            refuse_bombs(archive)
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
             images, labels = content["images"], content["labels"]
+    except DataError:
+        raise
     except (KeyError, TypeError, OSError, SyntaxError, RuntimeError, MemoryError, *DAMAGE) as error:
         raise DataError(
-            f"{path} is damaged, or is not a .npz file with the arrays images and labels ({error}); write it again"
+            f"{path} is damaged, or is not a .npz file with the arrays images and labels ({one_line(error)}); write it "
+            "again"
         ) from error
     if labels.ndim != 1 or len(labels) != len(images):
         raise DataError(

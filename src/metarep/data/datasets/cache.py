@@ -18,6 +18,7 @@ from torch import Tensor
 
 from metarep.errors import DataError
 from metarep.machine.files import locked
+from metarep.machine.untrusted import parse_json
 
 FORMAT = 1  # version of the files below; part of the folder's name, so a newer program never reads older files
 CHUNK = 1 << 22  # bytes that are read or written at once
@@ -154,12 +155,20 @@ def _checksum(path: Path) -> int:
 def _read(folder: Path) -> tuple[Tensor, dict] | None:
     """The images and facts of a cache folder, or None if it is missing or damaged."""
     try:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        meta = parse_json((folder / "meta.json").read_text(encoding="utf-8"))
         if _checksum(folder / "images.npy") != meta["checksum"]:
             return None
         images = np.load(folder / "images.npy", mmap_mode="c", allow_pickle=False)
         if list(images.shape) != meta["shape"] or images.dtype != np.uint8:
             return None
         return torch.from_numpy(images), meta["facts"]
-    except (OSError, ValueError, KeyError, TypeError):  # ValueError: not JSON, or not an array file
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        SyntaxError,
+        MemoryError,
+    ):  # ValueError: not JSON, or not an array file
         return None

@@ -7,7 +7,7 @@ import zlib
 from hashlib import sha256
 from importlib import resources
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from metarep.errors import DataError
 ARCHIVE = "cifar-100-python.tar.gz"
 URL = "https://www.cs.toronto.edu/~kriz/" + ARCHIVE
 SIDE, CLASSES, A_CLASS = 32, 100, 600
+LARGEST, LONGEST = 256 << 20, 1 << 16  # bytes of an entry; the official ones have up to 155 MB; and of a name
 DIGEST = "4fb6ea6c422ae2a0a8ddca298aa7fdc33f729ddb33b4601dd1753d15dd26ffab"  # see `_digest`
 
 
@@ -122,18 +123,32 @@ class _SmallReads(io.RawIOBase):
         return len(piece)
 
 
+class _Entry(tarfile.TarInfo):
+    """An entry of the archive. Its size is checked before its content is read; some hold names, which tarfile reads."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """The entry of a header; a ReadError if it claims more than the archive has."""
+        entry = super().frombuf(buf, encoding, errors)
+        if entry.size > (LARGEST if entry.isfile() else LONGEST):
+            raise tarfile.ReadError(f"an entry claims {entry.size:,} bytes")
+        return entry
+
+
 def _read_archive(path: Path) -> dict[str, Any]:
     """Read the three pickles of the archive from its stream, without unpacking it to disk."""
     parts: dict[str, Any] = {}
     try:
-        with tarfile.open(path, "r|gz") as archive:
+        with tarfile.open(path, "r|gz", tarinfo=_Entry) as archive:
             for entry in archive:
                 refuse_escapes([entry.name], path)
                 name = PurePosixPath(entry.name).name
                 file = archive.extractfile(entry) if entry.isfile() and name in ("train", "test", "meta") else None
                 if file is not None:
                     parts[name] = read_pickle(io.BufferedReader(_SmallReads(file)), f"{path}, entry {name},")
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except DataError:
+        raise
+    except (tarfile.TarError, EOFError, zlib.error, OSError, TypeError, ValueError) as error:
         raise DataError(f"{path} is damaged or half-downloaded ({error}); delete it and fetch it again") from error
     if missing := {"train", "test", "meta"} - parts.keys():
         raise DataError(f"{path} has no entry {', '.join(sorted(missing))}; delete it and fetch it again")

@@ -6,7 +6,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from metarep.errors import DataError
+from metarep.errors import DataError, one_line
 
 _NUMPY = ("numpy.core", "numpy._core")  # old and new homes of the same functions
 
@@ -41,7 +41,9 @@ def read_pickle(file: BufferedIOBase | IO[bytes], name: str) -> Any:  # noqa: AN
     except DataError as error:
         raise DataError(f"{name} {error}") from None
     except Exception as error:  # a damaged pickle makes the reader raise almost anything
-        raise DataError(f"{name} is damaged or half-downloaded ({error}); delete it and fetch it again") from error
+        raise DataError(
+            f"{name} is damaged or half-downloaded ({one_line(error)}); delete it and fetch it again"
+        ) from error
 
 
 class _Type:
@@ -123,18 +125,31 @@ class _Reader(pickle.Unpickler):
             raise DataError(text) from None
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - a tree of data
+def _plain(value: Any, known: dict[int, Any] | None = None) -> Any:  # noqa: ANN401 - a tree of data
     """Replace recorders by arrays and keys in bytes by text, in a tree of data.
+
+    Args:
+        value: the tree.
+        known: the results for the lists and dicts seen so far, by their ``id``. A small pickle may name one list many
+            times, in lists that it names many times.
 
     Raises:
         DataError: the tree has an object of another type.
     """
+    known = {} if known is None else known
     if isinstance(value, _Array):
         return value.array()
-    if isinstance(value, dict):
-        return {key.decode("latin1") if isinstance(key, bytes) else key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_plain(item) for item in value)
+    if isinstance(value, dict | list | tuple):
+        if id(value) not in known:
+            known[id(value)] = _branch(value, known)
+        return known[id(value)]
     if value is None or isinstance(value, bool | int | float | complex | str | bytes | bytearray):
         return value
     raise DataError(f"holds a {type(value).__name__}, which is not data; it may be hostile: do not use it")
+
+
+def _branch(value: Any, known: dict[int, Any]) -> Any:  # noqa: ANN401
+    if isinstance(value, dict):
+        texts = {key.decode("latin1") if isinstance(key, bytes) else key: item for key, item in value.items()}
+        return {key: _plain(item, known) for key, item in texts.items()}
+    return type(value)(_plain(item, known) for item in value)

@@ -14,7 +14,7 @@ from PIL import Image
 from metarep.data.reading.depth import Depth, kind_of
 from metarep.data.reading.formats import EXTENSIONS, HINTS, READ, open_picture, phone_kind
 from metarep.data.reading.wide_colours import wide_colours
-from metarep.errors import Advice, DataError, MetarepError, TooLargeError
+from metarep.errors import Advice, DataError, MetarepError, TooLargeError, one_line
 
 __all__ = ["ADVICE", "EXTENSIONS", "MAX_BYTES", "MAX_PIXELS", "Source", "decode", "decode_all"]
 
@@ -183,7 +183,7 @@ def read_picture(
     except (
         Exception
     ) as error:  # hostile files make Pillow raise almost anything: struct.error, KeyError, SyntaxError ...
-        raise DataError(f"{name} is truncated or damaged ({error})", advice=ADVICE) from error
+        raise DataError(f"{name} is truncated or damaged ({one_line(error)})", advice=ADVICE) from error
 
 
 def _open(source: Source, name: str) -> Image.Image:

@@ -15,7 +15,9 @@ from PIL import Image
 from metarep.data.reading.wide_colours import is_wide
 from metarep.errors import Advised, DataError
 from metarep.machine.files import replacing
+from metarep.machine.untrusted import parse_json
 
+LONGEST = 1 << 12  # bytes that are read of a file of black and white
 KINDS = ("16-bit", "32-bit", "floating-point")
 WHITES = (255, 1023, 4095, 16383, 65535)  # of 8, 10, 12, 14 and 16 bits, as cameras and microscopes record them
 
@@ -67,7 +69,7 @@ class Depth:
             return cls(dict.fromkeys(KINDS, _range(*text.split(":"))))
         except (TypeError, ValueError):
             text = "depth is a number of bits from 1 to 32, as in 12, or black and white, as in 28000:31000"
-            raise DataError(f"{text}, not {value!r}") from None
+            raise DataError(f"{text}, not {repr(value)[:80]}") from None
 
     def as_dict(self) -> dict[str, list[float]]:
         """The ranges as a dictionary that JSON can hold."""
@@ -145,8 +147,10 @@ def read_depth(path: Path) -> Depth:
     """
     if not path.exists():
         return Depth()
+    with path.open("rb") as file:
+        content = file.read(LONGEST)
     try:
-        return Depth.of(dict(json.loads(path.read_text())))
+        return Depth.of(dict(parse_json(content)))
     except (ValueError, TypeError, DataError) as error:
         raise DataError(f"{path} is damaged: it should hold black and white of deep pictures ({error})") from error
 

@@ -1,0 +1,119 @@
+"""Checks of what the file of a gallery holds, which may be damaged or hostile."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metarep.data.copies.picture_hash import LENGTH
+from metarep.encoders import Encoder
+from metarep.learners import build_learner
+from metarep.model.gallery import Gallery
+from metarep.model.model import Model
+from metarep.model.trust.trust import Trust
+from metarep.weights.shapes import shapes_only
+
+LARGEST = 20_000_000  # weights of a head
+
+
+def checked_gallery(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Gallery:
+    """The gallery in the tensors and the header of a file.
+
+    Args:
+        tensors: ``rows``, ``classes``, ``ids`` and perhaps ``hashes``.
+        header: ``names``, ``items`` and ``next_id``.
+
+    Raises:
+        KeyError, TypeError, ValueError: a part is missing, or does not fit the others.
+    """
+    names, items = (_texts(header, part) for part in ("names", "items"))
+    rows, classes, ids = (tensors[part] for part in ("rows", "classes", "ids"))
+    gallery = Gallery(rows, classes, ids, items, names, header["next_id"], tensors.get("hashes"))
+    if not (rows.ndim and len(rows) == classes.numel() == ids.numel() == len(items) == len(gallery.hashed)):
+        raise ValueError("its tensors and lists have different lengths")
+    for part in ("classes", "ids"):
+        if tensors[part].dtype != torch.int64 or tensors[part].ndim != 1:
+            raise ValueError(f"its {part} are not whole numbers in a row")
+    if gallery.hashed.dtype != torch.int8 or gallery.hashed.shape[1:] != (LENGTH,):
+        raise ValueError(f"its hashes are {gallery.hashed.dtype} of shape {tuple(gallery.hashed.shape)}")
+    if rows.is_floating_point() and not rows.isfinite().all():
+        raise ValueError("its features are not all finite")
+    if len(set(names)) < len(names):
+        raise ValueError("two of its classes have the same name")
+    if len(items) and (int(classes.min()) < 0 or int(classes.max()) >= len(names)):
+        raise ValueError(f"an image is of a class that is none of its {len(names)}")
+    largest = int(ids.max()) if len(items) else -1
+    if len(items) and (int(ids.min()) < 0 or len(ids.unique()) < len(ids)):
+        raise ValueError("two of its images have the same id, or an id is below 0")
+    if type(gallery.next_id) is not int or not largest < gallery.next_id < 1 << 62:
+        raise ValueError(f"its next id is {gallery.next_id!r}, and the largest in use is {largest}")
+    return gallery
+
+
+def checked_trust(fields: Mapping[str, Any]) -> Trust:
+    """The trust in the header of a file.
+
+    Args:
+        fields: as :meth:`Trust.as_dict` returned them.
+
+    Raises:
+        KeyError, TypeError, AttributeError: the fields are not those of a trust.
+    """
+    for name in ("scale", "likely", "false_alarms", *(["known"] if fields["known"] is not None else [])):
+        if name in fields and not isinstance(fields[name], int | float):
+            raise TypeError(f"{name} is {fields[name]!r} and not a number")
+    return Trust.of_dict(dict(fields))
+
+
+def check_head(head: object, encoder: Encoder) -> None:
+    """Raise unless a head is a learner of this encoder that fits the memory. It is built on the device ``meta``.
+
+    Args:
+        head: the name and settings of the learner.
+        encoder: the encoder.
+
+    Raises:
+        TypeError, ValueError: the head is not such a learner.
+    """
+    if not isinstance(head, dict) or not isinstance(head.get("name"), str):
+        raise TypeError(f"its head is {str(head)[:60]!r} and not a name with settings")
+    if head["name"] == "trained":
+        return
+    with shapes_only():
+        weights = build_learner(encoder=encoder, **head).state_dict()
+    if sum(weight.numel() for name, weight in weights.items() if not name.startswith("encoder.")) > LARGEST:
+        raise ValueError(f"its head has more than {LARGEST:,} weights")
+
+
+def check_model(model: Model) -> None:
+    """Raise unless the features and the results in a file fit the encoder and the classes.
+
+    A stored state is tried on one image.
+
+    Args:
+        model: a model whose gallery, and perhaps trust and state, come from a file.
+
+    Raises:
+        ValueError, RuntimeError, LookupError: they do not fit.
+    """
+    gallery, encoder = model.gallery, model.learner.encoder
+    if not len(gallery):
+        return
+    shape, wanted = tuple(gallery.rows.shape[1:]), encoder.preprocess
+    if not (shape == (encoder.dim,) and gallery.rows.is_floating_point()) and shape != (wanted.channels, *wanted.size):
+        raise ValueError(f"its rows have shape {shape}, and its encoder gives {encoder.dim} features")
+    stored = vars(model)
+    if "trust" in stored and len(model.trust.classes) not in (0, len(gallery.names)):
+        raise ValueError(f"its trust is of {len(model.trust.classes)} classes and not of {len(gallery.names)}")
+    if "state" in stored and len(gallery.names) > 1:
+        scores = model.scores(gallery.rows[:1])
+        if scores.shape != (1, len(gallery.names)):
+            raise ValueError(f"its state gives scores of shape {tuple(scores.shape)} for an image")
+
+
+def _texts(header: Mapping[str, Any], part: str) -> tuple[str, ...]:
+    texts = header[part]
+    if not isinstance(texts, list) or not all(isinstance(each, str) for each in texts):
+        raise TypeError(f"its {part} are not a list of texts")
+    return tuple(texts)
