@@ -12,6 +12,7 @@ from metarep.machine.version import __version__ as __version__
 if TYPE_CHECKING:  # the same names for editors and type checkers, which do not run __getattr__
     from metarep.app.api import create_app as create_app
     from metarep.data.augment import Augment as Augment
+    from metarep.data.banks.writer import BankWriter as BankWriter
     from metarep.data.batches import Batch as Batch
     from metarep.data.batches import BatchShape as BatchShape
     from metarep.data.batches import LabelledBatch as LabelledBatch
@@ -140,6 +141,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "metarep.data.split": ("Split",),
     "metarep.data.reading.depth": ("Depth", "DepthWarning"),
     "metarep.data.images": ("ImageBank",),
+    "metarep.data.banks.writer": ("BankWriter",),
     "metarep.data.labels": ("Labels",),
     "metarep.experiments.pseudo_labels": ("instances", "pseudo_classes"),
     # Tasks and batches: what is drawn from a data set

@@ -231,6 +231,28 @@ def test_a_folder_is_shown_whole_and_its_notes_are_told_once(tmp_path, capsys, m
     assert "/all: " in capsys.readouterr().out
 
 
+def test_a_data_set_is_written_as_a_bank_and_verified(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("METAREP_CACHE", str(tmp_path / "cache"))
+    for number, name in enumerate("aabbcc"):
+        (tmp_path / "photos" / name).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (20, 20), 20 * number).save(tmp_path / "photos" / name / f"{number}.png")
+    folder, bank = [f"folder:{tmp_path / 'photos'}", "--size", "12"], tmp_path / "bank"
+    assert main(["data", "prepare", *folder, "--out", str(bank)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[-2].startswith(f"made: {tmp_path / 'cache'}")
+    assert said[-1] == f"written: {bank}; open it as bank:{bank}"
+    assert main(["data", "prepare", f"bank:{bank}"]) == 0
+    again = capsys.readouterr().out.splitlines()
+    assert [line.partition(": ")[2] for line in again[:3]] == [line.partition(": ")[2] for line in said[:3]]
+    assert again[3] == f"opened: {bank}"
+    assert main(["data", "verify", f"bank:{bank}"]) == 0
+    assert capsys.readouterr().out == f"{bank}: 1 file as written\n"
+    content = (bank / "000000.npy").read_bytes()
+    (bank / "000000.npy").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert main(["data", "verify", f"bank:{bank}"]) == 2
+    assert f"{bank} is damaged: 1 of 1 file changed after writing (000000.npy)" in capsys.readouterr().err
+
+
 def test_help_of_a_flag_comes_from_the_docstring():
     assert argument_helps("What.\n\nArgs:\n    a, b: first\n        and more\n    c: last\n\nRaises:\n    X: y") == {
         "a": "first and more",

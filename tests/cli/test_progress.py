@@ -92,6 +92,12 @@ def test_a_short_measurement_says_nothing(capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_where_images_are_kept_is_said_at_once(capsys):
+    with progress() as watch:
+        watch({"step": 0, "steps": 100, "images": "15.36 GB of images in 235 shards"})
+    assert capsys.readouterr().err == "step     0 of 100  15.36 GB of images in 235 shards\n"
+
+
 @pytest.mark.parametrize("scope", ["all", "head"])
 def test_shares_follow_the_work(scope):
     """Where the body is adapted nothing is prepared, and all of the time goes into the tasks."""

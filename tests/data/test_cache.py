@@ -1,15 +1,18 @@
-"""The cache: built once, never half-written, rebuilt when damaged."""
+"""The cache: built once, never half-written, rebuilt when it cannot be opened, checked when asked."""
 
 import errno
 import json
 import multiprocessing
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from metarep.data.banks import writer
+from metarep.data.banks.manifest import Manifest
 from metarep.data.datasets import cache
 from metarep.data.datasets.cache import cache_dir, cached_images
 from metarep.errors import DataError
@@ -42,7 +45,7 @@ def test_built_once_and_equal_each_time(place: Path) -> None:
     assert torch.equal(first, torch.from_numpy(IMAGES))
     assert torch.equal(second, first)
     assert facts == again == {"names": ["a", "b"]}
-    assert {path.name for path in folder_of(place).iterdir()} == {"images.npy", "meta.json"}
+    assert {path.name for path in folder_of(place).iterdir()} == {"images.npy", "bank.json"}
 
 
 def test_writing_to_the_tensor_changes_nothing_on_disk() -> None:
@@ -51,39 +54,66 @@ def test_writing_to_the_tensor_changes_nothing_on_disk() -> None:
 
 
 def test_a_transposed_view_is_stored_in_its_own_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "CHUNK", 100)  # several pieces, the last one short
+    monkeypatch.setattr(writer, "CHUNK", 100)  # several pieces, the last one short
     last = np.ascontiguousarray(IMAGES.transpose(0, 2, 3, 1))
     assert torch.equal(cached_images("view", lambda: (last.transpose(0, 3, 1, 2), {}))[0], torch.from_numpy(IMAGES))
 
 
 @pytest.mark.parametrize(
-    "damage", ["truncated", "flipped bit", "no pixels", "no meta", "torn meta", "other shape", "empty"]
+    "damage", ["truncated", "no pixels", "no manifest", "torn manifest", "other rows", "other path", "empty"]
 )
 def test_a_damaged_folder_is_built_again(place: Path, damage: str) -> None:
     cached_images("digits", build)
-    pixels, meta = folder_of(place) / "images.npy", folder_of(place) / "meta.json"
+    pixels, manifest = folder_of(place) / "images.npy", folder_of(place) / "bank.json"
     content = pixels.read_bytes()
     match damage:
         case "truncated":
             pixels.write_bytes(content[:-7])
-        case "flipped bit":
-            pixels.write_bytes(content[:-7] + bytes([content[-7] ^ 1]) + content[-6:])
         case "no pixels":
             pixels.unlink()
-        case "no meta":
-            meta.unlink()
-        case "torn meta":
-            meta.write_text(meta.read_text()[:20])
-        case "other shape":
-            meta.write_text(json.dumps(json.loads(meta.read_text()) | {"shape": [3, 6, 4, 5]}))
+        case "no manifest":
+            manifest.unlink()
+        case "torn manifest":
+            manifest.write_text(manifest.read_text()[:20])
+        case "other rows":
+            manifest.write_text(manifest.read_text().replace('"rows": 6', '"rows": 600000000000'))
+        case "other path":
+            manifest.write_text(manifest.read_text().replace("images.npy", "../images.npy"))
         case "empty":
             pixels.unlink()
-            meta.unlink()
+            manifest.unlink()
     calls = []
     images, _ = cached_images("digits", lambda: (calls.append(1), build())[1])
     assert calls == [1]
     assert torch.equal(images, torch.from_numpy(IMAGES))
     cached_images("digits", never)
+
+
+def test_what_was_written_is_checked_when_asked_and_by_the_file(place: Path) -> None:
+    cached_images("digits", build)
+    folder = folder_of(place)
+    assert [damaged for _, damaged in Manifest.read(folder).damaged(folder)] == [False]
+    content = (folder / "images.npy").read_bytes()
+    (folder / "images.npy").write_bytes(content[:-7] + bytes([content[-7] ^ 1]) + content[-6:])
+    cached_images("digits", never)  # opened without being read
+    assert [damaged for _, damaged in Manifest.read(folder).damaged(folder)] == [True]
+
+
+def test_a_folder_of_an_earlier_version_is_opened_and_said(place: Path) -> None:
+    folder = place / "digits-f1"
+    folder.mkdir(parents=True)
+    np.save(folder / "images.npy", IMAGES)
+    checksum = zlib.crc32((folder / "images.npy").read_bytes())
+    meta = {"shape": IMAGES.shape, "checksum": checksum, "facts": {"names": ["a"]}}
+    (folder / "meta.json").write_text(json.dumps(meta))
+    with cache.watching() as used:
+        images, facts = cached_images("digits", never)
+        cached_images("others", build)
+        cached_images("others", never)
+    assert torch.equal(images, torch.from_numpy(IMAGES))
+    assert facts == {"names": ["a"]}
+    assert used == [(folder, "opened, of an earlier version"), (place / "others-f2", "made")]
+    assert [damaged for _, damaged in Manifest.read(folder).damaged(folder)] == [False]
 
 
 def test_what_a_crash_left_is_neither_read_nor_kept(place: Path) -> None:
@@ -110,7 +140,7 @@ def test_a_full_disk_says_how_much_and_where(place: Path, monkeypatch: pytest.Mo
         raise OSError(number, "full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(cache, "_write_pixels", full)
+        patch.setattr(cache, "write_shard", full)
         with pytest.raises(DataError) as caught:
             cached_images("digits", lambda: (np.zeros((1000, 1, 50, 50), np.uint8), {}))
     assert "2.5 MB" in str(caught.value)

@@ -13,6 +13,7 @@ from torch.nn import functional
 from metarep.data.copies.near_copies import near_copies
 from metarep.data.copies.near_pairs import linked
 from metarep.data.copies.picture_hash import picture_hash
+from metarep.data.copies.sketches import crossing_copies
 from metarep.data.reading.decode import decode
 from metarep.index import build_index
 from metarep.search.duplicates import duplicates
@@ -58,6 +59,10 @@ def test_copies_are_found_without_and_with_features(how: str) -> None:
     features = torch.eye(12).repeat(2, 1) + 0.1  # a photograph and its copy are alike to the encoder
     for given in (None, features):
         assert near_copies(given, found).tolist() == [*range(12), *range(12)]
+    among_many = crossing_copies(lambda rows: found[torch.from_numpy(rows)], np.arange(24))
+    assert among_many.tolist() == [*range(12), *range(12)]
+    one_class = crossing_copies(lambda rows: found[torch.from_numpy(rows)], np.arange(24) % 12)
+    assert one_class.tolist() == [*range(24)], "copies in one class are not looked for"
 
 
 def test_what_is_only_alike_is_no_copy() -> None:

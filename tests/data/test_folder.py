@@ -223,7 +223,7 @@ def test_decoded_once_until_a_file_changes(root, monkeypatch):
     fill(root, "abc")
     first = load(str(root), "all", SMALL)
     with monkeypatch.context() as patch:
-        patch.setattr(folder, "decode_all", lambda *_, **__: pytest.fail("decoded again"))
+        patch.setattr(folder, "build", lambda *_, **__: pytest.fail("decoded again"))
         assert torch.equal(load(str(root), "all", SMALL).bank.images, first.bank.images)
         load(str(root), "test", Options(size=12, skip_bad=True))
     put(root / "a" / "0.png", 4321)

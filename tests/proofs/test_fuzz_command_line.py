@@ -85,7 +85,7 @@ def drawn(command: str, dice: random.Random) -> list[str]:
     first = {
         "train": [method],
         "evaluate": [dice.choice(["a-run", "a-run", "omniglot-protonet", "a-run/model.safetensors"])],
-        "data": [dice.choice(["list", "prepare", "show"]), dice.choice(["folder:photos", "glyphs"])],
+        "data": [dice.choice(["list", "prepare", "verify", "show"]), dice.choice(["folder:photos", "glyphs"])],
         "index": [
             dice.choice(["build", "add", "remove", "search", "stats", "duplicates"]),
             dice.choice(["an.index", "an.index", "new.index"]),

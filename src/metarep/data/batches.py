@@ -12,10 +12,11 @@ from metarep.data.augment import Augment
 from metarep.data.images import ImageBank
 from metarep.data.labels import Labels
 from metarep.data.task_index import TaskIndex
-from metarep.data.tasks import draw_tasks
+from metarep.data.tasks import distinct, draw_tasks
 from metarep.errors import Advice, DataError, MetarepError
 from metarep.machine.ranks import Part, gather_rows, ranks
 
+MANY = 1_000_000  # images above which the images of views are not drawn by permuting all of them
 VIEW_PRESETS = "set augment to views-drawings, crops-drawings, views-32 or few-shot-84"
 
 
@@ -234,7 +235,7 @@ def batch_of(
     each = both.shape[1] if by_task else 1
     own = slice(part.start * each, part.stop * each)
     more: dict[str, Any] = {"own": own, "by_task": by_task, "weight": part.weight if by_task or not spans else 1.0}
-    images = _gather(bank, rows, own, augment, generator)
+    images = _augmented(bank.pixels(rows[own]), len(rows), own, augment, generator)
     if eats is LabelledBatch:
         both = torch.stack([index.support_y[0], index.classes[0][index.support_y[0]]])
         both = both if spans else both[:, own]
@@ -258,17 +259,21 @@ def _draw_views(bank: ImageBank, n: int, augment: Augment | None, generator: Gen
             f"a batch of {n} different images needs a data set of at least {n}, and this one has {len(bank)}; "
             "set images to fewer"
         )
-    rows, part = torch.randperm(len(bank), generator=generator)[:n], _own_part(n, "images")
-    first, second = (_gather(bank, rows, part.slice, augment, generator) for _ in range(2))
+    many = len(bank) > MANY
+    rows = (
+        distinct(torch.tensor(len(bank)), n, generator) if many else torch.randperm(len(bank), generator=generator)[:n]
+    )
+    part = _own_part(n, "images")
+    images = bank.pixels(rows[part.slice])
+    first, second = (_augmented(images, n, part.slice, augment, generator) for _ in range(2))
     return ViewBatch(first, rows, second, own=part.slice, weight=1.0 if spans else part.weight)
 
 
-def _gather(bank: ImageBank, rows: Tensor, own: slice, augment: Augment | None, generator: Generator) -> Tensor:
-    """Gather and augment the images of this process. Random parameters are drawn for those of all processes."""
-    images = bank.pixels(rows[own])
+def _augmented(images: Tensor, total: int, own: slice, augment: Augment | None, generator: Generator) -> Tensor:
+    """Augment the images of this process. Random parameters are drawn for those of all processes, ``total``."""
     if augment is None:
         return images
-    return augment.apply(images, augment.draw(len(rows), generator, images.shape[-1] / images.shape[-2])[own])
+    return augment.apply(images, augment.draw(total, generator, images.shape[-1] / images.shape[-2])[own])
 
 
 def _own_part(total: int, unit: str) -> Part:

@@ -1,6 +1,6 @@
 """ImageBank: the one object that holds the pixels of a data set. It does not know their labels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +9,11 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from metarep.data.banks.mapped import MappedImages
 from metarep.data.labels import Labels
 from metarep.data.pixels import channels_first
 from metarep.errors import DataError
+from metarep.machine.device import available_bytes
 
 if TYPE_CHECKING:
     from metarep.data.reading.depth import Depth
@@ -19,12 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImageBank:
-    """Holds images of one size as uint8, on one device or memory-mapped from a cache file.
+    """Holds images of one size as uint8: in one tensor on a device, or in memory-mapped shards on disk.
 
     Everything else refers to an image by its row here. So a task is a set of integers, and a batch is one gather.
 
     Args:
-        images: uint8 pixels from 0 to 255, channels first.
+        stored: uint8 pixels from 0 to 255, channels first; or the mapped shards of a bank on disk.
+        device: where the batches of mapped images are put.
 
     >>> bank = ImageBank.from_arrays(np.arange(10, dtype=np.uint8).reshape(10, 1, 1))
     >>> bank.pixels(torch.tensor([[0, 3], [9, 9]])).flatten(1)
@@ -32,29 +35,73 @@ class ImageBank:
             [9, 9]], dtype=torch.uint8)
     """
 
-    images: UInt8[Tensor, "n c h w"]
+    stored: UInt8[Tensor, "n c h w"] | MappedImages
+    device: torch.device | str = "cpu"
 
     def __len__(self) -> int:
-        return len(self.images)
+        return self.stored.shape[0]
+
+    @property
+    def images(self) -> UInt8[Tensor, "n c h w"]:
+        """All pixels in one tensor. Images in shards are read into memory at each use; ``pixels`` reads some of them.
+
+        Raises:
+            DataError: they do not fit into memory.
+        """
+        return self.stored if isinstance(self.stored, Tensor) else self.stored.tensor()
 
     @property
     def channels(self) -> int:
         """Channels of an image: 1 for grey, 3 for RGB."""
-        return self.images.shape[1]
+        return self.stored.shape[1]
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        return self.images.shape[2], self.images.shape[3]
+        return self.stored.shape[2], self.stored.shape[3]
 
     def pixels(self, index: Int[Tensor, "*shape"]) -> UInt8[Tensor, "*shape c h w"]:
         """Gather the images at the rows ``index``: uint8, ``(*index.shape, c, h, w)``, on the device of the bank."""
-        flat = self.images.index_select(0, index.reshape(-1).to(self.images.device, non_blocking=True))
-        return flat.view(*index.shape, *self.images.shape[1:])
+        flat = index.reshape(-1)
+        if isinstance(self.stored, Tensor):
+            flat = self.stored.index_select(0, flat.to(self.stored.device, non_blocking=True))
+        else:
+            flat = self.read(flat).to(self.device, non_blocking=True)
+        return flat.view(*index.shape, *self.stored.shape[1:])
+
+    def read(self, rows: Int[Tensor, " n"]) -> UInt8[Tensor, "n c h w"]:
+        """Read mapped images into memory from which they are copied to the device of the bank."""
+        assert isinstance(self.stored, MappedImages)
+        return self.stored.pixels(rows, pinned=torch.device(self.device).type == "cuda")
+
+    def between(self, start: int, stop: int) -> "ImageBank":
+        """A bank of the images from row ``start`` up to, not including, row ``stop``. Nothing is copied.
+
+        >>> len(ImageBank(torch.zeros(9, 1, 4, 4, dtype=torch.uint8)).between(2, 6))
+        4
+        """
+        if isinstance(self.stored, Tensor):
+            return ImageBank(self.stored[start:stop])
+        return ImageBank(self.stored.select([(start, stop)]), self.device)
+
+    def chunks(self, size: int) -> Iterator[UInt8[Tensor, "n c h w"]]:
+        """All images in order, ``size`` at a time."""
+        return iter(self.stored.split(size)) if isinstance(self.stored, Tensor) else self.stored.chunks(size)
 
     def to(self, device: torch.device | str) -> "ImageBank":
-        """Return a bank with the same images on ``device``."""
-        return ImageBank(self.images.to(device))
+        """Return a bank with the same images, whose batches are on ``device``.
+
+        A tensor is copied there. Mapped images are copied if they take at most half of the free memory of a GPU.
+        Otherwise they stay mapped, and each batch is copied. For the CPU they always stay mapped: the page cache of the
+        system then holds them once for all processes.
+        """
+        device = torch.device(device)
+        if isinstance(self.stored, Tensor):
+            return ImageBank(self.stored.to(device))
+        if device.type == "cpu":
+            return ImageBank(self.stored)
+        fits = self.stored.nbytes <= available_bytes(device) // 2
+        return ImageBank(self.stored.tensor(device)) if fits else ImageBank(self.stored, device)
 
     @staticmethod
     def join(banks: Sequence["ImageBank"]) -> "ImageBank":
@@ -67,10 +114,20 @@ class ImageBank:
         >>> len(ImageBank.join([grey, grey, grey]))
         6
         """
-        shapes = {tuple(bank.images.shape[1:]) for bank in banks}
+        shapes = {tuple(bank.stored.shape[1:]) for bank in banks}
         if len(shapes) != 1:
             raise DataError(f"image banks of different shapes cannot be joined: {sorted(shapes)}")
+        mapped = [bank.stored for bank in banks if isinstance(bank.stored, MappedImages)]
+        if len(mapped) == len(banks):
+            return ImageBank(MappedImages.join(mapped), banks[0].device)
         return ImageBank(torch.cat([bank.images for bank in banks]))
+
+    @classmethod
+    def of(cls, images: MappedImages) -> "ImageBank":
+        """The bank of a data set on disk; one of a single shard is one tensor, which needs no more than its map."""
+        pieces = list(images.pieces()) if len(images.parts) == 1 else []
+        one = len(pieces) == 1 and pieces[0].shape[1] == images.channels
+        return cls(torch.from_numpy(pieces[0]) if one else images)
 
     @classmethod
     def from_arrays(cls, images: np.ndarray | Tensor) -> "ImageBank":

@@ -2,6 +2,7 @@
 
 import warnings
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Generator, Tensor
@@ -58,7 +59,7 @@ def draw_tasks(labels: Labels, n: int, *, ways: int, shots: int, queries: int, g
             f"tasks need at least 1 way and 1 shot, not ways={ways}, shots={shots}, queries={queries}, n={n}"
         )
     usable = usable_classes(labels, ways, shots, queries)
-    classes = usable[_distinct(torch.full((n,), len(usable)), ways, generator)]
+    classes = usable[distinct(torch.full((n,), len(usable)), ways, generator)]
     return tasks_of(labels, classes, shots=shots, queries=queries, generator=generator)
 
 
@@ -77,7 +78,7 @@ def tasks_of(
     if labels.kind == "instances":
         position = torch.zeros(*classes.shape, shots + queries, dtype=torch.long)
     elif labels.groups is None or queries == 0:
-        position = _distinct(labels.counts[classes], shots + queries, generator)
+        position = distinct(labels.counts[classes], shots + queries, generator)
     else:
         position = apart(labels, labels.groups.cpu(), classes, shots, queries, generator)
     rows = labels.rows[labels.starts[classes].unsqueeze(-1) + position]
@@ -158,6 +159,25 @@ def warn_of_small_classes(labels: Labels, able: Bool[Tensor, " n"], what: str, s
         )
 
 
+def distinct(population: Int[Tensor, "*shape"], k: int, generator: Generator) -> Int[Tensor, "*shape k"]:
+    """``k`` distinct integers below each ``population``, in random order.
+
+    Floyd's algorithm, one step a draw for all tasks at once: it costs k**2 comparisons whatever the population, where
+    sorting random keys would cost the whole population for each task.
+    """
+    last = population.unsqueeze(0) - k + torch.arange(k).view(-1, *[1] * population.ndim)
+    picks, lasts = _randint(last + 1, generator).numpy(), last.numpy()
+    chosen = np.empty(
+        (*population.shape, k), np.int64
+    )  # numpy, because so small operations take torch five times as long
+    for i in range(k):
+        taken = (chosen[..., :i] == picks[i][..., None]).any(-1)
+        chosen[..., i] = np.where(taken, lasts[i], picks[i])
+    chosen = torch.from_numpy(chosen)
+    order = torch.rand(chosen.shape, generator=generator).argsort(-1)
+    return chosen.gather(-1, order)
+
+
 def _smallest(labels: Labels, able: Tensor, need: int) -> str:
     """The part of a message that names the smallest class that is not ``able``, and says what it has."""
     worst = int(labels.counts.masked_fill(able, len(labels) + 1).argmin())
@@ -174,19 +194,3 @@ def _randint(below: Tensor, generator: Generator) -> Tensor:
     The modulo has a bias of less than 2**-40 for any real data set.
     """
     return torch.randint(2**62, below.shape, generator=generator) % below
-
-
-def _distinct(population: Int[Tensor, "*shape"], k: int, generator: Generator) -> Int[Tensor, "*shape k"]:
-    """``k`` distinct integers below each ``population``, in random order.
-
-    Floyd's algorithm, one step a draw for all tasks at once: it costs k**2 comparisons whatever the population, where
-    sorting random keys would cost the whole population for each task.
-    """
-    chosen = torch.empty(*population.shape, k, dtype=torch.long)
-    for i in range(k):
-        last = population - k + i
-        pick = _randint(last + 1, generator)
-        taken = (chosen[..., :i] == pick.unsqueeze(-1)).any(-1)
-        chosen[..., i] = torch.where(taken, last, pick)
-    order = torch.rand(chosen.shape, generator=generator).argsort(-1)
-    return chosen.gather(-1, order)

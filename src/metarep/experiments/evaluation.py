@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
@@ -206,9 +207,16 @@ def prepare_all(
     prepared = torch.cat(parts) if parts else learner.prepare(bank.pixels(used[:1]).to(device))[:0]
     if own.ranks > 1:
         prepared = gather_all(prepared)
-    rows = prepared.new_zeros(len(bank), *prepared.shape[1:])
+    rows = _zeros(len(bank), prepared)
     rows[used.to(device)] = prepared
     return rows
+
+
+def _zeros(n: int, like: Tensor) -> Tensor:
+    """Rows of zeros. On the CPU their memory is taken by those that are written: a bank may have millions of images."""
+    if like.device.type != "cpu" or like.dtype != torch.float32:
+        return like.new_zeros(n, *like.shape[1:])
+    return torch.from_numpy(np.zeros((n, *like.shape[1:]), np.float32))
 
 
 def _run(

@@ -198,7 +198,7 @@ def features_of(learner: Learner, bank: ImageBank) -> Float[Tensor, "n dim"]:
         DataError: an image has NaN or infinite features.
     """
     with evaluating(learner):
-        rows = torch.cat([learner.embed(part.to(learner.device)).cpu() for part in bank.images.split(256)])
+        rows = torch.cat([learner.embed(part.to(learner.device)).cpu() for part in bank.chunks(256)])
     refuse_lost_rows(rows, learner.encoder, "image {}".format)
     return functional.normalize(rows - rows.mean(0), dim=-1)
 

@@ -9,7 +9,9 @@ from torch import Generator, Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from metarep.data.augment import preset
+from metarep.data.banks.read_ahead import placed, read_ahead
 from metarep.data.batches import Batch, TaskBatch, batch_of, draw_batch
+from metarep.data.images import ImageBank
 from metarep.data.split import Split
 from metarep.encoders.normalisation import average_running, synchronised
 from metarep.experiments.evaluation import evaluate
@@ -81,7 +83,8 @@ def train(
         validation: images and labels of other classes, to choose among steps; never the test split.
         run: the folder for the log and the weights; None for neither.
         watch: called now and then with a dictionary of ``step``, ``steps``, ``loss``, ``lr``, ``images_per_second`` and
-            ``seconds_left``; and after a validation with ``step``, ``steps``, ``accuracy`` and ``ci95`` in percent.
+            ``seconds_left``; after a validation with ``step``, ``steps``, ``accuracy`` and ``ci95`` in percent; and for
+            images in several shards once with ``step``, ``steps`` and ``images``, which says where these are kept.
 
     Raises:
         DivergedError: the loss or a weight is NaN or infinite. The last saved state stays in the run folder.
@@ -125,7 +128,7 @@ class _Loop:
         self.method, self.split, self.settings, self.validation = method, split, settings, validation
         self.device = method.learner.device
         self.augment = preset(settings.augment)
-        self.bank = split.bank.to(self.device)
+        self.bank, where = placed(split.bank, self.device)
         self.tasks = validation_tasks(validation, settings, method.learner, method.eats) if validation else None
         mining = settings.mine == "index"
         self.state = TrainingState(
@@ -141,6 +144,8 @@ class _Loop:
         self.readings = Readings(self.state, settings, run, watch, kept)
         self._draw(Generator().manual_seed(settings.seed))  # fails now if the labels cannot give a batch
         hand_over(self.state.generator, method)
+        if where:
+            watch({"step": 0, "steps": settings.steps, "images": where})
 
     def resume(self) -> None:
         """Restore the last state that was saved in the run folder, if there is one."""
@@ -229,7 +234,13 @@ class _Loop:
             miner.refresh(self.method.learner, self.bank, turn=step // settings.mine_every)
         if miner and miner.ready:
             return batch_of(eats, self.bank, miner.draw(generator), self.augment, generator, spans=spans)
-        return draw_batch(eats, self.bank, self.split.labels, settings.shape, self.augment, generator, spans=spans)
+
+        def draw(bank: ImageBank, generator: Generator) -> Batch:
+            return draw_batch(eats, bank, self.split.labels, settings.shape, self.augment, generator, spans=spans)
+
+        batch = draw(self.bank, generator)
+        read_ahead(self.bank, draw, generator)
+        return batch
 
     def finish(self) -> Outcome:
         """Load the best weights, save the model, and return the outcome."""

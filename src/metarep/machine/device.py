@@ -140,6 +140,39 @@ def keep_freed_memory() -> bool:
     return bool(libc.mallopt(map_threshold, 1 << 30) and libc.mallopt(trim_threshold, (1 << 31) - 1))
 
 
+def available_bytes(device: torch.device | str = "cpu") -> int:
+    """The free memory of a GPU, or the memory of this machine that processes can still take, in bytes.
+
+    Where a container may have less than the machine, its limit counts. Systems that do not tell count as having none.
+
+    Args:
+        device: a CUDA device; any other device counts as the CPU.
+
+    >>> available_bytes() >= 0
+    True
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free = 0
+    for line in _lines("/proc/meminfo"):
+        if line.startswith("MemAvailable:"):
+            free = int(line.split()[1]) << 10
+    for limit, taken in (("max", "current"), ("limit_in_bytes", "usage_in_bytes")):  # of both versions of cgroups
+        folder = "/sys/fs/cgroup/" if limit == "max" else "/sys/fs/cgroup/memory/"
+        most, used = _lines(f"{folder}memory.{limit}"), _lines(f"{folder}memory.{taken}")
+        if most and used and most[0].isdecimal():
+            free = min(free, max(0, int(most[0]) - int(used[0])))
+    return free
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+
+
 def resident_bytes() -> int:
     """The resident memory of this process in bytes; on systems without ``/proc`` its largest value so far."""
     status = Path("/proc/self/statm")

@@ -1,8 +1,9 @@
 """Data sets by name: ``load_dataset("omniglot", "train")`` gives the images and labels of one part."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from typing_extensions import deprecated
@@ -19,6 +20,7 @@ DATASETS: dict[str, str] = {
     "fc100": "metarep.data.datasets.fc100",
     "miniimagenet": "metarep.data.datasets.miniimagenet",
     "folder": "metarep.data.datasets.folder",
+    "bank": "metarep.data.datasets.bank",
     "glyphs": "metarep.data.datasets.glyphs",
 }
 """The data sets by name, each with the module that reads it."""
@@ -26,7 +28,7 @@ PARTS = ("train", "val", "test")
 JOINED = {"trainval": ("train", "val"), "all": PARTS}
 SPLITS = (*PARTS, *JOINED)
 
-__all__ = ["DATASETS", "PARTS", "SPLITS", "Options", "Split", "about", "load_dataset"]
+__all__ = ["DATASETS", "PARTS", "SPLITS", "Options", "Split", "about", "load_dataset", "load_parts"]
 
 
 def load_dataset(
@@ -63,17 +65,43 @@ def load_dataset(
     Traceback (most recent call last):
     metarep.errors.MetarepError: unknown data set 'omniglt'; did you mean 'omniglot'? Known: cifar-fs, fc100, ...
     """
+    return load_parts(spec, [split], size=size, data_dir=data_dir, skip_bad=skip_bad, depth=depth)[0]
+
+
+def load_parts(
+    spec: str,
+    splits: Sequence[str],
+    *,
+    size: int | None = None,
+    data_dir: Path | None = None,
+    skip_bad: bool = False,
+    depth: Depth | str | int | Mapping[str, Any] | None = None,
+) -> list[Split]:
+    """Load several parts of a data set, as :func:`load_dataset` loads one; a folder is scanned only once.
+
+    Args:
+        spec, size, data_dir, skip_bad, depth: see :func:`load_dataset`.
+        splits: the parts.
+    """
     name, _, argument = spec.partition(":")
     if name not in DATASETS:
         raise unknown("data set", name, DATASETS)
-    if split not in SPLITS:
-        raise unknown("split", split, SPLITS)
+    for split in splits:
+        if split not in SPLITS:
+            raise unknown("split", split, SPLITS)
     folder = Path(data_dir) if data_dir is not None else None
     options = Options(size=size, data_dir=folder, skip_bad=skip_bad, depth=Depth.of(depth))
     module = import_module(DATASETS[name])
     if not hasattr(module, "load"):
         raise DataError(f"{name} has fixed tasks and no splits, so it cannot be loaded as one; see {module.__name__}")
-    if split in getattr(module, "SPLITS", PARTS):  # a folder joins its parts itself: it reads all of them at once
+    if hasattr(module, "load_parts"):
+        return module.load_parts(argument, splits, options)
+    return [_load(module, argument, split, options) for split in splits]
+
+
+def _load(module: ModuleType, argument: str, split: str, options: Options) -> Split:
+    """Load one part, which the module of the data set joins from several parts itself if it can."""
+    if split in getattr(module, "SPLITS", PARTS):
         return module.load(argument, split, options)
     parts = [module.load(argument, part, options) for part in JOINED[split]]
     return Split.join(parts, parts[0].name.removesuffix("train") + split)

@@ -1,12 +1,10 @@
-"""The cache: images are decoded once into a uint8 file, which is memory-mapped from then on."""
+"""The cache: images are decoded once into uint8 shards, which are memory-mapped from then on."""
 
 import errno
-import json
 import os
 import re
 import secrets
 import shutil
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -16,13 +14,15 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from metarep.data.banks.manifest import FORMAT, Manifest
+from metarep.data.banks.mapped import MappedImages
+from metarep.data.banks.writer import write_shard
 from metarep.errors import DataError
 from metarep.machine.files import locked
-from metarep.machine.untrusted import parse_json
 
-FORMAT = 1  # version of the files below; part of the folder's name, so a newer program never reads older files
-CHUNK = 1 << 22  # bytes that are read or written at once
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+Used = list[tuple[Path, str]]
+_watchers: list[Used] = []
 
 
 def cache_dir() -> Path:
@@ -32,10 +32,11 @@ def cache_dir() -> Path:
 
 
 def cached_images(key: str, build: Callable[[], tuple[np.ndarray, dict]]) -> tuple[UInt8[Tensor, "n c h w"], dict]:
-    """Load images from the cache, or build and store them on a cache miss.
+    """Load images that fit into memory from the cache, or build and store them on a cache miss.
 
-    Several processes may call this at once: one builds, and the others wait for it. A damaged folder is built again.
-    The tensor is a private (copy-on-write) map of the file, so writing to it changes nothing on disk.
+    Several processes may call this at once: one builds, and the others wait for it. A folder that is damaged so that
+    it cannot be opened is built again. The content of its pixels is checked by ``metarep data verify`` alone. The
+    tensor is a private (copy-on-write) map of the file, so writing to it changes nothing on disk.
 
     Args:
         key: identifies the content; letters, digits and ``. _ = -``. It must contain everything that changes the
@@ -48,6 +49,32 @@ def cached_images(key: str, build: Callable[[], tuple[np.ndarray, dict]]) -> tup
     Raises:
         DataError: the disk is full or the folder cannot be written. Errors of ``build`` pass through.
     """
+
+    def fill(folder: Path) -> Manifest:
+        images, facts = build()
+        if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
+            raise ValueError(f"{key}: a cache holds uint8 images (n, c, h, w), not {images.dtype} {images.shape}")
+        with explain_disk(folder.parent, needed=images.nbytes):
+            return Manifest(images.shape[2:], (write_shard(folder / "images.npy", images),), facts)
+
+    images, facts = cached_bank(key, fill, resumes=False)
+    return torch.from_numpy(images.parts[0]), facts
+
+
+def cached_bank(key: str, fill: Callable[[Path], Manifest], *, resumes: bool = True) -> tuple[MappedImages, dict]:
+    """Map images of any number from the cache, or make and store them on a cache miss.
+
+    Args:
+        key: identifies the content; see :func:`cached_images`.
+        fill: writes the shards into a folder, and returns their manifest.
+        resumes: whether ``fill`` can go on with what a process that died has left in its folder.
+
+    Returns:
+        The images and the facts of the manifest.
+
+    Raises:
+        DataError: the disk is full or the folder cannot be written. Errors of ``fill`` pass through.
+    """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._=-]*", key):
         raise ValueError(f"a cache key is made of letters, digits and . _ = -, not {key!r}")
     folder = cache_dir() / f"{key}-f{FORMAT}"
@@ -58,18 +85,41 @@ def cached_images(key: str, build: Callable[[], tuple[np.ndarray, dict]]) -> tup
         content = _read(folder)  # built while this process waited for the lock
         if content is not None:
             return content
+        name = f".{folder.name}.part" if resumes else f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}.part"
+        part = folder.with_name(name)
         if alone:
-            for part in folder.parent.glob(f".{folder.name}.*.part"):  # left by a process that died
+            for left in folder.parent.glob(f".{folder.name}.*.part"):  # of a process that died
+                shutil.rmtree(left, ignore_errors=True)
+        try:
+            with explain_disk(folder.parent):
+                part.mkdir(exist_ok=True)
+                fill(part).write(part)
+                _rename(part, folder)
+        finally:
+            if not resumes:
                 shutil.rmtree(part, ignore_errors=True)
-        images, facts = build()
-        if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
-            raise ValueError(f"{key}: a cache holds uint8 images (n, c, h, w), not {images.dtype} {images.shape}")
-        with explain_disk(folder.parent, needed=images.nbytes):
-            _write(folder, images, facts)
-    content = _read(folder)
+    content = _read(folder, "made")
     if content is None:
         raise DataError(f"the cache folder {folder} was damaged while it was written; check the disk and try again")
     return content
+
+
+@contextmanager
+def watching() -> Iterator[Used]:
+    """Context that yields a list of the cache folders that are used in it, each with how: ``made`` or ``opened``."""
+    used: Used = []
+    _watchers.append(used)
+    try:
+        yield used
+    finally:
+        _watchers[:] = [each for each in _watchers if each is not used]
+
+
+def note_use(folder: Path, how: str) -> None:
+    """Add a folder to the lists of :func:`watching`, unless it is there already."""
+    for used in _watchers:
+        if all(folder != path for path, _ in used):
+            used.append((folder, how))
 
 
 @contextmanager
@@ -112,63 +162,32 @@ def lock_of(path: Path) -> AbstractContextManager[bool]:
     return locked(lock)
 
 
-def _write(folder: Path, images: np.ndarray, facts: dict) -> None:
-    """Write a temporary folder beside ``folder`` and rename it. If another process was quicker, its folder stays."""
-    part = folder.parent / f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}.part"
+def _rename(part: Path, folder: Path) -> None:
+    """Give a folder that is complete its name. If another process was quicker, its folder stays."""
+    if folder.exists() and _opened(folder) is None:
+        shutil.rmtree(folder)
     try:
-        part.mkdir()
-        _write_pixels(part / "images.npy", images)
-        meta = {"shape": images.shape, "checksum": _checksum(part / "images.npy"), "facts": facts}
-        (part / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
-        if folder.exists() and _read(folder) is None:
-            shutil.rmtree(folder)
-        try:
-            part.rename(folder)
-        except OSError:
-            if _read(folder) is None:
-                raise
-    finally:
+        part.rename(folder)
+    except OSError:
+        if _opened(folder) is None:
+            raise
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _write_pixels(path: Path, images: np.ndarray) -> None:
-    """Write a ``.npy`` file a few images at a time, so that a transposed view is never copied as a whole.
-
-    ``np.save`` is not used, because on a full disk it raises an ``OSError`` that does not say so.
-    """
-    header = {"descr": "|u1", "fortran_order": False, "shape": images.shape}
-    step = max(1, CHUNK // images[0].size)
-    with open(path, "wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        file.writelines(np.ascontiguousarray(images[row : row + step]).data for row in range(0, len(images), step))
-
-
-def _checksum(path: Path) -> int:
-    """The CRC-32 of a file. It is read and not mapped, so that its pages do not count as memory of this process."""
-    total = 0
-    with open(path, "rb", buffering=0) as file:
-        while chunk := file.read(CHUNK):
-            total = zlib.crc32(chunk, total)
-    return total
+def _read(folder: Path, how: str = "opened") -> tuple[MappedImages, dict] | None:
+    """The images and facts of a cache folder or of its older form; None if it is missing or damaged."""
+    older = folder.with_name(folder.name.removesuffix(f"-f{FORMAT}") + "-f1")
+    for path, note in ((folder, how), (older, "opened, of an earlier version")):
+        content = _opened(path)
+        if content is not None:
+            note_use(path, note)
+            return content
+    return None
 
 
-def _read(folder: Path) -> tuple[Tensor, dict] | None:
-    """The images and facts of a cache folder, or None if it is missing or damaged."""
+def _opened(folder: Path) -> tuple[MappedImages, dict] | None:
     try:
-        meta = parse_json((folder / "meta.json").read_text(encoding="utf-8"))
-        if _checksum(folder / "images.npy") != meta["checksum"]:
-            return None
-        images = np.load(folder / "images.npy", mmap_mode="c", allow_pickle=False)
-        if list(images.shape) != meta["shape"] or images.dtype != np.uint8:
-            return None
-        return torch.from_numpy(images), meta["facts"]
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        SyntaxError,
-        MemoryError,
-    ):  # ValueError: not JSON, or not an array file
+        manifest = Manifest.read(folder)
+        return manifest.map(folder), manifest.facts
+    except DataError:
         return None

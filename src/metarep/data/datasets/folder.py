@@ -2,24 +2,20 @@
 
 import hashlib
 import warnings
-from collections import defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
 from PIL import __version__ as pillow
-from torch import Tensor
 
-from metarep.data.copies.near_copies import near_copies
-from metarep.data.copies.picture_hash import picture_hash
-from metarep.data.datasets.cache import cached_images
+from metarep.data.datasets.cache import cached_bank
+from metarep.data.datasets.folder_build import build
 from metarep.data.datasets.options import Options, warn_of_left_out
 from metarep.data.images import ImageBank
 from metarep.data.labels import Labels
-from metarep.data.reading.decode import ADVICE, decode_all
+from metarep.data.reading.decode import ADVICE
 from metarep.data.reading.depth import Depth, DepthWarning
 from metarep.data.reading.depth_survey import ADVICE as DEPTH_ADVICE
-from metarep.data.reading.depth_survey import notice
 from metarep.data.reading.folder_tree import FolderTree, scan, shown, warn_of_notes
 from metarep.data.reading.formats import READ
 from metarep.data.split import Split
@@ -65,19 +61,35 @@ def load(argument: str, split: str, options: Options) -> Split:
         FolderWarning: names of classes look the same or are one name, or the classes were found one level below.
         DepthWarning: black and white of pictures of more than 8 bits were assumed.
     """
-    if split not in SPLITS:
-        raise unknown("split", split, SPLITS)
+    return load_parts(argument, [split], options)[0]
+
+
+def load_parts(argument: str, splits: Sequence[str], options: Options) -> list[Split]:
+    """Load several parts, each as :func:`load` does; the folder is scanned once.
+
+    Args:
+        argument, options: see :func:`load`.
+        splits: the parts.
+    """
+    for split in splits:
+        if split not in SPLITS:
+            raise unknown("split", split, SPLITS)
     tree = scan(argument)
     warn_of_notes(tree)
-    images, facts = _images(tree, options)
+    bank, facts = _images(tree, options)
     if facts["skipped"] and not options.skip_bad:
         (_, reason), *more = facts["skipped"]
         others = f" ({counted(len(more), 'more file')} {'is' if len(more) == 1 else 'are'} bad too)" if more else ""
         raise DataError(f"{argument}: {reason}{others}", advice=ADVICE)
-    warn_of_left_out((reason for _, reason in facts["skipped"]), len(images) + len(facts["skipped"]))
+    warn_of_left_out((reason for _, reason in facts["skipped"]), len(bank) + len(facts["skipped"]))
     for text in facts["assumed"]:
         warnings.warn(DepthWarning(text, advice=DEPTH_ADVICE), stacklevel=2)
     _warn_of_duplicates(argument, facts["duplicates"])
+    return [_part(argument, split, tree, bank, facts) for split in splits]
+
+
+def _part(argument: str, split: str, tree: FolderTree, bank: ImageBank, facts: dict) -> Split:
+    """One part of a folder whose images are all decoded."""
     bounds = np.cumsum([0, *facts["counts"]]).tolist()
     parts = {entry.split for entry in tree.classes}
     for part in SPLITS[split]:
@@ -94,14 +106,14 @@ def load(argument: str, split: str, options: Options) -> Split:
     names, keys = zip(*((tree.classes[row].name, facts["keys"][row]) for row in chosen), strict=True)
     labels = Labels(torch.repeat_interleave(counts), names, keys)
     return Split(
-        ImageBank(images[bounds[chosen[0]] : bounds[chosen[-1] + 1]]),
+        bank.between(bounds[chosen[0]], bounds[chosen[-1] + 1]),
         labels,
         f"folder:{argument}/{split}",
         Depth.of(facts["depth"]),
     )
 
 
-def _images(tree: FolderTree, options: Options) -> tuple[UInt8[Tensor, "n c h w"], dict]:
+def _images(tree: FolderTree, options: Options) -> tuple[ImageBank, dict]:
     """Load all images of the folder, sorted by class, and facts about them; from the cache if no file has changed."""
     size = options.size or SIZE
     content = hashlib.sha256(str(tree.root.resolve()).encode("utf-8", "surrogateescape"))
@@ -118,68 +130,8 @@ def _images(tree: FolderTree, options: Options) -> tuple[UInt8[Tensor, "n c h w"
         content.update(f"\n{sorted(options.depth.as_dict().items())}".encode())
     content.update(" ".join(sorted(READ)).encode())  # another Pillow may read files that this one cannot
     key = f"folder-{RECIPE}-{size}-pillow{pillow}-{content.hexdigest()[:32]}"
-    return cached_images(key, lambda: _build(tree, size, options.depth))
-
-
-def _build(tree: FolderTree, size: int, depth: Depth) -> tuple[UInt8[np.ndarray, "n c h w"], dict]:
-    """Decode all images of the folder, sorted by class, and collect facts about them that JSON can hold."""
-    files = [(row, file) for row, entry in enumerate(tree.classes) for file in entry.files]
-    images = np.empty((len(files), 3, size, size), np.uint8)  # pages that no image reaches cost no memory
-    counts, contents = [0] * len(tree.classes), [[] for _ in tree.classes]
-    skipped: list[tuple[str, str]] = []
-    by_content: dict[bytes, list[tuple[int, str]]] = defaultdict(list)
-    grey, done, owners = True, 0, list[tuple[int, str]]()
-    sources = [(tree.root / file, shown(file)) for _, file in files]
-    with warnings.catch_warnings(record=True) as depth_warnings:  # kept in the cache and given at every use
-        warnings.simplefilter("always", DepthWarning)
-        depth = notice(sources, depth)
-    decoded = decode_all(sources, size=(size, size), channels=3, depth=depth)
-    for (row, file), pixels in zip(files, decoded, strict=True):
-        if isinstance(pixels, DataError):
-            skipped.append((shown(file), pixels.message))
-            continue
-        images[done] = pixels
-        done += 1
-        counts[row] += 1
-        owners.append((row, shown(file)))
-        grey = grey and bool((pixels[0] == pixels[1]).all() and (pixels[0] == pixels[2]).all())
-        with open(tree.root / file, "rb") as content:
-            contents[row].append(hashlib.file_digest(content, "sha256").digest())
-        by_content[hashlib.sha256(pixels.tobytes()).digest()].append((row, shown(file)))
-    if not done:
-        raise DataError(f"{tree.root} has no readable image: {skipped[0][1]}")
-    shared = [group for group in by_content.values() if len({row for row, _ in group}) > 1]
-    shared += _near_copies(images[:done], owners, shared)
-    facts = {
-        "counts": counts,
-        "keys": [f"folder:{hashlib.sha256(b''.join(sorted(each))).hexdigest()[:16]}" for each in contents],
-        "skipped": skipped,
-        "depth": depth.as_dict(),
-        "assumed": [each.message.message for each in depth_warnings if isinstance(each.message, DepthWarning)],
-        "duplicates": [[file for _, file in group] for group in shared],
-    }
-    return images[:done, :1] if grey else images[:done], facts
-
-
-def _near_copies(
-    images: UInt8[np.ndarray, "n c h w"], owners: list[tuple[int, str]], known: list[list[tuple[int, str]]]
-) -> list[list[tuple[int, str]]]:
-    """Find near copies of a picture that are in more than one class: saved again, scaled or mirrored.
-
-    Args:
-        images: the images.
-        owners: the class and the file name of each image.
-        known: groups of duplicates that are reported already; they are left out.
-
-    Returns:
-        The owners of the pictures of each group.
-    """
-    groups = near_copies(None, picture_hash(torch.from_numpy(images)))
-    members: dict[int, list[tuple[int, str]]] = defaultdict(list)
-    for owner, number in zip(owners, groups.tolist(), strict=True):
-        members[number].append(owner)
-    reported = {owner for group in known for owner in group}
-    return [group for group in members.values() if len({row for row, _ in group}) > 1 and not set(group) <= reported]
+    images, facts = cached_bank(key, lambda part: build(part, tree, size, options.depth))
+    return ImageBank.of(images), facts
 
 
 def _warn_of_duplicates(argument: str, duplicates: list[list[str]]) -> None:

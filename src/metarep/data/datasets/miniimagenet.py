@@ -10,14 +10,18 @@ from typing import Any
 
 import numpy as np
 
+from metarep.data.banks.decoded_shard import forget
+from metarep.data.banks.manifest import Manifest
+from metarep.data.banks.workers import decode_files
 from metarep.data.datasets.archives import refuse_escapes
 from metarep.data.datasets.array_files import read_npz, read_pickled
-from metarep.data.datasets.cache import cached_images
+from metarep.data.datasets.cache import cached_bank, cached_images
 from metarep.data.datasets.options import Options, warn_of_left_out
 from metarep.data.datasets.resize import resized
 from metarep.data.images import ImageBank
 from metarep.data.labels import Labels
-from metarep.data.reading.decode import decode_all
+from metarep.data.reading.decode import ADVICE
+from metarep.data.reading.depth import Depth
 from metarep.data.split import Split
 from metarep.errors import Advice, DataError
 
@@ -62,21 +66,25 @@ def load(argument: str, split: str, options: Options) -> Split:
         def build() -> tuple[np.ndarray, dict]:
             images, classes = read(path)
             return resized(images, size), {"classes": classes}
+
+        images, facts = cached_images(key, build)
+        bank = ImageBank(images)
     else:
         files = _listed(root, split)
         key = _key(split, size, [f"{label} {_stamp(path)}" for path, label in files] + [str(options.skip_bad)])
 
-        def build() -> tuple[np.ndarray, dict]:
-            return _from_files(files, size, options.skip_bad)
+        def fill(part: Path) -> Manifest:
+            return _from_files(part, files, size, options.skip_bad)
 
-    images, facts = cached_images(key, build)
-    warn_of_left_out(facts.get("skipped", ()), len(images) + len(facts.get("skipped", ())))
+        images, facts = cached_bank(key, fill)
+        bank = ImageBank.of(images)
+    warn_of_left_out(facts.get("skipped", ()), len(bank) + len(facts.get("skipped", ())))
     labels = Labels.of([f"{split}/{name}" if name.isdigit() else name for name in facts["classes"]])
     _refuse_other_parts(labels.names, split, root)
     keys = tuple(
         f"imagenet/{name}" if re.fullmatch(r"n\d{8}", name) else f"miniimagenet/{name}" for name in labels.names
     )
-    return Split(ImageBank(images), Labels(labels.classes, labels.names, keys), f"miniimagenet/{split}")
+    return Split(bank, Labels(labels.classes, labels.names, keys), f"miniimagenet/{split}")
 
 
 def shipped_list(split: str) -> list[tuple[str, str]]:
@@ -149,22 +157,20 @@ def _listed(root: Path, split: str) -> list[tuple[Path, str]]:
     return files
 
 
-def _from_files(files: list[tuple[Path, str]], size: int, skip_bad: bool) -> tuple[np.ndarray, dict]:
-    images = np.empty((len(files), 3, size, size), dtype=np.uint8)
-    classes: list[str] = []
-    skipped: list[str] = []
-    sources = [(path, str(path)) for path, _ in files]
-    for (_, label), pixels in zip(files, decode_all(sources, size=(size, size), channels=3), strict=True):
-        if isinstance(pixels, DataError):
-            if not skip_bad:
-                raise pixels
-            skipped.append(pixels.message)
-            continue
-        images[len(classes)] = pixels
-        classes.append(label)
+def _from_files(part: Path, files: list[tuple[Path, str]], size: int, skip_bad: bool) -> Manifest:
+    shards = decode_files(part, [(path, str(path)) for path, _ in files], (size, size), Depth(), described=False)
+    bad, first = {}, 0
+    for each in shards:
+        bad |= {first + position: reason for position, reason in each.skipped}
+        first += len(each.skipped) + (each.shard.rows if each.shard else 0)
+    if bad and not skip_bad:
+        raise DataError(next(iter(bad.values())), advice=ADVICE)
+    classes = [label for row, (_, label) in enumerate(files) if row not in bad]
     if not classes:
         raise DataError(f"none of the {len(files):,} images can be read; the first is {files[0][0]}")
-    return images[: len(classes)], {"classes": classes, "skipped": skipped}
+    forget(part, len(shards))
+    facts = {"classes": classes, "skipped": list(bad.values())}
+    return Manifest((size, size), tuple(each.shard for each in shards if each.shard), facts)
 
 
 def _refuse_other_parts(names: tuple[str, ...], split: str, root: Path) -> None:

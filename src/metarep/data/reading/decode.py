@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from metarep.data.reading.formats import EXTENSIONS, HINTS, READ, open_picture, 
 from metarep.data.reading.wide_colours import wide_colours
 from metarep.errors import Advice, DataError, MetarepError, TooLargeError, one_line
 
-__all__ = ["ADVICE", "EXTENSIONS", "MAX_BYTES", "MAX_PIXELS", "Source", "decode", "decode_all"]
+__all__ = ["ADVICE", "EXTENSIONS", "MAX_BYTES", "MAX_PIXELS", "Source", "cores", "decode", "decode_all"]
 
 Source = Path | bytes | Image.Image
 MAX_PIXELS = 64_000_000
@@ -89,12 +89,13 @@ def decode(
 
 
 def decode_all(
-    sources: Sequence[tuple[Source, str]],
+    sources: Iterable[tuple[Source, str]],
     *,
     size: tuple[int, int] | None,
     channels: int,
     stretch: float = 1.0,
     depth: Depth | None = None,
+    threads: int | None = None,
 ) -> Iterator[np.ndarray | DataError]:
     """Decode many images on all cores. Yield, in order, the pixels of each or the error that ``decode`` would raise.
 
@@ -102,8 +103,9 @@ def decode_all(
     or close the iterator, and must not rely on warnings between two items.
 
     Args:
-        sources: files, bytes or open pictures, each with its name for errors.
+        sources: files, bytes or open pictures, each with its name for errors; taken one by one as they are needed.
         size, channels, stretch, depth: see :func:`decode`.
+        threads: the number of threads; None for one a core.
     """
 
     def attempt(item: tuple[Source, str]) -> np.ndarray | DataError:
@@ -112,7 +114,12 @@ def decode_all(
         except DataError as error:
             return error
 
-    workers = max(1, min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+    workers = threads or min(16, cores())
+    if workers == 1:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield from map(attempt, sources)
+        return
     window = 32 * workers  # a pool's own map would hold every result of a large folder at once
     ahead: deque[Future[np.ndarray | DataError]] = deque()  # decoded while the caller works on earlier ones
     with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
@@ -123,6 +130,11 @@ def decode_all(
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
+
+
+def cores() -> int:
+    """The number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _decode(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from metarep.data.class_names import BadNameError, clean_name, look_alike_lines, look_alikes, plain
 from metarep.data.reading.decode import EXTENSIONS
+from metarep.data.reading.file_list import FileList
 from metarep.data.reading.folder_layout import Layout, find_layout
 from metarep.data.reading.folder_walk import (
     identity,
@@ -55,7 +56,7 @@ class FolderClass:
 
     name: str
     split: str
-    files: tuple[Path, ...]
+    files: FileList
 
 
 @dataclass(frozen=True)
@@ -147,9 +148,7 @@ def _tree(layout: Layout) -> FolderTree:
     for home, split, name in homes:
         folders[split or drawn[name], name].append(home)
     broken: list[Path] = []
-    files = {
-        key: [file for home in own for file in _files(home, root, ignored, broken)] for key, own in folders.items()
-    }
+    files = {key: FileList.join(_files(home, root, ignored, broken) for home in own) for key, own in folders.items()}
     rank = ("train", "val", "test")
     order = sorted(folders, key=lambda key: (rank.index(key[0]), key[1]))
     notes = [
@@ -161,7 +160,7 @@ def _tree(layout: Layout) -> FolderTree:
     if len(broken) > MOST:
         notes.append(f"passed over: {counted(len(broken) - MOST, 'more broken link')}")
     notes += look_alike_lines(look_alikes(sorted(name for _, name in folders)))
-    classes = tuple(FolderClass(name, split, tuple(files[split, name])) for split, name in order)
+    classes = tuple(FolderClass(name, split, files[split, name]) for split, name in order)
     return FolderTree(root, classes, dict(ignored), layout.own_splits, layout.held_out, (*layout.notes, *notes))
 
 
@@ -207,7 +206,7 @@ def _refuse_twins(root: Path, homes: list[tuple[Path, str, str]]) -> None:
                 raise DataError(f"class {shown(folder.name)!r} is there twice, {where}; merge the two or rename one")
 
 
-def _files(home: Path, root: Path, ignored: Counter[str], broken: list[Path]) -> tuple[Path, ...]:
+def _files(home: Path, root: Path, ignored: Counter[str], broken: list[Path]) -> FileList:
     """The images of a class folder, as sorted paths relative to the root.
 
     Args:
@@ -233,4 +232,4 @@ def _files(home: Path, root: Path, ignored: Counter[str], broken: list[Path]) ->
         kinds = ", ".join(sorted(EXTENSIONS))
         raise DataError(f"class {shown(home, root)!r} has no images{has}; add some ({kinds}) or remove the folder")
     ignored.update(others)
-    return tuple(sorted(images, key=lambda path: path.parts))
+    return FileList(sorted(images, key=lambda path: path.parts))

@@ -1,0 +1,121 @@
+"""ReadAhead: a bank that reads the images of the next batch from disk while the current batch is trained on."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+from jaxtyping import Int, UInt8
+from torch import Generator, Tensor
+
+from metarep.data.banks.mapped import RANDOM, WILLNEED, MappedImages
+from metarep.data.images import ImageBank
+from metarep.errors import counted
+from metarep.machine.device import available_bytes
+
+GIVE_UP = 3  # batches expected in vain, one after the other, after which no more are expected
+
+
+class ReadAhead(ImageBank):
+    """A mapped bank with a thread that reads rows before they are asked for.
+
+    It never changes what is read. If other rows are asked for than were expected, they are read then, and what was
+    read ahead is dropped.
+
+    Args:
+        bank: a bank of mapped images.
+    """
+
+    def __init__(self, bank: ImageBank) -> None:
+        super().__init__(bank.stored, bank.device)
+        self._set(None, 0)
+        object.__setattr__(self, "_thread", ThreadPoolExecutor(1, "metarep-read-ahead"))
+
+    _thread: ThreadPoolExecutor
+    _next: tuple[Tensor, Future] | None
+    _misses: int
+
+    def _set(self, expected: tuple[Tensor, Future] | None, misses: int) -> None:
+        object.__setattr__(self, "_next", expected)  # the dataclass is frozen, and what is read ahead is no part of it
+        object.__setattr__(self, "_misses", misses)
+
+    @property
+    def expecting(self) -> bool:
+        """Whether to expect further batches: False after some were expected in vain."""
+        return self._misses < GIVE_UP
+
+    def expect(self, rows: Int[Tensor, " n"]) -> None:
+        """Start to read the images at these rows, which ``pixels`` will probably be asked for next."""
+        self._set((rows, self._thread.submit(ImageBank.read, self, rows)), self._misses)
+
+    def read(self, rows: Int[Tensor, " n"]) -> UInt8[Tensor, "n c h w"]:
+        """Return the images that were read ahead if they are those at ``rows``; otherwise read them now."""
+        if self._next is None:
+            return super().read(rows)
+        (expected, future), misses = self._next, self._misses
+        hit = torch.equal(expected, rows)
+        self._set(None, 0 if hit else misses + 1)
+        return future.result() if hit else super().read(rows)
+
+
+class _AskedError(Exception):
+    """Ends a draw at the point where it asks for pixels."""
+
+    def __init__(self, rows: Tensor) -> None:
+        self.rows = rows
+
+
+class _Asking(ImageBank):
+    """A bank that gives no pixels, and tells which were asked for."""
+
+    def pixels(self, index: Tensor) -> Tensor:
+        raise _AskedError(index)
+
+
+def read_ahead(bank: ImageBank, draw: Callable[[ImageBank, Generator], object], generator: Generator) -> None:
+    """Start to read the images of the next batch, if the bank is one that reads ahead.
+
+    The next batch is drawn from a copy of the generator, up to its pixels; the state of the generator does not change.
+    If the step between the two draws random numbers, the next batch is another one, and is read when it is drawn.
+
+    Args:
+        bank: the bank.
+        draw: draws a batch from a bank by a generator.
+        generator: the generator, after the current batch was drawn.
+    """
+    if not isinstance(bank, ReadAhead) or not bank.expecting:
+        return
+    copy = Generator()
+    copy.set_state(generator.get_state())
+    try:
+        draw(_Asking(bank.stored, bank.device), copy)
+    except _AskedError as asked:
+        bank.expect(asked.rows)
+
+
+def placed(bank: ImageBank, device: torch.device | str) -> tuple[ImageBank, str]:
+    """Put a bank where a training draws its batches from, by its size.
+
+    Images in shards go to the GPU if they take at most half of its free memory. If they fit into half of the memory of
+    the machine, the system is asked to read them into its page cache. Otherwise they stay on disk, the system is told
+    that rows are read at random, and the next batch is read ahead by a thread.
+
+    Args:
+        bank: any bank.
+        device: the device to train on.
+
+    Returns:
+        The bank, and where its images are, in words; no words for a bank in one tensor.
+
+    >>> placed(ImageBank(torch.zeros(50, 1, 8, 8, dtype=torch.uint8)), "cpu")[1]
+    ''
+    """
+    if not isinstance(bank.stored, MappedImages):
+        return bank.to(device), ""
+    size = f"{bank.stored.nbytes / 1e9:.2f} GB of images in {counted(len(bank.stored.parts), 'shard')}"
+    bank, fits = bank.to(device), bank.stored.nbytes <= available_bytes() // 2
+    if not isinstance(bank.stored, MappedImages):
+        return bank, f"{size}: all on {device}"
+    bank.stored.advise(WILLNEED if fits else RANDOM)
+    if fits and torch.device(bank.device).type == "cpu":
+        return bank, f"{size}: mapped, and fit into memory"
+    return ReadAhead(bank), f"{size}: mapped, and read ahead from {'memory' if fits else 'disk'}"
