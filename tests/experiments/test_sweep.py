@@ -220,7 +220,7 @@ def test_the_recipe_is_trained_as_the_best_trial_was(tmp_path: Path, capsys: pyt
     best = json.loads(capsys.readouterr().out.partition("{")[2].join(("{", "")))["best"]
     record = read_record(Path(again) / "settings.json")
     first = tmp_path / "sweep" / f"{best['folder']}-seed-0"
-    assert record.difference(json.loads((first / "settings.json").read_text())) is None
+    assert not record.differences(json.loads((first / "settings.json").read_text()))
     assert (Path(again) / "model.safetensors").read_bytes() == (first / "model.safetensors").read_bytes()
 
 

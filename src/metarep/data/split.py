@@ -56,6 +56,7 @@ class Split(NamedTuple):
         Raises:
             DataError: there are fewer classes than processes.
 
+        >>> import torch
         >>> split = Split(ImageBank(torch.zeros(6, 1, 4, 4, dtype=torch.uint8)), Labels.of(list("aabbcc")), "letters")
         >>> [split.share(rank, 2).labels.names for rank in range(2)]
         [('a',), ('b', 'c')]

@@ -27,6 +27,7 @@ def rebuild(build: Callable[[], Network], weights: Mapping[str, Tensor]) -> Netw
     Raises:
         MetarepError: a weight is missing, is one too many, or has another shape. The message names the first.
 
+    >>> import torch
     >>> rebuild(lambda: nn.Linear(2, 10**9), {"weight": torch.zeros(3, 2), "bias": torch.zeros(3)})
     Traceback (most recent call last):
     metarep.errors.MetarepError: weight has the shape (3, 2); it should have (1000000000, 2)

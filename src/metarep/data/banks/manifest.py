@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 from metarep.data.banks.mapped import MappedImages, map_file
@@ -17,7 +18,8 @@ from metarep.machine.untrusted import parse_json
 FORMAT = 2  # of the folders that are written; folders of format 1, with one file of images, are read too
 MANIFEST, MANIFEST_1 = "bank.json", "meta.json"
 CHUNK = 1 << 22  # bytes that are read at once
-DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)  # ValueError: not JSON, or not an array file
+# ValueError: not JSON, or not an array file; SyntaxError, TokenError: the head of an array file is Python
+DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, SyntaxError, TokenError, MemoryError)
 
 
 @dataclass(frozen=True)

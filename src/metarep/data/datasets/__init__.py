@@ -63,7 +63,7 @@ def load_dataset(
 
     >>> load_dataset("omniglt")
     Traceback (most recent call last):
-    metarep.errors.MetarepError: unknown data set 'omniglt'; did you mean 'omniglot'? Known: cifar-fs, fc100, ...
+    metarep.errors.MetarepError: unknown data set 'omniglt'; did you mean 'omniglot'? Known: bank, cifar-fs, ...
     """
     return load_parts(spec, [split], size=size, data_dir=data_dir, skip_bad=skip_bad, depth=depth)[0]
 
