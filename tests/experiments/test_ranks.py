@@ -29,6 +29,7 @@ from metarep.methods.contrastive import encode_blocks
 from metarep.search.sharing import dismiss, embed_together, help_embed
 from metarep.weights.settings import TrainSettings
 
+pytestmark = pytest.mark.slow  # processes that import torch take seconds to start
 RANKS = 2
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}  # absolute, or of the largest gradient if that is above 1
 DROPPING = ("protonet", "simclr")  # with DropBlock; tasks and groups of a process draw numbers of their own
@@ -138,7 +139,6 @@ def all_trainings() -> dict[str, list[Tensor]]:
     return {name: ten_steps(name) for name in METHODS}
 
 
-@pytest.mark.slow
 def test_ten_steps_end_in_the_weights_of_one_process() -> None:
     alone, together = all_trainings(), run_ranks(RANKS, all_trainings)
     for name in METHODS:

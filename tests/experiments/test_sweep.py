@@ -128,6 +128,7 @@ def test_choices_alone_are_searched_completely(trainer: Trainer, tmp_path: Path)
     assert len(rows) == 6
 
 
+@pytest.mark.slow
 def test_an_interrupted_trial_is_run_again_with_the_same_values(trainer: Trainer, tmp_path: Path) -> None:
     def stop(record: dict[str, Any]) -> None:
         if len(trainer.trained) == 3:
@@ -144,6 +145,7 @@ def test_an_interrupted_trial_is_run_again_with_the_same_values(trainer: Trainer
 
 
 @pytest.mark.parametrize(("silence", "again"), [(0.0, False), (1e4, True)])
+@pytest.mark.slow
 def test_a_trial_of_another_machine_is_run_again_after_a_long_silence(
     trainer: Trainer, tmp_path: Path, silence: float, again: bool
 ) -> None:
@@ -193,6 +195,7 @@ def test_a_diverged_trial_has_failed_and_another_error_ends_the_sweep(trainer: T
     assert rows[3]["reason"] == "still no such data"
 
 
+@pytest.mark.slow
 def test_a_budget_ends_the_sweep_and_its_trial_goes_on_later(
     trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,6 +206,7 @@ def test_a_budget_ends_the_sweep_and_its_trial_goes_on_later(
     assert [row["state"] for row in sweep(Job("protonet"), tmp_path, LR, trials=2).rows] == ["done", "done"]
 
 
+@pytest.mark.slow
 def test_the_recipe_is_trained_as_the_best_trial_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "sweep")
     over = ["--over", "lr=1e-3..1e-1:log", "--over", "width=8,16"]
@@ -239,6 +243,7 @@ def test_a_recipe_is_read_as_it_was_written(method: str, values: dict[str, Any],
     assert Job(method, **read_config(tmp_path / "best.toml", method)) == with_values(job, values)
 
 
+@pytest.mark.slow
 def test_a_method_without_labels_says_that_labels_chose(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["sweep", "simclr", "--over", "temperature=0.1,0.5", "--trials", "1", "--out", str(tmp_path), *TINY]
     assert main([*argv, "--images", "16", "--width", "8"]) == 0
