@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from typing import Any, TextIO
+from typing import Any
 
 EVERY, PATIENCE = 3.0, 45.0  # seconds between two signs of life, and without one
 
@@ -29,7 +29,7 @@ class Heartbeat(threading.Thread):
         store: Any,  # noqa: ANN401 - torch is imported only where there are several processes
         rank: int,
         total: int,
-        error: TextIO,
+        error: Any,  # noqa: ANN401 - sys.stderr, or what takes its place
         patience: float = PATIENCE,
     ) -> None:
         super().__init__(name="metarep-heartbeat", daemon=True)

@@ -50,9 +50,9 @@ class FaissIndex(Index):
     Raises:
         MetarepError: faiss is not installed, or a setting is out of its range.
 
-    >>> FaissIndex(2, kind="hsnw")
+    >>> FaissIndex(2, links=0)
     Traceback (most recent call last):
-    metarep.errors.MetarepError: kind 'hsnw' is not one of flat, hnsw, ivf, sq8, pq
+    metarep.errors.MetarepError: links must be a number above 1, not 0
     """
 
     name: ClassVar[str] = "faiss"

@@ -26,7 +26,8 @@ def read_faiss(faiss: Any, content: Tensor, kind: str, dim: int, rows: int, *, l
         RuntimeError: faiss cannot read it.
     """
     with _bounded(faiss, content.numel() + 1024):
-        inner = faiss.deserialize_index(content.numpy())
+        # The table is for distances, and these are inner products; it would be larger than the bound.
+        inner = faiss.deserialize_index(content.numpy(), getattr(faiss, "IO_FLAG_SKIP_PRECOMPUTE_TABLE", 0))
     names = {"IndexHNSWFlat"} if kind == "hnsw" else {LISTS[kind]} if learned else FLAT
     _check(type(inner).__name__ in names, f"it holds a {type(inner).__name__}")
     _check(inner.metric_type == faiss.METRIC_INNER_PRODUCT and inner.is_trained, "it is another kind of index")

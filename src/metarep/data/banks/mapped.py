@@ -38,7 +38,7 @@ class MappedImages:
 
     def __init__(
         self,
-        parts: Sequence[UInt8[np.ndarray, "n c h w"]],
+        parts: Sequence[UInt8[np.ndarray, "_ _ h w"]],
         channels: int | None = None,
         spans: Sequence[tuple[int, int]] | None = None,
     ) -> None:
@@ -99,7 +99,7 @@ class MappedImages:
                     break
                 shift = self.spans[number, 0] - firsts[number]
                 spans.append((max(start, firsts[number]) + shift, min(stop, self._span_ends[number]) + shift))
-        return MappedImages(self.parts, self.channels, spans)
+        return MappedImages(self.parts, self.channels, [(int(low), int(high)) for low, high in spans])
 
     @staticmethod
     def join(images: Sequence["MappedImages"]) -> "MappedImages":

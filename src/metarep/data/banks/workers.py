@@ -17,7 +17,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from math import ceil, prod
 from pathlib import Path
-from typing import IO
 
 from metarep.data.banks.decoded_shard import PLAN, DecodedShard, Job, decode_shard
 from metarep.data.banks.writer import SHARD
@@ -133,8 +132,9 @@ def _in_processes(job: Callable[[int], Job], numbers: Sequence[int]) -> Iterator
             for process, thread in zip(processes, threads, strict=True):
                 process.kill()  # it has no more jobs, or there was an error
                 thread.join()
+                assert process.stdin
                 with suppress(OSError):  # a job that it did not read
-                    _pipes(process)[0].close()
+                    process.stdin.close()
 
 
 def _feed(
@@ -144,38 +144,32 @@ def _feed(
     done: "queue.SimpleQueue[int | BaseException]",
 ) -> None:
     """Give jobs to a process, one after the other, until there are no more."""
-    jobs, answers = _pipes(process)
-    while True:
+    answer = "any"
+    while answer:
         try:
             number = waiting.get_nowait()
         except queue.Empty:
             return
         outcome: int | BaseException
         try:
-            answer = _answer(jobs, answers, job(number))
+            answer = _answer(process, job(number))
             outcome = _outcome(answer, number, job)
         except Exception as error:  # raised where the shards are waited for
             answer, outcome = "", error
         done.put(outcome)
-        if not answer:
-            return
 
 
-def _answer(jobs: IO[str], answers: IO[str], job: Job) -> str:
+def _answer(process: subprocess.Popen[str], job: Job) -> str:
     """What a process answers to a job; nothing if it has ended."""
+    jobs, answers = process.stdin, process.stdout
+    assert jobs
+    assert answers
     try:
         jobs.write(json.dumps(asdict(job)) + "\n")
         jobs.flush()
         return answers.readline()
     except OSError:
         return ""
-
-
-def _pipes(process: subprocess.Popen[str]) -> tuple[IO[str], IO[str]]:
-    """The standard input and output of a process."""
-    assert process.stdin
-    assert process.stdout
-    return process.stdin, process.stdout
 
 
 def _outcome(answer: str, number: int, job: Callable[[int], Job]) -> int | BaseException:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Num, UInt8
 from torch import Tensor
 
 from metarep.data.banks.manifest import MANIFEST, Manifest, Shard
@@ -75,7 +75,7 @@ class BankWriter:
             Manifest(self._size, tuple(self._shards), facts).write(self._folder)
 
     def add(
-        self, name: str, images: UInt8[np.ndarray, "..."] | UInt8[Tensor, "..."], *, split: str, key: str | None = None
+        self, name: str, images: Num[np.ndarray, "..."] | Num[Tensor, "..."], *, split: str, key: str | None = None
     ) -> None:
         """Add images of a class. A class may be added in pieces, one after the other and before the next class.
 

@@ -98,4 +98,4 @@ def _classes(manifest: Manifest, argument: str) -> list[tuple[str, str, int, str
         good = isinstance(entry, list) and [type(each) for each in entry] == [str, str, int, str]
         if not good or entry[1] not in PARTS or entry[2] < 1:
             raise DataError(f"{argument} is damaged: its manifest has {entry!r} where a class is described")
-    return classes
+    return [tuple(entry) for entry in classes]

@@ -7,7 +7,7 @@ import zlib
 from hashlib import sha256
 from importlib import resources
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Self
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -127,7 +127,7 @@ class _Entry(tarfile.TarInfo):
     """An entry of the archive. Its size is checked before its content is read; some hold names, which tarfile reads."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Entry":
         """The entry of a header; a ReadError if it claims more than the archive has."""
         entry = super().frombuf(buf, encoding, errors)
         if entry.size > (LARGEST if entry.isfile() else LONGEST):

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import overload
+from typing import SupportsIndex, overload
 
 import numpy as np
 
@@ -48,10 +48,10 @@ class FileList(Sequence[Path]):
         return len(self._ends) - 1
 
     @overload
-    def __getitem__(self, index: int) -> Path: ...
+    def __getitem__(self, index: SupportsIndex) -> Path: ...
     @overload
     def __getitem__(self, index: slice) -> list[Path]: ...
-    def __getitem__(self, index: int | slice) -> Path | list[Path]:
+    def __getitem__(self, index: SupportsIndex | slice) -> Path | list[Path]:
         if isinstance(index, slice):
             return [self[row] for row in range(*index.indices(len(self)))]
         row = range(len(self))[index]
