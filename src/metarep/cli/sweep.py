@@ -3,7 +3,6 @@
 import argparse
 import re
 import shlex
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,8 @@ from metarep.cli.options import print_json, set_threads
 from metarep.cli.over import EXAMPLES, read_space
 from metarep.cli.parser import Parser
 from metarep.cli.progress import progress
-from metarep.cli.train import add_settings, read_job
+from metarep.cli.train import add_methods, add_settings, read_job
 from metarep.errors import counted, missing_extra
-from metarep.methods import METHODS
 
 USAGE = "METHOD"
 EXAMPLE = """examples:
@@ -30,22 +28,8 @@ SHOWN = 25  # rows of the table on the terminal
 
 
 def add(parser: Parser) -> None:
-    names = parser.add_names(
-        "method", "METHOD", "methods (metarep sweep METHOD --help lists the settings of one)", help=", ".join(METHODS)
-    )
-    for name in METHODS:
-        names.add_parser(
-            name,
-            usage=f"{parser.prog} {name} --over NAME=VALUES [flags]",
-            description=f"Try settings of {name}, and choose among them on validation classes.",
-            epilog=EXAMPLE,
-            fill=partial(add_flags_of, method=name),
-            run=run,
-        )
-    parser.keep_flags_of(names.parsers)
-    shared = Parser(add_help=False)
-    add_flags_of(shared, None)
-    parser.show_flags_of(shared)
+    description = "Try settings of {}, and choose among them on validation classes."
+    add_methods(parser, "--over NAME=VALUES [flags]", description, EXAMPLE, add_flags_of, run)
 
 
 def add_flags_of(parser: Parser, method: str | None) -> None:

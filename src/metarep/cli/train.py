@@ -1,8 +1,8 @@
 """The command ``metarep train``: train an encoder by one of the methods."""
 
 import argparse
+from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,21 +37,41 @@ metarep train METHOD --help lists the method's own settings.
 
 
 def add(parser: Parser) -> None:
-    names = parser.add_names(
-        "method", "METHOD", "methods (metarep train METHOD --help lists the settings of one)", help=", ".join(METHODS)
-    )
+    add_methods(parser, "[flags]", "Train an encoder by {}.", EXAMPLE, add_settings, run)
+
+
+def add_methods(
+    parser: Parser,
+    usage: str,
+    description: str,
+    epilog: str,
+    fill: Callable[[Parser, str | None], None],
+    run: Callable[[argparse.Namespace], int],
+) -> None:
+    """Add a sub-parser for each method to a command.
+
+    Args:
+        parser: the parser of the command.
+        usage: what follows the name of the method.
+        description: of the sub-parser of a method, whose name takes the place of ``{}``.
+        epilog: the examples.
+        fill: adds the flags for a method; for None those that all methods have.
+        run: runs the command.
+    """
+    title = f"methods ({parser.prog} METHOD --help lists the settings of one)"
+    names = parser.add_names("method", "METHOD", title, help=", ".join(METHODS))
     for name in METHODS:
         names.add_parser(
             name,
-            usage=f"{parser.prog} {name} [flags]",
-            description=f"Train an encoder by {name}.",
-            epilog=EXAMPLE,
-            fill=partial(add_settings, method=name),
+            usage=f"{parser.prog} {name} {usage}",
+            description=description.format(name),
+            epilog=epilog,
+            fill=lambda each, name=name: fill(each, name),
             run=run,
         )
     parser.keep_flags_of(names.parsers)
     shared = Parser(add_help=False)
-    add_settings(shared, None)
+    fill(shared, None)
     parser.show_flags_of(shared)
 
 

@@ -15,7 +15,8 @@ from metarep.data.images import ImageBank
 from metarep.data.tasks import TaskIndex
 from metarep.encoders.finite import refuse_lost_rows, refuse_lost_weights
 from metarep.errors import MetarepError, counted
-from metarep.experiments.shards import Shard, interval
+from metarep.experiments.interval import interval
+from metarep.experiments.shards import Shard
 from metarep.learners import Learner
 from metarep.machine.device import keep_freed_memory
 from metarep.machine.ranks import Part, gather_all, sum_over_ranks
@@ -128,8 +129,9 @@ def evaluate(
     with torch.no_grad(), evaluating(learner):
         name = split or "the data"
         rows = prepare_all(learner, bank, sets, batch, lambda done: on_progress and on_progress(done * before), name)
-        after = lambda done: on_progress and on_progress(before + done * (1 - before))  # noqa: E731
-        per_task = _run(learner, rows, sets, after, shard) * 100
+        per_task = 100 * _run(
+            learner, rows, sets, lambda done: on_progress and on_progress(before + done * (1 - before)), shard
+        )
     accuracy, ci95 = interval(per_task)
     return Report(
         accuracy=accuracy,

@@ -1,6 +1,5 @@
 """Lake's 20 one-shot runs, the original evaluation of Omniglot: an error rate over 400 answers."""
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +7,7 @@ import torch
 from metarep.data.datasets.omniglot_runs import Runs
 from metarep.encoders.finite import refuse_lost_rows
 from metarep.experiments.evaluation import evaluating
+from metarep.experiments.interval import interval
 from metarep.learners import Learner
 
 
@@ -64,5 +64,4 @@ def error_rate(learner: Learner, runs: Runs) -> RunsReport:
         state = learner.adapt(rows[runs.support.to(device)], runs.support_y.to(device), runs.support.shape[1])
         guess = learner.logits(state, rows[runs.query.to(device)]).argmax(-1).cpu()
     errors = (guess != runs.query_y).double().mean(-1) * 100
-    ci95 = 1.96 * errors.std().item() / math.sqrt(len(errors))
-    return RunsReport(errors.mean().item(), ci95, len(errors), runs.support.shape[1], learner.protocol, learner.called)
+    return RunsReport(*interval(errors), len(errors), runs.support.shape[1], learner.protocol, learner.called)

@@ -18,6 +18,7 @@ from metarep.machine.flush import flush
 
 STATE = "state.safetensors"
 NEXT, PREVIOUS, DAMAGED = f"next-{STATE}", f"previous-{STATE}", f"damaged-{STATE}"
+GO_ON = "make room on its disk or repair it; then the same training goes on from the last saved state"
 DIGEST = "digest"  # the entry of the header
 Saved = tuple[dict[str, Tensor], dict[str, Any]]
 
@@ -147,9 +148,6 @@ def keeping_states() -> Iterator[None]:
         ) from error
     except MetarepError as error:
         raise MetarepError(error.message, advice=GO_ON) from error
-
-
-GO_ON = "make room on its disk or repair it; then the same training goes on from the last saved state"
 
 
 def _digest(tensors: dict[str, Tensor], header: dict[str, Any]) -> str:

@@ -1,7 +1,6 @@
 """Shards of a measurement: parts of its tasks that are measured by separate commands and merged to the same digits."""
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +9,9 @@ import torch
 from torch import Tensor
 
 from metarep.errors import MetarepError
+from metarep.experiments.interval import interval
 from metarep.machine.files import replacing
+from metarep.machine.untrusted import parse_json
 
 FORMAT = "metarep shard 1"
 OF_TASKS = ("accuracy", "ci95", "tasks", "seconds")  # what a row says of its tasks; merging computes these anew
@@ -42,18 +43,6 @@ class Shard(NamedTuple):
         if not 1 <= number <= of:
             raise ValueError(text)
         return Shard(number, of)
-
-
-def interval(per_task: Tensor) -> tuple[float, float]:
-    """The mean over tasks and half the width of its 95 % interval, ``1.96 * s / sqrt(tasks)``.
-
-    The interval of a single task is NaN.
-
-    >>> [round(value, 2) for value in interval(torch.tensor([40.0, 60.0]))]
-    [50.0, 19.6]
-    """
-    spread = per_task.std().item() if len(per_task) > 1 else float("nan")
-    return per_task.mean().item(), 1.96 * spread / math.sqrt(len(per_task))
 
 
 def write_shard(path: Path, shard: Shard, rows: Sequence[tuple[dict[str, Any], Tensor]]) -> None:
@@ -112,11 +101,11 @@ def _refuse_others(rows: Sequence[dict[str, Any]]) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = parse_json(path.read_text())
         number, of = content["shard"]
         right = content["format"] == FORMAT and 1 <= int(number) <= int(of) and bool(content["rows"])
         right &= all(len(row["per_task"]) == row["tasks"] and row["seconds"] >= 0 for row in content["rows"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         right, content = False, {}
     if not right:
         raise MetarepError(f"{path} is not a shard that metarep evaluate has written")

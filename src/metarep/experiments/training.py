@@ -152,7 +152,7 @@ class _Loop:
         self.saving.resume()
         self.readings.restart()
         if self._validation_due:  # a signal has stopped it
-            self._settle()
+            self._validate_and_save()
 
     def advance(self) -> None:
         """Train one step. Then read the loss, validate and save, each after its number of steps."""
@@ -175,14 +175,14 @@ class _Loop:
         if self._evaluation_due:
             average_running(self.method)
         stopping = self._stopping()
-        settling = stopping or self.saving.due or self._evaluation_due
-        if settling or state.step % LOG_EVERY == 0:
+        due = stopping or self.saving.due or self._evaluation_due
+        if due or state.step % LOG_EVERY == 0:
             self.readings.read(steps[-1].logs, sum(len(batch.rows) for batch in batches))
-        if settling:
+        if due:
             self.readings.refuse_lost_weights()
-            self._settle(stopping=stopping)
+            self._validate_and_save(stopping=stopping)
 
-    def _settle(self, *, stopping: bool = False) -> None:
+    def _validate_and_save(self, *, stopping: bool = False) -> None:
         """Validate and save, if they are due; end the training after a signal."""
         state = self.state
         if self._validation_due and not stopping:

@@ -252,14 +252,11 @@ def from_first(content: bytes | None) -> bytes:
     if ranks() == 1:
         assert content is not None
         return content
-    size = torch.tensor([len(content or b"")], device=_exchange())
-    dist.broadcast(size, 0)
-    buffer = torch.zeros(int(size), dtype=torch.uint8, device=_exchange())
-    if rank() == 0 and content:
-        buffer.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
-    if len(buffer):
-        dist.broadcast(buffer, 0)
-    return buffer.cpu().numpy().tobytes()
+    size = int(agreed(torch.tensor([len(content or b"")])))
+    if not size:
+        return b""
+    own = torch.frombuffer(bytearray(content), dtype=torch.uint8) if rank() == 0 and content else None
+    return agreed(torch.zeros(size, dtype=torch.uint8) if own is None else own).numpy().tobytes()
 
 
 def gather_values(value: Any) -> list[Any]:  # noqa: ANN401 - anything JSON holds
