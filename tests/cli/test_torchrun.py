@@ -66,6 +66,14 @@ def test_a_process_that_is_killed_ends_the_others_in_seconds(tmp_path: Path) -> 
     assert ours(error) in ([], [f"metarep: {message}; the same command goes on from its last checkpoint"])
 
 
-def test_a_command_that_does_not_share_its_work_says_so(tmp_path: Path) -> None:
-    _, error = torchrun(2, f"predict {tmp_path} {tmp_path}").communicate(timeout=120)
-    assert ours(error) == ["metarep: metarep predict runs in one process; start it without torchrun"]
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("predict a b", "metarep predict runs in one process; start it without torchrun"),
+        ("train protonett", "unknown method 'protonett'; did you mean 'protonet'?"),
+    ],
+)
+def test_wrong_arguments_are_said_once(arguments: str, message: str) -> None:
+    _, error = torchrun(2, arguments).communicate(timeout=120)
+    (line,) = ours(error)
+    assert line.startswith(f"metarep: {message}")

@@ -78,7 +78,8 @@ class Voice:
     """Says each message of an error once, whichever and however many processes raise it.
 
     Args:
-        store: a key-value store that all processes see; None for a single process.
+        store: a key-value store that all processes see; None for a single process, and before the processes are
+            joined. All read the same arguments then, so the first one speaks.
     """
 
     def __init__(self, store: Any) -> None:  # noqa: ANN401 - torch is imported only where there are several processes
@@ -104,7 +105,7 @@ class Voice:
 
     def _first(self, key: str) -> bool:
         if self.store is None:
-            return True
+            return not (started() and int(os.environ["RANK"]))
         try:
             return self.store.add(f"said/{key}", 1) == 1
         except Exception:
