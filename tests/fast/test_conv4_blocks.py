@@ -1,7 +1,10 @@
 """Conv4's blocks by C code, against plain operations in double precision."""
 
+import ctypes
+import functools
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,12 +19,15 @@ from metarep.fast.block import plain_block, plain_tail
 WIDTH = 32
 
 
-@pytest.fixture(autouse=True)
-def library(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@pytest.fixture(autouse=True, params=["of this processor", "of any processor"])
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """There is one, and it shares the work among threads even where that does not pay."""
     if c.library() is None:
         assert shutil.which("cc") is None, "there is a C compiler, and yet nothing was built"
         pytest.skip("no C compiler when the package was installed")
+    if request.param == "of any processor":
+        monkeypatch.setattr(c, "library", lambda: ctypes.CDLL(str(Path(c.__file__).with_name("compiled.so"))))
+        monkeypatch.setattr(c, "_function", functools.cache(c._function.__wrapped__))
     monkeypatch.setattr(block_tail, "WORTH_A_THREAD", 1)
     monkeypatch.setattr(first_block, "WORTH_A_THREAD", 1)
     threads = torch.get_num_threads()

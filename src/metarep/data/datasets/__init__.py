@@ -18,6 +18,7 @@ DATASETS: dict[str, str] = {
     "omniglot-runs": "metarep.data.datasets.omniglot_runs",
     "cifar-fs": "metarep.data.datasets.cifar_fs",
     "fc100": "metarep.data.datasets.fc100",
+    "caltech-101": "metarep.data.datasets.caltech101",
     "miniimagenet": "metarep.data.datasets.miniimagenet",
     "folder": "metarep.data.datasets.folder",
     "bank": "metarep.data.datasets.bank",

@@ -1,25 +1,22 @@
 """CIFAR-100 from its official archive, sorted by class. CIFAR-FS and FC100 are made of it."""
 
-import io
 import json
-import tarfile
-import zlib
 from hashlib import sha256
 from importlib import resources
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from metarep.data.datasets.archives import refuse_escapes
 from metarep.data.datasets.cache import cached_images
 from metarep.data.datasets.download import fetch
 from metarep.data.datasets.options import Options
 from metarep.data.datasets.pickles import read_pickle
 from metarep.data.datasets.resize import resized
+from metarep.data.datasets.tar_stream import tar_stream
 from metarep.data.images import ImageBank
 from metarep.data.labels import Labels
 from metarep.data.split import Split
@@ -28,7 +25,6 @@ from metarep.errors import DataError
 ARCHIVE = "cifar-100-python.tar.gz"
 URL = "https://www.cs.toronto.edu/~kriz/" + ARCHIVE
 SIDE, CLASSES, A_CLASS = 32, 100, 600
-LARGEST, LONGEST = 256 << 20, 1 << 16  # bytes of an entry; the official ones have up to 155 MB; and of a name
 DIGEST = "4fb6ea6c422ae2a0a8ddca298aa7fdc33f729ddb33b4601dd1753d15dd26ffab"  # see `_digest`
 
 
@@ -108,48 +104,14 @@ def _digest(images: np.ndarray, names: list[str]) -> str:
     return total.hexdigest()
 
 
-class _SmallReads(io.RawIOBase):
-    """A file of a tar stream that is read in small pieces. A read of 150 MB at once makes tarfile hold three copies."""
-
-    def __init__(self, file: IO[bytes] | io.BufferedReader) -> None:
-        self.file = file
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:
-        piece = self.file.read(min(len(buffer), 1 << 16))
-        buffer[: len(piece)] = piece
-        return len(piece)
-
-
-class _Entry(tarfile.TarInfo):
-    """An entry of the archive. Its size is checked before its content is read; some hold names, which tarfile reads."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Entry":
-        """The entry of a header; a ReadError if it claims more than the archive has."""
-        entry = super().frombuf(buf, encoding, errors)
-        if entry.size > (LARGEST if entry.isfile() else LONGEST):
-            raise tarfile.ReadError(f"an entry claims {entry.size:,} bytes")
-        return entry
-
-
 def _read_archive(path: Path) -> dict[str, Any]:
     """Read the three pickles of the archive from its stream, without unpacking it to disk."""
     parts: dict[str, Any] = {}
-    try:
-        with tarfile.open(path, "r|gz", tarinfo=_Entry) as archive:
-            for entry in archive:
-                refuse_escapes([entry.name], path)
-                name = PurePosixPath(entry.name).name
-                file = archive.extractfile(entry) if entry.isfile() and name in ("train", "test", "meta") else None
-                if file is not None:
-                    parts[name] = read_pickle(io.BufferedReader(_SmallReads(file)), f"{path}, entry {name},")
-    except DataError:
-        raise
-    except (tarfile.TarError, EOFError, zlib.error, OSError, TypeError, ValueError) as error:
-        raise DataError(f"{path} is damaged or half-downloaded ({error}); delete it and fetch it again") from error
+    with tar_stream(path) as entries:
+        for entry, file in entries:
+            name = PurePosixPath(entry).name
+            if name in ("train", "test", "meta"):
+                parts[name] = read_pickle(file, f"{path}, entry {name},")
     if missing := {"train", "test", "meta"} - parts.keys():
         raise DataError(f"{path} has no entry {', '.join(sorted(missing))}; delete it and fetch it again")
     return parts

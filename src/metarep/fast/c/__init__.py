@@ -1,7 +1,8 @@
 """Calls of the functions that are written in C, for work that torch cannot do in one pass.
 
-``hatch_build.py`` builds them into one library if there is a C compiler when the package is installed. The library
-needs no Python header, so any version of Python can load it. If :func:`library` returns None, callers run slower code.
+``hatch_build.py`` builds them into a library for each kind of processor if there is a C compiler when the package is
+installed. The libraries need no Python header, so any version of Python can load them. If :func:`library` returns None,
+callers run slower code.
 """
 
 import ctypes
@@ -18,15 +19,19 @@ from torch import Tensor
 from metarep.machine.threads import run_tasks
 
 Out = TypeVar("Out")
+BY_CPU = {"AVX512": "compiled-avx512.so", "AVX2": "compiled-avx2.so"}  # by what torch finds this processor to be
 
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """Returns the built library; None if it was not built or cannot be loaded."""
-    try:
-        return ctypes.CDLL(str(Path(__file__).with_name("compiled.so")))
-    except OSError:
-        return None
+    """Returns the library for this processor, or else the one for any; None if none was built or can be loaded."""
+    for name in (BY_CPU.get(torch.backends.cpu.get_cpu_capability()), "compiled.so"):
+        try:
+            if name:
+                return ctypes.CDLL(str(Path(__file__).with_name(name)))
+        except OSError:
+            continue
+    return None
 
 
 def call(name: str, arrays: tuple[Tensor | np.ndarray, ...], n: int, *rest: int | float) -> None:

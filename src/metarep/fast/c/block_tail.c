@@ -35,7 +35,7 @@ INLINE void map_moments(const void *y, double *sums, int64_t n, int h, int w, in
         }
 }
 
-CLONED int metarep_map_moments(const void *y, double *sums, int64_t n, int h, int w, int out, int half)
+int metarep_map_moments(const void *y, double *sums, int64_t n, int h, int w, int out, int half)
 {
     if (half)
         map_moments(y, sums, n, h, w, out, 1);
@@ -95,7 +95,7 @@ INLINE void block_tail(const void *y, const float *norm, void *z, uint8_t *which
                 }
 }
 
-CLONED int metarep_block_tail(const void *y, const float *norm, void *z, uint8_t *which,
+int metarep_block_tail(const void *y, const float *norm, void *z, uint8_t *which,
                               int64_t n, int h, int w, int out, int half)
 {
     if (half)
@@ -134,7 +134,7 @@ INLINE void block_tail_sums(const void *above, const uint8_t *which, const void 
         }
 }
 
-CLONED int metarep_block_tail_sums(const void *above, const uint8_t *which, const void *y, float *sums,
+int metarep_block_tail_sums(const void *above, const uint8_t *which, const void *y, float *sums,
                                    int64_t n, int h, int w, int out, int half)
 {
     if (half)
@@ -197,7 +197,7 @@ INLINE void block_tail_back(const void *above, const uint8_t *which, const void 
             }
 }
 
-CLONED int metarep_block_tail_back(const void *above, const uint8_t *which, const void *y, const float *norm,
+int metarep_block_tail_back(const void *above, const uint8_t *which, const void *y, const float *norm,
                                    const float *found, void *d_y, int64_t n, int h, int w, int out,
                                    int half, int counted)
 {

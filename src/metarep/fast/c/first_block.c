@@ -41,7 +41,7 @@ INLINE void window_sums(const float *window, const float *filters, int channels,
         }
 }
 
-CLONED static void forward_image(const float *padded, const float *filters, const float *factor, const float *offset,
+static void forward_image(const float *padded, const float *filters, const float *factor, const float *offset,
                                  int channels, int h, int w, int out, int half, void *z, uint8_t *which)
 {
     const int across = w + 2, plane = (h + 2) * across;
@@ -68,7 +68,7 @@ CLONED static void forward_image(const float *padded, const float *filters, cons
             }
 }
 
-CLONED static void visit_image(const float *padded, const float *filters, const uint8_t *which, int channels, int h,
+static void visit_image(const float *padded, const float *filters, const uint8_t *which, int channels, int h,
                                int w, int out, float *values)
 {
     const int across = w + 2, plane = (h + 2) * across;
@@ -88,7 +88,7 @@ CLONED static void visit_image(const float *padded, const float *filters, const 
             }
 }
 
-CLONED static void backward_image(const float *padded, const void *above, const uint8_t *which, int channels, int h,
+static void backward_image(const float *padded, const void *above, const uint8_t *which, int channels, int h,
                                   int w, int out, int half, float *d_filters, float *d_shift)
 {
     const int across = w + 2;
@@ -132,7 +132,7 @@ CLONED static void backward_image(const float *padded, const void *above, const 
 
 /* Sums of the patches' numbers, and of the products of each two of them. Rows are taken LANES at a time; the last group
  * overlaps the one before (or the row's end), and a mask takes out what was counted (or does not belong). */
-CLONED static void moments_image(const float *padded, int channels, int h, int w, double *sums, double *products)
+static void moments_image(const float *padded, int channels, int h, int w, double *sums, double *products)
 {
     const int across = w + 2, n = channels * TAPS, groups = (w + LANES - 1) / LANES;
     const int last = w < LANES ? 0 : w - LANES;

@@ -18,7 +18,7 @@ static inline float clip(float v, float high)
 
 /* Computes for each position the offset of its upper left neighbour, and its distance from it to the right and down. In
  * units of -1 to 1 the centre of pixel j is (2 j + 1) / width - 1; here positions are in pixels. */
-CLONED static void find(const float *map, int first, int rows, int height, int width, int32_t *restrict at,
+static void find(const float *map, int first, int rows, int height, int width, int32_t *restrict at,
                         float *restrict right, float *restrict down)
 {
     const float w = (float)width, h = (float)height;
@@ -52,7 +52,7 @@ static void fetch(const uint8_t *image, int width, int n, const int32_t *restric
     }
 }
 
-CLONED static void blend(const uint32_t *restrict four, const float *restrict right, const float *restrict down, int n,
+static void blend(const uint32_t *restrict four, const float *restrict right, const float *restrict down, int n,
                          float *restrict view)
 {
     for (int j = 0; j < n; j++) {

@@ -50,7 +50,7 @@ INLINE void along(const float *y, const void *y_t, const uint8_t *which, const f
                 }
 }
 
-CLONED int metarep_tail_along(const float *y, const void *y_t, const uint8_t *which, const float *norm,
+int metarep_tail_along(const float *y, const void *y_t, const uint8_t *which, const float *norm,
                               const float *scale, const float *scale_t, const float *shift_t, float *found, float *z_t,
                               int64_t n, int h, int w, int out, int half, float eps)
 {
@@ -115,7 +115,7 @@ INLINE void back_along(const float *above, const float *above_t, const uint8_t *
     }
 }
 
-CLONED int metarep_tail_back_along(const float *above, const float *above_t, const uint8_t *which, const float *y,
+int metarep_tail_back_along(const float *above, const float *above_t, const uint8_t *which, const float *y,
                                    const void *y_t, const float *norm, const float *scale_t, const float *found,
                                    const float *back, float *back_t, void *d_y_t, int64_t n, int h, int w, int out,
                                    int half, float eps)

@@ -1,18 +1,15 @@
-/* Vectors of 16 float32 numbers, which the compiler maps to registers; memory may hold bfloat16. */
+/* Vectors of LANES float32 numbers, each of which the compiler keeps in a register; memory may hold bfloat16. */
 #ifndef METAREP_VECTORS_H
 #define METAREP_VECTORS_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-#define LANES 16 /* numbers in a vector: as many as the widest register holds */
-#define DEAD 4   /* position of a maximum that is not positive; else 0 to 3 */
-
-#ifdef CLONES /* one version for each kind of CPU, chosen when the library is loaded */
-#define CLONED __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define CLONED
+#ifndef LANES
+#define LANES 4 /* numbers in a vector: as many as a register holds; a wider vector lives in memory, which is slow */
 #endif
+#define DEAD 4 /* position of a maximum that is not positive; else 0 to 3 */
+
 #define INLINE static inline __attribute__((always_inline))
 
 typedef float numbers __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
