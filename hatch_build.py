@@ -1,9 +1,9 @@
 """Builds src/metarep/fast/c/*.c into libraries beside them when the package is installed or packed.
 
-There is one library for each kind of processor, because a vector that is wider than the registers is kept in memory:
-code for the 64 bytes of AVX-512 took four times as long on a processor that has AVX2. The package loads the library that
-fits when it runs. The code needs no Python header and no particular Python. Without a C compiler (``cc``, or what ``CC`` names) the package is
-complete as well: torch does the same then, slower.
+There is one library for each kind of processor, because a vector wider than the registers is kept in memory. Code for
+the 64 bytes of AVX-512 took four times as long on a processor that has AVX2. When the package runs, it loads the
+library that fits the processor. The code needs no Python header and no particular Python. Without a C compiler (``cc``, or
+what ``CC`` names) the package is complete as well: torch does the same then, slower.
 """
 
 import ctypes

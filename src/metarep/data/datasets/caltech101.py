@@ -1,4 +1,4 @@
-"""Caltech-101: photographs of 101 kinds of things, of every shape, as a few-shot data set at 84 px (Fei-Fei et al. 2004)."""
+"""Caltech-101: photographs of every shape as a few-shot data set at 84 px (Fei-Fei et al. 2004)."""
 
 import json
 import re
@@ -21,7 +21,9 @@ from metarep.data.reading.decode import decode_all
 from metarep.data.split import Split
 from metarep.errors import DataError
 
-ABOUT = "100 classes x 31 to 800 photographs, kept at 84 x 84 RGB, 64 / 16 / 20 classes (Fei-Fei et al. 2004; CC BY 4.0)"
+ABOUT = (
+    "100 classes x 31 to 800 photographs, kept at 84 x 84 RGB, 64 / 16 / 20 classes (Fei-Fei et al. 2004; CC BY 4.0)"
+)
 ARCHIVE = "caltech-101.zip"
 URL = "https://data.caltech.edu/records/mzrjq-6wc02/files/" + ARCHIVE
 SIDE = 84
@@ -34,9 +36,9 @@ LARGEST = 16 << 20  # bytes of a photograph; the official ones have up to 140 kB
 def load(argument: str, split: str, options: Options) -> Split:
     """Load one part of Caltech-101: uint8 ``(n, 3, size, size)``, 5,775 / 1,259 / 1,208 photographs.
 
-    The 100 classes are divided at random into 64 / 16 / 20. The folder of backgrounds is no class and is left out. So is
-    ``Faces_easy``, because its pictures are those of ``Faces``, cut out. A picture is scaled until it covers the square,
-    and its centre is kept. 411 pictures are grey; their three channels are equal.
+    The 100 classes are divided at random into 64 / 16 / 20. The folder of backgrounds is no class and is left out, and
+    so is ``Faces_easy``, because its pictures are those of ``Faces``, cut out. A picture is scaled until it covers the
+    square, and its centre is kept. About 410 pictures are grey; their three channels are equal.
 
     Fei-Fei, Fergus, Perona, Learning Generative Visual Models from Few Training Examples, 2004. Trap: the split is this
     library's own, so its numbers compare methods with each other, and not with those of papers.
@@ -104,7 +106,7 @@ def _decode(path: Path, size: int) -> np.ndarray:
         images[rows[done]] = pixels
     if sorted(rows) != list(range(len(images))):
         raise DataError(
-            f"{path} holds {len(set(rows)):,} of the {len(images):,} photographs of Caltech-101; delete it and fetch it "
-            "again"
+            f"{path} holds {len(set(rows)):,} of the {len(images):,} photographs of Caltech-101; delete it and fetch "
+            "it again"
         )
     return images
