@@ -2,8 +2,8 @@
 
 There is one library for each kind of processor, because a vector wider than the registers is kept in memory. Code for
 the 64 bytes of AVX-512 took four times as long on a processor that has AVX2. When the package runs, it loads the
-library that fits the processor. The code needs no Python header and no particular Python. Without a C compiler (``cc``, or
-what ``CC`` names) the package is complete as well: torch does the same then, slower.
+library that fits the processor. The code needs no Python header and no particular Python. Without a C compiler (``cc``,
+or what ``CC`` names) the package is complete as well: torch does the same then, slower.
 """
 
 import ctypes
