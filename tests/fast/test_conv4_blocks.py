@@ -3,7 +3,6 @@
 import ctypes
 import functools
 import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from torch.nn import functional
 from metarep.encoders import Conv4
 from metarep.fast import block_tail, c, conv4_curvature, first_block
 from metarep.fast.block import plain_block, plain_tail
-from metarep.machine import faster
 
 WIDTH = 32
 
@@ -215,23 +213,3 @@ def test_without_a_compiler_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(module, "library", lambda: None)
     for one, two in zip(mine, losses(), strict=True):
         near(one, two, 1e-3)
-
-
-def test_the_c_code_is_faster_than_the_plain_layers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Vectors that are wider than this processor's registers took twice the time of the plain layers."""
-    torch.set_num_threads(1)
-    body, images = Conv4(3), torch.rand(96, 3, 32, 32)
-
-    def seconds() -> float:
-        began = time.process_time()
-        body(images).sum().backward()
-        return time.process_time() - began
-
-    def best(compiled: bool) -> float:
-        with monkeypatch.context() as within:
-            if not compiled:
-                within.setattr(faster, "conv4_block", lambda *_: None)
-            return min(seconds() for _ in range(3))
-
-    compiled, plain = best(compiled=True), best(compiled=False)
-    assert compiled < plain
