@@ -24,6 +24,9 @@ class Conv4(nn.Sequential):
         width: channels of every block; 64 in most papers, 32 in MAML's miniImageNet experiments.
         length: Euclidean length that every representation is scaled to; 0 to leave it as it is. With a fixed length,
             Euclidean class means compare directions as cosines do, and the inner loop cannot use its fastest path.
+        average: the last block does not pool, and its map is averaged, so the representation has ``width`` numbers at
+            every size (the Conv4 of Tian et al., Rethinking Few-Shot Image Classification, 2020). It is slower, and the
+            inner loop cannot use its fastest path.
 
     Raises:
         MetarepError: ``width`` is below 1, or ``length`` is negative, NaN or infinite.
@@ -33,26 +36,30 @@ class Conv4(nn.Sequential):
     torch.Size([2, 64])
     >>> Conv4(1, length=2.0)(torch.rand(1, 1, 28, 28)).norm().round().item()
     2.0
+    >>> Conv4(3, average=True)(torch.zeros(1, 3, 32, 32)).shape
+    torch.Size([1, 64])
     """
 
-    def __init__(self, channels: int, *, width: int = 64, length: float = 0.0) -> None:
+    def __init__(self, channels: int, *, width: int = 64, length: float = 0.0, average: bool = False) -> None:
         if width < 1:
             raise MetarepError(f"width must be at least 1, not {width}")
         if not 0 <= length < math.inf:
             raise MetarepError(f"length must be at least 0 and finite, not {length:g}")
         blocks = []
-        for _ in range(4):
+        for number in range(4):
             convolution = nn.Conv2d(channels, width, 3, padding=1, bias=False)
-            blocks.append(ConvBlock(convolution, nn.BatchNorm2d(width), nn.MaxPool2d(2), nn.ReLU()))
+            pool = [] if average and number == 3 else [nn.MaxPool2d(2)]
+            blocks.append(ConvBlock(convolution, nn.BatchNorm2d(width), *pool, nn.ReLU()))
             channels = width
-        super().__init__(*blocks, nn.Flatten(), *([OfLength(length)] if length else []))
+        last = [nn.AdaptiveAvgPool2d(1)] if average else []
+        super().__init__(*blocks, *last, nn.Flatten(), *([OfLength(length)] if length else []))
         initialise(self)
-        self.width = width
+        self.width, self.average = width, average
 
     def dim_at(self, size: tuple[int, int]) -> int:
         """The number of features of an image of this size."""
         height, width = size
-        return self.width * (height // 16) * (width // 16)
+        return self.width * (1 if self.average else (height // 16) * (width // 16))
 
 
 class OfLength(nn.Module):
