@@ -1,14 +1,25 @@
 """Lake's 20 one-shot runs, the original evaluation of Omniglot: an error rate over 400 answers."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
-from metarep.data.datasets.omniglot_runs import Runs
+from metarep.data.datasets.omniglot_runs import Runs, load_runs
+from metarep.data.datasets.options import Options
+from metarep.data.drawing.answer_sheet import answer_sheet
 from metarep.encoders.finite import refuse_lost_rows
 from metarep.experiments.evaluation import evaluating
 from metarep.experiments.interval import interval
+from metarep.experiments.results import commit
 from metarep.learners import Learner
+from metarep.machine.device import hardware
+from metarep.weights.checkpoint import Checkpoint
+
+RUNS = "omniglot-runs"  # the name of the data set
 
 
 @dataclass(frozen=True)
@@ -57,11 +68,85 @@ def error_rate(learner: Learner, runs: Runs) -> RunsReport:
     Raises:
         DataError: a drawing has NaN or infinite features.
     """
+    guess = answers(learner, runs)
+    errors = (guess != runs.query_y).double().mean(-1) * 100
+    return RunsReport(*interval(errors), len(errors), runs.support.shape[1], learner.protocol, learner.called)
+
+
+def answers(learner: Learner, runs: Runs) -> Int[Tensor, "run query"]:
+    """The class that a learner gives to each test drawing, on the CPU.
+
+    Args:
+        learner, runs: see :func:`error_rate`.
+    """
     device = learner.device
     with torch.no_grad(), evaluating(learner):
         rows = learner.prepare(runs.bank.images.to(device))
         refuse_lost_rows(rows, learner.encoder, "image {}".format)
         state = learner.adapt(rows[runs.support.to(device)], runs.support_y.to(device), runs.support.shape[1])
-        guess = learner.logits(state, rows[runs.query.to(device)]).argmax(-1).cpu()
-    errors = (guess != runs.query_y).double().mean(-1) * 100
-    return RunsReport(*interval(errors), len(errors), runs.support.shape[1], learner.protocol, learner.called)
+        return learner.logits(state, rows[runs.query.to(device)]).argmax(-1).cpu()
+
+
+def draw_errors(learner: Learner, runs: Runs, path: Path) -> int:
+    """Draw every wrong answer as a PNG: the test drawing, the class that was given, and the right one.
+
+    Args:
+        learner, runs: see :func:`error_rate`.
+        path: the file; not written if all answers are right.
+
+    Returns:
+        The number of wrong answers.
+    """
+    guess = answers(learner, runs)
+    wrong = (guess != runs.query_y).nonzero().tolist()
+    drawings, sheet = runs.bank.images, []
+    for run, item in wrong:
+        given, right = int(guess[run, item]), int(runs.query_y[run, item])
+        query = drawings[runs.query[run, item]], f"run {run + 1}, item {item + 1}"
+        taken = drawings[runs.support[run, given]], f"taken for {given + 1}"
+        sheet.append((query, taken, (drawings[runs.support[run, right]], f"is {right + 1}")))
+    if sheet:
+        answer_sheet(sheet, path)
+    return len(wrong)
+
+
+def runs_row(trained: Checkpoint, folder: Path, *, size: int, data_dir: Path | None, **more: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Measure a trained run on Lake's runs, and draw its errors as ``wrong.png`` in the run folder.
+
+    Args:
+        trained: the run; it must not have seen the characters of the runs.
+        folder: the run folder.
+        size: side of the images in pixels.
+        data_dir: see :func:`metarep.data.datasets.load_dataset`.
+        more: values of other columns.
+
+    Returns:
+        The row of the results table: its accuracy is 100 minus the error rate.
+    """
+    runs = load_runs(Options(size=size, data_dir=data_dir))
+    trained.refuse_keys([key for keys in runs.keys for key in keys], RUNS)
+    report, run = error_rate(trained.learner, runs), trained.record
+    draw_errors(trained.learner, runs, folder / "wrong.png")
+    encoder = trained.learner.encoder.arch
+    return {
+        "method": run.method,
+        "learner": report.learner,
+        "data": RUNS,
+        "split": "test",
+        "trained_on": f"{run.data.name}/{run.data.split}",
+        "labels": run.labels,
+        "init": run.init or "random",
+        "encoder": f"{encoder['name']}-{encoder.get('width', 64)}",
+        "normalisation": trained.learner.normalisation,
+        "ways": report.ways,
+        "shots": 1,
+        "queries": 1,
+        "protocol": report.protocol,
+        "tasks": report.runs,
+        "seeds": 1,
+        "accuracy": 100 - report.error,
+        "ci95": report.ci95,
+        "hardware": hardware(),
+        "commit": commit(),
+        **more,
+    }

@@ -11,6 +11,7 @@ from metarep.data.datasets import load_dataset
 from metarep.errors import MetarepError
 from metarep.experiments.evaluation import Report
 from metarep.experiments.job import Job
+from metarep.experiments.lake_runs import RUNS, runs_row
 from metarep.experiments.measure import Setting, measure_all, result_row
 from metarep.experiments.readings import Watch
 from metarep.experiments.recipes import Recipe, load_recipe, recipe_names
@@ -69,9 +70,11 @@ def reproduce(
             normalisation=row.get("normalisation"),
         )
         for row in recipe.measure
+        if "ways" in row
     ]
-    table = results / f"{recipe.job['data'].partition(':')[0]}.csv"
-    read(table)  # an unreadable table is an error now and not after hours of training
+    own_runs = [row for row in recipe.measure if row.get("data") == RUNS]
+    for data in (recipe.job["data"], RUNS):
+        read(_table(results, data))  # an unreadable table is an error now and not after hours of training
     measured = "test" if train_on == "trainval" else "val"
     machine = {"device": device, "precision": precision, "data_dir": data_dir, "watch": watch}
     watching = measuring_by(watch) if watch else None
@@ -87,12 +90,20 @@ def reproduce(
             own = more | {"published": _published(recipe, report)} if row_name == "trained" else {}
             own |= {"init": recipe.job["init"]} if own and "init" in recipe.job else {}
             rows.append(result_row(trained, row_name, report, folder, **own))
+        if measured == "test":
+            own = more | {"size": trained.learner.encoder.preprocess.size[0], "data_dir": data_dir}
+            rows += [runs_row(trained, folder, published=row.get("published", ""), **own) for row in own_runs]
         return rows
 
     rows = _over_seeds(_each_seed(rows_of, seeds))
-    if rank() == 0:
-        record(table, rows)
+    for data in dict.fromkeys(row["data"] for row in rows) if rank() == 0 else ():
+        record(_table(results, data), [row for row in rows if row["data"] == data])
     return rows
+
+
+def _table(results: Path, data: str) -> Path:
+    """The table that holds the rows of a data set."""
+    return results / f"{data.partition(':')[0]}.csv"
 
 
 def _each_seed(rows_of: Callable[[int], list[dict[str, Any]]], seeds: int) -> list[dict[str, Any]]:
@@ -170,7 +181,7 @@ def _over_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row for each measurement, with the mean and the standard deviation over seeds."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        groups.setdefault((row["method"], row["ways"], row["shots"], row["normalisation"]), []).append(row)
+        groups.setdefault((row["data"], row["method"], row["ways"], row["shots"], row["normalisation"]), []).append(row)
     merged = []
     for same in groups.values():
         values = [row["accuracy"] for row in same]

@@ -12,7 +12,7 @@ JOB = ("data", "size", "encoder", "settings", "train", "init", "labels", "cluste
 
 @dataclass(frozen=True)
 class Recipe:
-    """The content of a file ``recipes/METHOD-NAME.toml``.
+    """The content of a file ``recipes/METHOD-NAME.toml``, or of one with another name that says its ``method``.
 
     Args:
         name: name of the file without its ending, such as ``protonet-omniglot``.
@@ -22,7 +22,7 @@ class Recipe:
         job: fields of ``metarep.experiments.job.Job`` without the method. If ``init`` or ``labels = "clusters:..."``
             name another recipe, the run of that recipe is used.
         measure: one entry for each measurement, such as ``{"ways": 5, "shots": 1, "published": 98.8}``. ``published``
-            is in percent; it is missing if there is no published result.
+            is in percent; it is missing if there is no published result. ``{"data": "omniglot-runs"}`` is Lake's runs.
 
     >>> recipe = load_recipe("protonet-omniglot")
     >>> recipe.method, recipe.job["data"]
@@ -65,8 +65,8 @@ def load_recipe(name: str) -> Recipe:
         raise unknown("recipe", name, recipe_names(f"{method}-") or recipe_names())
     content = tomllib.loads((files(__name__) / f"{name}.toml").read_text())
     job = {key: content[key] for key in JOB if key in content}
-    extra = content.keys() - job.keys() - {"about", "source", "measure"}
+    extra = content.keys() - job.keys() - {"method", "about", "source", "measure"}
     if extra:
         raise MetarepError(f"recipe {name} has unknown entries: {', '.join(sorted(extra))}")
-    method = name.partition("-")[0]
+    method = content.get("method", name.partition("-")[0])
     return Recipe(name, method, content["about"], content["source"], job, tuple(content.get("measure", ())))

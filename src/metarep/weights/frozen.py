@@ -1,0 +1,41 @@
+"""Frozen encoders as checkpoints, so that they are measured as runs are: pretrained encoders by name."""
+
+from pathlib import Path
+
+import torch
+
+from metarep.learners import Prototypes
+from metarep.weights.checkpoint import Checkpoint
+from metarep.weights.named import LITE, load_representation
+from metarep.weights.record import RunRecord
+from metarep.weights.shipped import load_trained
+
+FROZEN = "frozen"
+PRETRAINED = "pretrained"
+
+
+def load_to_measure(name: str | Path, device: torch.device | str = "cpu", *, size: int | None = None) -> Checkpoint:
+    """Load what is to be measured: a trained run, or a frozen encoder with the cosine with class means.
+
+    No training of this library fits a frozen encoder, so it has seen no class that is known here. What its own training
+    has seen is not checked: ImageNet, for example, holds many of the classes of CIFAR-100 and Caltech-101.
+
+    Args:
+        name: a run, as in :func:`metarep.load_learner`; or ``efficientnet-lite0`` to ``2``, ``timm:NAME`` or an
+            ``.onnx`` file, as in :func:`metarep.load_representation`.
+        device: where to put the weights.
+        size: side of the images of a frozen encoder in pixels; None for its own.
+
+    Raises:
+        MetarepError: there is no such run or encoder, or a package that it needs is not installed.
+
+    >>> load_to_measure("omniglot-protonet").record.method
+    'protonet'
+    """
+    text = str(name)
+    if text not in LITE and not text.startswith("timm:") and not text.endswith(".onnx"):
+        return load_trained(name, device)
+    representation = load_representation(text, size=size)
+    learner = Prototypes(representation.encoder, "cosine").to(device).eval()
+    record = RunRecord(FROZEN, encoder=representation.encoder.arch, labels=PRETRAINED, name=text)
+    return Checkpoint(learner, record, frozenset(), frozenset())
