@@ -39,7 +39,8 @@ def test_errors_are_counted_and_drawn(runs: Runs, learner: Prototypes, tmp_path:
     runs.query_y[1, :2] = torch.tensor([1, 0])  # the key of two answers is wrong
     assert lake_runs.error_rate(learner, runs).error == pytest.approx(100 * 2 / 12)
     assert lake_runs.draw_errors(learner, runs, tmp_path / "deep" / "two.png") == 2
-    assert Image.open(tmp_path / "deep" / "two.png").size == (664, 138)
+    with Image.open(tmp_path / "deep" / "two.png") as picture:
+        assert picture.size == (664, 138)
 
 
 def test_a_run_becomes_a_row(runs: Runs, learner: Prototypes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
