@@ -1,0 +1,126 @@
+"""Records in the manner of speed-running: how long a training needs to an accuracy on Omniglot, on two cores.
+
+    python benchmarks/records.py [NAME ...] [--seeds 5] [--val] [--log FILE] [--out results/timings/records.json]
+
+A record is a recipe with a fixed number of steps. The clock starts at the first step and stops at the last one; reading
+the data set from its cache and measuring are not counted. Training is on train and validation classes, and each seed is
+measured once on 2,000 test tasks, inductive. The time of a record is the median over the seeds, and the share of seeds
+that reached the accuracy stands beside it. With ``--val`` a training is on the train classes and measured on the
+validation classes: settings are chosen so. Every attempt, failed ones too, is added to the log.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from metarep.data.datasets import load_dataset
+from metarep.experiments.job import Job
+from metarep.experiments.measure import Setting, measure
+from metarep.experiments.start import start
+from metarep.machine.device import hardware
+
+TASKS = 2000
+
+
+@dataclass(frozen=True)
+class Record:
+    """A goal, and the training that is to reach it.
+
+    Args:
+        goal: accuracy in percent.
+        ways: classes of the 1-shot tasks that it is measured on.
+        method, settings, train: of the training; see :class:`metarep.experiments.job.Job`.
+    """
+
+    goal: float
+    ways: int
+    method: str
+    settings: dict[str, Any]
+    train: dict[str, Any] = field(default_factory=dict)
+
+
+COMMON = {"schedule": "one-cycle", "weight_decay": 1e-4, "lr": 3e-3}
+RECORDS = {
+    "98.8 % at 5-way 1-shot": Record(
+        *(98.8, 5, "protonet", {"metric": "euclidean", "turns": 6}),
+        COMMON | {"steps": 1500, "ways": 60, "shots": 1, "queries": 5, "augment": "drawings"},
+    ),
+    "maml: 95.8 % at 20-way 1-shot": Record(
+        *(95.8, 20, "maml"),
+        {
+            "head": "prototype",
+            "inner_steps": 1,
+            "test_steps": 1,
+            "inner_lr": 0.01,
+            "rates": "layer",
+            "anneal_order": 0.5,
+        },
+        COMMON | {"steps": 1500, "clip": 10.0, "ways": 60, "shots": 1, "queries": 5, "tasks": 1, "augment": "drawings"},
+    ),
+    "label-free: 90 % at 5-way 1-shot": Record(
+        *(90.0, 5, "simclr", {"temperature": 0.07}),
+        COMMON | {"steps": 400, "images": 512, "augment": "crops-drawings"},
+    ),
+}
+
+
+def attempt(record: Record, seed: int, val: bool) -> tuple[float, float, float]:
+    """The seconds of one training, and its accuracy and interval in percent."""
+    train_on, measured = ("train", "val") if val else ("trainval", "test")
+    settings = record.train | {"seed": seed, "validate_every": 10**6}
+    job = Job(record.method, record.settings, settings, data="omniglot:vinyals", train_on=train_on, size=28)
+    with tempfile.TemporaryDirectory() as folder:
+        trained, outcome = start(job, Path(folder) / "run")
+    split = load_dataset("omniglot:vinyals", measured)
+    setting = Setting(range(record.ways, record.ways + 1), range(1, 2), tasks=TASKS)
+    report = measure(trained.learner, split, setting)
+    return outcome.seconds, report.accuracy, report.ci95
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(RECORDS)}; default: all")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--val", action="store_true", help="train on train, measure on val: to choose settings")
+    parser.add_argument("--log", type=Path, help="JSON lines, one for each attempt")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(2)
+    rows = []
+    for name in args.names or RECORDS:
+        record = RECORDS[name]
+        tries = []
+        for seed in range(args.seeds):
+            tries.append(attempt(record, seed, args.val))
+            seconds, accuracy, ci95 = tries[-1]
+            print(f"{name}: seed {seed}: {accuracy:.2f} ± {ci95:.2f} % after {seconds:.0f} s", flush=True)
+            if args.log:
+                line = {"date": time.strftime("%Y-%m-%d"), "record": name, "seed": seed, "val": args.val}
+                line |= {"seconds": round(seconds), "accuracy": round(accuracy, 2), "ci95": round(ci95, 2)}
+                with args.log.open("a") as file:
+                    file.write(json.dumps(line | {"hardware": hardware(), "recipe": asdict(record)}) + "\n")
+        reached = sum(accuracy >= record.goal for _, accuracy, _ in tries)
+        rows.append(
+            {
+                "record": name,
+                "minutes": f"{median(seconds for seconds, _, _ in tries) / 60:.1f}",
+                "reached": f"{reached} of {len(tries)} seeds",
+                "median_accuracy": f"{median(accuracy for _, accuracy, _ in tries):.2f}",
+                "training": f"{record.method}, {record.train['steps']} steps",
+            }
+        )
+    if args.out:
+        note = f"{TASKS:,} test tasks of 15 queries a class, inductive; the time is the median over seeds"
+        content = {"hardware": hardware(), "note": note, "rows": rows}
+        args.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
