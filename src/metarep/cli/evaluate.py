@@ -27,7 +27,8 @@ from metarep.machine.device import pick_device, pick_precision
 from metarep.machine.files import typed
 from metarep.machine.ranks import rank
 from metarep.weights.checkpoint import Checkpoint
-from metarep.weights.shipped import load_trained, open_run, zoo_names
+from metarep.weights.frozen import load_to_measure
+from metarep.weights.shipped import open_run, zoo_names
 
 USAGE = "RUN"
 WAYS, QUERIES = 5, 15
@@ -38,6 +39,8 @@ EXAMPLE = """examples:
       unseen: it knows handwritten Armenian and Georgian
   metarep evaluate RUN --ways 5-20 --shots 1-5
       ways and shots vary from task to task
+  metarep evaluate efficientnet-lite0 --data caltech-101 --size 160
+      a pretrained encoder as it is, by the cosine with class means
   metarep evaluate RUN --data omniglot-runs
       Lake's 20 one-shot runs, error rate
 """
@@ -47,7 +50,8 @@ def add(parser: Parser) -> None:
     parser.add_argument(
         "run",
         metavar="RUN",
-        help=f"a run folder, a .safetensors file, or a model that ships with metarep: {', '.join(zoo_names())}",
+        help="a run folder, a .safetensors file, a model that ships with metarep "
+        f"({', '.join(zoo_names())}), or a frozen encoder: efficientnet-lite0 to 2, timm:NAME, FILE.onnx",
     )
     parser.add_argument(
         "--split",
@@ -99,7 +103,7 @@ def add(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     set_threads(args)
     device = pick_device(args.device)
-    trained = load_trained(args.run, device)
+    trained = load_to_measure(args.run, device, size=args.size)
     learner = pick_learner(trained, args.learner)
     precision = pick_precision(args.precision, device)
     with computing(learner, precision), learner.using(args.normalisation, args.test_steps):
@@ -109,7 +113,9 @@ def run(args: argparse.Namespace) -> int:
 def _measure(args: argparse.Namespace, trained: Checkpoint, learner: Learner) -> int:
     own = trained.record.data
     data = args.data or own.name
-    size = args.size or (own.size if args.data is None else learner.encoder.preprocess.size[0])
+    if not data:
+        args.parser.error(f"{args.run} was not trained here; name the data with --data")
+    size = args.size or (own.size if args.data is None or not own.name else learner.encoder.preprocess.size[0])
     if data == "omniglot-runs":
         return _one_shot_runs(args, trained, learner, size)
     if args.split in ("train", "trainval", "all") and args.data is None:
