@@ -1,29 +1,29 @@
 """evaluate: the accuracy of a learner on tasks, as a Report with everything that makes it comparable."""
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
 
 from metarep.data.images import ImageBank
 from metarep.data.labels import Labels
-from metarep.data.tasks import TaskIndex
+from metarep.data.task_index import TaskIndex, digest_of
 from metarep.data.unknown import draw_unknown
 from metarep.encoders.finite import refuse_lost_weights
 from metarep.errors import MetarepError
 from metarep.experiments.interval import interval
 from metarep.experiments.prepared import prepare_all, prepare_more
-from metarep.experiments.reliability import Reliability
+from metarep.experiments.reliability import Reliability, Tally
 from metarep.experiments.report import Report
 from metarep.experiments.shards import Shard
 from metarep.experiments.task_runs import run_tasks
 from metarep.learners import Learner
 from metarep.machine.device import keep_freed_memory
 
-__all__ = ["Report", "evaluate", "evaluating"]
+__all__ = ["Report", "evaluate", "evaluate_rows", "evaluating"]
 
 
 def evaluate(
@@ -76,8 +76,7 @@ def evaluate(
     started = time.perf_counter()
     keep_freed_memory()
     sets = [tasks] if isinstance(tasks, TaskIndex) else list(tasks)
-    if not sum(len(part) for part in sets):
-        raise MetarepError("there are no tasks to evaluate on; draw at least one")
+    _refuse_none(sets)
     before = (
         0.0 if learner.state_numbers else 0.8
     )  # share of the time for preparing, which takes none if the body is adapted
@@ -88,15 +87,59 @@ def evaluate(
         unknown, lacking = _unknown(labels, sets) if reliability else (None, "")
         if unknown is not None:
             prepare_more(learner, bank, rows, sets, unknown, batch, name)
-        per_task, tally = run_tasks(
-            learner,
-            rows,
-            sets,
-            lambda done: on_progress and on_progress(before + done * (1 - before)),
-            shard,
-            reliability,
-            unknown,
-        )
+
+        def tell(done: float) -> object:
+            return on_progress and on_progress(before + done * (1 - before))
+
+        per_task, tally = run_tasks(learner, rows, sets, tell, shard, reliability, unknown)
+    return _report(learner, sets, split, per_task, tally, lacking, started)
+
+
+def evaluate_rows(
+    learner: Learner,
+    rows: Shaped[Tensor, "n *row"],
+    sets: Sequence[TaskIndex],
+    *,
+    split: str = "",
+    reliability: bool = False,
+    labels: Labels | None = None,
+) -> Report:
+    """Measure the accuracy of a learner on tasks of rows that are prepared already; otherwise as :func:`evaluate`.
+
+    Args:
+        learner: the learner.
+        rows: one row for each image, as the learner's ``prepare`` gives them, on its device.
+        sets: the sets of tasks.
+        split, reliability, labels: see :func:`evaluate`.
+
+    Raises:
+        MetarepError: there are no tasks, or the learner gives NaN or infinite logits on some.
+    """
+    started = time.perf_counter()
+    keep_freed_memory()
+    _refuse_none(sets)
+    with torch.no_grad(), evaluating(learner):
+        unknown, lacking = _unknown(labels, sets) if reliability else (None, "")
+        per_task, tally = run_tasks(learner, rows, sets, lambda _: None, None, reliability, unknown)
+    return _report(learner, sets, split, per_task, tally, lacking, started)
+
+
+def _refuse_none(sets: Sequence[TaskIndex]) -> None:
+    """Raise an error if there are no tasks."""
+    if not sum(len(part) for part in sets):
+        raise MetarepError("there are no tasks to evaluate on; draw at least one")
+
+
+def _report(
+    learner: Learner,
+    sets: Sequence[TaskIndex],
+    split: str,
+    per_task: Tensor,
+    tally: Tally | None,
+    lacking: str,
+    started: float,
+) -> Report:
+    """The report of tasks that were run."""
     accuracy, ci95 = interval(per_task)
     return Report(
         accuracy=accuracy,
@@ -109,7 +152,7 @@ def evaluate(
         normalisation=learner.normalisation,
         learner=learner.called,
         split=split,
-        digest=_digest(sets),
+        digest=digest_of(sets),
         seconds=time.perf_counter() - started,
         per_task=per_task,
         reliability=Reliability.of(tally, per_task, lacking) if tally else None,
@@ -143,7 +186,7 @@ def _unknown(labels: Labels | None, sets: Sequence[TaskIndex]) -> tuple[list[Ten
     """The unknown queries of each set of tasks, always the same for the same tasks; or why there are none."""
     if labels is None:
         return None, "the labels were not given"
-    generator = torch.Generator().manual_seed(int(_digest(sets), 16))
+    generator = torch.Generator().manual_seed(int(digest_of(sets), 16))
     drawn = []
     for part in sets:
         rows = draw_unknown(labels, part, generator)
@@ -154,13 +197,6 @@ def _unknown(labels: Labels | None, sets: Sequence[TaskIndex]) -> tuple[list[Ten
             )
         drawn.append(rows)
     return drawn, ""
-
-
-def _digest(sets: Sequence[TaskIndex]) -> str:
-    """The digest of one set of tasks, or one digest made from those of several sets."""
-    if len(sets) == 1:
-        return sets[0].digest
-    return hashlib.sha256("".join(part.digest for part in sets).encode()).hexdigest()[:12]
 
 
 def _span(values: Sequence[int]) -> str:

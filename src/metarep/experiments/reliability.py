@@ -20,6 +20,10 @@ from metarep.experiments.calibration import (
 from metarep.experiments.open_set import auroc, false_alarms
 from metarep.machine.ranks import gather_all, sum_over_ranks
 
+FIGURES = (
+    *("auroc", "false_alarms", "calibration_error", "set_size", "coverage"),
+    *("worst_class", "worst_task", "low_task", "task_seconds"),
+)
 COUNTS = ("per_task", "bins", "true", "every")
 LOW = 0.05  # the share of tasks below the low accuracy
 
@@ -105,6 +109,26 @@ class Tally:
         """The same counts on a device."""
         return replace(self, **{name: getattr(self, name).to(device) for name in COUNTS})
 
+    def as_dict(self) -> dict[str, Any]:
+        """The counts as JSON holds them."""
+        return {name: getattr(self, name).tolist() for name in COUNTS} | {"seconds": self.seconds}
+
+    @staticmethod
+    def of_dict(content: dict[str, Any]) -> "Tally":
+        """The counts from what :meth:`as_dict` has given.
+
+        Raises:
+            ValueError, KeyError, TypeError, RuntimeError: they were changed.
+        """
+        per_task = torch.tensor(content["per_task"])
+        counts = {name: torch.tensor(content[name]) for name in COUNTS if name != "per_task"}
+        shapes = [tuple(each.shape) for each in counts.values()]
+        if shapes != [(BINS, 3), (2, LEVELS), (2, LEVELS)] or per_task.shape[1] != 3 or not content["seconds"] >= 0:
+            raise ValueError("these are no counts of a measurement")
+        if any(each.dtype != torch.long or int(each.min()) < 0 for each in counts.values()):
+            raise ValueError("the counts are not whole numbers")
+        return Tally(per_task, **counts, seconds=content["seconds"])
+
     def over_ranks(self) -> "Tally":
         """The counts of the tasks of all ranks, on every rank."""
         per_task, seconds = gather_all(self.per_task), self.bins.new_tensor([self.seconds], dtype=torch.float64)
@@ -174,17 +198,25 @@ class Reliability:
         )
 
     def __str__(self) -> str:
-        open_set = f"open set {self.auroc:.1f} % AUROC, {self.false_alarms:.1f} % false alarms at 95 % recall"
-        return (
-            f"{f'no open set: {self.without_unknown}' if self.without_unknown else open_set}; calibration error "
-            f"{self.calibration_error:.1f} %, label sets of {self.set_size:.2f} labels hold {self.coverage:.1f} %; "
-            f"worst class {self.worst_class:.1f} %, worst task {self.worst_task:.1f} %, 5 % of tasks below "
-            f"{self.low_task:.1f} %; {1000 * self.task_seconds:.2f} ms a task"
-        )
+        return told(self.as_dict())
 
     def as_dict(self) -> dict[str, Any]:
         """The figures by name, without ``tally``."""
         return {name: value for name, value in self.__dict__.items() if name != "tally"}
+
+
+def told(figures: dict[str, Any]) -> str:
+    """The figures of :meth:`Reliability.as_dict` as one line."""
+    open_set = f"open set {figures['auroc']:.1f} % AUROC, {figures['false_alarms']:.1f} % false alarms at 95 % recall"
+    if figures["without_unknown"]:
+        open_set = f"no open set: {figures['without_unknown']}"
+    return (
+        f"{open_set}; calibration error "
+        f"{figures['calibration_error']:.1f} %, label sets of {figures['set_size']:.2f} labels hold "
+        f"{figures['coverage']:.1f} %; worst class {figures['worst_class']:.1f} %, worst task "
+        f"{figures['worst_task']:.1f} %, 5 % of tasks below {figures['low_task']:.1f} %; "
+        f"{1000 * figures['task_seconds']:.2f} ms a task"
+    )
 
 
 def sum_of(tensors: Sequence[Tensor]) -> Tensor:
