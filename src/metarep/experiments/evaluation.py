@@ -91,7 +91,7 @@ def evaluate(
         def tell(done: float) -> object:
             return on_progress and on_progress(before + done * (1 - before))
 
-        per_task, tally = run_tasks(learner, rows, sets, tell, shard, reliability, unknown)
+        per_task, tally = run_tasks(learner.settled(), rows, sets, tell, shard, reliability, unknown)
     return _report(learner, sets, split, per_task, tally, lacking, started)
 
 
@@ -120,7 +120,9 @@ def evaluate_rows(
     _refuse_none(sets)
     with torch.no_grad(), evaluating(learner):
         unknown, lacking = _unknown(labels, sets) if reliability else (None, "")
-        per_task, tally = run_tasks(learner, rows, sets, lambda _: None, None, reliability, unknown)
+        per_task, tally = run_tasks(
+            learner.settled(), learner.settle(rows), sets, lambda _: None, None, reliability, unknown
+        )
     return _report(learner, sets, split, per_task, tally, lacking, started)
 
 

@@ -33,7 +33,7 @@ def prepare_all(
         split: name of the data, for the message.
 
     Returns:
-        A row for each image of the bank, on the learner's device; rows of images that no task uses are zero.
+        A settled row for each image of the bank, on the learner's device; rows of images that no task uses are zero.
 
     Raises:
         DataError: an image has NaN or infinite features. The message names its row.
@@ -46,8 +46,9 @@ def prepare_all(
     for index in batches[own.slice]:
         parts.append(learner.prepare(bank.pixels(index).to(device)))
         refuse_lost_rows(parts[-1], learner.encoder, lambda row, index=index: f"image {int(index[row])} of {split}")
+        parts[-1] = learner.settle(parts[-1])
         on_progress(len(parts) / own.length)
-    prepared = torch.cat(parts) if parts else learner.prepare(bank.pixels(used[:1]).to(device))[:0]
+    prepared = torch.cat(parts) if parts else learner.settle(learner.prepare(bank.pixels(used[:1]).to(device)))[:0]
     if own.ranks > 1:
         prepared = gather_all(prepared)
     rows = _zeros(len(bank), prepared)
@@ -90,4 +91,4 @@ def prepare_more(
     for index in wanted[~torch.isin(wanted, _used(sets))].split(batch):
         prepared = learner.prepare(bank.pixels(index).to(rows.device))
         refuse_lost_rows(prepared, learner.encoder, lambda row, index=index: f"image {int(index[row])} of {split}")
-        rows[index.to(rows.device)] = prepared
+        rows[index.to(rows.device)] = learner.settle(prepared)

@@ -105,6 +105,18 @@ class Learner(nn.Module, ABC):
         """
         return self.embed(x)
 
+    def settle(self, rows: Shaped[Tensor, "n *row"]) -> Shaped[Tensor, "n *row"]:
+        """What ``adapt`` and ``logits`` do to an image in every task alike, such as to normalise it.
+
+        ``evaluate`` runs it once an image, after ``prepare``, and then uses the learner from :meth:`settled`. By
+        default it does nothing.
+        """
+        return rows
+
+    def settled(self) -> "Learner":
+        """The same learner for rows that :meth:`settle` has given; its answers are the same to the last digit."""
+        return self
+
     @abstractmethod
     def adapt(
         self, support: Shaped[Tensor, "task support *row"], labels: Int[Tensor, "task support"], ways: int
