@@ -75,7 +75,7 @@ def test_arrays_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
         evaluate_features(rows, labels, "prototype")
     body = Encoder(nn.Sequential(nn.Flatten(), nn.Linear(40, 4)), Preprocess((1, 40), 1, (0.0,), (1.0,)))
     with pytest.raises(MetarepError, match="adapts the body of its encoder"):
-        evaluate_features(rows, labels, GradientDescent(body))
+        evaluate_features(rows, labels, GradientDescent(body, scope="all"))
     with pytest.raises(MetarepError, match="no class has two images"):
         measure_retrieval(rows, list(range(40)))
     np.savez(tmp_path / "other.npz", features=rows)

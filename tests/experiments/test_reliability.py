@@ -2,10 +2,12 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from ranks import run_ranks
 from torch import Generator, Tensor, nn
 
 from metarep.data.labels import Labels
@@ -98,7 +100,7 @@ def test_label_sets_cover_as_often_as_they_say() -> None:
         rows, labels = points(40, 30, 4, apart)
         report = evaluate_rows(learner(), rows, [tasks_of(labels, 2000)], reliability=True, labels=labels)
         assert report.reliability is not None
-        assert report.reliability.coverage == pytest.approx(90, abs=1.0)
+        assert report.reliability.coverage == pytest.approx(90, abs=1.0)  # standard error: 0.3
         sizes.append(report.reliability.set_size)
     assert 5 > sizes[0] > sizes[1] > 0.9
 
@@ -184,3 +186,38 @@ def test_shards_merge_to_the_same_figures(
         with pytest.raises(MetarepError, match=r"is not a shard|only some of the shards measured"):
             merge_shards(paths)
         paths[0].write_text(paths[0].read_text().replace(new, old, 1))
+
+
+def of_a_rank() -> dict[str, Any]:
+    rows, labels = points(20, 12, 4, 1.0)
+    tasks = tasks_of(labels, 400)
+    return evaluate_rows(learner(), rows, [tasks], reliability=True, labels=labels).as_dict()
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same_figures() -> None:
+    whole, *each = of_a_rank(), *run_ranks(2, of_a_rank)
+    for name in {*FIGURES, "accuracy", "ci95"} - {"task_seconds"}:
+        assert [one[name] for one in each] == [whole[name]] * 2, name
+
+
+def test_a_settled_learner_gives_the_same_digits() -> None:
+    """Each image is normalised once instead of once in each task that it is in."""
+    for kind in (Prototypes, Neighbours):
+        for dim in (3, 64, 1280):
+            rows, labels = points(8, 10, dim, 0.3)
+            own = kind(Encoder(nn.Flatten(), Preprocess((1, dim), 1, (0.0,), (1.0,))), metric="cosine")
+            task, settled = tasks_of(labels, 20), own.settled()
+            assert settled is not own
+            logits = []
+            for each, used in ((own, rows), (settled, own.settle(rows))):
+                support, support_y, query, _, ways = task.of(used)
+                logits.append(each.logits(each.adapt(support, support_y, ways), query))
+            assert torch.equal(*logits)
+
+        class Other(kind):
+            """Compares rows in a way of its own, so nothing is done to them before."""
+
+        other = Other(Encoder(nn.Flatten(), Preprocess((1, 4), 1, (0.0,), (1.0,))), metric="cosine")
+        assert other.settled() is other
+        assert torch.equal(other.settle(rows), rows)

@@ -61,8 +61,10 @@ def levels(logits: Float[Tensor, "*query ways"]) -> Int[Tensor, "*query ways"]:
     ([2304, 2304], [4607, 0])
     """
     above = logits - logits.amax(-1, keepdim=True)
-    weights = above.exp()
-    odds = above - (weights.sum(-1, keepdim=True) - weights).clamp_min_(torch.finfo(logits.dtype).tiny).log_()
+    weights, top = above.exp(), logits.argmax(-1, keepdim=True)
+    second = weights.scatter(-1, top, 0.0).sum(-1, keepdim=True)  # of all but the highest: no digits cancel
+    others = (1 + second - weights).scatter_(-1, top, second)
+    odds = above - others.clamp_min_(torch.finfo(logits.dtype).tiny).log_()
     return odds.add_(SPAN).mul_(STEPS).nan_to_num_(0).clamp_(0, LEVELS - 1).int()
 
 

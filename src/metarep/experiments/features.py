@@ -52,6 +52,7 @@ def evaluate_features(
         DataError: features and labels do not belong together, or have too few images for such tasks.
         MetarepError: an unknown learner, or one that adapts the body.
 
+    >>> import torch
     >>> labels = [i // 20 for i in range(200)]
     >>> features = torch.eye(10)[torch.tensor(labels)] + 0.01 * torch.arange(200.0).unsqueeze(1) / 200
     >>> evaluate_features(features, labels, ways=5, shots=1, queries=5, tasks=10).accuracy
