@@ -32,6 +32,8 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.data.reading.depth import DepthWarning as DepthWarning
     from metarep.data.reading.folder_tree import FolderWarning as FolderWarning
     from metarep.data.split import Split as Split
+    from metarep.data.task_file import load_tasks as load_tasks
+    from metarep.data.task_file import save_tasks as save_tasks
     from metarep.data.tasks import SmallClassWarning as SmallClassWarning
     from metarep.data.tasks import TaskIndex as TaskIndex
     from metarep.data.tasks import Tasks as Tasks
@@ -51,8 +53,8 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.errors import MetarepError as MetarepError
     from metarep.errors import NotHereError as NotHereError
     from metarep.errors import TooLargeError as TooLargeError
-    from metarep.experiments.evaluation import Report as Report
     from metarep.experiments.evaluation import evaluate as evaluate
+    from metarep.experiments.features import evaluate_features as evaluate_features
     from metarep.experiments.pseudo_labels import instances as instances
     from metarep.experiments.pseudo_labels import pseudo_classes as pseudo_classes
     from metarep.experiments.readings import CollapsedError as CollapsedError
@@ -61,6 +63,10 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.experiments.recipes import Recipe as Recipe
     from metarep.experiments.recipes import load_recipe as load_recipe
     from metarep.experiments.recipes import recipe_names as recipe_names
+    from metarep.experiments.reliability import Reliability as Reliability
+    from metarep.experiments.report import Report as Report
+    from metarep.experiments.retrieval import Retrieval as Retrieval
+    from metarep.experiments.retrieval import measure_retrieval as measure_retrieval
     from metarep.experiments.run_folder import RunFolder as RunFolder
     from metarep.experiments.saved_states import DamagedStateWarning as DamagedStateWarning
     from metarep.experiments.training import Outcome as Outcome
@@ -201,7 +207,12 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "metarep.weights.shipped": ("load_learner", "load_trained", "zoo_names"),
     "metarep.experiments.recipes": ("Recipe", "load_recipe", "recipe_names"),
     # Evaluation
-    "metarep.experiments.evaluation": ("Report", "evaluate"),
+    "metarep.experiments.evaluation": ("evaluate",),
+    "metarep.experiments.report": ("Report",),
+    "metarep.experiments.reliability": ("Reliability",),
+    "metarep.experiments.features": ("evaluate_features",),
+    "metarep.experiments.retrieval": ("Retrieval", "measure_retrieval"),
+    "metarep.data.task_file": ("load_tasks", "save_tasks"),
     # Your own classes: a model, its answers, how far to trust them, and its folder
     "metarep.model.classifier": ("FewShotClassifier",),
     "metarep.model.model": ("Model",),

@@ -29,7 +29,7 @@ def files(drawings: tuple[Split, Split], tmp_path: Path) -> list[Path]:
     paths = [tmp_path / f"{number}.json" for number in range(1, N + 1)]
     for number, path in enumerate(paths, 1):
         report = measured(drawings[1], Shard(number, N))
-        write_shard(path, Shard(number, N), [(report.as_dict(), report.per_task)])
+        write_shard(path, Shard(number, N), [(report.as_dict(), report.per_task, None)])
     return paths
 
 

@@ -31,8 +31,8 @@ def run(program: str, folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def test_there_are_five_scripts_and_three_notebooks():
-    assert (len(SCRIPTS), len(NOTEBOOKS)) == (5, 3)
+def test_there_are_six_scripts_and_three_notebooks():
+    assert (len(SCRIPTS), len(NOTEBOOKS)) == (6, 3)
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)

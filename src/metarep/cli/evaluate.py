@@ -6,21 +6,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-from torch import Tensor
-
+from metarep.cli.measured import measure_features, names_of, number_or_file, refuse_shape, settings_of
 from metarep.cli.options import add_data, add_machine, add_output, numbers, print_json, set_threads
 from metarep.cli.parser import Parser
 from metarep.cli.progress import measuring
 from metarep.data.datasets import load_dataset
 from metarep.data.datasets.omniglot_runs import load_runs
 from metarep.data.datasets.options import Options
+from metarep.data.task_file import save_tasks
 from metarep.encoders import computing
 from metarep.encoders.normalisation import Normalisation
 from metarep.errors import LeakageError, MetarepError
-from metarep.experiments.evaluation import Report
 from metarep.experiments.lake_runs import error_rate
-from metarep.experiments.measure import Setting, measure_all, pick_learner, result_row
+from metarep.experiments.measure import measure_all, pick_learner, result_row
+from metarep.experiments.report import Report
 from metarep.experiments.results import read, record
+from metarep.experiments.retrieval import retrieve_split
 from metarep.experiments.shards import Shard, write_shard
 from metarep.learners import LEARNERS, Learner
 from metarep.machine.device import pick_device, pick_precision
@@ -31,7 +32,7 @@ from metarep.weights.frozen import load_to_measure
 from metarep.weights.shipped import open_run, zoo_names
 
 USAGE = "RUN"
-WAYS, QUERIES = 5, 15
+WAYS, QUERIES, TASKS = 5, 15, 2000
 EXAMPLE = """examples:
   metarep evaluate runs/protonet-glyphs --ways 5,20 --shots 1,5
   metarep evaluate omniglot-protonet --data glyphs
@@ -43,12 +44,17 @@ EXAMPLE = """examples:
       a pretrained encoder as it is, by the cosine with class means
   metarep evaluate RUN --data omniglot-runs
       Lake's 20 one-shot runs, error rate
+  metarep evaluate RUN --data cifar-fs,fc100 --reliability
+      on several data sets; also open set and calibration
+  metarep evaluate --features mine.npz --learner linear
+      arrays features and labels of any other program
 """
 
 
 def add(parser: Parser) -> None:
     parser.add_argument(
         "run",
+        nargs="?",
         metavar="RUN",
         help="a run folder, a .safetensors file, a model that ships with metarep "
         f"({', '.join(zoo_names())}), or a frozen encoder: efficientnet-lite0 to 2, timm:NAME, FILE.onnx",
@@ -72,7 +78,30 @@ def add(parser: Parser) -> None:
         "--queries", type=int, default=QUERIES, metavar="N", help=f"query images of each class (default: {QUERIES})"
     )
     parser.add_argument(
-        "--tasks", type=int, default=2000, metavar="N", help="tasks in each measurement (default: 2000)"
+        "--tasks",
+        type=number_or_file,
+        default=TASKS,
+        metavar="N",
+        help=f"tasks in each measurement; or a file of tasks from --save-tasks or another library (default: {TASKS})",
+    )
+    parser.add_argument(
+        "--save-tasks", type=Path, metavar="FILE", help="also write the tasks as JSON, for other libraries"
+    )
+    parser.add_argument(
+        "--reliability",
+        action="store_true",
+        help="also measure open set, calibration, worst class and worst task; takes about four times as long",
+    )
+    parser.add_argument(
+        "--retrieval",
+        action="store_true",
+        help="also search with each image among all others: recall@1 to 8, R-precision and MAP@R",
+    )
+    parser.add_argument(
+        "--features",
+        type=Path,
+        metavar="NPZ",
+        help="measure the arrays features and labels of this file instead of a run",
     )
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="seed of the sampled tasks (default: 1)")
     parser.add_argument("--learner", metavar="NAME", help=f"{', '.join(LEARNERS)} (default: as trained)")
@@ -102,6 +131,18 @@ def add(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     set_threads(args)
+    if (args.run is None) == (args.features is None):
+        args.parser.error("give a RUN or --features, and not both")
+    if (args.shard is None) != (args.out is None):
+        args.parser.error("--shard and --out belong together")
+    if args.shard and (args.results or args.save_tasks or args.retrieval):
+        args.parser.error(
+            "a shard is not a result; give --results to metarep merge, and the rest to a whole measurement"
+        )
+    if isinstance(args.tasks, Path):
+        refuse_shape(args)
+    if args.features:
+        return measure_features(args)
     device = pick_device(args.device)
     trained = load_to_measure(args.run, device, size=args.size)
     learner = pick_learner(trained, args.learner)
@@ -112,35 +153,57 @@ def run(args: argparse.Namespace) -> int:
 
 def _measure(args: argparse.Namespace, trained: Checkpoint, learner: Learner) -> int:
     own = trained.record.data
-    data = args.data or own.name
-    if not data:
+    names = names_of(args.data) if args.data else [own.name]
+    if not names[0]:
         args.parser.error(f"{args.run} was not trained here; name the data with --data")
     size = args.size or (own.size if args.data is None or not own.name else learner.encoder.preprocess.size[0])
-    if data == "omniglot-runs":
+    if "omniglot-runs" in names:
+        if len(names) > 1 or args.shard or args.save_tasks or args.reliability or args.retrieval:
+            args.parser.error("omniglot-runs has runs of its own; measure it alone, without tasks and their figures")
         return _one_shot_runs(args, trained, learner, size)
     if args.split in ("train", "trainval", "all") and args.data is None:
-        raise LeakageError(f"{args.run} was trained on {data}; measure it on --split test, or on other --data")
+        raise LeakageError(f"{args.run} was trained on {own.name}; measure it on --split test, or on other --data")
+    if len(names) > 1 and (args.save_tasks or isinstance(args.tasks, Path)):
+        args.parser.error("a file of tasks is of one data set; give one --data")
     skip_bad = args.skip_bad or (args.data is None and own.skip_bad)
-    depth = args.depth or own.depth
-    split = load_dataset(data, args.split, size=size, data_dir=args.data_dir, skip_bad=skip_bad, depth=depth)
-    trained.refuse_leak(split.labels, split.name, data, args.split)
-    settings = [Setting(ways, shots, args.queries, args.tasks, args.seed) for ways in args.ways for shots in args.shots]
-    if (args.shard is None) != (args.out is None):
-        args.parser.error("--shard and --out belong together")
-    if args.shard and args.results:
-        args.parser.error("a shard is not a result; give --results to metarep merge")
+    splits = []
+    for name in names:
+        split = load_dataset(
+            name, args.split, size=size, data_dir=args.data_dir, skip_bad=skip_bad, depth=args.depth or own.depth
+        )
+        trained.refuse_leak(split.labels, split.name, name, args.split)
+        splits.append(split)
     if args.results:
         read(args.results)  # fail before the measurements if the table cannot be read
+    settings = settings_of(args, splits[0])
+    if args.save_tasks and rank() == 0:
+        save_tasks(args.save_tasks, splits[0], settings[0].draw(splits[0].labels))
     rows: list[dict[str, Any]] = []
-    each_task: list[Tensor] = []
+    reports: list[Report] = []
     how: dict[str, Any] = {"watching": partial(measuring, quiet=args.json), "shard": args.shard}
-    for name, report in measure_all(learner, split, settings, references=not args.no_references, **how):
-        rows.append(result_row(trained, name, report, args.run))
-        each_task.append(report.per_task)
-        if not args.json:
-            _print(name, report)
+    how |= {"references": not args.no_references, "reliability": args.reliability}
+    for split in splits:
+        for name, report in measure_all(learner, split, settings, **how):
+            rows.append(result_row(trained, name, report, args.run))
+            reports.append(report)
+            if not args.json:
+                _print(name, report)
+        if args.retrieval:
+            found = retrieve_split(learner, split)
+            rows = [
+                row
+                | (
+                    {"retrieval": found.as_dict()}
+                    if row["method"] == trained.record.method and f"{row['data']}/{row['split']}" == split.name
+                    else {}
+                )
+                for row in rows
+            ]
+            if not args.json:
+                print(f"{'retrieval':<18} {found}, {split.name}")
     if args.shard and rank() == 0:
-        write_shard(args.out, args.shard, list(zip(rows, each_task, strict=True)))
+        tallies = [report.reliability.tally if report.reliability else None for report in reports]
+        write_shard(args.out, args.shard, list(zip(rows, [each.per_task for each in reports], tallies, strict=True)))
     if args.results and rank() == 0:
         record(args.results, rows)
     if args.json:
@@ -192,6 +255,8 @@ def shard_of(text: str) -> Shard:
 
 def _print(name: str, report: Report) -> None:
     print(f"{name:<18} {report}", flush=True)
+    if report.reliability:
+        print(f"{'':<18} {report.reliability}", flush=True)
 
 
 def _one_shot_runs(args: argparse.Namespace, trained: Checkpoint, learner: Learner, size: int | None) -> int:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from metarep.cli.options import add_output, print_json
 from metarep.cli.parser import Parser
+from metarep.experiments.reliability import told
 from metarep.experiments.results import record
 from metarep.experiments.shards import merge_shards
 
@@ -38,4 +39,6 @@ def run(args: argparse.Namespace) -> int:
             f"({row['tasks']:,} tasks, {row['protocol']}, {row['learner']}, {row['data']}/{row['split']} "
             f"{row['digest']})"
         )
+        if "auroc" in row:
+            print(f"{'':<18} {told(row)}")
     return 0

@@ -1,7 +1,7 @@
 """Tasks as index tensors: which images are support, which are query. They hold no pixels."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -159,3 +159,15 @@ class TaskIndex:
         for field in (self.support, self.query, self.support_y, self.query_y):
             content.update(field.cpu().to(torch.int64).numpy().tobytes())
         return content.hexdigest()[:12]
+
+
+def digest_of(sets: Sequence[TaskIndex]) -> str:
+    """The digest of one set of tasks, or one digest made from those of several sets.
+
+    >>> tasks = TaskIndex(torch.tensor([[2]]), torch.tensor([[0]]), *[torch.zeros(1, 1).long()] * 3, ways=1)
+    >>> digest_of([tasks]) == tasks.digest, digest_of([tasks, tasks]) == tasks.digest
+    (True, False)
+    """
+    if len(sets) == 1:
+        return sets[0].digest
+    return hashlib.sha256("".join(part.digest for part in sets).encode()).hexdigest()[:12]

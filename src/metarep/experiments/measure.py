@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
+from metarep.data.labels import Labels
 from metarep.data.split import Split
+from metarep.data.task_index import TaskIndex
 from metarep.data.tasks import draw_tasks, draw_varied_tasks
 from metarep.encoders.normalisation import Normalisation
 from metarep.errors import MetarepError, unknown
@@ -32,6 +34,7 @@ class Setting:
         seed: seed of the tasks; the same seed gives the same tasks.
         normalisation: the batch statistics to use instead of the learner's own, for learners that adapt the body; None
             for the learner's own.
+        given: sets of tasks to measure on instead of drawn ones.
 
     Raises:
         MetarepError: a task needs at least 2 ways and 1 query, and an interval at least 2 tasks.
@@ -43,6 +46,33 @@ class Setting:
     tasks: int = 2000
     seed: int = 1
     normalisation: Normalisation | None = None
+    given: tuple[TaskIndex, ...] = ()
+
+    @staticmethod
+    def of_tasks(sets: Sequence[TaskIndex], normalisation: Normalisation | None = None) -> "Setting":
+        """The setting of tasks that are given.
+
+        Args:
+            sets: the sets of tasks.
+            normalisation: see the class.
+        """
+        ways, shots = ([getattr(each, name) for each in sets] for name in ("ways", "shots"))
+        spans = range(min(ways), max(ways) + 1), range(min(shots), max(shots) + 1)
+        total = sum(len(each) for each in sets)
+        return Setting(*spans, sets[0].queries, total, normalisation=normalisation, given=tuple(sets))
+
+    def draw(self, labels: Labels) -> list[TaskIndex]:
+        """The tasks of this setting: those that are given, or drawn on the CPU, the same on every machine.
+
+        Args:
+            labels: the labels to draw from.
+        """
+        if self.given:
+            return list(self.given)
+        how = {"queries": self.queries, "generator": torch.Generator().manual_seed(self.seed)}
+        if len(self.ways) == len(self.shots) == 1:
+            return [draw_tasks(labels, self.tasks, ways=self.ways[0], shots=self.shots[0], **how)]
+        return draw_varied_tasks(labels, self.tasks, ways=self.ways, shots=self.shots, **how)
 
     def __post_init__(self) -> None:
         for name, given, least in (("ways", min(self.ways), 2), ("queries", self.queries, 1), ("tasks", self.tasks, 2)):
@@ -73,6 +103,7 @@ def measure(
     setting: Setting,
     on_progress: Callable[[float], None] | None = None,
     shard: Shard | None = None,
+    reliability: bool = False,
 ) -> Report:
     """The report of a learner on the tasks of a setting. The tasks are drawn on the CPU, the same on every machine.
 
@@ -82,14 +113,18 @@ def measure(
         setting: the tasks.
         on_progress: called with the finished share, from 0 to 1.
         shard: measure only this part of the tasks.
+        reliability: also measure open set, calibration, worst class and worst task.
     """
-    generator = torch.Generator().manual_seed(setting.seed)
-    draw = {"queries": setting.queries, "generator": generator}
-    if len(setting.ways) == len(setting.shots) == 1:
-        tasks = draw_tasks(split.labels, setting.tasks, ways=setting.ways[0], shots=setting.shots[0], **draw)
-    else:
-        tasks = draw_varied_tasks(split.labels, setting.tasks, ways=setting.ways, shots=setting.shots, **draw)
-    return evaluate(learner, split.bank, tasks, split=split.name, on_progress=on_progress, shard=shard)
+    return evaluate(
+        learner,
+        split.bank,
+        setting.draw(split.labels),
+        split=split.name,
+        on_progress=on_progress,
+        shard=shard,
+        reliability=reliability,
+        labels=split.labels,
+    )
 
 
 def measure_all(
@@ -100,6 +135,7 @@ def measure_all(
     references: bool,
     watching: Callable[[str], AbstractContextManager[Callable[[float], None]]] | None = None,
     shard: Shard | None = None,
+    reliability: bool = False,
 ) -> Iterator[tuple[str, Report]]:
     """Measure a learner, and the references if requested, at every setting.
 
@@ -111,6 +147,7 @@ def measure_all(
         watching: called with a description of each measurement. It returns a context that gives a function, which is
             called with the finished share, from 0 to 1; see :func:`metarep.cli.progress.measuring`.
         shard: measure only this part of the tasks.
+        reliability: also measure open set, calibration, worst class and worst task.
 
     Yields:
         The name of the row (``trained``, ``untrained encoder`` or ``raw pixels``) and its report.
@@ -126,7 +163,7 @@ def measure_all(
                 continue  # the references have no inner steps, so this setting does not change them
             what = f"{name}, {_span(setting.ways)}-way {_span(setting.shots)}-shot"
             with each.using(setting.normalisation), watching(what) if watching else nullcontext() as on_progress:
-                report = measure(each, split, setting, on_progress, shard)
+                report = measure(each, split, setting, on_progress, shard, reliability)
             yield name, report
 
 

@@ -10,11 +10,13 @@ from torch import Tensor
 
 from metarep.errors import MetarepError
 from metarep.experiments.interval import interval
+from metarep.experiments.reliability import FIGURES, Reliability, Tally
 from metarep.machine.files import replacing
 from metarep.machine.untrusted import parse_json
 
 FORMAT = "metarep shard 1"
-OF_TASKS = ("accuracy", "ci95", "tasks", "seconds")  # what a row says of its tasks; merging computes these anew
+# What a row says of its tasks; merging computes these anew
+OF_TASKS = ("accuracy", "ci95", "tasks", "seconds", "per_task", "tally", *FIGURES)
 ELSEWHERE = ("hardware", "run", "commit")  # what may differ between machines
 
 
@@ -45,18 +47,22 @@ class Shard(NamedTuple):
         return Shard(number, of)
 
 
-def write_shard(path: Path, shard: Shard, rows: Sequence[tuple[dict[str, Any], Tensor]]) -> None:
+def write_shard(path: Path, shard: Shard, rows: Sequence[tuple[dict[str, Any], Tensor, Tally | None]]) -> None:
     """Write the measurements of one shard to a file.
 
     Args:
         path: the file, JSON.
         shard: which part of the tasks was measured.
-        rows: for each measurement, its row of a results table and the accuracy of each task in percent.
+        rows: for each measurement, its row of a results table, the accuracy of each task in percent, and the counts of
+            its reliability, if that was measured.
     """
     content = {
         "format": FORMAT,
         "shard": list(shard),
-        "rows": [{**row, "per_task": per_task.tolist()} for row, per_task in rows],
+        "rows": [
+            {**row, "per_task": per_task.tolist(), **({"tally": tally.as_dict()} if tally else {})}
+            for row, per_task, tally in rows
+        ],
     }
     with replacing(path) as partial:
         partial.write_text(json.dumps(content))
@@ -80,16 +86,24 @@ def merge_shards(paths: Sequence[Path]) -> list[dict[str, Any]]:
     merged = []
     for rows in zip(*(each["rows"] for each in shards), strict=True):
         _refuse_others(rows)
-        accuracy, ci95 = interval(torch.tensor([task for row in rows for task in row["per_task"]]))
-        own = {name: value for name, value in rows[0].items() if name != "per_task"}
+        per_task = torch.tensor([task for row in rows for task in row["per_task"]])
+        accuracy, ci95 = interval(per_task)
+        own = {name: value for name, value in rows[0].items() if name not in ("per_task", "tally")}
         totals = {name: sum(row[name] for row in rows) for name in ("tasks", "seconds")}
         merged.append({**own, "accuracy": accuracy, "ci95": ci95, **totals})
+        if "tally" in rows[0]:
+            tally = Tally.join([Tally.of_dict(row["tally"]) for row in rows])
+            merged[-1] |= Reliability.of(tally, per_task, rows[0]["without_unknown"]).as_dict()
     return merged
 
 
 def _refuse_others(rows: Sequence[dict[str, Any]]) -> None:
     """Raise an error unless the rows are parts of one measurement."""
-    free = {*OF_TASKS, *ELSEWHERE, "per_task"}
+    free = {*OF_TASKS, *ELSEWHERE}
+    if len({"tally" in row for row in rows}) > 1:
+        raise MetarepError(
+            "only some of the shards measured the reliability; measure all of them with the same command"
+        )
     for row in rows[1:]:
         for name, value in rows[0].items():
             if name not in free and row.get(name) != value:
@@ -105,7 +119,9 @@ def _read(path: Path) -> dict[str, Any]:
         number, of = content["shard"]
         right = content["format"] == FORMAT and 1 <= int(number) <= int(of) and bool(content["rows"])
         right &= all(len(row["per_task"]) == row["tasks"] and row["seconds"] >= 0 for row in content["rows"])
-    except (ValueError, KeyError, TypeError):
+        for row in content["rows"]:
+            right &= "tally" not in row or len(Tally.of_dict(row["tally"]).per_task) == row["tasks"]
+    except (ValueError, KeyError, TypeError, RuntimeError):
         right, content = False, {}
     if not right:
         raise MetarepError(f"{path} is not a shard that metarep evaluate has written")

@@ -105,6 +105,18 @@ class Learner(nn.Module, ABC):
         """
         return self.embed(x)
 
+    def settle(self, rows: Shaped[Tensor, "n *row"]) -> Shaped[Tensor, "n *row"]:
+        """What ``adapt`` and ``logits`` do to an image in every task alike, such as to normalise it.
+
+        ``evaluate`` runs it once an image, after ``prepare``, and then uses the learner from :meth:`settled`. By
+        default it does nothing.
+        """
+        return rows
+
+    def settled(self) -> "Learner":
+        """The same learner for rows that :meth:`settle` has given; its answers are the same to the last digit."""
+        return self
+
     @abstractmethod
     def adapt(
         self, support: Shaped[Tensor, "task support *row"], labels: Int[Tensor, "task support"], ways: int
@@ -123,6 +135,24 @@ class Learner(nn.Module, ABC):
     @abstractmethod
     def logits(self, state: State, query: Shaped[Tensor, "task query *row"]) -> Float[Tensor, "task query ways"]:
         """The score of each class for each query row; the highest one is the prediction."""
+
+    def familiarity(
+        self,
+        state: State,  # noqa: ARG002
+        query: Shaped[Tensor, "task query *row"],  # noqa: ARG002 - for learners whose logits do not say it
+        logits: Float[Tensor, "task query ways"],
+    ) -> Float[Tensor, "task query"]:
+        """How well each query fits the task: the higher, the more likely it is of one of its classes.
+
+        By default it is the highest logit: for prototypes the similarity to the nearest one. The highest probability
+        would only compare the classes with each other, and a query that is far from all of them may have a high one.
+
+        Args:
+            state: of :meth:`adapt`.
+            query: the rows of the queries.
+            logits: of these queries, from :meth:`logits`.
+        """
+        return logits.amax(-1)
 
     def held_out(
         self,

@@ -1,6 +1,7 @@
 """Neighbours: classification by the k nearest support images."""
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import torch
@@ -38,6 +39,8 @@ class Neighbours(Learner):
     tensor([[[0.5000, 0.5000]]])
     """
 
+    unit = False  # whether the rows are on the unit sphere already
+
     def __init__(self, encoder: Encoder, k: int = 1, metric: Metric = "cosine", temperature: float = 0.1) -> None:
         super().__init__(encoder)
         self.k, self.temperature = k, temperature
@@ -46,6 +49,16 @@ class Neighbours(Learner):
     @property
     def settings(self) -> dict[str, Any]:
         return {"k": self.k, "metric": self.metric, "temperature": self.temperature}
+
+    def settle(self, rows: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
+        return self._features(rows) if type(self) is Neighbours else rows  # a subclass may compare rows in another way
+
+    def settled(self) -> Learner:
+        if type(self) is not Neighbours:
+            return self
+        same = copy(self)  # with the same encoder
+        same.unit = True
+        return same
 
     def adapt(
         self, support: Float[Tensor, "task support dim"], labels: Int[Tensor, "task support"], ways: int
@@ -69,6 +82,15 @@ class Neighbours(Learner):
             rows = shares.new_zeros(len(shares), state.ways).scatter_add_(1, classes.clamp_min(0), shares)
             return rows.clamp_min(1e-12).log().unsqueeze(0)
         return self._vote(self._near(query, state["support"]), state["onehot"])
+
+    def familiarity(
+        self,
+        state: State,
+        query: Float[Tensor, "task query dim"],
+        logits: Float[Tensor, "task query ways"],  # noqa: ARG002 - the shares of votes do not say how near they are
+    ) -> Float[Tensor, "task query"]:
+        """The similarity of each query to the nearest support row."""
+        return self._near(query, state["support"]).amax(-1)
 
     def held_out(
         self,
@@ -108,8 +130,12 @@ class Neighbours(Learner):
     def _near(self, query: Tensor, support: Tensor) -> Tensor:
         """The similarity of each query to each support row."""
         if self.metric == "cosine":
-            return functional.normalize(query, dim=-1) @ functional.normalize(support, dim=-1).mT
+            return self._features(query) @ self._features(support).mT
         return -squared_distances(query, support)
+
+    def _features(self, rows: Tensor) -> Tensor:
+        """Features as the metric compares them; on the unit sphere for the cosine."""
+        return functional.normalize(rows, dim=-1) if self.metric == "cosine" and not self.unit else rows
 
     def _vote(self, near: Tensor, onehot: Tensor, voters: int | None = None) -> Tensor:
         """The logits from the similarities of all support rows, of which ``voters`` may vote (None: all)."""

@@ -1,6 +1,7 @@
 """Prototypes: classification by the nearest class mean."""
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any, get_args
 
 import torch
@@ -37,6 +38,8 @@ class Prototypes(Learner):
     tensor([[[-4., -1.]]])
     """
 
+    unit = False  # whether the rows are on the unit sphere already
+
     def __init__(self, encoder: Encoder, metric: Metric = "euclidean", temperature: float = 1.0) -> None:
         super().__init__(encoder)
         one_of("metric", metric, get_args(Metric))
@@ -47,6 +50,16 @@ class Prototypes(Learner):
     @property
     def settings(self) -> dict[str, Any]:
         return {"metric": self.metric, "temperature": self.temperature}
+
+    def settle(self, rows: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
+        return self._features(rows) if type(self) is Prototypes else rows  # a subclass may compare rows in another way
+
+    def settled(self) -> Learner:
+        if type(self) is not Prototypes:
+            return self
+        same = copy(self)  # with the same encoder
+        same.unit = True
+        return same
 
     def adapt(
         self, support: Float[Tensor, "task support dim"], labels: Int[Tensor, "task support"], ways: int
@@ -80,4 +93,4 @@ class Prototypes(Learner):
 
     def _features(self, rows: Tensor) -> Tensor:
         """Features as the metric compares them; on the unit sphere for the cosine."""
-        return functional.normalize(rows, dim=-1) if self.metric == "cosine" else rows
+        return functional.normalize(rows, dim=-1) if self.metric == "cosine" and not self.unit else rows

@@ -1,0 +1,92 @@
+"""What ``metarep evaluate`` measures: tasks that are drawn or come from a file, data sets, or arrays of features."""
+
+import argparse
+from pathlib import Path
+
+from metarep.cli.options import print_json
+from metarep.data.split import Split
+from metarep.data.task_file import load_tasks
+from metarep.experiments.features import evaluate_features, read_features
+from metarep.experiments.measure import Setting
+from metarep.experiments.retrieval import measure_retrieval
+
+SHAPE = ("ways", "shots", "queries", "seed")
+
+
+def number_or_file(text: str) -> int | Path:
+    """Read the value of ``--tasks``.
+
+    >>> number_or_file("200"), number_or_file("tasks.json").name
+    (200, 'tasks.json')
+    """
+    try:
+        return int(text)
+    except ValueError:
+        return Path(text)
+
+
+def names_of(data: str) -> list[str]:
+    """The data sets of ``--data``: one, or several with commas between. A folder with a comma in its name is one.
+
+    >>> names_of("omniglot,cifar-fs"), names_of("folder:PHOTOS")
+    (['omniglot', 'cifar-fs'], ['folder:PHOTOS'])
+    """
+    _, _, argument = data.partition(":")
+    return [data] if argument and Path(argument).exists() else [name.strip() for name in data.split(",")]
+
+
+def refuse_shape(args: argparse.Namespace) -> None:
+    """End with a usage error if a shape of tasks is given beside a file of tasks."""
+    changed = [name for name in SHAPE if getattr(args, name) != args.parser.get_default(name)]
+    if changed:
+        args.parser.error(f"--{changed[0]} goes with tasks that are drawn; those of {args.tasks} have their own")
+
+
+def settings_of(args: argparse.Namespace, split: Split) -> list[Setting]:
+    """The tasks of each measurement."""
+    if isinstance(args.tasks, Path):
+        settings = [Setting.of_tasks(load_tasks(args.tasks, split))]
+    else:
+        settings = [
+            Setting(ways, shots, args.queries, args.tasks, args.seed) for ways in args.ways for shots in args.shots
+        ]
+    if args.save_tasks and len(settings) > 1:
+        args.parser.error("--save-tasks writes one set of tasks; give one number or range of ways and of shots")
+    return settings
+
+
+def measure_features(args: argparse.Namespace) -> int:
+    """Measure the arrays of ``--features``."""
+    given = {"data": args.data, "shard": args.shard, "results": args.results, "save-tasks": args.save_tasks}
+    given |= {"tasks": isinstance(args.tasks, Path), "normalisation": args.normalisation, "test-steps": args.test_steps}
+    if wrong := next((name for name, value in given.items() if value), None):
+        args.parser.error(f"--{wrong} does not go with --features")
+    features, labels = read_features(args.features)
+    rows = []
+    for ways in args.ways:
+        for shots in args.shots:
+            report = evaluate_features(
+                features,
+                labels,
+                args.learner or "prototypes",
+                ways=ways,
+                shots=shots,
+                queries=args.queries,
+                tasks=args.tasks,
+                seed=args.seed,
+                split=args.features.stem,
+                reliability=args.reliability,
+            )
+            rows.append(report.as_dict())
+            if not args.json:
+                print(f"{'features':<18} {report}", flush=True)
+                if report.reliability:
+                    print(f"{'':<18} {report.reliability}", flush=True)
+    if args.retrieval:
+        found = measure_retrieval(features, labels)
+        rows = [row | {"retrieval": found.as_dict()} for row in rows]
+        if not args.json:
+            print(f"{'retrieval':<18} {found}")
+    if args.json:
+        print_json(rows)
+    return 0

@@ -1,0 +1,106 @@
+"""Measurements on features that another program has computed: arrays in, a report out."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from metarep.data.labels import Labels
+from metarep.data.task_index import TaskIndex
+from metarep.encoders import Encoder, Preprocess
+from metarep.errors import DataError, MetarepError, TooLargeError, unknown
+from metarep.experiments.evaluation import evaluate_rows
+from metarep.experiments.measure import Setting
+from metarep.experiments.report import Report
+from metarep.experiments.retrieval import checked_features
+from metarep.learners import LEARNERS, Learner
+from metarep.machine.device import available_bytes
+
+
+def evaluate_features(
+    features: Float[Tensor, "n dim"] | np.ndarray,
+    labels: "Labels | list[Any] | np.ndarray | Tensor",
+    learner: str | Learner = "prototypes",
+    *,
+    ways: int | range = 5,
+    shots: int | range = 1,
+    queries: int = 15,
+    tasks: int | list[TaskIndex] | TaskIndex = 2000,
+    seed: int = 1,
+    split: str = "features",
+    reliability: bool = False,
+    **settings: Any,  # noqa: ANN401 - the learner's own
+) -> Report:
+    """Measure the accuracy of a learner on tasks of precomputed features.
+
+    Args:
+        features: one row for each image, of classes that the encoder has not seen.
+        labels: the class of each image.
+        learner: a name of ``LEARNERS``, or a learner that does not adapt the body. Its encoder is not used.
+        ways, shots: a number, or a range from which each task draws.
+        queries: query images of each class.
+        tasks: the number of tasks; or sets of tasks, and then ways, shots, queries and seed are theirs.
+        seed: seed of the tasks; the same seed gives the same tasks for the same labels.
+        split: name of the data, for the report.
+        reliability: also measure open set, calibration, worst class and worst task.
+        settings: arguments of the learner, such as ``metric="cosine"``.
+
+    Raises:
+        DataError: features and labels do not belong together, or have too few images for such tasks.
+        MetarepError: an unknown learner, or one that adapts the body.
+
+    >>> import torch
+    >>> labels = [i // 20 for i in range(200)]
+    >>> features = torch.eye(10)[torch.tensor(labels)] + 0.01 * torch.arange(200.0).unsqueeze(1) / 200
+    >>> evaluate_features(features, labels, ways=5, shots=1, queries=5, tasks=10).accuracy
+    100.0
+    """
+    rows, known = checked_features(features, labels)
+    solver = _learner(learner, rows.shape[1], settings)
+    if isinstance(tasks, int):
+        spans = [each if isinstance(each, range) else range(each, each + 1) for each in (ways, shots)]
+        sets = Setting(*spans, queries, tasks, seed).draw(known)
+    else:
+        sets = [tasks] if isinstance(tasks, TaskIndex) else list(tasks)
+    return evaluate_rows(solver, rows, sets, split=split, reliability=reliability, labels=known)
+
+
+def read_features(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The arrays ``features`` and ``labels`` of an ``.npz`` file.
+
+    Args:
+        path: the file. It may come from a stranger: no code in it is run, and its sizes are checked first.
+
+    Raises:
+        TooLargeError: its arrays take more than half of the free memory.
+        DataError: it is damaged, or has no such arrays.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            total = sum(each.file_size for each in archive.infolist())
+        if total > (free := available_bytes() // 2):
+            raise TooLargeError(f"{path} has {total:,} bytes of arrays; half of the free memory is {free:,}")
+        with np.load(path, allow_pickle=False) as arrays:
+            return arrays["features"], arrays["labels"]
+    except KeyError:
+        raise DataError(f"{path} must hold the arrays features and labels") from None
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        if isinstance(error, MetarepError):
+            raise
+        raise DataError(f"{path} cannot be read as an .npz file of features and labels: {error}") from error
+
+
+def _learner(learner: str | Learner, dim: int, settings: dict[str, Any]) -> Learner:
+    """The learner, on an encoder that is never run."""
+    if isinstance(learner, str):
+        if learner not in LEARNERS:
+            raise unknown("learner", learner, LEARNERS)
+        learner = LEARNERS[learner](Encoder(nn.Flatten(), Preprocess((1, dim), 1, (0.0,), (1.0,))), **settings)
+    if learner.state_numbers:
+        raise MetarepError(
+            f"{learner.called} adapts the body of its encoder, so it cannot work on features; take another learner"
+        )
+    return learner

@@ -1,0 +1,86 @@
+"""Precomputed features: the accuracy of evaluate, retrieval against a slow formula, and arrays that cannot be used."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Generator, nn
+
+from metarep.data.split import Split
+from metarep.data.tasks import draw_tasks
+from metarep.encoders import Encoder, Preprocess
+from metarep.errors import MetarepError
+from metarep.experiments import retrieval as module
+from metarep.experiments.evaluation import evaluate
+from metarep.experiments.features import evaluate_features, read_features
+from metarep.experiments.retrieval import measure_retrieval
+from metarep.learners import GradientDescent, Prototypes
+
+
+def test_features_have_the_accuracy_of_their_images(drawings: tuple[Split, Split], preprocess: Preprocess) -> None:
+    split, pixels = drawings[1], Prototypes(Encoder(nn.Flatten(), preprocess), "cosine")
+    g = Generator().manual_seed(1)
+    tasks = draw_tasks(split.labels, 40, ways=5, shots=1, queries=5, generator=g)
+    features = pixels.prepare(split.bank.images).numpy()
+    how = {"ways": 5, "shots": 1, "queries": 5, "tasks": 40}
+    report = evaluate_features(features, split.labels, metric="cosine", **how)
+    assert report.per_task.tolist() == evaluate(pixels, split.bank, tasks).per_task.tolist()
+    assert evaluate_features(features, split.labels, "linear", reliability=True, **how).reliability is not None
+    assert evaluate_features(features, split.labels, "descent", **how).accuracy > 20
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_retrieval_by_hand(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Classes of one to nine images, in chunks of a few rows."""
+    g = Generator().manual_seed(0)
+    labels = np.repeat(np.arange(9), np.arange(1, 10))
+    rows = torch.randn(45, 3, generator=g) + torch.randn(9, 3, generator=g)[torch.from_numpy(labels)]
+    x = rows.double().numpy()
+    recall, precision, average = {1: [], 2: [], 4: [], 8: []}, [], []
+    for i in range(45):
+        same = labels == labels[i]
+        if same.sum() == 1:
+            continue
+        far = ((x - x[i]) ** 2).sum(1)
+        if metric == "cosine":
+            far = -(x @ x[i]) / np.linalg.norm(x, axis=1)
+        order = [j for j in np.argsort(far) if j != i]
+        right = same[order]
+        for k, each in recall.items():
+            each.append(right[:k].any())
+        r = same.sum() - 1
+        precision.append(right[:r].mean())
+        average.append(sum(right[: n + 1].mean() * right[n] for n in range(r)) / r)
+    monkeypatch.setattr(module, "VALUES", 45 * 4)
+    found = measure_retrieval(rows, labels, metric=metric)
+    assert found.recall == pytest.approx({k: 100 * np.mean(each) for k, each in recall.items()})
+    assert (found.r_precision, found.map_at_r) == pytest.approx((100 * np.mean(precision), 100 * np.mean(average)))
+    assert (found.queries, found.gallery) == (44, 45)
+
+
+def test_arrays_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
+    rows, labels = np.eye(40, dtype=np.float32), [i // 20 for i in range(40)]
+    lost = rows.copy()
+    lost[7, 3] = np.nan
+    for features, classes, message in (
+        (rows[0], labels, "a row for each image, not of shape"),
+        (rows, labels[:9], "40 rows of features and 9 labels"),
+        (lost, labels, "row 7 of the features has NaN"),
+        (rows, labels, "5-way 1-shot tasks with 15 queries need 5 classes"),
+    ):
+        with pytest.raises(MetarepError, match=message):
+            evaluate_features(features, classes)
+    with pytest.raises(MetarepError, match="unknown learner 'prototype'"):
+        evaluate_features(rows, labels, "prototype")
+    body = Encoder(nn.Sequential(nn.Flatten(), nn.Linear(40, 4)), Preprocess((1, 40), 1, (0.0,), (1.0,)))
+    with pytest.raises(MetarepError, match="adapts the body of its encoder"):
+        evaluate_features(rows, labels, GradientDescent(body, scope="all"))
+    with pytest.raises(MetarepError, match="no class has two images"):
+        measure_retrieval(rows, list(range(40)))
+    np.savez(tmp_path / "other.npz", features=rows)
+    np.savez(tmp_path / "object.npz", features=rows, labels=np.array([{}], object))
+    (tmp_path / "bad.npz").write_bytes(b"PK")
+    for name, message in (("other", "features and labels"), ("object", "cannot be read"), ("bad", "cannot be read")):
+        with pytest.raises(MetarepError, match=message):
+            read_features(tmp_path / f"{name}.npz")
