@@ -17,7 +17,7 @@ from metarep.data.datasets.options import Options
 from metarep.encoders import computing
 from metarep.encoders.normalisation import Normalisation
 from metarep.errors import LeakageError, MetarepError
-from metarep.experiments.evaluation import Report
+from metarep.experiments.evaluation import Balance, Report
 from metarep.experiments.lake_runs import error_rate
 from metarep.experiments.measure import Setting, measure_all, pick_learner, result_row
 from metarep.experiments.results import read, record
@@ -71,7 +71,18 @@ def add(parser: Parser) -> None:
         "--tasks", type=int, default=2000, metavar="N", help="tasks in each measurement (default: 2000)"
     )
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="seed of the sampled tasks (default: 1)")
-    parser.add_argument("--learner", metavar="NAME", help=f"{', '.join(LEARNERS)} (default: as trained)")
+    parser.add_argument(
+        "--learner",
+        metavar="NAME",
+        help=f"{', '.join(LEARNERS)}; with settings, as in linear:strength=0.1,centre=true (default: as trained)",
+    )
+    parser.add_argument(
+        "--balance",
+        choices=get_args(Balance),
+        default="balanced",
+        help="how many queries a class has: all equally many, or shares drawn from a Dirichlet distribution, on which "
+        "transductive learners lose accuracy (default: balanced)",
+    )
     parser.add_argument(
         "--normalisation",
         choices=get_args(Normalisation),
@@ -118,7 +129,8 @@ def _measure(args: argparse.Namespace, trained: Checkpoint, learner: Learner) ->
     depth = args.depth or own.depth
     split = load_dataset(data, args.split, size=size, data_dir=args.data_dir, skip_bad=skip_bad, depth=depth)
     trained.refuse_leak(split.labels, split.name, data, args.split)
-    settings = [Setting(ways, shots, args.queries, args.tasks, args.seed) for ways in args.ways for shots in args.shots]
+    how = {"queries": args.queries, "tasks": args.tasks, "seed": args.seed, "balance": args.balance}
+    settings = [Setting(ways, shots, **how) for ways in args.ways for shots in args.shots]
     if (args.shard is None) != (args.out is None):
         args.parser.error("--shard and --out belong together")
     if args.shard and args.results:
@@ -127,8 +139,8 @@ def _measure(args: argparse.Namespace, trained: Checkpoint, learner: Learner) ->
         read(args.results)  # fail before the measurements if the table cannot be read
     rows: list[dict[str, Any]] = []
     each_task: list[Tensor] = []
-    how: dict[str, Any] = {"watching": partial(measuring, quiet=args.json), "shard": args.shard}
-    for name, report in measure_all(learner, split, settings, references=not args.no_references, **how):
+    watch: dict[str, Any] = {"watching": partial(measuring, quiet=args.json), "shard": args.shard}
+    for name, report in measure_all(learner, split, settings, references=not args.no_references, **watch):
         rows.append(result_row(trained, name, report, args.run))
         each_task.append(report.per_task)
         if not args.json:

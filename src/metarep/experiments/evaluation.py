@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from metarep.machine.device import keep_freed_memory
 from metarep.machine.ranks import Part, gather_all, sum_over_ranks
 
 AT_ONCE = 128  # tasks
+Balance = Literal["balanced", "dirichlet"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Report:
         digest: identifies the set of tasks.
         seconds: duration of the measurement in seconds.
         per_task: accuracy on each task.
+        balance: ``balanced``, equally many queries of each class; or ``dirichlet``, shares drawn at random.
 
     >>> how = ("inductive", "running", "prototypes", "glyphs/test", "0123456789ab")
     >>> report = Report(81.25, 2.45, 2, "5", "1", 15, *how, seconds=1.0, per_task=torch.tensor([80.0, 82.5]))
@@ -61,11 +64,22 @@ class Report:
     digest: str
     seconds: float
     per_task: Float[Tensor, " task"] = field(repr=False)
+    balance: Balance = "balanced"
+
+    @property
+    def answers(self) -> str:
+        """The protocol, with the balance of the queries if it is not the usual one, or if the learner depends on it.
+
+        >>> Report(81.25, 2.45, 2, "5", "1", 15, "transductive", *"abcd", 1.0, torch.zeros(2)).answers
+        'transductive, balanced'
+        """
+        usual = self.balance == "balanced" and self.protocol in ("inductive", self.normalisation)
+        return self.protocol if usual else f"{self.protocol}, {self.balance}"
 
     def __str__(self) -> str:
         return (
             f"{self.ways}-way {self.shots}-shot: {self.accuracy:.2f} ± {self.ci95:.2f} % "
-            f"({self.tasks:,} tasks of {counted(self.queries, 'query', 'queries')} a class, {self.protocol}, "
+            f"({self.tasks:,} tasks of {counted(self.queries, 'query', 'queries')} a class, {self.answers}, "
             f"{self.normalisation} statistics, {self.learner}, {self.split} {self.digest}, {self.seconds:.1f} s)"
         )
 

@@ -2,21 +2,22 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from metarep.data.split import Split
 from metarep.data.tasks import draw_tasks, draw_varied_tasks
+from metarep.data.unbalanced import draw_unbalanced_tasks
 from metarep.encoders.normalisation import Normalisation
-from metarep.errors import MetarepError, unknown
-from metarep.experiments.evaluation import Report, evaluate
+from metarep.errors import MetarepError, one_of
+from metarep.experiments.evaluation import Balance, Report, evaluate
 from metarep.experiments.references import raw_pixels, untrained
 from metarep.experiments.results import commit
 from metarep.experiments.shards import Shard
-from metarep.learners import LEARNERS, Learner
+from metarep.learners import LEARNERS, Learner, read_learner
 from metarep.machine.device import hardware
 from metarep.weights.checkpoint import Checkpoint
 
@@ -32,6 +33,8 @@ class Setting:
         seed: seed of the tasks; the same seed gives the same tasks.
         normalisation: the batch statistics to use instead of the learner's own, for learners that adapt the body; None
             for the learner's own.
+        balance: ``balanced``, equally many queries of each class; or ``dirichlet``, shares from a Dirichlet
+            distribution (:func:`metarep.data.unbalanced.draw_unbalanced_tasks`), for transductive learners.
 
     Raises:
         MetarepError: a task needs at least 2 ways and 1 query, and an interval at least 2 tasks.
@@ -43,8 +46,10 @@ class Setting:
     tasks: int = 2000
     seed: int = 1
     normalisation: Normalisation | None = None
+    balance: Balance = "balanced"
 
     def __post_init__(self) -> None:
+        one_of("balance", self.balance, get_args(Balance))
         for name, given, least in (("ways", min(self.ways), 2), ("queries", self.queries, 1), ("tasks", self.tasks, 2)):
             if given < least:
                 raise MetarepError(f"an accuracy needs at least {least} {name}, not {given}")
@@ -55,16 +60,16 @@ def pick_learner(trained: Checkpoint, name: str | None) -> Learner:
 
     Args:
         trained: the trained run.
-        name: name of another learner; None for the one that was trained.
+        name: name of another learner, perhaps with settings; see :func:`metarep.learners.read_learner`. None for the
+            one that was trained.
 
     Raises:
-        MetarepError: there is no learner of this name.
+        MetarepError: there is no such learner or setting, or the learner cannot be used with this encoder.
     """
     if name is None:
         return trained.learner
-    if name not in LEARNERS:
-        raise unknown("learner", name, LEARNERS)
-    return LEARNERS[name](trained.learner.encoder)
+    name, settings = read_learner(name)
+    return LEARNERS[name](trained.learner.encoder, **settings)
 
 
 def measure(
@@ -86,10 +91,14 @@ def measure(
     generator = torch.Generator().manual_seed(setting.seed)
     draw = {"queries": setting.queries, "generator": generator}
     if len(setting.ways) == len(setting.shots) == 1:
-        tasks = draw_tasks(split.labels, setting.tasks, ways=setting.ways[0], shots=setting.shots[0], **draw)
+        drawn = draw_tasks if setting.balance == "balanced" else draw_unbalanced_tasks
+        tasks = drawn(split.labels, setting.tasks, ways=setting.ways[0], shots=setting.shots[0], **draw)
+    elif setting.balance != "balanced":
+        raise MetarepError("unbalanced queries need tasks of one shape; give one number of ways and one of shots")
     else:
         tasks = draw_varied_tasks(split.labels, setting.tasks, ways=setting.ways, shots=setting.shots, **draw)
-    return evaluate(learner, split.bank, tasks, split=split.name, on_progress=on_progress, shard=shard)
+    report = evaluate(learner, split.bank, tasks, split=split.name, on_progress=on_progress, shard=shard)
+    return replace(report, balance=setting.balance)
 
 
 def measure_all(
@@ -152,6 +161,7 @@ def result_row(trained: Checkpoint, name: str, report: Report, path: Path | str,
     source, _, split = report.split.rpartition("/")
     return {
         **report.as_dict(),
+        "protocol": report.answers,
         "method": run.method if own else name,
         "data": source,
         "split": split,

@@ -1,9 +1,12 @@
 """Learners: what is deployed, an encoder together with a way to solve a new task from its support set."""
 
+import inspect
 from typing import Any
 
 from metarep.encoders import Encoder
-from metarep.errors import unknown
+from metarep.errors import MetarepError, unknown
+from metarep.learners.augmented import AugmentedLinear
+from metarep.learners.bd_cspn import BDCSPN
 from metarep.learners.descent import GradientDescent
 from metarep.learners.labelled_index import LabelledIndex
 from metarep.learners.learner import Learner, State
@@ -11,9 +14,13 @@ from metarep.learners.linear import Linear
 from metarep.learners.neighbours import Neighbours
 from metarep.learners.pairwise import Pairwise
 from metarep.learners.prototypes import Prototypes
+from metarep.learners.simpleshot import SimpleShot
 
 __all__ = [
+    "BDCSPN",
+    "INDUCTIVE",
     "LEARNERS",
+    "AugmentedLinear",
     "GradientDescent",
     "LabelledIndex",
     "Learner",
@@ -21,9 +28,11 @@ __all__ = [
     "Neighbours",
     "Pairwise",
     "Prototypes",
+    "SimpleShot",
     "State",
     "build_learner",
     "described",
+    "read_learner",
 ]
 
 LEARNERS: dict[str, type[Learner]] = {
@@ -31,8 +40,13 @@ LEARNERS: dict[str, type[Learner]] = {
     "neighbours": Neighbours,
     "linear": Linear,
     "descent": GradientDescent,
+    "simpleshot": SimpleShot,
+    "augmented": AugmentedLinear,
+    "bd-cspn": BDCSPN,
 }
 """The learners by the name that checkpoints and ``--learner`` use."""
+INDUCTIVE = [name for name, kind in LEARNERS.items() if kind.protocol != "transductive"]
+"""The names of those learners whose answer to an image never depends on other images that are asked about."""
 TRAINED: dict[str, type[Learner]] = {"pairwise": Pairwise}  # with weights that only a training gives
 
 
@@ -48,6 +62,38 @@ def build_learner(name: str, encoder: Encoder, **settings: Any) -> Learner:  # n
     if name not in kinds:
         raise unknown("learner", name, kinds)
     return kinds[name](encoder, **settings)
+
+
+def read_learner(text: str) -> tuple[str, dict[str, Any]]:
+    """The name of a learner and its settings, from ``NAME`` or ``NAME:SETTING=VALUE,SETTING=VALUE``.
+
+    Args:
+        text: what a user has typed. A value is read as the type of the setting's default.
+
+    Raises:
+        MetarepError: there is no such learner or setting, or a value is of another type.
+
+    >>> read_learner("linear:solver=ridge,strength=3,centre=true")
+    ('linear', {'solver': 'ridge', 'strength': 3.0, 'centre': True})
+    """
+    name, _, rest = text.partition(":")
+    if name not in LEARNERS:
+        raise unknown("learner", name, LEARNERS)
+    parameters = inspect.signature(LEARNERS[name].__init__).parameters
+    defaults = {each.name: each.default for each in parameters.values() if each.default is not each.empty}
+    settings = {}
+    for part in filter(None, rest.split(",")):
+        setting, _, value = (each.strip() for each in part.partition("="))
+        if setting not in defaults:
+            raise unknown(f"setting of {name}", setting, defaults)
+        default, flags = defaults[setting], {"true": True, "false": False}
+        kind = int if default is None else type(default)
+        try:
+            settings[setting] = flags[value.lower()] if kind is bool else kind(value)
+        except (KeyError, ValueError):
+            wanted = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
+            raise MetarepError(f"{setting} of {name} must be {wanted}, not {value!r}") from None
+    return name, settings
 
 
 def described(learner: Learner) -> dict[str, Any] | None:
