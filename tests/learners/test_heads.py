@@ -63,7 +63,7 @@ def test_simpleshot_by_loop(metric: str, power: float) -> None:
 @pytest.mark.parametrize("confident", [0, 2])
 def test_bd_cspn_by_loop(confident: int) -> None:
     support, y, query = rows_of()
-    got = solve(BDCSPN(pixels(), temperature=0.2, confident=confident), support, y, query)
+    got = solve(BDCSPN(pixels(), temperature=0.2, epsilon=5.0, confident=confident), support, y, query)
     for task in range(4):
         rows = [unit(row) for row in support[task].tolist()]
         first = [mean([rows[i] for i in range(len(rows)) if y[task, i] == way]) for way in range(3)]
@@ -75,7 +75,7 @@ def test_bd_cspn_by_loop(confident: int) -> None:
             near = sorted((row for row, g in zip(asked, guess, strict=True) if g == way),
                           key=lambda row, way=way: -cosine(row, first[way]))  # fmt: skip
             members = [rows[i] for i in range(len(rows)) if y[task, i] == way] + near[: confident or None]
-            weights = [math.exp(cosine(row, first[way]) / 0.2) for row in members]
+            weights = [math.exp(5 * cosine(row, first[way])) for row in members]
             moved = [sum(w * x for w, x in zip(weights, column, strict=True)) / sum(weights)
                      for column in zip(*members, strict=True)]  # fmt: skip
             for q in range(7):
@@ -115,7 +115,9 @@ def test_logistic_regression_of_augmented_copies_is_sklearns() -> None:
         oracle.fit(x, y.repeat_interleave(4).numpy())
         want = torch.from_numpy(oracle.decision_function(x)).view(7, 4, 3)
         torch.testing.assert_close(got[task].softmax(-1), want[:, 0].softmax(-1), atol=1e-4, rtol=0)
-        torch.testing.assert_close(average[task], want.mean(1) + (average[task] - want.mean(1)).mean(), atol=1e-3, rtol=0)
+        torch.testing.assert_close(
+            average[task], want.mean(1) + (average[task] - want.mean(1)).mean(), atol=1e-3, rtol=0
+        )
 
 
 def test_the_rows_of_an_image_depend_on_no_other_image() -> None:

@@ -51,7 +51,7 @@ KINDS: dict[str, Make] = {
     **{name: lambda learner=learner: learner(pixels()) for name, learner in LEARNERS.items()},
     "augmented": lambda: OfOneView(pixels()),
     "augmented, average": lambda: OfOneView(pixels(), average=True, power=0.7, centre=True, balance=True),
-    "bd-cspn, confident": lambda: BDCSPN(pixels(), confident=2, temperature=0.2),
+    "bd-cspn, confident": lambda: BDCSPN(pixels(), confident=2, epsilon=10.0),
     "simpleshot, power": lambda: SimpleShot(pixels(), "euclidean", power=0.5),
     "prototypes, power": lambda: Prototypes(pixels(), power=0.5, learn_temperature=True),
     "descent, cosine": lambda: GradientDescent(pixels(), head="cosine", inner_lr=0.1, steps=20),

@@ -88,5 +88,5 @@ def whole_shares(shares: Float[Tensor, "n ways"], total: int) -> Int[Tensor, "n 
     exact = shares * total
     counts = exact.floor().long()
     left = total - counts.sum(-1, keepdim=True)
-    rank = (exact - counts).argsort(-1, descending=True, stable=True).argsort(-1)
+    rank = (exact - counts).argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
     return counts + (rank < left).long()

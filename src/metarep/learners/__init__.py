@@ -1,7 +1,6 @@
 """Learners: what is deployed, an encoder together with a way to solve a new task from its support set."""
 
-import inspect
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from metarep.encoders import Encoder
 from metarep.errors import MetarepError, unknown
@@ -68,7 +67,7 @@ def read_learner(text: str) -> tuple[str, dict[str, Any]]:
     """The name of a learner and its settings, from ``NAME`` or ``NAME:SETTING=VALUE,SETTING=VALUE``.
 
     Args:
-        text: what a user has typed. A value is read as the type of the setting's default.
+        text: what a user has typed. A value is read as the type of the setting.
 
     Raises:
         MetarepError: there is no such learner or setting, or a value is of another type.
@@ -79,21 +78,25 @@ def read_learner(text: str) -> tuple[str, dict[str, Any]]:
     name, _, rest = text.partition(":")
     if name not in LEARNERS:
         raise unknown("learner", name, LEARNERS)
-    parameters = inspect.signature(LEARNERS[name].__init__).parameters
-    defaults = {each.name: each.default for each in parameters.values() if each.default is not each.empty}
+    hints = get_type_hints(LEARNERS[name].__init__)
+    kinds = {setting: _kind(hint) for setting, hint in hints.items() if setting not in ("encoder", "return")}
     settings = {}
     for part in filter(None, rest.split(",")):
         setting, _, value = (each.strip() for each in part.partition("="))
-        if setting not in defaults:
-            raise unknown(f"setting of {name}", setting, defaults)
-        default, flags = defaults[setting], {"true": True, "false": False}
-        kind = int if default is None else type(default)
+        if setting not in kinds:
+            raise unknown(f"setting of {name}", setting, kinds)
+        kind, flags = kinds[setting], {"true": True, "false": False}
         try:
             settings[setting] = flags[value.lower()] if kind is bool else kind(value)
         except (KeyError, ValueError):
             wanted = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
             raise MetarepError(f"{setting} of {name} must be {wanted}, not {value!r}") from None
     return name, settings
+
+
+def _kind(hint: Any) -> type:  # noqa: ANN401 - a type hint
+    """The type of a setting's value: bool, int, float, or str for one of several words."""
+    return next((kind for kind in (bool, int, float) if kind in (hint, *get_args(hint))), str)
 
 
 def described(learner: Learner) -> dict[str, Any] | None:

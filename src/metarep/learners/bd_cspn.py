@@ -25,12 +25,14 @@ class BDCSPN(Learner):
 
     Args:
         encoder: the representation. Features are put on the unit sphere first.
-        temperature: divides the cosines, in the weights and in the logits; the paper's ``epsilon`` of 10 is 0.1.
+        temperature: divides the logits.
+        epsilon: multiplies the cosines in the softmax of the weights. The paper has 10; with less, queries weigh more,
+            which was better here.
         confident: number of queries of each class that correct its prototype, those with the largest cosines; 0 for
-            all, which was never worse here. The paper has 8.
+            all. The paper has 8.
 
     Raises:
-        MetarepError: the temperature is not above 0, or ``confident`` is below 0.
+        MetarepError: the temperature or ``epsilon`` is not above 0, or ``confident`` is below 0.
 
     >>> from metarep.encoders import Preprocess
     >>> learner = BDCSPN(Encoder(torch.nn.Flatten(), Preprocess((1, 2), 1, (0.0,), (1.0,))))
@@ -42,16 +44,17 @@ class BDCSPN(Learner):
     protocol = "transductive"
     metric: Metric = "cosine"
 
-    def __init__(self, encoder: Encoder, *, temperature: float = 0.1, confident: int = 0) -> None:
+    def __init__(self, encoder: Encoder, *, temperature: float = 0.1, epsilon: float = 2.0, confident: int = 8) -> None:
         super().__init__(encoder)
         above("temperature", temperature)
+        above("epsilon", epsilon)
         if confident < 0:
             raise MetarepError(f"confident is a number of queries, 0 for all, and cannot be {confident}")
-        self.temperature, self.confident = temperature, confident
+        self.temperature, self.epsilon, self.confident = temperature, epsilon, confident
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {"temperature": self.temperature, "confident": self.confident}
+        return {"temperature": self.temperature, "epsilon": self.epsilon, "confident": self.confident}
 
     def adapt(
         self, support: Float[Tensor, "task support dim"], labels: Int[Tensor, "task support"], ways: int
@@ -73,7 +76,7 @@ class BDCSPN(Learner):
             guessed = guessed * (ranked >= ranked.topk(self.confident, dim=1).values[:, -1:])
         rows, shares = torch.cat([support, query], 1), torch.cat([member, guessed], 1)
         # The cosines are at most 1, so no sum overflows; a class without any row keeps a prototype of zeros.
-        weights = shares * ((torch.cat([self._cosines(support, first), near], 1) - 1) / self.temperature).exp()
+        weights = shares * ((torch.cat([self._cosines(support, first), near], 1) - 1) * self.epsilon).exp()
         weights = weights / weights.sum(1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
         return self._cosines(query, weights.mT @ rows) / self.temperature
 

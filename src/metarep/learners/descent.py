@@ -51,7 +51,8 @@ class GradientDescent(Learner):
         scope: what the steps change: ``all``, ``all-but-norms`` (not the scale and bias of norm layers of any kind), or
             ``head``. Frozen parameters (``requires_grad=False``) stay in any case.
         steps: number of inner steps in training; also at test time, unless ``test_steps`` is given.
-        inner_lr: inner learning rate, or the initial value of learned rates.
+        inner_lr: inner learning rate, or the initial value of learned rates; None for 0.5 of the head ``cosine`` and
+            0.01 of the others.
         test_steps: number of inner steps at test time.
         rates: ``fixed``, ``parameter`` (Meta-SGD) or ``layer`` (one rate for each tensor and step).
         normalisation: which statistics the norm layers use: ``support``, ``transductive`` or ``running``. With the
@@ -72,7 +73,7 @@ class GradientDescent(Learner):
         head: TaskHead = "prototype",
         scope: Scope = "head",
         steps: int = 10,
-        inner_lr: float = 0.01,
+        inner_lr: float | None = None,
         test_steps: int | None = None,
         rates: RateKind = "fixed",
         normalisation: Normalisation = "support",
@@ -88,6 +89,7 @@ class GradientDescent(Learner):
         self.scope, self.adaptation, self.minibatch = scope, adaptation, minibatch
         self.normalisation: Normalisation = "running" if scope == "head" else normalisation
         self.head = Head(head, encoder.dim, ways, temperature)
+        inner_lr = inner_lr if inner_lr is not None else 0.5 if head == "cosine" else 0.01
         for taken in (self.steps, self.test_steps):
             self._refuse_idle_steps(taken)
         self.ways = ways if head == "rows" else None
