@@ -37,16 +37,17 @@ def trained(drawings: tuple[Split, Split], small_encoder: Any, tmp_path: Path) -
 
 
 def test_a_training_keeps_the_means_of_its_images(trained: Checkpoint, drawings: Any, tmp_path: Path) -> None:
-    encoder = trained.learner.encoder
+    encoder: Any = trained.learner.encoder
     kept = encoder.feature_means
-    assert kept is not None
     keep_feature_means(encoder, drawings[0].bank)
     assert torch.equal(kept, encoder.feature_means)
     assert "feature_means" not in "".join(read_tensors(tmp_path / "run")[0]), "it is no weight"
-    assert trained.learner.settings["learn_temperature"]
-    assert trained.learner.log_temperature.exp().item() != pytest.approx(0.1, rel=1e-6), "it was trained"
+    learner: Any = trained.learner
+    assert learner.settings["learn_temperature"]
+    assert learner.log_temperature.exp().item() != pytest.approx(0.1, rel=1e-6), "it was trained"
     Representation(encoder, "small").save(tmp_path / "encoder.safetensors")
-    assert torch.equal(load_representation(str(tmp_path / "encoder.safetensors")).encoder.feature_means, kept)
+    again: Any = load_representation(str(tmp_path / "encoder.safetensors")).encoder
+    assert torch.equal(again.feature_means, kept)
 
 
 def test_a_file_without_means_is_read_and_centring_says_what_is_missing(trained: Checkpoint, tmp_path: Path) -> None:

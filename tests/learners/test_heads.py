@@ -1,6 +1,7 @@
 """The newer heads, each against its formula in float64, written slowly."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -41,10 +42,12 @@ def mean(rows: list[list[float]]) -> list[float]:
 
 @pytest.mark.parametrize("power", [1.0, 0.5])
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-def test_simpleshot_by_loop(metric: str, power: float) -> None:
+def test_simpleshot_by_loop(metric: Any, power: float) -> None:
     support, y, query = rows_of()
     learner = SimpleShot(pixels(), metric, 0.3, power=power).double()
-    got, own = solve(learner, support, y, query), learner.encoder.feature_means[0 if power == 1 else 1].tolist()
+    got, means = solve(learner, support, y, query), learner.encoder.feature_means
+    assert means is not None
+    own = means[0 if power == 1 else 1].tolist()
 
     def mapped(row: Tensor) -> list[float]:
         raised = unit([math.copysign(abs(x) ** power, x) for x in row.tolist()])
@@ -149,7 +152,9 @@ def test_all_views_of_an_image_are_left_out_together() -> None:
 def test_a_learned_temperature_starts_as_it_is_given_and_is_trained() -> None:
     support, y, query = rows_of()
     plain = Prototypes(pixels(), "cosine", 0.1).double()
-    learned = ProtoNet(pixels(), metric="cosine", temperature=0.1, learn_temperature=True).double().learner
+    learned = Prototypes(pixels(), "cosine", 0.1, learn_temperature=True).double()
+    assert ProtoNet(pixels(), metric="cosine", learn_temperature=True).learner.settings["learn_temperature"]
+    assert learned.log_temperature is not None
     torch.testing.assert_close(solve(learned, support, y, query), solve(plain, support, y, query), rtol=1e-6, atol=1e-6)
     assert not list(plain.parameters()), "off, there is nothing more"
     loss = learned.task_loss(support, y, query, y[:, :7], 3)
@@ -189,7 +194,7 @@ def test_an_encoder_keeps_means_of_features_on_the_unit_sphere(drawings, small_e
     ids=lambda learner: type(learner).__name__,
 )
 def test_settings_make_the_same_learner_again(learner) -> None:
-    about = described(learner)
+    about: Any = described(learner)
     again = build_learner(encoder=pixels(), **about)
     assert (type(again), again.settings, again.called) == (type(learner), learner.settings, learner.called)
     assert again.state_dict().keys() == learner.state_dict().keys()
@@ -242,4 +247,5 @@ def test_anil_trains_a_cosine_head() -> None:
     support, y, query = rows_of()
     learner = ANIL(pixels(), head="cosine", learned_rates=True).learner.double()
     learner.task_loss(support, y, query, y[:, :7], 3).backward()
-    assert any(bool(parameter.grad.any()) for parameter in learner.rates.parameters())
+    gradients = [parameter.grad for parameter in learner.rates.parameters()]
+    assert any(gradient is not None and bool(gradient.any()) for gradient in gradients)

@@ -10,7 +10,6 @@ from metarep.learners import INDUCTIVE, LEARNERS, GradientDescent, Learner, Line
 from metarep.learners.logistic import NotSolvedWarning, logistic, orthogonal
 from metarep.model.trust.folds import deal_folds
 
-
 ROWS = [name for name in INDUCTIVE if name != "augmented"]  # whose rows have an axis of views
 
 

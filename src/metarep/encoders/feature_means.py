@@ -134,9 +134,8 @@ def read_feature_means(entry: Any, dim: int) -> Float[Tensor, "power dim"] | Non
     """
     if entry is None:
         return None
-    rows = entry if isinstance(entry, list) and len(entry) == len(POWERS) else [None]
-    for row in rows:
-        numbers = isinstance(row, list) and all(type(each) in (int, float) and math.isfinite(each) for each in row)
-        if not numbers or len(row) != dim:
-            raise TypeError(f"its entry 'feature_means' is not {len(POWERS)} rows of {dim} finite numbers")
+    rows = [row for row in entry if isinstance(row, list) and len(row) == dim] if isinstance(entry, list) else []
+    numbers = [each for row in rows for each in row if type(each) in (int, float) and math.isfinite(each)]
+    if len(rows) != len(POWERS) or len(numbers) != dim * len(POWERS):
+        raise TypeError(f"its entry 'feature_means' is not {len(POWERS)} rows of {dim} finite numbers")
     return torch.tensor(rows, dtype=torch.float32)

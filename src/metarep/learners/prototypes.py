@@ -47,6 +47,8 @@ class Prototypes(Learner):
     tensor([[[-4., -1.]]])
     """
 
+    log_temperature: nn.Parameter | None
+
     def __init__(
         self,
         encoder: Encoder,

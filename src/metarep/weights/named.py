@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from metarep.encoders import ENCODERS, Encoder, Preprocess, build_encoder
-from metarep.encoders.finite import refuse_lost_weights
 from metarep.encoders.feature_means import read_feature_means
+from metarep.encoders.finite import refuse_lost_weights
 from metarep.encoders.onnx import OnnxBody
 from metarep.encoders.onnx_graph import read_graph
 from metarep.encoders.timm import TimmBody

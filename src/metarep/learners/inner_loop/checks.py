@@ -34,5 +34,6 @@ def check_settings(
         )
     if head == "cosine" and scope != "head":
         raise MetarepError(
-            f"head=cosine compares features of length 1, which are computed once; with scope={scope} take head=prototype"
+            f"head=cosine compares features of length 1, which are computed once, so it needs scope=head; with "
+            f"scope={scope} take head=prototype"
         )
