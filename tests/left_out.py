@@ -7,7 +7,9 @@ from metarep.encoders import Encoder, Preprocess
 
 
 def features(dim: int) -> Encoder:
-    return Encoder(nn.Flatten(), Preprocess((1, dim), 1, (0.0,), (1.0,)))
+    encoder = Encoder(nn.Flatten(), Preprocess((1, dim), 1, (0.0,), (1.0,)))
+    encoder.feature_means = torch.full((2, dim), 0.1)
+    return encoder
 
 
 def draw(n: int, dim: int, ways: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.data.tasks import Tasks as Tasks
     from metarep.data.tasks import draw_tasks as draw_tasks
     from metarep.data.tasks import draw_varied_tasks as draw_varied_tasks
+    from metarep.data.unbalanced import draw_unbalanced_tasks as draw_unbalanced_tasks
     from metarep.encoders import ENCODERS as ENCODERS
     from metarep.encoders import Conv4 as Conv4
     from metarep.encoders import EfficientNetLite as EfficientNetLite
@@ -46,6 +47,7 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.encoders import Preprocess as Preprocess
     from metarep.encoders import ResNet12 as ResNet12
     from metarep.encoders import build_encoder as build_encoder
+    from metarep.encoders import keep_feature_means as keep_feature_means
     from metarep.encoders import space_of as space_of
     from metarep.errors import Advice as Advice
     from metarep.errors import DataError as DataError
@@ -79,7 +81,9 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.index import QdrantIndex as QdrantIndex
     from metarep.index import SpaceError as SpaceError
     from metarep.index import build_index as build_index
+    from metarep.learners import BDCSPN as BDCSPN
     from metarep.learners import LEARNERS as LEARNERS
+    from metarep.learners import AugmentedLinear as AugmentedLinear
     from metarep.learners import GradientDescent as GradientDescent
     from metarep.learners import LabelledIndex as LabelledIndex
     from metarep.learners import Learner as Learner
@@ -87,6 +91,7 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.learners import Neighbours as Neighbours
     from metarep.learners import Pairwise as Pairwise
     from metarep.learners import Prototypes as Prototypes
+    from metarep.learners import SimpleShot as SimpleShot
     from metarep.learners import State as State
     from metarep.learners.distances import task_cross_entropy as task_cross_entropy
     from metarep.learners.logistic import NotSolvedWarning as NotSolvedWarning
@@ -152,6 +157,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "metarep.experiments.pseudo_labels": ("instances", "pseudo_classes"),
     # Tasks and batches: what is drawn from a data set
     "metarep.data.tasks": ("SmallClassWarning", "TaskIndex", "Tasks", "draw_tasks", "draw_varied_tasks"),
+    "metarep.data.unbalanced": ("draw_unbalanced_tasks",),
     "metarep.data.batches": ("Batch", "BatchShape", "LabelledBatch", "TaskBatch", "ViewBatch", "draw_batch"),
     "metarep.data.augment": ("Augment",),
     # Encoders: from images to features
@@ -163,11 +169,14 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "Preprocess",
         "ResNet12",
         "build_encoder",
+        "keep_feature_means",
         "space_of",
     ),
     # Learners: how a new task is solved
     "metarep.learners": (
         "LEARNERS",
+        "BDCSPN",
+        "AugmentedLinear",
         "GradientDescent",
         "LabelledIndex",
         "Learner",
@@ -175,6 +184,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "Neighbours",
         "Pairwise",
         "Prototypes",
+        "SimpleShot",
         "State",
     ),
     # Methods: how a representation is trained; and what a method of your own is made of

@@ -20,7 +20,7 @@ from PIL import Image
 from metarep.cli import main
 from metarep.data.reading.photographs import LeftOut, read_images
 from metarep.errors import MetarepError
-from metarep.learners import LEARNERS
+from metarep.learners import INDUCTIVE
 from metarep.model.export import export_onnx, export_torch
 from metarep.model.gallery import Gallery
 from metarep.model.head import HEAD
@@ -29,12 +29,14 @@ from metarep.weights.named import _weights, load_representation
 
 PAGE = (Path(__file__).parents[2] / "docs" / "your-own-images.md").read_text("utf-8")
 PROGRAM = re.findall(r"^```py\n(.*?)^```$", PAGE, re.M | re.S)
-HEADS: list[dict[str, Any]] = [{"name": name} for name in (*LEARNERS, "trained")] + [HEAD]
+HEADS: list[dict[str, Any]] = [{"name": name} for name in (*INDUCTIVE, "trained") if name != "augmented"] + [HEAD]
 
 
 def small_model(head: dict[str, Any]) -> Model:
     x = np.random.default_rng(0).integers(0, 255, (24, 1, 28, 28), dtype=np.uint8)
-    model = Model(load_representation("omniglot-siamese" if head["name"] == "trained" else "omniglot-protonet"), head)
+    own = load_representation("omniglot-siamese" if head["name"] == "trained" else "omniglot-protonet")
+    own.encoder.feature_means = torch.full((2, own.encoder.dim), 0.1)
+    model = Model(own, head)
     return model.changed(Gallery.empty().add(model.prepare(x), list("abc" * 8), list("abc" * 8)))
 
 

@@ -19,7 +19,7 @@ from metarep.encoders.normalisation import Normalisation
 from metarep.errors import LeakageError, MetarepError
 from metarep.experiments.lake_runs import error_rate
 from metarep.experiments.measure import measure_all, pick_learner, result_row
-from metarep.experiments.report import Report
+from metarep.experiments.report import Balance, Report
 from metarep.experiments.results import read, record
 from metarep.experiments.retrieval import retrieve_split
 from metarep.experiments.shards import Shard, write_shard
@@ -104,7 +104,18 @@ def add(parser: Parser) -> None:
         help="measure the arrays features and labels of this file instead of a run",
     )
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="seed of the sampled tasks (default: 1)")
-    parser.add_argument("--learner", metavar="NAME", help=f"{', '.join(LEARNERS)} (default: as trained)")
+    parser.add_argument(
+        "--learner",
+        metavar="NAME",
+        help=f"{', '.join(LEARNERS)}; with settings, as in linear:strength=0.1,centre=true (default: as trained)",
+    )
+    parser.add_argument(
+        "--balance",
+        choices=get_args(Balance),
+        default="balanced",
+        help="how many queries a class has: all equally many, or shares drawn from a Dirichlet distribution, on which "
+        "transductive learners lose accuracy (default: balanced)",
+    )
     parser.add_argument(
         "--normalisation",
         choices=get_args(Normalisation),

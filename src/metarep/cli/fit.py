@@ -15,7 +15,7 @@ from metarep.data.reading.folder_tree import OUTSIDE, FolderTree, scan, warn_of_
 from metarep.data.reading.formats import HINTS
 from metarep.data.reading.photographs import notice_depth
 from metarep.errors import DataError, counted
-from metarep.learners import LEARNERS
+from metarep.learners import INDUCTIVE
 from metarep.machine.files import own_folder, typed
 from metarep.model.folder import ModelFolder
 from metarep.model.gallery import Gallery
@@ -40,7 +40,7 @@ def add(parser: Parser) -> None:
     add_encoder(parser, "auto")
     parser.add_argument(
         "--learner",
-        choices=sorted(LEARNERS),
+        choices=sorted(INDUCTIVE),
         help="how classes are learned from features (default: what suits the encoder)",
     )
     parser.add_argument(

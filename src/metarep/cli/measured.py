@@ -47,9 +47,8 @@ def settings_of(args: argparse.Namespace, split: Split) -> list[Setting]:
     if isinstance(args.tasks, Path):
         settings = [Setting.of_tasks(load_tasks(args.tasks, split))]
     else:
-        settings = [
-            Setting(ways, shots, args.queries, args.tasks, args.seed) for ways in args.ways for shots in args.shots
-        ]
+        how = {"queries": args.queries, "tasks": args.tasks, "seed": args.seed, "balance": args.balance}
+        settings = [Setting(ways, shots, **how) for ways in args.ways for shots in args.shots]
     if args.save_tasks and len(settings) > 1:
         args.parser.error("--save-tasks writes one set of tasks; give one number or range of ways and of shots")
     return settings

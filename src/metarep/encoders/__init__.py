@@ -5,6 +5,7 @@ from typing import Any
 from metarep.encoders.conv4 import Conv4
 from metarep.encoders.efficientnet_lite import EfficientNetLite
 from metarep.encoders.encoder import Encoder, computing
+from metarep.encoders.feature_means import keep_feature_means
 from metarep.encoders.onnx import OnnxBody
 from metarep.encoders.preprocess import Preprocess
 from metarep.encoders.resnet12 import ResNet12
@@ -24,6 +25,7 @@ __all__ = [
     "ResNet12",
     "build_encoder",
     "computing",
+    "keep_feature_means",
     "space_of",
 ]
 

@@ -46,6 +46,10 @@ class Encoder(nn.Module):
         preprocess: how raw images are resized, converted and normalised for the body.
         arch: name and settings of the body if it is from this library, so that a checkpoint can rebuild it.
 
+    Attributes:
+        feature_means: the mean features of its training images, which some learners subtract; None if they are not
+            known. A training sets them at its end, and :func:`metarep.encoders.keep_feature_means` from given images.
+
     Raises:
         MetarepError: the body does not take images of this size, or does not return one row of features an image.
 
@@ -58,6 +62,7 @@ class Encoder(nn.Module):
     body: nn.Module
     dim: int
     arch: dict[str, Any]
+    feature_means: Tensor | None
 
     def __init__(self, body: nn.Module, preprocess: Preprocess, arch: dict[str, Any] | None = None) -> None:
         super().__init__()
@@ -65,6 +70,7 @@ class Encoder(nn.Module):
         self.arch = arch or {"name": type(body).__name__}
         self.precision: Precision = "float32"
         self.body, self.dim = self._take(body)
+        self.register_buffer("feature_means", None, persistent=False)  # they follow from the weights and are none
 
     def forward(self, x: Num[Tensor, "b c h w"]) -> Float[Tensor, "b dim"]:
         """Features of raw images, which are uint8 in 0 to 255 or floating point in 0 to 1."""

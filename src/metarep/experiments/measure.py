@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -12,13 +12,15 @@ from metarep.data.labels import Labels
 from metarep.data.split import Split
 from metarep.data.task_index import TaskIndex
 from metarep.data.tasks import draw_tasks, draw_varied_tasks
+from metarep.data.unbalanced import draw_unbalanced_tasks
 from metarep.encoders.normalisation import Normalisation
-from metarep.errors import MetarepError, unknown
-from metarep.experiments.evaluation import Report, evaluate
+from metarep.errors import MetarepError, one_of
+from metarep.experiments.evaluation import evaluate
 from metarep.experiments.references import raw_pixels, untrained
+from metarep.experiments.report import Balance, Report
 from metarep.experiments.results import commit
 from metarep.experiments.shards import Shard
-from metarep.learners import LEARNERS, Learner
+from metarep.learners import LEARNERS, Learner, read_learner
 from metarep.machine.device import hardware
 from metarep.weights.checkpoint import Checkpoint
 
@@ -35,6 +37,8 @@ class Setting:
         normalisation: the batch statistics to use instead of the learner's own, for learners that adapt the body; None
             for the learner's own.
         given: sets of tasks to measure on instead of drawn ones.
+        balance: ``balanced``, equally many queries of each class; or ``dirichlet``, shares from a Dirichlet
+            distribution (:func:`metarep.data.unbalanced.draw_unbalanced_tasks`), for transductive learners.
 
     Raises:
         MetarepError: a task needs at least 2 ways and 1 query, and an interval at least 2 tasks.
@@ -47,6 +51,7 @@ class Setting:
     seed: int = 1
     normalisation: Normalisation | None = None
     given: tuple[TaskIndex, ...] = ()
+    balance: Balance = "balanced"
 
     @staticmethod
     def of_tasks(sets: Sequence[TaskIndex], normalisation: Normalisation | None = None) -> "Setting":
@@ -66,15 +71,22 @@ class Setting:
 
         Args:
             labels: the labels to draw from.
+
+        Raises:
+            MetarepError: tasks of several shapes with unbalanced queries.
         """
         if self.given:
             return list(self.given)
         how = {"queries": self.queries, "generator": torch.Generator().manual_seed(self.seed)}
         if len(self.ways) == len(self.shots) == 1:
-            return [draw_tasks(labels, self.tasks, ways=self.ways[0], shots=self.shots[0], **how)]
+            drawn = draw_tasks if self.balance == "balanced" else draw_unbalanced_tasks
+            return [drawn(labels, self.tasks, ways=self.ways[0], shots=self.shots[0], **how)]
+        if self.balance != "balanced":
+            raise MetarepError("unbalanced queries need tasks of one shape; give one number of ways and one of shots")
         return draw_varied_tasks(labels, self.tasks, ways=self.ways, shots=self.shots, **how)
 
     def __post_init__(self) -> None:
+        one_of("balance", self.balance, get_args(Balance))
         for name, given, least in (("ways", min(self.ways), 2), ("queries", self.queries, 1), ("tasks", self.tasks, 2)):
             if given < least:
                 raise MetarepError(f"an accuracy needs at least {least} {name}, not {given}")
@@ -85,16 +97,16 @@ def pick_learner(trained: Checkpoint, name: str | None) -> Learner:
 
     Args:
         trained: the trained run.
-        name: name of another learner; None for the one that was trained.
+        name: name of another learner, perhaps with settings; see :func:`metarep.learners.read_learner`. None for the
+            one that was trained.
 
     Raises:
-        MetarepError: there is no learner of this name.
+        MetarepError: there is no such learner or setting, or the learner cannot be used with this encoder.
     """
     if name is None:
         return trained.learner
-    if name not in LEARNERS:
-        raise unknown("learner", name, LEARNERS)
-    return LEARNERS[name](trained.learner.encoder)
+    name, settings = read_learner(name)
+    return LEARNERS[name](trained.learner.encoder, **settings)
 
 
 def measure(
@@ -115,7 +127,7 @@ def measure(
         shard: measure only this part of the tasks.
         reliability: also measure open set, calibration, worst class and worst task.
     """
-    return evaluate(
+    report = evaluate(
         learner,
         split.bank,
         setting.draw(split.labels),
@@ -125,6 +137,7 @@ def measure(
         reliability=reliability,
         labels=split.labels,
     )
+    return replace(report, balance=setting.balance)
 
 
 def measure_all(
@@ -189,6 +202,7 @@ def result_row(trained: Checkpoint, name: str, report: Report, path: Path | str,
     source, _, split = report.split.rpartition("/")
     return {
         **report.as_dict(),
+        "protocol": report.answers,
         "method": run.method if own else name,
         "data": source,
         "split": split,

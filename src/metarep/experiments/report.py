@@ -1,12 +1,15 @@
 """Report: an accuracy with everything that makes it comparable."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
 from metarep.errors import counted
 from metarep.experiments.reliability import Reliability
+
+Balance = Literal["balanced", "dirichlet"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Report:
         seconds: duration of the measurement in seconds.
         per_task: accuracy on each task.
         reliability: open set, calibration, worst class and worst task; None where only the accuracy was measured.
+        balance: ``balanced``, equally many queries of each class; or ``dirichlet``, shares drawn at random.
 
     >>> import torch
     >>> how = ("inductive", "running", "prototypes", "glyphs/test", "0123456789ab")
@@ -49,11 +53,23 @@ class Report:
     seconds: float
     per_task: Float[Tensor, " task"] = field(repr=False)
     reliability: Reliability | None = None
+    balance: Balance = "balanced"
+
+    @property
+    def answers(self) -> str:
+        """The protocol, with the balance of the queries if it is not the usual one, or if the learner depends on it.
+
+        >>> import torch
+        >>> Report(81.25, 2.45, 2, "5", "1", 15, "transductive", *"abcd", 1.0, torch.zeros(2)).answers
+        'transductive, balanced'
+        """
+        usual = self.balance == "balanced" and self.protocol in ("inductive", self.normalisation)
+        return self.protocol if usual else f"{self.protocol}, {self.balance}"
 
     def __str__(self) -> str:
         return (
             f"{self.ways}-way {self.shots}-shot: {self.accuracy:.2f} ± {self.ci95:.2f} % "
-            f"({self.tasks:,} tasks of {counted(self.queries, 'query', 'queries')} a class, {self.protocol}, "
+            f"({self.tasks:,} tasks of {counted(self.queries, 'query', 'queries')} a class, {self.answers}, "
             f"{self.normalisation} statistics, {self.learner}, {self.split} {self.digest}, {self.seconds:.1f} s)"
         )
 

@@ -13,6 +13,7 @@ from metarep.data.banks.read_ahead import placed, read_ahead
 from metarep.data.batches import Batch, TaskBatch, batch_of, draw_batch
 from metarep.data.images import ImageBank
 from metarep.data.split import Split
+from metarep.encoders import keep_feature_means
 from metarep.encoders.normalisation import average_running, synchronised
 from metarep.experiments.evaluation import evaluate
 from metarep.experiments.hard_classes import HardClasses
@@ -126,6 +127,7 @@ class _Loop:
         watch: Watch,
     ) -> None:
         self.method, self.split, self.settings, self.validation = method, split, settings, validation
+        method.learner.encoder.feature_means = None  # those of other weights
         self.device = method.learner.device
         self.augment = preset(settings.augment)
         self.bank, where = placed(split.bank, self.device)
@@ -248,6 +250,7 @@ class _Loop:
         if state.best:
             self.method.load_state_dict(state.best)
         self.method.eval()
+        keep_feature_means(self.method.learner.encoder, self.split.bank)
         self.saving.save_model()
         self.stop.end(self.saving.kept)  # if a signal came in the last step
         shape = f"{self.tasks.ways}-way {self.tasks.shots}-shot" if self.tasks else ""

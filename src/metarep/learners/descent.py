@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 import torch
 from jaxtyping import Float, Int, Num, Shaped
 from torch import Tensor, nn
+from torch.nn import functional
 
 from metarep.encoders import Encoder
 from metarep.encoders.normalisation import Normalisation, norm_parameters
@@ -15,13 +16,14 @@ from metarep.learners.inner_loop import (
     Adam,
     Adapted,
     Head,
-    HeadKind,
     InnerLoop,
     RateKind,
     Rates,
     Start,
     Task,
+    TaskHead,
     adapt_tasks,
+    check_settings,
     descend_head,
     meta_loss,
     query_logits,
@@ -44,17 +46,20 @@ class GradientDescent(Learner):
     Args:
         encoder: the representation to start from; any module, without special layers.
         ways: number of classes of a task, for ``rows``.
-        head: ``rows``, ``shared`` or ``prototype``; see :class:`metarep.learners.inner_loop.Head`.
+        head: ``rows``, ``shared``, ``prototype``, or with the scope ``head`` also ``cosine``, for features of any
+            scale; see :class:`metarep.learners.inner_loop.Head`.
         scope: what the steps change: ``all``, ``all-but-norms`` (not the scale and bias of norm layers of any kind), or
             ``head``. Frozen parameters (``requires_grad=False``) stay in any case.
         steps: number of inner steps in training; also at test time, unless ``test_steps`` is given.
-        inner_lr: inner learning rate, or the initial value of learned rates.
+        inner_lr: inner learning rate, or the initial value of learned rates; None for 0.5 of the head ``cosine`` and
+            0.01 of the others.
         test_steps: number of inner steps at test time.
         rates: ``fixed``, ``parameter`` (Meta-SGD) or ``layer`` (one rate for each tensor and step).
         normalisation: which statistics the norm layers use: ``support``, ``transductive`` or ``running``. With the
             scope ``head`` it is always ``running``, so that features can be cached.
         adaptation: ``sgd``, or ``adam`` (without a first moment, as in Reptile).
         minibatch: number of support images of an inner step; 0 for all.
+        temperature: divides the cosines of ``head="cosine"``.
 
     Raises:
         MetarepError: a setting is invalid, or two settings exclude each other. The message says why.
@@ -65,41 +70,26 @@ class GradientDescent(Learner):
         encoder: Encoder,
         *,
         ways: int = 5,
-        head: HeadKind = "prototype",
+        head: TaskHead = "prototype",
         scope: Scope = "head",
         steps: int = 10,
-        inner_lr: float = 0.01,
+        inner_lr: float | None = None,
         test_steps: int | None = None,
         rates: RateKind = "fixed",
         normalisation: Normalisation = "support",
         adaptation: Literal["sgd", "adam"] = "sgd",
         minibatch: int = 0,
+        temperature: float = 0.1,
     ) -> None:
         super().__init__(encoder)
         one_of("scope", scope, get_args(Scope))
         one_of("normalisation", normalisation, get_args(Normalisation))
-        one_of("adaptation", adaptation, ("sgd", "adam"))
-        for name, value in (("steps", steps), ("test_steps", test_steps), ("minibatch", minibatch)):
-            if value is not None and not 0 <= value <= 10_000:  # a damaged file may ask for 10**9
-                raise MetarepError(f"{name} must be from 0 to 10,000, not {value}")
-        if adaptation == "adam" and (rates != "fixed" or scope == "head"):
-            raise MetarepError(
-                f"adaptation=adam does not work with rates={rates} and scope={scope}: it has a single rate and keeps a "
-                "state for every weight from task to task; it goes with rates=fixed and a scope that adapts the body"
-            )
-        if minibatch and scope == "head":
-            raise MetarepError(
-                f"minibatch={minibatch} needs a scope that adapts the body, not scope=head; take minibatch=0"
-            )
-        if rates == "parameter" and head == "shared":
-            raise MetarepError(
-                "rates=parameter does not work with head=shared: one rate for each weight needs rows that are the same "
-                "in every task; take head=rows"
-            )
+        check_settings(scope, head, rates, adaptation, minibatch, steps, test_steps)
         self.steps, self.test_steps = steps, steps if test_steps is None else test_steps
         self.scope, self.adaptation, self.minibatch = scope, adaptation, minibatch
         self.normalisation: Normalisation = "running" if scope == "head" else normalisation
-        self.head = Head(head, encoder.dim, ways)
+        self.head = Head(head, encoder.dim, ways, temperature)
+        inner_lr = inner_lr if inner_lr is not None else 0.5 if head == "cosine" else 0.01
         for taken in (self.steps, self.test_steps):
             self._refuse_idle_steps(taken)
         self.ways = ways if head == "rows" else None
@@ -114,13 +104,15 @@ class GradientDescent(Learner):
 
     @property
     def called(self) -> str:
-        return f"descent, {self.test_steps} steps" if self.test_steps != 1 else "descent, 1 step"
+        name = "descent, cosine" if self.head.temperature else "descent"
+        return f"{name}, {self.test_steps} steps" if self.test_steps != 1 else f"{name}, 1 step"
 
     @property
     def settings(self) -> dict[str, Any]:
         names = ("scope", "steps", "test_steps", "normalisation", "adaptation", "minibatch")
         own = {name: getattr(self, name) for name in names}
         head, rates = self.head, self.rates
+        own |= {"temperature": head.temperature} if head.temperature else {}
         return own | {"ways": head.ways, "head": head.kind, "inner_lr": rates.lr, "rates": rates.kind}
 
     @property
@@ -163,7 +155,7 @@ class GradientDescent(Learner):
         refuse_missing_classes(labels, ways)
         if self.scope == "head":
             start = self.head.start(ways, support, labels)
-            weight, bias = descend_head(start, support, labels, self.rates.table(self._steps))
+            weight, bias = descend_head(start, support, labels, self.rates.table(self._steps), self.head.temperature)
             if not self.training and not bool(weight.isfinite().all()):
                 raise MetarepError(
                     f"the weights of the head are NaN or infinite after {self._steps} inner steps: the inner learning "
@@ -181,6 +173,7 @@ class GradientDescent(Learner):
 
     def logits(self, state: State, query: Shaped[Tensor, "task query *row"]) -> Float[Tensor, "task query ways"]:
         if self.scope == "head":
+            query = functional.normalize(query, dim=-1) if self.head.temperature else query
             return torch.baddbmm(state["bias"].unsqueeze(1), query, state["weight"].mT)
         weights = [state[f"weight.{i}"] for i in range(_count(state, "weight"))]
         statistics = [state[f"statistic.{i}"] for i in range(_count(state, "statistic"))]

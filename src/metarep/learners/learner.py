@@ -117,6 +117,13 @@ class Learner(nn.Module, ABC):
         """The same learner for rows that :meth:`settle` has given; its answers are the same to the last digit."""
         return self
 
+    def features_of(self, rows: Shaped[Tensor, "n *row"]) -> Float[Tensor, "n dim"]:
+        """The representation of images from their prepared rows, which by default is the rows themselves.
+
+        A learner that adapts the encoder to each task prepares images, which are then embedded here.
+        """
+        return rows if rows.ndim == 2 else self.embed(rows)
+
     @abstractmethod
     def adapt(
         self, support: Shaped[Tensor, "task support *row"], labels: Int[Tensor, "task support"], ways: int

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from metarep.encoders import Encoder
+from metarep.encoders.feature_means import powered
 from metarep.errors import above, one_of
 from metarep.learners.learner import Learner, State
 from metarep.learners.logistic import TOLERANCE, logistic, orthogonal, unrolled
@@ -137,7 +138,7 @@ class Linear(Learner):
 
     def _normalised(self, rows: Tensor) -> Tensor:
         """Features after ``power`` and ``normalise``."""
-        rows = rows if self.power == 1 else rows.sign() * rows.abs().pow(self.power)
+        rows = powered(rows, self.power)
         return functional.normalize(rows, dim=-1) if self.normalise else rows
 
     def _features(self, rows: Tensor, centre: Tensor) -> Tensor:

@@ -1,16 +1,18 @@
 """Prototypes: classification by the nearest class mean."""
 
+import math
 from collections.abc import Sequence
 from copy import copy
 from typing import Any, get_args
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from metarep.encoders import Encoder
-from metarep.errors import above, one_of
+from metarep.encoders.feature_means import POWERS, centred, feature_means, powered
+from metarep.errors import MetarepError, above, one_of
 from metarep.learners.class_means import class_means
 from metarep.learners.distances import squared_distances
 from metarep.learners.learner import Learner, Metric, State
@@ -27,9 +29,17 @@ class Prototypes(Learner):
         metric: ``euclidean``, minus the squared distance to the mean; ``cosine``, the cosine with the mean of
             normalised features.
         temperature: divides the logits.
+        power: exponent for the absolute value of each feature; the sign stays. See
+            :func:`metarep.encoders.feature_means.powered`.
+        centre: put features on the unit sphere, subtract their mean over the training images
+            (:attr:`Encoder.feature_means`), and put them on the unit sphere again. It comes after ``power``, which may
+            then be 1 or 0.5.
+        learn_temperature: train the temperature together with the encoder, from ``temperature`` on. It is kept as its
+            logarithm, so it stays above 0 (Chen et al., Meta-Baseline, 2021).
 
     Raises:
-        MetarepError: the metric is unknown, or the temperature is not above 0.
+        MetarepError: the metric is unknown, the temperature or the power is not above 0, or ``centre`` is set and the
+            encoder keeps no mean for this power.
 
     >>> from metarep.encoders import Encoder, Preprocess
     >>> learner = Prototypes(Encoder(torch.nn.Flatten(), Preprocess((1, 1), 1, (0.0,), (1.0,))))
@@ -38,18 +48,38 @@ class Prototypes(Learner):
     tensor([[[-4., -1.]]])
     """
 
-    unit = False  # whether the rows are on the unit sphere already
+    unit = False  # whether the rows are as the metric compares them already
+    log_temperature: nn.Parameter | None
 
-    def __init__(self, encoder: Encoder, metric: Metric = "euclidean", temperature: float = 1.0) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        metric: Metric = "euclidean",
+        temperature: float = 1.0,
+        *,
+        power: float = 1.0,
+        centre: bool = False,
+        learn_temperature: bool = False,
+    ) -> None:
         super().__init__(encoder)
         one_of("metric", metric, get_args(Metric))
         above("temperature", temperature)
+        above("power", power)
+        if centre and power not in POWERS:
+            raise MetarepError(f"power={power:g} cannot be centred: means are kept for powers of 1 and 0.5")
+        if centre:
+            feature_means(encoder)  # refuses an encoder without
         self.metric: Metric = metric
-        self.temperature = temperature
+        self.temperature, self.power, self.centre = temperature, power, centre
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature))) if learn_temperature else None
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {"metric": self.metric, "temperature": self.temperature}
+        """Options that are off are left out, so that earlier versions can read a file without them."""
+        own: dict[str, Any] = {"metric": self.metric, "temperature": self.temperature}
+        own |= {"power": self.power} if self.power != 1 else {}
+        own |= {"centre": True} if self.centre else {}
+        return own | ({"learn_temperature": True} if self.log_temperature is not None else {})
 
     def settle(self, rows: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
         return self._features(rows) if type(self) is Prototypes else rows  # a subclass may compare rows in another way
@@ -70,9 +100,10 @@ class Prototypes(Learner):
     def logits(self, state: State, query: Float[Tensor, "task query dim"]) -> Float[Tensor, "task query ways"]:
         """The similarity of each query to each prototype, divided by the temperature."""
         query, prototypes = self._features(query), state["prototypes"]
+        temperature = self.temperature if self.log_temperature is None else self.log_temperature.exp()
         if self.metric == "cosine":
-            return query @ functional.normalize(prototypes, dim=-1).mT / self.temperature
-        return -squared_distances(query, prototypes) / self.temperature
+            return query @ functional.normalize(prototypes, dim=-1).mT / temperature
+        return -squared_distances(query, prototypes) / temperature
 
     def held_out(
         self,
@@ -92,5 +123,10 @@ class Prototypes(Learner):
         return torch.cat(scores)
 
     def _features(self, rows: Tensor) -> Tensor:
-        """Features as the metric compares them; on the unit sphere for the cosine."""
-        return functional.normalize(rows, dim=-1) if self.metric == "cosine" and not self.unit else rows
+        """Features as the metric compares them; on the unit sphere for the cosine, and after centring."""
+        if self.unit:
+            return rows
+        if self.centre:
+            return centred(rows, self.encoder, self.power)
+        rows = powered(rows, self.power)
+        return functional.normalize(rows, dim=-1) if self.metric == "cosine" else rows

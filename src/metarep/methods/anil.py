@@ -7,7 +7,7 @@ from torch import Generator
 from metarep.data.batches import Batch, TaskBatch
 from metarep.encoders import Encoder
 from metarep.learners.descent import GradientDescent
-from metarep.learners.inner_loop import HeadKind
+from metarep.learners.inner_loop import TaskHead
 from metarep.methods.method import Method, Step
 
 
@@ -25,7 +25,7 @@ class ANIL(Method[TaskBatch]):
         test_steps: inner steps at test time.
         inner_lr: inner learning rate of the head, or the first value of learned rates.
         learned_rates: learn one rate for each step, for weight and for bias.
-        head: rows (one row a way), prototype or shared (any number of ways).
+        head: rows (one row a way); or prototype, cosine or shared (any number of ways).
         turns: how often the images of a task are used, each time with other images as support.
 
     >>> from metarep import Preprocess, build_encoder
@@ -49,7 +49,7 @@ class ANIL(Method[TaskBatch]):
         test_steps: int = 10,
         inner_lr: float = 0.1,
         learned_rates: bool = False,
-        head: HeadKind = "rows",
+        head: TaskHead = "rows",
         turns: int = 1,
     ) -> None:
         super().__init__()

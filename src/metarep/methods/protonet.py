@@ -22,6 +22,7 @@ class ProtoNet(Method[TaskBatch]):
         encoder: the representation to train.
         metric: distance to the class mean, euclidean (squared) or cosine.
         temperature: divides the logits; about 0.1 for cosine.
+        learn_temperature: train the temperature too, from this value on (Chen et al., Meta-Baseline, 2021).
         turns: how often the images of a task are used, each time with other images as support; the paper has 1.
 
     >>> from metarep import Preprocess, build_encoder
@@ -35,13 +36,19 @@ class ProtoNet(Method[TaskBatch]):
     spans_batch: ClassVar[bool] = True
 
     def __init__(
-        self, encoder: Encoder, *, metric: Metric = "euclidean", temperature: float = 1.0, turns: int = 1
+        self,
+        encoder: Encoder,
+        *,
+        metric: Metric = "euclidean",
+        temperature: float = 1.0,
+        learn_temperature: bool = False,
+        turns: int = 1,
     ) -> None:
         super().__init__()
         if turns < 1:
             raise MetarepError(f"turns must be at least 1, not {turns}")
         self.turns = turns
-        self.learner = Prototypes(encoder, metric, temperature)
+        self.learner = Prototypes(encoder, metric, temperature, learn_temperature=learn_temperature)
 
     def step(self, batch: TaskBatch, *, progress: float, generator: Generator) -> Step:  # noqa: ARG002
         """The loss of a batch of tasks: cross-entropy of the queries under the prototypes of the support."""

@@ -35,9 +35,9 @@ class Deployed(nn.Module):
         if len(model.gallery.names) < 2:
             raise MetarepError("the model has fewer than two classes, and cannot be exported; add another class first")
         if model.gallery.rows.ndim != 2:
+            why = "adapts the encoder to the classes" if model.gallery.rows.ndim > 3 else "encodes copies of an image"
             raise MetarepError(
-                f"the learner {model.learner.called!r} adapts the encoder to the classes, so it cannot be exported as "
-                "one graph",
+                f"the learner {model.learner.called!r} {why}, so it cannot be exported as one graph",
                 advice=Advice("fit with {learner} or linear", learner="prototypes"),
             )
         if isinstance(model.learner.encoder.body, OnnxBody):

@@ -101,7 +101,8 @@ def check_model(model: Model) -> None:
     if not len(gallery):
         return
     shape, wanted = tuple(gallery.rows.shape[1:]), encoder.preprocess
-    if not (shape == (encoder.dim,) and gallery.rows.is_floating_point()) and shape != (wanted.channels, *wanted.size):
+    features = shape[-1:] == (encoder.dim,) and len(shape) <= 2 and gallery.rows.is_floating_point()  # of views, too
+    if not features and shape != (wanted.channels, *wanted.size):
         raise ValueError(f"its rows have shape {shape}, and its encoder gives {encoder.dim} features")
     stored = vars(model)
     if "trust" in stored and len(model.trust.classes) not in (0, len(gallery.names)):

@@ -6,7 +6,7 @@ from torch import nn
 
 from metarep.encoders import Encoder, Preprocess
 from metarep.errors import Advice, MetarepError, unknown
-from metarep.learners import LEARNERS, Learner
+from metarep.learners import INDUCTIVE, LEARNERS, Learner
 from metarep.weights.representation import Representation
 
 # The learner for encoders without one: it was best on photographs of unseen classes (docs/your-own-images.md).
@@ -34,7 +34,7 @@ def build_head(
         The name and settings, with the default filled in; and the learner.
 
     Raises:
-        MetarepError: the learner is unknown, or no learner was trained with the encoder.
+        MetarepError: the learner is unknown or transductive, or no learner was trained with the encoder.
 
     >>> settings, learner = build_head(None, {"name": "neighbours", "k": 3})
     >>> settings["name"], learner.settings["k"]
@@ -51,7 +51,13 @@ def build_head(
             )
         return head, trained
     if name not in LEARNERS:
-        raise unknown("learner", name, LEARNERS)
+        raise unknown("learner", name, INDUCTIVE)
+    if name not in INDUCTIVE:
+        raise MetarepError(
+            f"the learner {name!r} is transductive: its answer to an image depends on the other images of the task, so "
+            "it cannot answer for one image alone",
+            advice=Advice("take another one, such as {learner}", learner="prototypes"),
+        )
     encoder = representation.encoder if representation else _no_encoder()
     return head, LEARNERS[name](encoder, **settings)
 

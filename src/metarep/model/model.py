@@ -256,14 +256,9 @@ class Model:
             return self.learner.adapt(gallery.rows.unsqueeze(0), gallery.classes.unsqueeze(0), len(gallery.names))
 
     def features_of(self, rows: Shaped[Tensor, "n *row"]) -> Float[Tensor, "n dim"]:
-        """Returns the features of prepared rows, shape ``(n, dim)``.
-
-        A learner that adapts the encoder to each task prepares images, which are then embedded here.
-        """
-        if rows.ndim == 2:
-            return rows
+        """Returns the features of prepared rows, shape ``(n, dim)``; see :meth:`Learner.features_of`."""
         with torch.no_grad():
-            return self.learner.embed(rows)
+            return self.learner.features_of(rows)
 
     def _neighbour(self, row: int, similarity: float) -> Neighbour:
         gallery = self.gallery

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from metarep.data.labels import Labels
 from metarep.encoders import BROUGHT, ENCODERS, Preprocess
+from metarep.encoders.feature_means import read_feature_means
 from metarep.errors import MetarepError
 from metarep.learners import Learner, build_learner, described
 from metarep.machine.files import read_tensors, write_tensors
@@ -112,6 +113,8 @@ class Checkpoint:
         }
         if about := described(self.learner):
             header["learner"] = about
+        if encoder.feature_means is not None:  # in the header, so that earlier versions read the file too
+            header["feature_means"] = encoder.feature_means.tolist()
         if frozen := [name for name, weight in encoder.body.named_parameters() if not weight.requires_grad]:
             header["frozen"] = frozen  # otherwise inner steps would change them at test time
         write_tensors(path, self.tensors, header)
@@ -242,6 +245,7 @@ def _rebuild(tensors: dict[str, Tensor], header: dict[str, Any], record: RunReco
 
     def build() -> Learner:
         encoder = encoder_of(header["encoder"], preprocess)
+        encoder.feature_means = read_feature_means(header.get("feature_means"), encoder.dim)
         if about:
             return build_learner(encoder=encoder, **about)
         from metarep.methods import build_method  # only the method can make this learner

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from metarep.encoders import ENCODERS, Encoder, Preprocess, build_encoder
+from metarep.encoders.feature_means import read_feature_means
 from metarep.encoders.finite import refuse_lost_weights
 from metarep.encoders.onnx import OnnxBody
 from metarep.encoders.onnx_graph import read_graph
@@ -221,4 +222,5 @@ def _saved(path: Path) -> Representation:
         encoder = rebuild(lambda: encoder_of(header["encoder"], preprocess), own)
         if isinstance(encoder.body, OnnxBody):
             encoder = Encoder(encoder.body, preprocess, encoder.arch)  # its dim is known once the graph is loaded
+        encoder.feature_means = read_feature_means(header.get("feature_means"), encoder.dim)
     return Representation(encoder.eval(), str(header.get("name", path)))

@@ -88,4 +88,6 @@ class Representation:
             replace(run, record=replace(run.record, name=self.name)).save(path)
         else:
             header = {"format": FORMAT, "encoder": self.encoder.arch, "preprocess": asdict(self.encoder.preprocess)}
+            if self.encoder.feature_means is not None:
+                header["feature_means"] = self.encoder.feature_means.tolist()
             write_tensors(path, dict(self.encoder.body.state_dict()), header | {"name": self.name})

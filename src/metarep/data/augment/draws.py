@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 
@@ -36,8 +36,8 @@ class Draws:
         """Whether the affine map is the only transform."""
         return all(each is None for each in (self.colour, self.sigma, self.inverted, self.centre))
 
-    def __getitem__(self, part: slice) -> "Draws":
-        """The parameters of some of the images."""
+    def __getitem__(self, part: slice | Int[Tensor, " m"]) -> "Draws":
+        """The parameters of some of the images; an index may name an image several times."""
         fields = (self.matrix, self.colour, self.sigma, self.inverted, self.centre)
         return Draws(*(None if field is None else field[part] for field in fields))  # pyright: ignore[reportArgumentType]
 

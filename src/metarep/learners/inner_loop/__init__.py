@@ -2,7 +2,8 @@
 
 from metarep.learners.inner_loop.adam import Adam
 from metarep.learners.inner_loop.adaptation import Adapted, adapt_tasks, query_logits
-from metarep.learners.inner_loop.head import Head, HeadKind, refuse_missing_classes
+from metarep.learners.inner_loop.checks import check_settings
+from metarep.learners.inner_loop.head import Head, HeadKind, TaskHead, refuse_missing_classes
 from metarep.learners.inner_loop.head_only import descend_head
 from metarep.learners.inner_loop.meta_loss import meta_loss
 from metarep.learners.inner_loop.rates import RateKind, Rates
@@ -19,7 +20,9 @@ __all__ = [
     "Rates",
     "Start",
     "Task",
+    "TaskHead",
     "adapt_tasks",
+    "check_settings",
     "descend_head",
     "meta_loss",
     "query_logits",
