@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-METHODS = ["protonet", "siamese", "triplet", "baseline", "maml", "anil", "reptile", "simclr", "moco", "byol"]
+METHODS = ["protonet", "siamese", "triplet", "baseline", "maml", "anil", "reptile", "simclr", "moco", "byol", "supcon"]
 
 
 def main() -> None:

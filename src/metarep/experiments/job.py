@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from metarep.data.augment import preset
-from metarep.data.batches import TaskBatch, ViewBatch
+from metarep.data.batch import TaskBatch, ViewBatch, Views
 from metarep.data.split import Split
 from metarep.data.tasks import warn_of_small_classes
 from metarep.encoders import Preprocess, build_encoder
@@ -111,20 +111,21 @@ def train_settings(job: Job, split: Split) -> TrainSettings:
         SmallClassWarning: some classes are too small for the batches.
     """
     preprocess = Preprocess.of(split.bank)
-    settings, views = job.train_settings, METHODS[job.method].eats is ViewBatch
+    settings, eats = job.train_settings, METHODS[job.method].eats
     if "augment" not in job.train:
-        instances = job.labelling.kind == "instances"
-        settings = replace(settings, augment=suited_augment(preprocess, views=views or instances))
-    if views and "images" not in job.train:
-        settings = replace(settings, images=min(settings.images, len(split.bank)))
-    if not views:
-        labels, queries = split.labels, settings.queries if METHODS[job.method].eats is TaskBatch else 0
+        views = issubclass(eats, Views) or job.labelling.kind == "instances"
+        settings = replace(settings, augment=suited_augment(preprocess, views=views))
+    if eats is ViewBatch:
+        if "images" not in job.train:
+            settings = replace(settings, images=min(settings.images, len(split.bank)))
+    else:
+        labels, queries = split.labels, settings.queries if eats is TaskBatch else 0
         if "ways" not in job.train:
             settings = replace(settings, ways=max(2, min(settings.ways, usable(labels, settings.shots, queries))))
         if labels.kind == "true":
             able = labels.can_give(settings.shots, queries)
             warn_of_small_classes(labels, able, f"training on {split.name}", settings.shots, queries)
-    return replace(settings, validation_shots=validation_shots(settings, METHODS[job.method].eats))
+    return replace(settings, validation_shots=validation_shots(settings, eats))
 
 
 def build(

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from torch import Generator
 
-from metarep.data.batches import Batch, TaskBatch
+from metarep.data.batch import Batch, TaskBatch
 from metarep.encoders import Encoder
 from metarep.errors import MetarepError
 from metarep.learners.learner import Metric

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal, get_args
 from torch import Generator
 from torch.nn import functional
 
-from metarep.data.batches import Batch, LabelledBatch
+from metarep.data.batch import Batch, LabelledBatch
 from metarep.encoders import Encoder
 from metarep.errors import above, one_of
 from metarep.learners.pairwise import Pairwise
