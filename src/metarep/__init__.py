@@ -107,6 +107,7 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.methods.contrastive import negative_cosine as negative_cosine
     from metarep.methods.contrastive import nt_xent as nt_xent
     from metarep.methods.contrastive import sup_con as sup_con
+    from metarep.methods.losses import distillation_loss as distillation_loss
     from metarep.methods.losses import pair_loss as pair_loss
     from metarep.methods.losses import triplet_loss as triplet_loss
     from metarep.model.answers import Answer as Answer
@@ -193,7 +194,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "Triplet",
     ),
     "metarep.learners.distances": ("task_cross_entropy",),
-    "metarep.methods.losses": ("losses", "pair_loss", "triplet_loss"),
+    "metarep.methods.losses": ("distillation_loss", "losses", "pair_loss", "triplet_loss"),
     "metarep.methods.contrastive": ("KeyQueue", "Projector", "info_nce", "negative_cosine", "nt_xent", "sup_con"),
     # Training, and what it leaves
     "metarep.weights.settings": ("TrainSettings",),

@@ -27,6 +27,7 @@ from metarep.machine.randomness import hand_over
 from metarep.machine.ranks import Part, average_gradients, rank, ranks
 from metarep.methods import METHODS, Method, build_method
 from metarep.methods.contrastive import encode_blocks
+from metarep.methods.student import Student
 from metarep.search.sharing import dismiss, embed_together, help_embed
 from metarep.weights.settings import TrainSettings
 
@@ -62,10 +63,17 @@ def exact(batch: Batch, dtype: torch.dtype) -> Any:
 
 
 def gradients(
-    name: str, encoder: str, dtype: torch.dtype, tasks: int = SHAPE.tasks
+    name: str, encoder: str, dtype: torch.dtype, tasks: int = SHAPE.tasks, taught: bool = False
 ) -> tuple[list[Tensor], list[Tensor], Tensor]:
     """Gradients and running statistics after one step, and this process's share of the loss."""
     method, split, generator = build(name, encoder, dtype).train(), images(), Generator().manual_seed(1)
+    if taught:
+        assert isinstance(method, Student)
+        teacher = build(name, encoder, dtype)
+        with torch.no_grad():
+            for parameter in teacher.parameters():  # else it would agree with its student
+                parameter.mul_(1.5)
+        method.learn_from(teacher)
     augment = preset("views-drawings") if issubclass(method.eats, Views) else None
     spans = method.spans_batch
     batch = draw_batch(
@@ -87,6 +95,7 @@ def all_gradients() -> dict[tuple[Any, ...], Any]:
     cases: list[tuple[Any, ...]] = [(name, "conv4", dtype) for name in METHODS for dtype in TOLERANCE]
     cases += [(name, "resnet12", torch.float64) for name in DROPPING]
     cases += [(name, "conv4", torch.float64, 1) for name in ("protonet", "anil")]  # one task, which is split
+    cases += [(name, "conv4", torch.float64, tasks, True) for name, tasks in (("protonet", 1), ("baseline", 3))]
     return {case: gradients(*case) for case in cases}
 
 

@@ -81,8 +81,8 @@ def test_a_step_compares_two_views_of_each_labelled_image(shots: int, drawings: 
     assert batch.labels.tolist() == [i // shots for i in range(6 * shots)]
     method = make("supcon", small_encoder()).double()
     batch = replace(batch, images=batch.images.double(), second=batch.second.double())
-    projected = method.projector(method.learner.embed(torch.cat([batch.images, batch.second])))
-    expected = slow_sup_con(*projected.chunk(2), batch.labels.tolist(), 0.1)
+    first, second = method.projector(method.learner.embed(torch.cat([batch.images, batch.second]))).chunk(2)
+    expected = slow_sup_con(first, second, batch.labels.tolist(), 0.1)
     loss = method.step(batch, progress=0.0, generator=Generator()).loss
     assert loss.item() == pytest.approx(expected.item(), rel=1e-9)
 

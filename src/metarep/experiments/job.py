@@ -17,6 +17,8 @@ from metarep.errors import Advice, MetarepError, Slot
 from metarep.experiments.pseudo_labels import Labelling, usable
 from metarep.experiments.validation import validation_shots
 from metarep.methods import METHODS, Method, build_method, check_settings
+from metarep.methods.student import SETTINGS as STUDENT
+from metarep.methods.student import Student
 from metarep.weights.checkpoint import Checkpoint
 from metarep.weights.settings import TrainSettings
 
@@ -40,6 +42,8 @@ class Job:
         encoder: name and settings of the encoder's body.
         init: a run folder, a ``.safetensors`` file or a model that ships, of any method. The encoder is initialised
             from it (warm start). The classes that it has seen count as seen.
+        teacher: as ``init``, a run that stays frozen, and whose logits a ``baseline`` or ``protonet`` learns from
+            (distillation). The classes that it has seen count as seen.
         labels, clusters, partitions, labels_per_class: the labels to train on; see
             :class:`metarep.experiments.pseudo_labels.Labelling`. The classes that a clustered run has seen count as
             seen, as with ``init``.
@@ -60,6 +64,7 @@ class Job:
     size: int | None = None
     encoder: dict[str, Any] = field(default_factory=lambda: {"name": "conv4"})
     init: str | None = None
+    teacher: str | None = None
     labels: str = "true"
     clusters: int | None = None
     partitions: int = 1
@@ -75,6 +80,7 @@ class Job:
             raise MetarepError(f"size must be at most {LARGEST:,} pixels, not {self.size:,}")
         check_settings(self.method, self.settings)
         preset(self.train_settings.augment)
+        self._check_teacher()
         labelling = self.labelling  # raises an error for labels that contradict each other
         if METHODS[self.method].eats.label_free and labelling != Labelling():
             raise MetarepError(
@@ -87,6 +93,20 @@ class Job:
                         labels=Slot("clusters:RUN"),
                     ),
                 ),
+            )
+
+    def _check_teacher(self) -> None:
+        """Raise if the method cannot have a teacher, or settings say how to listen to one and there is none."""
+        taught = [name for name, kind in METHODS.items() if issubclass(kind, Student)]
+        if self.teacher is not None and self.method not in taught:
+            raise MetarepError(
+                f"{self.method} cannot learn from a teacher; {', '.join(taught)} can",
+                advice=Advice("leave out {teacher}", teacher=...),
+            )
+        if self.teacher is None and (unused := [name for name in STUDENT if name in self.settings]):
+            raise MetarepError(
+                f"{', '.join(unused)} weigh what a teacher says, and there is none",
+                advice=Advice("name one by {teacher}", teacher=Slot("RUN")),
             )
 
     @property

@@ -134,6 +134,28 @@ def _hinge(difference: Tensor, margin: float | None) -> Tensor:
     return functional.softplus(difference) if margin is None else (difference + margin).clamp_min(0)
 
 
+def distillation_loss(
+    logits: Float[Tensor, "*row classes"], teacher: Float[Tensor, "*row classes"], temperature: float
+) -> Float[Tensor, ""]:
+    """How far softened predictions are from those of a teacher: their Kullback-Leibler divergence, mean over rows.
+
+    ``t**2 * KL(softmax(teacher / t) || softmax(logits / t))``. Hinton, Vinyals, Dean, Distilling the Knowledge in a
+    Neural Network, 2015. The factor ``t**2`` keeps the size of the gradient the same for every temperature.
+
+    Args:
+        logits: of the student; they get the gradient.
+        teacher: of the teacher, for the same rows and classes.
+        temperature: divides both; a higher one looks more at the classes that the teacher holds for unlikely.
+
+    >>> distillation_loss(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]]), 4.0).item()
+    0.0
+    >>> round(distillation_loss(torch.zeros(1, 2), torch.tensor([[0.0, 2.0]]), 2.0).item(), 4)
+    0.4436
+    """
+    own, wanted = (logits / temperature).log_softmax(-1), (teacher / temperature).log_softmax(-1)
+    return temperature**2 * (wanted.exp() * (wanted - own)).sum(-1).mean()
+
+
 def mean_where(values: Float[Tensor, "*n"], mask: Bool[Tensor, "*n"]) -> Float[Tensor, ""]:
     """The mean of the values where the mask is true. If it is nowhere true, the result is zero and has a gradient.
 

@@ -48,5 +48,6 @@ class SupCon(Method[LabelledViewBatch]):
         """The SupCon loss of a batch; the log has spread and rank."""
         features = self.learner.embed(torch.cat([batch.images, batch.second]))
         projected = batch.whole_views(self.projector(features))
-        loss = sup_con(*projected.chunk(2), batch.labels, self.temperature)
+        first, second = projected.chunk(2)
+        loss = sup_con(first, second, batch.labels, self.temperature)
         return Step(loss, gauge(batch.whole_views(features.detach()), projected))
