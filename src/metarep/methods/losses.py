@@ -26,6 +26,18 @@ def same_class(labels: Int[Tensor, " n"]) -> tuple[Bool[Tensor, "n n"], Bool[Ten
     return same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device), ~same
 
 
+def centred(features: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
+    """Features minus their mean, which has no gradient: the distances between them stay the same.
+
+    Without it, a distance in float32 is off by a tenth where features are 10 ± 0.01, because it comes from a matrix
+    product (:func:`metarep.learners.distances.squared_distances`). Features on the unit sphere do not need it.
+
+    >>> centred(torch.tensor([[10.0, 1.0], [12.0, 1.0]])).tolist()
+    [[-1.0, 0.0], [1.0, 0.0]]
+    """
+    return features - features.detach().mean(0)
+
+
 def contrastive(distance: Float[Tensor, "*pair"], same: Bool[Tensor, "*pair"], margin: float) -> Float[Tensor, "*pair"]:
     """The contrastive loss of each pair: pull the same class together, push others beyond the margin.
 
