@@ -28,7 +28,8 @@ from contrastive_rivals import LOSSES, lightly_views
 from torch import Generator, Tensor
 
 from metarep.data.augment import preset
-from metarep.data.batches import BatchShape, ViewBatch, draw_batch
+from metarep.data.batch import BatchShape, ViewBatch
+from metarep.data.batches import draw_batch
 from metarep.data.images import ImageBank
 from metarep.data.labels import Labels
 from metarep.encoders import Preprocess, build_encoder

@@ -30,7 +30,7 @@ from inner_loop_rivals import RIVALS, Case, Images, Run, floor, images_of, peak_
 from inner_loop_worker import Worker
 from torch import Generator
 
-from metarep.data.batches import TaskBatch
+from metarep.data.batch import TaskBatch
 from metarep.data.tasks import TaskIndex
 from metarep.encoders import Preprocess, build_encoder
 from metarep.learners.inner_loop.meta_loss import Path

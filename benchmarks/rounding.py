@@ -25,7 +25,8 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from metarep import Preprocess, build_encoder, load_dataset
-from metarep.data.batches import BatchShape, TaskBatch, draw_batch
+from metarep.data.batch import BatchShape, TaskBatch
+from metarep.data.batches import draw_batch
 from metarep.data.split import Split
 from metarep.fast import convolution
 from metarep.learners import GradientDescent

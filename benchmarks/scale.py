@@ -34,7 +34,8 @@ import torch.distributed as dist
 from torch import Generator, multiprocessing
 
 from metarep.data.augment import preset
-from metarep.data.batches import BatchShape, draw_batch
+from metarep.data.batch import BatchShape
+from metarep.data.batches import draw_batch
 from metarep.data.images import ImageBank
 from metarep.data.labels import Labels
 from metarep.encoders import Preprocess, build_encoder

@@ -34,6 +34,7 @@ METHODS = {
     "simclr": "--images 16",
     "moco": "--images 16 --queue 64",
     "byol": "--images 16",
+    "supcon": "--ways 8 --shots 2",
 }
 SAVE = 3  # steps between saved states; validated every 8 steps, so most states are between two validations
 SHARED = (

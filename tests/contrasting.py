@@ -6,7 +6,8 @@ import torch
 from torch import Generator, Tensor
 
 from metarep.data.augment import preset
-from metarep.data.batches import ViewBatch, draw_batch
+from metarep.data.batch import ViewBatch
+from metarep.data.batches import draw_batch
 from metarep.data.labels import Labels
 from metarep.data.split import Split
 from metarep.encoders import Encoder
@@ -21,6 +22,7 @@ OWN: dict[str, dict[str, Any]] = {
     "simclr": {"hidden": 16, "outputs": 8},
     "moco": {"hidden": 16, "outputs": 8, "queue": 40, "momentum": 0.9},
     "byol": {"hidden": 16, "outputs": 8, "tau": 0.9},
+    "supcon": {"hidden": 16, "outputs": 8},
 }
 
 

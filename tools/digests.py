@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-METHODS = ["protonet", "siamese", "triplet", "baseline", "maml", "anil", "reptile", "simclr", "moco", "byol"]
+METHODS = ["protonet", "siamese", "triplet", "baseline", "maml", "anil", "reptile", "simclr", "moco", "byol", "supcon"]
 
 
 def main() -> None:
@@ -34,7 +34,10 @@ def main() -> None:
     before = json.loads(args.file.read_text())
     if before["machine"] != digests["machine"]:
         sys.exit(f"these digests were written on {before['machine']}, and this is {digests['machine']}")
-    changed = [method for method in METHODS if before["weights"][method] != digests["weights"][method]]
+    known = before["weights"]  # a method that was added since is not in it
+    changed = [
+        method for method in METHODS if known.get(method, digests["weights"][method]) != digests["weights"][method]
+    ]
     sys.exit(f"changed: {', '.join(changed)}" if changed else None)
 
 

@@ -13,11 +13,12 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.app.api import create_app as create_app
     from metarep.data.augment import Augment as Augment
     from metarep.data.banks.writer import BankWriter as BankWriter
-    from metarep.data.batches import Batch as Batch
-    from metarep.data.batches import BatchShape as BatchShape
-    from metarep.data.batches import LabelledBatch as LabelledBatch
-    from metarep.data.batches import TaskBatch as TaskBatch
-    from metarep.data.batches import ViewBatch as ViewBatch
+    from metarep.data.batch import Batch as Batch
+    from metarep.data.batch import BatchShape as BatchShape
+    from metarep.data.batch import LabelledBatch as LabelledBatch
+    from metarep.data.batch import LabelledViewBatch as LabelledViewBatch
+    from metarep.data.batch import TaskBatch as TaskBatch
+    from metarep.data.batch import ViewBatch as ViewBatch
     from metarep.data.batches import draw_batch as draw_batch
     from metarep.data.class_names import BadNameError as BadNameError
     from metarep.data.class_names import LookAlikeWarning as LookAlikeWarning
@@ -108,6 +109,7 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.methods import Siamese as Siamese
     from metarep.methods import SimCLR as SimCLR
     from metarep.methods import Step as Step
+    from metarep.methods import SupCon as SupCon
     from metarep.methods import Triplet as Triplet
     from metarep.methods import losses as losses
     from metarep.methods.contrastive import KeyQueue as KeyQueue
@@ -115,6 +117,8 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.methods.contrastive import info_nce as info_nce
     from metarep.methods.contrastive import negative_cosine as negative_cosine
     from metarep.methods.contrastive import nt_xent as nt_xent
+    from metarep.methods.contrastive import sup_con as sup_con
+    from metarep.methods.losses import distillation_loss as distillation_loss
     from metarep.methods.losses import pair_loss as pair_loss
     from metarep.methods.losses import triplet_loss as triplet_loss
     from metarep.model.answers import Answer as Answer
@@ -158,7 +162,8 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     # Tasks and batches: what is drawn from a data set
     "metarep.data.tasks": ("SmallClassWarning", "TaskIndex", "Tasks", "draw_tasks", "draw_varied_tasks"),
     "metarep.data.unbalanced": ("draw_unbalanced_tasks",),
-    "metarep.data.batches": ("Batch", "BatchShape", "LabelledBatch", "TaskBatch", "ViewBatch", "draw_batch"),
+    "metarep.data.batch": ("Batch", "BatchShape", "LabelledBatch", "LabelledViewBatch", "TaskBatch", "ViewBatch"),
+    "metarep.data.batches": ("draw_batch",),
     "metarep.data.augment": ("Augment",),
     # Encoders: from images to features
     "metarep.encoders": (
@@ -201,11 +206,12 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "Siamese",
         "SimCLR",
         "Step",
+        "SupCon",
         "Triplet",
     ),
     "metarep.learners.distances": ("task_cross_entropy",),
-    "metarep.methods.losses": ("losses", "pair_loss", "triplet_loss"),
-    "metarep.methods.contrastive": ("KeyQueue", "Projector", "info_nce", "negative_cosine", "nt_xent"),
+    "metarep.methods.losses": ("distillation_loss", "losses", "pair_loss", "triplet_loss"),
+    "metarep.methods.contrastive": ("KeyQueue", "Projector", "info_nce", "negative_cosine", "nt_xent", "sup_con"),
     # Training, and what it leaves
     "metarep.weights.settings": ("TrainSettings",),
     "metarep.experiments.readings": ("CollapseWarning", "CollapsedError", "DivergedError"),

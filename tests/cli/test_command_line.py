@@ -207,7 +207,7 @@ def test_every_recipe_is_a_file_of_this_form(tmp_path):
         ("[train]\nstpes = 4", "my.toml: unknown key 'train.stpes'; did you mean steps? Known: accumulate, augment"),
         (
             "[settings]\nmargin = 1",
-            "my.toml: unknown key 'settings.margin'; did you mean metric? Known: metric, temperature, turns",
+            "my.toml: unknown key 'settings.margin'; did you mean metric? Known: label_weight, metric, ",
         ),
         ("encoder = { name = 'conv4', widht = 8 }", "my.toml: unknown key 'encoder.widht'; did you mean width?"),
         ("encoder = { name = 'conv5' }", "encoder.name must be one of conv4, resnet12, efficientnet-lite, not 'conv5'"),
@@ -229,6 +229,7 @@ def test_every_recipe_is_a_file_of_this_form(tmp_path):
         ("encoder = { width = 8 }", "my.toml: encoder needs a name, one of conv4, resnet12, efficientnet-lite"),
         ("labels = 'cluster:x'", "my.toml: unknown labels 'cluster:x'"),
         ("init = 'simclr-omniglot'", "my.toml needs a run of recipe simclr-omniglot: name one by --init RUN"),
+        ("teacher = 'baseline-cifar-fs'", "my.toml needs a run of recipe baseline-cifar-fs: name one by --teacher RUN"),
         ("data = ", "my.toml is not TOML: Invalid value (at"),
     ],
 )

@@ -17,7 +17,8 @@ from metarep.data.banks import decoded_shard, workers, writer
 from metarep.data.banks.decoded_shard import Job, decode_shard
 from metarep.data.banks.mapped import MappedImages
 from metarep.data.banks.read_ahead import ReadAhead, placed, read_ahead
-from metarep.data.batches import Batch, BatchShape, LabelledBatch, TaskBatch, ViewBatch, draw_batch
+from metarep.data.batch import Batch, BatchShape, LabelledBatch, LabelledViewBatch, TaskBatch, ViewBatch
+from metarep.data.batches import draw_batch
 from metarep.data.datasets import folder
 from metarep.data.datasets.options import LeftOutWarning, Options
 from metarep.data.images import ImageBank
@@ -182,7 +183,7 @@ def test_a_process_that_ends_is_named_by_its_files(tmp_path: Path, monkeypatch: 
         list(workers._in_processes(jobs.__getitem__, [0, 1]))
 
 
-@pytest.mark.parametrize("eats", [TaskBatch, LabelledBatch, ViewBatch])
+@pytest.mark.parametrize("eats", [TaskBatch, LabelledBatch, ViewBatch, LabelledViewBatch])
 def test_batches_are_the_same_when_they_are_read_ahead(eats: type) -> None:
     shape, augment = BatchShape(ways=3, shots=2, queries=2, tasks=2, images=8), preset("views-32")
     read: list[torch.Tensor] = []

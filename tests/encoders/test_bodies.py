@@ -14,7 +14,7 @@ from torch.func import functional_call
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from metarep.data.batches import Batch, LabelledBatch, TaskBatch, ViewBatch
+from metarep.data.batch import Batch, LabelledBatch, LabelledViewBatch, TaskBatch, ViewBatch
 from metarep.data.tasks import TaskIndex
 from metarep.encoders import Encoder, Preprocess
 from metarep.encoders.normalisation import norm_parameters
@@ -131,8 +131,10 @@ def batch(eats: type[Batch]) -> Batch:
         return TaskBatch(
             flat, place.flatten(), TaskIndex(place[:, :cut], place[:, cut:], support_y, query_y, classes, WAYS)
         )
+    labels = torch.cat([support_y, query_y], 1).flatten()
+    if eats is LabelledViewBatch:
+        return LabelledViewBatch(flat, place.flatten(), labels, labels, flat.flip(-1))
     if eats is LabelledBatch:
-        labels = torch.cat([support_y, query_y], 1).flatten()
         return LabelledBatch(flat, place.flatten(), labels, labels)
     return ViewBatch(flat, place.flatten(), flat.flip(-1))
 

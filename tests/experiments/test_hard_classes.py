@@ -10,7 +10,7 @@ from jaxtyping import TypeCheckError
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from metarep.data.batches import BatchShape, LabelledBatch, TaskBatch, ViewBatch
+from metarep.data.batch import BatchShape, LabelledBatch, TaskBatch, ViewBatch
 from metarep.data.images import ImageBank
 from metarep.data.labels import Labels
 from metarep.data.split import Split

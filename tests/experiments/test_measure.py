@@ -139,7 +139,7 @@ def test_a_recipe_is_the_mean_of_its_trainings(loaded: list[str], drawings: Draw
 
 
 @pytest.mark.slow
-def test_a_recipe_can_start_from_another_and_cluster_by_it(
+def test_a_recipe_can_start_from_another_learn_from_it_and_cluster_by_it(
     loaded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other's run is trained once, finished if it was interrupted, and named by its recipe in the rows."""
@@ -152,6 +152,7 @@ def test_a_recipe_can_start_from_another_and_cluster_by_it(
     )
     based = {
         "from": replace(RECIPE, name="from", job={**RECIPE.job, "init": base.name, "labels_per_class": 6}),
+        "taught": replace(RECIPE, name="taught", job={**RECIPE.job, "teacher": base.name}),
         "by": replace(RECIPE, name="by", job={**RECIPE.job, "labels": f"clusters:{base.name}", "clusters": 30}),
     }
     recipes = {base.name: base, **based}
@@ -167,6 +168,8 @@ def test_a_recipe_can_start_from_another_and_cluster_by_it(
         state.unlink()
     rows = reproduce("by", tmp_path / "runs", tmp_path / "results", tasks=10)
     assert {(row["init"], row["labels"]) for row in rows if row["method"] == "protonet"} == {("random", "clusters")}
+    rows = reproduce("taught", tmp_path / "runs", tmp_path / "results", tasks=10)
+    assert {row["init"] for row in rows if row["method"] == "protonet"} == {f"random, taught by {base.name}"}
     assert model.stat().st_mtime_ns == before, "it was there"
     rows = reproduce("from", tmp_path / "runs", tmp_path / "results", seeds=2, tasks=10)
     assert (tmp_path / "runs" / f"{base.name}-trainval-1" / "model.safetensors").exists()

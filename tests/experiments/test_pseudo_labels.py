@@ -14,7 +14,8 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from metarep.data.augment import preset
-from metarep.data.batches import BatchShape, LabelledBatch, TaskBatch, draw_batch
+from metarep.data.batch import BatchShape, LabelledBatch, TaskBatch
+from metarep.data.batches import draw_batch
 from metarep.data.split import Split
 from metarep.encoders import Encoder
 from metarep.errors import DataError, MetarepError

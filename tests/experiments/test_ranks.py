@@ -12,7 +12,8 @@ from ranks import run_ranks
 from torch import Generator, Tensor
 
 from metarep.data.augment import preset
-from metarep.data.batches import Batch, BatchShape, ViewBatch, draw_batch
+from metarep.data.batch import Batch, BatchShape, ViewBatch, Views
+from metarep.data.batches import draw_batch
 from metarep.data.images import ImageBank
 from metarep.data.labels import Labels
 from metarep.data.reading.depth import Depth
@@ -26,13 +27,14 @@ from metarep.machine.randomness import hand_over
 from metarep.machine.ranks import Part, average_gradients, rank, ranks
 from metarep.methods import METHODS, Method, build_method
 from metarep.methods.contrastive import encode_blocks
+from metarep.methods.student import Student
 from metarep.search.sharing import dismiss, embed_together, help_embed
 from metarep.weights.settings import TrainSettings
 
 pytestmark = pytest.mark.slow  # processes that import torch take seconds to start
 RANKS = 2
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}  # absolute, or of the largest gradient if that is above 1
-DROPPING = ("protonet", "simclr")  # with DropBlock; tasks and groups of a process draw numbers of their own
+DROPPING = ("protonet", "simclr", "supcon")  # with DropBlock; tasks and groups of a process draw numbers of their own
 SHAPE = BatchShape(ways=5, shots=2, queries=2, tasks=3, images=32)  # three tasks: the parts are unequal
 
 
@@ -56,16 +58,23 @@ def exact(batch: Batch, dtype: torch.dtype) -> Any:
     def pixels(x: Tensor) -> Tensor:
         return x.to(dtype) / 255 if x.dtype == torch.uint8 else x.to(dtype)
 
-    second = {"second": pixels(batch.second)} if isinstance(batch, ViewBatch) else {}
+    second = {"second": pixels(batch.second)} if isinstance(batch, Views) else {}
     return replace(batch, images=pixels(batch.images), **second)
 
 
 def gradients(
-    name: str, encoder: str, dtype: torch.dtype, tasks: int = SHAPE.tasks
+    name: str, encoder: str, dtype: torch.dtype, tasks: int = SHAPE.tasks, taught: bool = False
 ) -> tuple[list[Tensor], list[Tensor], Tensor]:
     """Gradients and running statistics after one step, and this process's share of the loss."""
     method, split, generator = build(name, encoder, dtype).train(), images(), Generator().manual_seed(1)
-    augment = preset("views-drawings") if method.eats is ViewBatch else None
+    if taught:
+        assert isinstance(method, Student)
+        teacher = build(name, encoder, dtype)
+        with torch.no_grad():
+            for parameter in teacher.parameters():  # else it would agree with its student
+                parameter.mul_(1.5)
+        method.learn_from(teacher)
+    augment = preset("views-drawings") if issubclass(method.eats, Views) else None
     spans = method.spans_batch
     batch = draw_batch(
         method.eats, split.bank, split.labels, replace(SHAPE, tasks=tasks), augment, generator, spans=spans
@@ -86,6 +95,7 @@ def all_gradients() -> dict[tuple[Any, ...], Any]:
     cases: list[tuple[Any, ...]] = [(name, "conv4", dtype) for name in METHODS for dtype in TOLERANCE]
     cases += [(name, "resnet12", torch.float64) for name in DROPPING]
     cases += [(name, "conv4", torch.float64, 1) for name in ("protonet", "anil")]  # one task, which is split
+    cases += [(name, "conv4", torch.float64, tasks, True) for name, tasks in (("protonet", 1), ("baseline", 3))]
     return {case: gradients(*case) for case in cases}
 
 
@@ -127,7 +137,7 @@ def ten_steps(name: str) -> list[Tensor]:
     method = build(name, "conv4", torch.float64)
     step = method.step
     method.step = lambda batch, **more: step(exact(batch, torch.float64), **more)  # type: ignore[method-assign]
-    more: dict[str, Any] = {"augment": "views-drawings"} if method.eats is ViewBatch else {}
+    more: dict[str, Any] = {"augment": "views-drawings"} if issubclass(method.eats, Views) else {}
     own = {key: value for key, value in method.defaults.items() if key in ("lr", "schedule")}
     shape: dict[str, Any] = {"steps": 10, "ways": 5, "shots": 2, "queries": 2, "tasks": 3, "images": 32}
     settings = TrainSettings(**(shape | own | more))

@@ -13,7 +13,7 @@ from thinning import few
 from torch import Generator, Tensor
 from trainings import SMALL, Case, Drawings, Make, PulledError, build, folder, pull_at, run, same
 
-from metarep.data.batches import LabelledBatch, TaskBatch
+from metarep.data.batch import LabelledBatch, TaskBatch
 from metarep.encoders import Encoder
 from metarep.errors import MetarepError
 from metarep.experiments.readings import DivergedError

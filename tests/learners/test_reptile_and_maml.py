@@ -12,7 +12,8 @@ from inner_loops import (
 from torch import Generator, nn
 from torch.nn import functional
 
-from metarep.data.batches import BatchShape, TaskBatch, draw_batch
+from metarep.data.batch import BatchShape, TaskBatch
+from metarep.data.batches import draw_batch
 from metarep.encoders import build_encoder
 from metarep.errors import MetarepError
 from metarep.learners import GradientDescent
@@ -57,7 +58,7 @@ def test_reptile_is_its_textbook_update(kind: Literal["rows", "prototype"]) -> N
     ]  # a head may be the task's
     # Through the method: the same tasks as a batch of its own.
     images = torch.cat([tasks.support, tasks.query], 1)
-    from metarep.data.batches import TaskBatch
+    from metarep.data.batch import TaskBatch
     from metarep.data.tasks import TaskIndex
 
     place = torch.arange(images.shape[0] * images.shape[1]).view(images.shape[:2])

@@ -95,6 +95,7 @@ def test_the_queue_has_the_size_of_the_settings_and_wrong_settings_are_refused(s
         ("moco", {"norm_groups": 0}, "norm_groups must be at least 1, not 0"),
         ("moco", {"temperature": 0.0}, "temperature must be above 0, not 0.0"),
         ("simclr", {"temperature": -1.0}, "temperature must be above 0, not -1.0"),
+        ("supcon", {"temperature": 0.0}, "temperature must be a number above 0, not 0"),
         ("simclr", {"outputs": 0}, "outputs must be at least 1, not 0"),
         ("byol", {"tau": -0.1}, "tau is a share of the weights, 0 to 1, not -0.1"),
         ("byol", {"hidden": 0}, "hidden must be at least 1, not 0"),

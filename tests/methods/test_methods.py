@@ -11,7 +11,8 @@ from jaxtyping import TypeCheckError
 from torch import Generator, Tensor
 
 from metarep.data.augment import preset
-from metarep.data.batches import Batch, BatchShape, LabelledBatch, TaskBatch, ViewBatch, draw_batch
+from metarep.data.batch import Batch, BatchShape, LabelledBatch, LabelledViewBatch, TaskBatch, ViewBatch, Views
+from metarep.data.batches import draw_batch
 from metarep.data.labels import Labels
 from metarep.data.split import Split
 from metarep.data.tasks import draw_tasks
@@ -38,6 +39,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "siamese, koch": ("siamese", {"loss": "koch"}),
     "siamese, active negatives, as is": ("siamese", {"negatives": "active", "normalise": False, "margin": 3.0}),
     "triplet, batch-all": ("triplet", {"mining": "batch-all", "squared": True}),
+    "supcon, linear projector": ("supcon", {"temperature": 0.2, "hidden": 0, "outputs": 16}),
     "simclr, linear projector": ("simclr", {"temperature": 0.2, "hidden": 0, "outputs": 16}),
     # at the default momentum it needs hundreds of steps
     "moco": ("moco", {"momentum": 0.9, "queue": 400, "temperature": 0.1, "head": "mlp-norm"}),
@@ -52,6 +54,7 @@ SHAPES: dict[type[Batch], dict[str, int]] = {
     LabelledBatch: {"ways": 20, "shots": 4},
     TaskBatch: {"ways": 20, "shots": 1, "queries": 4},
     ViewBatch: {"images": 80},
+    LabelledViewBatch: {"ways": 20, "shots": 2},
 }
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
 METRIC = ("protonet", "siamese", "triplet", "baseline")
@@ -87,7 +90,7 @@ def batch_for(method: Method, split: Split, seed: int = 0) -> Batch:
 
 
 def drawn(eats: type[Batch], split: Split, shape: BatchShape, seed: int = 0) -> Batch:
-    augment = preset("views-drawings") if eats is ViewBatch else None
+    augment = preset("views-drawings") if issubclass(eats, Views) else None
     return draw_batch(eats, split.bank, split.labels, shape, augment, Generator().manual_seed(seed))
 
 
@@ -189,7 +192,11 @@ def test_a_batch_has_the_requested_sizes(eats: type[Batch], drawings: Drawings) 
         assert batch.images.shape == batch.second.shape == (30, 1, 20, 20)
         assert len(batch.rows.unique()) == 30
         return
-    assert torch.equal(batch.images, split.bank.images[batch.rows])
+    if isinstance(batch, LabelledViewBatch):
+        assert batch.images.shape == batch.second.shape == (12, 1, 20, 20)
+        assert not torch.equal(batch.images, batch.second)
+    else:
+        assert torch.equal(batch.images, split.bank.images[batch.rows])
     truth = split.labels.classes[batch.rows]
     if isinstance(batch, LabelledBatch):
         assert batch.labels.bincount().tolist() == [4] * 3
@@ -282,7 +289,7 @@ def test_it_learns(variant: Variant, drawings: Drawings, device: str) -> None:
     )
     before = evaluate(method.learner, unseen.bank, tasks)
     pace = {"lr": 1e-2} | {name: method.defaults[name] for name in ("lr", "schedule") if name in method.defaults}
-    if method.eats is ViewBatch:
+    if issubclass(method.eats, Views):
         pace |= {"lr": 1e-2, "augment": "views-drawings"}
     # Of those with a target, the first steps are spent on contrasting with noise.
     steps = 240 if hasattr(method, "target") else 40 if adapts else 80

@@ -106,6 +106,11 @@ def add_settings(parser: Parser, method: str | None, out: str = "run folder (def
         help="warm start from the encoder of another run, of any method (default: random weights)",
     )
     group.add_argument(
+        "--teacher",
+        metavar="RUN",
+        help="distillation: also learn from the logits of this run, which stays as it is (baseline and protonet)",
+    )
+    group.add_argument(
         "--tensorboard", action="store_true", help="also write TensorBoard logs; needs metarep[tensorboard]"
     )
     add_data(parser, None)
@@ -162,7 +167,7 @@ def read_job(args: argparse.Namespace) -> Job:
     fields["data"] = args.data or fields.get("data", "glyphs")
     if args.size is not None:
         fields["size"] = args.size
-    for name in ("init", "labels", "clusters", "partitions", "labels_per_class", "depth"):
+    for name in ("init", "teacher", "labels", "clusters", "partitions", "labels_per_class", "depth"):
         if given[name] is not None:
             fields[name] = given[name]
     refuse_recipes(f"recipe {args.recipe}" if args.recipe else args.config, fields)
@@ -189,9 +194,10 @@ def add_labels(parser: Parser) -> None:
 
 def refuse_recipes(source: str | Path | None, fields: dict[str, Any]) -> None:
     """Raise an error if a recipe or a file names the run of another recipe, which only ``metarep reproduce`` makes."""
-    for name, text in (("init", fields.get("init")), ("labels", fields.get("labels", "").partition(":")[2])):
+    named = {f"--{name} RUN": fields.get(name) for name in ("init", "teacher")}
+    named["--labels clusters:RUN"] = fields.get("labels", "").partition(":")[2]
+    for flag, text in named.items():
         if text in recipe_names() and not Path(text).exists():
-            flag = "--init RUN" if name == "init" else "--labels clusters:RUN"
             raise MetarepError(
                 f"{source or flag} needs a run of recipe {text}: name one by {flag}, or let metarep reproduce train it"
             )

@@ -1,139 +1,21 @@
 """Batches of images to train on: labelled images, tasks or views, all drawn from a bank by one function."""
 
-import hashlib
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int, Num
 from torch import Generator, Tensor
 
 from metarep.data.augment import Augment
+from metarep.data.batch import Batch, BatchShape, LabelledBatch, LabelledViewBatch, TaskBatch, ViewBatch
 from metarep.data.images import ImageBank
 from metarep.data.labels import Labels
 from metarep.data.task_index import TaskIndex
 from metarep.data.tasks import distinct, draw_tasks
 from metarep.errors import Advice, DataError, MetarepError
-from metarep.machine.ranks import Part, gather_rows, ranks
+from metarep.machine.ranks import Part, ranks
 
 MANY = 1_000_000  # images above which the images of views are not drawn by permuting all of them
 VIEW_PRESETS = "set augment to views-drawings, crops-drawings, views-32 or few-shot-84"
-
-
-@dataclass(frozen=True)
-class BatchShape:
-    """The size of one batch.
-
-    Args:
-        ways: the number of classes of a labelled batch, or of each task.
-        shots: images of each class in a labelled batch, or support images of each class of a task.
-        queries: query images of each class. Only methods that train on tasks use it.
-        tasks: tasks in a batch. Only methods that train on tasks use it.
-        images: images in a batch. Only methods that train on views use it.
-
-    >>> shape = BatchShape(ways=5, shots=1, queries=15, tasks=4)
-    >>> shape.tasks * shape.ways * (shape.shots + shape.queries)  # images of a batch of tasks
-    320
-    """
-
-    ways: int = 60
-    shots: int = 1
-    queries: int = 5
-    tasks: int = 1
-    images: int = 256
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Images of a batch on the device of the bank, and their rows there.
-
-    Where several processes work on one batch, each has its part of the images (:class:`metarep.machine.ranks.Part`).
-
-    Args:
-        images: raw or augmented images. Each image of the batch is here once; where every image is a class of its own
-            (``instances``), each of its views is here.
-        rows: the row of each image in the bank, on the CPU; those of the images of other processes too.
-        own: the positions of ``images`` among ``rows``.
-        by_task: whether each process has whole tasks, so that no features are gathered.
-        weight: how much the mean loss over this part counts in the mean over processes; 1 if all parts are equal.
-
-    Attributes:
-        called: what such a batch holds, as people read it.
-        label_free: whether labels are never read. Then they must not choose among weights either.
-    """
-
-    called: ClassVar[str]
-    label_free: ClassVar[bool] = False
-    images: Num[Tensor, "n c h w"]
-    rows: Int[Tensor, " all"]
-    own: slice = field(default_factory=lambda: slice(None), kw_only=True)
-    by_task: bool = field(default=False, kw_only=True)
-    weight: float = field(default=1.0, kw_only=True)
-
-    def whole(self, own: Float[Tensor, "n *row"]) -> Float[Tensor, "all *row"]:
-        """The rows for all images of the batch, from those for the images of this process.
-
-        In a single process, or if each process has whole tasks, ``own`` is returned as it is. Gradients flow back to
-        the process of each row. A loss that compares images of the batch calls this first.
-        """
-        return own if self.by_task else gather_rows(own, len(self.rows))
-
-    @property
-    def digest(self) -> str:
-        """Twelve hexadecimal digits that identify the images drawn, by their rows."""
-        return hashlib.sha256(self.rows.cpu().numpy().tobytes()).hexdigest()[:12]
-
-
-@dataclass(frozen=True)
-class LabelledBatch(Batch):
-    """A batch of several images of each of several classes.
-
-    Args:
-        labels: the class of each image, numbered from 0 within the batch.
-        classes: the class of each image, as a position in the names of the training labels.
-
-    Labels and classes are those of all processes' images, if the method's loss spans the batch.
-
-    >>> rows, labels = torch.tensor([5, 9]), torch.tensor([0, 1])
-    >>> batch = LabelledBatch(torch.zeros(2, 1, 4, 4), rows, labels, classes=torch.tensor([3, 7]))
-    >>> batch.called, len(batch.digest)
-    ('labelled images', 12)
-    """
-
-    called: ClassVar[str] = "labelled images"
-    labels: Int[Tensor, " labelled"]
-    classes: Int[Tensor, " labelled"]
-
-
-@dataclass(frozen=True)
-class TaskBatch(Batch):
-    """A batch of tasks.
-
-    Args:
-        tasks: the tasks; support and query are positions in ``images``, or in what ``whole`` gives for them.
-    """
-
-    called: ClassVar[str] = "tasks"
-    tasks: TaskIndex
-
-
-@dataclass(frozen=True)
-class ViewBatch(Batch):
-    """A batch of two augmented views of each of several images. Labels are never read.
-
-    Args:
-        second: another view of each of ``images``, augmented independently.
-    """
-
-    called: ClassVar[str] = "views"
-    label_free: ClassVar[bool] = True
-    second: Num[Tensor, "n c h w"]
-
-    def whole_views(self, own: Float[Tensor, "twice *row"]) -> Float[Tensor, "all_twice *row"]:
-        """As :meth:`whole`, for rows of the first views of this process's images, followed by those of the second."""
-        if len(own) == 2 * len(self.rows):  # of a single process
-            return own
-        return self.whole(own.unflatten(0, (2, -1)).transpose(0, 1)).transpose(0, 1).flatten(0, 1)
 
 
 def draw_batch(
@@ -154,7 +36,7 @@ def draw_batch(
     sample, and each sample is augmented independently.
 
     Args:
-        eats: the type of the batch: ``LabelledBatch``, ``TaskBatch`` or ``ViewBatch``.
+        eats: the type of the batch: ``LabelledBatch``, ``TaskBatch``, ``ViewBatch`` or ``LabelledViewBatch``.
         bank: the pixels.
         labels: the class of each image of the bank; not read for views.
         shape: the size of the batch.
@@ -177,7 +59,9 @@ def draw_batch(
     if eats is ViewBatch:
         return _draw_views(bank, shape.images, augment, generator, spans)
     check_shape(eats, shape)
-    labelled = eats is LabelledBatch
+    if eats is LabelledViewBatch:
+        _refuse_equal_views(augment)
+    labelled = issubclass(eats, LabelledBatch)
     if labels.kind == "instances" and augment is None:
         raise MetarepError(
             "each image is a class of its own; its samples are the same without augmentation, and nothing could be "
@@ -221,7 +105,7 @@ def batch_of(
     """Gather and augment the images of tasks that are drawn already.
 
     Args:
-        eats: ``TaskBatch``, or ``LabelledBatch`` for the images of a single task.
+        eats: ``TaskBatch``; or ``LabelledBatch`` or ``LabelledViewBatch`` for the images of a single task.
         bank: the pixels.
         index: the tasks; for a labelled batch one task without queries.
         augment: applied to each image with its own random parameters; None for raw pixels.
@@ -235,11 +119,15 @@ def batch_of(
     each = both.shape[1] if by_task else 1
     own = slice(part.start * each, part.stop * each)
     more: dict[str, Any] = {"own": own, "by_task": by_task, "weight": part.weight if by_task or not spans else 1.0}
-    images = _augmented(bank.pixels(rows[own]), len(rows), own, augment, generator)
-    if eats is LabelledBatch:
+    pixels = bank.pixels(rows[own])
+    if issubclass(eats, LabelledBatch):
         both = torch.stack([index.support_y[0], index.classes[0][index.support_y[0]]])
-        both = both if spans else both[:, own]
-        return LabelledBatch(images, rows, *both.to(images.device, non_blocking=True), **more)
+        labels, classes = (both if spans else both[:, own]).to(pixels.device, non_blocking=True)
+        if eats is LabelledBatch:
+            return LabelledBatch(_augmented(pixels, len(rows), own, augment, generator), rows, labels, classes, **more)
+        first, second = _two_views(pixels, len(rows), own, augment, generator)
+        return LabelledViewBatch(first, rows, labels, classes, second, **more)
+    images = _augmented(pixels, len(rows), own, augment, generator)
     if by_task:
         index, both = index[part.slice], both[part.slice]
     position = torch.arange(both.numel()).view(both.shape)
@@ -249,11 +137,7 @@ def batch_of(
 
 def _draw_views(bank: ImageBank, n: int, augment: Augment | None, generator: Generator, spans: bool) -> ViewBatch:
     """Draw ``n`` different images and two independent views of each."""
-    if augment is None:
-        raise MetarepError(
-            "two views of an image are the same without augmentation, and nothing could be learned from them; "
-            f"{VIEW_PRESETS}"
-        )
+    _refuse_equal_views(augment)
     if n > len(bank):
         raise DataError(
             f"a batch of {n} different images needs a data set of at least {n}, and this one has {len(bank)}; "
@@ -264,9 +148,23 @@ def _draw_views(bank: ImageBank, n: int, augment: Augment | None, generator: Gen
         distinct(torch.tensor(len(bank)), n, generator) if many else torch.randperm(len(bank), generator=generator)[:n]
     )
     part = _own_part(n, "images")
-    images = bank.pixels(rows[part.slice])
-    first, second = (_augmented(images, n, part.slice, augment, generator) for _ in range(2))
+    first, second = _two_views(bank.pixels(rows[part.slice]), n, part.slice, augment, generator)
     return ViewBatch(first, rows, second, own=part.slice, weight=1.0 if spans else part.weight)
+
+
+def _two_views(
+    images: Tensor, total: int, own: slice, augment: Augment | None, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    first = _augmented(images, total, own, augment, generator)
+    return first, _augmented(images, total, own, augment, generator)
+
+
+def _refuse_equal_views(augment: Augment | None) -> None:
+    if augment is None:
+        raise MetarepError(
+            "two views of an image are the same without augmentation, and nothing could be learned from them; "
+            f"{VIEW_PRESETS}"
+        )
 
 
 def _augmented(images: Tensor, total: int, own: slice, augment: Augment | None, generator: Generator) -> Tensor:

@@ -21,6 +21,29 @@ def warm_start(encoder: Encoder, trained: Encoder, name: str) -> None:
     >>> start.preprocess.mean, start.body[0][0].weight.equal(trained.body[0][0].weight)
     ((0.5,), True)
     """
+    refuse_other_images(encoder, trained, name)
+    weights = trained.body.state_dict()
+    shapes = {key: tuple(value.shape) for key, value in encoder.body.state_dict().items()}
+    if trained.arch["name"] != encoder.arch["name"] or shapes != {k: tuple(v.shape) for k, v in weights.items()}:
+        raise MetarepError(
+            f"{name} has the encoder {trained.arch}, and this training {encoder.arch}",
+            advice=Advice("choose {encoder} and {width} like its", encoder=..., width=...),
+        )
+    encoder.body.load_state_dict(weights)
+    encoder.preprocess = trained.preprocess
+
+
+def refuse_other_images(encoder: Encoder, trained: Encoder, name: str) -> None:
+    """Raise if a trained encoder is for images of another size, number of channels or polarity.
+
+    Args:
+        encoder: the encoder to train.
+        trained: the trained one.
+        name: name of the run that ``trained`` is from, for the message.
+
+    Raises:
+        MetarepError: the images of the two encoders differ.
+    """
     for what in ("size", "channels", "invert"):
         new, known = getattr(encoder.preprocess, what), getattr(trained.preprocess, what)
         if new != known:
@@ -31,12 +54,3 @@ def warm_start(encoder: Encoder, trained: Encoder, name: str) -> None:
                     Advice("choose {data} and {size} like its", data=..., size=...),
                 ),
             )
-    weights = trained.body.state_dict()
-    shapes = {key: tuple(value.shape) for key, value in encoder.body.state_dict().items()}
-    if trained.arch["name"] != encoder.arch["name"] or shapes != {k: tuple(v.shape) for k, v in weights.items()}:
-        raise MetarepError(
-            f"{name} has the encoder {trained.arch}, and this training {encoder.arch}",
-            advice=Advice("choose {encoder} and {width} like its", encoder=..., width=...),
-        )
-    encoder.body.load_state_dict(weights)
-    encoder.preprocess = trained.preprocess

@@ -4,7 +4,8 @@ import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
-from metarep.data.batches import Batch, BatchShape, LabelledBatch, check_shape
+from metarep.data.batch import Batch, BatchShape, LabelledBatch
+from metarep.data.batches import check_shape
 from metarep.data.images import ImageBank
 from metarep.data.labels import Labels
 from metarep.data.tasks import TaskIndex, tasks_of, usable_classes
@@ -52,7 +53,7 @@ class HardClasses:
                 "mine=batch"
             )
         check_shape(eats, shape)
-        self.tasks, self.queries = (1, 0) if eats is LabelledBatch else (shape.tasks, shape.queries)
+        self.tasks, self.queries = (1, 0) if issubclass(eats, LabelledBatch) else (shape.tasks, shape.queries)
         self.labels, self.ways, self.shots = labels, shape.ways, shape.shots
         self.usable = usable_classes(labels, self.ways, self.shots, self.queries)
         self.most = min(near, len(self.usable) - 1)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from metarep.data.augment import preset
-from metarep.data.batches import TaskBatch, ViewBatch
+from metarep.data.batch import TaskBatch, ViewBatch, Views
 from metarep.data.split import Split
 from metarep.data.tasks import warn_of_small_classes
 from metarep.encoders import Preprocess, build_encoder
@@ -17,6 +17,8 @@ from metarep.errors import Advice, MetarepError, Slot
 from metarep.experiments.pseudo_labels import Labelling, usable
 from metarep.experiments.validation import validation_shots
 from metarep.methods import METHODS, Method, build_method, check_settings
+from metarep.methods.student import SETTINGS as STUDENT
+from metarep.methods.student import Student
 from metarep.weights.checkpoint import Checkpoint
 from metarep.weights.settings import TrainSettings
 
@@ -40,6 +42,8 @@ class Job:
         encoder: name and settings of the encoder's body.
         init: a run folder, a ``.safetensors`` file or a model that ships, of any method. The encoder is initialised
             from it (warm start). The classes that it has seen count as seen.
+        teacher: as ``init``, a run that stays frozen, and whose logits a ``baseline`` or ``protonet`` learns from
+            (distillation). The classes that it has seen count as seen.
         labels, clusters, partitions, labels_per_class: the labels to train on; see
             :class:`metarep.experiments.pseudo_labels.Labelling`. The classes that a clustered run has seen count as
             seen, as with ``init``.
@@ -60,6 +64,7 @@ class Job:
     size: int | None = None
     encoder: dict[str, Any] = field(default_factory=lambda: {"name": "conv4"})
     init: str | None = None
+    teacher: str | None = None
     labels: str = "true"
     clusters: int | None = None
     partitions: int = 1
@@ -75,6 +80,7 @@ class Job:
             raise MetarepError(f"size must be at most {LARGEST:,} pixels, not {self.size:,}")
         check_settings(self.method, self.settings)
         preset(self.train_settings.augment)
+        self._check_teacher()
         labelling = self.labelling  # raises an error for labels that contradict each other
         if METHODS[self.method].eats.label_free and labelling != Labelling():
             raise MetarepError(
@@ -87,6 +93,20 @@ class Job:
                         labels=Slot("clusters:RUN"),
                     ),
                 ),
+            )
+
+    def _check_teacher(self) -> None:
+        """Raise if the method cannot have a teacher, or settings say how to listen to one and there is none."""
+        taught = [name for name, kind in METHODS.items() if issubclass(kind, Student)]
+        if self.teacher is not None and self.method not in taught:
+            raise MetarepError(
+                f"{self.method} cannot learn from a teacher; {', '.join(taught)} can",
+                advice=Advice("leave out {teacher}", teacher=...),
+            )
+        if self.teacher is None and (unused := [name for name in STUDENT if name in self.settings]):
+            raise MetarepError(
+                f"{', '.join(unused)} weigh what a teacher says, and there is none",
+                advice=Advice("name one by {teacher}", teacher=Slot("RUN")),
             )
 
     @property
@@ -111,20 +131,21 @@ def train_settings(job: Job, split: Split) -> TrainSettings:
         SmallClassWarning: some classes are too small for the batches.
     """
     preprocess = Preprocess.of(split.bank)
-    settings, views = job.train_settings, METHODS[job.method].eats is ViewBatch
+    settings, eats = job.train_settings, METHODS[job.method].eats
     if "augment" not in job.train:
-        instances = job.labelling.kind == "instances"
-        settings = replace(settings, augment=suited_augment(preprocess, views=views or instances))
-    if views and "images" not in job.train:
-        settings = replace(settings, images=min(settings.images, len(split.bank)))
-    if not views:
-        labels, queries = split.labels, settings.queries if METHODS[job.method].eats is TaskBatch else 0
+        views = issubclass(eats, Views) or job.labelling.kind == "instances"
+        settings = replace(settings, augment=suited_augment(preprocess, views=views))
+    if eats is ViewBatch:
+        if "images" not in job.train:
+            settings = replace(settings, images=min(settings.images, len(split.bank)))
+    else:
+        labels, queries = split.labels, settings.queries if eats is TaskBatch else 0
         if "ways" not in job.train:
             settings = replace(settings, ways=max(2, min(settings.ways, usable(labels, settings.shots, queries))))
         if labels.kind == "true":
             able = labels.can_give(settings.shots, queries)
             warn_of_small_classes(labels, able, f"training on {split.name}", settings.shots, queries)
-    return replace(settings, validation_shots=validation_shots(settings, METHODS[job.method].eats))
+    return replace(settings, validation_shots=validation_shots(settings, eats))
 
 
 def build(

@@ -184,6 +184,19 @@ def _span(values: range) -> str:
     return str(values[0]) if len(values) == 1 else f"{values[0]}-{values[-1]}"
 
 
+def beginning(init: str | None, teacher: str | None) -> str:
+    """What a training began with, as result rows say it in the column ``init``.
+
+    Args:
+        init: name of the run that the encoder was initialised from; None or empty for random weights.
+        teacher: name of the run that taught it; None or empty without one.
+
+    >>> beginning(None, "baseline-cifar-fs")
+    'random, taught by baseline-cifar-fs'
+    """
+    return (init or "random") + (f", taught by {teacher}" if teacher else "")
+
+
 def result_row(trained: Checkpoint, name: str, report: Report, path: Path | str, **more: Any) -> dict[str, Any]:  # noqa: ANN401
     """A row of a results table: the report, and how the run was trained.
 
@@ -208,7 +221,7 @@ def result_row(trained: Checkpoint, name: str, report: Report, path: Path | str,
         "split": split,
         "trained_on": f"{run.data.name}/{run.data.split}".strip("/") if own else "",
         "labels": run.labels if own else "none",
-        "init": (run.init or ("random" if run.data.name else "pretrained"))
+        "init": (beginning(run.init, run.teacher) if run.data.name else "pretrained")
         if own
         else "random" * (name != "raw pixels"),
         "encoder": (run.name or f"{encoder['name']}-{encoder.get('width', 64)}") if name != "raw pixels" else "none",

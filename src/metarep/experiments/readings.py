@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metarep.data.batches import Batch
+from metarep.data.batch import Batch
 from metarep.errors import Advice, Advised, MetarepError
 from metarep.experiments.run_folder import RunFolder
 from metarep.experiments.training_state import TrainingState

@@ -12,7 +12,7 @@ from metarep.errors import MetarepError
 from metarep.experiments.evaluation import Report
 from metarep.experiments.job import Job
 from metarep.experiments.lake_runs import RUNS, runs_row
-from metarep.experiments.measure import Setting, measure_all, result_row
+from metarep.experiments.measure import Setting, beginning, measure_all, result_row
 from metarep.experiments.readings import Watch
 from metarep.experiments.recipes import Recipe, load_recipe, recipe_names
 from metarep.experiments.results import read, record
@@ -38,8 +38,8 @@ def reproduce(
 
     With ``train_on="trainval"`` the last weights are measured once, on the test classes. With ``train`` the weights
     with the best validation accuracy are measured on the validation classes; the steps of a recipe are chosen so. A
-    recipe may start from another recipe, or train on clusters of its features. Then the other one is trained first with
-    the same seed, unless its run exists.
+    recipe may start from another recipe, learn from it, or train on clusters of its features. Then the other one is
+    trained first with the same seed, unless its run exists.
 
     Args:
         name: name of the recipe.
@@ -88,7 +88,7 @@ def reproduce(
         more = {"recipe": name, "source": recipe.source, "train_seconds": round(outcome.seconds)}
         for row_name, report in measure_all(trained.learner, split, settings, references=seed == 0, watching=watching):
             own = more | {"published": _published(recipe, report)} if row_name == "trained" else {}
-            own |= {"init": recipe.job["init"]} if own and "init" in recipe.job else {}
+            own |= {"init": beginning(recipe.job.get("init"), recipe.job.get("teacher"))} if own else {}
             rows.append(result_row(trained, row_name, report, folder, **own))
         if measured == "test":
             own = more | {"size": trained.learner.encoder.preprocess.size[0], "data_dir": data_dir}
@@ -144,8 +144,7 @@ def _job(recipe: Recipe, out: Path, train_on: str, seed: int, machine: dict[str,
     def run(text: str) -> str:
         return str(_trained(text, out, train_on, seed, machine)) if text in recipe_names() else text
 
-    if "init" in fields:
-        fields["init"] = run(fields["init"])
+    fields |= {name: run(fields[name]) for name in ("init", "teacher") if name in fields}
     kind, _, source = fields.get("labels", "").partition(":")
     if source:
         fields["labels"] = f"{kind}:{run(source)}"

@@ -1,5 +1,6 @@
 """start: run the training of a job in its run folder, or resume it."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,12 @@ from typing import Any
 import torch
 
 from metarep.data.datasets import load_dataset
+from metarep.data.labels import Labels
 from metarep.data.reading.depth import Depth
 from metarep.data.split import Split
 from metarep.encoders import computing
-from metarep.errors import Advice
+from metarep.encoders.warm_start import refuse_other_images
+from metarep.errors import Advice, MetarepError
 from metarep.experiments.job import Job, build, own_settings, train_settings
 from metarep.experiments.pseudo_labels import labels_read
 from metarep.experiments.readings import Watch
@@ -19,13 +22,15 @@ from metarep.experiments.saved_states import SavedStates
 from metarep.experiments.training import Outcome, train
 from metarep.machine.deterministic import deterministic
 from metarep.machine.device import Precision, pick_device, pick_precision
-from metarep.methods import METHODS
-from metarep.weights.checkpoint import Checkpoint
+from metarep.methods import METHODS, Baseline, Method
+from metarep.methods.student import Student
+from metarep.weights.checkpoint import Checkpoint, load_checkpoint
 from metarep.weights.record import DataRecord, RunRecord
 from metarep.weights.seen import digests, key_digest, refuse
 from metarep.weights.settings import TrainSettings
 from metarep.weights.shipped import load_trained
 
+TEACHER = "teacher.safetensors"  # in the run folder: a copy of the teacher, which its own run may replace
 CLUSTERS = "clusters.safetensors"  # in the run folder: the pseudo-class of every image
 UNSEEN = "the best step would be chosen on classes that were trained on"
 FROM_OTHERS = (
@@ -106,26 +111,75 @@ def _start_on(
     if job.train_on == "train":
         validation = load_dataset(job.data, "val", **given)
     source = load_trained(job.labelling.run, device) if job.labelling.run else None
-    runs = [run for run in (initial, source) if run]
+    resumed = SavedStates(Path(out)).files  # else the files may be of a training that failed before its first step
+    teacher = teacher_of(job, Path(out) / TEACHER if resumed else None, device)
+    runs = [run for run in (initial, source, teacher) if run]
     fitted = seen_by(split).union(*(run.fitted_of(validation and validation.labels, job.data) for run in runs))
     seen = fitted.union(seen_by(validation), *(run.seen for run in runs))
     if validation:
         what = f"{validation.name} were trained on, by this run or one it is based on"
         refuse(fitted, validation.labels.keys, validation.labels.names, what, UNSEEN, FROM_OTHERS)
     seed, kept = job.train_settings.seed, Path(out) / CLUSTERS
-    resumed = SavedStates(Path(out)).files  # else the clusters may be of a training that failed before its first step
     split = job.labelling.of(split, seed, source, kept if resumed else None)
     if validation and job.labels_per_class:
         validation = job.labelling.of(validation, seed)
     settings = train_settings(job, split)
     own = own_settings(job, settings, split)
     method = build(job, split, settings, own, initial).to(device)
-    record = describe(job, split, settings, own, precision, initial, source, skip_bad=skip_bad)
+    if teacher:
+        teach(method, teacher, split.labels, str(job.teacher))
+    record = describe(job, split, settings, own, precision, initial, source, teacher, skip_bad=skip_bad)
     labels = split.labels
-    folder = RunFolder(out, record, seen, fitted, lambda: job.labelling.keep(kept, labels, seed))
-    with computing(method, precision):  # every encoder of the method, also that of a target network
+
+    def keep() -> None:
+        job.labelling.keep(kept, labels, seed)
+        if teacher:
+            teacher.save(Path(out) / TEACHER)
+
+    folder = RunFolder(out, record, seen, fitted, keep)
+    taught = computing(teacher.method, precision) if teacher else nullcontext()
+    with computing(method, precision), taught:  # every encoder of the method, also that of a target network
         outcome = train(method, split, settings, validation=validation, run=folder, watch=watch)
     return Checkpoint.of(method, record, folder.seen, folder.fitted), outcome
+
+
+def teacher_of(job: Job, kept: Path | None, device: torch.device) -> Checkpoint | None:
+    """The teacher of a job, on a device; None if it has none.
+
+    Args:
+        job: the training.
+        kept: the copy of the teacher in the run folder of a training that is resumed. If it exists, it is used, even if
+            the teacher was trained again since. None for a training that starts.
+        device: where to put its weights.
+    """
+    if job.teacher is None:
+        return None
+    return load_checkpoint(kept, device) if kept and kept.exists() else load_trained(job.teacher, device)
+
+
+def teach(method: Method, teacher: Checkpoint, labels: Labels, name: str) -> None:
+    """Let a method learn from a teacher.
+
+    Args:
+        method: a :class:`metarep.methods.student.Student`.
+        teacher: frozen, and in evaluation mode from now on.
+        labels: the labels to train on.
+        name: name of the teacher's run, for the messages.
+
+    Raises:
+        MetarepError: the teacher is for other images, or its logits are not of the same classes.
+    """
+    assert isinstance(method, Student)
+    refuse_other_images(method.learner.encoder, teacher.learner.encoder, name)
+    try:
+        method.learn_from(teacher.method)
+    except MetarepError as error:
+        raise MetarepError(f"{name}: {error.message}", advice=error.advice) from error
+    if isinstance(method, Baseline) and teacher.record.data.digest != labels.digest:
+        raise MetarepError(
+            f"{name} was trained on other labels, so its logits are not of these classes",
+            advice="take a teacher that was trained on the same data, split and labels",
+        )
 
 
 def as_begun(job: Job, out: Path) -> Job:
@@ -153,6 +207,7 @@ def describe(
     precision: str,
     initial: Checkpoint | None = None,
     source: Checkpoint | None = None,
+    teacher: Checkpoint | None = None,
     *,
     skip_bad: bool = False,
 ) -> RunRecord:
@@ -165,6 +220,7 @@ def describe(
         precision: what the encoder computes in, ``float32`` or ``bfloat16``.
         initial: the run that the encoder is initialised from.
         source: the run whose features are clustered.
+        teacher: the run that teaches this one.
         skip_bad: whether images that cannot be read are left out.
     """
     free = METHODS[job.method].eats.label_free
@@ -184,8 +240,9 @@ def describe(
             depth=split.depth,
             skip_bad=skip_bad,  # a later measurement reads the same folder, with the same unreadable images
         ),
-        labels=labels_read("none" if free else job.labelling.called, initial, source),
+        labels=labels_read("none" if free else job.labelling.called, initial, source, teacher),
         init=Path(str(job.init)).name if initial else "",
+        teacher=Path(str(job.teacher)).name if teacher else "",
     )
 
 

@@ -10,7 +10,8 @@ from torch.nn.utils import clip_grad_norm_
 
 from metarep.data.augment import preset
 from metarep.data.banks.read_ahead import placed, read_ahead
-from metarep.data.batches import Batch, TaskBatch, batch_of, draw_batch
+from metarep.data.batch import Batch, TaskBatch
+from metarep.data.batches import batch_of, draw_batch
 from metarep.data.images import ImageBank
 from metarep.data.split import Split
 from metarep.encoders import keep_feature_means

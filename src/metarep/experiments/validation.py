@@ -4,7 +4,7 @@ import warnings
 
 from torch import Generator
 
-from metarep.data.batches import Batch, TaskBatch
+from metarep.data.batch import Batch, TaskBatch
 from metarep.data.split import Split
 from metarep.data.tasks import SmallClassWarning, TaskIndex, draw_tasks, warn_of_small_classes
 from metarep.learners import Learner

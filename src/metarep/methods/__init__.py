@@ -15,6 +15,7 @@ from metarep.methods.protonet import ProtoNet
 from metarep.methods.reptile import Reptile
 from metarep.methods.siamese import Siamese
 from metarep.methods.simclr import SimCLR
+from metarep.methods.supcon import SupCon
 from metarep.methods.triplet import Triplet
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Siamese",
     "SimCLR",
     "Step",
+    "SupCon",
     "Triplet",
     "build_method",
     "check_settings",
@@ -46,6 +48,7 @@ METHODS: dict[str, type[Method[Any]]] = {
     "simclr": SimCLR,
     "moco": MoCo,
     "byol": BYOL,
+    "supcon": SupCon,
 }
 """The training methods by the name that the command line, recipes and checkpoints use."""
 

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from torch import Generator
 
-from metarep.data.batches import Batch, TaskBatch
+from metarep.data.batch import Batch, TaskBatch
 from metarep.encoders import Encoder
 from metarep.learners.descent import GradientDescent
 from metarep.learners.inner_loop import TaskHead

@@ -2,19 +2,21 @@
 
 from typing import Any, ClassVar, Literal, get_args
 
-from torch import Generator, nn
+from jaxtyping import Float, Num
+from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from metarep.data.batches import Batch, LabelledBatch
+from metarep.data.batch import Batch, LabelledBatch
 from metarep.encoders import Encoder
 from metarep.errors import MetarepError, above, one_of
 from metarep.learners.prototypes import Prototypes
 from metarep.methods.method import Method, Step
+from metarep.methods.student import Student
 
 HeadKind = Literal["cosine", "linear"]
 
 
-class Baseline(Method[LabelledBatch]):
+class Baseline(Student[LabelledBatch]):
     """Supervised baseline: classify all training classes, and solve a task by the cosine with class means.
 
     Gidaris, Komodakis, Dynamic Few-Shot Visual Learning without Forgetting, 2018; Chen et al., A Closer Look at
@@ -28,6 +30,9 @@ class Baseline(Method[LabelledBatch]):
         temperature: divides the cosines, in training and when deployed.
         smoothing: label smoothing, the share of the label that is spread over all classes.
         classes: number of training classes; a training sets it.
+        label_weight: with a teacher, the weight of the loss from labels.
+        teacher_weight: with a teacher, the weight of the loss from its softened logits.
+        teacher_temperature: with a teacher, divides its logits and our own.
 
     >>> from metarep import Preprocess, build_encoder
     >>> Baseline(build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,))), classes=100).head.weight.shape
@@ -47,8 +52,11 @@ class Baseline(Method[LabelledBatch]):
         temperature: float = 0.1,
         smoothing: float = 0.0,
         classes: int = 64,
+        label_weight: float = 0.5,
+        teacher_weight: float = 0.5,
+        teacher_temperature: float = 4.0,
     ) -> None:
-        super().__init__()
+        super().__init__(label_weight, teacher_weight, teacher_temperature)
         one_of("head", head, get_args(HeadKind))
         above("temperature", temperature)
         above("classes", classes, 1)
@@ -60,16 +68,35 @@ class Baseline(Method[LabelledBatch]):
 
     def step(self, batch: LabelledBatch, *, progress: float, generator: Generator) -> Step:  # noqa: ARG002
         """The cross-entropy of the training classes; ``right`` in the log is the accuracy on the batch, 0 to 1."""
-        features, head = self.learner.embed(batch.images), self.head
         if batch.classes.device.type == "cpu":
             self._refuse_others(int(batch.classes.max()))
-        if head.bias is not None:
-            logits = head(features)
-        else:
-            rows = functional.normalize(head.weight, dim=-1)
-            logits = functional.normalize(features, dim=-1) @ rows.mT / self.temperature
+        logits = self.classify(batch.images)
         loss = functional.cross_entropy(logits, batch.classes, label_smoothing=self.smoothing)
-        return Step(loss, {"right": (logits.detach().argmax(-1) == batch.classes).float().mean()})
+        right = (logits.detach().argmax(-1) == batch.classes).float().mean()
+        return Step(self.weighed(loss, logits, batch), {"right": right})
+
+    def classify(self, images: Num[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+        """The logits of all training classes."""
+        features, head = self.learner.embed(images), self.head
+        if head.bias is not None:
+            return head(features)
+        rows = functional.normalize(head.weight, dim=-1)
+        return functional.normalize(features, dim=-1) @ rows.mT / self.temperature
+
+    def logits_of(self, teacher: Method[Any], batch: LabelledBatch) -> Float[Tensor, "n classes"]:
+        assert isinstance(teacher, Baseline)
+        return teacher.classify(batch.images)
+
+    def refuse_teacher(self, teacher: Method[Any]) -> None:
+        """Raise unless a teacher is a baseline with as many classes."""
+        if not isinstance(teacher, Baseline):
+            kind = type(teacher).__name__.lower()
+            raise MetarepError(f"only a baseline has logits of all training classes, and this teacher is a {kind}")
+        if teacher.head.out_features != self.head.out_features:
+            raise MetarepError(
+                f"this teacher has {teacher.head.out_features} classes, and this training "
+                f"{self.head.out_features}; take a teacher that was trained on the same labels"
+            )
 
     def _refuse_others(self, last: int) -> None:
         if last >= self.head.out_features:

@@ -26,6 +26,18 @@ def same_class(labels: Int[Tensor, " n"]) -> tuple[Bool[Tensor, "n n"], Bool[Ten
     return same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device), ~same
 
 
+def centred(features: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
+    """Features minus their mean, which has no gradient: the distances between them stay the same.
+
+    Without it, a distance in float32 is off by a tenth where features are 10 ± 0.01, because it comes from a matrix
+    product (:func:`metarep.learners.distances.squared_distances`). Features on the unit sphere do not need it.
+
+    >>> centred(torch.tensor([[10.0, 1.0], [12.0, 1.0]])).tolist()
+    [[-1.0, 0.0], [1.0, 0.0]]
+    """
+    return features - features.detach().mean(0)
+
+
 def contrastive(distance: Float[Tensor, "*pair"], same: Bool[Tensor, "*pair"], margin: float) -> Float[Tensor, "*pair"]:
     """The contrastive loss of each pair: pull the same class together, push others beyond the margin.
 
@@ -132,6 +144,28 @@ def triplet_loss(
 def _hinge(difference: Tensor, margin: float | None) -> Tensor:
     """The loss of a difference of distances: a hinge, or softplus if ``margin`` is None."""
     return functional.softplus(difference) if margin is None else (difference + margin).clamp_min(0)
+
+
+def distillation_loss(
+    logits: Float[Tensor, "*row classes"], teacher: Float[Tensor, "*row classes"], temperature: float
+) -> Float[Tensor, ""]:
+    """How far softened predictions are from those of a teacher: their Kullback-Leibler divergence, mean over rows.
+
+    ``t**2 * KL(softmax(teacher / t) || softmax(logits / t))``. Hinton, Vinyals, Dean, Distilling the Knowledge in a
+    Neural Network, 2015. The factor ``t**2`` keeps the size of the gradient the same for every temperature.
+
+    Args:
+        logits: of the student; they get the gradient.
+        teacher: of the teacher, for the same rows and classes.
+        temperature: divides both; a higher one looks more at the classes that the teacher holds for unlikely.
+
+    >>> distillation_loss(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]]), 4.0).item()
+    0.0
+    >>> round(distillation_loss(torch.zeros(1, 2), torch.tensor([[0.0, 2.0]]), 2.0).item(), 4)
+    0.4436
+    """
+    own, wanted = (logits / temperature).log_softmax(-1), (teacher / temperature).log_softmax(-1)
+    return temperature**2 * (wanted.exp() * (wanted - own)).sum(-1).mean()
 
 
 def mean_where(values: Float[Tensor, "*n"], mask: Bool[Tensor, "*n"]) -> Float[Tensor, ""]:

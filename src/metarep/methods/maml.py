@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Generator
 
-from metarep.data.batches import Batch, TaskBatch
+from metarep.data.batch import Batch, TaskBatch
 from metarep.encoders import Encoder
 from metarep.encoders.normalisation import Normalisation, running_statistics
 from metarep.errors import Advice, MetarepError, Slot

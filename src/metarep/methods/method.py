@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from metarep.data.batches import Batch
+from metarep.data.batch import Batch
 from metarep.errors import MetarepError
 from metarep.learners import Learner
 

@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from metarep.data.batches import Batch, ViewBatch
+from metarep.data.batch import Batch, ViewBatch
 from metarep.encoders import Encoder
 from metarep.errors import MetarepError, one_of
 from metarep.learners.prototypes import Prototypes

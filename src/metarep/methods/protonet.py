@@ -1,18 +1,21 @@
 """ProtoNet: train an encoder for classification by the nearest class mean."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from torch import Generator
+from jaxtyping import Float
+from torch import Generator, Tensor
 
-from metarep.data.batches import Batch, TaskBatch
+from metarep.data.batch import Batch, TaskBatch
 from metarep.encoders import Encoder
 from metarep.errors import MetarepError
-from metarep.learners.learner import Metric
+from metarep.learners.distances import task_cross_entropy
+from metarep.learners.learner import Learner, Metric
 from metarep.learners.prototypes import Prototypes
 from metarep.methods.method import Method, Step
+from metarep.methods.student import Student
 
 
-class ProtoNet(Method[TaskBatch]):
+class ProtoNet(Student[TaskBatch]):
     """Prototypical networks: classify each query by its distance to the class means of the support.
 
     Snell, Swersky, Zemel, Prototypical Networks for Few-shot Learning, 2017. Trap: training with more ways than at test
@@ -24,6 +27,9 @@ class ProtoNet(Method[TaskBatch]):
         temperature: divides the logits; about 0.1 for cosine.
         learn_temperature: train the temperature too, from this value on (Chen et al., Meta-Baseline, 2021).
         turns: how often the images of a task are used, each time with other images as support; the paper has 1.
+        label_weight: with a teacher, the weight of the loss from labels.
+        teacher_weight: with a teacher, the weight of the loss from its softened logits.
+        teacher_temperature: with a teacher, divides its logits and our own.
 
     >>> from metarep import Preprocess, build_encoder
     >>> ProtoNet(build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,)))).eats.called
@@ -43,8 +49,11 @@ class ProtoNet(Method[TaskBatch]):
         temperature: float = 1.0,
         learn_temperature: bool = False,
         turns: int = 1,
+        label_weight: float = 0.5,
+        teacher_weight: float = 0.5,
+        teacher_temperature: float = 4.0,
     ) -> None:
-        super().__init__()
+        super().__init__(label_weight, teacher_weight, teacher_temperature)
         if turns < 1:
             raise MetarepError(f"turns must be at least 1, not {turns}")
         self.turns = turns
@@ -52,5 +61,22 @@ class ProtoNet(Method[TaskBatch]):
 
     def step(self, batch: TaskBatch, *, progress: float, generator: Generator) -> Step:  # noqa: ARG002
         """The loss of a batch of tasks: cross-entropy of the queries under the prototypes of the support."""
-        tasks = batch.tasks.turned(self.turns).of(batch.whole(self.learner.prepare(batch.images)))
-        return Step(self.learner.task_loss(*tasks), {})
+        logits, query_y = self._solve(self.learner, batch)
+        return Step(self.weighed(task_cross_entropy(logits, query_y), logits, batch), {})
+
+    def logits_of(self, teacher: Method[Any], batch: TaskBatch) -> Float[Tensor, "task query ways"]:
+        return self._solve(teacher.learner, batch)[0]
+
+    def refuse_teacher(self, teacher: Method[Any]) -> None:
+        """Raise unless a teacher solves tasks of any number of ways."""
+        if teacher.learner.ways is not None:
+            raise MetarepError(
+                f"this teacher solves {teacher.learner.ways}-way tasks only; take one that solves any, such as a "
+                "protonet or a baseline"
+            )
+
+    def _solve(self, learner: Learner, batch: TaskBatch) -> tuple[Tensor, Tensor]:
+        """The logits of a learner for the queries of all turns, and the classes of the queries."""
+        rows = batch.whole(learner.prepare(batch.images))
+        support, support_y, query, query_y, ways = batch.tasks.turned(self.turns).of(rows)
+        return learner.logits(learner.adapt(support, support_y, ways), query), query_y

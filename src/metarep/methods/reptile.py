@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Generator, Tensor
 
-from metarep.data.batches import Batch, TaskBatch
+from metarep.data.batch import Batch, TaskBatch
 from metarep.encoders import Encoder
 from metarep.encoders.normalisation import update_running
 from metarep.errors import one_of

@@ -5,12 +5,12 @@ from typing import Any, ClassVar, Literal, get_args
 from torch import Generator
 from torch.nn import functional
 
-from metarep.data.batches import Batch, LabelledBatch
+from metarep.data.batch import Batch, LabelledBatch
 from metarep.encoders import Encoder
 from metarep.errors import above, one_of
 from metarep.learners.pairwise import Pairwise
 from metarep.learners.prototypes import Prototypes
-from metarep.methods.losses import Negatives, mean_where, pair_loss, same_class
+from metarep.methods.losses import Negatives, centred, mean_where, pair_loss, same_class
 from metarep.methods.method import Method, Step
 
 
@@ -67,7 +67,7 @@ class Siamese(Method[LabelledBatch]):
         """The loss of all pairs of a batch; ``active`` in the log is the share of negative pairs within the margin."""
         features = batch.whole(self.learner.embed(batch.images))
         if not isinstance(self.learner, Pairwise):
-            features = functional.normalize(features, dim=-1) if self.normalise else features
+            features = functional.normalize(features, dim=-1) if self.normalise else centred(features)
             loss, active = pair_loss(features, batch.labels, self.margin, self.negatives)
             return Step(loss, {"active": active})
         positive, negative = same_class(batch.labels)

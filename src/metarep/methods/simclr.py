@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Generator
 
-from metarep.data.batches import Batch, ViewBatch
+from metarep.data.batch import Batch, ViewBatch
 from metarep.encoders import Encoder
 from metarep.errors import MetarepError
 from metarep.learners.prototypes import Prototypes

@@ -5,11 +5,11 @@ from typing import Any, ClassVar, get_args
 from torch import Generator
 from torch.nn import functional
 
-from metarep.data.batches import Batch, LabelledBatch
+from metarep.data.batch import Batch, LabelledBatch
 from metarep.encoders import Encoder
 from metarep.errors import above, one_of
 from metarep.learners.prototypes import Prototypes
-from metarep.methods.losses import Mining, triplet_loss
+from metarep.methods.losses import Mining, centred, triplet_loss
 from metarep.methods.method import Method, Step
 
 
@@ -59,8 +59,7 @@ class Triplet(Method[LabelledBatch]):
     def step(self, batch: LabelledBatch, *, progress: float, generator: Generator) -> Step:  # noqa: ARG002
         """The triplet loss of a batch; ``active`` in the log is the share of mined triplets that have a loss."""
         features = batch.whole(self.learner.embed(batch.images))
-        if self.normalise:
-            features = functional.normalize(features, dim=-1)
+        features = functional.normalize(features, dim=-1) if self.normalise else centred(features)
         loss, active = triplet_loss(
             features, batch.labels, margin=self.margin, mining=self.mining, squared=self.squared
         )

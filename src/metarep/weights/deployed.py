@@ -38,7 +38,7 @@ def learner_of(method: str, settings: Mapping[str, Any]) -> dict[str, Any] | Non
         return COSINE if settings.get("normalise", True) else {"name": "prototypes"}
     if method == "baseline":
         return COSINE | {"temperature": settings.get("temperature", 0.1)}
-    if method in ("simclr", "moco", "byol"):
+    if method in ("simclr", "moco", "byol", "supcon"):
         return COSINE
     if method not in DESCENT:
         return None

@@ -77,6 +77,7 @@ class RunRecord:
         labels: the most labels that this run, or one that it is based on, has read: ``none``, ``instances``,
             ``clusters``, ``5-a-class``, or ``true`` for all labels.
         init: name of the run that the encoder was initialised from (warm start); empty for random weights.
+        teacher: name of the run that taught this one (distillation); empty without a teacher.
         name: name of the encoder in a model folder; empty in the file of a run.
 
     >>> RunRecord("protonet").differences(RunRecord("siamese").as_dict())
@@ -91,6 +92,7 @@ class RunRecord:
     data: DataRecord = field(default_factory=DataRecord)
     labels: str = "true"
     init: str = ""
+    teacher: str = ""
     name: str = ""
 
     @classmethod
@@ -113,7 +115,7 @@ class RunRecord:
         return cls(**{**_known(cls, saved), **parts})
 
     def as_dict(self) -> dict[str, Any]:
-        """The record as values that JSON can hold; ``labels``, ``init`` and ``name`` only if they are not default."""
+        """The record as values that JSON can hold; the last four only if they are not default."""
         return {
             "method": self.method,
             "settings": self.settings,
@@ -123,6 +125,7 @@ class RunRecord:
             "data": self.data.as_dict(),
             **({"labels": self.labels} if self.labels != "true" else {}),
             **({"init": self.init} if self.init else {}),
+            **({"teacher": self.teacher} if self.teacher else {}),
             **({"name": self.name} if self.name else {}),
         }
 

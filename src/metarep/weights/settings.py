@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from metarep.data.batches import BatchShape
+from metarep.data.batch import BatchShape
 from metarep.errors import MetarepError, one_of
 
 SCHEDULES = ("one-cycle", "cosine", "constant", "linear")

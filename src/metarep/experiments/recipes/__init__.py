@@ -7,7 +7,8 @@ from typing import Any
 
 from metarep.errors import MetarepError, unknown
 
-JOB = ("data", "size", "encoder", "settings", "train", "init", "labels", "clusters", "partitions", "labels_per_class")
+JOB = ("data", "size", "encoder", "settings", "train", "init", "teacher")
+JOB = (*JOB, "labels", "clusters", "partitions", "labels_per_class")
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,8 @@ class Recipe:
         method: name of the training method.
         about: a description in one line.
         source: the source of the published accuracies.
-        job: fields of ``metarep.experiments.job.Job`` without the method. If ``init`` or ``labels = "clusters:..."``
-            name another recipe, the run of that recipe is used.
+        job: fields of ``metarep.experiments.job.Job`` without the method. If ``init``, ``teacher`` or
+            ``labels = "clusters:..."`` name another recipe, the run of that recipe is used.
         measure: one entry for each measurement, such as ``{"ways": 5, "shots": 1, "published": 98.8}``. ``published``
             is in percent; it is missing if there is no published result. ``{"data": "omniglot-runs"}`` is Lake's runs.
 

@@ -1,7 +1,9 @@
 """Contrastive losses of two views of each image, computed in float32 or float64."""
 
+from collections.abc import Callable
+
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
@@ -30,16 +32,48 @@ def nt_xent(
     0.0
     """
     rows = functional.normalize(_wide(torch.cat([first, second])), dim=-1)
-    if len(rows) <= chunk:
-        return _row_losses(rows, 0, len(rows), temperature) / len(rows)
-    parts = [
-        checkpoint(
-            _row_losses, rows, start, min(chunk, len(rows) - start), temperature,
-            use_reentrant=False, preserve_rng_state=False,
-        )
-        for start in range(0, len(rows), chunk)
-    ]  # fmt: skip
-    return torch.stack(parts).sum() / len(rows)
+    return _mean_over_rows(_row_losses, rows, temperature, chunk)
+
+
+def sup_con(
+    first: Float[Tensor, "n dim"],
+    second: Float[Tensor, "n dim"],
+    labels: Int[Tensor, " n"],
+    temperature: float,
+    *,
+    chunk: int = CHUNK,
+) -> Float[Tensor, ""]:
+    """SupCon: each of the 2n views must find all other views of its class, by the mean of their log-probabilities.
+
+    Khosla et al., Supervised Contrastive Learning, 2020, in the form that they call L_out: the mean over the positives
+    is outside of the logarithm. Here it is also the mean over views, and not their sum. If every image is a class of
+    its own, this is :func:`nt_xent`.
+
+    The mean cosine with the positives comes from the sum of the features of each class, so no mask of n x n is made.
+    Trap: a view is no positive of itself; with it, the loss is lower and rewards nothing.
+
+    Args:
+        first, second: two views of each image, in the same order; any length, they are normalised here.
+        labels: the class of each image.
+        temperature: divides the cosines.
+        chunk: see :func:`nt_xent`.
+
+    Returns:
+        The mean loss of the views. It is lowest where each class is one point and classes are far apart.
+
+    >>> axes = torch.eye(2)
+    >>> round(sup_con(axes, axes, torch.tensor([0, 1]), 1.0).item(), 4)  # log(e + 2) - 1
+    0.5514
+    >>> round(sup_con(axes, axes, torch.tensor([0, 0]), 1.0).item(), 4)  # log(e + 2) - 1 / 3
+    1.2181
+    """
+    rows = functional.normalize(_wide(torch.cat([first, second])), dim=-1)
+    ordered = labels.sort().values
+    group = torch.searchsorted(ordered, labels)  # one number for each class, found without a host synchronisation
+    count = torch.searchsorted(ordered, labels, right=True) - group
+    sums = torch.zeros_like(rows[: len(labels)]).index_add(0, group, rows[: len(labels)] + rows[len(labels) :])
+    positives = (rows * (sums[group].repeat(2, 1) - rows)).sum(-1) / (2 * count - 1).repeat(2)
+    return _mean_over_rows(_row_log_sums, rows, temperature, chunk) - positives.mean() / temperature
 
 
 def info_nce(
@@ -85,10 +119,35 @@ def negative_cosine(predicted: Float[Tensor, "n dim"], target: Float[Tensor, "n 
     return (2 - 2 * (predicted * target).sum(-1)).mean()
 
 
-def _row_losses(rows: Tensor, start: int, length: int, temperature: float) -> Tensor:
-    """The summed loss of ``length`` rows from ``start`` on; row i's partner is half the rows away."""
+def _mean_over_rows(total: Callable[..., Tensor], rows: Tensor, temperature: float, chunk: int) -> Tensor:
+    """The mean over all rows of what ``total`` sums over some rows; computed in chunks if there are many."""
+    if len(rows) <= chunk:
+        return total(rows, 0, len(rows), temperature) / len(rows)
+    parts = [
+        checkpoint(
+            total, rows, start, min(chunk, len(rows) - start), temperature,
+            use_reentrant=False, preserve_rng_state=False,
+        )
+        for start in range(0, len(rows), chunk)
+    ]  # fmt: skip
+    return torch.stack(parts).sum() / len(rows)
+
+
+def _row_logits(rows: Tensor, start: int, length: int, temperature: float) -> Tensor:
+    """The cosines of ``length`` rows from ``start`` on with all rows, over the temperature; never with themselves."""
     logits = rows[start : start + length] @ rows.mT / temperature
     logits.diagonal(start).fill_(-torch.inf)
+    return logits
+
+
+def _row_log_sums(rows: Tensor, start: int, length: int, temperature: float) -> Tensor:
+    """The summed logarithms of the denominators of ``length`` rows from ``start`` on."""
+    return _row_logits(rows, start, length, temperature).logsumexp(1).sum()
+
+
+def _row_losses(rows: Tensor, start: int, length: int, temperature: float) -> Tensor:
+    """The summed loss of ``length`` rows from ``start`` on; row i's partner is half the rows away."""
+    logits = _row_logits(rows, start, length, temperature)
     partner = (torch.arange(start, start + length, device=rows.device) + len(rows) // 2) % len(rows)
     return functional.cross_entropy(logits, partner, reduction="sum")
 
