@@ -67,6 +67,11 @@ def ours(
     made.to(case.device).train()
     if method == "maml":
         made.learner.path = path
+    return step_of(made, case, images)
+
+
+def step_of(made: Method, case: Case, images: Images) -> Run:
+    """A function that computes the loss of a method on these tasks and its gradient."""
     rows = torch.cat([images.support, images.query], 1)
     place = torch.arange(rows.shape[0] * rows.shape[1], device=case.device).view(rows.shape[:2])
     support, query = place.split([images.support.shape[1], images.query.shape[1]], 1)

@@ -142,10 +142,10 @@ def floor(case: Case, images: Images) -> Run:
     return min((at(a_task * n) for n in (1, 4, case.tasks)), key=seconds)
 
 
-def by_higher(case: Case, images: Images, *, mixed: bool) -> Run:
+def by_higher(case: Case, images: Images, *, mixed: bool, net: nn.Module | None = None) -> Run:
     import higher
 
-    net = network(case)
+    net = net or network(case)
     inner = torch.optim.SGD(net.parameters(), lr=case.lr)
 
     def run() -> None:
@@ -169,10 +169,10 @@ def by_higher(case: Case, images: Images, *, mixed: bool) -> Run:
     return run
 
 
-def by_torchopt(case: Case, images: Images, *, mixed: bool) -> Run:
+def by_torchopt(case: Case, images: Images, *, mixed: bool, net: nn.Module | None = None) -> Run:
     import torchopt
 
-    net = network(case)
+    net = net or network(case)
     inner = torchopt.MetaSGD(net, lr=case.lr)
 
     def run() -> None:
@@ -190,10 +190,10 @@ def by_torchopt(case: Case, images: Images, *, mixed: bool) -> Run:
     return run
 
 
-def by_learn2learn(case: Case, images: Images, *, mixed: bool) -> Run:
+def by_learn2learn(case: Case, images: Images, *, mixed: bool, net: nn.Module | None = None) -> Run:
     import learn2learn
 
-    maml = learn2learn.algorithms.MAML(network(case), lr=case.lr, first_order=case.order == 1)
+    maml = learn2learn.algorithms.MAML(net or network(case), lr=case.lr, first_order=case.order == 1)
 
     def run() -> None:
         maml.zero_grad(set_to_none=True)

@@ -10,6 +10,7 @@ import torch
 from scipy.stats import chisquare
 from torch import Generator, Tensor
 
+from metarep.data import tasks
 from metarep.data.labels import Labels
 from metarep.data.tasks import TaskIndex, draw_tasks, draw_varied_tasks
 from metarep.errors import DataError, MetarepError
@@ -262,3 +263,23 @@ def test_ten_thousand_tasks_take_less_than_half_a_second() -> None:
         draw(labels, 10_000, ways=5, shots=1, queries=15, seed=seed)
         best = min(best, time.process_time() - start)
     assert best < 0.5
+
+
+@pytest.mark.parametrize(("n", "ways", "shots", "queries"), [(1, 5, 1, 15), (3, 2, 5, 0), (1, 20, 1, 1), (1, 1, 1, 0)])
+def test_few_tasks_are_those_that_many_operations_would_draw(
+    n: int, ways: int, shots: int, queries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a change of the labels of a task changes no later task."""
+    labels = Labels.of(torch.arange(30).repeat_interleave(torch.arange(30)).tolist())
+
+    def drawn() -> list[TaskIndex]:
+        generator = torch.Generator().manual_seed(n)
+        shape = {"ways": ways, "shots": shots, "queries": queries}
+        return [draw_tasks(labels, n, **shape, generator=generator) for _ in range(3)]
+
+    few = drawn()
+    few[0].support_y[0, 0] = 7
+    monkeypatch.setattr(tasks, "FEW", 0)
+    for one, other in zip(few[1:], drawn()[1:], strict=True):
+        assert one.digest == other.digest
+        assert torch.equal(one.classes, other.classes)

@@ -1,6 +1,7 @@
 """Losses of two views: each formula against loops."""
 
 import math
+import sys
 
 import pytest
 import torch
@@ -76,6 +77,11 @@ def test_gradients_of_the_losses() -> None:
     assert torch.autograd.gradcheck(lambda a, b: nt_xent(a, b, 0.3, chunk=3), (first, second))
     valid = torch.tensor([True, False, True, True, False])
     assert torch.autograd.gradcheck(lambda a, b: info_nce(a, b, others, 0.3, valid), (first, second))
+    assert torch.autograd.gradcheck(lambda a: info_nce(a, second.detach(), others, 0.3, valid), first)
+    assert torch.autograd.gradcheck(
+        lambda a, b, c: info_nce(a, b, c, 0.3, valid), (first, second, others.clone().requires_grad_())
+    )
+    assert torch.autograd.gradgradcheck(lambda a, b: info_nce(a, b, others, 0.3, valid), (first, second))
     assert torch.autograd.gradcheck(negative_cosine, (first, second))
 
 
@@ -89,6 +95,33 @@ def test_info_nce_by_loops() -> None:
             top = math.exp(query @ key / 0.2)
             expected -= math.log(top / (top + sum(math.exp(query @ other / 0.2) for other in others[:count]))) / 4
         assert info_nce(queries, keys, others, 0.2, mask).item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [0.005, 0.2])
+@pytest.mark.parametrize("known", [0, 3, 9, 20, None])
+def test_info_nce_in_parts_is_one_cross_entropy(
+    temperature: float, known: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where all negatives of a part are masked, and where a later part has the largest similarity."""
+    monkeypatch.setitem(sys.modules[info_nce.__module__].KEYS, "cpu", 7)
+    queries, keys, others = (functional.normalize(wide(n, 6, n), dim=-1).requires_grad_(n == 5) for n in (5, 5, 20))
+    valid = None if known is None else torch.arange(20) < known
+    logits = torch.cat([(queries * keys).sum(1, keepdim=True), (queries @ others.T)[:, slice(known)]], 1) / temperature
+    want = functional.cross_entropy(logits, torch.zeros(5, dtype=torch.long))
+    got = info_nce(queries, keys, others, temperature, valid)
+    torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-14)
+    for one, two in zip(*(torch.autograd.grad(2 * loss, (queries, keys)) for loss in (got, want)), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-12)
+    with torch.no_grad():
+        assert torch.equal(info_nce(queries, keys, others, temperature, valid), got)
+    assert info_nce(queries, keys, others[:0], temperature).item() == 0
+
+
+def test_info_nce_keeps_no_similarity() -> None:
+    queries, keys, others = (functional.normalize(wide(n, 4, n), dim=-1) for n in (64, 64, 10_000))
+    with torch.profiler.profile(profile_memory=True) as profile:
+        info_nce(queries.requires_grad_(), keys, others, 0.2).backward()
+    assert max(event.self_cpu_memory_usage for event in profile.events()) < 8 * 64 * 2100 < 8 * 64 * 10_000
 
 
 def test_negative_cosine_is_a_squared_distance_on_the_sphere() -> None:

@@ -115,6 +115,25 @@ class Labels:
         divisible = [_has_bit(sums, support, total - query) for sums, total in self._group_sums]
         return enough & torch.tensor(divisible, dtype=torch.bool)
 
+    def usable(self, support: int, query: int) -> Int[Tensor, " n"]:
+        """The classes that have enough images for a task, as positions in ``names``; they are found once.
+
+        Args:
+            support, query: images of the class that the task needs.
+
+        >>> Labels.of(["cat", "dog", "cat"]).usable(1, 1)
+        tensor([0])
+        """
+        known = self._usable
+        if (support, query) not in known:
+            known[support, query] = self.can_give(support, query).nonzero().squeeze(1)
+        return known[support, query]
+
+    @cached_property
+    def _usable(self) -> dict[tuple[int, int], Tensor]:
+        """What :meth:`usable` has found."""
+        return {}
+
     @cached_property
     def _group_sums(self) -> list[tuple[int, int]]:
         """The subset sums of the group sizes of each class, and the number of its images.

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from metarep.errors import MetarepError
 from metarep.learners.distances import distances, squared_distances
+from metarep.methods.batch_all import all_triplets
 
 Mining = Literal["batch-all", "semi-hard", "batch-hard"]
 Negatives = Literal["all", "active", "hardest"]
@@ -119,10 +120,7 @@ def triplet_loss(
     positive, negative = same_class(labels)
     gap = squared_distances(features, features) if squared else distances(features, features)
     if mining == "batch-all":
-        triplet = positive.unsqueeze(2) & negative.unsqueeze(1)  # anchor positive negative
-        value = _hinge(gap.unsqueeze(2) - gap.unsqueeze(1), margin)
-        active = triplet & (value > 1e-7)
-        return mean_where(value, active), active.sum() / triplet.sum().clamp_min(1)
+        return all_triplets(gap, positive, negative, margin)
     far = torch.finfo(gap.dtype).max
     if mining == "semi-hard":
         # Sort the negatives of each anchor by distance, and look up where each positive would stand among them. The

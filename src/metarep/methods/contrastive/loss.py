@@ -1,6 +1,7 @@
 """Contrastive losses of two views of each image, computed in float32 or float64."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -9,6 +10,8 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 CHUNK = 4096  # rows of similarities at a time; beyond this many, the backward pass computes them a second time
+KEYS = {"cpu": 2**11}  # negatives at a time, whose similarities stay in the cache of a core
+KEYS_ELSEWHERE = 2**16
 
 
 def nt_xent(
@@ -85,7 +88,9 @@ def info_nce(
 ) -> Float[Tensor, ""]:
     """InfoNCE with separate negatives: each query must find its key among the negatives, by cross-entropy of cosines.
 
-    He, Fan, Wu, Xie, Girshick, Momentum Contrast for Unsupervised Visual Representation Learning, 2020.
+    He, Fan, Wu, Xie, Girshick, Momentum Contrast for Unsupervised Visual Representation Learning, 2020. The gradient
+    is computed together with the loss, from a part of the negatives at a time, so that no similarity is kept.
+    If the negatives need a gradient, all similarities are in memory, and so they are for second derivatives.
 
     Args:
         queries, keys: two views of each image, in the same order. All rows must be on the unit sphere.
@@ -101,12 +106,9 @@ def info_nce(
     0.3133
     """
     queries, keys, negatives = _wide(queries), _wide(keys), _wide(negatives)
-    positive = (queries * keys).sum(-1, keepdim=True)
-    others = queries @ negatives.mT
-    if valid is not None:
-        others = others.masked_fill(~valid, -torch.inf)
-    logits = torch.cat([positive, others], dim=1) / temperature
-    return (logits.logsumexp(1) - logits[:, 0]).mean()
+    if negatives.requires_grad or not len(negatives):
+        return _from_all(queries, keys, negatives, temperature, valid)
+    return _InfoNCE.apply(queries, keys, negatives, temperature, valid)
 
 
 def negative_cosine(predicted: Float[Tensor, "n dim"], target: Float[Tensor, "n dim"]) -> Float[Tensor, ""]:
@@ -117,6 +119,61 @@ def negative_cosine(predicted: Float[Tensor, "n dim"], target: Float[Tensor, "n 
     """
     predicted, target = functional.normalize(_wide(predicted), dim=-1), functional.normalize(_wide(target), dim=-1)
     return (2 - 2 * (predicted * target).sum(-1)).mean()
+
+
+def _from_all(queries: Tensor, keys: Tensor, negatives: Tensor, temperature: float, valid: Tensor | None) -> Tensor:
+    """InfoNCE with all similarities in memory, differentiable in every row any number of times."""
+    scaled = queries / temperature
+    positive, others = (scaled * keys).sum(-1), scaled @ negatives.mT
+    if valid is not None:
+        others = others.masked_fill(~valid, -torch.inf)
+    return (torch.logaddexp(others.logsumexp(1), positive) - positive).mean()
+
+
+class _InfoNCE(torch.autograd.Function):
+    """InfoNCE and its gradient, by one pass over the negatives that keeps the largest similarity so far."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 - what torch passes
+        queries: Tensor,
+        keys: Tensor,
+        negatives: Tensor,
+        temperature: float,
+        valid: Tensor | None,
+    ) -> Tensor:
+        scaled = queries / temperature
+        positive = (scaled * keys).sum(-1, keepdim=True)
+        most, total, mean = positive, torch.ones_like(positive), keys.clone()
+        at_once = KEYS.get(queries.device.type, KEYS_ELSEWHERE)
+        for start in range(0, len(negatives), at_once):
+            part = negatives[start : start + at_once]
+            similarity = scaled @ part.mT
+            if valid is not None and not (valid.device.type == "cpu" and valid[start : start + at_once].all()):
+                similarity.masked_fill_(~valid[start : start + at_once], -torch.inf)
+            before, most = most, torch.maximum(most, similarity.amax(1, keepdim=True))
+            similarity.sub_(most).exp_()
+            kept = (before - most).exp_()
+            total.mul_(kept).add_(similarity.sum(1, keepdim=True))
+            if ctx.needs_input_grad[0]:
+                mean.mul_(kept).addmm_(similarity, part)
+        losses = total.log() + most - positive
+        ctx.temperature = temperature
+        ctx.save_for_backward(queries, keys, negatives, valid, mean / total, losses)
+        return losses.mean()
+
+    @staticmethod
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - as above
+        queries, keys, negatives, valid, mean, losses = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[:2]
+        if torch.is_grad_enabled():  # of a graph of the gradient
+            loss = _from_all(queries, keys, negatives, ctx.temperature, valid)
+            inputs = [rows for rows, own in zip((queries, keys), wanted, strict=True) if own]
+            found = list(torch.autograd.grad(loss, inputs, above, create_graph=True))
+            return *(found.pop(0) if own else None for own in wanted), None, None, None
+        share = above / (ctx.temperature * len(queries))
+        of_keys = queries * torch.expm1(-losses) * share if wanted[1] else None
+        return (mean - keys) * share if wanted[0] else None, of_keys, None, None, None
 
 
 def _mean_over_rows(total: Callable[..., Tensor], rows: Tensor, temperature: float, chunk: int) -> Tensor:
