@@ -1,0 +1,80 @@
+"""Budget: a number of seconds as a number of steps, by timing the first steps of a training."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from metarep.data.datasets import load_dataset
+from metarep.encoders import computing
+from metarep.experiments.evaluation import evaluate
+from metarep.experiments.job import Job, build, own_settings, train_settings
+from metarep.experiments.training import train
+from metarep.experiments.validation import validation_tasks
+from metarep.machine.device import Precision, pick_device
+
+VALIDATIONS = 4  # at most, evenly over a training
+SHARE = 0.25  # of the budget for validations, at most, if there is more than one
+TASKS = 200  # of a validation
+PROBE = 0.05  # of the budget, for timing
+LEAST, MOST = 0.1, 5.0  # seconds of timing
+
+
+class Pace(NamedTuple):
+    """The speed of a training on this machine.
+
+    Attributes:
+        step: seconds of a step.
+        validation: seconds of a validation; 0 without one.
+    """
+
+    step: float
+    validation: float
+
+    def settings(self, budget: float) -> dict[str, Any]:
+        """The settings of a training that takes as long as the budget.
+
+        The number of steps is set before the training, so its learning rate falls to the end of its schedule in time.
+
+        Args:
+            budget: seconds for steps and validations.
+
+        >>> Pace(step=0.01, validation=0.5).settings(10.0)
+        {'steps': 800, 'validate_every': 200, 'validation_tasks': 200}
+        >>> Pace(step=0.5, validation=3.0).settings(1.0)["steps"]
+        1
+        """
+        count = VALIDATIONS if not self.validation else int(SHARE * budget / self.validation)
+        count = min(VALIDATIONS, max(1, count))
+        steps = max(1, int((budget - count * self.validation) / self.step))
+        return {"steps": steps, "validate_every": -(-steps // count), "validation_tasks": TASKS}
+
+
+def pace_of(job: Job, budget: float, device: str, precision: Precision, data_dir: Path | None = None) -> Pace:
+    """Time the first steps of a training and a validation, with a copy that is thrown away.
+
+    Args:
+        job: the training.
+        budget: seconds of the training; timing takes a twentieth of it or more.
+        device, precision, data_dir: see :func:`metarep.experiments.start.start_on`.
+    """
+    target = pick_device(device)
+    split = load_dataset(job.data, job.train_on, size=job.size, data_dir=data_dir)
+    settings = replace(train_settings(job, split), lr=1e-9, validation_tasks=TASKS)  # weights hardly change
+    method = build(job, split, settings, own_settings(job, settings, split)).to(target)
+    wanted = min(max(LEAST, PROBE * budget), MOST)
+    with computing(method, precision):
+        steps, seconds = 1, 0.0
+        train(method, split, replace(settings, steps=1))  # the first step is slow
+        while seconds < wanted:
+            steps *= 2
+            began = time.perf_counter()
+            train(method, split, replace(settings, steps=steps))
+            seconds = time.perf_counter() - began
+        if job.train_on != "train":
+            return Pace(seconds / steps, 0.0)
+        validation = load_dataset(job.data, "val", size=job.size, data_dir=data_dir)
+        tasks = validation_tasks(validation, settings, method.learner, method.eats)
+        return Pace(
+            seconds / steps, evaluate(method.learner, validation.bank, tasks).seconds if tasks is not None else 0.0
+        )
