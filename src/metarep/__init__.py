@@ -51,7 +51,6 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.errors import MetarepError as MetarepError
     from metarep.errors import NotHereError as NotHereError
     from metarep.errors import TooLargeError as TooLargeError
-    from metarep.experiments.evaluation import Report as Report
     from metarep.experiments.evaluation import evaluate as evaluate
     from metarep.experiments.pseudo_labels import instances as instances
     from metarep.experiments.pseudo_labels import pseudo_classes as pseudo_classes
@@ -61,6 +60,8 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.experiments.recipes import Recipe as Recipe
     from metarep.experiments.recipes import load_recipe as load_recipe
     from metarep.experiments.recipes import recipe_names as recipe_names
+    from metarep.experiments.reliability import Reliability as Reliability
+    from metarep.experiments.report import Report as Report
     from metarep.experiments.run_folder import RunFolder as RunFolder
     from metarep.experiments.saved_states import DamagedStateWarning as DamagedStateWarning
     from metarep.experiments.training import Outcome as Outcome
@@ -201,7 +202,9 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "metarep.weights.shipped": ("load_learner", "load_trained", "zoo_names"),
     "metarep.experiments.recipes": ("Recipe", "load_recipe", "recipe_names"),
     # Evaluation
-    "metarep.experiments.evaluation": ("Report", "evaluate"),
+    "metarep.experiments.evaluation": ("evaluate",),
+    "metarep.experiments.report": ("Report",),
+    "metarep.experiments.reliability": ("Reliability",),
     # Your own classes: a model, its answers, how far to trust them, and its folder
     "metarep.model.classifier": ("FewShotClassifier",),
     "metarep.model.model": ("Model",),

@@ -4,74 +4,26 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
-import numpy as np
 import torch
-from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from metarep.data.images import ImageBank
+from metarep.data.labels import Labels
 from metarep.data.tasks import TaskIndex
-from metarep.encoders.finite import refuse_lost_rows, refuse_lost_weights
-from metarep.errors import MetarepError, counted
+from metarep.data.unknown import draw_unknown
+from metarep.encoders.finite import refuse_lost_weights
+from metarep.errors import MetarepError
 from metarep.experiments.interval import interval
+from metarep.experiments.prepared import prepare_all, prepare_more
+from metarep.experiments.reliability import Reliability
+from metarep.experiments.report import Report
 from metarep.experiments.shards import Shard
+from metarep.experiments.task_runs import run_tasks
 from metarep.learners import Learner
 from metarep.machine.device import keep_freed_memory
-from metarep.machine.ranks import Part, gather_all, sum_over_ranks
 
-AT_ONCE = 128  # tasks
-
-
-@dataclass(frozen=True)
-class Report:
-    """An accuracy with everything that makes it comparable. Accuracies are in percent.
-
-    Args:
-        accuracy: mean over the tasks.
-        ci95: half the width of the 95 % interval of the mean, ``1.96 * s / sqrt(tasks)``. NaN for a single task.
-        tasks: number of tasks.
-        ways, shots: a number or a range as text (``5``, ``5-20``).
-        queries: query images of each class.
-        protocol: ``inductive``, where no answer depends on another query; or ``transductive``.
-        normalisation: the batch statistics that the norm layers used.
-        learner: the learner that was adapted to each task.
-        split: the data that the tasks were drawn from.
-        digest: identifies the set of tasks.
-        seconds: duration of the measurement in seconds.
-        per_task: accuracy on each task.
-
-    >>> how = ("inductive", "running", "prototypes", "glyphs/test", "0123456789ab")
-    >>> report = Report(81.25, 2.45, 2, "5", "1", 15, *how, seconds=1.0, per_task=torch.tensor([80.0, 82.5]))
-    >>> str(report)[:46], report.as_dict()["tasks"]
-    ('5-way 1-shot: 81.25 ± 2.45 % (2 tasks of 15 qu', 2)
-    """
-
-    accuracy: float
-    ci95: float
-    tasks: int
-    ways: str
-    shots: str
-    queries: int
-    protocol: str
-    normalisation: str
-    learner: str
-    split: str
-    digest: str
-    seconds: float
-    per_task: Float[Tensor, " task"] = field(repr=False)
-
-    def __str__(self) -> str:
-        return (
-            f"{self.ways}-way {self.shots}-shot: {self.accuracy:.2f} ± {self.ci95:.2f} % "
-            f"({self.tasks:,} tasks of {counted(self.queries, 'query', 'queries')} a class, {self.protocol}, "
-            f"{self.normalisation} statistics, {self.learner}, {self.split} {self.digest}, {self.seconds:.1f} s)"
-        )
-
-    def as_dict(self) -> dict[str, str | int | float]:
-        """The fields by name, without ``per_task``."""
-        return {name: value for name, value in self.__dict__.items() if name != "per_task"}
+__all__ = ["Report", "evaluate", "evaluating"]
 
 
 def evaluate(
@@ -83,6 +35,8 @@ def evaluate(
     batch: int = 256,
     on_progress: Callable[[float], None] | None = None,
     shard: Shard | None = None,
+    reliability: bool = False,
+    labels: Labels | None = None,
 ) -> Report:
     """Measure the accuracy of a learner on tasks.
 
@@ -101,6 +55,8 @@ def evaluate(
         on_progress: called with the finished share, from 0 to 1.
         shard: measure only this part of the tasks. The parts are merged by
             :func:`metarep.experiments.shards.merge_shards`.
+        reliability: also measure open set, calibration, worst class and worst task. The accuracy stays the same.
+        labels: the classes that unknown queries are drawn from, for the open set.
 
     Returns:
         The report, with accuracies in percent.
@@ -129,8 +85,17 @@ def evaluate(
     with torch.no_grad(), evaluating(learner):
         name = split or "the data"
         rows = prepare_all(learner, bank, sets, batch, lambda done: on_progress and on_progress(done * before), name)
-        per_task = 100 * _run(
-            learner, rows, sets, lambda done: on_progress and on_progress(before + done * (1 - before)), shard
+        unknown, lacking = _unknown(labels, sets) if reliability else (None, "")
+        if unknown is not None:
+            prepare_more(learner, bank, rows, sets, unknown, batch, name)
+        per_task, tally = run_tasks(
+            learner,
+            rows,
+            sets,
+            lambda done: on_progress and on_progress(before + done * (1 - before)),
+            shard,
+            reliability,
+            unknown,
         )
     accuracy, ci95 = interval(per_task)
     return Report(
@@ -147,6 +112,7 @@ def evaluate(
         digest=_digest(sets),
         seconds=time.perf_counter() - started,
         per_task=per_task,
+        reliability=Reliability.of(tally, per_task, lacking) if tally else None,
     )
 
 
@@ -173,92 +139,21 @@ def evaluating(learner: Learner) -> Iterator[None]:
             module.training = training
 
 
-def prepare_all(
-    learner: Learner,
-    bank: ImageBank,
-    sets: Sequence[TaskIndex],
-    batch: int,
-    on_progress: Callable[[float], object],
-    split: str = "the data",
-) -> Shaped[Tensor, "n *row"]:
-    """Prepare every image that the tasks use.
-
-    Args:
-        learner: prepares the images, on its device.
-        bank: the images.
-        sets: the sets of tasks.
-        batch: number of images prepared at a time.
-        on_progress: called with the finished share, from 0 to 1.
-        split: name of the data, for the message.
-
-    Returns:
-        A row for each image of the bank, on the learner's device; rows of images that no task uses are zero.
-
-    Raises:
-        DataError: an image has NaN or infinite features. The message names its row.
-        MetarepError: the encoder gives NaN or infinite features for every image.
-    """
-    device = learner.device
-    used = torch.unique(torch.cat([torch.cat([part.support.flatten(), part.query.flatten()]) for part in sets]))
-    parts, batches = [], used.split(batch)
-    own = Part.own(len(batches)) if not learner.state_numbers else Part(0, 1, len(batches))  # raw images are not sent
-    for index in batches[own.slice]:
-        parts.append(learner.prepare(bank.pixels(index).to(device)))
-        refuse_lost_rows(parts[-1], learner.encoder, lambda row, index=index: f"image {int(index[row])} of {split}")
-        on_progress(len(parts) / own.length)
-    prepared = torch.cat(parts) if parts else learner.prepare(bank.pixels(used[:1]).to(device))[:0]
-    if own.ranks > 1:
-        prepared = gather_all(prepared)
-    rows = _zeros(len(bank), prepared)
-    rows[used.to(device)] = prepared
-    return rows
-
-
-def _zeros(n: int, like: Tensor) -> Tensor:
-    """Rows of zeros. On the CPU their memory is taken by those that are written: a bank may have millions of images."""
-    if like.device.type != "cpu" or like.dtype != torch.float32:
-        return like.new_zeros(n, *like.shape[1:])
-    return torch.from_numpy(np.zeros((n, *like.shape[1:]), np.float32))
-
-
-def _run(
-    learner: Learner,
-    rows: Tensor,
-    sets: Sequence[TaskIndex],
-    on_progress: Callable[[float], object],
-    shard: Shard | None,
-) -> Tensor:
-    """The accuracy of each task of the shard, from 0 to 1, on the CPU.
-
-    Tasks run in chunks, so that the gathered rows take at most about 64 MB and the adapted states at most 128 MB.
-    """
-    total, width = sum(len(part) for part in sets), max(1, rows[0].numel())
-    chunks = [some for part in sets for some in part.chunks(_chunk(learner, part, width))]
-    if shard:
-        if shard.of > len(chunks):
-            raise MetarepError(f"{total} tasks make {len(chunks)} shards at most, not {shard.of}")
-        chunks = chunks[Part(shard.number - 1, shard.of, len(chunks)).slice]
-    own = Part.own(len(chunks))
-    accuracies, lost = [rows.new_zeros(0, dtype=torch.float32)], [rows.new_zeros(0, dtype=torch.bool)]
-    for done, some in enumerate(chunks[own.slice], 1):
-        support, support_y, query, query_y, ways = some.of(rows)
-        logits = learner.logits(learner.adapt(support, support_y, ways), query)
-        accuracies.append((logits.argmax(-1) == query_y).float().mean(-1))
-        lost.append(~logits.isfinite().flatten(1).all(1))  # read at the end: reading is a host synchronisation
-        on_progress(done / own.length)
-    if missing := int(sum_over_ranks(torch.cat(lost).sum())):
-        raise MetarepError(
-            f"the logits of {missing} of {total} tasks are NaN or infinite, though all features are finite: "
-            f"{learner.called} diverges on them. Try another learner, or fewer or smaller inner steps"
-        )
-    return gather_all(torch.cat(accuracies)).cpu()
-
-
-def _chunk(learner: Learner, tasks: TaskIndex, width: int) -> int:
-    """The number of tasks that run at a time; few enough that several processes share them evenly."""
-    images = tasks.support.shape[1] + tasks.query.shape[1]
-    most = 32_000_000 // max(1, learner.state_numbers)
-    return max(1, min(AT_ONCE, most, 16_000_000 // (images * max(width, tasks.support.shape[1]))))
+def _unknown(labels: Labels | None, sets: Sequence[TaskIndex]) -> tuple[list[Tensor] | None, str]:
+    """The unknown queries of each set of tasks, always the same for the same tasks; or why there are none."""
+    if labels is None:
+        return None, "the labels were not given"
+    generator = torch.Generator().manual_seed(int(_digest(sets), 16))
+    drawn = []
+    for part in sets:
+        rows = draw_unknown(labels, part, generator)
+        if rows is None:
+            return None, (
+                f"{part.ways} known and {part.ways} unknown classes of {part.queries} queries are more than the "
+                f"{len(labels.names)} classes can give"
+            )
+        drawn.append(rows)
+    return drawn, ""
 
 
 def _digest(sets: Sequence[TaskIndex]) -> str:

@@ -124,6 +124,24 @@ class Learner(nn.Module, ABC):
     def logits(self, state: State, query: Shaped[Tensor, "task query *row"]) -> Float[Tensor, "task query ways"]:
         """The score of each class for each query row; the highest one is the prediction."""
 
+    def familiarity(
+        self,
+        state: State,  # noqa: ARG002
+        query: Shaped[Tensor, "task query *row"],  # noqa: ARG002 - for learners whose logits do not say it
+        logits: Float[Tensor, "task query ways"],
+    ) -> Float[Tensor, "task query"]:
+        """How well each query fits the task: the higher, the more likely it is of one of its classes.
+
+        By default it is the highest logit: for prototypes the similarity to the nearest one. The highest probability
+        would only compare the classes with each other, and a query that is far from all of them may have a high one.
+
+        Args:
+            state: of :meth:`adapt`.
+            query: the rows of the queries.
+            logits: of these queries, from :meth:`logits`.
+        """
+        return logits.amax(-1)
+
     def held_out(
         self,
         support: Shaped[Tensor, "n *row"],

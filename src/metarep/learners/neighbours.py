@@ -70,6 +70,15 @@ class Neighbours(Learner):
             return rows.clamp_min(1e-12).log().unsqueeze(0)
         return self._vote(self._near(query, state["support"]), state["onehot"])
 
+    def familiarity(
+        self,
+        state: State,
+        query: Float[Tensor, "task query dim"],
+        logits: Float[Tensor, "task query ways"],  # noqa: ARG002 - the shares of votes do not say how near they are
+    ) -> Float[Tensor, "task query"]:
+        """The similarity of each query to the nearest support row."""
+        return self._near(query, state["support"]).amax(-1)
+
     def held_out(
         self,
         support: Float[Tensor, "n dim"],

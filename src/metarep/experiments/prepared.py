@@ -1,0 +1,93 @@
+"""Prepared rows: what is computed once for each image, however many tasks use it."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Int, Shaped
+from torch import Tensor
+
+from metarep.data.images import ImageBank
+from metarep.data.tasks import TaskIndex
+from metarep.encoders.finite import refuse_lost_rows
+from metarep.learners import Learner
+from metarep.machine.ranks import Part, gather_all
+
+
+def prepare_all(
+    learner: Learner,
+    bank: ImageBank,
+    sets: Sequence[TaskIndex],
+    batch: int,
+    on_progress: Callable[[float], object],
+    split: str = "the data",
+) -> Shaped[Tensor, "n *row"]:
+    """Prepare every image that the tasks use.
+
+    Args:
+        learner: prepares the images, on its device.
+        bank: the images.
+        sets: the sets of tasks.
+        batch: number of images prepared at a time.
+        on_progress: called with the finished share, from 0 to 1.
+        split: name of the data, for the message.
+
+    Returns:
+        A row for each image of the bank, on the learner's device; rows of images that no task uses are zero.
+
+    Raises:
+        DataError: an image has NaN or infinite features. The message names its row.
+        MetarepError: the encoder gives NaN or infinite features for every image.
+    """
+    device = learner.device
+    used = _used(sets)
+    parts, batches = [], used.split(batch)
+    own = Part.own(len(batches)) if not learner.state_numbers else Part(0, 1, len(batches))  # raw images are not sent
+    for index in batches[own.slice]:
+        parts.append(learner.prepare(bank.pixels(index).to(device)))
+        refuse_lost_rows(parts[-1], learner.encoder, lambda row, index=index: f"image {int(index[row])} of {split}")
+        on_progress(len(parts) / own.length)
+    prepared = torch.cat(parts) if parts else learner.prepare(bank.pixels(used[:1]).to(device))[:0]
+    if own.ranks > 1:
+        prepared = gather_all(prepared)
+    rows = _zeros(len(bank), prepared)
+    rows[used.to(device)] = prepared
+    return rows
+
+
+def _used(sets: Sequence[TaskIndex]) -> Tensor:
+    """The rows that the tasks use, each once and in rising order."""
+    return torch.unique(torch.cat([torch.cat([part.support.flatten(), part.query.flatten()]) for part in sets]))
+
+
+def _zeros(n: int, like: Tensor) -> Tensor:
+    """Rows of zeros. On the CPU their memory is taken by those that are written: a bank may have millions of images."""
+    if like.device.type != "cpu" or like.dtype != torch.float32:
+        return like.new_zeros(n, *like.shape[1:])
+    return torch.from_numpy(np.zeros((n, *like.shape[1:]), np.float32))
+
+
+def prepare_more(
+    learner: Learner,
+    bank: ImageBank,
+    rows: Shaped[Tensor, "n *row"],
+    sets: Sequence[TaskIndex],
+    unknown: Sequence[Int[Tensor, "task other"]],
+    batch: int,
+    split: str,
+) -> None:
+    """Prepare the images that only unknown queries use, in place. They come last, so that all others stay the same.
+
+    Args:
+        learner, bank, sets, batch, split: see :func:`prepare_all`.
+        rows: from :func:`prepare_all`.
+        unknown: the unknown queries of each set of tasks.
+
+    Raises:
+        DataError: an image has NaN or infinite features.
+    """
+    wanted = torch.cat([part.flatten() for part in unknown]).unique()
+    for index in wanted[~torch.isin(wanted, _used(sets))].split(batch):
+        prepared = learner.prepare(bank.pixels(index).to(rows.device))
+        refuse_lost_rows(prepared, learner.encoder, lambda row, index=index: f"image {int(index[row])} of {split}")
+        rows[index.to(rows.device)] = prepared
