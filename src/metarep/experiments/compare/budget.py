@@ -14,8 +14,8 @@ from metarep.experiments.validation import validation_tasks
 from metarep.machine.device import Precision, pick_device
 
 VALIDATIONS = 4  # at most, evenly over a training
-SHARE = 0.25  # of the budget for validations, at most, if there is more than one
-TASKS = 200  # of a validation
+SHARE = 0.25  # of the budget for validations, if it is enough for one
+FEW, MANY = 20, 200  # tasks of a validation
 PROBE = 0.05  # of the budget, for timing
 LEAST, MOST = 0.1, 5.0  # seconds of timing
 
@@ -26,10 +26,12 @@ class Pace(NamedTuple):
     Attributes:
         step: seconds of a step.
         validation: seconds of a validation; 0 without one.
+        tasks: tasks of such a validation.
     """
 
     step: float
     validation: float
+    tasks: int
 
     def settings(self, budget: float) -> dict[str, Any]:
         """The settings of a training that takes as long as the budget.
@@ -39,15 +41,29 @@ class Pace(NamedTuple):
         Args:
             budget: seconds for steps and validations.
 
-        >>> Pace(step=0.01, validation=0.5).settings(10.0)
+        >>> Pace(step=0.01, validation=0.5, tasks=200).settings(10.0)
         {'steps': 800, 'validate_every': 200, 'validation_tasks': 200}
-        >>> Pace(step=0.5, validation=3.0).settings(1.0)["steps"]
+        >>> Pace(step=0.5, validation=3.0, tasks=20).settings(1.0)["steps"]
         1
         """
-        count = VALIDATIONS if not self.validation else int(SHARE * budget / self.validation)
-        count = min(VALIDATIONS, max(1, count))
+        count = VALIDATIONS
+        if self.validation:
+            count = min(VALIDATIONS, max(1, int(SHARE * budget / self.validation)))
         steps = max(1, int((budget - count * self.validation) / self.step))
-        return {"steps": steps, "validate_every": -(-steps // count), "validation_tasks": TASKS}
+        return {"steps": steps, "validate_every": -(-steps // count), "validation_tasks": self.tasks}
+
+
+def tasks_within(seconds: float, few: float) -> int:
+    """The number of tasks of a validation that takes at most this long.
+
+    Args:
+        seconds: time of the validation.
+        few: time of a validation with 20 tasks; tasks that share images take less, so this is on the safe side.
+
+    >>> tasks_within(1.0, few=0.2), tasks_within(1.0, few=5.0), tasks_within(60.0, few=0.2)
+    (100, 20, 200)
+    """
+    return min(MANY, max(FEW, int(FEW * seconds / few)))
 
 
 def pace_of(job: Job, budget: float, device: str, precision: Precision, data_dir: Path | None = None) -> Pace:
@@ -60,7 +76,7 @@ def pace_of(job: Job, budget: float, device: str, precision: Precision, data_dir
     """
     target = pick_device(device)
     split = load_dataset(job.data, job.train_on, size=job.size, data_dir=data_dir)
-    settings = replace(train_settings(job, split), lr=1e-9, validation_tasks=TASKS)  # weights hardly change
+    settings = replace(train_settings(job, split), lr=1e-9, validation_tasks=FEW)  # weights hardly change
     method = build(job, split, settings, own_settings(job, settings, split)).to(target)
     wanted = min(max(LEAST, PROBE * budget), MOST)
     with computing(method, precision):
@@ -72,9 +88,14 @@ def pace_of(job: Job, budget: float, device: str, precision: Precision, data_dir
             train(method, split, replace(settings, steps=steps))
             seconds = time.perf_counter() - began
         if job.train_on != "train":
-            return Pace(seconds / steps, 0.0)
+            return Pace(seconds / steps, 0.0, FEW)
         validation = load_dataset(job.data, "val", size=job.size, data_dir=data_dir)
-        tasks = validation_tasks(validation, settings, method.learner, method.eats)
-        return Pace(
-            seconds / steps, evaluate(method.learner, validation.bank, tasks).seconds if tasks is not None else 0.0
-        )
+
+        def validated(tasks: int) -> float:
+            drawn = validation_tasks(validation, replace(settings, validation_tasks=tasks), method.learner, method.eats)
+            return evaluate(method.learner, validation.bank, drawn).seconds if drawn is not None else 0.0
+
+        if not (few := validated(FEW)):
+            return Pace(seconds / steps, 0.0, FEW)
+        tasks = tasks_within(SHARE * budget / VALIDATIONS, few)
+        return Pace(seconds / steps, validated(tasks) if tasks > FEW else few, tasks)

@@ -1,5 +1,6 @@
 """compare: train what is missing, measure everything on the same test tasks, and write the page and the tables."""
 
+import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -119,10 +120,19 @@ def compare(
             "seconds": time.perf_counter() - began,
             "out": str(out),
         }
-        write_json(out / "results.json", content)
+        write_json(out / "results.json", without_nan(content))
         write_tables(out, findings, content)
         write_report(out / "report.html", findings, content, {data: (every[data], splits) for data in plan.data})
     return Compared(findings, content)
+
+
+def without_nan(content: Any) -> Any:  # noqa: ANN401 - anything JSON holds
+    """The same values with None for NaN, which JSON cannot hold."""
+    if isinstance(content, float):
+        return None if math.isnan(content) else content
+    if isinstance(content, dict):
+        return {name: without_nan(value) for name, value in content.items()}
+    return [without_nan(value) for value in content] if isinstance(content, list | tuple) else content
 
 
 class _Splits:

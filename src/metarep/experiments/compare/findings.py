@@ -1,5 +1,6 @@
 """Findings: the figures of a comparison, made of its measurements."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -14,8 +15,18 @@ from metarep.experiments.compare.statistics import Difference, Ranking, holm, pa
 from metarep.experiments.interval import interval
 
 SIGNIFICANT = 0.05
-# More figures of a measurement, which are shown if reports have them: their headings, and whether they are in percent.
-MORE: dict[str, str] = {}
+# What an accuracy does not say: figures of a measurement, and their headings. Shares are in percent.
+MORE = {
+    "auroc": "open set AUROC",
+    "false_alarms": "false alarms at 95 % recall",
+    "calibration_error": "calibration error",
+    "set_size": "labels in a 90 % set",
+    "coverage": "coverage of the set",
+    "worst_class": "worst class of a task",
+    "low_task": "5 % of tasks below",
+    "worst_task": "worst task",
+    "task_seconds": "ms a task",
+}
 
 
 class Place(NamedTuple):
@@ -50,7 +61,7 @@ class Cell:
     def figure(self, name: str) -> float | None:
         """The mean over seeds of a figure of the rows; None if some seed does not have it."""
         values = [run.row.get(name) for run in self.runs]
-        known = [float(value) for value in values if isinstance(value, int | float)]
+        known = [float(value) for value in values if isinstance(value, int | float) and not math.isnan(value)]
         return mean(known) if len(known) == len(values) else None
 
 

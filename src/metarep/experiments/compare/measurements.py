@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarep.data.split import Split
+from metarep.data.tasks import TaskIndex, draw_tasks, draw_varied_tasks
 from metarep.errors import MetarepError
 from metarep.experiments.compare.entrants import Entrant, Seed, parameters_of
 from metarep.experiments.compare.plan import span
 from metarep.experiments.compare.trainings import read_json, write_json
-from metarep.experiments.evaluation import Report
-from metarep.experiments.measure import Setting, measure, result_row
+from metarep.experiments.evaluation import evaluate
+from metarep.experiments.measure import Setting, result_row
+from metarep.experiments.report import Report
 from metarep.learners import Learner
 from metarep.weights.checkpoint import Checkpoint
 
@@ -79,12 +81,23 @@ class Measurements:
         learner = opened.learner.to(self.device)
         path = self.folder / f"{_key(learner, split, setting)}.json"
         data = split.name.rpartition("/")[0]
-        report = _read(path) if path.exists() else None
-        if report is None:
-            report = measure(learner, split, setting, on_progress)
-            write_json(path, {"report": report.as_dict(), "per_task": report.per_task.tolist()})
+        kept = _read(path) if path.exists() else None
+        if kept is None:
+            report = evaluate(
+                learner,
+                split.bank,
+                tasks_of_setting(split, setting),
+                split=split.name,
+                on_progress=on_progress,
+                reliability=True,
+                labels=split.labels,
+            )
+            kept = report, report.as_dict()
+            write_json(path, {"report": kept[1], "per_task": report.per_task.tolist()})
+        report, figures = kept
         row = self._row(entrant, seed, opened, report)
-        return Measurement(entrant.name, data, seed.number, row, report.per_task)
+        more = {name: value for name, value in figures.items() if name not in row}
+        return Measurement(entrant.name, data, seed.number, row | more, report.per_task)
 
     def _row(self, entrant: Entrant, seed: Seed, opened: Checkpoint, report: Report) -> dict[str, Any]:
         kind = entrant.name if entrant.reference else "trained"
@@ -100,6 +113,14 @@ class Measurements:
         if not opened.record.data.name and not entrant.reference:  # a third-party encoder
             more |= {"trained_on": "elsewhere", "encoder": opened.record.method}
         return result_row(opened, kind, report, seed.run, **more)
+
+
+def tasks_of_setting(split: Split, setting: Setting) -> TaskIndex | list[TaskIndex]:
+    """The tasks of a setting, as ``metarep evaluate`` draws them: the same for all learners and on every machine."""
+    draw: dict[str, Any] = {"queries": setting.queries, "generator": torch.Generator().manual_seed(setting.seed)}
+    if len(setting.ways) == len(setting.shots) == 1:
+        return draw_tasks(split.labels, setting.tasks, ways=setting.ways[0], shots=setting.shots[0], **draw)
+    return draw_varied_tasks(split.labels, setting.tasks, ways=setting.ways, shots=setting.shots, **draw)
 
 
 def settings_said(setting: Setting) -> str:
@@ -119,11 +140,13 @@ def _key(learner: Learner, split: Split, setting: Setting) -> str:
     return digest.hexdigest()[:32]
 
 
-def _read(path: Path) -> Report | None:
-    """The report of a measurement; None for a file that is damaged, and is measured again."""
+def _read(path: Path) -> tuple[Report, dict[str, Any]] | None:
+    """The report of a measurement, and all its figures; None for a file that is damaged, and is measured again."""
     try:
         content = read_json(path)
-        report = Report(**content["report"], per_task=torch.tensor(content["per_task"], dtype=torch.float32))
-        return report if len(report.per_task) == report.tasks else None
+        figures, per_task = content["report"], torch.tensor(content["per_task"], dtype=torch.float32)
+        own = {each.name: figures[each.name] for each in fields(Report) if each.name in figures}
+        report = Report(**own, per_task=per_task)
+        return (report, figures) if len(report.per_task) == report.tasks else None
     except (KeyError, TypeError, ValueError, MetarepError):
         return None

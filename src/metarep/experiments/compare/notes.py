@@ -29,8 +29,8 @@ def how_measured(content: Mapping[str, Any]) -> dict[str, Any]:
     if any(part.get("grouped") for parts in content["data"].values() for part in parts.values()):
         facts["groups"] = "support and query images of a class never share a group (a typeface)"
     facts |= {
-        "intervals": "of accuracies: 1.96 standard errors over tasks, of the mean over seeds; of differences: Student's "
-        "t over tasks, and over seeds where there are several",
+        "intervals": "of accuracies: 1.96 standard errors over tasks, of the mean over seeds; of differences: "
+        "Student's t over tasks, and over seeds where there are several",
         "significance": f"at 0.05 after Holm's correction for all {len(content['differences']):,} pairs of this page",
         "references": "class means (cosine) of raw pixels, and of an encoder with random weights for each seed",
         "memory": "the most that a training took, in addition to what the process held before",
@@ -74,7 +74,8 @@ def _settings(run: Path) -> str:
     lines = []
     for part in ("settings", "train", "encoder"):
         own = record.get(part) or {}
-        lines.append(f"{part}: " + ", ".join(f"{name}={value}" for name, value in own.items()))
+        given = (f"{name}={'none' if value is None else value}" for name, value in own.items())
+        lines.append(f"{part}: {', '.join(given) or 'defaults'}")
     return "\n".join(lines)
 
 

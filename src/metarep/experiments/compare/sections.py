@@ -174,4 +174,6 @@ def _figure(findings: Findings, name: str, place: Place, figure: str) -> float |
 
 
 def _shown(value: float | None, name: str) -> str:
-    return "–" if value is None else f"{value:.3g}" if "seconds" in name else f"{value:.1f}"
+    if value is None:
+        return "–"
+    return f"{1000 * value:.2f}" if name == "task_seconds" else f"{value:.2f}" if name == "set_size" else f"{value:.1f}"

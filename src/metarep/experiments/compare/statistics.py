@@ -56,10 +56,8 @@ def paired(one: Accuracies, other: Accuracies) -> Difference:
         )
     one, other = one.double(), other.double()
     each = one.mean(0) - other.mean(0)
-    parts = [(each.var().item() / tasks, tasks - 1)]
-    for accuracies in (one, other):
-        if (seeds := len(accuracies)) > 1:
-            parts.append((accuracies.mean(1).var().item() / seeds, seeds - 1))
+    several = [accuracies.mean(1) for accuracies in (one, other) if len(accuracies) > 1]
+    parts = [(values.var().item() / len(values), len(values) - 1) for values in (each, *several)]
     mean, variance = each.mean().item(), sum(part for part, _ in parts)
     if variance == 0:
         return Difference(mean, 0.0, 1.0 if mean == 0 else 0.0)

@@ -162,9 +162,9 @@ class Trainings:
             precision = pick_precision(self.machine.precision, device)
             probe = self.plan.job(method, data, 0, {"validate_every": 1 << 30})
             pace = pace_of(probe, self.plan.budget, self.machine.device, precision, self.machine.data_dir)
-            paces[name] = pace._asdict() | pace.settings(self.plan.budget)
+            paces[name] = {"pace": pace._asdict(), "train": pace.settings(self.plan.budget)}
             write_json(path, paces)
-        return {key: value for key, value in paces[name].items() if key not in ("step", "validation")}
+        return paces[name]["train"]
 
     def _record(self, method: str, data: str, seed: int) -> Path:
         return self.out / TRAINED / f"{self.folder(method, data, seed).name}.json"
