@@ -85,6 +85,7 @@ def add(parser: Parser) -> None:
     group.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="folder that already holds the archives (default: METAREP_DATA)"
     )
+    group.add_argument("--skip-bad", action="store_true", help="leave out images that cannot be read, and list them")
     group.add_argument(
         "--out",
         type=Path,
@@ -131,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if encoder and not args.methods:
         raise MetarepError("--encoder and --width are for trainings; name what to train with --methods")
-    machine = {"device": args.device, "precision": args.precision, "data_dir": args.data_dir}
+    machine = {"device": args.device, "precision": args.precision, "data_dir": args.data_dir, "skip_bad": args.skip_bad}
     with progress(quiet=args.json) as watch:
         compared = compare(plan, args.out, watch=watch, **machine)
     if args.json:

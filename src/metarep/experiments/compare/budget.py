@@ -2,8 +2,9 @@
 
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
+
+import torch
 
 from metarep.data.datasets import load_dataset
 from metarep.encoders import computing
@@ -11,7 +12,7 @@ from metarep.experiments.evaluation import evaluate
 from metarep.experiments.job import Job, build, own_settings, train_settings
 from metarep.experiments.training import train
 from metarep.experiments.validation import validation_tasks
-from metarep.machine.device import Precision, pick_device
+from metarep.machine.device import Precision
 
 VALIDATIONS = 4  # at most, evenly over a training
 SHARE = 0.25  # of the budget for validations, if it is enough for one
@@ -66,18 +67,18 @@ def tasks_within(seconds: float, few: float) -> int:
     return min(MANY, max(FEW, int(FEW * seconds / few)))
 
 
-def pace_of(job: Job, budget: float, device: str, precision: Precision, data_dir: Path | None = None) -> Pace:
+def pace_of(job: Job, budget: float, device: torch.device, precision: Precision, **reading: Any) -> Pace:  # noqa: ANN401
     """Time the first steps of a training and a validation, with a copy that is thrown away.
 
     Args:
         job: the training.
         budget: seconds of the training; timing takes a twentieth of it or more.
-        device, precision, data_dir: see :func:`metarep.experiments.start.start_on`.
+        device, precision: see :func:`metarep.experiments.start.start_on`.
+        reading: ``data_dir`` and ``skip_bad`` of :func:`metarep.data.datasets.load_dataset`.
     """
-    target = pick_device(device)
-    split = load_dataset(job.data, job.train_on, size=job.size, data_dir=data_dir)
+    split = load_dataset(job.data, job.train_on, size=job.size, **reading)
     settings = replace(train_settings(job, split), lr=1e-9, validation_tasks=FEW)  # weights hardly change
-    method = build(job, split, settings, own_settings(job, settings, split)).to(target)
+    method = build(job, split, settings, own_settings(job, settings, split)).to(device)
     wanted = min(max(LEAST, PROBE * budget), MOST)
     with computing(method, precision):
         steps, seconds = 1, 0.0
@@ -89,7 +90,7 @@ def pace_of(job: Job, budget: float, device: str, precision: Precision, data_dir
             seconds = time.perf_counter() - began
         if job.train_on != "train":
             return Pace(seconds / steps, 0.0, FEW)
-        validation = load_dataset(job.data, "val", size=job.size, data_dir=data_dir)
+        validation = load_dataset(job.data, "val", size=job.size, **reading)
 
         def validated(tasks: int) -> float:
             drawn = validation_tasks(validation, replace(settings, validation_tasks=tasks), method.learner, method.eats)

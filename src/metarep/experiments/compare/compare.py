@@ -57,6 +57,7 @@ def compare(
     device: str = "auto",
     precision: str = "auto",
     data_dir: Path | None = None,
+    skip_bad: bool = False,
     watch: Watch | None = None,
 ) -> Compared:
     """Train what is missing, measure everything on the same test tasks, and write the page and the tables.
@@ -71,6 +72,7 @@ def compare(
             ``results.json``, and for the run folders of the trainings in ``runs``.
         device, precision: device and precision of the trainings. Measurements are in float32.
         data_dir: folder of downloaded data sets; None for the default.
+        skip_bad: leave out images that cannot be read, with a warning for each.
         watch: called now and then with ``phase``, ``step``, ``steps`` and ``seconds_left``; the time is that of the
             whole comparison.
 
@@ -82,7 +84,7 @@ def compare(
         MetarepError: an unknown run, test classes that cannot give the tasks, or a folder of another comparison.
     """
     out, began = Path(out), time.perf_counter()
-    machine = Machine(device, precision, data_dir)
+    machine = Machine(device, precision, data_dir, skip_bad)
     splits = _Splits(plan, machine)
     settings = {data: plan.settings(splits.of(data)) for data in plan.data}  # first: data that cannot give the tasks
     given = of_runs(plan.runs)
@@ -147,7 +149,7 @@ class _Splits:
         key = data, size
         if key not in self.kept:
             depth = opened.record.data.depth if opened else None
-            self.kept = {key: load_dataset(data, "test", size=size, data_dir=self.machine.data_dir, depth=depth)}
+            self.kept = {key: load_dataset(data, "test", size=size, depth=depth, **self.machine.reading)}
         return self.kept[key]
 
     def facts(self, data: str) -> dict[str, Any]:
@@ -155,7 +157,7 @@ class _Splits:
         facts = {}
         for part in ("train", "val", "test"):
             with suppress(MetarepError):  # a folder need not have all parts
-                split = load_dataset(data, part, size=self.plan.size, data_dir=self.machine.data_dir)
+                split = load_dataset(data, part, size=self.plan.size, **self.machine.reading)
                 facts[part] = {
                     "classes": len(split.labels.names),
                     "images": len(split.bank),

@@ -37,7 +37,7 @@ def shots_figures(findings: Findings) -> list[dict[str, Any]]:
 
 
 def seconds_figures(findings: Findings, trainings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A chart for each data set whose trainings were validated, of the first seed of each method.
+    """A chart for each data set with trainings that were validated several times, of the first seed of each method.
 
     A log has the steps of validations and not their times. Steps take equal time, so each is at its share of the whole.
 
@@ -57,7 +57,7 @@ def seconds_figures(findings: Findings, trainings: Sequence[Mapping[str, Any]]) 
             )
             for each in own
         ]
-        if lines:
+        if any(len(line.points) > 1 for line in lines):
             tasks = own[0]["validated_on"]
             figures.append({"data": data, "tasks": tasks, "lines": lines, "chart": seconds_chart(lines)})
     return figures

@@ -14,7 +14,6 @@ from metarep.methods import METHODS
 from metarep.weights.checkpoint import Checkpoint
 from metarep.weights.named import load_representation
 from metarep.weights.record import RunRecord
-from metarep.weights.settings import TrainSettings
 from metarep.weights.shipped import load_trained
 
 REFERENCE, FROZEN = "reference", "frozen"
@@ -181,8 +180,7 @@ def _opener(name: str) -> Callable[[], Checkpoint]:
 
 
 def _of_any_seed(record: RunRecord) -> RunRecord:
-    train = TrainSettings(**(record.train.as_dict() | {"seed": 0}))
-    return replace(record, train=train)
+    return replace(record, train=replace(record.train, seed=0))
 
 
 def _called(names: Sequence[str]) -> str:

@@ -48,7 +48,7 @@ def write_report(
     pictures = [_pictures(data, *each, findings, content["plan"]["task_seed"]) for data, each in shown.items()]
     page = render(
         "page.html",
-        __package__,
+        "metarep.experiments.compare",
         version=__version__,
         content=content,
         headline=headline(findings, content),

@@ -1,7 +1,7 @@
 """Trainings: train what is missing in run folders of its own, and keep what each training took."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,23 @@ RUNS, TRAINED, PACES = "runs", "trained", "budget.json"
 
 @dataclass(frozen=True)
 class Machine:
-    """Where trainings run: device, precision, and the folder of downloaded data sets (None for the default)."""
+    """Where trainings run, and how images are read.
+
+    Args:
+        device, precision: of the trainings.
+        data_dir: folder of downloaded data sets; None for the default.
+        skip_bad: leave out images that cannot be read.
+    """
 
     device: str = "auto"
     precision: str = "auto"
     data_dir: Path | None = None
+    skip_bad: bool = False
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """The arguments of :func:`metarep.data.datasets.load_dataset` that say how images are read."""
+        return {"data_dir": self.data_dir, "skip_bad": self.skip_bad}
 
 
 @dataclass(frozen=True)
@@ -122,7 +134,7 @@ class Trainings:
         precision = pick_precision(self.machine.precision, device)
         job = self._job(method, data, seed, watch)
         with peak_memory(device) as peak:
-            run, outcome = start_on(job, folder, device, precision, data_dir=self.machine.data_dir, watch=watch)
+            run, outcome = start_on(job, folder, device, precision, **self.machine.reading, watch=watch)
         trained = Trained(
             method=method,
             data=data,
@@ -146,9 +158,8 @@ class Trainings:
         recipe = load_recipe(f"{method}-{data.partition(':')[0]}")
         machine = asdict(self.machine) | {"watch": watch}
         job = recipe_job(recipe, self.out / RUNS, self.plan.trained_on, seed, machine)
-        size = {"size": self.plan.size} if self.plan.size else {}
-        encoder = {"encoder": self.plan.encoder} if self.plan.encoder else {}
-        return Job(**(job.__dict__ | {"data": data} | size | encoder))
+        changes: dict[str, Any] = {"size": self.plan.size, "encoder": self.plan.encoder}
+        return replace(job, data=data, **{name: value for name, value in changes.items() if value is not None})
 
     def _steps(self, method: str, data: str, watch: Watch) -> dict[str, Any]:
         """The settings of a training within the budget. All seeds of a method have the same."""
@@ -161,7 +172,7 @@ class Trainings:
             device = pick_device(self.machine.device)
             precision = pick_precision(self.machine.precision, device)
             probe = self.plan.job(method, data, 0, {"validate_every": 1 << 30})
-            pace = pace_of(probe, self.plan.budget, self.machine.device, precision, self.machine.data_dir)
+            pace = pace_of(probe, self.plan.budget, device, precision, **self.machine.reading)
             paces[name] = {"pace": pace._asdict(), "train": pace.settings(self.plan.budget)}
             write_json(path, paces)
         return paces[name]["train"]

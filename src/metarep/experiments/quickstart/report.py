@@ -21,7 +21,7 @@ def write_report(path: Path, findings: Findings) -> None:
     """
     page = render(
         "page.html",
-        __package__,
+        "metarep.experiments.quickstart",
         version=__version__,
         content=findings.content,
         headline=_headline(findings),
