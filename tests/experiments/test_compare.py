@@ -22,7 +22,7 @@ from metarep.weights.seen import digests
 from metarep.weights.shipped import open_run
 
 MACHINE = {"device": "cpu", "precision": "float32"}
-FLAGS = ["--data", "tiny", "--tasks", "24", "--device", "cpu", "--precision", "float32"]
+FLAGS = ["--data", "tiny", "--tasks", "12", "--device", "cpu", "--precision", "float32"]
 TRAIN = ["--methods", "protonet,maml", "--width", "4", "--budget", "0.2s"]
 SHAPES = ["--ways", "3,5", "--shots", "1,2"]
 
@@ -114,11 +114,13 @@ def test_the_same_command_repeats_nothing(done: Path, monkeypatch: pytest.Monkey
     assert [{**row, **dict.fromkeys(clock)} for row in after] == [{**row, **dict.fromkeys(clock)} for row in before]
 
 
-@pytest.mark.parametrize("pull", ["1 of 2", "2 of 2", "measuring maml"])
+@pytest.mark.parametrize(
+    "pull", ["2 of 2", *(pytest.param(each, marks=pytest.mark.slow) for each in ("1 of 2", "measuring maml"))]
+)
 def test_an_interrupted_comparison_ends_as_a_whole_one(done: Path, tmp_path: Path, pull: str) -> None:
     plan = Comparison(
         ("tiny",), ("protonet", "maml"), ways=(range(3, 4), range(5, 6)), shots=(range(1, 2), range(2, 3)),
-        budget=0.2, tasks=24, encoder={"name": "conv4", "width": 4},
+        budget=0.2, tasks=12, encoder={"name": "conv4", "width": 4},
     )  # fmt: skip
     shutil.copy(done / "budget.json", tmp_path)  # the steps depend on the clock
     shutil.copy(done / "compare.json", tmp_path)
@@ -211,6 +213,7 @@ def test_a_folder_of_something_else_is_refused(done: Path, tmp_path: Path, capsy
     assert f"{tmp_path} holds notes.txt and no comparison; choose another --out" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_several_data_sets_are_ranked_and_only_as_far_as_they_can_be(done: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     run = str(done / "runs" / "protonet-tiny-0")

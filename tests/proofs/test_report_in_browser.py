@@ -1,4 +1,4 @@
-"""The pages of quickstart and of compare in a real browser: narrow and wide, light and dark, quiet and inside its window."""
+"""The pages of quickstart and compare in a real browser: narrow and wide, light and dark, quiet, inside the window."""
 
 import itertools
 from pathlib import Path

@@ -17,6 +17,7 @@ from metarep.machine.device import Precision
 VALIDATIONS = 4  # at most, evenly over a training
 SHARE = 0.25  # of the budget for validations, if it is enough for one
 FEW, MANY = 20, 200  # tasks of a validation
+SAVE = 30.0  # seconds between two saved states, if validations are far apart
 PROBE = 0.05  # of the budget, for timing
 LEAST, MOST = 0.1, 5.0  # seconds of timing
 
@@ -51,7 +52,9 @@ class Pace(NamedTuple):
         if self.validation:
             count = min(VALIDATIONS, max(1, int(SHARE * budget / self.validation)))
         steps = max(1, int((budget - count * self.validation) / self.step))
-        return {"steps": steps, "validate_every": -(-steps // count), "validation_tasks": self.tasks}
+        every = -(-steps // count)
+        saves = {"save_every": int(SAVE / self.step)} if every * self.step > 2 * SAVE else {}
+        return {"steps": steps, "validate_every": every, "validation_tasks": self.tasks, **saves}
 
 
 def tasks_within(seconds: float, few: float) -> int:

@@ -228,7 +228,8 @@ def _measure_all(
                         outlook.measuring_done(name, now=False)
                         continue
                     with torch.no_grad():
-                        one = measurements.measure(entrant, seed, opened, split, setting, outlook.measuring(name))
+                        tell = outlook.measuring(name)
+                        one = measurements.measure(entrant, seed, opened, data, split, setting, tell)
                     measured.append(one)
                     outlook.measuring_done(name, now=True)
     return measured

@@ -86,7 +86,7 @@ def of_runs(names: Sequence[str]) -> list[Entrant]:
     for name in names:
         opened = load_any(name)
         alike = _of_any_seed(opened.record)
-        same = next((each for record, each in groups if opened.record.method in METHODS and record == alike), None)
+        same = next((each for record, each in groups if record == alike and _another_seed(opened, each)), None)
         if same is None:
             groups.append((alike, [(name, opened)]))
         else:
@@ -181,6 +181,12 @@ def _opener(name: str) -> Callable[[], Checkpoint]:
 
 def _of_any_seed(record: RunRecord) -> RunRecord:
     return replace(record, train=replace(record.train, seed=0))
+
+
+def _another_seed(opened: Checkpoint, members: Sequence[tuple[str, Checkpoint]]) -> bool:
+    """Whether a run was trained with another seed than all of these. Without a training there are no seeds."""
+    seed = opened.record.train.seed
+    return opened.record.method in METHODS and all(each.record.train.seed != seed for _, each in members)
 
 
 def _called(names: Sequence[str]) -> str:

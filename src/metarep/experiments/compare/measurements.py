@@ -66,21 +66,27 @@ class Measurements:
         self.folder, self.device = out / MEASURED, device
 
     def measure(
-        self, entrant: Entrant, seed: Seed, opened: Checkpoint, split: Split, setting: Setting,
+        self,
+        entrant: Entrant,
+        seed: Seed,
+        opened: Checkpoint,
+        data: str,
+        split: Split,
+        setting: Setting,
         on_progress: Callable[[float], None] | None = None,
-    ) -> Measurement:  # fmt: skip
+    ) -> Measurement:
         """Measure one learner on one set of tasks, or read the measurement from its file.
 
         Args:
             entrant, seed: the learner's row.
             opened: its checkpoint.
+            data: the data set, as the comparison names it.
             split: images and labels of classes that were not trained on.
             setting: the tasks.
             on_progress: called with the finished share, from 0 to 1.
         """
         learner = opened.learner.to(self.device)
         path = self.folder / f"{_key(learner, split, setting)}.json"
-        data = split.name.rpartition("/")[0]
         kept = _read(path) if path.exists() else None
         if kept is None:
             report = evaluate(
