@@ -1,20 +1,16 @@
 """Quickstart: everything it writes, on a data set so small that it takes seconds."""
 
 import dataclasses
-import html.parser
 import json
 import re
-import sys
-import types
 
-import numpy as np
 import pytest
 import torch
+from blobs import CLASSES, HOSTILE, tiny_data
+from pages import Page
 
 from metarep.data import datasets
-from metarep.data.images import ImageBank
 from metarep.data.labels import Labels
-from metarep.data.split import Split
 from metarep.errors import DataError, LeakageError
 from metarep.experiments.measure import Setting, measure
 from metarep.experiments.quickstart import PLAN, Entry, Plan, quickstart
@@ -23,7 +19,6 @@ from metarep.methods import METHODS
 from metarep.weights.seen import key_digest
 from metarep.weights.shipped import open_run
 
-HOSTILE = "<script>alert('x')</script> & \"co\""
 TRAIN = {"steps": 3, "validate_every": 2, "validation_tasks": 10, "validation_ways": 3, "ways": 4}
 TINY = Plan(
     entries=(
@@ -36,32 +31,11 @@ TINY = Plan(
     examples=2,
     map_classes=4,
 )
-CLASSES = {"train": 8, "val": 5, "test": 6}
-
-
-def load(argument, split, options):
-    """Classes are blobs at places of their own; twelve images each. One class has a name that would break a page."""
-    start = {"train": 0, "val": 100, "test": 200}[split]
-    generator = np.random.default_rng(start)
-    images, values = [], []
-    for row in range(CLASSES[split]):
-        ink = generator.uniform(0, 1, (16, 16)) < 0.25
-        for _ in range(12):
-            noisy = np.where(generator.uniform(0, 1, (16, 16)) < 0.7, ink, ~ink)
-            noisy[[0, -1]] = noisy[:, [0, -1]] = False  # a light border: drawings
-            images.append(np.where(noisy, 0, 255).astype(np.uint8))
-        values += [f"kind/{HOSTILE if row == 1 else 'letter'} {start + row}"] * 12
-    return Split(ImageBank.from_arrays(np.stack(images)), Labels.of(values, "tiny"), f"tiny/{split}")
 
 
 @pytest.fixture(scope="module")
 def tiny():
-    """A data set called ``tiny``, through the real ``metarep.data.datasets.load_dataset``."""
-    module = types.ModuleType("tiny_data")
-    module.load, module.ABOUT = load, f"blobs; {HOSTILE}"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "tiny_data", module)
-        patch.setitem(datasets.DATASETS, "tiny", "tiny_data")
+    with tiny_data():
         yield
 
 
@@ -73,39 +47,6 @@ def done(tiny, tmp_path_factory):
         out, data="tiny", device="cpu", precision="float32", plan=TINY, watch=lambda *what: seen.append(what)
     )
     return out, content, seen
-
-
-VOID = {"meta", "img", "br", "link", "hr", "input"}
-
-
-class Page(html.parser.HTMLParser):
-    """Collects what a browser would fetch, and checks that every tag is closed by its own."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.tags, self.addresses, self.text = [], [], [], []
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        self.addresses += [
-            value for name, value in attrs if name in ("src", "href", "srcset", "data", "action", "xlink:href")
-        ]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
 
 
 def test_a_row_for_every_learner_and_shape(done):

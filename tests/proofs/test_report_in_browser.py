@@ -1,4 +1,4 @@
-"""The quickstart's page in a real browser: narrow and wide, light and dark, quiet and inside its window."""
+"""The pages of quickstart and compare in a real browser: narrow and wide, light and dark, quiet, inside the window."""
 
 import itertools
 from pathlib import Path
@@ -15,22 +15,38 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+TRAIN = {"steps": 6, "validate_every": 3, "validation_tasks": 20, "validation_ways": 5, "ways": 8}
+
+
+def of_quickstart(out: Path) -> None:
     """A page as ``metarep quickstart`` writes it, of trainings of a few steps."""
     from metarep.experiments.quickstart import Entry, Plan, quickstart
 
-    train = {"steps": 6, "validate_every": 3, "validation_tasks": 20, "validation_ways": 5, "ways": 8}
     plan = Plan(
         entries=(
-            Entry("protonet", {}, {**train, "queries": 2}),
-            Entry("siamese", {}, {**train, "shots": 2}),
-            Entry("triplet", {}, {**train, "shots": 2}),
+            Entry("protonet", {}, {**TRAIN, "queries": 2}),
+            Entry("siamese", {}, {**TRAIN, "shots": 2}),
+            Entry("triplet", {}, {**TRAIN, "shots": 2}),
         ),
         tasks=60,
     )
-    out = tmp_path_factory.mktemp("report")
     quickstart(out, device="cpu", precision="float32", plan=plan)
+
+
+def of_compare(out: Path) -> None:
+    """A page as ``metarep compare`` writes it, of trainings of a few steps."""
+    from metarep.experiments.compare import Comparison, compare
+
+    spans = {"ways": (range(5, 6), range(20, 21)), "shots": (range(1, 2), range(5, 6))}
+    encoder = {"name": "conv4", "width": 8}
+    plan = Comparison(("glyphs",), ("protonet", "siamese"), seeds=2, budget=2.0, tasks=60, encoder=encoder, **spans)
+    compare(plan, out, device="cpu", precision="float32")
+
+
+@pytest.fixture(scope="module", params=[of_quickstart, of_compare], ids=["quickstart", "compare"])
+def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("report")
+    request.param(out)
     return out / "report.html"
 
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "train": "train an encoder by one of the methods",
     "sweep": "try many settings of a method, and choose among them on validation classes",
     "evaluate": "measure the accuracy of a trained run on tasks of unseen classes",
+    "compare": "train and measure several methods and runs on the same tasks; write a report",
     "merge": "merge the shards of a measurement that several jobs have made",
     "index": "build and use an index of images, to find similar images and duplicates",
     "search": "find the images of an index that are most similar to an image",
@@ -85,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
         voice.say(f"metarep: {reason}")
         return 2
     except KeyboardInterrupt as error:
-        goes_on = args.command in ("train", "reproduce", "index", "sweep")
+        goes_on = args.command in ("train", "reproduce", "index", "sweep", "compare")
         plain = f"interrupted{'; the same command goes on from there' if goes_on else ''}"
         voice.say(f"metarep: {error if error.args else plain}")
         return 130

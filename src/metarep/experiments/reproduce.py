@@ -81,7 +81,7 @@ def reproduce(
 
     def rows_of(seed: int) -> list[dict[str, Any]]:
         folder, rows = _folder(out, name, train_on, seed), []
-        job = _job(recipe, out, train_on, seed, machine)
+        job = recipe_job(recipe, out, train_on, seed, machine)
         trained, outcome = start(job, folder, **machine)
         split = load_dataset(job.data, measured, size=job.size, data_dir=data_dir)
         trained.refuse_leak(split.labels, split.name, job.data, measured)
@@ -137,8 +137,16 @@ def measuring_by(watch: Watch) -> Callable[[str], contextlib.AbstractContextMana
     return watching
 
 
-def _job(recipe: Recipe, out: Path, train_on: str, seed: int, machine: dict[str, Any]) -> Job:
-    """The job of a recipe. Runs that it is based on are trained first if they do not exist."""
+def recipe_job(recipe: Recipe, out: Path, train_on: str, seed: int, machine: dict[str, Any]) -> Job:
+    """The job of a recipe. Runs that it is based on are trained first if they do not exist.
+
+    Args:
+        recipe: the recipe.
+        out: the folder of the run folders.
+        train_on: ``train`` or ``trainval``.
+        seed: seed of the training.
+        machine: ``device``, ``precision``, ``data_dir`` and ``watch`` of :func:`metarep.experiments.start.start`.
+    """
     fields = {**recipe.job, "train": {**recipe.job.get("train", {}), "seed": seed}}
 
     def run(text: str) -> str:
@@ -156,7 +164,7 @@ def _trained(name: str, out: Path, train_on: str, seed: int, machine: dict[str, 
     folder = _folder(out, name, train_on, seed)
     if not (folder / "model.safetensors").exists() or SavedStates(folder).files:
         start(
-            _job(load_recipe(name), out, train_on, seed, machine), folder, **machine
+            recipe_job(load_recipe(name), out, train_on, seed, machine), folder, **machine
         )  # returns at once if all steps are done
     return folder
 

@@ -140,6 +140,12 @@ def keep_freed_memory() -> bool:
     return bool(libc.mallopt(map_threshold, 1 << 30) and libc.mallopt(trim_threshold, (1 << 31) - 1))
 
 
+def return_freed_memory() -> None:
+    """Return freed memory to the system, also what :func:`keep_freed_memory` keeps; without glibc nothing happens."""
+    if platform.system() == "Linux" and platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def available_bytes(device: torch.device | str = "cpu") -> int:
     """The free memory of a GPU, or the memory of this machine that processes can still take, in bytes.
 

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from metarep.experiments.quickstart.charts import Point, Series, map_chart, shots_chart
-from metarep.experiments.quickstart.examples import Query, SolvedTask
+from metarep.experiments.page.charts import Point, Series, map_chart, shots_chart
+from metarep.experiments.page.examples import Query, SolvedTask
+from metarep.experiments.page.words import count, word
 from metarep.experiments.quickstart.findings import Findings
-from metarep.experiments.quickstart.words import count, word
 
 
 def shots_figure(findings: Findings) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from metarep.experiments.quickstart.examples import SolvedTask
-from metarep.experiments.quickstart.maps import ClassMap
+from metarep.experiments.page.examples import SolvedTask
+from metarep.experiments.page.maps import ClassMap
 
 Row = dict[str, Any]
 

@@ -17,9 +17,9 @@ from metarep.data.tasks import TaskIndex
 from metarep.experiments.evaluation import evaluate
 from metarep.experiments.job import Job
 from metarep.experiments.measure import result_row
-from metarep.experiments.quickstart.examples import solve_examples
+from metarep.experiments.page.examples import solve_examples
+from metarep.experiments.page.maps import draw_maps
 from metarep.experiments.quickstart.findings import Findings
-from metarep.experiments.quickstart.maps import draw_maps
 from metarep.experiments.quickstart.plan import PLAN, Entry, Plan
 from metarep.experiments.quickstart.report import write_report
 from metarep.experiments.references import raw_pixels, untrained
@@ -96,8 +96,8 @@ def quickstart(
     findings = Findings(
         content,
         columns=[shape for shape in plan.columns(test) if shape in tasks],
-        examples=solve_examples(shown, test, plan),
-        maps=draw_maps(shown, test, plan),
+        examples=solve_examples(shown, test, tasks=plan.examples, ways=plan.example_ways, seed=plan.seed),
+        maps=draw_maps(shown, test, classes=plan.map_classes, seed=plan.seed),
         drawings=first.learner.encoder.preprocess.invert,
     )
     write_report(out / "report.html", findings)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from metarep.data.datasets import about
-from metarep.experiments.quickstart.words import listed, shape_name, validated
+from metarep.experiments.page.words import listed, shape_name, validated
 from metarep.experiments.recipes import recipe_names
 
 

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from metarep.experiments.page.pages import render
+from metarep.experiments.page.words import count, duration, listed, percent, word
 from metarep.experiments.quickstart.figures import maps_figure, shots_figure, tasks_figure
 from metarep.experiments.quickstart.findings import Findings, Row
 from metarep.experiments.quickstart.notes import how_measured, what_next
-from metarep.experiments.quickstart.pages import render
-from metarep.experiments.quickstart.words import count, duration, listed, percent, word
 from metarep.machine.files import replacing
 from metarep.machine.version import __version__
 
@@ -21,6 +21,7 @@ def write_report(path: Path, findings: Findings) -> None:
     """
     page = render(
         "page.html",
+        "metarep.experiments.quickstart",
         version=__version__,
         content=findings.content,
         headline=_headline(findings),

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from metarep.experiments.quickstart.maps import ClassMap
-from metarep.experiments.quickstart.pages import render
+from metarep.experiments.page.maps import ClassMap
+from metarep.experiments.page.pages import render
 
 WIDTH, HEIGHT = 640, 350
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 14, 58
@@ -16,9 +16,9 @@ TICKS = (*range(10, 90, 10), 90, 95, 97, 98, 99, 99.5, 99.8, 99.9)
 
 
 class Point(NamedTuple):
-    """An accuracy at a number of shots, with half the width of its 95 % interval; both in percent."""
+    """An accuracy at a number of shots or of seconds, with half the width of its 95 % interval; both in percent."""
 
-    shots: int
+    at: float
     accuracy: float
     ci95: float
 
@@ -34,9 +34,6 @@ class Series(NamedTuple):
 def shots_chart(series: Sequence[Series]) -> Markup:
     """A chart of accuracy against shots, with one line for each learner. Whiskers are 95 % intervals.
 
-    The axis of shots is logarithmic, that of accuracies shows their log-odds. So half the number of errors is a step of
-    about the same length everywhere, also near 100 %.
-
     Args:
         series: the lines; the first is drawn on top.
 
@@ -47,13 +44,64 @@ def shots_chart(series: Sequence[Series]) -> Markup:
     >>> "protonet, 5 shots: 97.0 ± 0.3 %" in chart
     True
     """
-    shots = sorted({point.shots for line in series for point in line.points})
+    ticks = sorted({point.at for line in series for point in line.points})
+    axis = Axis("shots", "shots: examples of each class", lambda at: f"{at:g} {'shot' if at == 1 else 'shots'}", ticks)
+    return line_chart(series, axis)
+
+
+def seconds_chart(series: Sequence[Series]) -> Markup:
+    """A chart of accuracy against seconds of training, with one line for each method.
+
+    Args:
+        series: the lines, with seconds above 0; the first is drawn on top. The chart needs a line with a point.
+
+    Returns:
+        SVG markup.
+
+    >>> "protonet, 20 s: 90.0 ± 0.5 %" in seconds_chart([Series("protonet", "s0", [Point(20.0, 90.0, 0.5)])])
+    True
+    """
+    seconds = [point.at for line in series for point in line.points]
+    low, high = min(seconds), max(seconds)
+    ticks = [base * 10.0**power for power in range(-3, 8) for base in (1, 2, 5)]
+    inside = [tick for tick in ticks if low <= tick <= high]
+    return line_chart(series, Axis("seconds of training", "seconds of training", lambda at: f"{at:.3g} s", inside))
+
+
+class Axis(NamedTuple):
+    """The horizontal axis of a chart, which is logarithmic.
+
+    Attributes:
+        short: its name in the description of the chart.
+        name: its name below the chart.
+        says: writes a value with its unit.
+        ticks: the values that are written below it.
+    """
+
+    short: str
+    name: str
+    says: Callable[[float], str]
+    ticks: Sequence[float]
+
+
+def line_chart(series: Sequence[Series], axis: Axis) -> Markup:
+    """A chart of accuracies with one line for each learner. Whiskers are 95 % intervals.
+
+    The horizontal axis is logarithmic, that of accuracies shows their log-odds. So half the number of errors is a step
+    of about the same length everywhere, also near 100 %.
+
+    Args:
+        series: the lines; the first is drawn on top.
+        axis: what the accuracies are shown against.
+    """
+    places = [point.at for line in series for point in line.points]
     levels = [point.accuracy + side * point.ci95 for line in series for point in line.points for side in (-1, 1)]
     bottom, top = _odds(min(levels)) - 0.15, _odds(max(levels)) + 0.15
-    first, last = math.log(shots[0]), math.log(max(shots[-1], shots[0] + 1))
+    first, last = math.log(min(places)), math.log(max(places))
+    length = last - first or 1.0
 
-    def across(value: int) -> float:
-        return LEFT + 24 + (math.log(value) - first) / (last - first) * (WIDTH - LEFT - RIGHT - 48)
+    def across(value: float) -> float:
+        return LEFT + 24 + (math.log(value) - first) / length * (WIDTH - LEFT - RIGHT - 48)
 
     def up(value: float) -> float:
         return TOP + (top - _odds(value)) / (top - bottom) * (HEIGHT - TOP - BOTTOM)
@@ -65,10 +113,11 @@ def shots_chart(series: Sequence[Series]) -> Markup:
         left=LEFT,
         right=WIDTH - RIGHT,
         bottom=HEIGHT - BOTTOM,
-        label="Accuracy in percent against shots: " + ", ".join(line.name for line in series),
+        label=f"Accuracy in percent against {axis.short}: " + ", ".join(line.name for line in series),
+        axis=axis.name,
         ticks=[(f"{tick:g}", f"{up(float(tick)):.1f}") for tick in TICKS if bottom <= _odds(float(tick)) <= top],
-        columns=[(tick, f"{across(tick):.1f}") for tick in shots],
-        lines=[_line(line, across, up) for line in reversed(series)],  # the first line is drawn last, on top
+        columns=[(f"{tick:g}", f"{across(tick):.1f}") for tick in axis.ticks],
+        lines=[_line(line, axis, across, up) for line in reversed(series)],  # the first line is drawn last, on top
     )
 
 
@@ -78,16 +127,15 @@ def _odds(percent: float) -> float:
     return math.log(share / (1 - share))
 
 
-def _line(line: Series, across: Callable[[int], float], up: Callable[[float], float]) -> dict[str, Any]:
+def _line(line: Series, axis: Axis, across: Callable[[float], float], up: Callable[[float], float]) -> dict[str, Any]:
     """The values that the template needs to draw a line: its path and its dots, in pixels."""
-    pixels = [(across(point.shots), up(point.accuracy)) for point in line.points]
+    pixels = [(across(point.at), up(point.accuracy)) for point in line.points]
     dots = []
     for point, (x, y) in zip(line.points, pixels, strict=True):
-        shots = f"{point.shots} {'shot' if point.shots == 1 else 'shots'}"
         low, high = up(point.accuracy - point.ci95), up(point.accuracy + point.ci95)
         dots.append(
             {
-                "title": f"{line.name}, {shots}: {point.accuracy:.1f} ± {point.ci95:.1f} %",
+                "title": f"{line.name}, {axis.says(point.at)}: {point.accuracy:.1f} ± {point.ci95:.1f} %",
                 "x": f"{x:.1f}",
                 "y": f"{y:.1f}",
                 "whisker": f"M{x:.1f},{low:.1f}V{high:.1f}m-4,0h8M{x - 4:.1f},{low:.1f}h8",

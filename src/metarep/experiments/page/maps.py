@@ -7,11 +7,11 @@ from torch.nn import functional
 
 from metarep.data.split import Split
 from metarep.encoders.map import flatten
-from metarep.experiments.quickstart.pictures import data_uri
-from metarep.experiments.quickstart.plan import Plan
+from metarep.experiments.page.pictures import data_uri
 from metarep.learners import Learner
 
 IMAGES = 24  # images of each class
+ON_MAP = 56  # pixels: twice the side at which a picture is shown
 
 
 class ClassDots(NamedTuple):
@@ -30,18 +30,19 @@ class ClassMap(NamedTuple):
     classes: list[ClassDots]
 
 
-def draw_maps(learners: dict[str, Learner], split: Split, plan: Plan) -> list[ClassMap]:
+def draw_maps(learners: dict[str, Learner], split: Split, *, classes: int, seed: int) -> list[ClassMap]:
     """Draw a map for each learner, with the same images.
 
     Args:
         learners: the learners by name, in evaluation mode.
         split: images and labels of classes that were not trained on.
-        plan: the number of classes, and the seed that draws them.
+        classes: the number of classes on a map.
+        seed: of the drawn classes and images.
     """
-    generator = torch.Generator().manual_seed(plan.seed)
-    classes = torch.randperm(len(split.labels.names), generator=generator)[: plan.map_classes].sort().values.tolist()
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(split.labels.names), generator=generator)[:classes].sort().values.tolist()
     rows = []
-    for row in classes:
+    for row in chosen:
         start, count = int(split.labels.starts[row]), int(split.labels.counts[row])
         own = split.labels.rows[start : start + count]
         rows.append(own[torch.randperm(count, generator=generator)[:IMAGES]])
@@ -54,9 +55,11 @@ def draw_maps(learners: dict[str, Learner], split: Split, plan: Plan) -> list[Cl
             features = functional.normalize(features, dim=-1)
         positions, share = flatten(features)
         by_class = [part.tolist() for part in positions.split([len(part) for part in rows])]
-        named = zip(classes, rows, by_class, strict=True)
+        named = zip(chosen, rows, by_class, strict=True)
         dots = [
-            ClassDots(split.labels.names[row], data_uri(split.bank.pixels(own[:1])[0]), [(x, y) for x, y in part])
+            ClassDots(
+                split.labels.names[row], data_uri(split.bank.pixels(own[:1])[0], ON_MAP), [(x, y) for x, y in part]
+            )
             for row, own, part in named
         ]
         maps.append(ClassMap(name, share, dots))

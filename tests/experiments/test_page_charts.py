@@ -5,8 +5,8 @@ import re
 import numpy as np
 import torch
 
-from metarep.experiments.quickstart.charts import Point, Series, push_apart, shots_chart
-from metarep.experiments.quickstart.maps import flatten
+from metarep.experiments.page.charts import Point, Series, push_apart, shots_chart
+from metarep.experiments.page.maps import flatten
 
 
 def test_flatten_is_the_plane_of_largest_spread():

@@ -6,11 +6,11 @@ import torch
 
 from metarep.data.split import Split
 from metarep.data.tasks import TaskIndex, draw_tasks
-from metarep.experiments.quickstart.pictures import data_uri
-from metarep.experiments.quickstart.plan import Plan
+from metarep.experiments.page.pictures import data_uri
 from metarep.learners import Learner
 
 QUERIES = 3  # query images of each class
+SHOWN = 128  # pixels: more than a picture of a task takes on the page
 
 
 class Query(NamedTuple):
@@ -33,20 +33,25 @@ class SolvedTask(NamedTuple):
         return sum(query.guesses[learner] == query.way for query in self.queries)
 
 
-def solve_examples(learners: dict[str, Learner], split: Split, plan: Plan) -> list[SolvedTask]:
+def solve_examples(
+    learners: dict[str, Learner], split: Split, *, tasks: int, ways: int, seed: int, most: int = QUERIES
+) -> list[SolvedTask]:
     """Draw a few 1-shot tasks and let each learner solve them.
 
-    They are the first tasks of the plan's seed and were not selected. They are not among the tasks of the measurements.
+    They are the first tasks of the seed and were not selected. They are not among the tasks of the measurements.
 
     Args:
         learners: the learners by name, in evaluation mode.
         split: images and labels of classes that were not trained on.
-        plan: the number of tasks and of ways, and the seed.
+        tasks: the number of tasks.
+        ways: the number of classes of a task; fewer if the split has fewer.
+        seed: of the tasks.
+        most: the largest number of queries of each class.
     """
-    ways = min(plan.example_ways, len(split.labels.names))
-    queries = max(1, min(QUERIES, int(split.labels.counts.min()) - 1))
-    generator = torch.Generator().manual_seed(plan.seed)
-    drawn = draw_tasks(split.labels, plan.examples, ways=ways, shots=1, queries=queries, generator=generator)
+    ways = min(ways, len(split.labels.names))
+    queries = max(1, min(most, int(split.labels.counts.min()) - 1))
+    generator = torch.Generator().manual_seed(seed)
+    drawn = draw_tasks(split.labels, tasks, ways=ways, shots=1, queries=queries, generator=generator)
     used, compact = drawn.compact()
     guesses = {}
     with torch.no_grad():
@@ -61,9 +66,9 @@ def solve_examples(learners: dict[str, Learner], split: Split, plan: Plan) -> li
 
 def _shown(split: Split, task: TaskIndex, guesses: dict[str, list[int]]) -> SolvedTask:
     """The names and images of one task, with the guesses of each learner in the order of the queries."""
-    pictures = [data_uri(image) for image in split.bank.pixels(task.support[0])]
+    pictures = [data_uri(image, SHOWN) for image in split.bank.pixels(task.support[0])]
     queries = [
-        Query(data_uri(image), way, {name: guess[number] for name, guess in guesses.items()})
+        Query(data_uri(image, SHOWN), way, {name: guess[number] for name, guess in guesses.items()})
         for number, (image, way) in enumerate(
             zip(split.bank.pixels(task.query[0]), task.query_y[0].tolist(), strict=True)
         )

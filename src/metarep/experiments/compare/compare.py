@@ -1,0 +1,235 @@
+"""compare: train what is missing, measure everything on the same test tasks, and write the page and the tables."""
+
+import math
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from metarep.data.datasets import load_dataset
+from metarep.data.split import Split
+from metarep.errors import MetarepError
+from metarep.experiments.compare.entrants import (
+    Entrant,
+    of_runs,
+    of_trainings,
+    references,
+    refuse_leaks,
+    unmeasurable,
+)
+from metarep.experiments.compare.findings import Findings
+from metarep.experiments.compare.measurements import Measurement, Measurements, settings_said
+from metarep.experiments.compare.plan import Comparison
+from metarep.experiments.compare.progress import Outlook
+from metarep.experiments.compare.report import write_report
+from metarep.experiments.compare.tables import write_tables
+from metarep.experiments.compare.trainings import Machine, Trained, Trainings, read_json, write_json
+from metarep.experiments.measure import Setting
+from metarep.experiments.readings import Watch
+from metarep.experiments.run_folder import ANOTHER_FOLDER, OTHERWISE
+from metarep.machine.device import environment, pick_device
+from metarep.machine.files import locked
+from metarep.weights.checkpoint import Checkpoint
+
+COMPARE = "compare.json"  # in the folder: what all its trainings share
+
+
+class Compared(NamedTuple):
+    """What a comparison has found.
+
+    Attributes:
+        findings: the figures.
+        content: the content of ``results.json``.
+    """
+
+    findings: Findings
+    content: dict[str, Any]
+
+
+def compare(
+    plan: Comparison,
+    out: Path,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    data_dir: Path | None = None,
+    skip_bad: bool = False,
+    watch: Watch | None = None,
+) -> Compared:
+    """Train what is missing, measure everything on the same test tasks, and write the page and the tables.
+
+    A comparison that was interrupted goes on when it is called again: trainings at their last saved state, measurements
+    at the first one that is missing. The same folder takes more methods, runs, seeds, ways and shots later. All
+    trainings come before the first measurement on test classes. Nothing is chosen by a measurement.
+
+    Args:
+        plan: what is compared.
+        out: a folder for ``report.html``, ``results.md``, ``results.csv``, ``runs.csv``, ``differences.csv``,
+            ``results.json``, and for the run folders of the trainings in ``runs``.
+        device, precision: device and precision of the trainings. Measurements are in float32.
+        data_dir: folder of downloaded data sets; None for the default.
+        skip_bad: leave out images that cannot be read, with a warning for each.
+        watch: called now and then with ``phase``, ``step``, ``steps`` and ``seconds_left``; the time is that of the
+            whole comparison.
+
+    Returns:
+        The figures, and the content of ``results.json``.
+
+    Raises:
+        LeakageError: a run was trained on the test classes.
+        MetarepError: an unknown run, test classes that cannot give the tasks, or a folder of another comparison.
+    """
+    out, began = Path(out), time.perf_counter()
+    machine = Machine(device, precision, data_dir, skip_bad)
+    splits = _Splits(plan, machine)
+    settings = {data: plan.settings(splits.of(data)) for data in plan.data}  # first: data that cannot give the tasks
+    given = of_runs(plan.runs)
+    for data in plan.data:
+        refuse_leaks(given, splits.of(data), data)
+    trainings = Trainings(plan, out, machine)
+    names = trainings.names
+    _refuse_another(plan, out)
+    busy = MetarepError(f"another process compares in {out}", advice=("wait until it has ended", ANOTHER_FOLDER))
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out / ".lock", busy):
+        if plan.methods:
+            write_json(out / COMPARE, plan.training)
+        seeds = plan.seeds if plan.methods else max(len(each.seeds) for each in given)
+        count = sum(len(settings[data]) * _learners(plan, given, data, seeds) for data in plan.data)
+        outlook = Outlook(len(names), count, plan.budget, watch or (lambda _: None))
+        trained = _train_all(trainings, names, outlook)
+        every = {data: _entrants(trained, given, data, seeds) for data in plan.data}
+        measured = _measure_all(every, splits, settings, Measurements(out, pick_device(device)), outlook)
+        unique = {each.name: each for entrants in every.values() for each in entrants}
+        findings = Findings([*unique.values()], measured)
+        content = {
+            "plan": plan.as_dict(),
+            "entrants": [{"name": each.name, "family": each.family, "paper": each.paper} for each in findings.entrants],
+            "rows": findings.rows(),
+            "runs": [each.row for each in measured],
+            "differences": findings.differences(),
+            "ranks": findings.ranks,
+            "ranking": findings.by_data._asdict() if findings.by_data else None,
+            "trainings": [each.__dict__ for each in trained],
+            "data": {data: splits.facts(data) for data in plan.data},
+            "settings": {data: settings[data][0].queries for data in plan.data},
+            "environment": environment(),
+            "date": datetime.now(UTC).date().isoformat(),
+            "seconds": time.perf_counter() - began,
+            "out": str(out),
+        }
+        write_json(out / "results.json", without_nan(content))
+        write_tables(out, findings, content)
+        write_report(out / "report.html", findings, content, {data: (every[data], splits) for data in plan.data})
+    return Compared(findings, content)
+
+
+def without_nan(content: Any) -> Any:  # noqa: ANN401 - anything JSON holds
+    """The same values with None for NaN, which JSON cannot hold."""
+    if isinstance(content, float):
+        return None if math.isnan(content) else content
+    if isinstance(content, dict):
+        return {name: without_nan(value) for name, value in content.items()}
+    return [without_nan(value) for value in content] if isinstance(content, list | tuple) else content
+
+
+class _Splits:
+    """The test classes of each data set, at the image size of the learner that is measured. One is kept at a time."""
+
+    def __init__(self, plan: Comparison, machine: Machine) -> None:
+        self.plan, self.machine = plan, machine
+        self.kept: dict[tuple[str, int | None], Split] = {}
+
+    def of(self, data: str, opened: Checkpoint | None = None) -> Split:
+        size = opened.learner.encoder.preprocess.size[0] if opened else self.plan.size
+        key = data, size
+        if key not in self.kept:
+            depth = opened.record.data.depth if opened else None
+            self.kept = {key: load_dataset(data, "test", size=size, depth=depth, **self.machine.reading)}
+        return self.kept[key]
+
+    def facts(self, data: str) -> dict[str, Any]:
+        """Classes, images and digest of labels of each part of a data set, as far as it has them."""
+        facts = {}
+        for part in ("train", "val", "test"):
+            with suppress(MetarepError):  # a folder need not have all parts
+                split = load_dataset(data, part, size=self.plan.size, **self.machine.reading)
+                facts[part] = {
+                    "classes": len(split.labels.names),
+                    "images": len(split.bank),
+                    "digest": split.labels.digest,
+                    "grouped": split.labels.groups is not None,
+                }
+        return facts
+
+
+def _refuse_another(plan: Comparison, out: Path) -> None:
+    """Raise if the folder holds trainings of another comparison, or something else."""
+    path = out / COMPARE
+    if not path.exists():
+        strange = [each.name for each in out.iterdir() if not each.name.startswith(".")] if out.is_dir() else []
+        if strange and not (out / "results.json").exists() and "measured" not in strange:
+            raise MetarepError(f"{out} holds {strange[0]} and no comparison", advice=ANOTHER_FOLDER)
+        return
+    before, now = read_json(path), plan.training
+    if plan.methods and (differing := [name for name in now if before.get(name) != now[name]]):
+        said = ", and ".join(f"{name} = {before.get(name)!r}, not {now[name]!r}" for name in differing)
+        raise MetarepError(f"{out} holds a comparison with {said}", advice=OTHERWISE)
+
+
+def _learners(plan: Comparison, given: Sequence[Entrant], data: str, seeds: int) -> int:
+    """The number of learners that are measured on a data set, of which raw pixels are one."""
+    own = len(plan.trained(data)) * plan.seeds if plan.methods else 0
+    return own + sum(len(each.seeds) for each in given) + seeds + 1
+
+
+def _train_all(trainings: Trainings, names: Sequence[tuple[str, str, int]], outlook: Outlook) -> list[Trained]:
+    trained = []
+    for method, data, seed in names:
+        finished = trainings.done(method, data, seed) is not None
+        trained.append(trainings.run(method, data, seed, outlook.training(f"{method}, {data}, seed {seed}")))
+        outlook.training_done(now=not finished)
+    return trained
+
+
+def _entrants(trained: Sequence[Trained], given: Sequence[Entrant], data: str, seeds: int) -> list[Entrant]:
+    """The rows on one data set, with names that differ."""
+    own = of_trainings([each for each in trained if each.data == data])
+    taken = {each.name for each in own}
+    for each in given:
+        name = each.name if each.name not in taken else each.seeds[0].run
+        taken.add(name)
+        own.append(Entrant(name, each.family, each.paper, each.seeds))
+    return [*own, *references(own[0], seeds)]
+
+
+def _measure_all(
+    every: dict[str, list[Entrant]],
+    splits: _Splits,
+    settings: dict[str, list[Setting]],
+    measurements: Measurements,
+    outlook: Outlook,
+) -> list[Measurement]:
+    measured = []
+    for data, entrants in every.items():
+        for entrant in entrants:
+            for seed in entrant.seeds:
+                opened = seed.open()
+                split = splits.of(data, opened)
+                if not entrant.reference:
+                    opened.refuse_leak(split.labels, split.name, data, "test")
+                for setting in settings[data]:
+                    name = f"{entrant.name}, {data} {settings_said(setting)}"
+                    if unmeasurable(opened.learner, setting.ways):
+                        outlook.measuring_done(name, now=False)
+                        continue
+                    with torch.no_grad():
+                        tell = outlook.measuring(name)
+                        one = measurements.measure(entrant, seed, opened, data, split, setting, tell)
+                    measured.append(one)
+                    outlook.measuring_done(name, now=True)
+    return measured

@@ -1,0 +1,202 @@
+"""Entrants: the rows of a comparison. Each is a method, a run or a reference, with one learner for each seed."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from metarep.data.split import Split
+from metarep.errors import MetarepError
+from metarep.experiments.compare.trainings import Trained
+from metarep.experiments.references import raw_pixels, untrained
+from metarep.learners import Learner, Prototypes
+from metarep.methods import METHODS
+from metarep.weights.checkpoint import Checkpoint
+from metarep.weights.named import load_representation
+from metarep.weights.record import RunRecord
+from metarep.weights.shipped import load_trained
+
+REFERENCE, FROZEN = "reference", "frozen"
+PIXELS, UNTRAINED = "raw pixels", "untrained encoder"
+
+
+@dataclass(frozen=True)
+class Seed:
+    """One learner of an entrant.
+
+    Args:
+        number: seed of its training.
+        run: its run folder or file; empty for a reference.
+        open: loads its checkpoint, on the CPU.
+        trained: what its training took; None if it was not trained by this comparison.
+    """
+
+    number: int
+    run: str
+    open: Callable[[], Checkpoint] = field(repr=False)
+    trained: Trained | None = None
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """One row of a comparison.
+
+    Args:
+        name: its name in tables.
+        family: the family of its method, ``frozen`` for third-party encoders, or ``reference``.
+        paper: authors and year of the method; empty for others.
+        seeds: its learners.
+    """
+
+    name: str
+    family: str
+    paper: str
+    seeds: tuple[Seed, ...]
+
+    @property
+    def reference(self) -> bool:
+        """Whether it is raw pixels or the untrained encoder."""
+        return self.family == REFERENCE
+
+
+def of_trainings(trainings: Sequence[Trained]) -> list[Entrant]:
+    """One entrant for each method that was trained.
+
+    Args:
+        trainings: all trainings on one data set.
+    """
+    entrants = []
+    for method in dict.fromkeys(each.method for each in trainings):
+        own = [each for each in trainings if each.method == method]
+        seeds = tuple(Seed(each.seed, each.run, _opener(each.run), each) for each in own)
+        entrants.append(Entrant(method, METHODS[method].family, METHODS[method].paper, seeds))
+    return entrants
+
+
+def of_runs(names: Sequence[str]) -> list[Entrant]:
+    """Entrants for runs that are trained already. Those that differ in nothing but their seed are one entrant.
+
+    Args:
+        names: run folders, files, models that ship, or names of third-party encoders.
+
+    Raises:
+        MetarepError: there is no such run, or its file is damaged.
+    """
+    groups: list[tuple[RunRecord, list[tuple[str, Checkpoint]]]] = []
+    for name in names:
+        opened = load_any(name)
+        alike = _of_any_seed(opened.record)
+        same = next((each for record, each in groups if record == alike and _another_seed(opened, each)), None)
+        if same is None:
+            groups.append((alike, [(name, opened)]))
+        else:
+            same.append((name, opened))
+    entrants = []
+    for record, members in groups:
+        seeds = tuple(Seed(each.record.train.seed, name, _opener(name)) for name, each in members)
+        called = _called([name for name, _ in members])
+        family, paper = FROZEN, ""
+        if record.method in METHODS:
+            family, paper = METHODS[record.method].family, METHODS[record.method].paper
+        entrants.append(Entrant(called, family, paper, seeds))
+    return entrants
+
+
+def references(first: Entrant, seeds: int) -> list[Entrant]:
+    """Raw pixels and the untrained encoder, with the image size and the architecture of another entrant.
+
+    Args:
+        first: the other entrant.
+        seeds: number of untrained encoders.
+    """
+    one = first.seeds[0]
+
+    def pixels() -> Checkpoint:
+        opened = one.open()
+        return replace(opened, learner=raw_pixels(opened.learner.encoder.preprocess).eval(), trained=None)
+
+    def fresh(seed: int) -> Checkpoint:
+        opened = one.open()
+        return replace(opened, learner=untrained(opened.learner.encoder, seed).eval(), trained=None)
+
+    random = tuple(Seed(seed, "", lambda seed=seed: fresh(seed)) for seed in range(seeds))
+    nothing = Entrant(PIXELS, REFERENCE, "", (Seed(0, "", pixels),))
+    return [Entrant(UNTRAINED, REFERENCE, "", random), nothing]
+
+
+def load_any(name: str) -> Checkpoint:
+    """Load a run, or a third-party encoder, which solves tasks by class means of its frozen features.
+
+    Args:
+        name: see :func:`of_runs`.
+
+    Raises:
+        MetarepError: there is no such run or encoder, or its file is damaged.
+    """
+    try:
+        return load_trained(name)
+    except MetarepError:
+        if Path(name).exists():
+            raise
+    representation = load_representation(name)
+    if representation.checkpoint is not None:
+        return representation.checkpoint
+    learner = Prototypes(representation.encoder, "cosine").eval()
+    record = RunRecord(name, encoder=representation.encoder.arch, labels="of another data set")
+    return Checkpoint(learner, record, frozenset())
+
+
+def unmeasurable(learner: Learner, ways: range) -> bool:
+    """Whether a learner cannot answer tasks of these ways, because its head has a fixed number of rows."""
+    return learner.ways is not None and {*ways} != {learner.ways}
+
+
+def refuse_leaks(entrants: Sequence[Entrant], split: Split, data: str) -> None:
+    """Raise if a run was trained on the classes of a split.
+
+    Args:
+        entrants: the runs.
+        split: images and labels of the test classes.
+        data: the data set.
+
+    Raises:
+        LeakageError: the message names the run and a class.
+    """
+    for entrant in entrants:
+        for seed in entrant.seeds:
+            try:
+                seed.open().refuse_leak(split.labels, split.name, data, "test")
+            except MetarepError as error:
+                raise type(error)(f"{seed.run}: {error.message}", advice=error.advice) from error
+
+
+def parameters_of(learner: Learner) -> int:
+    """The number of weights of a learner, all of which are read for an answer."""
+    return sum(weight.numel() for weight in learner.parameters())
+
+
+def _opener(name: str) -> Callable[[], Checkpoint]:
+    return lambda: load_any(name)
+
+
+def _of_any_seed(record: RunRecord) -> RunRecord:
+    return replace(record, train=replace(record.train, seed=0))
+
+
+def _another_seed(opened: Checkpoint, members: Sequence[tuple[str, Checkpoint]]) -> bool:
+    """Whether a run was trained with another seed than all of these. Without a training there are no seeds."""
+    seed = opened.record.train.seed
+    return opened.record.method in METHODS and all(each.record.train.seed != seed for _, each in members)
+
+
+def _called(names: Sequence[str]) -> str:
+    """The name of runs that differ in their seed: what their folders have in common.
+
+    >>> _called(["runs/maml-0", "runs/maml-1"]), _called(["runs/maml-0"])
+    ('maml', 'maml-0')
+    """
+    stems = [Path(name).name.removesuffix(".safetensors") for name in names]
+    if len(stems) == 1:
+        return stems[0]
+    short = {re.sub(r"[-_]?(seed[-_]?)?\d+$", "", stem) for stem in stems}
+    return short.pop() if len(short) == 1 and "" not in short else stems[0]

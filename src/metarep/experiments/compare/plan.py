@@ -1,0 +1,192 @@
+"""Comparison: what is compared, on which tasks, and how it is trained."""
+
+import inspect
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from metarep.data.split import Split
+from metarep.data.tasks import usable_classes
+from metarep.errors import Advice, MetarepError, above, unknown
+from metarep.experiments.job import Job
+from metarep.experiments.measure import Setting
+from metarep.experiments.recipes import recipe_names
+from metarep.methods import METHODS
+
+QUERIES = (15, 10, 5, 2, 1)  # tried in this order, unless the number is given
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared, on which tasks, and how it is trained.
+
+    Args:
+        data: the data sets, each as ``name`` or ``name:argument``. Methods are trained on each of them anew.
+        methods: names of the methods to train; ``("all",)`` for all of them.
+        runs: trained runs to measure as well: run folders, files, models that ship, or names of third-party encoders.
+            Those that differ in nothing but their seed are seeds of one row.
+        ways, shots: the tasks have every combination of these. Each is a range; tasks vary inside a longer one.
+        seeds: number of trainings of each method.
+        budget: seconds of training for each method and seed; None for as many steps as a method has by default.
+        recipes: train by the recipes of the methods for this data. Of ``all`` methods those without one are left out.
+        train_on: ``train``, with validation, or ``trainval``; None for ``trainval`` with recipes, and else ``train``.
+        queries: query images of each class; None for 15, or for fewer if the classes are too small.
+        tasks: the number of test tasks of each measurement.
+        task_seed: seed of the test tasks, which are the same for all.
+        size: side of the images in pixels; None for the size of the data set.
+        encoder: name and settings of the encoder of the trainings; None for that of the recipe, or ``conv4``.
+
+    Raises:
+        MetarepError: there is nothing to compare, a method is unknown, or two values contradict each other.
+
+    >>> Comparison(data=("glyphs",), methods=("protonet", "simclr"), budget=20.0).trained_on
+    'train'
+    """
+
+    data: tuple[str, ...]
+    methods: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
+    ways: tuple[range, ...] = (range(5, 6),)
+    shots: tuple[range, ...] = (range(1, 2),)
+    seeds: int = 1
+    budget: float | None = None
+    recipes: bool = False
+    train_on: str | None = None
+    queries: int | None = None
+    tasks: int = 2000
+    task_seed: int = 1
+    size: int | None = None
+    encoder: dict[str, Any] | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        if not self.methods and not self.runs:
+            raise MetarepError(
+                "there is nothing to compare",
+                advice=(
+                    Advice("name methods to train with {methods}", methods="protonet,simclr"),
+                    Advice("train all with {methods}", methods="all"),
+                    "name trained run folders",
+                ),
+            )
+        for name in self.methods:
+            if name not in (*METHODS, "all"):
+                raise unknown("method", name, [*METHODS, "all"])
+        for what, given in (("methods", self.methods), ("runs", self.runs), ("data sets", self.data)):
+            if twice := sorted({each for each in given if given.count(each) > 1}):
+                raise MetarepError(f"{twice[0]} is named twice among the {what}; name it once")
+        above("seeds", self.seeds)
+        if self.budget is not None:
+            above("budget", self.budget)
+        if self.recipes and self.budget is not None:
+            raise MetarepError(
+                "recipes have numbers of steps of their own, and budget sets another; give one of the two"
+            )
+        if not self.methods and (self.recipes or self.budget is not None or self.seeds > 1 or self.train_on):
+            raise MetarepError(
+                "recipes, budget, seeds and train_on are for trainings, and only trained runs are named",
+                advice=Advice("name what to train with {methods}", methods="all"),
+            )
+        if self.train_on not in (None, "train", "trainval"):
+            raise MetarepError(
+                f"train_on must be train or trainval, not {self.train_on!r}; test classes are never trained on"
+            )
+        for ways in self.ways:  # a Setting has checks of its own
+            Setting(ways, self.shots[0], self.queries or 1, self.tasks)
+
+    @property
+    def trained_on(self) -> str:
+        """The part of the data that methods are trained on."""
+        return self.train_on or ("trainval" if self.recipes else "train")
+
+    def trained(self, data: str) -> list[str]:
+        """The methods that are trained on a data set.
+
+        Args:
+            data: the data set.
+
+        Raises:
+            MetarepError: a method that was named has no recipe for it, or no method has one.
+        """
+        every = "all" in self.methods
+        names = [*METHODS] if every else [*self.methods]
+        if not self.recipes:
+            return names
+        source = data.partition(":")[0]
+        without = [name for name in names if f"{name}-{source}" not in recipe_names()]
+        having = [name for name in names if name not in without]
+        if (without and not every) or not having:
+            raise MetarepError(
+                f"there is no recipe for {', '.join(without)} on {source}",
+                advice=Advice("train by {budget} instead of recipes", budget="10m"),
+            )
+        return having
+
+    def job(self, method: str, data: str, seed: int, train: dict[str, Any]) -> Job:
+        """The training of a method without a recipe.
+
+        Methods whose head has one row for each class are trained for the ways of the test tasks, if these have one
+        number of ways. Otherwise their head starts from prototypes, so that one training answers tasks of any ways.
+        Validation is on tasks like those of the first measurement, for all methods alike.
+
+        Args:
+            method: name of the method.
+            data: the data set.
+            seed: seed of the training.
+            train: settings of the training that follow from the budget.
+        """
+        settings: dict[str, Any] = {}
+        ways, shots = min(min(each) for each in self.ways), min(min(each) for each in self.shots)
+        train = {"validation_ways": ways, "validation_shots": shots, **train, "seed": seed}
+        if "ways" in inspect.signature(METHODS[method].__init__).parameters:
+            if {*self.ways} == {range(ways, ways + 1)}:
+                train["ways"] = ways
+            else:
+                settings["head"] = "prototype"
+        encoder = self.encoder or {"name": "conv4"}
+        return Job(method, settings, train, data=data, train_on=self.trained_on, size=self.size, encoder=encoder)
+
+    def settings(self, split: Split) -> list[Setting]:
+        """The test tasks on one data set.
+
+        Args:
+            split: images and labels of the test classes.
+
+        Raises:
+            DataError: the classes cannot give such tasks.
+        """
+        most_ways, most_shots = max(max(each) for each in self.ways), max(max(each) for each in self.shots)
+        queries = self._queries(split, most_ways, most_shots)
+        usable_classes(split.labels, most_ways, most_shots, queries)
+        return [Setting(ways, shots, queries, self.tasks, self.task_seed) for ways in self.ways for shots in self.shots]
+
+    def _queries(self, split: Split, ways: int, shots: int) -> int:
+        if self.queries is not None:
+            return self.queries
+        enough = (number for number in QUERIES if int(split.labels.can_give(shots, number).sum()) >= ways)
+        return next(enough, QUERIES[-1])
+
+    def as_dict(self) -> dict[str, Any]:
+        """The values by name, as JSON holds them; ranges as text."""
+        spans = {"ways": [span(each) for each in self.ways], "shots": [span(each) for each in self.shots]}
+        return asdict(self) | spans | {name: [*getattr(self, name)] for name in ("data", "methods", "runs")}
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """The values that all trainings in a folder share."""
+        return {
+            "budget": self.budget,
+            "recipes": self.recipes,
+            "train_on": self.trained_on,
+            "size": self.size,
+            "encoder": self.encoder,
+        }
+
+
+def span(values: Iterable[int]) -> str:
+    """A range of ways or shots as text.
+
+    >>> span(range(5, 6)), span(range(1, 6))
+    ('5', '1-5')
+    """
+    numbers = [*values]
+    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}"

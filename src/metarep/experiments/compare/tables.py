@@ -1,0 +1,88 @@
+"""Tables of a comparison: CSV files with every figure, and Markdown to paste."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from metarep.experiments.compare.findings import Cell, Findings
+from metarep.experiments.results import COLUMNS
+from metarep.machine.files import replacing
+
+MORE_COLUMNS = ("family", "seed", "parameters", "memory_mib", "seconds", "run")
+DIFFERENCES = ("data", "ways", "shots", "one", "other", "difference", "ci95", "p", "p_holm", "significant")
+
+
+def write_tables(out: Path, findings: Findings, content: dict[str, Any]) -> None:
+    """Write ``results.csv``, ``runs.csv``, ``differences.csv`` and ``results.md``.
+
+    Args:
+        out: the folder.
+        findings: the figures.
+        content: the content of ``results.json``.
+    """
+    known = [*COLUMNS, *MORE_COLUMNS]
+    for name, rows in (("results", content["rows"]), ("runs", content["runs"])):
+        more = [column for row in rows for column in row if column not in known]
+        write_csv(out / f"{name}.csv", rows, [*known, *dict.fromkeys(more)])
+    write_csv(out / "differences.csv", content["differences"], DIFFERENCES)
+    with replacing(out / "results.md") as partial:
+        partial.write_text(markdown(findings, content), "utf-8")
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
+    """Write rows as CSV; it replaces an older file only when it is complete.
+
+    Args:
+        path: the file.
+        rows: values by column; one that is missing stays empty.
+        columns: the columns, in order.
+    """
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: _text(value) for name, value in row.items()} for row in rows)
+
+
+def markdown(findings: Findings, content: dict[str, Any]) -> str:
+    """The accuracies as a Markdown table for each data set, the best and all that do not differ from it in bold.
+
+    Args:
+        findings: the figures.
+        content: the content of ``results.json``.
+    """
+    plan, lines = content["plan"], []
+    for data in plan["data"]:
+        places = [place for place in findings.places if place.data == data]
+        lines += [f"## {data}", ""]
+        lines += ["| method | " + " | ".join(place.shape for place in places) + " | training |"]
+        lines += ["| --- |" + " ---: |" * (len(places) + 1)]
+        for entrant in findings.entrants:
+            cells = [findings.cell(entrant.name, place) for place in places]
+            if any(cells):
+                texts = [
+                    _cell(cell, best=entrant.name in findings.leaders(place))
+                    for cell, place in zip(cells, places, strict=True)
+                ]
+                seconds = next(cell for cell in cells if cell).figure("train_seconds")
+                texts.append("" if seconds is None else f"{seconds:,.0f} s")
+                lines.append(f"| {entrant.name} | " + " | ".join(texts) + " |")
+        lines += [
+            "",
+            f"Accuracy in percent ± half its 95 % interval over {plan['tasks']:,} tasks of {content['settings'][data]} "
+            "queries a class, of the mean over seeds; in brackets the standard deviation over seeds. Bold: the best of "
+            "a column, and all that do not differ from it at 0.05 (paired over tasks and seeds, Holm over all pairs).",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _cell(cell: Cell | None, *, best: bool) -> str:
+    if cell is None:
+        return ""
+    text = f"{cell.accuracy:.2f} ± {cell.ci95:.2f}" + ("" if cell.seed_sd is None else f" ({cell.seed_sd:.2f})")
+    return f"**{text}**" if best else text
+
+
+def _text(value: object) -> object:
+    return f"{value:.6g}" if isinstance(value, float) else value
