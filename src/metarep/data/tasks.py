@@ -37,9 +37,9 @@ def draw_tasks(labels: Labels, n: int, *, ways: int, shots: int, queries: int, g
     Every set of classes, and within a class every set of images, is equally likely. Each task numbers its classes in
     a random order. A loop that needs one task at a time should draw many at once and take them one by one, by
     ``draw_tasks(labels, 1000, ...).chunks(1)``: that costs a tenth of drawing each alone. Classes that cannot give
-    ``shots + queries`` images are never drawn. Where labels have groups (typefaces), the support and query images of a class come from different groups.
-    Where each image is a class of its own (``labels.kind`` is ``instances``), it is drawn ``shots + queries`` times.
-    Its samples are views, and the caller makes them by augmentation.
+    ``shots + queries`` images are never drawn. Where labels have groups (typefaces), the support and query images of a
+    class come from different groups. Where each image is a class of its own (``labels.kind`` is ``instances``), it is
+    drawn ``shots + queries`` times. Its samples are views, and the caller makes them by augmentation.
 
     Args:
         labels: the classes to draw from.
