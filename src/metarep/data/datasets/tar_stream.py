@@ -16,7 +16,7 @@ Entries = Iterator[tuple[str, io.BufferedReader]]
 
 
 @contextmanager
-def tar_stream(path: Path, source: io.BufferedIOBase | None = None) -> Iterator[Entries]:
+def tar_stream(path: Path, source: io.BufferedIOBase | IO[bytes] | None = None) -> Iterator[Entries]:
     """Open a ``.tar.gz`` as a context, and yield the name and the content of each file in it, one after the other.
 
     A content must be read before the next one is asked for.
