@@ -215,9 +215,11 @@ def test_a_settled_learner_gives_the_same_digits() -> None:
                 logits.append(each.logits(each.adapt(support, support_y, ways), query))
             assert torch.equal(*logits)
 
-        class Other(kind):
-            """Compares rows in a way of its own, so nothing is done to them before."""
 
-        other = Other(Encoder(nn.Flatten(), Preprocess((1, 4), 1, (0.0,), (1.0,))), metric="cosine")
-        assert other.settled() is other
-        assert torch.equal(other.settle(rows), rows)
+def test_a_subclass_gets_its_rows_as_they_are() -> None:
+    class Other(Prototypes):
+        """May compare rows in a way of its own."""
+
+    rows, other = torch.randn(3, 4), Other(Encoder(nn.Flatten(), Preprocess((1, 4), 1, (0.0,), (1.0,))), "cosine")
+    assert other.settled() is other
+    assert torch.equal(other.settle(rows), rows)

@@ -61,8 +61,8 @@ def evaluate_features(
     rows, known = checked_features(features, labels)
     solver = _learner(learner, rows.shape[1], settings)
     if isinstance(tasks, int):
-        spans = [each if isinstance(each, range) else range(each, each + 1) for each in (ways, shots)]
-        sets = Setting(*spans, queries, tasks, seed).draw(known)
+        kinds, counts = (each if isinstance(each, range) else range(each, each + 1) for each in (ways, shots))
+        sets = Setting(kinds, counts, queries, tasks, seed).draw(known)
     else:
         sets = [tasks] if isinstance(tasks, TaskIndex) else list(tasks)
     return evaluate_rows(solver, rows, sets, split=split, reliability=reliability, labels=known)
