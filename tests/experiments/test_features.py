@@ -1,6 +1,7 @@
 """Precomputed features: the accuracy of evaluate, retrieval against a slow formula, and arrays that cannot be used."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from metarep.experiments.evaluation import evaluate
 from metarep.experiments.features import evaluate_features, read_features
 from metarep.experiments.retrieval import measure_retrieval
 from metarep.learners import GradientDescent, Prototypes
+from metarep.learners.learner import Metric
 
 
 def test_features_have_the_accuracy_of_their_images(drawings: tuple[Split, Split], preprocess: Preprocess) -> None:
@@ -23,15 +25,22 @@ def test_features_have_the_accuracy_of_their_images(drawings: tuple[Split, Split
     g = Generator().manual_seed(1)
     tasks = draw_tasks(split.labels, 40, ways=5, shots=1, queries=5, generator=g)
     features = pixels.prepare(split.bank.images).numpy()
-    how = {"ways": 5, "shots": 1, "queries": 5, "tasks": 40}
+    how: dict[str, Any] = {"ways": 5, "shots": 1, "queries": 5, "tasks": 40}
     report = evaluate_features(features, split.labels, metric="cosine", **how)
     assert report.per_task.tolist() == evaluate(pixels, split.bank, tasks).per_task.tolist()
     assert evaluate_features(features, split.labels, "linear", reliability=True, **how).reliability is not None
     assert evaluate_features(features, split.labels, "descent", **how).accuracy > 20
+    centred = evaluate_features(features, split.labels, "simpleshot", training=features[:50], **how)
+    assert centred.per_task.tolist() != report.per_task.tolist()
+    assert centred.accuracy > 20
+    with pytest.raises(MetarepError, match="simpleshot subtracts the mean of training features; give some"):
+        evaluate_features(features, split.labels, "simpleshot", **how)
+    with pytest.raises(MetarepError, match="augmented augments images, so it cannot work on features"):
+        evaluate_features(features, split.labels, "augmented", **how)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-def test_retrieval_by_hand(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retrieval_by_hand(metric: Metric, monkeypatch: pytest.MonkeyPatch) -> None:
     """Classes of one to nine images, in chunks of a few rows."""
     g = Generator().manual_seed(0)
     labels = np.repeat(np.arange(9), np.arange(1, 10))

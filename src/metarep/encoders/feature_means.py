@@ -68,14 +68,26 @@ def keep_feature_means(encoder: Encoder, bank: ImageBank, *, most: int = MOST) -
     try:
         with computing(encoder, "float32"):
             for part in rows.split(128):
-                features = encoder(bank.pixels(part).to(device)).cpu().double()
-                totals += torch.stack([functional.normalize(powered(features, power)).sum(0) for power in POWERS])
+                totals += len(part) * means_of(encoder(bank.pixels(part).to(device)).cpu())
     finally:
         for module, training in modes:
             module.training = training
     if not bool(totals.isfinite().all()):
         raise MetarepError("the mean feature of these images is NaN or infinite; a weight or an image is the cause")
     encoder.feature_means = (totals / len(rows)).float().to(device)
+
+
+def means_of(features: Float[Tensor, "n dim"]) -> Float[Tensor, "power dim"]:
+    """The means that an encoder keeps of these features, in float64: one for each of ``POWERS``, on the unit sphere.
+
+    Args:
+        features: features of images.
+
+    >>> means_of(torch.tensor([[0.0, 2.0], [4.0, 0.0]])).tolist()
+    [[0.5, 0.5], [0.5, 0.5]]
+    """
+    rows = features.double()
+    return torch.stack([functional.normalize(powered(rows, power)).mean(0) for power in POWERS])
 
 
 def centred(rows: Float[Tensor, "*n dim"], encoder: Encoder, power: float = 1.0) -> Float[Tensor, "*n dim"]:

@@ -5,18 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from metarep.data.labels import Labels
 from metarep.data.task_index import TaskIndex
 from metarep.encoders import Encoder, Preprocess
+from metarep.encoders.feature_means import means_of
 from metarep.errors import DataError, MetarepError, TooLargeError, unknown
 from metarep.experiments.evaluation import evaluate_rows
 from metarep.experiments.measure import Setting
 from metarep.experiments.report import Report
 from metarep.experiments.retrieval import checked_features
-from metarep.learners import LEARNERS, Learner
+from metarep.learners import LEARNERS, AugmentedLinear, Learner
 from metarep.machine.device import available_bytes
 
 
@@ -32,6 +34,7 @@ def evaluate_features(
     seed: int = 1,
     split: str = "features",
     reliability: bool = False,
+    training: Float[Tensor, "m dim"] | np.ndarray | None = None,
     **settings: Any,  # noqa: ANN401 - the learner's own
 ) -> Report:
     """Measure the accuracy of a learner on tasks of precomputed features.
@@ -46,6 +49,7 @@ def evaluate_features(
         seed: seed of the tasks; the same seed gives the same tasks for the same labels.
         split: name of the data, for the report.
         reliability: also measure open set, calibration, worst class and worst task.
+        training: features of training images, for learners that subtract their mean, such as ``simpleshot``.
         settings: arguments of the learner, such as ``metric="cosine"``.
 
     Raises:
@@ -59,10 +63,10 @@ def evaluate_features(
     100.0
     """
     rows, known = checked_features(features, labels)
-    solver = _learner(learner, rows.shape[1], settings)
+    solver = _learner(learner, rows.shape[1], training, settings)
     if isinstance(tasks, int):
-        spans = [each if isinstance(each, range) else range(each, each + 1) for each in (ways, shots)]
-        sets = Setting(spans[0], spans[1], queries, tasks, seed).draw(known)
+        kinds, counts = (each if isinstance(each, range) else range(each, each + 1) for each in (ways, shots))
+        sets = Setting(kinds, counts, queries, tasks, seed).draw(known)
     else:
         sets = [tasks] if isinstance(tasks, TaskIndex) else list(tasks)
     return evaluate_rows(solver, rows, sets, split=split, reliability=reliability, labels=known)
@@ -93,14 +97,18 @@ def read_features(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(f"{path} cannot be read as an .npz file of features and labels: {error}") from error
 
 
-def _learner(learner: str | Learner, dim: int, settings: dict[str, Any]) -> Learner:
+def _learner(learner: str | Learner, dim: int, training: Any, settings: dict[str, Any]) -> Learner:  # noqa: ANN401
     """The learner, on an encoder that is never run."""
     if isinstance(learner, str):
         if learner not in LEARNERS:
             raise unknown("learner", learner, LEARNERS)
-        learner = LEARNERS[learner](Encoder(nn.Flatten(), Preprocess((1, dim), 1, (0.0,), (1.0,))), **settings)
-    if learner.state_numbers:
-        raise MetarepError(
-            f"{learner.called} adapts the body of its encoder, so it cannot work on features; take another learner"
-        )
+        encoder = Encoder(nn.Flatten(), Preprocess((1, dim), 1, (0.0,), (1.0,)), {"name": "features"})
+        if training is not None:
+            encoder.feature_means = means_of(torch.as_tensor(training)).float()
+        elif learner == "simpleshot" or settings.get("centre"):
+            raise MetarepError(f"{learner} subtracts the mean of training features; give some as training")
+        learner = LEARNERS[learner](encoder, **settings)
+    if learner.state_numbers or isinstance(learner, AugmentedLinear):
+        what = "adapts the body of its encoder" if learner.state_numbers else "augments images"
+        raise MetarepError(f"{learner.called} {what}, so it cannot work on features; take another learner")
     return learner

@@ -73,7 +73,7 @@ def prepare_more(
     bank: ImageBank,
     rows: Shaped[Tensor, "n *row"],
     sets: Sequence[TaskIndex],
-    unknown: Sequence[Int[Tensor, "task other"]],
+    unknown: Sequence[Int[Tensor, "_ _"]],
     batch: int,
     split: str,
 ) -> None:

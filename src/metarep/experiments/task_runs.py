@@ -24,7 +24,7 @@ def run_tasks(
     on_progress: Callable[[float], object],
     shard: Shard | None,
     reliability: bool,
-    unknown: Sequence[Int[Tensor, "task other"]] | None,
+    unknown: Sequence[Int[Tensor, "_ _"]] | None,
 ) -> tuple[Float[Tensor, " task"], Tally | None]:
     """Adapt to each task of the shard and answer its queries.
 
