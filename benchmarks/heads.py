@@ -3,8 +3,8 @@
     python benchmarks/heads.py                    # efficientnet-lite0 on CIFAR-FS, omniglot-protonet on glyphs
     python benchmarks/heads.py --tasks 100 --only omniglot-protonet
 
-Every image is encoded once, and all heads are measured on the same tasks: with balanced queries, and the class means and
-BD-CSPN also with unbalanced ones. Shown are the accuracy in 5-way 1-shot and 5-shot tasks, and in brackets the mean
+Every image is encoded once, and all heads are measured on the same tasks: with balanced queries, and the class means
+and BD-CSPN also with unbalanced ones. Shown are the accuracy in 5-way 1-shot and 5-shot tasks, and in brackets the mean
 difference to class means by cosine with its 95 % interval over tasks, in points.
 """
 
