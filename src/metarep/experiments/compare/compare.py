@@ -113,7 +113,7 @@ def compare(
             "runs": [each.row for each in measured],
             "differences": findings.differences(),
             "ranks": findings.ranks,
-            "ranking": findings.by_data._asdict() if findings.by_data else None,
+            "ranking": _ranking(findings),
             "trainings": [each.__dict__ for each in trained],
             "data": {data: splits.facts(data) for data in plan.data},
             "settings": {data: settings[data][0].queries for data in plan.data},
@@ -126,6 +126,15 @@ def compare(
         write_tables(out, findings, content)
         write_report(out / "report.html", findings, content, {data: (every[data], splits) for data in plan.data})
     return Compared(findings, content)
+
+
+def _ranking(findings: Findings) -> dict[str, Any] | None:
+    """The ranks over data sets, by the names of the entrants."""
+    found = findings.by_data
+    if found is None:
+        return None
+    mean = {each.name: rank for each, rank in zip(findings.entrants, found.mean, strict=True)}
+    return {"mean": mean, "data_sets": found.data_sets, "critical_difference": found.critical, "p": found.p}
 
 
 def without_nan(content: Any) -> Any:  # noqa: ANN401 - anything JSON holds

@@ -181,7 +181,9 @@ class Findings:
         """One row for each pair of entrants and set of tasks."""
         return [
             {
-                **each.place._asdict(),
+                "data": each.place.data,
+                "ways": each.place.ways,
+                "shots": each.place.shots,
                 "one": each.one,
                 "other": each.other,
                 "difference": each.difference.mean,

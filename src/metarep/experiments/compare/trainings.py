@@ -173,7 +173,10 @@ class Trainings:
             precision = pick_precision(self.machine.precision, device)
             probe = self.plan.job(method, data, 0, {"validate_every": 1 << 30})
             pace = pace_of(probe, self.plan.budget, device, precision, **self.machine.reading)
-            paces[name] = {"pace": pace._asdict(), "train": pace.settings(self.plan.budget)}
+            paces[name] = {
+                "pace": {"step": pace.step, "validation": pace.validation, "tasks": pace.tasks},
+                "train": pace.settings(self.plan.budget),
+            }
             write_json(path, paces)
         return paces[name]["train"]
 
