@@ -80,8 +80,11 @@ def pair_loss(
     gap = distances(features, features)
     loss = contrastive(gap, positive, margin)
     active = negative & (loss > 0)
-    nearest = gap.masked_fill(~negative, torch.inf).amin(1, keepdim=True)
-    counted = {"all": negative, "active": active, "hardest": negative & (gap <= nearest)}[negatives]
+    if negatives == "hardest":
+        nearest = gap.masked_fill(~negative, torch.inf).amin(1, keepdim=True)
+        counted = negative & (gap <= nearest)
+    else:
+        counted = {"all": negative, "active": active}[negatives]
     return (mean_where(loss, positive) + mean_where(loss, counted)) / 2, active.sum() / negative.sum().clamp_min(1)
 
 
