@@ -12,6 +12,7 @@ from metarep.data.split import Split
 from metarep.encoders import computing
 from metarep.errors import Advice
 from metarep.experiments.job import Job, build, own_settings, train_settings
+from metarep.experiments.pretrained import Pretrained, is_pretrained, open_pretrained
 from metarep.experiments.pseudo_labels import labels_read
 from metarep.experiments.readings import Watch
 from metarep.experiments.run_folder import SETTINGS, RunFolder, read_record
@@ -105,6 +106,8 @@ def _start_on(
     validation = None
     if job.train_on == "train":
         validation = load_dataset(job.data, "val", **given)
+    pretrained = open_pretrained(job.encoder, split.bank.size, job.freeze) if is_pretrained(job.encoder) else None
+    initial = pretrained.run if pretrained else initial
     source = load_trained(job.labelling.run, device) if job.labelling.run else None
     runs = [run for run in (initial, source) if run]
     fitted = seen_by(split).union(*(run.fitted_of(validation and validation.labels, job.data) for run in runs))
@@ -119,8 +122,8 @@ def _start_on(
         validation = job.labelling.of(validation, seed)
     settings = train_settings(job, split)
     own = own_settings(job, settings, split)
-    method = build(job, split, settings, own, initial).to(device)
-    record = describe(job, split, settings, own, precision, initial, source, skip_bad=skip_bad)
+    method = build(job, split, settings, own, initial, pretrained and pretrained.encoder).to(device)
+    record = describe(job, split, settings, own, precision, initial, source, pretrained, skip_bad=skip_bad)
     labels = split.labels
     folder = RunFolder(out, record, seen, fitted, lambda: job.labelling.keep(kept, labels, seed))
     with computing(method, precision):  # every encoder of the method, also that of a target network
@@ -153,6 +156,7 @@ def describe(
     precision: str,
     initial: Checkpoint | None = None,
     source: Checkpoint | None = None,
+    pretrained: Pretrained | None = None,
     *,
     skip_bad: bool = False,
 ) -> RunRecord:
@@ -165,6 +169,7 @@ def describe(
         precision: what the encoder computes in, ``float32`` or ``bfloat16``.
         initial: the run that the encoder is initialised from.
         source: the run whose features are clustered.
+        pretrained: the trained encoder that training starts from.
         skip_bad: whether images that cannot be read are left out.
     """
     free = METHODS[job.method].eats.label_free
@@ -172,7 +177,9 @@ def describe(
     return RunRecord(
         method=job.method,
         settings=own,
-        encoder=job.encoder,
+        encoder=job.encoder
+        | ({"digest": pretrained.digest} if pretrained else {})
+        | ({"freeze": job.freeze} if job.freeze != "none" else {}),
         train=settings,
         precision=precision,
         data=DataRecord(
@@ -185,7 +192,7 @@ def describe(
             skip_bad=skip_bad,  # a later measurement reads the same folder, with the same unreadable images
         ),
         labels=labels_read("none" if free else job.labelling.called, initial, source),
-        init=Path(str(job.init)).name if initial else "",
+        init=pretrained.name if pretrained else Path(str(job.init)).name if initial else "",
     )
 
 

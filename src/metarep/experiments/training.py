@@ -13,6 +13,7 @@ from metarep.data.banks.read_ahead import placed, read_ahead
 from metarep.data.batches import Batch, TaskBatch, batch_of, draw_batch
 from metarep.data.images import ImageBank
 from metarep.data.split import Split
+from metarep.encoders.freezing import scale_rates
 from metarep.encoders.normalisation import average_running, synchronised
 from metarep.experiments.evaluation import evaluate
 from metarep.experiments.hard_classes import HardClasses
@@ -131,9 +132,11 @@ class _Loop:
         self.bank, where = placed(split.bank, self.device)
         self.tasks = validation_tasks(validation, settings, method.learner, method.eats) if validation else None
         mining = settings.mine == "index"
+        optimizer = method.optimizer(settings.lr, settings.weight_decay)
+        scale_rates(optimizer, method.learner.encoder, settings.layer_decay)
         self.state = TrainingState(
             method,
-            method.optimizer(settings.lr, settings.weight_decay),
+            optimizer,
             Generator().manual_seed(settings.seed),
             HardClasses(method.eats, split.labels, settings.shape, settings.mine_near) if mining else None,
         )
@@ -159,7 +162,7 @@ class _Loop:
         state, settings = self.state, self.settings
         progress = state.step / settings.steps
         for group in state.optimizer.param_groups:
-            group["lr"] = settings.lr_at(state.step)
+            group["lr"] = settings.lr_at(state.step) * group.get("scale", 1.0)
         self.method.train()
         seed_step(settings.seed, state.step)
         state.optimizer.zero_grad(set_to_none=True)

@@ -109,6 +109,16 @@ def _named(spec: str, arch: str | None, size: Size, mean: Numbers, std: Numbers)
     return Representation(trained.learner.encoder, trained.record.name or str(spec), trained)
 
 
+def is_trained_name(spec: str) -> bool:
+    """Whether this may be the name of a trained encoder, without opening it.
+
+    >>> is_trained_name("efficientnet-lite0"), is_trained_name("timm:resnet18"), is_trained_name("conv4")
+    (True, True, False)
+    """
+    known = spec in LITE or spec in zoo_names() or spec.startswith("timm:")
+    return known or spec.endswith((".onnx", *VIT_FILES)) or Path(spec).is_dir()
+
+
 def _is_vit(spec: str, arch: str | None) -> bool:
     """Whether this is a file of a published vision transformer: ``arch`` says so, or it is a file of bare weights."""
     if arch:

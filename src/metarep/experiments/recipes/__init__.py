@@ -7,7 +7,19 @@ from typing import Any
 
 from metarep.errors import MetarepError, unknown
 
-JOB = ("data", "size", "encoder", "settings", "train", "init", "labels", "clusters", "partitions", "labels_per_class")
+JOB = (
+    "data",
+    "size",
+    "encoder",
+    "settings",
+    "train",
+    "init",
+    "labels",
+    "clusters",
+    "partitions",
+    "labels_per_class",
+    "freeze",
+)
 
 
 @dataclass(frozen=True)
