@@ -272,3 +272,31 @@ def test_fused_attention_is_used_where_no_second_derivative_is_needed(monkeypatc
     found.task_loss(*tasks(), WAYS, order=2)
     assert not any(seen)
     assert isinstance(found.encoder.body.blocks[0], nn.Module)
+
+
+@pytest.mark.parametrize("scope", ["norms", "last-block"])
+@pytest.mark.parametrize("name", ["vit", "conv4"])
+def test_inner_steps_change_only_their_scope_to_second_order(name: str, scope: Any) -> None:
+    """By the fast path and by the textbook loop of the library."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        square = Preprocess((16, 16), 1, (0.0,), (1.0,))
+        encoder = Encoder(made("plain"), SIZE) if name == "vit" else build_encoder("conv4", square, width=4)
+        found = GradientDescent(encoder, ways=WAYS, head="rows", scope=scope, steps=2, inner_lr=LR).double()
+    given = tasks()
+    if name == "conv4":
+        given = Task(*(x.repeat(1, 1, 1, 2, 2)[..., :16] if x.ndim == 5 else x for x in given))
+    names = [key for key, _ in encoder.body.named_parameters()]
+    moved = {names[i] for i in found.adapted if i < len(names)}
+    last = ("blocks.1.", "norm.") if name == "vit" else "3."
+    assert moved == {key for key in names if (key.startswith(last) if scope == "last-block" else is_norm(key, name))}
+    inner = InnerLoop(2, found.adapted)
+    losses = [meta_loss(found.start, inner, given, WAYS, path) for path in ("exact", "plain")]
+    torch.testing.assert_close(*losses, rtol=1e-10, atol=1e-10)
+    one, other = (torch.autograd.grad(loss, list(encoder.parameters())) for loss in losses)
+    for own, wanted in zip(one, other, strict=True):
+        torch.testing.assert_close(own, wanted, rtol=1e-9, atol=1e-10)
+
+
+def is_norm(key: str, name: str) -> bool:
+    return "norm" in key if name == "vit" else key.split(".")[1] == "1"

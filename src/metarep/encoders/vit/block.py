@@ -120,6 +120,8 @@ class Block(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width, eps), nn.LayerNorm(width, eps)
         self.attention, self.mlp = Attention(width, heads), MLP(width, hidden, activation)
+        self.scale1: nn.Parameter | None
+        self.scale2: nn.Parameter | None
         for name in ("scale1", "scale2"):
             self.register_parameter(name, nn.Parameter(torch.full((width,), layer_scale)) if layer_scale else None)
 

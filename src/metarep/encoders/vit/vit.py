@@ -85,7 +85,9 @@ class ViT(nn.Module):
             one_of(name, value, kinds)
         if positions == "rope" and width // heads % 4:
             raise MetarepError(f"positions=rope needs heads of a multiple of 4 features, not {width // heads}")
-        self.width, self.side, self.kind, self.resampling = width, patch, features, resampling
+        self.width, self.side, self.kind = width, patch, features
+        self.resampling: Resampling = resampling
+        self.per_head = width // heads
         hidden = hidden or 4 * width
         self.patch = nn.Conv2d(channels, width, patch, patch, bias=patch_bias)
         self.class_token = nn.Parameter(torch.zeros(width)) if class_token else None
@@ -132,8 +134,7 @@ class ViT(nn.Module):
             first = self.class_token if self.positions is None else self.class_token + self.positions[0]
             front.append(first.expand(len(x), 1, -1))
         if self.positions is None:
-            attention = self.blocks[0].attention
-            turn = rotation(grid, self.width // attention.heads, x)  # pyright: ignore[reportArgumentType]
+            turn = rotation(grid, self.per_head, x)
         else:
             x = x + resampled(self.positions[len(front) :], self.grid, grid, self.resampling)
         if self.registers is not None:
