@@ -47,6 +47,7 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.encoders import Encoder as Encoder
     from metarep.encoders import Preprocess as Preprocess
     from metarep.encoders import ResNet12 as ResNet12
+    from metarep.encoders import ViT as ViT
     from metarep.encoders import build_encoder as build_encoder
     from metarep.encoders import keep_feature_means as keep_feature_means
     from metarep.encoders import space_of as space_of
@@ -173,6 +174,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "Encoder",
         "Preprocess",
         "ResNet12",
+        "ViT",
         "build_encoder",
         "keep_feature_means",
         "space_of",

@@ -10,10 +10,12 @@ from typing import Any, Literal, get_args, get_origin
 from metarep.cli.flags import fields_of
 from metarep.data.reading.folder_walk import missing
 from metarep.encoders import ENCODERS
+from metarep.encoders.vit import SIZES
 from metarep.errors import MetarepError
 from metarep.experiments.job import Job
 from metarep.experiments.recipes import JOB
 from metarep.methods import METHODS
+from metarep.weights.named import is_trained_name
 from metarep.weights.settings import TrainSettings
 
 TABLES = ("encoder", "settings", "train")
@@ -58,15 +60,17 @@ def read_config(path: Path, method: str) -> dict[str, Any]:
     encoder = job.get("encoder", {"name": "conv4"})
     if "name" not in encoder:
         raise MetarepError(f"{path}: encoder needs a name, one of {', '.join(ENCODERS)}")
-    if str(encoder["name"]) not in ENCODERS:
+    trained = set(encoder) <= {"name", "arch"} and is_trained_name(str(encoder["name"]))
+    if not trained and str(encoder["name"]) not in (*ENCODERS, *SIZES):
         near = _nearest(str(encoder["name"]), ENCODERS)
         raise MetarepError(
             f"{path}: encoder.name must be one of {', '.join(ENCODERS)}, not {_short(encoder['name'])}{near}"
         )
-    sources = {"encoder": ENCODERS[encoder["name"]], "settings": METHODS[method], "train": TrainSettings}
+    own = ENCODERS["vit" if encoder["name"] in SIZES else "conv4" if trained else encoder["name"]]
+    sources = {"encoder": own, "settings": METHODS[method], "train": TrainSettings}
     for table, source in sources.items():
         kinds = {name: kind for name, (kind, _) in fields_of(source).items()}
-        kinds |= {"name": str} if table == "encoder" else {}
+        kinds |= {"name": str, "arch": str} if table == "encoder" else {}
         _refuse_unknown(path, table, job.get(table, {}), kinds)
         unset = {key for key, value in job.get(table, {}).items() if value == "none" and _may_be_none(kinds[key])}
         _check(path, table, {key: value for key, value in job.get(table, {}).items() if key not in unset}, kinds)

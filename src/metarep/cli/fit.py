@@ -62,12 +62,16 @@ def add_encoder(parser: argparse.ArgumentParser, default: str | None) -> None:
         "--encoder",
         default=default,
         metavar="NAME",
-        help="efficientnet-lite0 to 2, timm:NAME, a run folder, a model that ships with metarep, FILE.onnx, or "
-        "FILE.safetensors with --arch; auto is the best installed encoder for photographs "
+        help="efficientnet-lite0 to 2, timm:NAME, a run folder, a model that ships with metarep, FILE.onnx, FILE.pth "
+        "of DINO, CLIP and other vision transformers, or FILE.safetensors with --arch; auto is the best installed "
+        "encoder for photographs "
         f"(default: {default or 'none'})",
     )
     group.add_argument(
-        "--arch", metavar="NAME", help="network of FILE.safetensors: conv4, resnet12 or efficientnet-lite"
+        "--arch",
+        metavar="NAME",
+        help="network of a file of weights: conv4, resnet12, efficientnet-lite; vit, clip or open-clip (with :mean or "
+        ":both for other features)",
     )
     group.add_argument(
         "--size",

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from metarep.cli.config import read_config
 from metarep.cli.evaluate import suggest
@@ -12,6 +12,7 @@ from metarep.cli.flags import add_flags
 from metarep.cli.options import add_data, add_machine, add_output, print_json, set_threads
 from metarep.cli.parser import Parser
 from metarep.cli.progress import progress
+from metarep.encoders.freezing import Freeze
 from metarep.errors import MetarepError
 from metarep.experiments.job import Job
 from metarep.experiments.recipes import load_recipe, recipe_names
@@ -95,7 +96,19 @@ def add_settings(parser: Parser, method: str | None, out: str = "run folder (def
         help="train (validated on val), or trainval, which joins the two (default: train)",
     )
     group.add_argument(
-        "--encoder", default=argparse.SUPPRESS, metavar="NAME", help="conv4 or resnet12 (default: conv4)"
+        "--encoder",
+        default=argparse.SUPPRESS,
+        metavar="NAME",
+        help="with random weights: conv4, resnet12, efficientnet-lite, vit-tiny, vit-s16 and so on; or trained, as "
+        "metarep fit takes it: efficientnet-lite0 to 2, timm:NAME, a run, a file of weights (default: conv4)",
+    )
+    group.add_argument(
+        "--arch", default=argparse.SUPPRESS, metavar="NAME", help="network of a file of weights, as in metarep fit"
+    )
+    group.add_argument(
+        "--freeze",
+        choices=get_args(Freeze),
+        help="what of the encoder is not trained; batch norms in it keep their statistics (default: none)",
     )
     group.add_argument(
         "--width", type=int, default=argparse.SUPPRESS, metavar="N", help="channels of the encoder (default: 64)"
@@ -162,12 +175,14 @@ def read_job(args: argparse.Namespace) -> Job:
     encoder = fields.pop("encoder", {"name": "conv4"})
     if "encoder" in given and given["encoder"] != encoder["name"]:
         encoder = {"name": given["encoder"]}
+    if "arch" in given:
+        encoder = encoder | {"arch": given["arch"]}
     if "width" in given:
         encoder = encoder | {"width": given["width"]}
     fields["data"] = args.data or fields.get("data", "glyphs")
     if args.size is not None:
         fields["size"] = args.size
-    for name in ("init", "teacher", "labels", "clusters", "partitions", "labels_per_class", "depth"):
+    for name in ("init", "teacher", "labels", "clusters", "partitions", "labels_per_class", "depth", "freeze"):
         if given[name] is not None:
             fields[name] = given[name]
     refuse_recipes(f"recipe {args.recipe}" if args.recipe else args.config, fields)

@@ -11,6 +11,7 @@ from metarep.encoders.preprocess import Preprocess
 from metarep.encoders.resnet12 import ResNet12
 from metarep.encoders.space import space_of
 from metarep.encoders.timm import TimmBody
+from metarep.encoders.vit import SIZES, ViT
 from metarep.errors import refuse_unknown_settings, unknown
 from metarep.machine.device import Precision
 
@@ -23,18 +24,20 @@ __all__ = [
     "Precision",
     "Preprocess",
     "ResNet12",
+    "ViT",
     "build_encoder",
     "computing",
     "keep_feature_means",
     "space_of",
 ]
 
-ENCODERS: dict[str, type[Conv4] | type[ResNet12] | type[EfficientNetLite]] = {
+ENCODERS: dict[str, type[Conv4] | type[ResNet12] | type[EfficientNetLite] | type[ViT]] = {
     "conv4": Conv4,
     "resnet12": ResNet12,
     "efficientnet-lite": EfficientNetLite,
+    "vit": ViT,
 }
-"""The encoders that a run can train, by name."""
+"""The architectures of this library, by name. ``build_encoder`` knows some sizes of ViT by names of their own."""
 BROUGHT = {"timm": TimmBody, "onnx": OnnxBody}  # third-party networks, which metarep.weights.named opens
 
 
@@ -42,7 +45,8 @@ def build_encoder(name: str, preprocess: Preprocess, **settings: Any) -> Encoder
     """Make an untrained encoder of this library by its name.
 
     Args:
-        name: ``conv4``, ``resnet12`` or ``efficientnet-lite``.
+        name: ``conv4``, ``resnet12``, ``efficientnet-lite`` or ``vit``; or a size of ViT, such as ``vit-s16``, which
+            is ``vit`` with settings (``vit-tiny`` is for small images). ``grid`` is that of the images by default.
         preprocess: how its images are prepared.
         settings: keyword arguments of its class, such as ``width`` or ``drop``.
 
@@ -53,7 +57,12 @@ def build_encoder(name: str, preprocess: Preprocess, **settings: Any) -> Encoder
     64
     """
     kinds = ENCODERS | BROUGHT
+    if name in SIZES:
+        name, settings = "vit", SIZES[name] | settings
     if name not in kinds:
-        raise unknown("encoder", name, ENCODERS)
+        raise unknown("encoder", name, [*ENCODERS, *SIZES])
     refuse_unknown_settings(name, kinds[name].__init__, settings)
+    if name == "vit" and "grid" not in settings:
+        patch = int(settings.get("patch", 4))
+        settings["grid"] = [max(1, side // max(1, patch)) for side in preprocess.size]
     return Encoder(kinds[name](preprocess.channels, **settings), preprocess, {"name": name, **settings})

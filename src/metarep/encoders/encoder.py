@@ -63,6 +63,7 @@ class Encoder(nn.Module):
     dim: int
     arch: dict[str, Any]
     feature_means: Tensor | None
+    still: tuple[str, ...] = ()  # modules of the body that stay in evaluation mode while it is trained
 
     def __init__(self, body: nn.Module, preprocess: Preprocess, arch: dict[str, Any] | None = None) -> None:
         super().__init__()
@@ -71,6 +72,13 @@ class Encoder(nn.Module):
         self.precision: Precision = "float32"
         self.body, self.dim = self._take(body)
         self.register_buffer("feature_means", None, persistent=False)  # they follow from the weights and are none
+
+    def train(self, mode: bool = True) -> "Encoder":
+        """Set training or evaluation mode; what is frozen (:mod:`metarep.encoders.freezing`) stays in evaluation."""
+        super().train(mode)
+        for name in self.still:
+            self.body.get_submodule(name).eval()
+        return self
 
     def forward(self, x: Num[Tensor, "b c h w"]) -> Float[Tensor, "b dim"]:
         """Features of raw images, which are uint8 in 0 to 255 or floating point in 0 to 1."""

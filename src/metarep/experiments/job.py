@@ -2,7 +2,7 @@
 
 import inspect
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -10,10 +10,12 @@ from metarep.data.augment import preset
 from metarep.data.batch import TaskBatch, ViewBatch, Views
 from metarep.data.split import Split
 from metarep.data.tasks import warn_of_small_classes
-from metarep.encoders import Preprocess, build_encoder
+from metarep.encoders import Encoder, Preprocess, build_encoder
+from metarep.encoders.freezing import Freeze, freeze
 from metarep.encoders.preprocess import LARGEST
 from metarep.encoders.warm_start import warm_start
-from metarep.errors import Advice, MetarepError, Slot
+from metarep.errors import Advice, MetarepError, Slot, one_of
+from metarep.experiments.pretrained import is_pretrained
 from metarep.experiments.pseudo_labels import Labelling, usable
 from metarep.experiments.validation import validation_shots
 from metarep.methods import METHODS, Method, build_method, check_settings
@@ -39,7 +41,11 @@ class Job:
         train_on: ``train``, with validation tasks from ``val``; or ``trainval``, which has no validation and keeps the
             last weights. ``trainval`` is for the final training, after the number of steps was chosen on validation.
         size: side of the images in pixels; None for the size of the data set.
-        encoder: name and settings of the encoder's body.
+        encoder: name and settings of the encoder's body; or the name of a trained encoder, as
+            :func:`metarep.weights.named.load_representation` takes it, and perhaps its ``arch``. It keeps its own
+            preprocessing.
+        freeze: what of the encoder is not trained: none, stem, all-but-last, all-but-norms or backbone; see
+            :func:`metarep.encoders.freezing.freeze`.
         init: a run folder, a ``.safetensors`` file or a model that ships, of any method. The encoder is initialised
             from it (warm start). The classes that it has seen count as seen.
         teacher: as ``init``, a run that stays frozen, and whose logits a ``baseline`` or ``protonet`` learns from
@@ -70,6 +76,7 @@ class Job:
     partitions: int = 1
     labels_per_class: int | None = None
     depth: str | None = None
+    freeze: Freeze = "none"
 
     def __post_init__(self) -> None:
         if self.train_on not in ("train", "trainval"):
@@ -78,6 +85,12 @@ class Job:
             )
         if self.size is not None and self.size > LARGEST:
             raise MetarepError(f"size must be at most {LARGEST:,} pixels, not {self.size:,}")
+        one_of("freeze", self.freeze, get_args(Freeze))
+        if self.init and is_pretrained(self.encoder):
+            raise MetarepError(
+                f"init={self.init!r} and encoder={self.encoder['name']!r} both say where the weights come from",
+                advice="leave one of them out",
+            )
         check_settings(self.method, self.settings)
         preset(self.train_settings.augment)
         self._check_teacher()
@@ -149,9 +162,14 @@ def train_settings(job: Job, split: Split) -> TrainSettings:
 
 
 def build(
-    job: Job, split: Split, settings: TrainSettings, own: dict[str, Any], initial: Checkpoint | None = None
+    job: Job,
+    split: Split,
+    settings: TrainSettings,
+    own: dict[str, Any],
+    initial: Checkpoint | None = None,
+    pretrained: Encoder | None = None,
 ) -> Method:
-    """The untrained method of a job, on the CPU. Its weights depend on the seed and on ``initial`` alone.
+    """The method of a job before its training, on the CPU. Its weights depend on the seed and on what it starts from.
 
     Args:
         job: names the method and the encoder.
@@ -159,12 +177,14 @@ def build(
         settings: settings of the training, from :func:`train_settings`.
         own: settings of the method, from :func:`own_settings`.
         initial: the run that the encoder is initialised from (warm start); None for random weights.
+        pretrained: the trained encoder to start from; its preprocessing is kept.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        encoder = build_encoder(preprocess=Preprocess.of(split.bank), **job.encoder)
-        if initial:
+        encoder = pretrained or build_encoder(preprocess=Preprocess.of(split.bank), **job.encoder)
+        if initial and pretrained is None:
             warm_start(encoder, initial.learner.encoder, str(job.init))  # before the method makes copies of it
+        freeze(encoder, job.freeze)
         return build_method(job.method, encoder, own)
 
 

@@ -15,6 +15,7 @@ from metarep.encoders import computing
 from metarep.encoders.warm_start import refuse_other_images
 from metarep.errors import Advice, MetarepError
 from metarep.experiments.job import Job, build, own_settings, train_settings
+from metarep.experiments.pretrained import Pretrained, is_pretrained, open_pretrained
 from metarep.experiments.pseudo_labels import labels_read
 from metarep.experiments.readings import Watch
 from metarep.experiments.run_folder import SETTINGS, RunFolder, read_record
@@ -110,6 +111,8 @@ def _start_on(
     validation = None
     if job.train_on == "train":
         validation = load_dataset(job.data, "val", **given)
+    pretrained = open_pretrained(job.encoder, split.bank.size, job.freeze) if is_pretrained(job.encoder) else None
+    initial = pretrained.run if pretrained else initial
     source = load_trained(job.labelling.run, device) if job.labelling.run else None
     resumed = SavedStates(Path(out)).files  # else the files may be of a training that failed before its first step
     teacher = teacher_of(job, Path(out) / TEACHER if resumed else None, device)
@@ -125,10 +128,11 @@ def _start_on(
         validation = job.labelling.of(validation, seed)
     settings = train_settings(job, split)
     own = own_settings(job, settings, split)
-    method = build(job, split, settings, own, initial).to(device)
+    method = build(job, split, settings, own, initial, pretrained and pretrained.encoder).to(device)
     if teacher:
         teach(method, teacher, split.labels, str(job.teacher))
-    record = describe(job, split, settings, own, precision, initial, source, teacher, skip_bad=skip_bad)
+    models = (initial, source, teacher, pretrained)
+    record = describe(job, split, settings, own, precision, *models, skip_bad=skip_bad)
     labels = split.labels
 
     def keep() -> None:
@@ -208,6 +212,7 @@ def describe(
     initial: Checkpoint | None = None,
     source: Checkpoint | None = None,
     teacher: Checkpoint | None = None,
+    pretrained: Pretrained | None = None,
     *,
     skip_bad: bool = False,
 ) -> RunRecord:
@@ -221,6 +226,7 @@ def describe(
         initial: the run that the encoder is initialised from.
         source: the run whose features are clustered.
         teacher: the run that teaches this one.
+        pretrained: the trained encoder that training starts from.
         skip_bad: whether images that cannot be read are left out.
     """
     free = METHODS[job.method].eats.label_free
@@ -228,7 +234,9 @@ def describe(
     return RunRecord(
         method=job.method,
         settings=own,
-        encoder=job.encoder,
+        encoder=job.encoder
+        | ({"digest": pretrained.digest} if pretrained else {})
+        | ({"freeze": job.freeze} if job.freeze != "none" else {}),
         train=settings,
         precision=precision,
         data=DataRecord(
@@ -241,7 +249,7 @@ def describe(
             skip_bad=skip_bad,  # a later measurement reads the same folder, with the same unreadable images
         ),
         labels=labels_read("none" if free else job.labelling.called, initial, source, teacher),
-        init=Path(str(job.init)).name if initial else "",
+        init=pretrained.name if pretrained else Path(str(job.init)).name if initial else "",
         teacher=Path(str(job.teacher)).name if teacher else "",
     )
 

@@ -15,6 +15,7 @@ from metarep.data.batches import batch_of, draw_batch
 from metarep.data.images import ImageBank
 from metarep.data.split import Split
 from metarep.encoders import keep_feature_means
+from metarep.encoders.freezing import scale_rates
 from metarep.encoders.normalisation import average_running, synchronised
 from metarep.experiments.evaluation import evaluate
 from metarep.experiments.hard_classes import HardClasses
@@ -134,9 +135,11 @@ class _Loop:
         self.bank, where = placed(split.bank, self.device)
         self.tasks = validation_tasks(validation, settings, method.learner, method.eats) if validation else None
         mining = settings.mine == "index"
+        optimizer = method.optimizer(settings.lr, settings.weight_decay)
+        scale_rates(optimizer, method.learner.encoder, settings.layer_decay)
         self.state = TrainingState(
             method,
-            method.optimizer(settings.lr, settings.weight_decay),
+            optimizer,
             Generator().manual_seed(settings.seed),
             HardClasses(method.eats, split.labels, settings.shape, settings.mine_near) if mining else None,
         )
@@ -162,7 +165,7 @@ class _Loop:
         state, settings = self.state, self.settings
         progress = state.step / settings.steps
         for group in state.optimizer.param_groups:
-            group["lr"] = settings.lr_at(state.step)
+            group["lr"] = settings.lr_at(state.step) * group.get("scale", 1.0)
         self.method.train()
         seed_step(settings.seed, state.step)
         state.optimizer.zero_grad(set_to_none=True)

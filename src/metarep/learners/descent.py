@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from metarep.encoders import Encoder
-from metarep.encoders.normalisation import Normalisation, norm_parameters
+from metarep.encoders.normalisation import Normalisation
 from metarep.errors import MetarepError, one_of
 from metarep.learners.inner_loop import (
     Adam,
@@ -31,9 +31,8 @@ from metarep.learners.inner_loop import (
 )
 from metarep.learners.inner_loop.adam import mean_moments
 from metarep.learners.inner_loop.meta_loss import Path
+from metarep.learners.inner_loop.scope import Scope, positions_in
 from metarep.learners.learner import Learner, State
-
-Scope = Literal["all", "all-but-norms", "head"]
 
 
 class GradientDescent(Learner):
@@ -48,8 +47,9 @@ class GradientDescent(Learner):
         ways: number of classes of a task, for ``rows``.
         head: ``rows``, ``shared``, ``prototype``, or with the scope ``head`` also ``cosine``, for features of any
             scale; see :class:`metarep.learners.inner_loop.Head`.
-        scope: what the steps change: ``all``, ``all-but-norms`` (not the scale and bias of norm layers of any kind), or
-            ``head``. Frozen parameters (``requires_grad=False``) stay in any case.
+        scope: what the steps change besides the head: ``all``, ``all-but-norms`` (not the scale and bias of norm layers
+            of any kind), ``norms`` (only those), ``last-block``, or ``head`` for nothing else. Frozen parameters
+            (``requires_grad=False``) stay in any case.
         steps: number of inner steps in training; also at test time, unless ``test_steps`` is given.
         inner_lr: inner learning rate, or the initial value of learned rates; None for 0.5 of the head ``cosine`` and
             0.01 of the others.
@@ -86,7 +86,8 @@ class GradientDescent(Learner):
         one_of("normalisation", normalisation, get_args(Normalisation))
         check_settings(scope, head, rates, adaptation, minibatch, steps, test_steps)
         self.steps, self.test_steps = steps, steps if test_steps is None else test_steps
-        self.scope, self.adaptation, self.minibatch = scope, adaptation, minibatch
+        self.scope: Scope = scope
+        self.adaptation, self.minibatch = adaptation, minibatch
         self.normalisation: Normalisation = "running" if scope == "head" else normalisation
         self.head = Head(head, encoder.dim, ways, temperature)
         inner_lr = inner_lr if inner_lr is not None else 0.5 if head == "cosine" else 0.01
@@ -132,12 +133,8 @@ class GradientDescent(Learner):
     @property
     def _in_scope(self) -> tuple[int, ...]:
         """The positions of the tensors of the scope, frozen or not: each has a rate, and a state of Adam."""
-        body = list(self.encoder.body.parameters())
-        head = (len(body), len(body) + 1)
-        if self.scope == "head":
-            return head
-        kept = norm_parameters(self.encoder.body) if self.scope == "all-but-norms" else set()
-        return tuple(i for i, parameter in enumerate(body) if id(parameter) not in kept) + head
+        body = sum(1 for _ in self.encoder.body.parameters())
+        return (*positions_in(self.encoder.body, self.scope), body, body + 1)
 
     @property
     def _moved(self) -> list[int]:

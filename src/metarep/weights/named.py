@@ -22,6 +22,7 @@ from metarep.weights.own_network import preprocess_of, represent
 from metarep.weights.rebuild import damaged, encoder_of, rebuild
 from metarep.weights.representation import FORMAT, Representation
 from metarep.weights.shipped import load_trained, zoo_names
+from metarep.weights.vit import VIT_ARCHS, VIT_FILES, open_vit
 
 __all__ = ["Representation", "best_installed", "load_representation"]
 
@@ -50,10 +51,14 @@ def load_representation(
             - a model that ships with it, such as ``omniglot-protonet``;
             - ``efficientnet-lite0`` to ``efficientnet-lite2``, with the extra ``pretrained``;
             - ``timm:NAME``, an ``.onnx`` file, or a ``.safetensors`` file of bare weights with ``arch``;
+            - a ``.safetensors`` or ``.pth`` file of DINO, DINOv2, DINOv3, MAE, CLIP or SigLIP
+              (:func:`metarep.weights.vit.open_vit`), whose layout is recognised;
             - ``auto`` for the best encoder of photographs that is installed;
             - a module, see :func:`metarep.weights.own_network.represent`.
         arch: the architecture of bare weights: conv4, resnet12 or efficientnet-lite, with a width as in ``conv4:64``.
-        size: side of the images in pixels, or height and width, for networks that take any size; 160 by default.
+            For vision transformers ``vit``, ``clip`` or ``open-clip``, with the features as in ``vit:mean``.
+        size: side of the images in pixels, or height and width, for networks that take any size; 160 by default, and
+            for vision transformers that of their layout.
         mean, std: mean and deviation of the images that the network was trained on, one for each channel, in units of 0
             to 1. A module of your own needs them. timm knows them. An ``.onnx`` file and bare weights use those of
             ImageNet by default. Other encoders do not take them.
@@ -88,6 +93,9 @@ def _named(spec: str, arch: str | None, size: Size, mean: Numbers, std: Numbers)
         return Representation(_timm(spec.removeprefix("timm:"), size, mean, std), spec)
     if spec.endswith(".onnx"):
         return Representation(_onnx(Path(spec), size, mean, std), spec)
+    if _is_vit(spec, arch):
+        encoder, layout = open_vit(Path(spec), arch=arch or "vit", size=size, mean=mean, std=std)
+        return Representation(encoder, f"{Path(spec).name} ({layout.in_words})")
     if arch:
         return Representation(_bare(Path(spec), arch, size, mean, std), spec)
     if mean is not None or std is not None:
@@ -97,9 +105,26 @@ def _named(spec: str, arch: str | None, size: Size, mean: Numbers, std: Numbers)
     if spec.endswith(".safetensors") and Path(spec).is_file() and _format(Path(spec)) == FORMAT:
         return _saved(Path(spec))
     if not Path(spec).exists() and spec not in zoo_names():
-        raise unknown("encoder", spec, [*LITE, *zoo_names(), "timm:NAME", "FILE.onnx", "a run folder"])
+        raise unknown("encoder", spec, [*LITE, *zoo_names(), "timm:NAME", "FILE.onnx", "FILE.pth", "a run folder"])
     trained = load_trained(spec)
     return Representation(trained.learner.encoder, trained.record.name or str(spec), trained)
+
+
+def is_trained_name(spec: str) -> bool:
+    """Whether this may be the name of a trained encoder, without opening it.
+
+    >>> is_trained_name("efficientnet-lite0"), is_trained_name("timm:resnet18"), is_trained_name("conv4")
+    (True, True, False)
+    """
+    known = spec in LITE or spec in zoo_names() or spec.startswith("timm:")
+    return known or spec.endswith((".onnx", *VIT_FILES)) or Path(spec).is_dir()
+
+
+def _is_vit(spec: str, arch: str | None) -> bool:
+    """Whether this is a file of a published vision transformer: ``arch`` says so, or it is a file of bare weights."""
+    if arch:
+        return arch.partition(":")[0] in VIT_ARCHS
+    return Path(spec).is_file() and spec.endswith(VIT_FILES) and _format(Path(spec)) is None
 
 
 def best_installed() -> str:
@@ -185,7 +210,7 @@ def _bare(path: Path, arch: str, size: Size, mean: Numbers, std: Numbers) -> Enc
     """An encoder of an architecture, with the weights of a file that holds nothing else."""
     name, _, width = arch.partition(":")
     if name not in ENCODERS:
-        raise unknown("architecture", arch, ENCODERS)
+        raise unknown("architecture", arch, {*ENCODERS, *VIT_ARCHS})
     if width and not width.isdecimal():
         raise MetarepError(f"the width of {name} must be a number, as in conv4:64, not {width!r}")
     try:
@@ -205,12 +230,15 @@ def _bare(path: Path, arch: str, size: Size, mean: Numbers, std: Numbers) -> Enc
 
 
 def _format(path: Path) -> object:
-    """The format in the header of a file that :meth:`Representation.save` wrote; None for other files."""
+    """The format of a file of this library: that of :meth:`Representation.save`, or of a run; None for other files."""
+    if path.suffix != ".safetensors":
+        return None
     try:
         with open_tensors(path) as file:
-            return FORMAT if f'"{FORMAT}"' in (file.metadata() or {}).get("metarep", "") else None
+            about = (file.metadata() or {}).get("metarep")
+            return None if about is None else FORMAT if f'"{FORMAT}"' in about else "run"
     except (SafetensorError, ValueError):
-        return None
+        return "damaged"
 
 
 def _saved(path: Path) -> Representation:

@@ -26,6 +26,8 @@ class TrainSettings:
         queries: query images of each class (methods that eat tasks).
         tasks: tasks in a batch (methods that eat tasks).
         images: images in a batch, each as two views (methods that eat views).
+        layer_decay: what the learning rate of each layer of the encoder is multiplied by, relative to the layer behind
+            it; 1 for the same rate everywhere. For pretrained encoders 0.65 to 0.9 is usual.
         mine: how the classes of a batch are drawn: ``batch`` draws all at random; ``index`` adds to every drawn class
             its nearest classes, from an index of all classes that is refreshed during the training (methods that eat
             labelled images or tasks).
@@ -64,6 +66,7 @@ class TrainSettings:
     weight_decay: float = 1e-4
     schedule: Literal["one-cycle", "cosine", "constant", "linear"] = "one-cycle"
     clip: float = 0.0
+    layer_decay: float = 1.0
     ways: int = 60
     shots: int = 1
     queries: int = 5
@@ -96,6 +99,8 @@ class TrainSettings:
                 raise MetarepError(f"{name} must be at least {least}, not {getattr(self, name)}")
         if self.schedule not in SCHEDULES:
             raise MetarepError(f"schedule {self.schedule!r} is not one of {', '.join(SCHEDULES)}")
+        if not 0 < self.layer_decay <= 1:
+            raise MetarepError(f"layer_decay must be above 0 and at most 1, not {self.layer_decay}")
         if not 0 < self.lr < math.inf:
             raise MetarepError(f"lr must be a finite number above 0, not {self.lr}")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from metarep.errors import MetarepError, unknown
 
-JOB = ("data", "size", "encoder", "settings", "train", "init", "teacher")
+JOB = ("data", "size", "encoder", "settings", "train", "init", "teacher", "freeze")
 JOB = (*JOB, "labels", "clusters", "partitions", "labels_per_class")
 
 
