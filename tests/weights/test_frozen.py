@@ -38,7 +38,7 @@ def test_a_pretrained_encoder_gives_a_row_that_says_so(tmp_path: Path, capsys: p
         "learner": "prototypes",
         "labels": "pretrained",
         "init": "pretrained",
-        "encoder": "efficientnet-lite0",
+        "encoder": "efficientnet-lite0 at 28 px",
         "trained_on": "",
     }
 

@@ -14,6 +14,7 @@ from metarep.data.drawing.answer_sheet import answer_sheet
 from metarep.encoders.finite import refuse_lost_rows
 from metarep.experiments.evaluation import evaluating
 from metarep.experiments.interval import interval
+from metarep.experiments.measure import encoder_name
 from metarep.experiments.results import commit
 from metarep.learners import Learner
 from metarep.machine.device import hardware
@@ -127,7 +128,6 @@ def runs_row(trained: Checkpoint, folder: Path, *, size: int, data_dir: Path | N
     trained.refuse_keys([key for keys in runs.keys for key in keys], RUNS)
     report, run = error_rate(trained.learner, runs), trained.record
     draw_errors(trained.learner, runs, folder / "wrong.png")
-    encoder = trained.learner.encoder.arch
     return {
         "method": run.method,
         "learner": report.learner,
@@ -136,7 +136,7 @@ def runs_row(trained: Checkpoint, folder: Path, *, size: int, data_dir: Path | N
         "trained_on": f"{run.data.name}/{run.data.split}",
         "labels": run.labels,
         "init": run.init or "random",
-        "encoder": f"{encoder['name']}-{encoder.get('width', 64)}",
+        "encoder": encoder_name(trained),
         "normalisation": trained.learner.normalisation,
         "ways": report.ways,
         "shots": 1,

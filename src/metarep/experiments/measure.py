@@ -197,6 +197,26 @@ def beginning(init: str | None, teacher: str | None) -> str:
     return (init or "random") + (f", taught by {teacher}" if teacher else "")
 
 
+def encoder_name(trained: Checkpoint) -> str:
+    """The name of an encoder in result rows: its body and the width, or the name and size of a frozen one.
+
+    Args:
+        trained: the run, or the frozen encoder.
+
+    >>> from metarep.weights.shipped import load_trained
+    >>> encoder_name(load_trained("omniglot-protonet"))
+    'conv4-64'
+    """
+    encoder = trained.learner.encoder
+    if trained.record.name:
+        return f"{trained.record.name} at {encoder.preprocess.size[0]} px"
+    name, settings = encoder.arch["name"], encoder.arch
+    if name == "efficientnet-lite":
+        return f"{name}{settings.get('variant', 0)}"
+    width = settings.get("width", 64 if name in ("conv4", "resnet12") else None)
+    return f"{name}:{settings['model']}" if "model" in settings else f"{name}-{width}" if width else name
+
+
 def result_row(trained: Checkpoint, name: str, report: Report, path: Path | str, **more: Any) -> dict[str, Any]:  # noqa: ANN401
     """A row of a results table: the report, and how the run was trained.
 
@@ -210,7 +230,7 @@ def result_row(trained: Checkpoint, name: str, report: Report, path: Path | str,
     Returns:
         The value of each column, by name.
     """
-    run, encoder = trained.record, trained.learner.encoder.arch
+    run = trained.record
     own = name == "trained"
     source, _, split = report.split.rpartition("/")
     return {
@@ -224,7 +244,7 @@ def result_row(trained: Checkpoint, name: str, report: Report, path: Path | str,
         "init": (beginning(run.init, run.teacher) if run.data.name else "pretrained")
         if own
         else "random" * (name != "raw pixels"),
-        "encoder": (run.name or f"{encoder['name']}-{encoder.get('width', 64)}") if name != "raw pixels" else "none",
+        "encoder": encoder_name(trained) if name != "raw pixels" else "none",
         "normalisation": report.normalisation if name != "raw pixels" else "none",
         "seeds": 1,
         "hardware": hardware(),
