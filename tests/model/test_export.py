@@ -70,6 +70,8 @@ def test_what_has_no_one_graph_is_refused(tmp_path: Path) -> None:
     model = small_model({"name": "descent", "scope": "all", "steps": 1})
     with pytest.raises(MetarepError, match="adapts the encoder"):
         export_torch(model, tmp_path / "model.pt2")
+    with pytest.raises(MetarepError, match="'augmented' encodes copies of an image"):
+        export_torch(small_model({"name": "augmented", "copies": 2}), tmp_path / "model.pt2")
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
     graphed = Model(load_representation(write(graph(), tmp_path / "m.onnx"), size=8))
