@@ -12,7 +12,8 @@ NO_BREAK = "\u00a0"
 
 def headline(findings: Findings, content: Mapping[str, Any]) -> dict[str, Any]:
     """The parts of the headline: the best entrant by mean rank, its first accuracy, and that of raw pixels."""
-    best, place = findings.entrants[0], findings.places[0]
+    best = findings.entrants[0]
+    place = next((each for each in findings.places if findings.cell(best.name, each)), findings.places[0])
     cell, pixels = findings.cell(best.name, place), findings.cell(PIXELS, place)
     level = sorted(findings.leaders(place) - {best.name}) if cell and best.name in findings.leaders(place) else []
     own = [each for each in findings.entrants if not each.reference]
