@@ -42,7 +42,7 @@ def lede(findings: Findings, content: Mapping[str, Any]) -> str:
     if trained:
         how = "by its recipe" if plan["recipes"] else "as long as it does by default"
         if plan["budget"] is not None:
-            how = f"for {plan['budget']:g} seconds on this machine"
+            how = f"within a budget of {plan['budget']:g} seconds on this machine"
         seeds = f", with {word(plan['seeds'])} seeds" if plan["seeds"] > 1 else ""
         what = "method" if len(trained) == 1 else f"of {count(len(trained), 'method')}"
         parts.append(f"Each {what} was trained {how}{seeds}.")
