@@ -25,6 +25,8 @@ def test_wheel_installs_and_trains(tmp_path):
     for part in (
         "experiments/recipes/protonet-omniglot.toml",
         "data/datasets/splits/omniglot_vinyals.json",
+        "experiments/compare/templates/page.html",
+        "experiments/page/templates/frame.html",
         "experiments/quickstart/templates/page.html",
         "weights/omniglot-protonet.safetensors",
         "app/page/index.html",

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -25,6 +25,7 @@ EXAMPLES, EXAMPLE_WAYS, EXAMPLE_QUERIES = 2, 5, 2
 MAP_CLASSES = 10
 
 
+@runtime_checkable
 class Splits(Protocol):
     """Gives the test classes of a data set, at the image size of a learner."""
 

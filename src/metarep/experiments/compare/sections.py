@@ -12,7 +12,8 @@ NO_BREAK = "\u00a0"
 
 def headline(findings: Findings, content: Mapping[str, Any]) -> dict[str, Any]:
     """The parts of the headline: the best entrant by mean rank, its first accuracy, and that of raw pixels."""
-    best, place = findings.entrants[0], findings.places[0]
+    best = findings.entrants[0]
+    place = next((each for each in findings.places if findings.cell(best.name, each)), findings.places[0])
     cell, pixels = findings.cell(best.name, place), findings.cell(PIXELS, place)
     level = sorted(findings.leaders(place) - {best.name}) if cell and best.name in findings.leaders(place) else []
     own = [each for each in findings.entrants if not each.reference]
@@ -41,7 +42,7 @@ def lede(findings: Findings, content: Mapping[str, Any]) -> str:
     if trained:
         how = "by its recipe" if plan["recipes"] else "as long as it does by default"
         if plan["budget"] is not None:
-            how = f"for {plan['budget']:g} seconds on this machine"
+            how = f"within a budget of {plan['budget']:g} seconds on this machine"
         seeds = f", with {word(plan['seeds'])} seeds" if plan["seeds"] > 1 else ""
         what = "method" if len(trained) == 1 else f"of {count(len(trained), 'method')}"
         parts.append(f"Each {what} was trained {how}{seeds}.")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metarep.errors import MetarepError
 
-Accuracies = Float[Tensor, "seed task"]
+Accuracies = Float[Tensor, "_ _"]  # a row for each seed, a column for each task
 
 
 class Difference(NamedTuple):

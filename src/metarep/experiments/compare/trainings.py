@@ -200,7 +200,7 @@ def curve_of(log: Path) -> list[list[float]]:
         log: the file ``log.jsonl``.
     """
     records = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    return [[each["step"], each["accuracy"], each["ci95"]] for each in records if "accuracy" in each]
+    return [[float(each["step"]), each["accuracy"], each["ci95"]] for each in records if "accuracy" in each]
 
 
 def file_name(data: str) -> str:
