@@ -78,7 +78,7 @@ class _AllTriplets(torch.autograd.Function):
                     break
                 apart = near[block, slot : slot + 1] - rows[block]
                 value = functional.softplus(apart) if margin is None else apart.add_(margin)
-                value = torch.threshold_(value, SMALLEST, 0)
+                value = functional.threshold(value, SMALLEST, 0, inplace=True)
                 counted = value.sign()
                 slope = counted if margin is not None else -torch.expm1(-value)
                 weight[block] -= slope
