@@ -97,7 +97,8 @@ class GradientDescent(Learner):
                 "in every task; take head=rows"
             )
         self.steps, self.test_steps = steps, steps if test_steps is None else test_steps
-        self.scope, self.adaptation, self.minibatch = scope, adaptation, minibatch
+        self.scope: Scope = scope
+        self.adaptation, self.minibatch = adaptation, minibatch
         self.normalisation: Normalisation = "running" if scope == "head" else normalisation
         self.head = Head(head, encoder.dim, ways)
         for taken in (self.steps, self.test_steps):
