@@ -210,7 +210,10 @@ def test_every_recipe_is_a_file_of_this_form(tmp_path):
             "my.toml: unknown key 'settings.margin'; did you mean metric? Known: label_weight, metric, ",
         ),
         ("encoder = { name = 'conv4', widht = 8 }", "my.toml: unknown key 'encoder.widht'; did you mean width?"),
-        ("encoder = { name = 'conv5' }", "encoder.name must be one of conv4, resnet12, efficientnet-lite, not 'conv5'"),
+        (
+            "encoder = { name = 'conv5' }",
+            "encoder.name must be one of conv4, resnet12, efficientnet-lite, vit, not 'conv5'",
+        ),
         ("[train]\nsteps = 'many'", "my.toml: train.steps must be a whole number, not 'many'"),
         ("[train]\nsteps = true", "my.toml: train.steps must be a whole number, not True"),
         ("[train]\nsteps = 4.0", "my.toml: train.steps must be a whole number, not 4.0"),

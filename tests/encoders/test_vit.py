@@ -151,7 +151,6 @@ def test_a_vit_takes_images_of_any_multiple_of_its_patch() -> None:
     ("settings", "message"),
     [
         ({"heads": 5}, "width=64 is not a multiple of heads=5"),
-        ({"features": "all"}, "features 'all' is not one of class, mean, both, attention"),
         ({"class_token": False}, "features=class needs a class token"),
         ({"depth": 10**6}, "depth must be from 1 to 256"),
         ({"positions": "rope", "heads": 32}, "heads of a multiple of 4 features, not 2"),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -205,7 +206,7 @@ def test_what_cannot_be_trained_is_said(encoder: dict[str, Any], options: dict[s
 def test_weights_have_one_source() -> None:
     with pytest.raises(MetarepError, match="both say where the weights come from; leave one of them out"):
         Job("protonet", encoder={"name": "efficientnet-lite0"}, init="omniglot-protonet")
-    with pytest.raises(MetarepError, match="freeze 'some' is not one of none, stem"):
+    with pytest.raises((MetarepError, TypeCheckError), match="some"):  # the latter where annotations are checked
         Job("protonet", freeze="some")  # pyright: ignore[reportArgumentType]
     with pytest.raises(MetarepError, match="layer_decay must be above 0 and at most 1"):
         Job("protonet", train={"layer_decay": 1.5})
