@@ -118,6 +118,10 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.model.labelled import judge as judge
     from metarep.model.model import Model as Model
     from metarep.model.repeats import RepeatWarning as RepeatWarning
+    from metarep.model.suggestions import ClassNeed as ClassNeed
+    from metarep.model.suggestions import Suggestion as Suggestion
+    from metarep.model.suggestions import class_needs as class_needs
+    from metarep.model.suggestions import suggest as suggest
     from metarep.model.trust.suspects import Suspect as Suspect
     from metarep.model.trust.trust import ClassTrust as ClassTrust
     from metarep.model.trust.trust import HeldOut as HeldOut
@@ -212,6 +216,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "metarep.model.trust.trust": ("ClassTrust", "HeldOut", "Trust"),
     "metarep.model.trust.suspects": ("Suspect",),
     "metarep.model.labelled": ("Judged", "Verdict", "judge"),
+    "metarep.model.suggestions": ("ClassNeed", "Suggestion", "class_needs", "suggest"),
     "metarep.weights.named": ("load_representation",),
     "metarep.weights.representation": ("Representation",),
     "metarep.model.export": ("export_onnx", "export_torch"),

@@ -33,6 +33,7 @@ COMMANDS = {
     "predict": "classify images with a classifier that metarep fit made",
     "add": "add images or a new class to a classifier",
     "remove": "remove a class from a classifier",
+    "suggest": "say which unlabelled images to label next, and which classes need more",
     "export": "write a classifier as an ONNX graph or a torch program",
     "serve": "serve a classifier over HTTP, as a web page and an API",
 }
