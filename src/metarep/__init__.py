@@ -51,6 +51,7 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.errors import MetarepError as MetarepError
     from metarep.errors import NotHereError as NotHereError
     from metarep.errors import TooLargeError as TooLargeError
+    from metarep.experiments.card import run_card as run_card
     from metarep.experiments.evaluation import Report as Report
     from metarep.experiments.evaluation import evaluate as evaluate
     from metarep.experiments.pseudo_labels import instances as instances
@@ -108,6 +109,7 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.methods.losses import triplet_loss as triplet_loss
     from metarep.model.answers import Answer as Answer
     from metarep.model.answers import Neighbour as Neighbour
+    from metarep.model.card import model_card as model_card
     from metarep.model.classifier import FewShotClassifier as FewShotClassifier
     from metarep.model.export import export_onnx as export_onnx
     from metarep.model.export import export_torch as export_torch
@@ -128,6 +130,7 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.model.trust.trust import Trust as Trust
     from metarep.search.image_index import Hit as Hit
     from metarep.search.image_index import ImageIndex as ImageIndex
+    from metarep.weights.card import CardWarning as CardWarning
     from metarep.weights.checkpoint import Checkpoint as Checkpoint
     from metarep.weights.named import load_representation as load_representation
     from metarep.weights.representation import Representation as Representation
@@ -200,6 +203,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "metarep.machine.ranks": ("joined",),
     "metarep.experiments.training": ("Outcome", "train"),
     "metarep.experiments.run_folder": ("RunFolder",),
+    "metarep.experiments.card": ("run_card",),
     "metarep.experiments.saved_states": ("DamagedStateWarning",),
     "metarep.weights.checkpoint": ("Checkpoint",),
     "metarep.weights.shipped": ("load_learner", "load_trained", "zoo_names"),
@@ -210,6 +214,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "metarep.model.classifier": ("FewShotClassifier",),
     "metarep.model.model": ("Model",),
     "metarep.model.folder": ("ModelFolder",),
+    "metarep.model.card": ("model_card",),
     "metarep.model.repeats": ("RepeatWarning",),
     "metarep.model.gallery": ("Gallery",),
     "metarep.model.answers": ("Answer", "Neighbour"),
@@ -240,6 +245,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "metarep.data.reading.folder_tree": ("FolderWarning",),
     "metarep.data.datasets.folder": ("DuplicateImagesWarning",),
     "metarep.learners.logistic": ("NotSolvedWarning",),
+    "metarep.weights.card": ("CardWarning",),
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
 _OLD = {"load": "metarep.weights.shipped", "load_data": "metarep.data.datasets"}  # to be removed in the next version
