@@ -57,6 +57,7 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.errors import MetarepError as MetarepError
     from metarep.errors import NotHereError as NotHereError
     from metarep.errors import TooLargeError as TooLargeError
+    from metarep.experiments.card import run_card as run_card
     from metarep.experiments.evaluation import evaluate as evaluate
     from metarep.experiments.features import evaluate_features as evaluate_features
     from metarep.experiments.pseudo_labels import instances as instances
@@ -124,6 +125,7 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.methods.losses import triplet_loss as triplet_loss
     from metarep.model.answers import Answer as Answer
     from metarep.model.answers import Neighbour as Neighbour
+    from metarep.model.card import model_card as model_card
     from metarep.model.classifier import FewShotClassifier as FewShotClassifier
     from metarep.model.export import export_onnx as export_onnx
     from metarep.model.export import export_torch as export_torch
@@ -134,12 +136,17 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.model.labelled import judge as judge
     from metarep.model.model import Model as Model
     from metarep.model.repeats import RepeatWarning as RepeatWarning
+    from metarep.model.suggestions import ClassNeed as ClassNeed
+    from metarep.model.suggestions import Suggestion as Suggestion
+    from metarep.model.suggestions import class_needs as class_needs
+    from metarep.model.suggestions import suggest as suggest
     from metarep.model.trust.suspects import Suspect as Suspect
     from metarep.model.trust.trust import ClassTrust as ClassTrust
     from metarep.model.trust.trust import HeldOut as HeldOut
     from metarep.model.trust.trust import Trust as Trust
     from metarep.search.image_index import Hit as Hit
     from metarep.search.image_index import ImageIndex as ImageIndex
+    from metarep.weights.card import CardWarning as CardWarning
     from metarep.weights.checkpoint import Checkpoint as Checkpoint
     from metarep.weights.named import load_representation as load_representation
     from metarep.weights.representation import Representation as Representation
@@ -220,6 +227,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "metarep.machine.ranks": ("joined",),
     "metarep.experiments.training": ("Outcome", "train"),
     "metarep.experiments.run_folder": ("RunFolder",),
+    "metarep.experiments.card": ("run_card",),
     "metarep.experiments.saved_states": ("DamagedStateWarning",),
     "metarep.weights.checkpoint": ("Checkpoint",),
     "metarep.weights.shipped": ("load_learner", "load_trained", "zoo_names"),
@@ -235,12 +243,14 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "metarep.model.classifier": ("FewShotClassifier",),
     "metarep.model.model": ("Model",),
     "metarep.model.folder": ("ModelFolder",),
+    "metarep.model.card": ("model_card",),
     "metarep.model.repeats": ("RepeatWarning",),
     "metarep.model.gallery": ("Gallery",),
     "metarep.model.answers": ("Answer", "Neighbour"),
     "metarep.model.trust.trust": ("ClassTrust", "HeldOut", "Trust"),
     "metarep.model.trust.suspects": ("Suspect",),
     "metarep.model.labelled": ("Judged", "Verdict", "judge"),
+    "metarep.model.suggestions": ("ClassNeed", "Suggestion", "class_needs", "suggest"),
     "metarep.weights.named": ("load_representation",),
     "metarep.weights.representation": ("Representation",),
     "metarep.model.export": ("export_onnx", "export_torch"),
@@ -264,6 +274,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "metarep.data.reading.folder_tree": ("FolderWarning",),
     "metarep.data.datasets.folder": ("DuplicateImagesWarning",),
     "metarep.learners.logistic": ("NotSolvedWarning",),
+    "metarep.weights.card": ("CardWarning",),
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
 _OLD = {"load": "metarep.weights.shipped", "load_data": "metarep.data.datasets"}  # to be removed in the next version

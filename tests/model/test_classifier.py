@@ -82,6 +82,6 @@ def test_a_classifier_saves_and_loads_without_pickle(
     assert np.array_equal(clone(again).fit(images, names).predict_proba(images), fitted.predict_proba(images))
     assert np.array_equal(again.predict_proba(images), fitted.predict_proba(images))
     assert np.array_equal(again.known(images), fitted.known(images))
-    assert {path.suffix for path in (tmp_path / "model").iterdir()} <= {".safetensors", "", ".png"}
+    assert {path.suffix for path in (tmp_path / "model").iterdir()} <= {".safetensors", "", ".png", ".md"}
     with pytest.raises(MetarepError, match="fitted on features, but a model folder needs an encoder"):
         FewShotClassifier().fit(np.eye(4), [0, 0, 1, 1]).save(tmp_path / "other")

@@ -34,6 +34,8 @@ COMMANDS = {
     "predict": "classify images with a classifier that metarep fit made",
     "add": "add images or a new class to a classifier",
     "remove": "remove a class from a classifier",
+    "suggest": "say which unlabelled images to label next, and which classes need more",
+    "card": "print the card of a model or a run: task, data, accuracy, licences, how to load it",
     "export": "write a classifier as an ONNX graph or a torch program",
     "serve": "serve a classifier over HTTP, as a web page and an API",
 }

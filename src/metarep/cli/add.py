@@ -15,6 +15,7 @@ from metarep.data.reading.depth import Depth
 from metarep.data.reading.folder_layout import is_split
 from metarep.data.reading.folder_tree import scan
 from metarep.data.reading.folder_walk import holds_images, loose_images, shown, subfolders
+from metarep.data.reading.labelled_list import is_list, read_list
 from metarep.data.reading.photographs import LeftOut, notice_depth
 from metarep.errors import DataError, counted
 from metarep.model.folder import ModelFolder
@@ -29,12 +30,14 @@ EXAMPLE = """examples:
       single images
   metarep add moths more/
       more/<class>/<image>; known classes get the images
+  metarep add moths labels.csv
+      path,label in each line
 """
 
 
 def add(parser: Parser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help="a model folder that metarep fit made")
-    parser.add_argument("images", nargs="+", metavar="CLASS/", help="folders named after their class, or images")
+    parser.add_argument("images", nargs="+", metavar="CLASS/", help="folders named after their class, images, or lists")
     parser.add_argument("--to", metavar="CLASS", help="the class of these images (default: the name of their folder)")
     add_reading(parser)
     add_threads(parser)
@@ -72,7 +75,7 @@ def labelled(name: str, gallery: Gallery, args: argparse.Namespace) -> list[tupl
     """List the images of one argument, each with its class.
 
     Args:
-        name: an image, the folder of a class, or a folder that holds class folders.
+        name: an image, the folder of a class, a folder that holds class folders, or a list of labelled images.
         gallery: the images that the model has.
         args: ``to`` is the class of the images, if it is given.
 
@@ -81,6 +84,8 @@ def labelled(name: str, gallery: Gallery, args: argparse.Namespace) -> list[tupl
         MetarepError: it is a single image, and its class is not given.
     """
     path = Path(name)
+    if is_list(path):
+        return _listed(name, args)
     if args.to is not None:
         return [(image, args.to) for image in find_images([name])]
     if path.exists() and not path.is_dir():
@@ -89,8 +94,16 @@ def labelled(name: str, gallery: Gallery, args: argparse.Namespace) -> list[tupl
     if path.is_dir() and holds_classes(path, label, gallery):
         tree = scan(name, teach=True, deep=False)
         tell_ignored(tree)
-        return [(tree.root / file, entry.name) for entry in tree.classes for file in entry.files]
+        return tree.pairs
     return [(image, label) for image in find_images([name])]
+
+
+def _listed(name: str, args: argparse.Namespace) -> list[tuple[Path, str]]:
+    if args.to is not None:
+        args.parser.error(f"{name} is a list with the class of each image, so --to has nothing to say; leave it out")
+    tree = read_list(Path(name))
+    tell_ignored(tree)
+    return tree.pairs
 
 
 def holds_classes(folder: Path, label: str, gallery: Gallery) -> bool:

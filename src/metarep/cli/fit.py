@@ -1,4 +1,4 @@
-"""The command ``metarep fit``: make a classifier from a folder of images."""
+"""The command ``metarep fit``: make a classifier from a folder of images, or from a list of them."""
 
 import argparse
 import time
@@ -11,8 +11,9 @@ from metarep.cli.parser import Parser
 from metarep.cli.trust_lines import class_lines, copy_lines, trust_line
 from metarep.data.datasets.options import LeftOutWarning
 from metarep.data.reading.depth import Depth
-from metarep.data.reading.folder_tree import OUTSIDE, FolderTree, scan, warn_of_notes
+from metarep.data.reading.folder_tree import OUTSIDE, FolderTree, warn_of_notes
 from metarep.data.reading.formats import HINTS
+from metarep.data.reading.labelled_list import find_classes, is_list
 from metarep.data.reading.photographs import notice_depth
 from metarep.errors import DataError, counted
 from metarep.learners import INDUCTIVE
@@ -27,6 +28,8 @@ USAGE = "PHOTOS"
 EXAMPLE = """examples:
   metarep fit photos --out moths
       photos/<class>/<image>, 1 to 50 images of each
+  metarep fit labels.csv --out moths
+      path,label in each line; paths are relative to labels.csv
   metarep predict moths new.jpg
   metarep fit photos --out moths --encoder efficientnet-lite2 --size 224
   metarep fit letters --out letters --encoder omniglot-protonet
@@ -35,7 +38,11 @@ MOST = 5  # doubtful images and confused pairs that are printed
 
 
 def add(parser: Parser) -> None:
-    parser.add_argument("photos", metavar="PHOTOS", help="a folder that holds one folder of images for each class")
+    parser.add_argument(
+        "photos",
+        metavar="PHOTOS",
+        help="a folder that holds one folder of images for each class, or a list of labelled images: .csv or .txt",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the model folder to make (required)")
     add_encoder(parser, "auto")
     parser.add_argument(
@@ -83,12 +90,12 @@ def add_encoder(parser: argparse.ArgumentParser, default: str | None) -> None:
 
 def run(args: argparse.Namespace) -> int:
     set_threads(args)
-    tree = scan(args.photos, teach=True)
+    tree = find_classes(args.photos)
     if len(tree.classes) < 2:
         only = ", ".join(repr(entry.name) for entry in tree.classes)
+        add = "images" if is_list(Path(args.photos)) else "a folder of images"
         raise DataError(
-            f"{args.photos} holds a single class, {only}, and a classifier needs two; "
-            "add a folder of images of another class"
+            f"{args.photos} holds a single class, {only}, and a classifier needs two; add {add} of another class"
         )
     representation = load_representation(args.encoder, arch=args.arch, size=args.size)
     head = {"name": args.learner} if args.learner else None

@@ -11,7 +11,8 @@ from metarep.cli.options import print_json
 from metarep.cli.progress import counter
 from metarep.data.class_names import look_alikes
 from metarep.data.reading.depth import Depth
-from metarep.data.reading.folder_tree import FolderTree, FolderWarning, scan
+from metarep.data.reading.folder_tree import FolderTree, FolderWarning
+from metarep.data.reading.labelled_list import find_classes
 from metarep.data.reading.photographs import notice_depth
 from metarep.errors import DataError, MetarepError, counted
 from metarep.model.folder import ModelFolder
@@ -24,11 +25,11 @@ MOST = 5  # names in a line
 
 def run(folder: ModelFolder, args: argparse.Namespace) -> int:
     path = _one_folder(args.images)
-    tree = scan(path, teach=True)
+    tree = find_classes(path)
     if tree.held_out:
         raise DataError(f"{path} holds parts of the same classes; give one of them, as in {tree.held_out[0]}")
     tell_ignored(tree)
-    files = [(tree.root / file, entry.name) for entry in tree.classes for file in entry.files]
+    files = tree.pairs
     _tell_alike(folder, tree)
     depth = notice_depth([file for file, _ in files], folder.model.depth | Depth.of(args.depth))
     with counter(len(files), "image", quiet=len(files) <= BATCH) as advance:

@@ -27,9 +27,9 @@ OTHERWISE = (ANOTHER_FOLDER, "delete the folder")
 class RunFolder:
     """The folder of one training.
 
-    It holds ``settings.json`` (the record of the run), ``environment.json`` (the machine), ``log.jsonl``,
-    ``model.safetensors``, and ``state.safetensors`` with the state before it, ``previous-state.safetensors``. Resuming
-    needs one of these two; both may be deleted after the training.
+    It holds ``settings.json`` (the record of the run), ``environment.json`` (the machine), ``log.jsonl``, ``README.md``
+    (the card of the run, once it is done), ``model.safetensors``, and ``state.safetensors`` with the state before it,
+    ``previous-state.safetensors``. Resuming needs one of these two; both may be deleted after the training.
 
     Nothing is written before :meth:`held`, so a training that is refused leaves nothing behind. A folder in which no
     step was saved, because the first steps failed, may be used by another training.

@@ -1,6 +1,7 @@
 """Saving: writes the state of a training to its run folder when it is due, and resumes from there."""
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -10,10 +11,12 @@ from torch import Tensor
 
 from metarep.encoders.normalisation import running_tensors
 from metarep.errors import MetarepError
+from metarep.experiments.card import run_card
 from metarep.experiments.run_folder import RunFolder
 from metarep.experiments.training_state import TrainingState
 from metarep.machine.files import typed
 from metarep.machine.ranks import from_first, rank, ranks, stacked_over_ranks
+from metarep.weights.card import write_card
 from metarep.weights.settings import TrainSettings
 
 RUNNING = "ranks.running"  # the name of a tensor in the state: the running statistics of each process
@@ -61,6 +64,12 @@ class Saving:
         """
         if self.run:
             self.run.save_model(self.state.method)
+
+    def save_card(self) -> None:
+        """Write the card of the run. A folder that cannot be written any more does not fail a training that is done."""
+        if self.run:
+            with suppress(MetarepError):
+                write_card(self.run.path, run_card(self.run.path))
 
     def resume(self) -> None:
         """Restore the last state that was saved in the run folder, if there is one.

@@ -256,6 +256,7 @@ class _Loop:
         self.method.eval()
         keep_feature_means(self.method.learner.encoder, self.split.bank)
         self.saving.save_model()
+        self.saving.save_card()
         self.stop.end(self.saving.kept)  # if a signal came in the last step
         shape = f"{self.tasks.ways}-way {self.tasks.shots}-shot" if self.tasks else ""
         return Outcome(state.best_step or state.step, state.best_accuracy, state.seconds, shape)

@@ -16,14 +16,16 @@ from metarep.data.reading.depth import Depth
 from metarep.data.reading.photographs import LeftOut
 from metarep.errors import Advice, Call, MetarepError, Slot, counted
 from metarep.machine.files import locked, making
+from metarep.model.card import model_card
 from metarep.model.gallery import Gallery
 from metarep.model.gallery_file import read_gallery, write_gallery
 from metarep.model.model import Model
 from metarep.model.repeats import first_of_each
+from metarep.weights.card import CARD, write_card
 from metarep.weights.named import Representation, load_representation
 
 GALLERY = "gallery.safetensors"
-PARTS = ("encoder.safetensors", "images", ".lock")
+PARTS = ("encoder.safetensors", "images", CARD, ".lock")
 Allow = Callable[[Gallery, Gallery], None]
 
 
@@ -31,7 +33,7 @@ class ModelFolder:
     """A model in a folder, which several processes may change.
 
     It holds ``encoder.safetensors``, which never changes; ``gallery.safetensors``, which one rename replaces whenever
-    the model learns or forgets; and ``images/ID.png``, each image as the encoder saw it.
+    the model learns or forgets; ``images/ID.png``, each image as the encoder saw it; and ``README.md``, its card.
 
     Args:
         path: the folder.
@@ -51,7 +53,7 @@ class ModelFolder:
     """
 
     def __init__(self, path: Path, representation: Representation) -> None:
-        self.path, self.representation = path, representation
+        self.path, self.name, self.representation = path, path.resolve().name, representation
         self._model: Model | None = None
         self._stamp: tuple[int, int] | None = None
 
@@ -85,6 +87,7 @@ class ModelFolder:
             representation = model.representation.portable()
             representation.save(partial / "encoder.safetensors")
             folder = cls(partial, representation)
+            folder.name = path.resolve().name
             folder._write(model)
             yield folder
         folder.path = path
@@ -274,6 +277,7 @@ class ModelFolder:
         write_gallery(self._gallery, model, self.representation)
         if self._now()[0] <= before:  # file times are coarse, but each state needs its own
             os.utime(self._gallery, ns=(before + 1, before + 1))
+        write_card(self.path, model_card(model, self.name))
 
     def _now(self) -> tuple[int, int]:
         """Returns the time of the last write in nanoseconds and the inode: the version of the gallery on disk."""

@@ -79,6 +79,11 @@ class FolderTree:
     held_out: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
 
+    @property
+    def pairs(self) -> list[tuple[Path, str]]:
+        """The path of each image and the name of its class, class by class."""
+        return [(self.root / file, entry.name) for entry in self.classes for file in entry.files]
+
 
 def scan(argument: str, *, teach: bool = False, deep: bool = True) -> FolderTree:
     """Find the classes of ``root/<class>/…`` or ``root/{train,val,test}/<class>/…``.

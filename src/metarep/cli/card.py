@@ -1,0 +1,45 @@
+"""The command ``metarep card``: print the card of a model or a run."""
+
+import argparse
+from pathlib import Path
+
+from metarep.cli.options import add_output, print_json
+from metarep.cli.parser import Parser
+from metarep.model.card import model_card
+from metarep.model.folder import GALLERY, ModelFolder
+from metarep.weights.card import write_card
+
+USAGE = "MODEL"
+EXAMPLE = """examples:
+  metarep card moths
+      what it is made for and from, how accurate it is, and how to load it; README.md in the folder is the same
+  metarep card runs/protonet
+"""
+
+
+def add(parser: Parser) -> None:
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a model folder or a run folder")
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    text = text_of(args.model)
+    written = write_card(args.model, text)
+    if args.json:
+        print_json({"model": str(args.model), "card": text, "written": written})
+    else:
+        print(text, end="")
+    return 0
+
+
+def text_of(path: Path) -> str:
+    """The card of a model folder or a run folder as it is now."""
+    from metarep.experiments.card import run_card
+    from metarep.experiments.run_folder import SETTINGS
+
+    if not (path / GALLERY).is_file() and (path / SETTINGS).is_file():
+        return run_card(path)
+    model = ModelFolder.open(path).model
+    if len(model.gallery):
+        _ = model.trust
+    return model_card(model, path.resolve().name)

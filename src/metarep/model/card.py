@@ -1,0 +1,121 @@
+"""The card of a model folder: what it was made for and from, how accurate it is, and how it is loaded."""
+
+import hashlib
+
+from metarep.data.class_names import composed
+from metarep.errors import counted
+from metarep.model.gallery import Gallery
+from metarep.model.model import Model
+from metarep.weights.card import card_text, encoder_lines, escaped
+
+MOST = 200  # classes that are listed
+
+
+def model_card(model: Model, name: str) -> str:
+    """Writes the card of a model as Markdown with YAML front matter.
+
+    The accuracy is that of :attr:`Model.trust` if this has been computed; otherwise the card says that it has not.
+
+    Args:
+        model: the model.
+        name: the name of its folder.
+
+    >>> import torch
+    >>> gallery = Gallery.empty().add(torch.eye(2), ["moth", "fly"], ["1.jpg", "2.jpg"])
+    >>> text = model_card(Model(None, {"name": "prototypes"}, gallery), "insects")
+    >>> "2 classes, 2 images" in text, "1.jpg" in text
+    (True, False)
+    """
+    gallery = model.gallery
+    task = f"Classify an image into one of {counted(len(gallery.names), 'class')}, or as none of these."
+    encoder = ["- features that were given; the encoder is not known"]
+    parts = [
+        ("Task", [task, "", *_classes(model)]),
+        ("Data", _data(gallery)),
+        ("Accuracy", _accuracy(model)),
+        ("Encoder", encoder_lines(model.representation) if model.representation else encoder),
+        ("Intended use and limits", _limits(model)),
+        ("How to load it", _loading(name)),
+    ]
+    return card_text(name, ["image-classification"], "image-classification", parts)
+
+
+def gallery_digest(gallery: Gallery) -> str:
+    """Returns a digest of the labelled images: the first 12 hexadecimal digits of a SHA-256.
+
+    It depends on the picture hash of each image and on its class, and neither on file names nor on the order.
+
+    >>> import torch
+    >>> rows = torch.eye(2)
+    >>> one = Gallery.empty().add(rows, ["moth", "fly"], ["1.jpg", "2.jpg"])
+    >>> other = Gallery.empty().add(rows, ["fly", "moth"], ["b.jpg", "a.jpg"])
+    >>> gallery_digest(one) == gallery_digest(other)
+    True
+    """
+    labels = [composed(gallery.names[index]) for index in gallery.classes.tolist()]
+    pairs = zip(labels, (row.tobytes() for row in gallery.hashed.numpy()), strict=True)
+    digests = sorted(hashlib.sha256(label.encode() + b"\0" + row).digest() for label, row in pairs)
+    return hashlib.sha256(b"".join(digests)).hexdigest()[:12]
+
+
+def _classes(model: Model) -> list[str]:
+    """Returns a table of the classes, with their accuracy if it is known."""
+    gallery = model.gallery
+    trusts = vars(model)["trust"].classes if "trust" in vars(model) else ()
+    rows = ["| class | images | right when left out |", "| --- | ---: | ---: |"]
+    for index, (name, images) in enumerate(zip(gallery.names[:MOST], gallery.counts.tolist(), strict=False)):
+        own = trusts[index] if trusts else None
+        right = "" if own is None or own.accuracy is None else f"{own.accuracy:.0f} % of {own.tested}"
+        rows.append(f"| {escaped(name)} | {images} | {right} |")
+    more = len(gallery.names) - MOST
+    return rows + ([f"| and {counted(more, 'more class')} | | |"] if more > 0 else [])
+
+
+def _data(gallery: Gallery) -> list[str]:
+    return [
+        f"{gallery.in_words}, chosen and labelled by whoever made this model. Digest of the labelled images: "
+        f"`{gallery_digest(gallery)}`.",
+        "Licence of the images: unknown to metarep. The folder `images/`, where there is one, holds each of them",
+        "as the encoder saw it, so hand the folder on only if you may hand on the images.",
+    ]
+
+
+def _accuracy(model: Model) -> list[str]:
+    trust = vars(model).get("trust")
+    if trust is None:
+        return ["Not computed for the images that it has now; `metarep card` computes it."]
+    if trust.accuracy is None or trust.interval is None:
+        return ["Unknown: no class has a second image to test with."]
+    low, high = trust.interval
+    if trust.source != "leave-one-out":
+        return [
+            f"Not measured on these classes, of which none has a second image. Elsewhere the encoder reached {low:.0f} "
+            f"to {high:.0f} % with one image a class: {escaped(trust.source)}."
+        ]
+    return [
+        f"{trust.accuracy:.1f} % expected on further images like these (95 % interval {low:.1f} to {high:.1f}),",
+        f"all classes weighing the same. Protocol: {counted(trust.tested, 'image')} of the model left out and",
+        "classified by a model of the others, one of every class at a time, near copies together; corrected for",
+        "the image a class that is missing then. It was not measured on other images.",
+    ]
+
+
+def _limits(model: Model) -> list[str]:
+    return [
+        "- Meant for sorting images like those that it has learned into its classes.",
+        "- The accuracy holds for images like these. Other cameras, light or places may lower it: measure it on",
+        "  labelled images of your own before you rely on it.",
+        "- An image of another thing is to be called none of these; at most "
+        f"{100 * model.false_alarms:g} % of images of the classes",
+        "  are meant to be called so wrongly. A stranger that looks like one of the classes is taken for it.",
+        "- It was not tested for decisions about people.",
+    ]
+
+
+def _loading(name: str) -> list[str]:
+    return [
+        "```python",
+        "from metarep import FewShotClassifier",
+        f'print(FewShotClassifier.load({name!r}).predict(["new.jpg"]))',
+        "```",
+    ]
