@@ -58,6 +58,9 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.errors import NotHereError as NotHereError
     from metarep.errors import TooLargeError as TooLargeError
     from metarep.experiments.card import run_card as run_card
+    from metarep.experiments.compare import Compared as Compared
+    from metarep.experiments.compare import Comparison as Comparison
+    from metarep.experiments.compare import compare as compare
     from metarep.experiments.evaluation import evaluate as evaluate
     from metarep.experiments.features import evaluate_features as evaluate_features
     from metarep.experiments.pseudo_labels import instances as instances
@@ -233,6 +236,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "metarep.weights.shipped": ("load_learner", "load_trained", "zoo_names"),
     "metarep.experiments.recipes": ("Recipe", "load_recipe", "recipe_names"),
     # Evaluation
+    "metarep.experiments.compare": ("Compared", "Comparison", "compare"),
     "metarep.experiments.evaluation": ("evaluate",),
     "metarep.experiments.report": ("Report",),
     "metarep.experiments.reliability": ("Reliability",),

@@ -197,7 +197,7 @@ def test_every_recipe_is_a_file_of_this_form(tmp_path):
     for name in recipe_names():
         path = tmp_path / f"{name}.toml"
         path.write_text((files("metarep.experiments.recipes") / path.name).read_text("utf-8"), "utf-8")
-        assert read_config(path, name.partition("-")[0]) == load_recipe(name).job
+        assert read_config(path, load_recipe(name).method) == load_recipe(name).job
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_every_recipe_is_a_file_of_this_form(tmp_path):
         ("[train]\nstpes = 4", "my.toml: unknown key 'train.stpes'; did you mean steps? Known: accumulate, augment"),
         (
             "[settings]\nmargin = 1",
-            "my.toml: unknown key 'settings.margin'; did you mean metric? Known: label_weight, metric, ",
+            "my.toml: unknown key 'settings.margin'; did you mean metric? Known: label_weight, learn_temperature, metric, ",
         ),
         ("encoder = { name = 'conv4', widht = 8 }", "my.toml: unknown key 'encoder.widht'; did you mean width?"),
         (

@@ -361,9 +361,10 @@ def test_frozen_parameters_stay_whatever_the_rates_and_can_be_freed_again() -> N
         assert frozen
         with torch.no_grad():
             state = made.adapt(given.support, given.support_y, WAYS)
-        for i, parameter in enumerate(made.encoder.body.parameters()):
+        for i, (name, parameter) in enumerate(made.encoder.body.named_parameters()):
             moved = not torch.equal(state[f"weight.{i}"][0], parameter)
-            assert moved == (i not in frozen), (settings, i)
+            free = name == "conv2.bias"  # a norm follows, so its gradient is zero, exactly or but for rounding
+            assert moved == (i not in frozen) or free, (settings, name)
         if made.adaptation == "sgd":
             made.task_loss(*given, WAYS).backward()
         made.encoder.requires_grad_(True)

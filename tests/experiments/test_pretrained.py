@@ -110,7 +110,7 @@ def test_a_run_starts_from_it_and_needs_it_no_more(
     assert method.learner.encoder.preprocess.mean == pretrained.encoder.preprocess.mean
     assert method.learner.encoder.preprocess != Preprocess.of(seen.bank), "it keeps its own"
     assert all(torch.equal(value, before[key]) for key, value in method.learner.encoder.state_dict().items())
-    record = describe(job, seen, settings, {}, "float32", pretrained.run, None, pretrained)
+    record = describe(job, seen, settings, {}, "float32", pretrained.run, pretrained=pretrained)
     assert record.init == pretrained.name
     assert record.encoder == {**about, "digest": pretrained.digest}
     earlier = pretrained.run.seen if pretrained.run else frozenset()

@@ -23,7 +23,7 @@ from metarep.weights.settings import TrainSettings
 Make = Callable[..., Encoder]
 
 
-SAMPLES = ("siamese", "triplet", "baseline")  # their batches have images of classes, which are not shots
+SAMPLES = ("siamese", "triplet", "baseline", "supcon")  # their batches have images of classes, which are not shots
 
 
 def split_of(*counts: int, groups: torch.Tensor | None = None) -> Split:

@@ -10,7 +10,7 @@ from thinning import few
 from torch import Generator
 
 from metarep.data.augment import preset
-from metarep.data.batches import BatchShape, TaskBatch, ViewBatch, draw_batch
+from metarep.data.batches import BatchShape, TaskBatch, LabelledViewBatch, ViewBatch, draw_batch
 from metarep.data.split import Split
 from metarep.data.tasks import draw_tasks
 from metarep.encoders import Encoder, Preprocess, build_encoder
@@ -49,7 +49,7 @@ def test_a_method_trains_and_keeps_it(case: str, drawings: tuple[Split, Split], 
     name, _, encoder = case.partition(" on ")
     method, split = made(name, encoder).train(), drawings[0]
     shape = BatchShape(ways=3, shots=2, queries=1, tasks=1, images=8)
-    augment = preset("views-drawings") if method.eats is ViewBatch else None
+    augment = preset("views-drawings") if method.eats in (ViewBatch, LabelledViewBatch) else None
     batch = draw_batch(method.eats, split.bank, split.labels, shape, augment, Generator().manual_seed(0))
     step = method.step(batch, progress=0.0, generator=Generator())
     assert step.loss.isfinite()

@@ -42,7 +42,7 @@ def draw_unbalanced_tasks(
     ...     labels, 2, ways=3, shots=1, queries=4, generator=torch.Generator().manual_seed(0)
     ... )
     >>> tasks.query_y[0].bincount(minlength=3), tasks.queries
-    (tensor([2, 2, 8]), 4)
+    (tensor([4, 2, 6]), 4)
     """
     if min(n, ways, shots, queries, alpha) < 1:
         raise MetarepError(

@@ -64,7 +64,7 @@ def load_dataset(
 
     >>> load_dataset("omniglt")
     Traceback (most recent call last):
-    metarep.errors.MetarepError: unknown data set 'omniglt'; did you mean 'omniglot'? Known: bank, cifar-fs, ...
+    metarep.errors.MetarepError: unknown data set 'omniglt'; did you mean 'omniglot'? Known: bank, caltech-101, ...
     """
     return load_parts(spec, [split], size=size, data_dir=data_dir, skip_bad=skip_bad, depth=depth)[0]
 

@@ -45,7 +45,7 @@ def recipe_names(method: str = "") -> list[str]:
         method: how the names must begin; empty for all.
 
     >>> recipe_names("siamese")
-    ['siamese-omniglot']
+    ['siamese-caltech-101', 'siamese-omniglot']
     """
     names = [entry.name.removesuffix(".toml") for entry in files(__name__).iterdir() if entry.name.endswith(".toml")]
     return sorted(name for name in names if name.startswith(method))
