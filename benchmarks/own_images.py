@@ -23,7 +23,7 @@ from torch import Generator, Tensor
 from metarep.data.datasets import load_dataset
 from metarep.data.labels import Labels
 from metarep.data.tasks import TaskIndex, draw_tasks
-from metarep.experiments.results import commit, record
+from metarep.experiments.measurement.results import commit, record
 from metarep.machine.device import hardware
 from metarep.model.gallery import Gallery
 from metarep.model.model import Model

@@ -22,7 +22,7 @@ import torch
 
 from metarep.data.datasets import load_dataset
 from metarep.experiments.job import Job
-from metarep.experiments.measure import Setting, measure
+from metarep.experiments.measurement.measure import Setting, measure
 from metarep.experiments.start import start
 from metarep.machine.device import hardware
 

@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from metarep.data.datasets import load_dataset
 from metarep.encoders import Encoder, Preprocess
-from metarep.experiments.results import commit
+from metarep.experiments.measurement.results import commit
 from metarep.machine.device import hardware
 from metarep.model.gallery import Gallery
 from metarep.model.model import Model

@@ -61,8 +61,12 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.experiments.compare import Compared as Compared
     from metarep.experiments.compare import Comparison as Comparison
     from metarep.experiments.compare import compare as compare
-    from metarep.experiments.evaluation import evaluate as evaluate
-    from metarep.experiments.features import evaluate_features as evaluate_features
+    from metarep.experiments.measurement.evaluation import evaluate as evaluate
+    from metarep.experiments.measurement.features import evaluate_features as evaluate_features
+    from metarep.experiments.measurement.reliability import Reliability as Reliability
+    from metarep.experiments.measurement.report import Report as Report
+    from metarep.experiments.measurement.retrieval import Retrieval as Retrieval
+    from metarep.experiments.measurement.retrieval import measure_retrieval as measure_retrieval
     from metarep.experiments.pseudo_labels import instances as instances
     from metarep.experiments.pseudo_labels import pseudo_classes as pseudo_classes
     from metarep.experiments.readings import CollapsedError as CollapsedError
@@ -71,10 +75,6 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.experiments.recipes import Recipe as Recipe
     from metarep.experiments.recipes import load_recipe as load_recipe
     from metarep.experiments.recipes import recipe_names as recipe_names
-    from metarep.experiments.reliability import Reliability as Reliability
-    from metarep.experiments.report import Report as Report
-    from metarep.experiments.retrieval import Retrieval as Retrieval
-    from metarep.experiments.retrieval import measure_retrieval as measure_retrieval
     from metarep.experiments.run_folder import RunFolder as RunFolder
     from metarep.experiments.saved_states import DamagedStateWarning as DamagedStateWarning
     from metarep.experiments.training import Outcome as Outcome
@@ -237,11 +237,11 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "metarep.experiments.recipes": ("Recipe", "load_recipe", "recipe_names"),
     # Evaluation
     "metarep.experiments.compare": ("Compared", "Comparison", "compare"),
-    "metarep.experiments.evaluation": ("evaluate",),
-    "metarep.experiments.report": ("Report",),
-    "metarep.experiments.reliability": ("Reliability",),
-    "metarep.experiments.features": ("evaluate_features",),
-    "metarep.experiments.retrieval": ("Retrieval", "measure_retrieval"),
+    "metarep.experiments.measurement.evaluation": ("evaluate",),
+    "metarep.experiments.measurement.report": ("Report",),
+    "metarep.experiments.measurement.reliability": ("Reliability",),
+    "metarep.experiments.measurement.features": ("evaluate_features",),
+    "metarep.experiments.measurement.retrieval": ("Retrieval", "measure_retrieval"),
     "metarep.data.task_file": ("load_tasks", "save_tasks"),
     # Your own classes: a model, its answers, how far to trust them, and its folder
     "metarep.model.classifier": ("FewShotClassifier",),

@@ -18,7 +18,7 @@ from metarep.data.datasets.archives import open_zip, read_entry
 from metarep.data.datasets.array_files import read_npz
 from metarep.encoders import Conv4, Preprocess, ResNet12
 from metarep.errors import DataError, MetarepError
-from metarep.experiments.measure import Setting
+from metarep.experiments.measurement.measure import Setting
 from metarep.experiments.reproduce import reproduce
 from metarep.learners import Prototypes
 from metarep.methods import METHODS

@@ -13,8 +13,8 @@ from metarep import GradientDescent, ImageBank, Labels, Prototypes, draw_tasks
 from metarep.cli.progress import counting, measuring, progress
 from metarep.data.split import Split
 from metarep.encoders import Encoder, Preprocess
-from metarep.experiments.evaluation import evaluate
-from metarep.experiments.measure import Setting, measure_all
+from metarep.experiments.measurement.evaluation import evaluate
+from metarep.experiments.measurement.measure import Setting, measure_all
 from metarep.experiments.reproduce import measuring_by
 
 

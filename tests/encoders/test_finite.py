@@ -19,7 +19,7 @@ from metarep.data.split import Split
 from metarep.data.tasks import draw_tasks
 from metarep.encoders import Encoder, Preprocess, build_encoder
 from metarep.errors import DataError, MetarepError
-from metarep.experiments.evaluation import evaluate
+from metarep.experiments.measurement.evaluation import evaluate
 from metarep.experiments.pseudo_labels import features_of
 from metarep.learners import GradientDescent, Prototypes
 from metarep.model.classifier import FewShotClassifier

@@ -16,9 +16,9 @@ from metarep.data.split import Split
 from metarep.data.tasks import draw_tasks
 from metarep.encoders import Encoder
 from metarep.errors import MetarepError
-from metarep.experiments.evaluation import evaluate
 from metarep.experiments.job import Job, train_settings
-from metarep.experiments.measure import Setting, measure, pick_learner, result_row
+from metarep.experiments.measurement.evaluation import evaluate
+from metarep.experiments.measurement.measure import Setting, measure, pick_learner, result_row
 from metarep.experiments.run_folder import RunFolder, read_record
 from metarep.experiments.start import start
 from metarep.learners import INDUCTIVE, LEARNERS

@@ -17,8 +17,8 @@ from metarep.data.split import Split
 from metarep.data.tasks import TaskIndex, draw_tasks, draw_varied_tasks
 from metarep.encoders import Encoder, Preprocess
 from metarep.errors import LeakageError, MetarepError
-from metarep.experiments.evaluation import evaluate
-from metarep.experiments.lake_runs import error_rate
+from metarep.experiments.measurement.evaluation import evaluate
+from metarep.experiments.measurement.lake_runs import error_rate
 from metarep.learners import Linear, Neighbours, Pairwise, Prototypes
 from metarep.methods import ProtoNet
 from metarep.weights.checkpoint import Checkpoint

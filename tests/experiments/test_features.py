@@ -12,10 +12,10 @@ from metarep.data.split import Split
 from metarep.data.tasks import draw_tasks
 from metarep.encoders import Encoder, Preprocess
 from metarep.errors import MetarepError
-from metarep.experiments import retrieval as module
-from metarep.experiments.evaluation import evaluate
-from metarep.experiments.features import evaluate_features, read_features
-from metarep.experiments.retrieval import measure_retrieval
+from metarep.experiments.measurement import retrieval as module
+from metarep.experiments.measurement.evaluation import evaluate
+from metarep.experiments.measurement.features import evaluate_features, read_features
+from metarep.experiments.measurement.retrieval import measure_retrieval
 from metarep.learners import GradientDescent, Prototypes
 from metarep.learners.learner import Metric
 

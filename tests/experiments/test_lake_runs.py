@@ -10,7 +10,7 @@ from PIL import Image
 from metarep import Encoder, Preprocess, Prototypes
 from metarep.data.datasets.omniglot_runs import Runs
 from metarep.data.images import ImageBank
-from metarep.experiments import lake_runs
+from metarep.experiments.measurement import lake_runs
 from metarep.experiments.recipes import load_recipe
 from metarep.weights.checkpoint import Checkpoint
 from metarep.weights.record import DataRecord, RunRecord

@@ -15,12 +15,12 @@ from metarep.data.split import Split
 from metarep.data.tasks import draw_tasks
 from metarep.encoders import Encoder
 from metarep.errors import LeakageError, MetarepError
-from metarep.experiments.evaluation import evaluate
-from metarep.experiments.measure import Setting, measure, measure_all, pick_learner, result_row
+from metarep.experiments.measurement.evaluation import evaluate
+from metarep.experiments.measurement.measure import Setting, measure, measure_all, pick_learner, result_row
+from metarep.experiments.measurement.references import raw_pixels, untrained
+from metarep.experiments.measurement.results import read
 from metarep.experiments.recipes import Recipe
-from metarep.experiments.references import raw_pixels, untrained
 from metarep.experiments.reproduce import reproduce
-from metarep.experiments.results import read
 from metarep.learners import Neighbours, Prototypes
 from metarep.methods import ProtoNet
 from metarep.weights.checkpoint import Checkpoint

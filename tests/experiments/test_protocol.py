@@ -19,7 +19,7 @@ from metarep.data.split import Split
 from metarep.encoders import Encoder
 from metarep.errors import LeakageError, MetarepError
 from metarep.experiments.job import Job
-from metarep.experiments.measure import Setting
+from metarep.experiments.measurement.measure import Setting
 from metarep.experiments.recipes import Recipe
 from metarep.experiments.reproduce import reproduce
 from metarep.experiments.run_folder import RunFolder

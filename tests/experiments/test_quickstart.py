@@ -12,7 +12,7 @@ from pages import Page
 from metarep.data import datasets
 from metarep.data.labels import Labels
 from metarep.errors import DataError, LeakageError
-from metarep.experiments.measure import Setting, measure
+from metarep.experiments.measurement.measure import Setting, measure
 from metarep.experiments.quickstart import PLAN, Entry, Plan, quickstart
 from metarep.experiments.quickstart.job import kinds
 from metarep.methods import METHODS

@@ -16,11 +16,17 @@ from metarep.data.tasks import TaskIndex, draw_tasks, draw_varied_tasks
 from metarep.data.unknown import draw_unknown
 from metarep.encoders import Encoder, Preprocess
 from metarep.errors import MetarepError
-from metarep.experiments.calibration import BINS, calibration_error, confidence_bins, conformal_threshold, levels
-from metarep.experiments.evaluation import evaluate, evaluate_rows
-from metarep.experiments.open_set import auroc, false_alarms
-from metarep.experiments.reliability import FIGURES
-from metarep.experiments.shards import Shard, merge_shards, write_shard
+from metarep.experiments.measurement.calibration import (
+    BINS,
+    calibration_error,
+    confidence_bins,
+    conformal_threshold,
+    levels,
+)
+from metarep.experiments.measurement.evaluation import evaluate, evaluate_rows
+from metarep.experiments.measurement.open_set import auroc, false_alarms
+from metarep.experiments.measurement.reliability import FIGURES
+from metarep.experiments.measurement.shards import Shard, merge_shards, write_shard
 from metarep.learners import LEARNERS, Learner, Neighbours, Prototypes
 
 

@@ -11,8 +11,8 @@ from metarep.data.split import Split
 from metarep.data.tasks import draw_tasks
 from metarep.encoders import Encoder, Preprocess
 from metarep.errors import MetarepError
-from metarep.experiments.evaluation import Report, evaluate
-from metarep.experiments.shards import Shard, merge_shards, write_shard
+from metarep.experiments.measurement.evaluation import Report, evaluate
+from metarep.experiments.measurement.shards import Shard, merge_shards, write_shard
 from metarep.learners.prototypes import Prototypes
 
 N = 3

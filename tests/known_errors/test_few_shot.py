@@ -17,10 +17,10 @@ from metarep.data.datasets.cifar import A_CLASS, listed
 from metarep.data.split import Split
 from metarep.data.tasks import TaskIndex, draw_tasks
 from metarep.encoders import Encoder, Preprocess, build_encoder
-from metarep.experiments.evaluation import evaluate
-from metarep.experiments.interval import interval
 from metarep.experiments.job import Job
-from metarep.experiments.measure import result_row
+from metarep.experiments.measurement.evaluation import evaluate
+from metarep.experiments.measurement.interval import interval
+from metarep.experiments.measurement.measure import result_row
 from metarep.experiments.start import start
 from metarep.experiments.training import train
 from metarep.experiments.validation import validation_tasks

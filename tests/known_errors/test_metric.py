@@ -13,8 +13,8 @@ from torch.nn import functional
 from metarep.data.split import Split
 from metarep.data.tasks import draw_tasks
 from metarep.encoders import Encoder, Preprocess
-from metarep.experiments.evaluation import evaluate
 from metarep.experiments.job import Job
+from metarep.experiments.measurement.evaluation import evaluate
 from metarep.experiments.start import start
 from metarep.index import build_index
 from metarep.learners import Neighbours, Prototypes

@@ -104,7 +104,7 @@ def test_maml_trains_under_running_statistics_only_where_there_are_some(drawings
 
 
 def test_a_measurement_under_other_statistics_leaves_the_learner_as_it_was(drawings: Any, small_encoder: Any) -> None:
-    from metarep.experiments.measure import Setting, measure_all
+    from metarep.experiments.measurement.measure import Setting, measure_all
 
     made = GradientDescent(small_encoder(), ways=3, head="rows", scope="all", steps=1)
     cells = [Setting(range(3, 4), range(1, 2), 2, 3, normalisation=n) for n in ("transductive", None, "running")]

@@ -18,8 +18,8 @@ from metarep.data.split import Split
 from metarep.data.tasks import draw_tasks
 from metarep.encoders import Encoder
 from metarep.errors import MetarepError
-from metarep.experiments.evaluation import evaluate
 from metarep.experiments.job import Job, own_settings, train_settings
+from metarep.experiments.measurement.evaluation import evaluate
 from metarep.experiments.training import train
 from metarep.learners import Prototypes
 from metarep.methods import METHODS, Baseline, Method, build_method

@@ -10,7 +10,7 @@ from thinning import few
 from torch import Generator
 
 from metarep.data.augment import preset
-from metarep.data.batches import BatchShape, TaskBatch, LabelledViewBatch, ViewBatch, draw_batch
+from metarep.data.batches import BatchShape, LabelledViewBatch, TaskBatch, ViewBatch, draw_batch
 from metarep.data.split import Split
 from metarep.data.tasks import draw_tasks
 from metarep.encoders import Encoder, Preprocess, build_encoder

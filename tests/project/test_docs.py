@@ -16,8 +16,8 @@ from tools.tables.fill import fill_page
 
 from metarep.cli import COMMANDS, parser_of, top_parser
 from metarep.data.datasets import DATASETS
+from metarep.experiments.measurement.results import COLUMNS
 from metarep.experiments.recipes import load_recipe, recipe_names
-from metarep.experiments.results import COLUMNS
 from metarep.methods import METHODS
 
 ROOT = Path(__file__).parents[2]

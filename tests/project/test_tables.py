@@ -7,7 +7,7 @@ import pytest
 from tools.tables.fill import fill_tables, main
 
 from metarep.errors import MetarepError
-from metarep.experiments.results import COLUMNS, read, record
+from metarep.experiments.measurement.results import COLUMNS, read, record
 
 PROTONET = {
     "method": "protonet",

@@ -8,7 +8,7 @@ import torch
 
 from metarep.cli import main
 from metarep.encoders import Encoder, Preprocess, build_encoder
-from metarep.experiments.results import read
+from metarep.experiments.measurement.results import read
 from metarep.weights import frozen
 from metarep.weights.representation import Representation
 

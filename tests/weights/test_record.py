@@ -20,8 +20,8 @@ from metarep.data.split import Split
 from metarep.data.tasks import draw_tasks
 from metarep.encoders import Encoder, computing
 from metarep.errors import MetarepError
-from metarep.experiments.evaluation import evaluate
-from metarep.experiments.measure import Setting, measure_all
+from metarep.experiments.measurement.evaluation import evaluate
+from metarep.experiments.measurement.measure import Setting, measure_all
 from metarep.learners import GradientDescent, Prototypes, build_learner, described
 from metarep.machine.files import read_tensors
 from metarep.methods import METHODS, MoCo, ProtoNet, build_method

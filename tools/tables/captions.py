@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from metarep.experiments.results import Row
+from metarep.experiments.measurement.results import Row
 
 RECALLED = "a figure that is called recalled was written from memory, and not checked against the paper"
 

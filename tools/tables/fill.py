@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from metarep.errors import MetarepError, unknown
-from metarep.experiments.results import COLUMNS, Row, read
+from metarep.experiments.measurement.results import COLUMNS, Row, read
 from tools.tables.captions import caption, distinct, markdown, name, values
 from tools.tables.places import NOTHING
 from tools.tables.timings import fill_timings

@@ -17,12 +17,12 @@ from metarep.data.task_file import save_tasks
 from metarep.encoders import computing
 from metarep.encoders.normalisation import Normalisation
 from metarep.errors import LeakageError, MetarepError
-from metarep.experiments.lake_runs import error_rate
-from metarep.experiments.measure import measure_all, pick_learner, result_row
-from metarep.experiments.report import Balance, Report
-from metarep.experiments.results import read, record
-from metarep.experiments.retrieval import retrieve_split
-from metarep.experiments.shards import Shard, write_shard
+from metarep.experiments.measurement.lake_runs import error_rate
+from metarep.experiments.measurement.measure import measure_all, pick_learner, result_row
+from metarep.experiments.measurement.report import Balance, Report
+from metarep.experiments.measurement.results import read, record
+from metarep.experiments.measurement.retrieval import retrieve_split
+from metarep.experiments.measurement.shards import Shard, write_shard
 from metarep.learners import LEARNERS, Learner
 from metarep.machine.device import pick_device, pick_precision
 from metarep.machine.files import typed

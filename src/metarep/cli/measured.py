@@ -6,9 +6,9 @@ from pathlib import Path
 from metarep.cli.options import print_json
 from metarep.data.split import Split
 from metarep.data.task_file import load_tasks
-from metarep.experiments.features import evaluate_features, read_features
-from metarep.experiments.measure import Setting
-from metarep.experiments.retrieval import measure_retrieval
+from metarep.experiments.measurement.features import evaluate_features, read_features
+from metarep.experiments.measurement.measure import Setting
+from metarep.experiments.measurement.retrieval import measure_retrieval
 
 SHAPE = ("ways", "shots", "queries", "seed")
 

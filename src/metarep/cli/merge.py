@@ -5,9 +5,9 @@ from pathlib import Path
 
 from metarep.cli.options import add_output, print_json
 from metarep.cli.parser import Parser
-from metarep.experiments.reliability import told
-from metarep.experiments.results import record
-from metarep.experiments.shards import merge_shards
+from metarep.experiments.measurement.reliability import told
+from metarep.experiments.measurement.results import record
+from metarep.experiments.measurement.shards import merge_shards
 
 USAGE = "FILE ..."
 EXAMPLE = """examples:

@@ -14,8 +14,8 @@ from metarep.data.labels import Labels
 from metarep.data.split import Split
 from metarep.encoders.finite import refuse_lost_rows
 from metarep.errors import MetarepError, unknown
-from metarep.experiments.evaluation import evaluating
 from metarep.experiments.kmeans import kmeans
+from metarep.experiments.measurement.evaluation import evaluating
 from metarep.learners import Learner
 from metarep.machine.files import read_tensors, write_tensors
 from metarep.machine.ranks import agreed

@@ -9,13 +9,13 @@ from typing import Any
 
 from metarep.data.datasets import load_dataset
 from metarep.errors import MetarepError
-from metarep.experiments.evaluation import Report
 from metarep.experiments.job import Job
-from metarep.experiments.lake_runs import RUNS, runs_row
-from metarep.experiments.measure import Setting, beginning, measure_all, result_row
+from metarep.experiments.measurement.evaluation import Report
+from metarep.experiments.measurement.lake_runs import RUNS, runs_row
+from metarep.experiments.measurement.measure import Setting, beginning, measure_all, result_row
+from metarep.experiments.measurement.results import read, record
 from metarep.experiments.readings import Watch
 from metarep.experiments.recipes import Recipe, load_recipe, recipe_names
-from metarep.experiments.results import read, record
 from metarep.experiments.saved_states import SavedStates
 from metarep.experiments.start import start
 from metarep.machine.ranks import gather_values, joined, rank, ranks
@@ -118,7 +118,7 @@ def _each_seed(rows_of: Callable[[int], list[dict[str, Any]]], seeds: int) -> li
 
 
 def measuring_by(watch: Watch) -> Callable[[str], contextlib.AbstractContextManager[Callable[[float], None]]]:
-    """The argument ``watching`` of :func:`metarep.experiments.measure.measure_all` that reports to ``watch``.
+    """The argument ``watching`` of :func:`metarep.experiments.measurement.measure.measure_all` that reports to ``watch``.
 
     Args:
         watch: called with ``phase``, ``step``, ``steps`` and ``seconds_left``, as by a training.

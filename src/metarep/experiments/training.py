@@ -17,8 +17,8 @@ from metarep.data.split import Split
 from metarep.encoders import keep_feature_means
 from metarep.encoders.freezing import scale_rates
 from metarep.encoders.normalisation import average_running, synchronised
-from metarep.experiments.evaluation import evaluate
 from metarep.experiments.hard_classes import HardClasses
+from metarep.experiments.measurement.evaluation import evaluate
 from metarep.experiments.readings import Readings, Watch
 from metarep.experiments.run_folder import RunFolder
 from metarep.experiments.saving import Saving

@@ -8,8 +8,8 @@ import torch
 
 from metarep.data.datasets import load_dataset
 from metarep.encoders import computing
-from metarep.experiments.evaluation import evaluate
 from metarep.experiments.job import Job, build, own_settings, train_settings
+from metarep.experiments.measurement.evaluation import evaluate
 from metarep.experiments.training import train
 from metarep.experiments.validation import validation_tasks
 from metarep.machine.device import Precision

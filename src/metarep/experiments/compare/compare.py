@@ -28,7 +28,7 @@ from metarep.experiments.compare.progress import Outlook
 from metarep.experiments.compare.report import write_report
 from metarep.experiments.compare.tables import write_tables
 from metarep.experiments.compare.trainings import Machine, Trained, Trainings, read_json, write_json
-from metarep.experiments.measure import Setting
+from metarep.experiments.measurement.measure import Setting
 from metarep.experiments.readings import Watch
 from metarep.experiments.run_folder import ANOTHER_FOLDER, OTHERWISE
 from metarep.machine.device import environment, pick_device

@@ -8,7 +8,7 @@ from pathlib import Path
 from metarep.data.split import Split
 from metarep.errors import MetarepError
 from metarep.experiments.compare.trainings import Trained
-from metarep.experiments.references import raw_pixels, untrained
+from metarep.experiments.measurement.references import raw_pixels, untrained
 from metarep.learners import Learner, Prototypes
 from metarep.methods import METHODS
 from metarep.weights.checkpoint import Checkpoint

@@ -12,7 +12,7 @@ import torch
 from metarep.experiments.compare.entrants import Entrant
 from metarep.experiments.compare.measurements import Measurement
 from metarep.experiments.compare.statistics import Difference, Ranking, holm, paired, ranking, ranks_of
-from metarep.experiments.interval import interval
+from metarep.experiments.measurement.interval import interval
 
 SIGNIFICANT = 0.05
 # What an accuracy does not say: figures of a measurement, and their headings. Shares are in percent.

@@ -17,9 +17,9 @@ from metarep.errors import MetarepError
 from metarep.experiments.compare.entrants import Entrant, Seed, parameters_of
 from metarep.experiments.compare.plan import span
 from metarep.experiments.compare.trainings import read_json, write_json
-from metarep.experiments.evaluation import evaluate
-from metarep.experiments.measure import Setting, result_row
-from metarep.experiments.report import Report
+from metarep.experiments.measurement.evaluation import evaluate
+from metarep.experiments.measurement.measure import Setting, result_row
+from metarep.experiments.measurement.report import Report
 from metarep.learners import Learner
 from metarep.weights.checkpoint import Checkpoint
 

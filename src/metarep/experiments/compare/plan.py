@@ -9,7 +9,7 @@ from metarep.data.split import Split
 from metarep.data.tasks import usable_classes
 from metarep.errors import Advice, MetarepError, above, unknown
 from metarep.experiments.job import Job
-from metarep.experiments.measure import Setting
+from metarep.experiments.measurement.measure import Setting
 from metarep.experiments.recipes import recipe_names
 from metarep.methods import METHODS
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from metarep.experiments.compare.findings import Cell, Findings
-from metarep.experiments.results import COLUMNS
+from metarep.experiments.measurement.results import COLUMNS
 from metarep.machine.files import replacing
 
 MORE_COLUMNS = ("family", "seed", "parameters", "memory_mib", "seconds", "run")

@@ -14,15 +14,15 @@ from metarep.data.datasets import load_dataset
 from metarep.data.labels import Labels
 from metarep.data.split import Split
 from metarep.data.tasks import TaskIndex
-from metarep.experiments.evaluation import evaluate
 from metarep.experiments.job import Job
-from metarep.experiments.measure import result_row
+from metarep.experiments.measurement.evaluation import evaluate
+from metarep.experiments.measurement.measure import result_row
+from metarep.experiments.measurement.references import raw_pixels, untrained
 from metarep.experiments.page.examples import solve_examples
 from metarep.experiments.page.maps import draw_maps
 from metarep.experiments.quickstart.findings import Findings
 from metarep.experiments.quickstart.plan import PLAN, Entry, Plan
 from metarep.experiments.quickstart.report import write_report
-from metarep.experiments.references import raw_pixels, untrained
 from metarep.experiments.start import start_on
 from metarep.learners import Learner
 from metarep.machine.device import Precision, environment, pick_device, pick_precision

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from metarep.data.tasks import TaskIndex
 from metarep.errors import MetarepError
-from metarep.experiments.reliability import Tally
-from metarep.experiments.shards import Shard
+from metarep.experiments.measurement.reliability import Tally
+from metarep.experiments.measurement.shards import Shard
 from metarep.learners import Learner, State
 from metarep.machine.ranks import Part, gather_all, sum_over_ranks
 

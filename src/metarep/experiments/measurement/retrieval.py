@@ -13,7 +13,7 @@ from torch.nn import functional
 from metarep.data.labels import Labels
 from metarep.data.split import Split
 from metarep.errors import DataError, MetarepError, one_of
-from metarep.experiments.evaluation import evaluating
+from metarep.experiments.measurement.evaluation import evaluating
 from metarep.learners import Learner
 from metarep.learners.distances import squared_distances
 from metarep.learners.learner import Metric

@@ -15,11 +15,11 @@ from metarep.data.tasks import draw_tasks, draw_varied_tasks
 from metarep.data.unbalanced import draw_unbalanced_tasks
 from metarep.encoders.normalisation import Normalisation
 from metarep.errors import MetarepError, one_of
-from metarep.experiments.evaluation import evaluate
-from metarep.experiments.references import raw_pixels, untrained
-from metarep.experiments.report import Balance, Report
-from metarep.experiments.results import commit
-from metarep.experiments.shards import Shard
+from metarep.experiments.measurement.evaluation import evaluate
+from metarep.experiments.measurement.references import raw_pixels, untrained
+from metarep.experiments.measurement.report import Balance, Report
+from metarep.experiments.measurement.results import commit
+from metarep.experiments.measurement.shards import Shard
 from metarep.learners import LEARNERS, Learner, read_learner
 from metarep.machine.device import hardware
 from metarep.weights.checkpoint import Checkpoint

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarep.errors import counted
-from metarep.experiments.reliability import Reliability
+from metarep.experiments.measurement.reliability import Reliability
 
 Balance = Literal["balanced", "dirichlet"]
 

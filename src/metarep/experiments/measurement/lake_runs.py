@@ -12,10 +12,10 @@ from metarep.data.datasets.omniglot_runs import Runs, load_runs
 from metarep.data.datasets.options import Options
 from metarep.data.drawing.answer_sheet import answer_sheet
 from metarep.encoders.finite import refuse_lost_rows
-from metarep.experiments.evaluation import evaluating
-from metarep.experiments.interval import interval
-from metarep.experiments.measure import encoder_name
-from metarep.experiments.results import commit
+from metarep.experiments.measurement.evaluation import evaluating
+from metarep.experiments.measurement.interval import interval
+from metarep.experiments.measurement.measure import encoder_name
+from metarep.experiments.measurement.results import commit
 from metarep.learners import Learner
 from metarep.machine.device import hardware
 from metarep.weights.checkpoint import Checkpoint

@@ -14,12 +14,12 @@ from metarep.data.task_index import TaskIndex, digest_of
 from metarep.data.unknown import draw_unknown
 from metarep.encoders.finite import refuse_lost_weights
 from metarep.errors import MetarepError
-from metarep.experiments.interval import interval
-from metarep.experiments.prepared import prepare_all, prepare_more
-from metarep.experiments.reliability import Reliability, Tally
-from metarep.experiments.report import Report
-from metarep.experiments.shards import Shard
-from metarep.experiments.task_runs import run_tasks
+from metarep.experiments.measurement.interval import interval
+from metarep.experiments.measurement.prepared import prepare_all, prepare_more
+from metarep.experiments.measurement.reliability import Reliability, Tally
+from metarep.experiments.measurement.report import Report
+from metarep.experiments.measurement.shards import Shard
+from metarep.experiments.measurement.task_runs import run_tasks
 from metarep.learners import Learner
 from metarep.machine.device import keep_freed_memory
 
@@ -54,7 +54,7 @@ def evaluate(
         batch: number of images prepared at a time.
         on_progress: called with the finished share, from 0 to 1.
         shard: measure only this part of the tasks. The parts are merged by
-            :func:`metarep.experiments.shards.merge_shards`.
+            :func:`metarep.experiments.measurement.shards.merge_shards`.
         reliability: also measure open set, calibration, worst class and worst task. The accuracy stays the same.
         labels: the classes that unknown queries are drawn from, for the open set.
 

@@ -14,10 +14,10 @@ from metarep.data.task_index import TaskIndex
 from metarep.encoders import Encoder, Preprocess
 from metarep.encoders.feature_means import means_of
 from metarep.errors import DataError, MetarepError, TooLargeError, unknown
-from metarep.experiments.evaluation import evaluate_rows
-from metarep.experiments.measure import Setting
-from metarep.experiments.report import Report
-from metarep.experiments.retrieval import checked_features
+from metarep.experiments.measurement.evaluation import evaluate_rows
+from metarep.experiments.measurement.measure import Setting
+from metarep.experiments.measurement.report import Report
+from metarep.experiments.measurement.retrieval import checked_features
 from metarep.learners import LEARNERS, AugmentedLinear, Learner
 from metarep.machine.device import available_bytes
 

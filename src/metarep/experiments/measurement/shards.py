@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from metarep.errors import MetarepError
-from metarep.experiments.interval import interval
-from metarep.experiments.reliability import FIGURES, Reliability, Tally
+from metarep.experiments.measurement.interval import interval
+from metarep.experiments.measurement.reliability import FIGURES, Reliability, Tally
 from metarep.machine.files import replacing
 from metarep.machine.untrusted import parse_json
 

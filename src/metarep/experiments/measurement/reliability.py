@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from metarep.experiments.calibration import (
+from metarep.experiments.measurement.calibration import (
     BINS,
     LEVELS,
     calibration_error,
@@ -17,7 +17,7 @@ from metarep.experiments.calibration import (
     conformal_threshold,
     levels,
 )
-from metarep.experiments.open_set import auroc, false_alarms
+from metarep.experiments.measurement.open_set import auroc, false_alarms
 from metarep.machine.ranks import gather_all, sum_over_ranks
 
 FIGURES = (
@@ -35,9 +35,9 @@ class Tally:
     Args:
         per_task: for each task in percent: the accuracy of its worst class, AUROC, and false alarms. The last two are
             NaN without unknown queries.
-        bins: see :func:`metarep.experiments.calibration.confidence_bins`.
+        bins: see :func:`metarep.experiments.measurement.calibration.confidence_bins`.
         true, every: of the tasks at even and at odd places, the number of queries whose true class has each level, and
-            of all classes; see :func:`metarep.experiments.calibration.levels`.
+            of all classes; see :func:`metarep.experiments.measurement.calibration.levels`.
         seconds: time to adapt to the tasks and compute the logits of their queries.
     """
 

@@ -1,0 +1,1 @@
+"""Measurement: the accuracy of a learner on tasks, and what else makes a result: calibration, retrieval, tables."""
