@@ -1,7 +1,7 @@
 """Write your own method; the library trains and measures it like every other method.
 
 The example is a prototypical network with cosine similarity and label smoothing. Change the name of the class, `eats`
-(LabelledBatch, TaskBatch, ViewBatch or LabelledViewBatch), the learner and the loss in `step`. The rest can stay as it is.
+(LabelledBatch, TaskBatch, ViewBatch or LabelledViewBatch), the learner and the loss in `step`. The rest can stay.
 """
 
 from typing import ClassVar

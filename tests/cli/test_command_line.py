@@ -207,7 +207,7 @@ def test_every_recipe_is_a_file_of_this_form(tmp_path):
         ("[train]\nstpes = 4", "my.toml: unknown key 'train.stpes'; did you mean steps? Known: accumulate, augment"),
         (
             "[settings]\nmargin = 1",
-            "my.toml: unknown key 'settings.margin'; did you mean metric? Known: label_weight, learn_temperature, metric, ",
+            "my.toml: unknown key 'settings.margin'; did you mean metric? Known: label_weight, learn_temperature",
         ),
         ("encoder = { name = 'conv4', widht = 8 }", "my.toml: unknown key 'encoder.widht'; did you mean width?"),
         (

@@ -118,7 +118,7 @@ def _each_seed(rows_of: Callable[[int], list[dict[str, Any]]], seeds: int) -> li
 
 
 def measuring_by(watch: Watch) -> Callable[[str], contextlib.AbstractContextManager[Callable[[float], None]]]:
-    """The argument ``watching`` of :func:`metarep.experiments.measurement.measure.measure_all` that reports to ``watch``.
+    """The argument ``watching`` of ``measure_all`` that reports to ``watch``.
 
     Args:
         watch: called with ``phase``, ``step``, ``steps`` and ``seconds_left``, as by a training.

@@ -73,7 +73,7 @@ def commit() -> str:
 
     A ``+`` at its end says that the package has changes that are not committed.
     """
-    folder = Path(__file__).parent
+    folder = Path(__file__).parents[2]  # the package
     try:
         head = subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"], cwd=folder, capture_output=True, text=True, check=True
