@@ -20,6 +20,7 @@ DATA_LICENCES = {
     "omniglot-runs": "MIT",
     "cifar-fs": "none stated; CIFAR-100 is given for research",
     "fc100": "none stated; CIFAR-100 is given for research",
+    "caltech-101": "CC BY 4.0",
     "miniimagenet": "that of ImageNet: for research that is not commercial",
     "glyphs": "drawn from fonts that ship with matplotlib, under the licences of these",
 }
