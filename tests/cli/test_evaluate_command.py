@@ -20,7 +20,7 @@ SMALL = ("--tasks", "20", "--queries", "3", "--json")
 def run(drawings: tuple[Split, Split], small_encoder: Any, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a run; every data set has the drawings."""
     trained = Checkpoint.of(ProtoNet(small_encoder()), RunRecord("protonet"), [])
-    monkeypatch.setattr("metarep.cli.evaluate.load_trained", lambda *_: trained)
+    monkeypatch.setattr("metarep.cli.evaluate.load_to_measure", lambda *_, **__: trained)
     load = lambda name, split, **_: drawings[1]._replace(name=f"{name}/{split}")  # noqa: E731
     monkeypatch.setattr("metarep.cli.evaluate.load_dataset", load)
     return "run"
