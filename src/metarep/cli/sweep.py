@@ -83,14 +83,14 @@ def run(args: argparse.Namespace) -> int:
     set_threads(args)
     if args.tensorboard:
         args.parser.error("--tensorboard is a flag of metarep train; a sweep writes trials.csv and trials.png")
+    job = read_job(args)
+    space = read_space(args.method, args.over)
     try:
         from metarep.experiments.sweep.sweep import sweep
     except ImportError as error:
         if (error.name or "").startswith("metarep"):
             raise
         raise missing_extra("metarep sweep", str(error.name), "sweep") from error
-    job = read_job(args)
-    space = read_space(args.method, args.over)
     out = args.out or Path("runs") / f"sweep-{args.method}-{job.data.partition(':')[0]}"
     with progress(quiet=args.json) as watch:
         swept = sweep(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from metarep.errors import MetarepError
+from metarep.errors import Advice, Call, MetarepError, Slot
 from metarep.experiments.measurement.interval import interval
 from metarep.experiments.measurement.reliability import FIGURES, Reliability, Tally
 from metarep.machine.files import replacing
@@ -124,5 +124,8 @@ def _read(path: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, RuntimeError):
         right, content = False, {}
     if not right:
-        raise MetarepError(f"{path} is not a shard that metarep evaluate has written")
+        made = Call("evaluate", "evaluate", Slot("RUN"), shard=Slot("1/4"), out=Slot("FILE"))
+        raise MetarepError(
+            f"{path} is not a shard that metarep evaluate has written", advice=Advice("{made} writes one", made=made)
+        )
     return content
