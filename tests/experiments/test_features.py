@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import Generator, nn
 
+from metarep.data.labels import Labels
 from metarep.data.split import Split
 from metarep.data.tasks import draw_tasks
+from metarep.data.unbalanced import draw_unbalanced_tasks
 from metarep.encoders import Encoder, Preprocess
 from metarep.errors import MetarepError
 from metarep.experiments.measurement import retrieval as module
@@ -93,3 +95,38 @@ def test_arrays_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     for name, message in (("other", "features and labels"), ("object", "cannot be read"), ("bad", "cannot be read")):
         with pytest.raises(MetarepError, match=message):
             read_features(tmp_path / f"{name}.npz")
+
+
+def test_unbalanced_tasks_say_so_wherever_they_come_from() -> None:
+    labels = [i // 40 for i in range(320)]
+    features = np.random.default_rng(0).normal(size=(320, 8)) + np.eye(8)[labels] * 3
+    how: dict[str, Any] = {"ways": 3, "shots": 1, "queries": 4}
+    drawn = evaluate_features(features, labels, "bd-cspn", tasks=20, balance="dirichlet", **how)
+    even = evaluate_features(features, labels, "bd-cspn", tasks=20, **how)
+    assert (drawn.answers, even.answers) == ("transductive, dirichlet", "transductive, balanced")
+    tasks = draw_unbalanced_tasks(Labels.of(labels), 20, **how, generator=Generator().manual_seed(1))
+    given = evaluate_features(features, labels, "bd-cspn", tasks=tasks)
+    assert given.answers == "transductive, unbalanced"
+    assert given.per_task.tolist() == drawn.per_task.tolist()
+    with pytest.raises(MetarepError, match=r"the tasks use image \d+, and there are 40 rows of features"):
+        evaluate_features(features[:40], labels[:40], tasks=tasks)
+    with pytest.raises(MetarepError, match="training must be a table of finite numbers with 8 columns"):
+        evaluate_features(features, labels, "simpleshot", training=features[:, :3], tasks=20, **how)
+    with pytest.raises(MetarepError, match=r"may get all 60 queries, .*; take at most 13 queries a class"):
+        draw_unbalanced_tasks(Labels.of(labels), 2, ways=3, shots=1, queries=20, generator=Generator())
+
+
+def test_damaged_files_of_features_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.npz"
+    good = {"features": np.random.default_rng(0).normal(size=(100, 4)), "labels": np.arange(100) // 10}
+    np.savez_compressed(path, **good)
+    content = bytearray(path.read_bytes())
+    content[120:160] = bytes(40)
+    path.write_bytes(content)
+    with pytest.raises(MetarepError, match=r"cannot be read as an \.npz file"):
+        read_features(path)
+    np.savez(path, **(good | {"features": good["features"].astype(str)}))
+    with pytest.raises(MetarepError, match="features must be an array of numbers"):
+        read_features(path)
+    np.savez(path, **good, training=good["features"])
+    assert read_features(path)[2] is not None

@@ -80,8 +80,8 @@ def test_reports_and_rows_say_how_queries_are_balanced(trained: Checkpoint, draw
         ("simpleshot", "dirichlet"): "inductive, dirichlet",
         ("augmented", "balanced"): "inductive",
         ("augmented", "dirichlet"): "inductive, dirichlet",
-        ("bdcspn", "balanced"): "transductive, balanced",
-        ("bdcspn", "dirichlet"): "transductive, dirichlet",
+        ("bd-cspn", "balanced"): "transductive, balanced",
+        ("bd-cspn", "dirichlet"): "transductive, dirichlet",
         ("descent, cosine, 10 steps", "balanced"): "inductive",
         ("descent, cosine, 10 steps", "dirichlet"): "inductive, dirichlet",
     }
@@ -110,9 +110,9 @@ def test_the_command_line_names_heads_and_refuses_in_one_line(capsys: pytest.Cap
     command = "evaluate omniglot-protonet --data glyphs --split val --tasks 20 --queries 2 --no-references --json"
     assert main([*command.split(), "--learner", "bd-cspn:confident=2", "--balance", "dirichlet"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
-    assert (row["learner"], row["protocol"]) == ("bdcspn", "transductive, dirichlet")
+    assert (row["learner"], row["protocol"]) == ("bd-cspn", "transductive, dirichlet")
     for flags, message in (
-        (["--learner", "bdcspn"], "unknown learner 'bdcspn'; did you mean 'bd-cspn'"),
+        (["--learner", "bd-cspn"], "unknown learner 'bdcspn'; did you mean 'bd-cspn'"),
         (["--learner", "descent:scope=all,head=cosine"], "head=cosine compares features of length 1"),
         (["--balance", "dirichlet", "--queries", "15"], "need 5 classes of at least 76 images"),
     ):

@@ -4,14 +4,15 @@ import argparse
 from pathlib import Path
 
 from metarep.cli.evaluate import WAYS
+from metarep.cli.measured import names_of
 from metarep.cli.options import add_machine, add_output, numbers, print_json, set_threads
 from metarep.cli.parser import Parser
 from metarep.cli.progress import progress
 from metarep.cli.sweep import seconds
 from metarep.errors import MetarepError
 from metarep.experiments.compare import Compared, Comparison, compare
+from metarep.experiments.compare.entrants import load_any
 from metarep.methods import METHODS
-from metarep.weights.shipped import load_trained
 
 USAGE = "[RUN ...] [--methods NAMES]"
 EXAMPLE = """examples:
@@ -39,7 +40,7 @@ def add(parser: Parser) -> None:
     )
     parser.add_argument(
         "--data",
-        type=names,
+        type=lambda text: tuple(names_of(text)),
         metavar="NAMES",
         help="data sets, separated by commas (default: that of the first RUN, else glyphs)",
     )
@@ -115,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
     if args.encoder or args.width is not None:
         encoder = {"name": args.encoder or "conv4"} | ({} if args.width is None else {"width": args.width})
     plan = Comparison(
-        data=args.data or (load_trained(args.runs[0]).record.data.name or "glyphs" if args.runs else "glyphs",),
+        data=args.data or (load_any(args.runs[0]).record.data.name or "glyphs" if args.runs else "glyphs",),
         methods=args.methods,
         runs=tuple(args.runs),
         ways=tuple(args.ways),

@@ -101,7 +101,8 @@ def add(parser: Parser) -> None:
         "--features",
         type=Path,
         metavar="NPZ",
-        help="measure the arrays features and labels of this file instead of a run",
+        help="measure the arrays features and labels of this file instead of a run; an array training, if it is there, "
+        "holds features of training images, whose mean some learners subtract",
     )
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="seed of the sampled tasks (default: 1)")
     parser.add_argument(
@@ -111,7 +112,7 @@ def add(parser: Parser) -> None:
     )
     parser.add_argument(
         "--balance",
-        choices=get_args(Balance),
+        choices=[each for each in get_args(Balance) if each != "unbalanced"],
         default="balanced",
         help="how many queries a class has: all equally many, or shares drawn from a Dirichlet distribution, on which "
         "transductive learners lose accuracy (default: balanced)",

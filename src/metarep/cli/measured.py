@@ -9,8 +9,10 @@ from metarep.data.task_file import load_tasks
 from metarep.experiments.measurement.features import evaluate_features, read_features
 from metarep.experiments.measurement.measure import Setting
 from metarep.experiments.measurement.retrieval import measure_retrieval
+from metarep.learners import read_learner
 
-SHAPE = ("ways", "shots", "queries", "seed")
+SHAPE = ("ways", "shots", "queries", "seed", "balance")
+OF_IMAGES = ("split", "size", "depth", "data_dir", "skip_bad", "no_references")  # no meaning for arrays
 
 
 def number_or_file(text: str) -> int | Path:
@@ -60,14 +62,18 @@ def measure_features(args: argparse.Namespace) -> int:
     given |= {"tasks": isinstance(args.tasks, Path), "normalisation": args.normalisation, "test-steps": args.test_steps}
     if wrong := next((name for name, value in given.items() if value), None):
         args.parser.error(f"--{wrong} does not go with --features")
-    features, labels = read_features(args.features)
+    changed = [name for name in OF_IMAGES if getattr(args, name) != args.parser.get_default(name)]
+    if changed:
+        args.parser.error(f"--{changed[0].replace('_', '-')} does not go with --features")
+    features, labels, training = read_features(args.features)
+    learner, own = read_learner(args.learner or "prototypes")
     rows = []
     for ways in args.ways:
         for shots in args.shots:
             report = evaluate_features(
                 features,
                 labels,
-                args.learner or "prototypes",
+                learner,
                 ways=ways,
                 shots=shots,
                 queries=args.queries,
@@ -75,6 +81,9 @@ def measure_features(args: argparse.Namespace) -> int:
                 seed=args.seed,
                 split=args.features.stem,
                 reliability=args.reliability,
+                balance=args.balance,
+                training=training,
+                **own,
             )
             rows.append(report.as_dict())
             if not args.json:

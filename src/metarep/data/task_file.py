@@ -147,6 +147,8 @@ def _read(path: Path, split: Split, number: int, content: Any) -> TaskIndex:  # 
         raise DataError(f"{where}: {error} is missing, or is no class of {split.name}") from error
     except TypeError as error:
         raise MetarepError(f"{where}: a task must have classes, support and query, by class") from error
+    if not all(type(each) is int and 0 < each < 1_000_000 for each in (ways, shots, queries)):
+        raise MetarepError(f"{where}: ways, shots and queries must be whole numbers above 0")
     n = len(classes)
     right = classes.shape == lengths.shape == asked.shape == (n, ways) and bool((lengths == shots).all())
     if not right or query.shape != (n, ways * queries) or ways < 2:

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from metarep.data.labels import Labels
 from metarep.data.task_index import TaskIndex
 from metarep.data.tasks import distinct, tasks_of, usable_classes
-from metarep.errors import MetarepError
+from metarep.errors import DataError, MetarepError
 
 ALPHA = 2  # Veilleux et al.
 
@@ -44,12 +44,19 @@ def draw_unbalanced_tasks(
     >>> tasks.query_y[0].bincount(minlength=3), tasks.queries
     (tensor([4, 2, 6]), 4)
     """
-    if min(n, ways, shots, queries, alpha) < 1:
+    if not min(n, ways, shots, queries, alpha) >= 1 or alpha != int(alpha):
         raise MetarepError(
             f"unbalanced tasks need at least 1 way, shot and query and an alpha of at least 1, not ways={ways}, "
             f"shots={shots}, queries={queries}, n={n}, alpha={alpha}"
         )
     total = ways * queries
+    most = int(labels.counts.sort(descending=True).values[:ways][-1]) - shots if len(labels.counts) >= ways else total
+    if most < total:
+        raise DataError(
+            f"a class of an unbalanced task may get all {total} queries, and the largest {ways} classes have "
+            f"{most + shots} images or more; "
+            + (f"take at most {most // ways} queries a class" if most >= ways else "take fewer ways or shots")
+        )
     usable = usable_classes(labels, ways, shots, total)
     classes = usable[distinct(torch.full((n,), len(usable)), ways, generator)]
     counts = whole_shares(dirichlet(n, ways, alpha, generator), total)

@@ -7,9 +7,10 @@ from typing import Any
 
 from metarep.encoders import ENCODERS, Encoder
 from metarep.encoders.vit import SIZES
-from metarep.errors import Advice, MetarepError
+from metarep.errors import Advice, MetarepError, unknown
 from metarep.weights.checkpoint import Checkpoint
-from metarep.weights.named import load_representation
+from metarep.weights.named import LITE, load_representation
+from metarep.weights.shipped import zoo_names
 
 
 def is_pretrained(about: Mapping[str, Any]) -> bool:
@@ -62,5 +63,8 @@ def open_pretrained(about: Mapping[str, Any], size: tuple[int, int], freeze: str
                 "take a file of weights of the same network",
             ),
         )
+    ours = (*LITE, *zoo_names(), "auto")
+    if name not in ours and not name.startswith("timm:") and not Path(name).exists() and "." not in name:
+        raise unknown("encoder", name, [*ENCODERS, *SIZES, *ours, "timm:NAME", "FILE.pth", "a run folder"])
     found = load_representation(name, arch=arch, size=size)
     return Pretrained(found.encoder, Path(name).name, found.digest, found.checkpoint)

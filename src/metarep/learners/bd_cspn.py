@@ -53,6 +53,10 @@ class BDCSPN(Learner):
         self.temperature, self.epsilon, self.confident = temperature, epsilon, confident
 
     @property
+    def called(self) -> str:
+        return "bd-cspn"
+
+    @property
     def settings(self) -> dict[str, Any]:
         return {"temperature": self.temperature, "epsilon": self.epsilon, "confident": self.confident}
 

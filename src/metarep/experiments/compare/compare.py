@@ -12,6 +12,7 @@ import torch
 
 from metarep.data.datasets import load_dataset
 from metarep.data.split import Split
+from metarep.encoders import Preprocess, build_encoder
 from metarep.errors import MetarepError
 from metarep.experiments.compare.entrants import (
     Entrant,
@@ -29,6 +30,7 @@ from metarep.experiments.compare.report import write_report
 from metarep.experiments.compare.tables import write_tables
 from metarep.experiments.compare.trainings import Machine, Trained, Trainings, read_json, write_json
 from metarep.experiments.measurement.measure import Setting
+from metarep.experiments.pretrained import is_pretrained, open_pretrained
 from metarep.experiments.readings import Watch
 from metarep.experiments.run_folder import ANOTHER_FOLDER, OTHERWISE
 from metarep.machine.device import environment, pick_device
@@ -93,6 +95,9 @@ def compare(
     trainings = Trainings(plan, out, machine)
     names = trainings.names
     _refuse_another(plan, out)
+    if out.is_file():
+        raise MetarepError(f"{out} is a file and not a folder", advice=(ANOTHER_FOLDER,))
+    _refuse_encoder(plan, splits.of(plan.data[0]))
     busy = MetarepError(f"another process compares in {out}", advice=("wait until it has ended", ANOTHER_FOLDER))
     out.mkdir(parents=True, exist_ok=True)
     with locked(out / ".lock", busy):
@@ -174,6 +179,17 @@ class _Splits:
                     "grouped": split.labels.groups is not None,
                 }
         return facts
+
+
+def _refuse_encoder(plan: Comparison, split: Split) -> None:
+    """Raise an error for a wrong encoder before anything is written, and not after the first steps are timed."""
+    if not plan.methods or not plan.encoder:
+        return
+    if is_pretrained(plan.encoder):
+        open_pretrained(plan.encoder, split.bank.size, "none")
+        return
+    with torch.random.fork_rng(devices=[]):
+        build_encoder(preprocess=Preprocess.of(split.bank), **plan.encoder)
 
 
 def _refuse_another(plan: Comparison, out: Path) -> None:

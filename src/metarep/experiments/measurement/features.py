@@ -1,6 +1,8 @@
 """Measurements on features that another program has computed: arrays in, a report out."""
 
 import zipfile
+import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from metarep.encoders.feature_means import means_of
 from metarep.errors import DataError, MetarepError, TooLargeError, unknown
 from metarep.experiments.measurement.evaluation import evaluate_rows
 from metarep.experiments.measurement.measure import Setting
-from metarep.experiments.measurement.report import Report
+from metarep.experiments.measurement.report import Balance, Report
 from metarep.experiments.measurement.retrieval import checked_features
 from metarep.learners import LEARNERS, AugmentedLinear, Learner
 from metarep.machine.device import available_bytes
@@ -34,6 +36,7 @@ def evaluate_features(
     seed: int = 1,
     split: str = "features",
     reliability: bool = False,
+    balance: Balance = "balanced",
     training: Float[Tensor, "m dim"] | np.ndarray | None = None,
     **settings: Any,  # noqa: ANN401 - the learner's own
 ) -> Report:
@@ -49,6 +52,7 @@ def evaluate_features(
         seed: seed of the tasks; the same seed gives the same tasks for the same labels.
         split: name of the data, for the report.
         reliability: also measure open set, calibration, worst class and worst task.
+        balance: ``balanced``, or ``dirichlet`` for different numbers of queries; see ``draw_unbalanced_tasks``.
         training: features of training images, for learners that subtract their mean, such as ``simpleshot``.
         settings: arguments of the learner, such as ``metric="cosine"``.
 
@@ -66,14 +70,19 @@ def evaluate_features(
     solver = _learner(learner, rows.shape[1], training, settings)
     if isinstance(tasks, int):
         kinds, counts = (each if isinstance(each, range) else range(each, each + 1) for each in (ways, shots))
-        sets = Setting(kinds, counts, queries, tasks, seed).draw(known)
+        sets = Setting(kinds, counts, queries, tasks, seed, balance=balance).draw(known)
     else:
         sets = [tasks] if isinstance(tasks, TaskIndex) else list(tasks)
-    return evaluate_rows(solver, rows, sets, split=split, reliability=reliability, labels=known)
+        balance = Setting.of_tasks(sets).balance
+        last = max(int(max(each.support.max(), each.query.max())) for each in sets)
+        if last >= len(rows):
+            raise DataError(f"the tasks use image {last}, and there are {len(rows):,} rows of features")
+    report = evaluate_rows(solver, rows, sets, split=split, reliability=reliability, labels=known)
+    return replace(report, balance=balance)
 
 
-def read_features(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The arrays ``features`` and ``labels`` of an ``.npz`` file.
+def read_features(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """The arrays ``features`` and ``labels`` of an ``.npz`` file, and ``training`` if it has one.
 
     Args:
         path: the file. It may come from a stranger: no code in it is run, and its sizes are checked first.
@@ -88,10 +97,15 @@ def read_features(path: Path) -> tuple[np.ndarray, np.ndarray]:
         if total > (free := available_bytes() // 2):
             raise TooLargeError(f"{path} has {total:,} bytes of arrays; half of the free memory is {free:,}")
         with np.load(path, allow_pickle=False) as arrays:
-            return arrays["features"], arrays["labels"]
+            features, labels, training = arrays["features"], arrays["labels"], arrays.get("training")
+        for name, array in (("features", features), ("labels", labels), ("training", training)):
+            kinds = "iufUSb" if name == "labels" else "iuf"
+            if array is not None and (not isinstance(array, np.ndarray) or array.dtype.kind not in kinds):
+                raise DataError(f"{path}: {name} must be an array of {'labels' if name == 'labels' else 'numbers'}")
+        return features, labels, training
     except KeyError:
         raise DataError(f"{path} must hold the arrays features and labels") from None
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except (OSError, ValueError, MemoryError, zlib.error, zipfile.BadZipFile, EOFError) as error:
         if isinstance(error, MetarepError):
             raise
         raise DataError(f"{path} cannot be read as an .npz file of features and labels: {error}") from error
@@ -104,7 +118,13 @@ def _learner(learner: str | Learner, dim: int, training: Any, settings: dict[str
             raise unknown("learner", learner, LEARNERS)
         encoder = Encoder(nn.Flatten(), Preprocess((1, dim), 1, (0.0,), (1.0,)), {"name": "features"})
         if training is not None:
-            encoder.feature_means = means_of(torch.as_tensor(training)).float()
+            table = torch.as_tensor(training)
+            if table.ndim != 2 or table.shape[1] != dim or not len(table) or not bool(table.isfinite().all()):
+                raise DataError(
+                    f"training must be a table of finite numbers with {dim} columns, as features, not of shape "
+                    f"{tuple(table.shape)}"
+                )
+            encoder.feature_means = means_of(table).float()
         elif learner == "simpleshot" or settings.get("centre"):
             raise MetarepError(f"{learner} subtracts the mean of training features; give some as training")
         learner = LEARNERS[learner](encoder, **settings)

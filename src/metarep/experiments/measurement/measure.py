@@ -64,7 +64,10 @@ class Setting:
         ways, shots = ([getattr(each, name) for each in sets] for name in ("ways", "shots"))
         spans = range(min(ways), max(ways) + 1), range(min(shots), max(shots) + 1)
         total = sum(len(each) for each in sets)
-        return Setting(*spans, sets[0].queries, total, normalisation=normalisation, given=tuple(sets))
+        even = all(bool((each.query_y.sort(1).values == each.query_y.sort(1).values[:1]).all()) for each in sets)
+        balanced = even and all(len(set(each.query_y[0].bincount(minlength=each.ways).tolist())) == 1 for each in sets)
+        how: dict[str, Any] = {"normalisation": normalisation, "given": tuple(sets)}
+        return Setting(*spans, sets[0].queries, total, balance="balanced" if balanced else "unbalanced", **how)
 
     def draw(self, labels: Labels) -> list[TaskIndex]:
         """The tasks of this setting: those that are given, or drawn on the CPU, the same on every machine.

@@ -9,7 +9,7 @@ from torch import Tensor
 from metarep.errors import counted
 from metarep.experiments.measurement.reliability import Reliability
 
-Balance = Literal["balanced", "dirichlet"]
+Balance = Literal["balanced", "dirichlet", "unbalanced"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Report:
         seconds: duration of the measurement in seconds.
         per_task: accuracy on each task.
         reliability: open set, calibration, worst class and worst task; None where only the accuracy was measured.
-        balance: ``balanced``, equally many queries of each class; or ``dirichlet``, shares drawn at random.
+        balance: ``balanced``, equally many queries of each class; ``dirichlet``, shares drawn at random; or
+            ``unbalanced``, given tasks whose classes have different numbers of queries.
 
     >>> import torch
     >>> how = ("inductive", "running", "prototypes", "glyphs/test", "0123456789ab")

@@ -129,7 +129,9 @@ def checked_features(
     ('a', 'b')
     """
     table = torch.as_tensor(features)
-    if table.ndim != 2 or not table.numel() or table.is_complex():
+    if table.is_complex():
+        raise DataError("features must be real numbers, and these are complex")
+    if table.ndim != 2 or not table.numel():
         raise DataError(f"features must be a table with a row for each image, not of shape {tuple(table.shape)}")
     known = labels if isinstance(labels, Labels) else Labels.of(labels)
     if len(known) != len(table):
