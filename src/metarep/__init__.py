@@ -291,7 +291,7 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public name
     if name not in _HOME:
         raise AttributeError(f"module 'metarep' has no attribute {name!r}")
     module = import_module(_HOME[name])
-    value = module if _HOME[name].endswith(f".{name}") else getattr(module, name)
+    value = getattr(module, name, module)  # losses is a module
     globals()[name] = value
     return value
 

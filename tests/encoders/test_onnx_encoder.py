@@ -87,7 +87,7 @@ def test_a_model_folder_needs_no_other_file(tmp_path: Path, monkeypatch: pytest.
     assert np.array_equal(again.predict_proba(IMAGES.numpy()), fitted.predict_proba(IMAGES.numpy()))
     want = wanted(next(read_images(IMAGES.numpy(), again.model_.learner.encoder.preprocess)))
     assert again.transform(IMAGES.numpy()) == pytest.approx(want.numpy(), abs=1e-4)
-    assert sorted(os.listdir(tmp_path / "model")) == ["encoder.safetensors", "gallery.safetensors"]
+    assert sorted(os.listdir(tmp_path / "model")) == ["README.md", "encoder.safetensors", "gallery.safetensors"]
 
 
 def test_a_link_to_a_file_with_its_weights_is_followed(tmp_path: Path) -> None:

@@ -87,8 +87,6 @@ def test_reports_and_rows_say_how_queries_are_balanced(trained: Checkpoint, draw
     }
     with pytest.raises(MetarepError, match="unbalanced queries need tasks of one shape"):
         measure(trained.learner, drawings[1], Setting(range(3, 5), range(1, 2), 3, 20, balance="dirichlet"))
-    with pytest.raises(MetarepError, match="balance 'even' is not one of balanced, dirichlet"):
-        Setting(range(3, 5), range(1, 2), 3, 20, balance="even")  # type: ignore[arg-type]
 
 
 def test_a_model_takes_an_inductive_head_and_refuses_a_transductive_one(drawings: Any, small_encoder: Any) -> None:
@@ -112,9 +110,9 @@ def test_the_command_line_names_heads_and_refuses_in_one_line(capsys: pytest.Cap
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["learner"], row["protocol"]) == ("bd-cspn", "transductive, dirichlet")
     for flags, message in (
-        (["--learner", "bd-cspn"], "unknown learner 'bdcspn'; did you mean 'bd-cspn'"),
+        (["--learner", "bdcspn"], "unknown learner 'bdcspn'; did you mean 'bd-cspn'"),
         (["--learner", "descent:scope=all,head=cosine"], "head=cosine compares features of length 1"),
-        (["--balance", "dirichlet", "--queries", "15"], "need 5 classes of at least 76 images"),
+        (["--balance", "dirichlet", "--queries", "15"], "may get all 75 queries"),
     ):
         assert main([*command.split(), *flags]) == 2
         error = capsys.readouterr().err

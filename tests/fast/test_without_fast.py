@@ -67,7 +67,7 @@ def test_without_the_fast_folder_every_module_imports_and_every_method_trains(tm
     )
     assert done.returncode == 0, done.stderr
     *names, message = done.stdout.splitlines()
-    assert len(names) == 10
+    assert len(names) == 11
     assert message == "path 'stacked' needs the folder metarep/fast, which is missing here; take path auto"
 
 

@@ -1,5 +1,6 @@
 """Known errors of metric learning, of nearest neighbours and of how both are measured, each as a test."""
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 from contrasting import OWN, make, wide
-from torch import Generator, Tensor, nn
+from torch import Generator, nn
 from torch.nn import functional
 
+from metarep.data.batch import LabelledBatch
 from metarep.data.split import Split
 from metarep.data.tasks import draw_tasks
 from metarep.encoders import Encoder, Preprocess
@@ -55,23 +57,14 @@ def test_distances_far_from_the_origin_lose_their_digits(kind: Any, small_encode
     """Features of 10 ± 0.01, which are not normalised."""
     far = (10 + 0.01 * torch.randn(40, 64, generator=Generator().manual_seed(0))).requires_grad_()
     method = kind(small_encoder(), normalise=False)
-    method.learner.embed = lambda images: images
+    method.learner.embed = lambda images: images.flatten(1)
+    labels = torch.arange(40) // 4
     found = []
     for rows in (far, far.detach().double().requires_grad_()):
-        batch = _Labelled(rows, torch.arange(40) // 4)
+        batch = LabelledBatch(rows.view(40, 1, 8, 8), torch.arange(40), labels, labels)
         loss = method.step(batch, progress=0.0, generator=Generator()).loss
         found.append((loss.double(), torch.autograd.grad(loss, rows)[0].double()))
     torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-5)
-
-
-class _Labelled:
-    """What a metric method reads of a batch."""
-
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
-        self.images, self.labels = images, labels
-
-    def whole(self, own: Tensor) -> Tensor:
-        return own
 
 
 def test_a_margin_that_is_never_reached_looks_like_any_other() -> None:
@@ -85,8 +78,9 @@ def test_kochs_head_takes_the_logarithm_of_a_probability(small_encoder: Make, dr
     with torch.no_grad():
         for parameter in method.learner.parameters():
             parameter.mul_(100)
-    batch = _Labelled(drawings[0].bank.images[:12].float() / 255, torch.arange(12) // 3)
-    assert method.step(batch, progress=0.0, generator=Generator()).loss.isfinite()  # type: ignore[arg-type]
+    labels = torch.arange(12) // 3
+    batch = LabelledBatch(drawings[0].bank.images[:12].float() / 255, torch.arange(12), labels, labels)
+    assert method.step(batch, progress=0.0, generator=Generator()).loss.isfinite()
 
 
 # Triplet
@@ -99,7 +93,9 @@ def test_a_loss_over_active_triplets_hides_progress_and_collapse(mining: Any) ->
     assert (loss.item(), active.item()) == (pytest.approx(0.2), 1.0)
     apart = torch.eye(4, dtype=torch.float64).repeat_interleave(2, 0)
     assert [value.item() for value in triplet_loss(apart, labels, **options)] == [0, 0], "the share is in the log"
-    assert Triplet.__init__.__kwdefaults__["mining"] == "semi-hard", "batch-hard from the first step collapses"
+    assert inspect.signature(Triplet).parameters["mining"].default == "semi-hard", (
+        "batch-hard from the first step collapses"
+    )
 
 
 @pytest.mark.parametrize("mining", ["batch-all", "semi-hard", "batch-hard"])

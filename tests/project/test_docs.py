@@ -27,7 +27,8 @@ FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TORCHRUN = {"--rdzv-backend", "--rdzv-endpoint", "--max-restarts", "--nnodes", "--nproc-per-node", "--standalone"}
 CODE = re.compile(r"`([^`\n]+)`")
 HOMES = ("data.images", "data.labels", "data.split", "data.task_index", "data.tasks", "data.batch", "data.datasets")
-HOMES = (*HOMES, "encoders", "learners", "methods", "experiments.training", "experiments.evaluation")
+HOMES = (*HOMES, "encoders", "learners", "methods", "experiments.training")
+HOMES = (*HOMES, "experiments.measurement.evaluation", "experiments.measurement.report")
 
 
 def blocks(page: str, language: str) -> list[str]:

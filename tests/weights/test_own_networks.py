@@ -254,7 +254,7 @@ def test_a_module_is_saved_as_a_graph(tmp_path: Path) -> None:
     again = FewShotClassifier.load(tmp_path / "model")
     assert again.predict_proba(IMAGES) == pytest.approx(fitted.predict_proba(IMAGES), abs=1e-3)
     assert again.transform(IMAGES[:1]) == pytest.approx(fitted.transform(IMAGES[:1]), abs=1e-2)
-    assert {path.suffix for path in (tmp_path / "model").iterdir()} == {".safetensors"}
+    assert {path.suffix for path in (tmp_path / "model").iterdir()} == {".safetensors", ".md"}
     index = ImageIndex.create(tmp_path / "index", load_representation(Mean(), **TOLD))
     assert index.embedder.dim == 3
     choosing = Gives(lambda x: x.mean((2, 3)) if x.sum() > 0 else x.amax((2, 3)))

@@ -178,7 +178,7 @@ def _read(path: Path, split: Split, number: int, content: Any) -> TaskIndex:  # 
     return TaskIndex(support, query, support_y, query_y, classes, int(ways), groups)
 
 
-def _table(lists: list[list[int]], where: str) -> Tensor:
+def _table(lists: list[list[Any]], where: str) -> Tensor:
     """Whole numbers with as many columns in each row, one row a task."""
     try:
         table = np.array(lists)

@@ -31,7 +31,7 @@ def peak_memory(device: torch.device) -> Iterator[Peak]:
         device: where the work runs.
 
     >>> with peak_memory(torch.device("cpu")) as peak:
-    ...     many = torch.zeros(10_000_000)
+    ...     many = torch.ones(10_000_000)
     >>> peak.bytes is None or peak.bytes > 20_000_000
     True
     """

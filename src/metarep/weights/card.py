@@ -96,7 +96,7 @@ def card_text(title: str, tags: Sequence[str], pipeline: str, parts: Sequence[tu
         pipeline: the task, in the terms of hubs, such as ``image-classification``.
         parts: for each part its heading and its lines.
 
-    >>> print(card_text("moths", ["a"], "image-classification", [("Task", ["Moths."])])[-17:])
+    >>> print(card_text("moths", ["a"], "image-classification", [("Task", ["Moths."])])[-16:])
     ## Task
     <BLANKLINE>
     Moths.
