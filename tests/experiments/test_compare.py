@@ -175,6 +175,7 @@ def test_a_head_of_fixed_ways_leaves_other_ways_empty(tmp_path: Path) -> None:
         ([], "there is nothing to compare; name methods to train with --methods protonet,simclr, or train all with"),
         (["--methods", "protnet"], "unknown method 'protnet'; did you mean 'protonet'?"),
         (["--methods", "maml,maml"], "maml is named twice among the methods"),
+        (["--methods", "maml,omniglot-protonet"], "omniglot-protonet is a trained model and no method; name it first"),
         (["--methods", "maml", "--budget", "9s", "--recipes"], "give one of the two"),
         (["--methods", "maml", "--recipes"], "there is no recipe for maml on tiny; train by --budget 10m instead"),
         (["--methods", "maml", "--seeds", "0"], "seeds must be a number above 0, not 0"),

@@ -34,7 +34,9 @@ def names_of(data: str) -> list[str]:
     (['omniglot', 'cifar-fs'], ['folder:PHOTOS'])
     """
     _, _, argument = data.partition(":")
-    return [data] if argument and Path(argument).exists() else [name.strip() for name in data.split(",")]
+    if argument and Path(argument).exists():
+        return [data]
+    return list(dict.fromkeys(name.strip() for name in data.split(",")))  # twice the same is measured once
 
 
 def refuse_shape(args: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from metarep.data.split import Split
@@ -12,6 +13,7 @@ from metarep.experiments.job import Job
 from metarep.experiments.measurement.measure import Setting
 from metarep.experiments.recipes import recipe_names
 from metarep.methods import METHODS
+from metarep.weights.shipped import zoo_names
 
 QUERIES = (15, 10, 5, 2, 1)  # tried in this order, unless the number is given
 
@@ -70,6 +72,8 @@ class Comparison:
             )
         for name in self.methods:
             if name not in (*METHODS, "all"):
+                if name in zoo_names() or Path(name).exists():
+                    raise MetarepError(f"{name} is a trained model and no method; name it first, as a run")
                 raise unknown("method", name, [*METHODS, "all"])
         for what, given in (("methods", self.methods), ("runs", self.runs), ("data sets", self.data)):
             if twice := sorted({each for each in given if given.count(each) > 1}):
@@ -84,7 +88,10 @@ class Comparison:
         if not self.methods and (self.recipes or self.budget is not None or self.seeds > 1 or self.train_on):
             raise MetarepError(
                 "recipes, budget, seeds and train_on are for trainings, and only trained runs are named",
-                advice=Advice("name what to train with {methods}", methods="all"),
+                advice=(
+                    Advice("name what to train with {methods}", methods="protonet,simclr"),
+                    "leave them out",
+                ),
             )
         if self.train_on not in (None, "train", "trainval"):
             raise MetarepError(
