@@ -175,7 +175,8 @@ def _folder(out: Path, name: str, train_on: str, seed: int) -> Path:
 
 def _published(recipe: Recipe, report: Report) -> float | str:
     """The published accuracy for this shape of tasks, with the same batch statistics if the recipe has them."""
-    same_shape = [row for row in recipe.measure if (str(row["ways"]), str(row["shots"])) == (report.ways, report.shots)]
+    tasks = [row for row in recipe.measure if "ways" in row]
+    same_shape = [row for row in tasks if (str(row["ways"]), str(row["shots"])) == (report.ways, report.shots)]
     exact = [row for row in same_shape if row.get("normalisation") == report.normalisation]
     return (exact or same_shape or [{}])[0].get("published", "")
 
