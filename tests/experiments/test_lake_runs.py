@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from PIL import Image
 from metarep import Encoder, Preprocess, Prototypes
 from metarep.data.datasets.omniglot_runs import Runs
 from metarep.data.images import ImageBank
+from metarep.experiments import reproduce
 from metarep.experiments.measurement import lake_runs
 from metarep.experiments.recipes import load_recipe
 from metarep.weights.checkpoint import Checkpoint
@@ -56,3 +58,9 @@ def test_a_run_becomes_a_row(runs: Runs, learner: Prototypes, tmp_path: Path, mo
 def test_a_recipe_may_name_its_method() -> None:
     recipe = load_recipe("lake-runs")
     assert (recipe.method, recipe.measure[0]["data"]) == ("protonet", "omniglot-runs")
+
+
+def test_lakes_runs_do_not_hide_the_published_figures_of_tasks() -> None:
+    tasks: Any = SimpleNamespace(ways="20", shots="1", normalisation="running")
+    assert reproduce._published(load_recipe("lake-runs"), tasks) == ""
+    assert reproduce._published(load_recipe("protonet-omniglot"), tasks) == 96.0
