@@ -2,7 +2,6 @@
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ from metarep.data.datasets.omniglot_runs import Runs
 from metarep.data.images import ImageBank
 from metarep.experiments import reproduce
 from metarep.experiments.measurement import lake_runs
+from metarep.experiments.measurement.report import Report
 from metarep.experiments.recipes import load_recipe
 from metarep.weights.checkpoint import Checkpoint
 from metarep.weights.record import DataRecord, RunRecord
@@ -61,6 +61,7 @@ def test_a_recipe_may_name_its_method() -> None:
 
 
 def test_lakes_runs_do_not_hide_the_published_figures_of_tasks() -> None:
-    tasks: Any = SimpleNamespace(ways="20", shots="1", normalisation="running")
-    assert reproduce._published(load_recipe("lake-runs"), tasks) == ""
-    assert reproduce._published(load_recipe("protonet-omniglot"), tasks) == 96.0
+    how = ("inductive", "running", "prototypes", "omniglot/test", "0123456789ab")
+    report = Report(90.0, 1.0, 2, "20", "1", 15, *how, seconds=1.0, per_task=torch.tensor([89.0, 91.0]))
+    assert reproduce._published(load_recipe("lake-runs"), report) == ""
+    assert reproduce._published(load_recipe("protonet-omniglot"), report) == 96.0
