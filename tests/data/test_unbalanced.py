@@ -62,3 +62,9 @@ def test_classes_that_are_too_small_are_named() -> None:
         draw_unbalanced_tasks(labels, 3, **SHAPE, generator=seeded())
     with pytest.raises(MetarepError, match=r"an alpha of at least 1, not .* alpha=0"):
         draw_unbalanced_tasks(labels, 3, **SHAPE, generator=seeded(), alpha=0)
+
+
+def test_instances_have_as_many_queries_as_a_task_needs() -> None:
+    labels = replace(Labels.of(range(6)), kind="instances")
+    tasks = draw_unbalanced_tasks(labels, 5, **SHAPE, generator=seeded())
+    assert tasks.query.shape == (5, 20)

@@ -102,8 +102,8 @@ def test_the_same_command_repeats_nothing(done: Path, monkeypatch: pytest.Monkey
     before = table(done / "runs.csv")
     monkeypatch.setattr(training, "start_on", fail)
     monkeypatch.setattr(training, "pace_of", fail)
-    real, made = measuring.evaluate, []
-    monkeypatch.setattr(measuring, "evaluate", lambda *a, **k: made.append(a) or real(*a, **k))
+    real, made = measuring.measure, []
+    monkeypatch.setattr(measuring, "measure", lambda *a, **k: made.append(a) or real(*a, **k))
     files = sorted((done / "measured").iterdir())
     files[0].unlink()
     files[1].write_text(files[1].read_text()[:-20])

@@ -50,13 +50,8 @@ def draw_unbalanced_tasks(
             f"shots={shots}, queries={queries}, n={n}, alpha={alpha}"
         )
     total = ways * queries
-    most = int(labels.counts.sort(descending=True).values[:ways][-1]) - shots if len(labels.counts) >= ways else total
-    if most < total:
-        raise DataError(
-            f"a class of an unbalanced task may get all {total} queries, and the largest {ways} classes have "
-            f"{most + shots} images or more; "
-            + (f"take at most {most // ways} queries a class" if most >= ways else "take fewer ways or shots")
-        )
+    if len(labels.usable(shots, total)) < ways:
+        _refuse_small_classes(labels, ways, shots, total)
     usable = usable_classes(labels, ways, shots, total)
     classes = usable[distinct(torch.full((n,), len(usable)), ways, generator)]
     counts = whole_shares(dirichlet(n, ways, alpha, generator), total)
@@ -69,6 +64,17 @@ def draw_unbalanced_tasks(
         own = groups[:, ways * shots :].view(n, ways, total)[kept].view(n, total)
         groups = torch.cat([groups[:, : ways * shots], own], 1)
     return replace(full, query=query, query_y=query_y, groups=groups)
+
+
+def _refuse_small_classes(labels: Labels, ways: int, shots: int, total: int) -> None:
+    """Raise an error that says how many queries a class could have, if the sizes of the classes are the reason."""
+    most = int(labels.counts.sort(descending=True).values[:ways][-1]) - shots if len(labels.counts) >= ways else total
+    if most < total:
+        raise DataError(
+            f"a class of an unbalanced task may get all {total} queries, and the largest {ways} classes have "
+            f"{most + shots} images or more; "
+            + (f"take at most {most // ways} queries a class" if most >= ways else "take fewer ways or shots")
+        )
 
 
 def dirichlet(n: int, ways: int, alpha: int, generator: Generator) -> Float[Tensor, "n ways"]:

@@ -29,7 +29,7 @@ def draw_unknown(labels: Labels, tasks: TaskIndex, generator: Generator) -> Int[
     [1, 2]
     """
     ways, queries = tasks.ways, max(1, tasks.queries)
-    usable = labels.can_give(queries, 0).nonzero().squeeze(1)
+    usable = labels.usable(queries, 0)
     place = torch.full((len(labels.names),), len(usable))  # of a class among the usable; behind them for others
     place[usable] = torch.arange(len(usable))
     own = place[tasks.classes.cpu()].sort(-1).values

@@ -25,8 +25,8 @@ class Conv4(nn.Sequential):
         length: Euclidean length that every representation is scaled to; 0 to leave it as it is. With a fixed length,
             Euclidean class means compare directions as cosines do, and the inner loop cannot use its fastest path.
         average: the last block does not pool, and its map is averaged, so the representation has ``width`` numbers at
-            every size (the Conv4 of Tian et al., Rethinking Few-Shot Image Classification, 2020). It is slower, and the
-            inner loop cannot use its fastest path.
+            every size (the Conv4 of Tian et al., Rethinking Few-Shot Image Classification, 2020). The inner loop cannot
+            use its fastest path.
 
     Raises:
         MetarepError: ``width`` is below 1, or ``length`` is negative, NaN or infinite.

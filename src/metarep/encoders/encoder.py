@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from metarep.encoders.eager import eager_on_cpu
+from metarep.encoders.modes import evaluating
 from metarep.encoders.output import Picked, key_of
 from metarep.encoders.preprocess import Preprocess
 from metarep.errors import MetarepError
@@ -125,13 +126,8 @@ class Encoder(nn.Module):
         if isinstance(body, Sized) and all(parameter.is_meta for parameter in body.parameters()):
             self.channels_last = True
             return body, body.dim_at(self.preprocess.size)
-        modes = [(module, module.training) for module in body.modules()]
-        body.eval()
-        try:
+        with evaluating(body):
             output = self._run_blank(body)
-        finally:
-            for module, training in modes:
-                module.training = training
         key = key_of(output, self.arch["name"])
         if key is None and output.ndim == 2:
             return body, output.shape[1]

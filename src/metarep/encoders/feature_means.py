@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from metarep.data.images import ImageBank
 from metarep.encoders.encoder import Encoder, computing
+from metarep.encoders.modes import evaluating
 from metarep.errors import MetarepError
 
 POWERS = (1.0, 0.5)  # a mean is kept of the features after each of these powers
@@ -62,16 +63,10 @@ def keep_feature_means(encoder: Encoder, bank: ImageBank, *, most: int = MOST) -
         raise MetarepError("there are no images to take the mean features of; give at least one")
     rows = torch.linspace(0, len(bank) - 1, min(len(bank), most)).round().long()
     device = next(encoder.parameters(), torch.zeros(())).device
-    modes = [(module, module.training) for module in encoder.modules()]
-    encoder.eval()
     totals = torch.zeros(len(POWERS), encoder.dim, dtype=torch.float64)
-    try:
-        with computing(encoder, "float32"):
-            for part in rows.split(128):
-                totals += len(part) * means_of(encoder(bank.pixels(part).to(device)).cpu())
-    finally:
-        for module, training in modes:
-            module.training = training
+    with evaluating(encoder), computing(encoder, "float32"):
+        for part in rows.split(128):
+            totals += len(part) * means_of(encoder(bank.pixels(part).to(device)).cpu())
     if not bool(totals.isfinite().all()):
         raise MetarepError("the mean feature of these images is NaN or infinite; a weight or an image is the cause")
     encoder.feature_means = (totals / len(rows)).float().to(device)

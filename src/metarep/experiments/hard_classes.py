@@ -9,8 +9,8 @@ from metarep.data.batches import check_shape
 from metarep.data.images import ImageBank
 from metarep.data.labels import Labels
 from metarep.data.tasks import TaskIndex, tasks_of, usable_classes
+from metarep.encoders.modes import evaluating
 from metarep.errors import MetarepError
-from metarep.experiments.measurement.evaluation import evaluating
 from metarep.index import build_index
 from metarep.learners import Learner
 from metarep.machine.ranks import agreed

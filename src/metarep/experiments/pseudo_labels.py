@@ -13,9 +13,9 @@ from metarep.data.images import ImageBank
 from metarep.data.labels import Labels
 from metarep.data.split import Split
 from metarep.encoders.finite import refuse_lost_rows
+from metarep.encoders.modes import evaluating
 from metarep.errors import MetarepError, unknown
 from metarep.experiments.kmeans import kmeans
-from metarep.experiments.measurement.evaluation import evaluating
 from metarep.learners import Learner
 from metarep.machine.files import read_tensors, write_tensors
 from metarep.machine.ranks import agreed

@@ -16,6 +16,7 @@ from metarep.experiments.measurement.measure import Setting, beginning, measure_
 from metarep.experiments.measurement.results import read, record
 from metarep.experiments.readings import Watch
 from metarep.experiments.recipes import Recipe, load_recipe, recipe_names
+from metarep.experiments.run_folder import MODEL
 from metarep.experiments.saved_states import SavedStates
 from metarep.experiments.start import start
 from metarep.machine.ranks import gather_values, joined, rank, ranks
@@ -162,7 +163,7 @@ def recipe_job(recipe: Recipe, out: Path, train_on: str, seed: int, machine: dic
 def _trained(name: str, out: Path, train_on: str, seed: int, machine: dict[str, Any]) -> Path:
     """The folder of the finished run of a recipe. A run that was interrupted is finished first."""
     folder = _folder(out, name, train_on, seed)
-    if not (folder / "model.safetensors").exists() or SavedStates(folder).files:
+    if not (folder / MODEL).exists() or SavedStates(folder).files:
         start(
             recipe_job(load_recipe(name), out, train_on, seed, machine), folder, **machine
         )  # returns at once if all steps are done

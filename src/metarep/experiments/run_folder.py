@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from metarep.errors import Advice, MetarepError
+from metarep.errors import MetarepError
+from metarep.experiments.json_files import ANOTHER_FOLDER, OTHERWISE, read_values, refuse_differing, write_values
 from metarep.experiments.saved_states import SavedStates, keeping_states
 from metarep.machine.device import environment
 from metarep.machine.files import locked, replacing
-from metarep.machine.untrusted import parse_json
 from metarep.methods import Method
 from metarep.weights.checkpoint import save_checkpoint
 from metarep.weights.record import RunRecord
@@ -20,8 +20,8 @@ from metarep.weights.record import RunRecord
 SETTINGS = "settings.json"
 ENVIRONMENT = "environment.json"  # beside the settings: versions, hardware and threads at the first step
 LOG = "log.jsonl"
-ANOTHER_FOLDER = Advice("choose another {out}", out=...)
-OTHERWISE = (ANOTHER_FOLDER, "delete the folder")
+MODEL = "model.safetensors"
+NO_RUN = "does not hold the settings of a run"
 
 
 class RunFolder:
@@ -61,7 +61,7 @@ class RunFolder:
     @property
     def model(self) -> Path:
         """The file of the trained model, ``model.safetensors``."""
-        return self.path / "model.safetensors"
+        return self.path / MODEL
 
     @property
     def begun(self) -> bool:
@@ -83,8 +83,8 @@ class RunFolder:
             self._refuse_another()
             with keeping_states():
                 if not self.begun or not (self.path / SETTINGS).exists():
-                    _write(self.path / SETTINGS, self.record.as_dict())
-                    _write(self.path / ENVIRONMENT, environment())
+                    write_values(self.path / SETTINGS, self.record.as_dict())
+                    write_values(self.path / ENVIRONMENT, environment())
                 if self.beginning and not self.states.files:
                     self.beginning()
             yield
@@ -141,9 +141,8 @@ class RunFolder:
     def _refuse_another(self) -> None:
         if not self.begun or not (self.path / SETTINGS).exists():
             return
-        if differences := self.record.differences(_read_json(self.path / SETTINGS)):
-            settings = ", and ".join(f"{name} = {was!r}, not {now!r}" for name, was, now in differences)
-            raise MetarepError(f"{self.path} holds a run with {settings}", advice=OTHERWISE)
+        before = read_values(self.path / SETTINGS, NO_RUN)
+        refuse_differing(self.path, "a run", self.record.differences(before))
 
 
 def read_record(path: Path) -> RunRecord:
@@ -156,26 +155,11 @@ def read_record(path: Path) -> RunRecord:
         MetarepError: the file is damaged, or was not written by this library.
     """
     try:
-        return RunRecord.read(_read_json(path))
+        return RunRecord.read(read_values(path, NO_RUN))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, MetarepError):
             raise
-        raise MetarepError(f"{path} does not hold the settings of a run", advice=OTHERWISE) from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = parse_json(path.read_text())
-    except ValueError as error:
-        raise MetarepError(f"{path} is damaged ({error})", advice=OTHERWISE) from error
-    if not isinstance(content, dict):
-        raise MetarepError(f"{path} does not hold the settings of a run", advice=OTHERWISE)
-    return content
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(content, indent=2) + "\n")
+        raise MetarepError(f"{path} {NO_RUN}", advice=OTHERWISE) from error
 
 
 def _record(line: str) -> dict[str, Any] | None:

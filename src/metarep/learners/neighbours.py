@@ -1,7 +1,6 @@
 """Neighbours: classification by the k nearest support images."""
 
 from collections.abc import Sequence
-from copy import copy
 from typing import Any
 
 import torch
@@ -13,10 +12,11 @@ from metarep.encoders import Encoder
 from metarep.errors import MetarepError
 from metarep.learners.distances import squared_distances
 from metarep.learners.labelled_index import LabelledIndex
-from metarep.learners.learner import Learner, Metric, State
+from metarep.learners.learner import Metric, State
+from metarep.learners.settling import Settling
 
 
-class Neighbours(Learner):
+class Neighbours(Settling):
     """k-nearest-neighbour classification with distance-weighted votes.
 
     The nearest ``k`` support rows (all of them if there are fewer) share one vote, weighted by a softmax of their
@@ -49,16 +49,6 @@ class Neighbours(Learner):
     @property
     def settings(self) -> dict[str, Any]:
         return {"k": self.k, "metric": self.metric, "temperature": self.temperature}
-
-    def settle(self, rows: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
-        return self._features(rows) if type(self) is Neighbours else rows  # a subclass may compare rows in another way
-
-    def settled(self) -> Learner:
-        if type(self) is not Neighbours:
-            return self
-        same = copy(self)  # with the same encoder
-        same.unit = True
-        return same
 
     def adapt(
         self, support: Float[Tensor, "task support dim"], labels: Int[Tensor, "task support"], ways: int

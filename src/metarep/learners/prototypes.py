@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from copy import copy
 from typing import Any, get_args
 
 import torch
@@ -15,10 +14,11 @@ from metarep.encoders.feature_means import POWERS, centred, feature_means, power
 from metarep.errors import MetarepError, above, one_of
 from metarep.learners.class_means import class_means
 from metarep.learners.distances import squared_distances
-from metarep.learners.learner import Learner, Metric, State
+from metarep.learners.learner import Metric, State
+from metarep.learners.settling import Settling
 
 
-class Prototypes(Learner):
+class Prototypes(Settling):
     """Nearest-class-mean classification: each class is the mean of its support features (its prototype).
 
     Snell et al., Prototypical Networks for Few-shot Learning, 2017. Trap: the distance is *squared*. Logits from plain
@@ -80,16 +80,6 @@ class Prototypes(Learner):
         own |= {"power": self.power} if self.power != 1 else {}
         own |= {"centre": True} if self.centre else {}
         return own | ({"learn_temperature": True} if self.log_temperature is not None else {})
-
-    def settle(self, rows: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
-        return self._features(rows) if type(self) is Prototypes else rows  # a subclass may compare rows in another way
-
-    def settled(self) -> Learner:
-        if type(self) is not Prototypes:
-            return self
-        same = copy(self)  # with the same encoder
-        same.unit = True
-        return same
 
     def adapt(
         self, support: Float[Tensor, "task support dim"], labels: Int[Tensor, "task support"], ways: int

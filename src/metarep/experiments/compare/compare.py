@@ -23,16 +23,16 @@ from metarep.experiments.compare.entrants import (
     unmeasurable,
 )
 from metarep.experiments.compare.findings import Findings
-from metarep.experiments.compare.measurements import Measurement, Measurements, settings_said
+from metarep.experiments.compare.measurements import Measurement, Measurements
 from metarep.experiments.compare.plan import Comparison
 from metarep.experiments.compare.progress import Outlook
 from metarep.experiments.compare.report import write_report
 from metarep.experiments.compare.tables import write_tables
-from metarep.experiments.compare.trainings import Machine, Trained, Trainings, read_json, write_json
+from metarep.experiments.compare.trainings import Machine, Trained, Trainings
+from metarep.experiments.json_files import ANOTHER_FOLDER, read_values, refuse_differing, write_values
 from metarep.experiments.measurement.measure import Setting
 from metarep.experiments.pretrained import is_pretrained, open_pretrained
 from metarep.experiments.readings import Watch
-from metarep.experiments.run_folder import ANOTHER_FOLDER, OTHERWISE
 from metarep.machine.device import environment, pick_device
 from metarep.machine.files import locked
 from metarep.weights.checkpoint import Checkpoint
@@ -102,7 +102,7 @@ def compare(
     out.mkdir(parents=True, exist_ok=True)
     with locked(out / ".lock", busy):
         if plan.methods:
-            write_json(out / COMPARE, plan.training)
+            write_values(out / COMPARE, plan.training)
         seeds = plan.seeds if plan.methods else max(len(each.seeds) for each in given)
         count = sum(len(settings[data]) * _learners(plan, given, data, seeds) for data in plan.data)
         outlook = Outlook(len(names), count, plan.budget, watch or (lambda _: None))
@@ -127,7 +127,7 @@ def compare(
             "seconds": time.perf_counter() - began,
             "out": str(out),
         }
-        write_json(out / "results.json", without_nan(content))
+        write_values(out / "results.json", without_nan(content))
         write_tables(out, findings, content)
         write_report(out / "report.html", findings, content, {data: (every[data], splits) for data in plan.data})
     return Compared(findings, content)
@@ -200,10 +200,9 @@ def _refuse_another(plan: Comparison, out: Path) -> None:
         if strange and not (out / "results.json").exists() and "measured" not in strange:
             raise MetarepError(f"{out} holds {strange[0]} and no comparison", advice=ANOTHER_FOLDER)
         return
-    before, now = read_json(path), plan.training
-    if plan.methods and (differing := [name for name in now if before.get(name) != now[name]]):
-        said = ", and ".join(f"{name} = {before.get(name)!r}, not {now[name]!r}" for name in differing)
-        raise MetarepError(f"{out} holds a comparison with {said}", advice=OTHERWISE)
+    before, now = read_values(path), plan.training if plan.methods else {}
+    differing = [(name, before.get(name), now[name]) for name in now if before.get(name) != now[name]]
+    refuse_differing(out, "a comparison", differing)
 
 
 def _learners(plan: Comparison, given: Sequence[Entrant], data: str, seeds: int) -> int:
@@ -248,7 +247,7 @@ def _measure_all(
                 if not entrant.reference:
                     opened.refuse_leak(split.labels, split.name, data, "test")
                 for setting in settings[data]:
-                    name = f"{entrant.name}, {data} {settings_said(setting)}"
+                    name = f"{entrant.name}, {data} {setting.shape}"
                     if unmeasurable(opened.learner, setting.ways):
                         outlook.measuring_done(name, now=False)
                         continue

@@ -12,14 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarep.data.split import Split
-from metarep.data.tasks import TaskIndex, draw_tasks, draw_varied_tasks
 from metarep.errors import MetarepError
 from metarep.experiments.compare.entrants import Entrant, Seed, parameters_of
-from metarep.experiments.compare.plan import span
-from metarep.experiments.compare.trainings import read_json, write_json
-from metarep.experiments.measurement.evaluation import evaluate
-from metarep.experiments.measurement.measure import Setting, result_row
-from metarep.experiments.measurement.report import Report
+from metarep.experiments.json_files import read_values, write_values
+from metarep.experiments.measurement.measure import Setting, measure, result_row
+from metarep.experiments.measurement.report import Report, span
 from metarep.learners import Learner
 from metarep.weights.checkpoint import Checkpoint
 
@@ -89,17 +86,9 @@ class Measurements:
         path = self.folder / f"{_key(learner, split, setting)}.json"
         kept = _read(path) if path.exists() else None
         if kept is None:
-            report = evaluate(
-                learner,
-                split.bank,
-                tasks_of_setting(split, setting),
-                split=split.name,
-                on_progress=on_progress,
-                reliability=True,
-                labels=split.labels,
-            )
+            report = measure(learner, split, setting, on_progress, reliability=True)
             kept = report, report.as_dict()
-            write_json(path, {"report": kept[1], "per_task": report.per_task.tolist()})
+            write_values(path, {"report": kept[1], "per_task": report.per_task.tolist()})
         report, figures = kept
         row = self._row(entrant, seed, opened, report)
         more = {name: value for name, value in figures.items() if name not in row}
@@ -121,19 +110,6 @@ class Measurements:
         return result_row(opened, kind, report, seed.run, **more)
 
 
-def tasks_of_setting(split: Split, setting: Setting) -> TaskIndex | list[TaskIndex]:
-    """The tasks of a setting, as ``metarep evaluate`` draws them: the same for all learners and on every machine."""
-    draw: dict[str, Any] = {"queries": setting.queries, "generator": torch.Generator().manual_seed(setting.seed)}
-    if len(setting.ways) == len(setting.shots) == 1:
-        return draw_tasks(split.labels, setting.tasks, ways=setting.ways[0], shots=setting.shots[0], **draw)
-    return draw_varied_tasks(split.labels, setting.tasks, ways=setting.ways, shots=setting.shots, **draw)
-
-
-def settings_said(setting: Setting) -> str:
-    """The shape of tasks as text, such as ``5-way 1-shot``."""
-    return f"{span(setting.ways)}-way {span(setting.shots)}-shot"
-
-
 def _key(learner: Learner, split: Split, setting: Setting) -> str:
     """A digest of all that a measurement depends on."""
     tasks = asdict(setting) | {"ways": span(setting.ways), "shots": span(setting.shots)}
@@ -149,7 +125,7 @@ def _key(learner: Learner, split: Split, setting: Setting) -> str:
 def _read(path: Path) -> tuple[Report, dict[str, Any]] | None:
     """The report of a measurement, and all its figures; None for a file that is damaged, and is measured again."""
     try:
-        content = read_json(path)
+        content = read_values(path)
         figures, per_task = content["report"], torch.tensor(content["per_task"], dtype=torch.float32)
         own = {each.name: figures[each.name] for each in fields(Report) if each.name in figures}
         report = Report(**own, per_task=per_task)

@@ -8,6 +8,7 @@ from typing import Any
 
 from metarep.data.datasets import about
 from metarep.experiments.page.words import listed
+from metarep.experiments.run_folder import SETTINGS
 
 
 def how_measured(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def _training(content: Mapping[str, Any], trained: Mapping[str, Any]) -> dict[st
 
 def _settings(run: Path) -> str:
     """The settings in a run folder as lines of text."""
-    path = run / "settings.json"
+    path = run / SETTINGS
     record = json.loads(path.read_text()) if path.exists() else {}
     lines = []
     for part in ("settings", "train", "encoder"):

@@ -1,7 +1,6 @@
 """Comparison: what is compared, on which tasks, and how it is trained."""
 
 import inspect
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from metarep.data.tasks import usable_classes
 from metarep.errors import Advice, MetarepError, above, unknown
 from metarep.experiments.job import Job
 from metarep.experiments.measurement.measure import Setting
+from metarep.experiments.measurement.report import span
 from metarep.experiments.recipes import recipe_names
 from metarep.methods import METHODS
 from metarep.weights.shipped import zoo_names
@@ -187,13 +187,3 @@ class Comparison:
             "size": self.size,
             "encoder": self.encoder,
         }
-
-
-def span(values: Iterable[int]) -> str:
-    """A range of ways or shots as text.
-
-    >>> span(range(5, 6)), span(range(1, 6))
-    ('5', '1-5')
-    """
-    numbers = [*values]
-    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}"

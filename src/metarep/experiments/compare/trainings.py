@@ -9,15 +9,14 @@ from metarep.errors import MetarepError
 from metarep.experiments.compare.budget import pace_of
 from metarep.experiments.compare.plan import Comparison
 from metarep.experiments.job import Job
+from metarep.experiments.json_files import OTHERWISE, read_values, refuse_differing, write_values
 from metarep.experiments.readings import Watch
 from metarep.experiments.recipes import load_recipe
 from metarep.experiments.reproduce import recipe_job
-from metarep.experiments.run_folder import LOG, OTHERWISE
+from metarep.experiments.run_folder import LOG, MODEL
 from metarep.experiments.start import start_on
 from metarep.machine.device import pick_device, pick_precision
-from metarep.machine.files import replacing
 from metarep.machine.peak import peak_memory
-from metarep.machine.untrusted import parse_json
 
 RUNS, TRAINED, PACES = "runs", "trained", "budget.json"
 
@@ -108,9 +107,9 @@ class Trainings:
             MetarepError: the file that says so is damaged.
         """
         path = self._record(method, data, seed)
-        if not path.exists() or not (self.folder(method, data, seed) / "model.safetensors").exists():
+        if not path.exists() or not (self.folder(method, data, seed) / MODEL).exists():
             return None
-        content = read_json(path)
+        content = read_values(path)
         try:
             return Trained(**{name: value for name, value in content.items() if name != "job"})
         except TypeError as error:
@@ -149,7 +148,7 @@ class Trainings:
             precision=precision,
             curve=curve_of(folder / LOG),
         )
-        write_json(path, asdict(trained) | {"job": self._described(job)})
+        write_values(path, asdict(trained) | {"job": self._described(job)})
         return trained
 
     def _job(self, method: str, data: str, seed: int, watch: Watch) -> Job:
@@ -166,7 +165,7 @@ class Trainings:
         if self.plan.budget is None:
             return {}
         path, name = self.out / PACES, f"{method} {data}"
-        paces = read_json(path) if path.exists() else {}
+        paces = read_values(path) if path.exists() else {}
         if name not in paces:
             watch({"step": 0, "steps": 1, "images": "timing the first steps"})
             device = pick_device(self.machine.device)
@@ -177,7 +176,7 @@ class Trainings:
                 "pace": {"step": pace.step, "validation": pace.validation, "tasks": pace.tasks},
                 "train": pace.settings(self.plan.budget),
             }
-            write_json(path, paces)
+            write_values(path, paces)
         return paces[name]["train"]
 
     def _record(self, method: str, data: str, seed: int) -> Path:
@@ -187,10 +186,9 @@ class Trainings:
         return json.loads(json.dumps(asdict(job)))  # as JSON holds it
 
     def _refuse_another(self, path: Path, job: dict[str, Any]) -> None:
-        before = read_json(path).get("job", {})
-        if differing := [name for name in job if before.get(name) != job[name]]:
-            settings = ", and ".join(f"{name} = {before.get(name)!r}, not {job[name]!r}" for name in differing)
-            raise MetarepError(f"{self.out} holds a training of {job['method']} with {settings}", advice=OTHERWISE)
+        before = read_values(path).get("job", {})
+        differing = [(name, before.get(name), job[name]) for name in job if before.get(name) != job[name]]
+        refuse_differing(self.out, f"a training of {job['method']}", differing)
 
 
 def curve_of(log: Path) -> list[list[float]]:
@@ -210,25 +208,3 @@ def file_name(data: str) -> str:
     ('omniglot-vinyals', 'folder-a-b')
     """
     return "".join(each if each.isalnum() or each in "-_." else "-" for each in data).strip("-.")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The content of a file of this comparison.
-
-    Raises:
-        MetarepError: it is damaged.
-    """
-    try:
-        content = parse_json(path.read_text())
-    except ValueError as error:
-        raise MetarepError(f"{path} is damaged ({error})", advice=OTHERWISE) from error
-    if not isinstance(content, dict):
-        raise MetarepError(f"{path} is damaged (it holds no values by name)", advice=OTHERWISE)
-    return content
-
-
-def write_json(path: Path, content: Any) -> None:  # noqa: ANN401 - anything JSON holds
-    """Write a file of this comparison. It replaces an older one only when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(content, indent=1) + "\n")

@@ -1,8 +1,7 @@
 """evaluate: the accuracy of a learner on tasks, as a Report with everything that makes it comparable."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Shaped
@@ -13,17 +12,18 @@ from metarep.data.labels import Labels
 from metarep.data.task_index import TaskIndex, digest_of
 from metarep.data.unknown import draw_unknown
 from metarep.encoders.finite import refuse_lost_weights
+from metarep.encoders.modes import evaluating
 from metarep.errors import MetarepError
 from metarep.experiments.measurement.interval import interval
 from metarep.experiments.measurement.prepared import prepare_all, prepare_more
 from metarep.experiments.measurement.reliability import Reliability, Tally
-from metarep.experiments.measurement.report import Report
+from metarep.experiments.measurement.report import Report, span
 from metarep.experiments.measurement.shards import Shard
 from metarep.experiments.measurement.task_runs import run_tasks
 from metarep.learners import Learner
 from metarep.machine.device import keep_freed_memory
 
-__all__ = ["Report", "evaluate", "evaluate_rows", "evaluating"]
+__all__ = ["Report", "evaluate", "evaluate_rows"]
 
 
 def evaluate(
@@ -147,8 +147,8 @@ def _report(
         accuracy=accuracy,
         ci95=ci95,
         tasks=len(per_task),
-        ways=_span([part.ways for part in sets]),
-        shots=_span([part.shots for part in sets]),
+        ways=span([part.ways for part in sets]),
+        shots=span([part.shots for part in sets]),
         queries=sets[0].queries,
         protocol=learner.protocol,
         normalisation=learner.normalisation,
@@ -159,29 +159,6 @@ def _report(
         per_task=per_task,
         reliability=Reliability.of(tally, per_task, lacking) if tally else None,
     )
-
-
-@contextmanager
-def evaluating(learner: Learner) -> Iterator[None]:
-    """A context in which the learner is in evaluation mode; at its end every module has its former mode again.
-
-    Args:
-        learner: changed in place.
-
-    >>> from metarep import Encoder, Preprocess, Prototypes
-    >>> learner = Prototypes(Encoder(torch.nn.Flatten(), Preprocess((4, 4), 1, (0.0,), (1.0,)))).train()
-    >>> with evaluating(learner):
-    ...     mode = learner.training
-    >>> mode, learner.training
-    (False, True)
-    """
-    modes = [(module, module.training) for module in learner.modules()]
-    learner.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _unknown(labels: Labels | None, sets: Sequence[TaskIndex]) -> tuple[list[Tensor] | None, str]:

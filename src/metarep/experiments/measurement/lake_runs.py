@@ -12,7 +12,7 @@ from metarep.data.datasets.omniglot_runs import Runs, load_runs
 from metarep.data.datasets.options import Options
 from metarep.data.drawing.answer_sheet import answer_sheet
 from metarep.encoders.finite import refuse_lost_rows
-from metarep.experiments.measurement.evaluation import evaluating
+from metarep.encoders.modes import evaluating
 from metarep.experiments.measurement.interval import interval
 from metarep.experiments.measurement.measure import encoder_name
 from metarep.experiments.measurement.results import commit

@@ -17,7 +17,7 @@ from metarep.encoders.normalisation import Normalisation
 from metarep.errors import MetarepError, one_of
 from metarep.experiments.measurement.evaluation import evaluate
 from metarep.experiments.measurement.references import raw_pixels, untrained
-from metarep.experiments.measurement.report import Balance, Report
+from metarep.experiments.measurement.report import Balance, Report, span
 from metarep.experiments.measurement.results import commit
 from metarep.experiments.measurement.shards import Shard
 from metarep.learners import LEARNERS, Learner, read_learner
@@ -53,6 +53,11 @@ class Setting:
     given: tuple[TaskIndex, ...] = ()
     balance: Balance = "balanced"
 
+    @property
+    def shape(self) -> str:
+        """Ways and shots as text, such as ``5-way 1-shot``."""
+        return f"{span(self.ways)}-way {span(self.shots)}-shot"
+
     @staticmethod
     def of_tasks(sets: Sequence[TaskIndex], normalisation: Normalisation | None = None) -> "Setting":
         """The setting of tasks that are given.
@@ -64,7 +69,8 @@ class Setting:
         ways, shots = ([getattr(each, name) for each in sets] for name in ("ways", "shots"))
         spans = range(min(ways), max(ways) + 1), range(min(shots), max(shots) + 1)
         total = sum(len(each) for each in sets)
-        even = all(bool((each.query_y.sort(1).values == each.query_y.sort(1).values[:1]).all()) for each in sets)
+        sorted_y = [each.query_y.sort(1).values for each in sets]
+        even = all(bool((each == each[:1]).all()) for each in sorted_y)
         balanced = even and all(len(set(each.query_y[0].bincount(minlength=each.ways).tolist())) == 1 for each in sets)
         how: dict[str, Any] = {"normalisation": normalisation, "given": tuple(sets)}
         return Setting(*spans, sets[0].queries, total, balance="balanced" if balanced else "unbalanced", **how)
@@ -177,14 +183,10 @@ def measure_all(
         for name, each in rows.items():
             if name != "trained" and setting.normalisation is not None:
                 continue  # the references have no inner steps, so this setting does not change them
-            what = f"{name}, {_span(setting.ways)}-way {_span(setting.shots)}-shot"
+            what = f"{name}, {setting.shape}"
             with each.using(setting.normalisation), watching(what) if watching else nullcontext() as on_progress:
                 report = measure(each, split, setting, on_progress, shard, reliability)
             yield name, report
-
-
-def _span(values: range) -> str:
-    return str(values[0]) if len(values) == 1 else f"{values[0]}-{values[-1]}"
 
 
 def beginning(init: str | None, teacher: str | None) -> str:

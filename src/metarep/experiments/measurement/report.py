@@ -1,5 +1,6 @@
 """Report: an accuracy with everything that makes it comparable."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,6 +11,16 @@ from metarep.errors import counted
 from metarep.experiments.measurement.reliability import Reliability
 
 Balance = Literal["balanced", "dirichlet", "unbalanced"]
+
+
+def span(values: Iterable[int]) -> str:
+    """The smallest and the largest of some numbers of ways or shots, as text.
+
+    >>> span([5, 5]), span(range(1, 6))
+    ('5', '1-5')
+    """
+    numbers = {*values}
+    return str(min(numbers)) if len(numbers) == 1 else f"{min(numbers)}-{max(numbers)}"
 
 
 @dataclass(frozen=True)

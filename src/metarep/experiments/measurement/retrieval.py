@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from metarep.data.labels import Labels
 from metarep.data.split import Split
+from metarep.encoders.modes import evaluating
 from metarep.errors import DataError, MetarepError, one_of
-from metarep.experiments.measurement.evaluation import evaluating
 from metarep.learners import Learner
 from metarep.learners.distances import squared_distances
 from metarep.learners.learner import Metric
