@@ -16,7 +16,7 @@ from tools.tables.fill import fill_page
 
 from metarep.cli import COMMANDS, parser_of, top_parser
 from metarep.data.datasets import DATASETS
-from metarep.experiments.measurement.results import COLUMNS
+from metarep.experiments.measurement.results import COLUMNS, RELIABILITY
 from metarep.experiments.recipes import load_recipe, recipe_names
 from metarep.methods import METHODS
 
@@ -170,7 +170,7 @@ def test_every_data_set_and_column_is_explained() -> None:
     sets = PAGES["docs/datasets.md"].read_text("utf-8")
     assert [name for name in DATASETS if f"`{name}" not in sets] == []
     columns = PAGES["docs/protocol.md"].read_text("utf-8")
-    assert [column for column in COLUMNS if not re.search(rf"^\| .*`{column}`.* \|", columns, re.MULTILINE)] == []
+    assert [each for each in (*COLUMNS, *RELIABILITY) if not re.search(rf"^\| .*`{each}`.* \|", columns, re.M)] == []
 
 
 @pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])

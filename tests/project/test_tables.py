@@ -128,6 +128,19 @@ def test_references_stand_beside_rows_of_their_own_setting(results: Path) -> Non
     assert "raw pixels" in fill_tables(PLACE.format(" method=siamese queries=15"), results)
 
 
+def test_reliability_has_columns_where_it_was_measured(results: Path) -> None:
+    path = results / "omniglot.csv"
+    before = read(path)
+    assert path.read_text().splitlines()[0] == ",".join(COLUMNS)
+    record(path, [PROTONET | {"auroc": 91.5, "false_alarms": float("nan"), "task_seconds": 0.000123456}])
+    (row,) = [each for each in read(path) if each["auroc"]]
+    assert (row["auroc"], row["false_alarms"], row["task_seconds"]) == ("91.5", "", "0.0001235")
+    assert path.read_text().splitlines()[0] == ",".join((*COLUMNS, "auroc", "task_seconds"))
+    others = [each for each in read(path) if each != row]
+    assert [each for each in before if each in others] == others, "the other rows stay, with empty columns"
+    assert len(others) == len(before) - 1
+
+
 HEAD = ",".join(COLUMNS)
 GOOD = {"ways": "5", "shots": "1-5", "queries": "15", "tasks": "9"}
 

@@ -3,10 +3,13 @@
 import csv
 import re
 import subprocess
+from collections.abc import Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any
 
 from metarep.errors import MetarepError
+from metarep.experiments.measurement.reliability import FIGURES as RELIABILITY_FIGURES
 from metarep.machine.files import locked, replacing
 
 SUBJECT = (  # what was measured, and on what
@@ -15,6 +18,7 @@ SUBJECT = (  # what was measured, and on what
 )
 FIGURES = ("seeds", "accuracy", "ci95", "seed_sd", "published", "source", "train_seconds", "hardware")
 COLUMNS = [*SUBJECT, *FIGURES, "recipe", "digest", "commit"]
+RELIABILITY = [*RELIABILITY_FIGURES]  # columns that a table has if one of its rows was measured with reliability
 # Rows with the same key measure the same thing, and a table holds one of them. The digest of the tasks is not in the
 # key, because tasks of another seed are another sample of the same thing.
 KEY = (*SUBJECT, "recipe")
@@ -27,7 +31,9 @@ def record(path: Path, rows: list[dict[str, Any]]) -> None:
 
     Args:
         path: a CSV file; made if it does not exist.
-        rows: values of ``COLUMNS`` by name; a column may be missing. accuracy, ci95 and seed_sd are in percent.
+        rows: values of ``COLUMNS`` by name; a column may be missing. accuracy, ci95 and seed_sd are in percent. The
+            columns ``RELIABILITY`` are written if any row has them; see
+            :class:`metarep.experiments.measurement.reliability.Reliability`.
 
     Raises:
         MetarepError: the existing file is not a results table.
@@ -37,9 +43,11 @@ def record(path: Path, rows: list[dict[str, Any]]) -> None:
         table = {_key(row): row for row in read(path)}
         for row in rows:
             text = {column: _text(row.get(column, "")) for column in COLUMNS}
+            text |= {column: _text(row.get(column, ""), ".4g") for column in RELIABILITY}
             table[_key(text)] = text
+        more = [name for name in RELIABILITY if any(row[name] for row in table.values())]
         with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer = csv.DictWriter(file, [*COLUMNS, *more], extrasaction="ignore", lineterminator="\n")
             writer.writeheader()
             writer.writerows(table[key] for key in sorted(table))
 
@@ -61,9 +69,11 @@ def read(path: Path) -> list[Row]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file, strict=True)
-            if sorted(reader.fieldnames or ()) != sorted(COLUMNS):
+            header = reader.fieldnames or ()
+            if sorted(set(header) - set(RELIABILITY)) != sorted(COLUMNS) or len(set(header)) < len(header):
                 raise MetarepError(f"{path} is not a results table: its first line must be {','.join(COLUMNS)}")
-            return [_checked(row, f"{path}, line {reader.line_num}") for row in reader]
+            none = dict.fromkeys(RELIABILITY, "")
+            return [none | _checked(row, header, f"{path}, line {reader.line_num}") for row in reader]
     except (csv.Error, UnicodeDecodeError) as error:
         raise MetarepError(f"{path} is not a results table ({error}); repair it, or name another file") from error
 
@@ -86,10 +96,10 @@ def commit() -> str:
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
-def _checked(row: dict[str, Any], where: str) -> Row:
+def _checked(row: dict[str, Any], header: Sequence[str], where: str) -> Row:
     """The row, after a check that it has text in every column and numbers where they are needed."""
-    if row.keys() != set(COLUMNS) or None in row.values():  # csv marks too many and too few values so
-        raise MetarepError(f"{where}: a row must have {len(COLUMNS)} values, as the first line; repair or remove it")
+    if row.keys() != set(header) or None in row.values():  # csv marks too many and too few values so
+        raise MetarepError(f"{where}: a row must have {len(header)} values, as the first line; repair or remove it")
     for column, pattern in NUMBERS.items():
         if not re.fullmatch(pattern, row[column], re.ASCII):
             raise MetarepError(f"{where}: {column} is {row[column]!r}, which is not a number; repair or remove the row")
@@ -101,5 +111,6 @@ def _key(row: Row) -> tuple[Any, ...]:
     return tuple((0, int(row[name]), "") if row[name].isdigit() else (1, 0, row[name]) for name in KEY)
 
 
-def _text(value: object) -> str:
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
+def _text(value: object, digits: str = ".2f") -> str:
+    """A value as a table holds it; empty for NaN."""
+    return str(value) if not isinstance(value, float) else "" if isnan(value) else f"{value:{digits}}"
