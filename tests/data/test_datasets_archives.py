@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from metarep.data.datasets import DATASETS, about, cifar, load_dataset
+from metarep.data.datasets import DATASETS, about, load_dataset
 from metarep.data.datasets.archives import open_zip, read_entry
+from metarep.data.datasets.lists import split_list
 from metarep.errors import DataError, MetarepError
 
 
@@ -29,9 +30,9 @@ def test_every_data_set_says_what_it_is_in_one_line(name: str) -> None:
     assert "\n" not in about(name)
 
 
-@pytest.mark.parametrize(("name", "counts"), [("cifar_fs.json", (64, 16, 20)), ("fc100.json", (60, 20, 20))])
+@pytest.mark.parametrize(("name", "counts"), [("cifar_fs", (64, 16, 20)), ("fc100", (60, 20, 20))])
 def test_cifar_lists_cut_the_hundred_classes(name: str, counts: tuple[int, ...]) -> None:
-    parts = [cifar.listed(name, part) for part in ("train", "val", "test")]
+    parts = [split_list(name)[part] for part in ("train", "val", "test")]
     assert tuple(map(len, parts)) == counts
     assert len(set().union(*parts)) == 100
 

@@ -15,7 +15,8 @@ from torch import Generator, Tensor, nn
 from metarep.data.batch import BatchShape, TaskBatch
 from metarep.data.batches import draw_batch
 from metarep.data.datasets import load_dataset
-from metarep.data.datasets.cifar import A_CLASS, listed
+from metarep.data.datasets.cifar import A_CLASS
+from metarep.data.datasets.lists import split_list
 from metarep.data.split import Split
 from metarep.data.tasks import TaskIndex, draw_tasks
 from metarep.encoders import Encoder, Preprocess, build_encoder
@@ -196,9 +197,7 @@ def vinyals() -> list[dict[str, list[int]]]:
 
 def test_11_cifar_fs_has_five_hundred_images_a_class_or_the_classes_of_fc100() -> None:
     assert A_CLASS == 600, "of both parts of CIFAR-100"
-    fs, fc = (
-        [set(listed(f"{name}.json", part)) for part in ("train", "val", "test")] for name in ("cifar_fs", "fc100")
-    )
+    fs, fc = ([set(split_list(name)[part]) for part in ("train", "val", "test")] for name in ("cifar_fs", "fc100"))
     assert [[len(part) for part in split] for split in (fs, fc)] == [[64, 16, 20], [60, 20, 20]]
     assert len(set.union(*fs)) == len(set.union(*fc)) == 100
     assert fs[2] != fc[2]

@@ -1,9 +1,7 @@
 """Caltech-101: photographs of every shape as a few-shot data set at 84 px (Fei-Fei et al. 2004)."""
 
-import json
 import re
 from collections.abc import Iterator
-from importlib import resources
 from itertools import accumulate
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import torch
 from metarep.data.datasets.archives import open_zip
 from metarep.data.datasets.cache import cached_images
 from metarep.data.datasets.download import fetch
+from metarep.data.datasets.lists import split_list
 from metarep.data.datasets.options import Options
 from metarep.data.datasets.tar_stream import tar_stream
 from metarep.data.images import ImageBank
@@ -60,7 +59,7 @@ def load(argument: str, split: str, options: Options) -> Split:
         return _decode(fetch(URL, ARCHIVE, options), size), {}
 
     images, _ = cached_images(f"caltech-101-{size}", build)
-    before = sum(sum(parts[part].values()) for part in ("train", "val", "test")[: list(parts).index(split)])
+    before = sum(sum(classes.values()) for classes in list(parts.values())[: list(parts).index(split)])
     own = parts[split]
     labels = torch.arange(len(own)).repeat_interleave(torch.tensor(list(own.values())))
     keys = tuple(f"caltech-101/{name}" for name in own)
@@ -75,7 +74,7 @@ def counts() -> dict[str, dict[str, int]]:
     >>> {part: len(classes) for part, classes in counts().items()}, counts()["train"]["accordion"]
     ({'train': 64, 'val': 16, 'test': 20}, 55)
     """
-    return json.loads((resources.files("metarep.data.datasets") / "splits" / "caltech101.json").read_text("utf-8"))
+    return split_list("caltech101")
 
 
 def _decode(path: Path, size: int) -> np.ndarray:

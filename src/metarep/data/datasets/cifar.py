@@ -1,8 +1,6 @@
 """CIFAR-100 from its official archive, sorted by class. CIFAR-FS and FC100 are made of it."""
 
-import json
 from hashlib import sha256
-from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -42,15 +40,6 @@ def load_part(name: str, classes: list[str], options: Options) -> Split:
     labels = torch.arange(len(classes)).repeat_interleave(A_CLASS)
     keys = tuple(f"cifar-100/{name}" for name in classes)
     return Split(ImageBank(grouped.flatten(0, 1)), Labels(labels, tuple(classes), keys), name)
-
-
-def listed(file_name: str, split: str) -> list[str]:
-    """The classes of one part, from a list in the package.
-
-    >>> len(listed("fc100.json", "test"))
-    20
-    """
-    return json.loads((resources.files("metarep.data.datasets") / "splits" / file_name).read_text("utf-8"))[split]
 
 
 def load_classes(options: Options) -> tuple[UInt8[Tensor, "n 3 h w"], list[str]]:

@@ -1,6 +1,7 @@
 """CIFAR-FS: CIFAR-100's classes as a few-shot benchmark (Bertinetto et al. 2019)."""
 
-from metarep.data.datasets.cifar import listed, load_part
+from metarep.data.datasets.cifar import load_part
+from metarep.data.datasets.lists import split_list
 from metarep.data.datasets.options import Options
 from metarep.data.split import Split
 from metarep.errors import DataError
@@ -23,4 +24,4 @@ def load(argument: str, split: str, options: Options) -> Split:
     """
     if argument:
         raise DataError(f"cifar-fs has no variants, but {argument!r} was given; write 'cifar-fs' alone")
-    return load_part(f"cifar-fs/{split}", listed("cifar_fs.json", split), options)
+    return load_part(f"cifar-fs/{split}", split_list("cifar_fs")[split], options)

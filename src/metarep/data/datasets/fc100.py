@@ -1,6 +1,7 @@
 """FC100: CIFAR-100's classes as a few-shot benchmark (Oreshkin et al. 2018)."""
 
-from metarep.data.datasets.cifar import listed, load_part
+from metarep.data.datasets.cifar import load_part
+from metarep.data.datasets.lists import split_list
 from metarep.data.datasets.options import Options
 from metarep.data.split import Split
 from metarep.errors import DataError
@@ -23,4 +24,4 @@ def load(argument: str, split: str, options: Options) -> Split:
     """
     if argument:
         raise DataError(f"fc100 has no variants, but {argument!r} was given; write 'fc100' alone")
-    return load_part(f"fc100/{split}", listed("fc100.json", split), options)
+    return load_part(f"fc100/{split}", split_list("fc100")[split], options)

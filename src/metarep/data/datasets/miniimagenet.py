@@ -1,12 +1,9 @@
 """miniImageNet: 100 classes of ImageNet in the split of Ravi and Larochelle. The user provides the images."""
 
 import csv
-import json
 import re
 from hashlib import sha256
-from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,6 +13,7 @@ from metarep.data.banks.workers import decode_files
 from metarep.data.datasets.archives import refuse_escapes
 from metarep.data.datasets.array_files import read_npz, read_pickled
 from metarep.data.datasets.cache import cached_bank, cached_images
+from metarep.data.datasets.lists import split_list
 from metarep.data.datasets.options import Options, warn_of_left_out
 from metarep.data.datasets.resize import resized
 from metarep.data.images import ImageBank
@@ -94,14 +92,10 @@ def shipped_list(split: str) -> list[tuple[str, str]]:
     (12000, ('n0193011200000001.jpg', 'n01930112'))
     """
     rows = []
-    for name, bits in _lists()[split].items():
+    for name, bits in split_list("miniimagenet")[split].items():
         members = int(bits, 16)
         rows += [(f"{name}{i:08d}.jpg", name) for i in range(members.bit_length()) if members >> i & 1]
     return rows
-
-
-def _lists() -> dict[str, Any]:
-    return json.loads((resources.files("metarep.data.datasets") / "splits" / "miniimagenet.json").read_text("utf-8"))
 
 
 def _root(argument: str, options: Options) -> Path:
@@ -175,7 +169,7 @@ def _from_files(part: Path, files: list[tuple[Path, str]], size: int, skip_bad: 
 
 def _refuse_other_parts(names: tuple[str, ...], split: str, root: Path) -> None:
     """Refuse a class that belongs to another part in the published split, since results would not be comparable."""
-    lists = _lists()
+    lists = split_list("miniimagenet")
     for other in PARTS:
         if other != split and (strays := [name for name in names if name in lists[other]]):
             raise DataError(

@@ -1,9 +1,7 @@
 """Omniglot: 1,623 handwritten characters of 50 alphabets, 20 drawings each, in the two splits that papers use."""
 
 import io
-import json
 from hashlib import sha256
-from importlib import resources
 from pathlib import Path
 from re import compile as pattern
 from zipfile import ZipFile
@@ -17,6 +15,7 @@ from torch import Tensor
 from metarep.data.datasets.archives import open_zip, read_entry
 from metarep.data.datasets.cache import cached_images
 from metarep.data.datasets.download import fetch
+from metarep.data.datasets.lists import split_list
 from metarep.data.datasets.options import Options
 from metarep.data.images import ImageBank
 from metarep.data.labels import Labels
@@ -156,9 +155,7 @@ def shrink(image: Image.Image, side: int) -> Image.Image:
 
 def _vinyals(split: str) -> list[str]:
     """The characters of one part of the vinyals split."""
-    lists = json.loads(
-        (resources.files("metarep.data.datasets") / "splits" / "omniglot_vinyals.json").read_text("utf-8")
-    )
+    lists = split_list("omniglot_vinyals")
     return [f"{alphabet}/character{number:02d}" for alphabet, numbers in lists[split].items() for number in numbers]
 
 

@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass
 from hashlib import sha256
-from importlib import resources
 from pathlib import Path
 from re import compile as pattern
 
@@ -14,6 +13,7 @@ from jaxtyping import Int
 from metarep.data.datasets.archives import open_zip, read_entry
 from metarep.data.datasets.cache import cached_images
 from metarep.data.datasets.download import fetch
+from metarep.data.datasets.lists import split_list
 from metarep.data.datasets.omniglot import URL, decode_drawing, shrink
 from metarep.data.datasets.options import Options
 from metarep.data.images import ImageBank
@@ -105,6 +105,6 @@ def _decode_runs(path: Path, size: int) -> tuple[np.ndarray, dict]:
 
 def _keys() -> tuple[tuple[str, ...], ...]:
     """The keys of the classes of each run, from a list in the package."""
-    runs = json.loads((resources.files("metarep.data.datasets") / "splits" / "omniglot_runs.json").read_text("utf-8"))
+    runs = split_list("omniglot_runs")
     named = (runs[f"run{run:02d}"] for run in range(1, RUNS + 1))
     return tuple(tuple(f"omniglot/{alphabet}/character{n:02d}" for n in numbers) for alphabet, numbers in named)
