@@ -151,6 +151,11 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.search.image_index import ImageIndex as ImageIndex
     from metarep.weights.card import CardWarning as CardWarning
     from metarep.weights.checkpoint import Checkpoint as Checkpoint
+    from metarep.weights.hub.fetch import Fetched as Fetched
+    from metarep.weights.hub.fetch import HubWarning as HubWarning
+    from metarep.weights.hub.fetch import pull as pull
+    from metarep.weights.hub.push import Pushed as Pushed
+    from metarep.weights.hub.push import push as push
     from metarep.weights.named import load_representation as load_representation
     from metarep.weights.representation import Representation as Representation
     from metarep.weights.settings import TrainSettings as TrainSettings
@@ -259,6 +264,9 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "metarep.weights.representation": ("Representation",),
     "metarep.model.export": ("export_onnx", "export_torch"),
     "metarep.app.api": ("create_app",),
+    # The Hugging Face Hub: models and runs that are handed on
+    "metarep.weights.hub.push": ("Pushed", "push"),
+    "metarep.weights.hub.fetch": ("Fetched", "HubWarning", "pull"),
     # Search: vectors by id, and folders of images
     "metarep.index": (
         "INDEXES",

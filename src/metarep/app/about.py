@@ -113,7 +113,7 @@ async def metrics(service: Served) -> PlainTextResponse:
 
 def model_name(service: Service) -> str:
     """Return the name of the model, which is the last part of its folder's path."""
-    return shown_name(service.folder.path.resolve().name, 0)
+    return shown_name(service.folder.name, 0)
 
 
 def _attachment(file: IO[bytes], name: str, media_type: str) -> StreamingResponse:

@@ -36,6 +36,8 @@ COMMANDS = {
     "remove": "remove a class from a classifier",
     "suggest": "say which unlabelled images to label next, and which classes need more",
     "card": "print the card of a model or a run: task, data, accuracy, licences, how to load it",
+    "push": "send a model or a run to the Hugging Face Hub, to hand it on",
+    "pull": "copy a model or a run of the Hugging Face Hub to a folder of your own",
     "export": "write a classifier as an ONNX graph or a torch program",
     "serve": "serve a classifier over HTTP, as a web page and an API",
 }

@@ -7,7 +7,9 @@ from metarep.cli.options import add_output, print_json
 from metarep.cli.parser import Parser
 from metarep.model.card import model_card
 from metarep.model.folder import GALLERY, ModelFolder
-from metarep.weights.card import write_card
+from metarep.weights.card import CARD, write_card
+from metarep.weights.hub.fetch import fetch
+from metarep.weights.hub.names import is_hub_name
 
 USAGE = "MODEL"
 EXAMPLE = """examples:
@@ -18,13 +20,13 @@ EXAMPLE = """examples:
 
 
 def add(parser: Parser) -> None:
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a model folder or a run folder")
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a model folder or a run folder, or hf:USER/NAME")
     add_output(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     text = text_of(args.model)
-    written = write_card(args.model, text)
+    written = not is_hub_name(args.model) and write_card(args.model, text)
     if args.json:
         print_json({"model": str(args.model), "card": text, "written": written})
     else:
@@ -37,6 +39,9 @@ def text_of(path: Path) -> str:
     from metarep.experiments.card import run_card
     from metarep.experiments.run_folder import SETTINGS
 
+    if is_hub_name(path):
+        found = fetch(path)
+        return (found.folder / CARD).read_text("utf-8", errors="replace") if CARD in found.files else ""
     if not (path / GALLERY).is_file() and (path / SETTINGS).is_file():
         return run_card(path)
     model = ModelFolder.open(path).model

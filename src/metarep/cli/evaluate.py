@@ -29,6 +29,7 @@ from metarep.machine.files import typed
 from metarep.machine.ranks import rank
 from metarep.weights.checkpoint import Checkpoint
 from metarep.weights.frozen import load_to_measure
+from metarep.weights.hub.fetch import pinned
 from metarep.weights.shipped import open_run, zoo_names
 
 USAGE = "RUN"
@@ -57,7 +58,8 @@ def add(parser: Parser) -> None:
         nargs="?",
         metavar="RUN",
         help="a run folder, a .safetensors file, a model that ships with metarep "
-        f"({', '.join(zoo_names())}), or a frozen encoder: efficientnet-lite0 to 2, timm:NAME, FILE.onnx",
+        f"({', '.join(zoo_names())}), or a frozen encoder: efficientnet-lite0 to 2, timm:NAME, FILE.onnx; or "
+        "hf:USER/NAME",
     )
     parser.add_argument(
         "--split",
@@ -156,6 +158,7 @@ def run(args: argparse.Namespace) -> int:
     if args.features:
         return measure_features(args)
     device = pick_device(args.device)
+    args.run = pinned(args.run)
     trained = load_to_measure(args.run, device, size=args.size)
     learner = pick_learner(trained, args.learner)
     precision = pick_precision(args.precision, device)

@@ -18,7 +18,9 @@ EXAMPLE = """examples:
 
 
 def add(parser: Parser) -> None:
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a model folder that metarep fit made")
+    parser.add_argument(
+        "model", type=Path, metavar="MODEL", help="a model folder that metarep fit made, or hf:USER/NAME"
+    )
     parser.add_argument("--onnx", type=Path, metavar="FILE", help="write an ONNX graph; needs metarep[onnx]")
     parser.add_argument("--torch-export", type=Path, metavar="FILE", help="write a program of torch.export")
     add_output(parser)

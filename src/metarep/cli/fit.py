@@ -69,9 +69,9 @@ def add_encoder(parser: argparse.ArgumentParser, default: str | None) -> None:
         "--encoder",
         default=default,
         metavar="NAME",
-        help="efficientnet-lite0 to 2, timm:NAME, a run folder, a model that ships with metarep, FILE.onnx, FILE.pth "
-        "of DINO, CLIP and other vision transformers, or FILE.safetensors with --arch; auto is the best installed "
-        "encoder for photographs "
+        help="efficientnet-lite0 to 2, timm:NAME, hf:USER/NAME, a run folder, a model that ships with metarep, "
+        "FILE.onnx, FILE.pth of DINO, CLIP and other vision transformers, or FILE.safetensors with --arch; auto is the "
+        "best installed encoder for photographs "
         f"(default: {default or 'none'})",
     )
     group.add_argument(

@@ -34,7 +34,7 @@ def run(folder: ModelFolder, args: argparse.Namespace) -> int:
     depth = notice_depth([file for file, _ in files], folder.model.depth | Depth.of(args.depth))
     with counter(len(files), "image", quiet=len(files) <= BATCH) as advance:
         verdict = judge(folder, files, batch=BATCH, depth=depth, skip_bad=args.skip_bad, on_progress=advance)
-    picture = _draw(verdict, args.out or folder.path / PICTURE)
+    picture = _draw(verdict, args.out or (Path() if folder.origin else folder.path) / PICTURE)
     if args.json:
         print_json({"model": str(args.model), "folder": path, "picture": picture, **verdict.as_dict()})
     else:

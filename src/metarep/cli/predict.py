@@ -34,7 +34,9 @@ BATCH = 64
 
 
 def add(parser: Parser) -> None:
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a model folder that metarep fit made")
+    parser.add_argument(
+        "model", type=Path, metavar="MODEL", help="a model folder that metarep fit made, or hf:USER/NAME"
+    )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="images, or folders of them")
     parser.add_argument("--csv", action="store_true", help="print a table of comma-separated values")
     parser.add_argument(

@@ -36,7 +36,10 @@ SILENCE = 15  # seconds without a sign of life after which a worker is replaced
 
 def add(parser: Parser) -> None:
     parser.add_argument(
-        "model", type=Path, metavar="MODEL", help="a model folder that metarep fit made; with --encoder, a new one"
+        "model",
+        type=Path,
+        metavar="MODEL",
+        help="a model folder that metarep fit made, or hf:USER/NAME to read alone; with --encoder, a new one",
     )
     group = parser.add_argument_group("address")
     group.add_argument(
@@ -116,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
         address = f"{'https' if args.cert else 'http'}://{shown}:{port}"
         print(f"{args.model}: {gallery.in_words}", flush=True)
         if args.workers > 1:
-            return run_workers(args, listening, address, options, asdict(limits), token, hosts)
+            return run_workers(args, listening, address, options, asdict(limits), token, hosts, folder.origin)
         print(f"page: {address}\nCtrl-C ends it", flush=True)
         warnings.filterwarnings("ignore", module="PIL")  # of odd files; many threads decode, so it is done once
         config = uvicorn.Config(create_app(folder, limits=limits, token=token, hosts=hosts), **options)
@@ -135,6 +138,7 @@ def run_workers(
     limits: dict[str, Any],
     token: str | None,
     hosts: frozenset[str] | None,
+    origin: str = "",
 ) -> int:
     """Serve the model by several processes until a signal ends them.
 
@@ -144,6 +148,7 @@ def run_workers(
         address: of the page.
         options: of ``uvicorn.Config``.
         limits, token, hosts: see :class:`metarep.app.worker.Worker`.
+        origin: the name of a model on the Hub with its commit; empty for a model folder.
 
     Returns:
         The exit status: 130 after Ctrl-C, and 2 if a worker could not start.
@@ -156,7 +161,7 @@ def run_workers(
 
     threads = max(1, torch.get_num_threads() // args.workers)
     with tempfile.TemporaryDirectory(prefix="metarep-serve-") as shared:
-        worker = Worker(args.model.resolve(), limits, token, hosts, threads, Path(shared))
+        worker = Worker(Path(origin) if origin else args.model.resolve(), limits, token, hosts, threads, Path(shared))
         config = uvicorn.Config(
             worker, factory=True, workers=args.workers, timeout_worker_healthcheck=SILENCE, **options
         )
@@ -222,16 +227,19 @@ def open_or_create(args: argparse.Namespace):  # noqa: ANN201 - ModelFolder, whi
     from metarep.model.folder import ModelFolder
     from metarep.model.gallery import Gallery
     from metarep.model.model import Model
+    from metarep.weights.hub.names import is_hub_name
     from metarep.weights.named import load_representation
 
     exists = (args.model / "gallery.safetensors").is_file()
     if args.encoder is None:
-        if not exists and not args.model.exists():
+        if not exists and not args.model.exists() and not is_hub_name(args.model):
             raise MetarepError(
                 f"there is no model {args.model}; metarep fit PHOTOS --out {typed(args.model)} makes one, "
                 f"and metarep serve {typed(args.model)} --encoder auto an empty one, to be filled on the page"
             )
         return ModelFolder.open(args.model)
+    if is_hub_name(args.model):
+        raise MetarepError(f"{args.model} is on the Hub, with an encoder of its own; leave --encoder out")
     if exists:
         raise MetarepError(f"{args.model} is there already, with an encoder of its own; leave --encoder out")
     representation = load_representation(args.encoder, arch=args.arch, size=args.size)

@@ -31,7 +31,9 @@ MOST = 5  # classes that are printed, and classes that one is taken for
 
 
 def add(parser: Parser) -> None:
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a model folder that metarep fit made")
+    parser.add_argument(
+        "model", type=Path, metavar="MODEL", help="a model folder that metarep fit made, or hf:USER/NAME"
+    )
     parser.add_argument("images", nargs="+", metavar="FOLDER", help="folders of unlabelled images, or images")
     parser.add_argument("--number", type=int, default=10, metavar="N", help="number of images to suggest (default: 10)")
     parser.add_argument("--out", type=Path, metavar="PNG", help="also draw the suggested images on one sheet")

@@ -100,7 +100,8 @@ def add_settings(parser: Parser, method: str | None, out: str = "run folder (def
         default=argparse.SUPPRESS,
         metavar="NAME",
         help="with random weights: conv4, resnet12, efficientnet-lite, vit-tiny, vit-s16 and so on; or trained, as "
-        "metarep fit takes it: efficientnet-lite0 to 2, timm:NAME, a run, a file of weights (default: conv4)",
+        "metarep fit takes it: efficientnet-lite0 to 2, timm:NAME, hf:USER/NAME, a run, a file of weights (default: "
+        "conv4)",
     )
     group.add_argument(
         "--arch", default=argparse.SUPPRESS, metavar="NAME", help="network of a file of weights, as in metarep fit"

@@ -9,6 +9,7 @@ from metarep.encoders import ENCODERS, Encoder
 from metarep.encoders.vit import SIZES
 from metarep.errors import Advice, MetarepError, unknown
 from metarep.weights.checkpoint import Checkpoint
+from metarep.weights.hub.names import is_hub_name, short_name
 from metarep.weights.named import LITE, load_representation
 from metarep.weights.shipped import zoo_names
 
@@ -64,7 +65,15 @@ def open_pretrained(about: Mapping[str, Any], size: tuple[int, int], freeze: str
             ),
         )
     ours = (*LITE, *zoo_names(), "auto")
-    if name not in ours and not name.startswith("timm:") and not Path(name).exists() and "." not in name:
-        raise unknown("encoder", name, [*ENCODERS, *SIZES, *ours, "timm:NAME", "FILE.pth", "a run folder"])
+    if (
+        name not in ours
+        and not name.startswith("timm:")
+        and not is_hub_name(name)
+        and not Path(name).exists()
+        and "." not in name
+    ):
+        raise unknown(
+            "encoder", name, [*ENCODERS, *SIZES, *ours, "timm:NAME", "hf:USER/NAME", "FILE.pth", "a run folder"]
+        )
     found = load_representation(name, arch=arch, size=size)
-    return Pretrained(found.encoder, Path(name).name, found.digest, found.checkpoint)
+    return Pretrained(found.encoder, short_name(name), found.digest, found.checkpoint)

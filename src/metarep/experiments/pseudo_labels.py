@@ -20,6 +20,7 @@ from metarep.learners import Learner
 from metarep.machine.files import read_tensors, write_tensors
 from metarep.machine.ranks import agreed
 from metarep.weights.checkpoint import Checkpoint
+from metarep.weights.hub.names import short_name
 
 KINDS = ("true", "clusters:RUN", "instances")
 IN_A_CLUSTER = 40  # images in a cluster on average, if the number of clusters is not given
@@ -82,7 +83,7 @@ class Labelling:
     def as_dict(self) -> dict[str, Any]:
         """The settings that a run folder keeps; empty if all true labels are read."""
         if self.kind == "clusters":
-            return {"clusters": self.clusters, "partitions": self.partitions, "clustered_by": Path(self.run).name}
+            return {"clusters": self.clusters, "partitions": self.partitions, "clustered_by": short_name(self.run)}
         return {} if self.per_class is None else {"labels_per_class": self.per_class}
 
     def of(self, split: Split, seed: int, source: Checkpoint | None = None, kept: Path | None = None) -> Split:

@@ -26,6 +26,8 @@ from metarep.machine.device import Precision, pick_device, pick_precision
 from metarep.methods import METHODS, Baseline, Method
 from metarep.methods.student import Student
 from metarep.weights.checkpoint import Checkpoint, load_checkpoint
+from metarep.weights.hub.fetch import pinned
+from metarep.weights.hub.names import short_name
 from metarep.weights.record import DataRecord, RunRecord
 from metarep.weights.seen import digests, key_digest, refuse
 from metarep.weights.settings import TrainSettings
@@ -103,7 +105,7 @@ def _start_on(
     *,
     skip_bad: bool,
 ) -> tuple[Checkpoint, Outcome]:
-    job = as_begun(job, Path(out))
+    job = as_begun(pinned_job(job), Path(out))
     initial = load_trained(job.init) if job.init else None
     depth = Depth.of(initial.record.data.depth if initial else None) | Depth.of(job.depth)
     given: dict[str, Any] = {"size": job.size, "data_dir": data_dir, "skip_bad": skip_bad, "depth": depth}
@@ -186,6 +188,21 @@ def teach(method: Method, teacher: Checkpoint, labels: Labels, name: str) -> Non
         )
 
 
+def pinned_job(job: Job) -> Job:
+    """The job with the hash of the commit in each name on the Hub, so that its record says what it started from.
+
+    >>> pinned_job(Job("protonet", "glyphs", init="runs/simclr")).init
+    'runs/simclr'
+    """
+    return replace(
+        job,
+        encoder={**job.encoder, "name": pinned(str(job.encoder["name"]))},
+        init=job.init and pinned(str(job.init)),
+        teacher=job.teacher and pinned(str(job.teacher)),
+        labels=f"clusters:{pinned(job.labelling.run)}" if job.labelling.run else job.labels,
+    )
+
+
 def as_begun(job: Job, out: Path) -> Job:
     """The job with the validation shots of the run that it resumes, unless the job sets them itself.
 
@@ -249,8 +266,8 @@ def describe(
             skip_bad=skip_bad,  # a later measurement reads the same folder, with the same unreadable images
         ),
         labels=labels_read("none" if free else job.labelling.called, initial, source, teacher),
-        init=pretrained.name if pretrained else Path(str(job.init)).name if initial else "",
-        teacher=Path(str(job.teacher)).name if teacher else "",
+        init=pretrained.name if pretrained else short_name(str(job.init)) if initial else "",
+        teacher=short_name(str(job.teacher)) if teacher else "",
     )
 
 

@@ -22,6 +22,8 @@ from metarep.model.gallery_file import read_gallery, write_gallery
 from metarep.model.model import Model
 from metarep.model.repeats import first_of_each
 from metarep.weights.card import CARD, write_card
+from metarep.weights.hub.fetch import fetch
+from metarep.weights.hub.names import HubName, is_hub_name
 from metarep.weights.named import Representation, load_representation
 
 GALLERY = "gallery.safetensors"
@@ -39,6 +41,9 @@ class ModelFolder:
         path: the folder.
         representation: the encoder of ``encoder.safetensors``.
 
+    Attributes:
+        origin: ``hf:USER/NAME@COMMIT`` of a model that was opened on the Hub and cannot be changed; else empty.
+
     >>> import tempfile
     >>> from metarep import Preprocess, build_encoder
     >>> stripes = torch.zeros(2, 1, 16, 16, dtype=torch.uint8)
@@ -54,6 +59,7 @@ class ModelFolder:
 
     def __init__(self, path: Path, representation: Representation) -> None:
         self.path, self.name, self.representation = path, path.resolve().name, representation
+        self.origin = ""
         self._model: Model | None = None
         self._stamp: tuple[int, int] | None = None
 
@@ -94,7 +100,20 @@ class ModelFolder:
 
     @classmethod
     def open(cls, path: Path) -> "ModelFolder":
-        """Opens an existing model folder; a MetarepError says that ``path`` is not one, or that it is damaged."""
+        """Opens an existing model folder, or a model on the Hub (``hf:USER/NAME``), which can only be read.
+
+        Raises:
+            MetarepError: ``path`` is not a model folder, it is damaged, or the Hub has no such model.
+        """
+        if is_hub_name(path):
+            found = fetch(path)
+            if GALLERY not in found.files:
+                fit = Call("ModelFolder.create", "fit", Slot("PHOTOS"), out=Slot("MODEL"), encoder=found.name)
+                what = f"{found.name} is a run or an encoder and not a model"
+                raise MetarepError(what, advice=Advice("make a model with {fit}", fit=fit))
+            folder = cls.open(found.folder)
+            folder.name, folder.origin = HubName.read(path).repo.partition("/")[2], found.name
+            return folder
         if not (path / GALLERY).is_file():
             run = (path / "model.safetensors").exists()
             options = {"encoder": path} if run else {}
@@ -125,6 +144,7 @@ class ModelFolder:
 
         Read ``folder.model`` again inside: another process may have written before the lock was taken.
         """
+        self._refuse_copy()
         with locked(self.path / ".lock"):
             yield self._change
 
@@ -158,6 +178,7 @@ class ModelFolder:
             RepeatWarning: a picture is left out, or another class has it too; only with ``once``.
             LeftOutWarning: an image is left out because it cannot be read.
         """
+        self._refuse_copy()  # now, and not only after the images are encoded
         left_out = left_out or (LeftOut() if skip_bad else None)
         read = list(self.model.read(images, batch=batch, depth=depth, left_out=left_out))
         if left_out:
@@ -245,6 +266,8 @@ class ModelFolder:
 
     def calibrate(self) -> Model:
         """Computes the trust and the state of the model, stores them for later programs, and returns the model."""
+        if self.origin:
+            return self.model
         with self.writing():
             model = self.model
             if len(model.gallery.names) > 1:
@@ -257,6 +280,12 @@ class ModelFolder:
     def settle(self) -> Model:
         """The old name of :meth:`calibrate`."""
         return self.calibrate()
+
+    def _refuse_copy(self) -> None:
+        if self.origin:
+            pull = Call("pull", "pull", self.origin, out=Slot("MODEL"))
+            what = f"{self.origin} is a copy from the Hub, which cannot be changed"
+            raise MetarepError(what, advice=Advice("make a model folder of your own with {pull}", pull=pull))
 
     @property
     def _gallery(self) -> Path:

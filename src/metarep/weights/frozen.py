@@ -6,8 +6,10 @@ import torch
 
 from metarep.learners import Prototypes
 from metarep.weights.checkpoint import Checkpoint
+from metarep.weights.hub.names import is_hub_name
 from metarep.weights.named import LITE, load_representation
 from metarep.weights.record import RunRecord
+from metarep.weights.representation import Representation
 from metarep.weights.shipped import load_trained
 
 FROZEN = "frozen"
@@ -21,8 +23,8 @@ def load_to_measure(name: str | Path, device: torch.device | str = "cpu", *, siz
     has seen is not checked: ImageNet, for example, holds many of the classes of CIFAR-100 and Caltech-101.
 
     Args:
-        name: a run, as in :func:`metarep.load_learner`; or ``efficientnet-lite0`` to ``2``, ``timm:NAME`` or an
-            ``.onnx`` file, as in :func:`metarep.load_representation`.
+        name: a run, as in :func:`metarep.load_learner`; or ``efficientnet-lite0`` to ``2``, ``timm:NAME``, an
+            ``.onnx`` file, or ``hf:USER/NAME``, as in :func:`metarep.load_representation`.
         device: where to put the weights.
         size: side of the images of a frozen encoder in pixels; None for its own.
 
@@ -33,9 +35,17 @@ def load_to_measure(name: str | Path, device: torch.device | str = "cpu", *, siz
     'protonet'
     """
     text = str(name)
+    if is_hub_name(text):
+        found = load_representation(text, size=size)
+        if found.checkpoint is not None:
+            return load_trained(found.name, device)
+        return _frozen(found, device)
     if text not in LITE and not text.startswith("timm:") and not text.endswith(".onnx"):
         return load_trained(name, device)
-    representation = load_representation(text, size=size)
+    return _frozen(load_representation(text, size=size), device)
+
+
+def _frozen(representation: Representation, device: torch.device | str) -> Checkpoint:
     learner = Prototypes(representation.encoder, "cosine").to(device).eval()
-    record = RunRecord(FROZEN, encoder=representation.encoder.arch, labels=PRETRAINED, name=text)
+    record = RunRecord(FROZEN, encoder=representation.encoder.arch, labels=PRETRAINED, name=representation.name)
     return Checkpoint(learner, record, frozenset(), frozenset())

@@ -1,6 +1,7 @@
 """Representations by name: runs of this library, models that ship with it, and third-party networks."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from metarep.encoders.timm import TimmBody
 from metarep.errors import Advice, MetarepError, Slot, missing_extra, unknown
 from metarep.machine.files import read_tensors
 from metarep.machine.untrusted import open_tensors
+from metarep.weights.hub.fetch import fetch
+from metarep.weights.hub.names import is_hub_name
 from metarep.weights.own_network import preprocess_of, represent
 from metarep.weights.rebuild import damaged, encoder_of, rebuild
 from metarep.weights.representation import FORMAT, Representation
@@ -53,6 +56,8 @@ def load_representation(
             - ``timm:NAME``, an ``.onnx`` file, or a ``.safetensors`` file of bare weights with ``arch``;
             - a ``.safetensors`` or ``.pth`` file of DINO, DINOv2, DINOv3, MAE, CLIP or SigLIP
               (:func:`metarep.weights.vit.open_vit`), whose layout is recognised;
+            - ``hf:USER/NAME`` or ``hf:USER/NAME@REVISION`` on the Hub, with the extra ``hub``
+              (:func:`metarep.weights.hub.fetch.fetch`): a run, the encoder of a model, or ``model.safetensors``;
             - ``auto`` for the best encoder of photographs that is installed;
             - a module, see :func:`metarep.weights.own_network.represent`.
         arch: the architecture of bare weights: conv4, resnet12 or efficientnet-lite, with a width as in ``conv4:64``.
@@ -89,6 +94,9 @@ def _named(spec: str, arch: str | None, size: Size, mean: Numbers, std: Numbers)
         raise MetarepError(f"size must be at least 1 pixel, not {size}")
     if spec == "auto":
         spec = best_installed()
+    if is_hub_name(spec):
+        found = fetch(spec)
+        return replace(_named(str(found.weights), arch, size, mean, std), name=found.name)
     if spec.startswith("timm:"):
         return Representation(_timm(spec.removeprefix("timm:"), size, mean, std), spec)
     if spec.endswith(".onnx"):
@@ -105,7 +113,9 @@ def _named(spec: str, arch: str | None, size: Size, mean: Numbers, std: Numbers)
     if spec.endswith(".safetensors") and Path(spec).is_file() and _format(Path(spec)) == FORMAT:
         return _saved(Path(spec))
     if not Path(spec).exists() and spec not in zoo_names():
-        raise unknown("encoder", spec, [*LITE, *zoo_names(), "timm:NAME", "FILE.onnx", "FILE.pth", "a run folder"])
+        raise unknown(
+            "encoder", spec, [*LITE, *zoo_names(), "timm:NAME", "hf:USER/NAME", "FILE.onnx", "FILE.pth", "a run folder"]
+        )
     trained = load_trained(spec)
     return Representation(trained.learner.encoder, trained.record.name or str(spec), trained)
 
@@ -116,7 +126,7 @@ def is_trained_name(spec: str) -> bool:
     >>> is_trained_name("efficientnet-lite0"), is_trained_name("timm:resnet18"), is_trained_name("conv4")
     (True, True, False)
     """
-    known = spec in LITE or spec in zoo_names() or spec.startswith("timm:")
+    known = spec in LITE or spec in zoo_names() or spec.startswith("timm:") or is_hub_name(spec)
     return known or spec.endswith((".onnx", *VIT_FILES)) or Path(spec).is_dir()
 
 

@@ -12,6 +12,8 @@ from typing_extensions import deprecated
 from metarep.errors import Advice, Call, MetarepError, Slot, unknown
 from metarep.learners import Learner
 from metarep.weights.checkpoint import Checkpoint, load_checkpoint
+from metarep.weights.hub.fetch import fetch
+from metarep.weights.hub.names import is_hub_name
 
 
 def zoo_names() -> list[str]:
@@ -47,7 +49,8 @@ def load_learner(name: str | Path, device: torch.device | str = "cpu") -> Learne
     """Load a trained learner, to embed images and to solve new tasks.
 
     Args:
-        name: a model that ships (``omniglot-protonet``), a run folder, or a ``.safetensors`` file of this library.
+        name: a model that ships (``omniglot-protonet``), a run folder, a ``.safetensors`` file of this library, or a
+            run on the Hub (``hf:USER/NAME``, extra ``hub``; see :func:`metarep.weights.hub.fetch.fetch`).
         device: where to put the weights.
 
     Raises:
@@ -81,17 +84,21 @@ def load_trained(name: str | Path, device: torch.device | str = "cpu") -> Checkp
     if str(name) in zoo_names():
         with as_file(files("metarep.weights") / f"{name}.safetensors") as path:
             return load_checkpoint(path, device)
+    if is_hub_name(name):
+        found = fetch(name)
+        return open_run(found.folder, device, called=found.name)
     if not Path(name).exists():
-        raise unknown("model or run folder", str(name), zoo_names())
+        raise unknown("model or run folder", str(name), [*zoo_names(), "hf:USER/NAME"])
     return open_run(Path(name), device)
 
 
-def open_run(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
+def open_run(path: Path, device: torch.device | str = "cpu", *, called: str = "") -> Checkpoint:
     """Load the checkpoint of a run folder, or of a ``.safetensors`` file.
 
     Args:
         path: the folder or the file.
         device: where to put the weights.
+        called: its name for messages, if that is not its path.
 
     Raises:
         MetarepError: the folder holds no trained model, or the file is damaged.
@@ -100,9 +107,12 @@ def open_run(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
     model = path / "model.safetensors" if path.is_dir() else path
     if path.is_dir() and not model.exists():
         if (path / "gallery.safetensors").exists():
-            test = Call("judge", "predict", path, Slot("FOLDER"), labelled=True)
+            test = Call("judge", "predict", called or path, Slot("FOLDER"), labelled=True)
             raise MetarepError(
-                f"{path} is a model folder and not a run folder", advice=Advice("measure it with {test}", test=test)
+                f"{called or path} is a model folder and not a run folder",
+                advice=Advice("measure it with {test}", test=test),
             )
-        raise MetarepError(f"{path} holds no trained model yet (no model.safetensors); train it first, or resume it")
+        raise MetarepError(
+            f"{called or path} holds no trained model yet (no model.safetensors); train it first, or resume it"
+        )
     return load_checkpoint(model, device)

@@ -12,6 +12,7 @@ from metarep.experiments.measurement.references import raw_pixels, untrained
 from metarep.learners import Learner, Prototypes
 from metarep.methods import METHODS
 from metarep.weights.checkpoint import Checkpoint
+from metarep.weights.hub.names import short_name
 from metarep.weights.named import load_representation
 from metarep.weights.record import RunRecord
 from metarep.weights.shipped import load_trained
@@ -195,7 +196,7 @@ def _called(names: Sequence[str]) -> str:
     >>> _called(["runs/maml-0", "runs/maml-1"]), _called(["runs/maml-0"])
     ('maml', 'maml-0')
     """
-    stems = [Path(name).name.removesuffix(".safetensors") for name in names]
+    stems = [short_name(name).removesuffix(".safetensors") for name in names]
     if len(stems) == 1:
         return stems[0]
     short = {re.sub(r"[-_]?(seed[-_]?)?\d+$", "", stem) for stem in stems}
