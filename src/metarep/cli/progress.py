@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a line every few seconds elsewhere, and logs for TensorBoard.
+"""Progress of long work: a bar on a terminal, a line every few seconds elsewhere; and trackers of trainings.
 
 There is one display, :func:`display`. Trainings, measurements and counts of images choose the text that it shows.
 """
@@ -6,11 +6,11 @@ There is one display, :func:`display`. Trainings, measurements and counts of ima
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from metarep.errors import counted, missing_extra
+from metarep.errors import counted
 
 Tell = Callable[[float], None]  # called with the finished share, from 0 to 1
 Watch = Callable[[dict[str, Any]], None]  # called with each record of the log of a training
@@ -74,21 +74,26 @@ def display(*, quiet: bool = False, every: float = EVERY, stays: bool = False) -
 
 
 @contextlib.contextmanager
-def progress(*, quiet: bool = False, tensorboard: Path | None = None, every: float = EVERY) -> Iterator[Watch]:
+def progress(
+    *, quiet: bool = False, trackers: Sequence[str] = (), folder: Path | None = None, every: float = EVERY
+) -> Iterator[Watch]:
     """Context that yields a ``watch`` function for ``train``.
 
     Args:
         quiet: show nothing.
-        tensorboard: also write logs for TensorBoard below this folder.
+        trackers: names of :data:`metarep.cli.trackers.TRACKERS`, which get the figures too.
+        folder: the run folder, for the trackers.
         every: seconds between two lines if standard error is not a terminal.
 
     Raises:
-        MetarepError: ``tensorboard`` is given and the package is not installed.
+        MetarepError: the package of a tracker is not installed.
     """
     with contextlib.ExitStack() as stack:
         watchers = [_training(stack.enter_context(display(quiet=quiet, every=every, stays=True)))]
-        if tensorboard is not None:
-            watchers.append(stack.enter_context(_board(tensorboard)))
+        if trackers and folder is not None:
+            from metarep.cli.trackers import tracking
+
+            watchers += [stack.enter_context(tracking(name, folder)) for name in trackers]
 
         def watch(record: dict[str, Any]) -> None:
             for watcher in watchers:
@@ -167,28 +172,6 @@ def _training(show: Show) -> Watch:
         show(f"{_phase(record)} {step:>5} of {steps}", step, steps, figures, due=due)
 
     return watch
-
-
-@contextlib.contextmanager
-def _board(folder: Path) -> Iterator[Watch]:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise missing_extra("the log for tensorboard", "tensorboard", "tensorboard") from error
-    writer = None
-
-    def watch(record: dict[str, Any]) -> None:
-        nonlocal writer
-        writer = writer or SummaryWriter(str(folder / "tensorboard"))  # now: it makes the folder
-        for name, value in record.items():
-            if isinstance(value, float):
-                writer.add_scalar(name, value, record["step"])
-
-    try:
-        yield watch
-    finally:
-        if writer:
-            writer.close()
 
 
 def _phase(record: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from metarep.cli.options import print_json, set_threads
 from metarep.cli.over import EXAMPLES, read_space
 from metarep.cli.parser import Parser
 from metarep.cli.progress import progress
-from metarep.cli.train import add_methods, add_settings, read_job
+from metarep.cli.train import add_methods, add_settings, read_job, trackers_of
 from metarep.errors import counted, missing_extra
 
 USAGE = "METHOD"
@@ -81,8 +81,8 @@ def seconds(text: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     set_threads(args)
-    if args.tensorboard:
-        args.parser.error("--tensorboard is a flag of metarep train; a sweep writes trials.csv and trials.png")
+    if trackers := trackers_of(args):
+        args.parser.error(f"--{trackers[0]} is a flag of metarep train; a sweep writes trials.csv and trials.png")
     job = read_job(args)
     space = read_space(args.method, args.over)
     try:

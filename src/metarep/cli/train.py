@@ -21,6 +21,12 @@ from metarep.methods import METHODS
 from metarep.weights.settings import TrainSettings
 
 USAGE = "METHOD"
+TRACKED = {  # those of metarep.cli.trackers, which imports what --help does not need
+    "tensorboard": "write TensorBoard logs",
+    "mlflow": "log to MLflow, where MLFLOW_TRACKING_URI says",
+    "wandb": "log to Weights & Biases",
+    "trackio": "log to Trackio",
+}
 EXAMPLE = """examples:
   metarep train protonet
       the embedded glyphs, no download
@@ -124,9 +130,8 @@ def add_settings(parser: Parser, method: str | None, out: str = "run folder (def
         metavar="RUN",
         help="distillation: also learn from the logits of this run, which stays as it is (baseline and protonet)",
     )
-    group.add_argument(
-        "--tensorboard", action="store_true", help="also write TensorBoard logs; needs metarep[tensorboard]"
-    )
+    for name, what in TRACKED.items():
+        group.add_argument(f"--{name}", action="store_true", help=f"also {what}; needs metarep[{name}]")
     add_data(parser, None)
     add_labels(parser)
     own: list[str] = []
@@ -138,11 +143,16 @@ def add_settings(parser: Parser, method: str | None, out: str = "run folder (def
     add_output(parser)
 
 
+def trackers_of(args: argparse.Namespace) -> list[str]:
+    """The trackers whose flags are given."""
+    return [name for name in TRACKED if getattr(args, name)]
+
+
 def run(args: argparse.Namespace) -> int:
     set_threads(args)
     job = read_job(args)
     out = args.out or Path("runs") / f"{args.method}-{job.data.partition(':')[0]}"
-    with progress(quiet=args.json, tensorboard=out if args.tensorboard else None) as watch:
+    with progress(quiet=args.json, trackers=trackers_of(args), folder=out) as watch:
         _, outcome = start(
             job,
             out,
