@@ -19,11 +19,10 @@ from metarep.machine.files import locked, making
 from metarep.model.card import model_card
 from metarep.model.gallery import Gallery
 from metarep.model.gallery_file import read_gallery, write_gallery
+from metarep.model.hub_copy import model_at, name_of, refuse_copy
 from metarep.model.model import Model
 from metarep.model.repeats import first_of_each
 from metarep.weights.card import CARD, write_card
-from metarep.weights.hub.fetch import fetch
-from metarep.weights.hub.names import HubName, is_hub_name
 from metarep.weights.named import Representation, load_representation
 
 GALLERY = "gallery.safetensors"
@@ -40,9 +39,7 @@ class ModelFolder:
     Args:
         path: the folder.
         representation: the encoder of ``encoder.safetensors``.
-
-    Attributes:
-        origin: ``hf:USER/NAME@COMMIT`` of a model that was opened on the Hub and cannot be changed; else empty.
+        origin: ``hf:USER/NAME@COMMIT`` of a model on the Hub, which cannot be changed; empty for others.
 
     >>> import tempfile
     >>> from metarep import Preprocess, build_encoder
@@ -57,9 +54,9 @@ class ModelFolder:
     ([0, 1], ('lines', 'columns'), [1, 1])
     """
 
-    def __init__(self, path: Path, representation: Representation) -> None:
-        self.path, self.name, self.representation = path, path.resolve().name, representation
-        self.origin = ""
+    def __init__(self, path: Path, representation: Representation, origin: str = "") -> None:
+        self.path, self.representation, self.origin = path, representation, origin
+        self.name = name_of(path, origin)
         self._model: Model | None = None
         self._stamp: tuple[int, int] | None = None
 
@@ -100,20 +97,8 @@ class ModelFolder:
 
     @classmethod
     def open(cls, path: Path) -> "ModelFolder":
-        """Opens an existing model folder, or a model on the Hub (``hf:USER/NAME``), which can only be read.
-
-        Raises:
-            MetarepError: ``path`` is not a model folder, it is damaged, or the Hub has no such model.
-        """
-        if is_hub_name(path):
-            found = fetch(path)
-            if GALLERY not in found.files:
-                fit = Call("ModelFolder.create", "fit", Slot("PHOTOS"), out=Slot("MODEL"), encoder=found.name)
-                what = f"{found.name} is a run or an encoder and not a model"
-                raise MetarepError(what, advice=Advice("make a model with {fit}", fit=fit))
-            folder = cls.open(found.folder)
-            folder.name, folder.origin = HubName.read(path).repo.partition("/")[2], found.name
-            return folder
+        """Opens a model folder, or one on the Hub (``hf:USER/NAME``) to read; a MetarepError says what is wrong."""
+        path, origin = model_at(path)
         if not (path / GALLERY).is_file():
             run = (path / "model.safetensors").exists()
             options = {"encoder": path} if run else {}
@@ -124,7 +109,7 @@ class ModelFolder:
             raise MetarepError(f"{path} is {what}", advice=Advice("make a model with {fit}", fit=fit))
         if not (path / "encoder.safetensors").is_file():
             raise MetarepError(f"{path} has lost its encoder.safetensors; fit it anew")
-        folder = cls(path, load_representation(path / "encoder.safetensors"))
+        folder = cls(path, load_representation(path / "encoder.safetensors"), origin)
         _ = folder.model
         return folder
 
@@ -144,7 +129,7 @@ class ModelFolder:
 
         Read ``folder.model`` again inside: another process may have written before the lock was taken.
         """
-        self._refuse_copy()
+        refuse_copy(self.origin)
         with locked(self.path / ".lock"):
             yield self._change
 
@@ -178,7 +163,7 @@ class ModelFolder:
             RepeatWarning: a picture is left out, or another class has it too; only with ``once``.
             LeftOutWarning: an image is left out because it cannot be read.
         """
-        self._refuse_copy()  # now, and not only after the images are encoded
+        refuse_copy(self.origin)  # now, and not only after the images are encoded
         left_out = left_out or (LeftOut() if skip_bad else None)
         read = list(self.model.read(images, batch=batch, depth=depth, left_out=left_out))
         if left_out:
@@ -280,12 +265,6 @@ class ModelFolder:
     def settle(self) -> Model:
         """The old name of :meth:`calibrate`."""
         return self.calibrate()
-
-    def _refuse_copy(self) -> None:
-        if self.origin:
-            pull = Call("pull", "pull", self.origin, out=Slot("MODEL"))
-            what = f"{self.origin} is a copy from the Hub, which cannot be changed"
-            raise MetarepError(what, advice=Advice("make a model folder of your own with {pull}", pull=pull))
 
     @property
     def _gallery(self) -> Path:
