@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -14,6 +15,7 @@ import pytest
 import torch
 from hub_server import TOKEN, Hub, blob, serving
 from PIL import Image
+from serving import served
 
 from metarep import FewShotClassifier, HubWarning, load_learner, load_representation, pull, push
 from metarep.cli import main
@@ -56,16 +58,22 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
         yield server
 
 
-@pytest.fixture
-def moths(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model folder, with six images of two classes and a card."""
     torch.manual_seed(0)
     encoder = build_encoder("conv4", Preprocess((16, 16), 1, (0.5,), (0.5,)), width=4).eval()
-    folder = ModelFolder.create(tmp_path / "moths", Model(encoder, {"name": "prototypes"}))
+    folder = ModelFolder.create(tmp_path_factory.mktemp("honest") / "moths", Model(encoder, {"name": "prototypes"}))
     names = [f"{number}.png" for number in range(6)]
     folder.learn(stripes(6), ["rows", "columns"] * 3, names)
     folder.calibrate()
     return folder.path
+
+
+@pytest.fixture
+def moths(honest: Path, tmp_path: Path) -> Path:
+    """A copy of the model folder, which a test may change."""
+    return shutil.copytree(honest, tmp_path / "moths")
 
 
 @pytest.fixture
@@ -139,6 +147,10 @@ def test_a_model_of_the_hub_cannot_be_changed_but_its_copy_can(hub: Hub, moths: 
         with pytest.raises(MetarepError, match="is a copy from the Hub, which cannot be changed; make a model folder"):
             change()
     folder.calibrate()
+    with served(folder) as server:
+        answer = server.delete("/classes", params={"name": "rows"})
+        assert answer.status_code == 503, "as for a folder on a disk that can only be read"
+        assert "is a copy from the Hub, which cannot be changed" in answer.text
     pull(MOTHS, tmp_path / "copy")
     copy = ModelFolder.open(tmp_path / "copy")
     copy.rename("rows", "lines")
@@ -193,6 +205,13 @@ def test_a_file_that_is_not_the_listed_one_is_refused(hub: Hub, moths: Path, nam
     push(moths, MOTHS)
     hub.served[name] = changed_bytes(hub.repos["ann/moths"].files[name])
     with pytest.raises(MetarepError, match=f"{name} of hf:ann/moths.* is not the file that was pushed"):
+        fetch(MOTHS)
+
+
+def test_a_file_that_is_longer_than_listed_is_refused(hub: Hub, moths: Path) -> None:
+    push(moths, MOTHS)
+    hub.served[MANIFEST] = hub.repos["ann/moths"].files[MANIFEST] + b" " * 10_000
+    with pytest.raises(MetarepError, match=r"hf:ann/moths.* is not the file that was pushed|cannot be loaded from"):
         fetch(MOTHS)
 
 

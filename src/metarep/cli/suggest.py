@@ -68,7 +68,9 @@ def run(args: argparse.Namespace) -> int:
     print("\n".join([*suggestion_lines(suggestions, items), *need_lines(needs)]))
     if drawn:
         print(f"drawn: {drawn}")
-    if suggestions:
+    if suggestions and folder.origin:
+        print(f"next: metarep pull {typed(folder.origin)} --out MODEL")
+    elif suggestions:
         print(f"next: metarep add {typed(folder.path)} {typed(items[suggestions[0].row])} --to CLASS")
     return 0
 
