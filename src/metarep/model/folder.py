@@ -20,6 +20,7 @@ from metarep.model.card import model_card
 from metarep.model.gallery import Gallery
 from metarep.model.gallery_file import read_gallery, write_gallery
 from metarep.model.model import Model
+from metarep.model.multi_label_folder import is_multi_label
 from metarep.model.repeats import first_of_each
 from metarep.weights.card import CARD, write_card
 from metarep.weights.named import Representation, load_representation
@@ -95,6 +96,11 @@ class ModelFolder:
     @classmethod
     def open(cls, path: Path) -> "ModelFolder":
         """Opens an existing model folder; a MetarepError says that ``path`` is not one, or that it is damaged."""
+        if is_multi_label(path):
+            raise MetarepError(
+                f"{path} is a model of several labels an image, for which there is metarep predict alone",
+                advice="fit a model of one class an image for all else",
+            )
         if not (path / GALLERY).is_file():
             run = (path / "model.safetensors").exists()
             options = {"encoder": path} if run else {}
