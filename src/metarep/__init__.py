@@ -127,7 +127,6 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.methods.losses import pair_loss as pair_loss
     from metarep.methods.losses import triplet_loss as triplet_loss
     from metarep.model.answers import Answer as Answer
-    from metarep.model.answers import LabelAnswer as LabelAnswer
     from metarep.model.answers import Neighbour as Neighbour
     from metarep.model.card import model_card as model_card
     from metarep.model.classifier import FewShotClassifier as FewShotClassifier
@@ -139,11 +138,6 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.model.labelled import Verdict as Verdict
     from metarep.model.labelled import judge as judge
     from metarep.model.model import Model as Model
-    from metarep.model.multi_label import MultiLabelModel as MultiLabelModel
-    from metarep.model.multi_label_folder import load_multi_label as load_multi_label
-    from metarep.model.multi_label_folder import save_multi_label as save_multi_label
-    from metarep.model.multi_label_scores import LabelVerdict as LabelVerdict
-    from metarep.model.multi_label_scores import measure_labels as measure_labels
     from metarep.model.repeats import RepeatWarning as RepeatWarning
     from metarep.model.suggestions import ClassNeed as ClassNeed
     from metarep.model.suggestions import Suggestion as Suggestion
@@ -256,13 +250,10 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "metarep.model.card": ("model_card",),
     "metarep.model.repeats": ("RepeatWarning",),
     "metarep.model.gallery": ("Gallery",),
-    "metarep.model.answers": ("Answer", "LabelAnswer", "Neighbour"),
+    "metarep.model.answers": ("Answer", "Neighbour"),
     "metarep.model.trust.trust": ("ClassTrust", "HeldOut", "Trust"),
     "metarep.model.trust.suspects": ("Suspect",),
     "metarep.model.labelled": ("Judged", "Verdict", "judge"),
-    "metarep.model.multi_label": ("MultiLabelModel",),
-    "metarep.model.multi_label_folder": ("load_multi_label", "save_multi_label"),
-    "metarep.model.multi_label_scores": ("LabelVerdict", "measure_labels"),
     "metarep.model.suggestions": ("ClassNeed", "Suggestion", "class_needs", "suggest"),
     "metarep.weights.named": ("load_representation",),
     "metarep.weights.representation": ("Representation",),

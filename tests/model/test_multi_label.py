@@ -169,7 +169,12 @@ def test_what_does_not_work_is_said_in_one_line(lists: Path, capsys: pytest.Capt
     assert main([*fit, "--multi-label"]) == 0
     assert main([*fit, "--multi-label"]) == 2
     assert "model is there already" in capsys.readouterr().err
-    for command in (["serve", "model"], ["export", "model", "--onnx", "m.onnx"], ["suggest", "model", "."], ["card", "model"]):
+    for command in (
+        ["serve", "model"],
+        ["export", "model", "--onnx", "m.onnx"],
+        ["suggest", "model", "."],
+        ["card", "model"],
+    ):
         assert main(command) == 2
         err = capsys.readouterr().err
         assert "model is a model of several labels an image" in err

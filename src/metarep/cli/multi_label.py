@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from metarep.cli.options import print_json, print_json_list
-from metarep.cli.predict import BATCH, find_images
 from metarep.cli.progress import counter
 from metarep.data.class_names import composed
 from metarep.data.copies.picture_hash import picture_hash
@@ -30,6 +29,7 @@ from metarep.model.multi_label_folder import load_multi_label, save_multi_label
 from metarep.model.multi_label_scores import LabelVerdict, measure_labels
 from metarep.weights.named import load_representation
 
+BATCH = 64
 MOST = 5  # labels that are named in a line
 FIGURES = {"mean_average_precision": "mean average precision", "micro_f1": "micro F1", "macro_f1": "macro F1"}
 
@@ -71,14 +71,13 @@ def fit(args: argparse.Namespace) -> int:
     return 0
 
 
-def predict(args: argparse.Namespace) -> int:
-    """Say which labels images have, or with ``--labelled`` how right that is."""
+def predict(args: argparse.Namespace, paths: list[Path]) -> int:
+    """Say which labels images have, or with ``--labelled`` how right that is on the list that it is given."""
     model = load_multi_label(args.model)
     if args.out:
         args.parser.error("--out draws what is taken for what, which several labels an image do not have; leave it out")
     if args.labelled:
         return _measure(model, args)
-    paths = find_images(args.images)
     rows = ((path, answer) for some, _, each in _read(model, paths, args)
             for path, answer in zip(some, model.answer(each), strict=True))  # fmt: skip
     if args.json:

@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     if is_multi_label(args.model):
         from metarep.cli.multi_label import predict
 
-        return predict(args)
+        return predict(args, [] if args.labelled else find_images(args.images))
     folder = ModelFolder.open(args.model)
     if args.labelled:
         from metarep.cli.labelled import run as judge

@@ -118,7 +118,7 @@ def _card(model: MultiLabelModel, name: str) -> str:
     assert model.representation is not None
     loading = [
         "```python",
-        "from metarep import load_multi_label",
+        "from metarep.model.multi_label_folder import load_multi_label",
         "from pathlib import Path",
         "",
     ]
