@@ -58,7 +58,7 @@ def test_near_copies_are_suggested_once_and_known_pictures_never() -> None:
     pool = torch.tensor([[1.0, 1.0, 0.0]] * 10 + [[0.0, 0.5, 1.0], [2.0, 0.0, 0.0]])
     second, first = suggest(model, pool, number=10)
     assert (first.row, first.copies, second.row, second.copies) == (0, tuple(range(1, 10)), 10, ())
-    assert suggest(model, torch.zeros(0, 3)) == []
+    assert suggest(model, torch.zeros(0, 3)) == suggest(model, torch.zeros(0, 0)) == []
     with pytest.raises(MetarepError, match="number must be at least 1, not 0"):
         suggest(model, pool, number=0)
     with pytest.raises(MetarepError, match="the model has no classes yet"):

@@ -396,6 +396,121 @@ def test_the_camera_says_what_it_sees(chromium: Any, filled: str, pictures: Path
         assert len(asked) == after, "the camera is off"
 
 
+def test_many_photographs_are_labelled_by_keyboard_alone(chromium: Any, tmp_path: Path, pictures: Path) -> None:
+    """The queue: Enter, digits, N, S, U, the arrows and Escape, a file that cannot be read, and the end."""
+
+    def says(text: str) -> None:
+        page.locator("#queue-status", has_text=text).wait_for()
+
+    def shown() -> str:
+        return page.locator("#queue-name").inner_text()
+
+    def images(kind: str, n: int) -> None:
+        page.get_by_role("article", name=kind, exact=True).get_by_text(f"{n} image", exact=False).wait_for()
+
+    bad = {"name": "notes.png", "mimeType": "image/png", "buffer": b"these are notes"}
+    pool = [*files("ring", 5, 6, 7), *files("cross", 5, 6, 7), *files("comb", 5, 6), bad, *files("ring", 0)]
+    kinds = re.compile("ring|cross|comb")
+    with (
+        server(tmp_path / "letters", "--encoder", ENCODER) as (_, address),
+        window(chromium, address) as page,
+    ):
+        page.get_by_role("heading", name="letters").wait_for()
+        assert not page.locator("#queue").is_visible(), "without a class there is nothing to guess"
+        add_class(page, "ring", 0, 1)
+        add_class(page, "cross", 0, 1)
+        choose(page, lambda: page.get_by_role("button", name="Choose photographs").press("Enter"), pool)
+        page.locator("#queue-count", has_text="0 labelled · 9 left").wait_for()
+        assert page.evaluate("document.activeElement.id") == "queue-stage"
+        first = shown()
+        assert page.locator("#queue-guesses button").count() == 2
+        page.keyboard.press("ArrowRight")
+        says("?")
+        assert shown() != first
+        page.keyboard.press("ArrowLeft")
+        assert shown() == first
+        page.keyboard.press("s")
+        says(f"{first} was skipped.")
+        page.keyboard.press("u")
+        says(f"Undone: {first}.")
+        assert shown() == first
+
+        given = {"ring": 2, "cross": 2}
+        for _ in range(8):
+            page.screenshot(path=pictures / "10-queue.png")
+            name = shown()
+            kind = kinds.match(name)[0]  # type: ignore[index]
+            guesses = page.locator("#queue-guesses button span:first-of-type").all_inner_texts()
+            if kind not in guesses:
+                page.keyboard.press("n")
+                page.keyboard.type(kind)
+                page.keyboard.press("Escape")  # leaves the field and not the dialog
+                assert page.locator("#queue-dialog").is_visible()
+                page.keyboard.press("n")
+                page.keyboard.type(kind)
+                page.keyboard.press("Enter")
+            elif guesses[0] == kind:
+                page.keyboard.press("Enter")
+            else:
+                page.keyboard.press(str(guesses.index(kind) + 1))
+            given[kind] = given.get(kind, 0) + 1
+            says(f"{name} was learned as {kind}.")
+        page.locator("#queue-end").get_by_text("You have labelled 8 photographs.").wait_for()
+        assert given == {"ring": 5, "cross": 5, "comb": 2}
+        end = page.locator("#queue-end").inner_text()
+        assert "comb 2 · new" in end
+        assert "1 left out as a near copy" in end
+        assert "1 could not be read" in end
+        page.screenshot(path=pictures / "10-queue-end.png")
+        page.keyboard.press("u")
+        says("Undone: ")
+        page.locator("#queue-count", has_text="7 labelled · 2 left").wait_for()
+        kind = kinds.match(shown())[0]  # type: ignore[index]
+        page.keyboard.press("Escape")
+        page.locator("#queue-dialog").wait_for(state="hidden")
+        assert page.locator("#notice-text").inner_text() == "You have labelled 7 photographs."
+        for each, n in given.items():
+            images(each, n - (each == kind))
+
+
+@pytest.mark.parametrize(("language", "dark"), [("en-GB", True), ("zh-CN", False)])
+def test_many_photographs_are_labelled_by_touch(
+    chromium: Any, filled: str, pictures: Path, language: str, dark: bool
+) -> None:
+    options = {"color_scheme": "dark" if dark else "light", "locale": language, "has_touch": True, "is_mobile": True}
+    with window(chromium, filled, viewport={"width": 390, "height": 844}, **options) as page:
+        page.locator("#queue").wait_for()
+        choose(page, lambda: page.locator("#queue-files").tap(), [*files("ring", 30, 31), *files("steps", 30)])
+        page.locator("#queue-task").wait_for()
+        assert page.locator("#queue-guesses button").count() == 4
+        assert page.locator("#queue-task kbd:visible").count() == 0, "a phone has no keys"
+        for each in page.locator("#queue-task button:visible").all():
+            box = each.bounding_box()
+            assert box is not None
+            assert box["height"] >= 42, "it can be hit with a finger"
+        assert page.evaluate(WIDE) == []
+        assert page.evaluate(FAINT) == []
+        assert page.evaluate(UNNAMED) == []
+        page.screenshot(path=pictures / f"10-queue-{language}.png")
+        before = page.locator("#queue-count").inner_text()
+        page.locator("#queue-skip").tap()
+        until(page, f"document.querySelector('#queue-count').textContent != {before!r}")
+        page.locator("#queue-guesses button").first.tap()
+        until(page, "document.querySelector('#queue-count').textContent.includes('1')")
+        page.locator("#queue-undo").tap()
+        until(page, "document.querySelector('#queue-count').textContent.includes('2')")
+        page.locator("#queue-undo").tap()
+        until(page, f"document.querySelector('#queue-count').textContent == {before!r}")
+        for _ in range(3):
+            left = page.locator("#queue-count").inner_text()
+            page.locator("#queue-skip").tap()
+            until(page, f"document.querySelector('#queue-count').textContent != {left!r}")
+        page.locator("#queue-end .verdict").wait_for()
+        assert page.evaluate(WIDE) == []
+        page.locator("#queue-end button.strong").tap()
+        page.locator("#queue-dialog").wait_for(state="hidden")
+
+
 @pytest.fixture(scope="module")
 def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server of a model with 101 classes of three."""

@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 
-from metarep.app import about, asking, teaching
+from metarep.app import about, asking, suggesting, teaching
 from metarep.app.guard import Guard
 from metarep.app.limits import Limits, TooMuchError
 from metarep.app.schemas import Refusal
@@ -82,7 +82,7 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.service = service
-    for part in (asking, teaching, about):
+    for part in (asking, suggesting, teaching, about):
         app.include_router(part.router)
     app.mount("/page", StaticFiles(directory=str(PAGE)), name="page")
     app.add_api_route("/", _page, include_in_schema=False)

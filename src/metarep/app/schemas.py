@@ -41,6 +41,44 @@ class Neighbours(BaseModel):
     neighbours: list[NeighbourOut]
 
 
+class PoolImage(BaseModel):
+    """An unlabelled image, encoded so that a later request need not bring its file."""
+
+    item: str = Field(description="the file's name")
+    encoded: str = Field(description="the image as this model encodes it, in base64")
+
+
+class Suggested(BaseModel):
+    """An unlabelled image that is worth a label."""
+
+    row: int = Field(description="its place among the images of the request, from 0")
+    label: str = Field(description="the class that the model finds most probable")
+    second: str = Field(description="the class that it finds second; empty if there is a single class")
+    margin: float = Field(description="the difference of their probabilities; small if the model is in doubt")
+    stands_for: float = Field(description="how well it stands for all images, beyond those above it, 0 to 1")
+    known: bool = Field(description="false if the image is unlike all classes ('none of these')")
+    copies: list[int] = Field(description="places of near copies of it, which are not suggested")
+    guesses: dict[str, float] = Field(description="the most probable classes, at most nine, with their probability")
+
+
+class Need(BaseModel):
+    """A class, and whether it needs more images than the others."""
+
+    label: str
+    images: int = Field(description="number of its images")
+    accuracy: float | None = Field(description="percent of them that are right when left out; null if none was")
+    taken_for: dict[str, float] = Field(description="the classes that they were taken for, and how many")
+    why: str = Field(description="why it needs more: 'inaccurate', 'single' or 'few'; empty if it does not")
+
+
+class Suggestions(BaseModel):
+    """Which images to label next, the most useful first, and the classes, the neediest first."""
+
+    images: list[PoolImage] = Field(description="the images of the request, if it brought files")
+    suggestions: list[Suggested]
+    classes: list[Need]
+
+
 class ClassOut(BaseModel):
     """A class of the model."""
 

@@ -30,6 +30,8 @@ EXAMPLE = """examples:
       photos/<class>/<image>, 1 to 50 images of each
   metarep fit labels.csv --out moths
       path,label in each line; paths are relative to labels.csv
+  metarep fit labels.csv --out scenes --multi-label
+      path,label|label in each line: an image may have several labels
   metarep predict moths new.jpg
   metarep fit photos --out moths --encoder efficientnet-lite2 --size 224
   metarep fit letters --out letters --encoder omniglot-protonet
@@ -49,6 +51,11 @@ def add(parser: Parser) -> None:
         "--learner",
         choices=sorted(INDUCTIVE),
         help="how classes are learned from features (default: what suits the encoder)",
+    )
+    parser.add_argument(
+        "--multi-label",
+        action="store_true",
+        help="an image may have several labels, or none: the list has label|label, or several lines for an image",
     )
     parser.add_argument(
         "--false-alarms",
@@ -90,6 +97,10 @@ def add_encoder(parser: argparse.ArgumentParser, default: str | None) -> None:
 
 def run(args: argparse.Namespace) -> int:
     set_threads(args)
+    if args.multi_label:
+        from metarep.cli.multi_label import fit
+
+        return fit(args)
     tree = find_classes(args.photos)
     if len(tree.classes) < 2:
         only = ", ".join(repr(entry.name) for entry in tree.classes)

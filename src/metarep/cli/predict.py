@@ -18,6 +18,7 @@ from metarep.data.reading.photographs import LeftOut, notice_depth
 from metarep.errors import DataError
 from metarep.model.answers import Answer
 from metarep.model.folder import ModelFolder
+from metarep.model.multi_label_folder import is_multi_label
 
 USAGE = "MODEL IMAGE..."
 EXAMPLE = """examples:
@@ -42,7 +43,8 @@ def add(parser: Parser) -> None:
     parser.add_argument(
         "--labelled",
         action="store_true",
-        help="the folder holds one folder of images for each class; measure how many answers are right",
+        help="the folder holds one folder of images for each class, or a list has the labels; measure how many answers "
+        "are right",
     )
     parser.add_argument(
         "--out",
@@ -70,6 +72,10 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.out and not args.labelled:
         args.parser.error("--out is the picture of --labelled, which is not given; give both, or leave --out out")
+    if is_multi_label(args.model):
+        from metarep.cli.multi_label import predict
+
+        return predict(args, [] if args.labelled else find_images(args.images))
     folder = ModelFolder.open(args.model)
     if args.labelled:
         from metarep.cli.labelled import run as judge

@@ -1,4 +1,4 @@
-"""The answer of a model to an image."""
+"""The answer of a model to an image: a class, or several labels."""
 
 from dataclasses import dataclass
 
@@ -40,3 +40,16 @@ class Answer:
     label_set: tuple[str, ...]
     probabilities: dict[str, float]
     neighbours: tuple[Neighbour, ...]
+
+
+@dataclass(frozen=True)
+class LabelAnswer:
+    """The answer of a model of several labels to one image.
+
+    Args:
+        labels: the labels that it has, the most probable first, with their probabilities.
+        probabilities: the probability of each label, in the order of the model; they need not add up to 1.
+    """
+
+    labels: dict[str, float]
+    probabilities: dict[str, float]

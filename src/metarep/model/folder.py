@@ -21,6 +21,7 @@ from metarep.model.gallery import Gallery
 from metarep.model.gallery_file import read_gallery, write_gallery
 from metarep.model.hub_copy import model_at, name_of, refuse_copy
 from metarep.model.model import Model
+from metarep.model.multi_label_folder import is_multi_label
 from metarep.model.repeats import first_of_each
 from metarep.weights.card import CARD, write_card
 from metarep.weights.named import Representation, load_representation
@@ -99,6 +100,11 @@ class ModelFolder:
     def open(cls, path: Path) -> "ModelFolder":
         """Opens a model folder, or one on the Hub (``hf:USER/NAME``) to read; a MetarepError says what is wrong."""
         path, origin = model_at(path)
+        if is_multi_label(path):
+            raise MetarepError(
+                f"{path} is a model of several labels an image, for which there is metarep predict alone",
+                advice="fit a model of one class an image for all else",
+            )
         if not (path / GALLERY).is_file():
             run = (path / "model.safetensors").exists()
             options = {"encoder": path} if run else {}

@@ -116,11 +116,11 @@ def suggest(
     """
     if number < 1:
         raise MetarepError(f"number must be at least 1, not {number}")
+    if not len(rows):
+        return []
     scores, gallery = model.scores(rows), model.gallery
     best = (scores * model.trust.scale).softmax(-1).topk(min(2, scores.shape[1]), dim=-1)
     margins = best.values[:, 0] - best.values[:, 1] if scores.shape[1] > 1 else torch.zeros(len(rows))
-    if not len(rows):
-        return []
     unit = functional.normalize(model.features_of(rows), dim=-1)
     firsts, copies = _apart(model, unit, hashes)
     if len(firsts) > MOST:

@@ -92,7 +92,7 @@ function repeatSentences(repeats, name) {
 }
 
 // Divides files into groups for one request each.
-function* groups(files) {
+export function* groups(files) {
   const most = Math.min(UPLOAD.files, model.summary?.limits.files ?? UPLOAD.files);
   let group = [];
   let size = 0;

@@ -9,6 +9,7 @@ import { setUpImage } from "/page/image.js";
 import { drawMap, setUpMap } from "/page/map.js";
 import { model, redraw, refresh, watch } from "/page/model.js";
 import { attempt, find, hideNotice, make, notify, undoLast } from "/page/parts.js";
+import { drawQueue, setUpQueue } from "/page/queue.js";
 import * as server from "/page/server.js";
 import { drawTrust } from "/page/trust.js";
 import { say, switchLanguage, translate } from "/page/words.js";
@@ -67,8 +68,9 @@ function askForToken(wrong) {
 }
 
 server.onToken(askForToken);
-for (const draw of [drawHead, drawClasses, drawAsk, drawTrust, drawMap]) watch(draw);
-for (const setUp of [setUpAsk, setUpCamera, setUpClasses, setUpDialogs, setUpFolds, setUpImage, setUpMap]) setUp();
+for (const draw of [drawHead, drawClasses, drawAsk, drawQueue, drawTrust, drawMap]) watch(draw);
+const parts = [setUpAsk, setUpCamera, setUpClasses, setUpDialogs, setUpFolds, setUpImage, setUpMap, setUpQueue];
+for (const setUp of parts) setUp();
 find("language").addEventListener("click", () => {
   switchLanguage();
   translate();

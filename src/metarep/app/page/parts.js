@@ -45,10 +45,10 @@ const FORMATS = "image/jpeg,image/png,image/webp,image/bmp,image/tiff,image/gif"
 
 let input = null; // stays in the document, because a browser may discard a detached input while its dialog is open
 
-export function chooseFiles(onFiles, { capture = false } = {}) {
+export function chooseFiles(onFiles, { capture = false, folder = false } = {}) {
   input?.remove();
   const camera = capture && "environment";
-  const own = make("input", { type: "file", accept: FORMATS, multiple: !capture, capture: camera, hidden: true });
+  const own = make("input", { type: "file", accept: FORMATS, multiple: !capture, capture: camera, webkitdirectory: folder, hidden: true });
   own.addEventListener("change", () => own.files.length && onFiles([...own.files]));
   document.body.append(own);
   input = own;

@@ -85,6 +85,14 @@ export async function predict(file, neighbours = 5) {
   return (await response.json()).answers[0];
 }
 
+// Ranks unlabelled photographs: `files`, or images as an earlier response has `encoded` them. See /suggest.
+export async function suggest({ files, encoded }, number) {
+  const body = form({}, files ?? []);
+  for (const each of encoded ?? []) body.append("encoded", each);
+  const request = call("POST", "/suggest", { query: { number }, body });
+  return (await (files ? withFileName(request, files) : request)).json();
+}
+
 // Adds files to a class. Resolves to {label, ids, repeats}: the class as the model calls it, the numbers of the new
 // images, and the files that the model has already, as {item, same_as, label}.
 export async function teach(name, files) {

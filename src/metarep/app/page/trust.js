@@ -26,7 +26,7 @@ export function drawTrust({ summary }) {
 
 const isOwn = (trust) => trust.source === "leave-one-out"; // measured on these images, and not taken from elsewhere
 
-function accuracyText(trust) {
+export function accuracyText(trust) {
   const { accuracy, interval, tested, source } = trust;
   if (accuracy === null) return say("accuracy.none");
   if (!isOwn(trust)) {

@@ -13,19 +13,29 @@ from metarep.data.class_names import BadNameError, clean_name, look_alike_lines,
 from metarep.data.reading.file_list import FileList
 from metarep.data.reading.folder_tree import FolderClass, FolderTree, scan
 from metarep.data.reading.folder_walk import shown
-from metarep.errors import DataError, counted
+from metarep.errors import Advice, Call, DataError, Slot, counted
 
 TABLE = (".csv",)
 LINES = (".txt", ".tsv", ".lst", ".list")
 COLUMNS = ("path", "label")
 OTHERS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # what else stands between the columns of a table
 SEVERAL = re.compile(r"[|;]")  # what stands between labels, where an image has several
-ONE = "an image has one class here; several labels an image are not supported"
+ONE = "an image has one class here"
+ALL = Advice(  # what to do with a list of several labels an image
+    "keep all labels with {fit}, which reads label|label",
+    fit=Call("MultiLabelModel.fit", "fit", Slot("LIST"), multi_label=True),
+)
 
 
 @dataclass(frozen=True)
-class _Entry:
-    """A line of a list: its number, the path and the label as they stand there; no label if there is none."""
+class Entry:
+    """A line of a list.
+
+    Args:
+        line: its number.
+        path: the path as it stands there.
+        label: the label as it stands there; None if there is none.
+    """
 
     line: int
     path: str
@@ -77,38 +87,54 @@ def read_list(file: Path) -> FolderTree:
     [('moth', ['1.png'])]
     """
     file = file.expanduser()
-    name, text = shown(file), _text(file)
-    entries = list(_table(text, name) if file.suffix.lower() in TABLE else _lines(text, name))
-    if not entries:
-        raise DataError(f"{name} lists no image", advice="write a line for each image")
+    name = shown(file)
     classes: dict[str, dict[Path, None]] = {}  # the paths as the keys of a dict keep their order
     by_path: dict[str, tuple[int, str]] = {}
-    lost: list[tuple[_Entry, DataError]] = []
     again = 0
-    for entry in entries:
-        try:
-            path = _found(file, entry)
-        except DataError as error:
-            lost.append((entry, error))
-            continue
+    for entry, path in located(file):
         label = _label(entry, name)
         line, before = by_path.setdefault(os.path.abspath(file.parent / path), (entry.line, label))
         if before != label:
             raise DataError(
-                f"{name}: {entry.path!r} has two labels, {before!r} in line {line} and {label!r} in line {entry.line}; "
-                f"{ONE}"
+                f"{name}: {entry.path!r} has two labels, {before!r} in line {line} and {label!r} in line {entry.line}",
+                advice=["mend the list", ALL],
             )
         again += line != entry.line
         classes.setdefault(label, {})[path] = None
-    if lost:
-        more = f" ({counted(len(lost) - 1, 'more line')} like this)" if len(lost) > 1 else ""
-        raise DataError(f"{name}, line {lost[0][0].line}: {lost[0][1].message}{more}", advice=lost[0][1].advice)
-    notes = (
-        [f"{counted(again, 'line')} of {name} {'repeat' if again > 1 else 'repeats'} an earlier one"] if again else []
-    )
+    notes = repeat_lines(again, name)
     notes += look_alike_lines(look_alikes(sorted(classes)))
     found = (FolderClass(label, "train", FileList(sorted(classes[label]))) for label in sorted(classes))
     return FolderTree(file.parent, tuple(found), {}, own_splits=False, notes=tuple(notes))
+
+
+def located(file: Path) -> list[tuple[Entry, Path]]:
+    """Return the lines of a list, each with the path of its image, relative to the folder of the list.
+
+    Raises:
+        DataError: the file is not a list, it lists no image, or one of its images does not exist.
+    """
+    name, text = shown(file), _text(file)
+    entries = list(_table(text, name) if file.suffix.lower() in TABLE else _lines(text, name))
+    if not entries:
+        raise DataError(f"{name} lists no image", advice="write a line for each image")
+    found: list[tuple[Entry, Path]] = []
+    lost: list[tuple[Entry, DataError]] = []
+    for entry in entries:
+        try:
+            found.append((entry, _found(file, entry)))
+        except DataError as error:
+            lost.append((entry, error))
+    if lost:
+        more = f" ({counted(len(lost) - 1, 'more line')} like this)" if len(lost) > 1 else ""
+        raise DataError(f"{name}, line {lost[0][0].line}: {lost[0][1].message}{more}", advice=lost[0][1].advice)
+    return found
+
+
+def repeat_lines(again: int, name: str) -> list[str]:
+    """Say how many lines of a list repeat an earlier one; nothing if none does."""
+    return (
+        [f"{counted(again, 'line')} of {name} {'repeat' if again > 1 else 'repeats'} an earlier one"] if again else []
+    )
 
 
 def _text(file: Path) -> str:
@@ -130,7 +156,7 @@ def _text(file: Path) -> str:
         raise DataError(f"{shown(file)} is not in UTF-8: see line {line}", advice=save) from error
 
 
-def _table(text: str, name: str) -> Iterator[_Entry]:
+def _table(text: str, name: str) -> Iterator[Entry]:
     """The entries of a CSV file."""
     table = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
@@ -148,7 +174,7 @@ def _table(text: str, name: str) -> Iterator[_Entry]:
             cells = [row[place].strip() if place < len(row) else "" for place in places]
             if not cells[0]:
                 raise DataError(f"{name}, line {line} has no path; write one or remove the line")
-            yield _Entry(line, *cells)
+            yield Entry(line, *cells)
     except csv.Error as error:
         raise DataError(f"{name}, line {table.line_num} cannot be read as CSV: {error}; check its quotes") from error
 
@@ -172,7 +198,7 @@ def _place(column: str, header: list[str], name: str) -> int:
     raise DataError(f"{name} has no column {column!r}, but {shown_header}", advice="its first line must be path,label")
 
 
-def _lines(text: str, name: str) -> Iterator[_Entry]:
+def _lines(text: str, name: str) -> Iterator[Entry]:
     """The entries of a file with a line for each image."""
     for line, content in enumerate(re.split("\r\n|\r|\n", text), 1):
         if not content.strip():
@@ -182,10 +208,10 @@ def _lines(text: str, name: str) -> Iterator[_Entry]:
             raise DataError(f"{name}, line {line} has no path; write one or remove the line")
         if len(labels) > 1:
             raise DataError(f"{name}, line {line} has {len(labels)} labels; {ONE}")
-        yield _Entry(line, path.strip(), labels[0].strip() if labels else None)
+        yield Entry(line, path.strip(), labels[0].strip() if labels else None)
 
 
-def _found(file: Path, entry: _Entry) -> Path:
+def _found(file: Path, entry: Entry) -> Path:
     """The path of the image of an entry, relative to the folder of the list."""
     folder, given = file.parent, entry.path
     for path in (given, given.replace("\\", "/")):
@@ -211,17 +237,37 @@ def _is(kind: Callable[[Path], bool], path: Path) -> bool:
         return False
 
 
-def _label(entry: _Entry, name: str) -> str:
+def folder_label(entry: Entry, name: str) -> str:
+    """Return the folder of an image, which is the label of a line without one.
+
+    Raises:
+        DataError: the image is in no folder.
+    """
+    label = PureWindowsPath(entry.path).parent.name  # it knows both kinds of slashes
+    if label in ("", ".."):
+        where = f"{name}, line {entry.line}"
+        raise DataError(f"{where}: {entry.path!r} has no label and is in no folder; write a tab and its class")
+    return label
+
+
+def _label(entry: Entry, name: str) -> str:
     """The class of an entry: its label, or the folder of its image."""
     label, where = entry.label, f"{name}, line {entry.line}"
     if label is None:
-        label = PureWindowsPath(entry.path).parent.name  # it knows both kinds of slashes
-        if label in ("", ".."):
-            raise DataError(f"{where}: {entry.path!r} has no label and is in no folder; write a tab and its class")
+        label = folder_label(entry, name)
     elif not label:
         raise DataError(f"{where}: {entry.path!r} has no label; write its class or remove the line")
     elif SEVERAL.search(label):
-        raise DataError(f"{where}: {label!r} looks like several labels; {ONE}")
+        raise DataError(f"{where}: {label!r} looks like several labels; {ONE}", advice=["mend the list", ALL])
+    return clean_label(label, where)
+
+
+def clean_label(label: str, where: str) -> str:
+    """Return a label as the name of a class; see :func:`metarep.data.class_names.clean_name`.
+
+    Raises:
+        DataError: it cannot be one. The message begins with ``where``.
+    """
     try:
         return clean_name(label)
     except BadNameError as error:

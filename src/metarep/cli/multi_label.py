@@ -1,0 +1,201 @@
+"""Several labels an image on the command line: metarep fit LIST --multi-label, and metarep predict with its model."""
+
+import argparse
+import csv
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metarep.cli.options import print_json, print_json_list
+from metarep.cli.progress import counter
+from metarep.data.class_names import composed
+from metarep.data.copies.picture_hash import picture_hash
+from metarep.data.reading.depth import Depth
+from metarep.data.reading.folder_tree import FolderWarning
+from metarep.data.reading.label_sets import SIGN, read_label_sets
+from metarep.data.reading.photographs import LeftOut, notice_depth
+from metarep.errors import DataError, MetarepError, counted
+from metarep.machine.files import typed
+from metarep.model.answers import LabelAnswer
+from metarep.model.multi_label import MultiLabelModel
+from metarep.model.multi_label_folder import load_multi_label, save_multi_label
+from metarep.model.multi_label_scores import LabelVerdict, measure_labels
+from metarep.weights.named import load_representation
+
+BATCH = 64
+MOST = 5  # labels that are named in a line
+FIGURES = {"mean_average_precision": "mean average precision", "micro_f1": "micro F1", "macro_f1": "macro F1"}
+
+
+def fit(args: argparse.Namespace) -> int:
+    """Make a model of several labels an image from a list."""
+    if args.false_alarms != 0.05:
+        args.parser.error(
+            "--false-alarms is for models of one class an image; leave it out, or leave --multi-label out"
+        )
+    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
+        raise MetarepError(f"{args.out} is there already", advice="choose another folder")  # before images are read
+    sets = read_label_sets(Path(args.photos))
+    _warn(sets.notes)
+    representation = load_representation(args.encoder, arch=args.arch, size=args.size)
+    files = [sets.root / file for file in sets.files]
+    depth = notice_depth(files, representation.depth | Depth.of(args.depth))
+    head = {"name": args.learner} if args.learner else None
+    started = time.perf_counter()
+    model = MultiLabelModel.fit(representation, files, sets.labels, head=head, depth=depth, skip_bad=args.skip_bad)
+    save_multi_label(model, args.out)
+    seconds = time.perf_counter() - started
+    held = _held_out(model)
+    if args.json:
+        facts = {"model": str(args.out), "seconds": round(seconds, 2), **model.as_dict()}
+        print_json({**facts, "held_out": held.as_dict() if held else None})
+        return 0
+    height, width = model.learner.encoder.preprocess.size
+    print(f"{model.in_words} in {seconds:.1f} s")
+    print(f"encoder: {representation.name} at {height} x {width} px")
+    if held is None:
+        print("accuracy: unknown; no label has two images with it and two without")
+    else:
+        print("\n".join([*_figures(held, "expected, by leaving images out"), *_untested(model)]))
+    for name, facts in model.as_dict()["labels"].items():
+        print(f"  {name}: {counted(facts['images'], 'image')}, said from {facts['threshold']:.2f}")
+    print(f"model: {args.out}")
+    print(f"next: metarep predict {typed(args.out)} IMAGE")
+    return 0
+
+
+def predict(args: argparse.Namespace, paths: list[Path]) -> int:
+    """Say which labels images have, or with ``--labelled`` how right that is on the list that it is given."""
+    model = load_multi_label(args.model)
+    if args.out:
+        args.parser.error("--out draws what is taken for what, which several labels an image do not have; leave it out")
+    if args.labelled:
+        return _measure(model, args)
+    rows = ((path, answer) for some, _, each in _read(model, paths, args)
+            for path, answer in zip(some, model.answer(each), strict=True))  # fmt: skip
+    if args.json:
+        print_json_list(_as_json(path, answer) for path, answer in rows)
+    elif args.csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(("path", "label", "probability"))
+        for path, answer in rows:
+            values = SIGN.join(f"{value:.4f}" for value in answer.labels.values())
+            writer.writerow((path, SIGN.join(answer.labels), values))
+    else:
+        for path, answer in rows:
+            print(_as_text(path, answer), flush=True)
+    return 0
+
+
+def _read(
+    model: MultiLabelModel, paths: list[Path], args: argparse.Namespace
+) -> Iterator[tuple[list[Path], Tensor, Tensor]]:
+    """Yield the paths, pixels and features of images, a batch at a time."""
+    left_out = LeftOut()
+    depth = notice_depth(paths, model.depth | Depth.of(args.depth))
+    rest = (paths[row] for row in left_out.others())
+    with counter(len(paths), "image", quiet=len(paths) <= BATCH) as advance:
+        for pixels, rows in model.read(paths, batch=BATCH, depth=depth, left_out=left_out if args.skip_bad else None):
+            yield list(islice(rest, len(rows))), pixels, rows
+            advance(len(rows))
+    left_out.tell(len(paths))
+
+
+def _measure(model: MultiLabelModel, args: argparse.Namespace) -> int:
+    """Print how right the model is on a list of images whose labels are known."""
+    if len(args.images) > 1:
+        raise MetarepError("--labelled takes one list of images with their labels: path,label|label")
+    sets = read_label_sets(Path(args.images[0]))
+    _warn(sets.notes)
+    own = {composed(name): index for index, name in enumerate(model.names)}
+    unknown = [name for name in sets.names if composed(name) not in own]
+    truth = {sets.root / file: labels for file, labels in zip(sets.files, sets.labels, strict=True)}
+    learned = {bytes(each.numpy().tobytes()) for each in model.hashes if bool(each.any())}
+    scores, has, repeated = [], [], 0
+    for paths, pixels, rows in _read(model, list(truth), args):
+        known = [each.numpy().tobytes() in learned for each in picture_hash(pixels)]
+        repeated += sum(known)
+        kept = [row for row, is_known in enumerate(known) if not is_known]
+        scores.append(model.scores(rows[kept]))
+        marks = torch.zeros(len(kept), len(model.names), dtype=torch.bool)
+        for row, place in enumerate(kept):
+            for label in truth[paths[place]]:
+                if composed(label) in own:
+                    marks[row, own[composed(label)]] = True
+        has.append(marks)
+    together = torch.cat(scores) if scores else torch.zeros(0, len(model.names))
+    if not len(together):
+        why = "the model has learned every one of these images" if repeated else "there are no images"
+        raise DataError(f"{why}; give new ones to judge it by")
+    verdict = measure_labels(model.names, together, model.decide(model.probabilities(together)), torch.cat(has))
+    untested = [name for name in model.names if name not in verdict.names]
+    if args.json:
+        more = {"untested": untested, "unknown": unknown, "in_the_model": repeated}
+        print_json({"model": str(args.model), "list": args.images[0], **verdict.as_dict(), **more})
+        return 0
+    print("\n".join(_figures(verdict, f"on {counted(verdict.images, 'image')}")))
+    if untested:
+        print(f"not tested: {counted(len(untested), 'label')} ({_some(untested)})")
+    if unknown:
+        print(f"not known to the model: {counted(len(unknown), 'label')} ({_some(unknown)})")
+    if repeated:
+        print(f"left out: {counted(repeated, 'picture')} that the model has learned")
+    for name, facts in sorted(verdict.per_label.items(), key=lambda pair: pair[1]["f1"]):
+        print(f"  {name}: F1 {facts['f1']:.1f} %, average precision {facts['average_precision']:.1f} %, "
+              f"{counted(int(facts['images']), 'image')}")  # fmt: skip
+    return 0
+
+
+def _held_out(model: MultiLabelModel) -> LabelVerdict | None:
+    """How right the model is on its own images when they are left out, over the labels that can be."""
+    tested = torch.tensor(model.calibration.tested)
+    if not tested.any():
+        return None
+    scores = model.held_out[:, tested]
+    probabilities = (model.calibration.scale * scores + model.calibration.shift).sigmoid()
+    decided = probabilities >= torch.tensor(model.calibration.thresholds)[tested]
+    names = [name for name, there in zip(model.names, tested.tolist(), strict=True) if there]
+    return measure_labels(names, scores, decided, model.marks[:, tested])
+
+
+def _figures(verdict: LabelVerdict, how: str) -> list[str]:
+    facts = verdict.as_dict()
+    lines = []
+    for key, called in FIGURES.items():
+        low, high = facts[key]["interval"]
+        lines.append(f"{called} {facts[key]['percent']:.1f} % ({low:.1f} to {high:.1f}) {how}")
+    return lines
+
+
+def _untested(model: MultiLabelModel) -> list[str]:
+    names = [name for name, there in zip(model.names, model.calibration.tested, strict=True) if not there]
+    return [f"not tested, with a single image of it or without it: {_some(names)}"] if names else []
+
+
+def _warn(notes: tuple[str, ...]) -> None:
+    for note in notes:
+        warnings.warn(note, FolderWarning, stacklevel=2)
+
+
+def _as_json(path: Path, answer: LabelAnswer) -> dict[str, Any]:
+    labels = [{"label": name, "probability": round(value, 6)} for name, value in answer.labels.items()]
+    every = {name: round(value, 6) for name, value in answer.probabilities.items()}
+    return {"image": str(path), "labels": labels, "probabilities": every}
+
+
+def _as_text(path: Path, answer: LabelAnswer) -> str:
+    if answer.labels:
+        return f"{path}: " + ", ".join(f"{name} {value:.2f}" for name, value in answer.labels.items())
+    name = max(answer.probabilities, key=lambda name: answer.probabilities[name])
+    return f"{path}: no label (likeliest: {name} {answer.probabilities[name]:.2f})"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:MOST]) + (f" and {len(names) - MOST} more" if len(names) > MOST else "")

@@ -1,0 +1,105 @@
+"""Lists of images with several labels each: a CSV file, or a text file, in which ``|`` stands between the labels."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from metarep.data.class_names import look_alike_lines, look_alikes
+from metarep.data.reading.folder_walk import shown
+from metarep.data.reading.labelled_list import (
+    Entry,
+    clean_label,
+    folder_label,
+    is_list,
+    located,
+    repeat_lines,
+)
+from metarep.errors import DataError
+
+SIGN = "|"  # what stands between the labels of an image; predict --csv writes it too
+WRONG = ";"
+
+
+@dataclass(frozen=True)
+class LabelSets:
+    """Images, and the set of labels that each of them has.
+
+    Args:
+        root: the folder that the files are in.
+        files: the images, relative to ``root``, in the order of the list.
+        labels: the labels of each, sorted; empty if it has none of them.
+        notes: what a reader of the list should know, one line each.
+    """
+
+    root: Path
+    files: tuple[Path, ...]
+    labels: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All labels, sorted."""
+        return tuple(sorted({label for labels in self.labels for label in labels}))
+
+
+def read_label_sets(file: Path) -> LabelSets:
+    r"""Read a list of images with several labels each.
+
+    The file is as for :func:`metarep.data.reading.labelled_list.read_list`, but its labels are written ``cat|dog``.
+    Lines of the same image are taken together. An image whose label is empty has none of the labels, which teaches what
+    an image without them looks like.
+
+    Args:
+        file: the list.
+
+    Raises:
+        DataError: the file is not such a list, an image does not exist, or no image has a label. The message has the
+            number of the line.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("1.png", "2.png", "3.png"):
+    ...         (Path(folder) / name).touch()
+    ...     _ = (Path(folder) / "some.csv").write_text("path,label\n1.png,dog|cat\n2.png,cat\n3.png,\n2.png,owl\n")
+    ...     found = read_label_sets(Path(folder) / "some.csv")
+    >>> found.labels, found.names
+    ((('cat', 'dog'), ('cat', 'owl'), ()), ('cat', 'dog', 'owl'))
+    """
+    file = file.expanduser()
+    name = shown(file)
+    if not is_list(file):
+        what = "is a folder" if file.is_dir() else "is no list"
+        raise DataError(
+            f"{name} {what}; several labels an image are read from a list",
+            advice="give a .csv file with the columns path,label, and label|label in the second",
+        )
+    labels: dict[str, set[str]] = {}
+    paths: dict[str, Path] = {}
+    again = 0
+    for entry, path in located(file):
+        place = os.path.abspath(file.parent / path)
+        own = _labels(entry, name)
+        before = labels.setdefault(place, set())
+        again += place in paths and own <= before
+        before |= own
+        paths.setdefault(place, path)
+    found = LabelSets(file.parent, tuple(paths.values()), tuple(tuple(sorted(labels[place])) for place in paths))
+    if not found.names:
+        raise DataError(f"{name} gives no label to any image", advice="write label|label in the column label")
+    notes = repeat_lines(again, name) + look_alike_lines(look_alikes(found.names))
+    return LabelSets(found.root, found.files, found.labels, tuple(notes))
+
+
+def _labels(entry: Entry, name: str) -> set[str]:
+    """The labels in a line of a list."""
+    text, where = entry.label, f"{name}, line {entry.line}"
+    if text is None:
+        text = folder_label(entry, name)
+    if WRONG in text:
+        raise DataError(f"{where}: {text!r} has a semicolon", advice="write | between the labels of an image")
+    if not text.strip():
+        return set()
+    parts = [part.strip() for part in text.split(SIGN)]
+    if not all(parts):
+        raise DataError(f"{where}: {text!r} has an empty label; remove a {SIGN}")
+    return {clean_label(part, where) for part in parts}

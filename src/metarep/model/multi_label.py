@@ -1,0 +1,297 @@
+"""MultiLabelModel: says of each of a user's labels whether an image has it; an image may have several, or none."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int8, UInt8
+from torch import Tensor, nn
+from torch.nn import functional
+
+from metarep.data.class_names import clean_name
+from metarep.data.copies.near_copies import near_copies
+from metarep.data.copies.picture_hash import picture_hash
+from metarep.data.reading.depth import Depth
+from metarep.data.reading.photographs import LeftOut, name_of
+from metarep.errors import Advice, MetarepError, counted
+from metarep.model.answers import LabelAnswer
+from metarep.model.gallery import Gallery, no_hashes
+from metarep.model.model import Model
+from metarep.weights.own_network import represent
+from metarep.weights.representation import Representation
+
+FOLDS = 10  # of cross-validation; each needs one solution a label
+SHRINK = 5.0  # images of a label, at which its own threshold counts as much as that of all labels
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How scores become probabilities and decisions. It comes from images that were left out.
+
+    Args:
+        scale, shift: the probability of a label is ``sigmoid(scale * score + shift)``, the same for all labels (Platt,
+            Probabilistic Outputs for Support Vector Machines, 1999).
+        thresholds: for each label the probability from which an image is said to have it.
+        tested: for each label whether it could be left out, which takes two images with it and two without.
+    """
+
+    scale: float
+    shift: float
+    thresholds: tuple[float, ...]
+    tested: tuple[bool, ...]
+
+
+class MultiLabelModel:
+    """A few-shot model of several labels an image. It asks for each label by itself whether the image has it.
+
+    Each question is one task of two classes for the learner that ``head`` names, with the images that have the label
+    against all others (binary relevance; Boutell et al., Learning multi-label scene classification, 2004). The
+    probabilities and thresholds come from cross-validation on the same images; near copies are left out together.
+
+    Args:
+        representation: the encoder; None if features are given instead of images.
+        names: the labels.
+        rows: the features of the images, shape ``(n, dim)``.
+        marks: which image has which label, shape ``(n, labels)``.
+        items: the name that people use for each image, mostly its path.
+        head: the learner and its settings, as for :class:`metarep.model.model.Model`.
+        hashes: the picture hash of each image, shape ``(n, length)``; None if the pixels are not known.
+        depth: black and white of images of more than 8 bits.
+        calibration: an earlier :attr:`calibration` of the same images; None computes it when it is first used.
+
+    Raises:
+        MetarepError: there is no label or no image, a label is of no image or of all of them, or the learner adapts the
+            encoder.
+
+    >>> rows = torch.tensor([[1.0, 0.1], [0.9, 0.0], [0.1, 1.0], [0.0, 0.9], [1.0, 1.0], [0.9, 1.1]])
+    >>> have = [["sun"], ["sun"], ["sea"], ["sea"], ["sun", "sea"], ["sun", "sea"]]
+    >>> model = MultiLabelModel.fit(None, rows, have, head={"name": "prototypes"})
+    >>> [list(each.labels) for each in model.answer(torch.tensor([[1.0, 0.05], [0.05, 1.0]]))]
+    [['sun'], ['sea']]
+    """
+
+    def __init__(
+        self,
+        representation: Representation | nn.Module | None,
+        names: Sequence[str],
+        rows: Float[Tensor, "n dim"],
+        marks: Bool[Tensor, "n labels"],
+        items: Sequence[str],
+        *,
+        head: dict[str, Any] | None = None,
+        hashes: Int8[Tensor, "n length"] | None = None,
+        depth: Depth | None = None,
+        calibration: Calibration | None = None,
+    ) -> None:
+        self.base = Model(representation, head, Gallery.empty(), depth=depth)  # reads and encodes images
+        self.representation, self.head, self.learner = self.base.representation, self.base.head, self.base.learner
+        self.names, self.rows, self.marks, self.items = tuple(names), rows, marks, tuple(items)
+        self.hashes = no_hashes(len(rows)) if hashes is None else hashes
+        self.depth = self.base.depth
+        if rows.ndim != 2 or not rows.is_floating_point():
+            raise MetarepError(
+                f"the learner {self.learner.called!r} adapts the encoder, so it cannot learn several labels an image",
+                advice=Advice("fit with {learner}", learner="linear"),
+            )
+        if not len(self.names):
+            raise MetarepError("no image has a label; give at least one")
+        for name, count in zip(self.names, marks.sum(0).tolist(), strict=True):
+            if count in (0, len(rows)):
+                has = "every image has" if count else "no image has"
+                other = "without" if count else "with"
+                raise MetarepError(
+                    f"{has} the label {name!r}, so nothing shows what the difference is",
+                    advice=[f"add images {other} it", "leave the label out"],
+                )
+        if calibration is not None:
+            self.__dict__["calibration"] = calibration
+
+    @classmethod
+    def fit(
+        cls,
+        representation: Representation | nn.Module | None,
+        images: Any,  # noqa: ANN401 - whatever people have
+        labels: Sequence[Sequence[str]],
+        *,
+        head: dict[str, Any] | None = None,
+        depth: Depth | None = None,
+        batch: int = 64,
+        skip_bad: bool = False,
+    ) -> "MultiLabelModel":
+        """Learns labels from images.
+
+        Args:
+            representation: the encoder, from :func:`metarep.weights.named.load_representation`; None for features.
+            images: see :func:`metarep.data.reading.photographs.read_images`; without an encoder, features ``(n, dim)``.
+            labels: the labels of each image; an empty list if it has none of them.
+            head: the learner and its settings; None takes that of :class:`metarep.model.model.Model`.
+            depth: black and white of images of more than 8 bits.
+            batch: the number of images that are encoded at a time.
+            skip_bad: whether to leave out images that cannot be read.
+
+        Raises:
+            DataError: an image cannot be read.
+            MetarepError: see the class; or there is not one list of labels for each image.
+            BadNameError: a label cannot be a name.
+
+        Warns:
+            LeftOutWarning: with ``skip_bad``, for each image that cannot be read.
+        """
+        if len(images) != len(labels):
+            raise MetarepError(
+                f"{counted(len(images), 'image')} and labels of {counted(len(labels), 'image')} do not match; give a "
+                "list of labels for each image"
+            )
+        if any(isinstance(each, str) for each in labels):
+            raise MetarepError("the labels of an image are a list, and not one text; write ['cat', 'dog']")
+        representation = represent(representation) if isinstance(representation, nn.Module) else representation
+        base = Model(representation, head, Gallery.empty(), depth=depth)
+        left_out = LeftOut()
+        if representation is None:
+            rows, hashes = base.prepare(np.asarray(images, dtype=np.float32)), None
+        else:
+            read = base.read(images, batch=batch, left_out=left_out if skip_bad else None)
+            pairs = [(rows, picture_hash(pixels)) for pixels, rows in read]
+            left_out.tell(len(images))
+            if not pairs:
+                raise MetarepError("no image can be read; give at least one")
+            rows, hashes = torch.cat([one for one, _ in pairs]), torch.cat([one for _, one in pairs])
+        kept = [position for position in range(len(images)) if position not in left_out.errors]
+        sets = [{clean_name(label) for label in labels[position]} for position in kept]
+        names = sorted(set().union(*sets))
+        marks = torch.tensor([[name in own for name in names] for own in sets]).reshape(len(sets), len(names)).bool()
+        items = [name_of(images, position) for position in kept]
+        return cls(representation, names, rows, marks, items, head=head, hashes=hashes, depth=depth)
+
+    @property
+    def in_words(self) -> str:
+        """The numbers of labels and images as text: ``3 labels, 40 images``."""
+        return f"{counted(len(self.names), 'label')}, {counted(len(self.rows), 'image')}"
+
+    def read(
+        self,
+        images: Any,  # noqa: ANN401 - whatever people have
+        *,
+        batch: int = 64,
+        depth: Depth | None = None,
+        left_out: LeftOut | None = None,
+    ) -> Iterator[tuple[UInt8[Tensor, "b c h w"], Float[Tensor, "b dim"]]]:
+        """Yields batches of images, as their pixels and features; see :meth:`metarep.model.model.Model.read`."""
+        return self.base.read(images, batch=batch, depth=depth, left_out=left_out)
+
+    def prepare(self, images: Any, *, batch: int = 64) -> Float[Tensor, "m dim"]:  # noqa: ANN401 - whatever people have
+        """Returns the features of images, shape ``(m, dim)``; see :meth:`metarep.model.model.Model.prepare`."""
+        return self.base.prepare(images, batch=batch)
+
+    @cached_property
+    def _states(self) -> list[dict[str, Tensor]]:
+        """The learner's state for each label, whose second class is "has it"."""
+        with torch.no_grad():
+            return [self.learner.adapt(self.rows[None], marks[None].long(), 2) for marks in self.marks.mT]
+
+    def scores(self, rows: Float[Tensor, "m dim"]) -> Float[Tensor, "m labels"]:
+        """Returns the score of each label, shape ``(m, labels)``: the logit of "has it" minus that of "has it not"."""
+        with torch.no_grad():
+            logits = [self.learner.logits(state, rows[None])[0] for state in self._states]
+        return torch.stack([each[:, 1] - each[:, 0] for each in logits], 1)
+
+    @cached_property
+    def held_out(self) -> Float[Tensor, "n labels"]:
+        """The scores of the model's own images when they are left out; NaN for a label that cannot be left out."""
+        groups = near_copies(functional.normalize(self.rows, dim=-1), self.hashes)
+        fold = groups % FOLDS
+        folds = [(fold == number).nonzero().flatten() for number in fold.unique().tolist()]
+        order = torch.cat(folds)
+        scores = torch.full(self.marks.shape, float("nan"))
+        for index, marks in enumerate(self.marks.mT):
+            if min(len(fold[marks].unique()), len(fold[~marks].unique())) < 2:
+                continue
+            with torch.no_grad():
+                logits = self.learner.held_out(self.rows, marks.long(), 2, folds)
+            scores[order, index] = logits[:, 1] - logits[:, 0]
+        return scores
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """Probabilities and thresholds, from :attr:`held_out`. If no label could be left out, a threshold is 0.5."""
+        held, marks = self.held_out, self.marks
+        tested = ~held.isnan().any(0)
+        if not tested.any():
+            return Calibration(1.0, 0.0, (0.5,) * len(self.names), (False,) * len(self.names))
+        scale, shift = _platt(held[:, tested].flatten(), marks[:, tested].flatten())
+        probabilities = (scale * held + shift).sigmoid()
+        common = _best_threshold(probabilities[:, tested].flatten(), marks[:, tested].flatten())
+        thresholds = []
+        for index, count in enumerate(marks.sum(0).tolist()):
+            own = _best_threshold(probabilities[:, index], marks[:, index]) if tested[index] else common
+            thresholds.append(common + count / (count + SHRINK) * (own - common))
+        return Calibration(scale, shift, tuple(thresholds), tuple(tested.tolist()))
+
+    def probabilities(self, scores: Float[Tensor, "m labels"]) -> Float[Tensor, "m labels"]:
+        """Returns the calibrated probabilities of scores, each 0 to 1."""
+        return (self.calibration.scale * scores + self.calibration.shift).sigmoid()
+
+    def decide(self, probabilities: Float[Tensor, "m labels"]) -> Bool[Tensor, "m labels"]:
+        """Returns which labels an image has, by the threshold of each."""
+        return probabilities >= torch.tensor(self.calibration.thresholds)
+
+    def answer(self, rows: Float[Tensor, "m dim"]) -> list[LabelAnswer]:
+        """Returns the answer for each row of features."""
+        probabilities = self.probabilities(self.scores(rows))
+        answers = []
+        for own, has in zip(probabilities.tolist(), self.decide(probabilities).tolist(), strict=True):
+            every = dict(zip(self.names, own, strict=True))
+            chosen = [name for name, yes in zip(self.names, has, strict=True) if yes]
+            answers.append(LabelAnswer({n: every[n] for n in sorted(chosen, key=lambda n: -every[n])}, every))
+        return answers
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the labels and the calibration as JSON can hold them."""
+        counts, thresholds = self.marks.sum(0).tolist(), self.calibration.thresholds
+        return {
+            "labels": {
+                name: {"images": count, "threshold": round(threshold, 4)}
+                for name, count, threshold in zip(self.names, counts, thresholds, strict=True)
+            },
+            "images": len(self.rows),
+            "encoder": self.representation.name if self.representation else None,
+            "head": self.head,
+            "calibration": asdict(self.calibration),
+        }
+
+
+def _platt(scores: Float[Tensor, " n"], has: Bool[Tensor, " n"]) -> tuple[float, float]:
+    """Fits the scale and shift of a sigmoid by maximum likelihood, with Platt's smoothed targets."""
+    yes, no = has.sum().item(), (~has).sum().item()
+    targets = torch.where(has, (yes + 1) / (yes + 2), 1 / (no + 2)).double()
+    values, parameters = scores.double(), torch.tensor([1.0, 0.0], dtype=torch.double, requires_grad=True)
+    optimizer = torch.optim.LBFGS([parameters], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        logits = parameters[0] * values + parameters[1]
+        loss = functional.binary_cross_entropy_with_logits(logits, targets)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)  # pyright: ignore[reportArgumentType]
+    scale, shift = parameters.detach().tolist()
+    return max(scale, 1e-3), shift  # a larger score never makes a label less probable
+
+
+def _best_threshold(probabilities: Float[Tensor, " n"], has: Bool[Tensor, " n"]) -> float:
+    """Returns the threshold of the largest F1, in the middle between two values.
+
+    >>> round(_best_threshold(torch.tensor([0.9, 0.6, 0.2]), torch.tensor([True, True, False])), 4)
+    0.4
+    """
+    order = probabilities.argsort(descending=True, stable=True)
+    values, right = probabilities[order].double(), has[order].cumsum(0)
+    f1 = 2 * right / (torch.arange(1, len(order) + 1) + has.sum())
+    ends = torch.cat([values[:-1] > values[1:], torch.tensor([True])])  # equal values are on the same side
+    last = int(torch.where(ends, f1, -1.0).argmax())
+    below = values[last + 1] if last + 1 < len(values) else torch.tensor(0.0)
+    return float((values[last] + below) / 2)

@@ -1,0 +1,207 @@
+"""Several labels an image: lists, the model against plain formulas, its folder, its measures, and the commands."""
+
+import csv
+import json
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from serving import ENCODER, drawing
+from sklearn.metrics import average_precision_score, f1_score
+
+from metarep.cli import main
+from metarep.data.reading.label_sets import read_label_sets
+from metarep.errors import DataError, MetarepError
+from metarep.machine.files import read_tensors, write_tensors
+from metarep.model.folder import ModelFolder
+from metarep.model.head import build_head
+from metarep.model.multi_label import FOLDS, MultiLabelModel
+from metarep.model.multi_label_folder import LABELS, load_multi_label, save_multi_label
+from metarep.model.multi_label_scores import measure_labels
+
+HEAD = {"name": "prototypes"}
+SIZE = 64
+
+
+def pair(kinds: tuple[str, ...], seed: int) -> Image.Image:
+    """A picture with a drawing in each half, or in one of them; for no kind, of a kind that has no label."""
+    picture = Image.new("L", (2 * SIZE, SIZE), 255)
+    for place, kind in enumerate(kinds or ("comb",)):
+        picture.paste(Image.open(BytesIO(drawing(kind, seed, SIZE))).convert("L"), (place * SIZE, 0))
+    return picture
+
+
+@pytest.fixture
+def lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Lists of pictures with rings, crosses, both or none: 32 to learn and 16 others."""
+    monkeypatch.chdir(tmp_path)
+    for part, seeds in (("train", range(8)), ("test", range(20, 24))):
+        rows = []
+        for seed in seeds:
+            for kinds in (("ring",), ("cross",), ("ring", "cross"), ()):
+                name = f"{part}-{'-'.join(kinds) or 'none'}-{seed}.png"
+                pair(kinds, seed).save(name)
+                rows.append((name, "|".join(kinds)))
+        with Path(f"{part}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("path", "label"), *rows])
+    return tmp_path
+
+
+WRONG = [
+    ("path,label\n1.png,a;b\n", "line 2: 'a;b' has a semicolon; write | between the labels"),
+    ("path,label\n1.png,a||b\n", "line 2: 'a||b' has an empty label"),
+    ("path,label\n1.png,\n", "gives no label to any image"),
+    ("path,label\nx.png,a\n", "line 2: there is no image 'x.png'"),
+]
+
+
+@pytest.mark.parametrize(("content", "message"), WRONG)
+def test_wrong_lists(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "1.png").touch()
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(DataError) as raised:
+        read_label_sets(tmp_path / "a.csv")
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+    with pytest.raises(DataError, match="is a folder; several labels an image are read from a list"):
+        read_label_sets(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["prototypes", "linear"])
+def test_scores_are_those_of_one_task_a_label(name: str) -> None:
+    torch.manual_seed(0)
+    rows, marks = torch.randn(12, 5), torch.rand(12, 3) < 0.5
+    model = MultiLabelModel(None, ["a", "b", "c"], rows, marks, ["x"] * 12, head={"name": name})
+    _, learner = build_head(None, {"name": name})
+    query = torch.randn(4, 5)
+    for label in range(3):
+        state = learner.adapt(rows[None], marks[None, :, label].long(), 2)
+        logits = learner.logits(state, query[None])[0]
+        torch.testing.assert_close(model.scores(query)[:, label], logits[:, 1] - logits[:, 0])
+        for fold in range(FOLDS):
+            out = torch.arange(12) % FOLDS == fold
+            stays = ~out
+            state = learner.adapt(rows[stays][None], marks[stays][None, :, label].long(), 2)
+            logits = learner.logits(state, rows[None, out])[0]
+            torch.testing.assert_close(model.held_out[out, label], logits[:, 1] - logits[:, 0], rtol=1e-3, atol=1e-3)
+
+
+def test_near_copies_are_left_out_together_and_single_labels_not_at_all() -> None:
+    rows = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.3, 1.0], [0.7, 0.2]])
+    marks = torch.tensor([[1, 0], [1, 0], [0, 1], [0, 1], [0, 0]]).bool()
+    model = MultiLabelModel(None, ["copied", "seen"], rows, marks, ["x"] * 5, head=HEAD)
+    assert model.held_out[:, 0].isnan().all(), "without both copies no image of the label is left"
+    assert model.calibration.tested == (False, True)
+    assert all(0 < threshold < 1 for threshold in model.calibration.thresholds)
+
+
+def test_what_cannot_be_learned() -> None:
+    rows = torch.eye(3)
+    for labels, message in [
+        ([["a"], ["a"], ["a", "b"]], "every image has the label 'a'.*; add images without it"),
+        ([[], [], []], "no image has a label"),
+        ([["a"], ["b"]], "3 images and labels of 2 images do not match"),
+        (["a", "b", "c"], "the labels of an image are a list"),
+    ]:
+        with pytest.raises(MetarepError, match=message):
+            MultiLabelModel.fit(None, rows, labels, head=HEAD)
+
+
+def test_the_measures_are_those_of_scikit_learn() -> None:
+    generator = np.random.default_rng(0)
+    scores = torch.from_numpy(generator.integers(0, 6, (60, 4)) / 5.0).float()  # many are equal
+    has = torch.from_numpy(generator.random((60, 4)) < scores.numpy() * 0.7)
+    decided = scores > 0.5
+    verdict = measure_labels(list("abcd"), scores, decided, has)
+    assert verdict.precision == pytest.approx(100 * average_precision_score(has, scores, average="macro"))
+    for kind, value in (("micro", verdict.micro), ("macro", verdict.macro)):
+        assert value == pytest.approx(100 * f1_score(has, decided, average=kind))
+    for name, value in (("mean_average_precision", verdict.precision), ("micro_f1", verdict.micro)):
+        low, high = verdict.intervals[name]
+        assert low < value < high < low + 40
+
+
+def test_fit_predict_and_measure(lists: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "train.csv", "--out", "model", "--encoder", ENCODER, "--multi-label"]) == 0
+    out = capsys.readouterr().out
+    assert "2 labels, 32 images" in out
+    assert "expected, by leaving images out" in out
+    assert main(["predict", "model", "test.csv", "--labelled", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["images"] == 16
+    assert facts["mean_average_precision"]["percent"] > 90
+    assert facts["micro_f1"]["percent"] > 80
+    low, high = facts["macro_f1"]["interval"]
+    assert low <= facts["macro_f1"]["percent"] <= high
+    names = [f"test-{kinds}-20.png" for kinds in ("ring", "ring-cross", "none")]
+    assert main(["predict", "model", *names, "--json"]) == 0
+    answers = json.loads(capsys.readouterr().out)
+    model = load_multi_label(Path("model"))
+    for answer, own in zip(answers, model.answer(model.prepare(names)), strict=True):
+        said = {each["label"]: each["probability"] for each in answer["labels"]}
+        assert said == pytest.approx(own.labels, abs=1e-5)
+        assert set(answer["probabilities"]) == {"ring", "cross"}
+        thresholds = dict(zip(model.names, model.calibration.thresholds, strict=True))
+        assert set(said) == {name for name, value in own.probabilities.items() if value >= thresholds[name]}
+    assert main(["predict", "model", *names, "--csv"]) == 0
+    Path("answers.csv").write_text(capsys.readouterr().out)
+    sets = read_label_sets(Path("answers.csv"))  # answers are a list themselves
+    assert sets.labels == tuple(tuple(sorted(each["label"] for each in answer["labels"])) for answer in answers)
+    assert main(["predict", "model", "train.csv", "--labelled"]) == 2
+    assert "the model has learned every one of these images" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # of the package multipart
+def test_what_does_not_work_is_said_in_one_line(lists: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit = ["fit", "train.csv", "--out", "model", "--encoder", ENCODER]
+    assert main(fit) == 2
+    assert "metarep fit LIST --multi-label" in capsys.readouterr().err
+    Path("twice.csv").write_text("path,label\ntrain-ring-0.png,a\ntrain-ring-0.png,b\n")
+    assert main(["fit", "twice.csv", "--out", "model"]) == 2
+    error = capsys.readouterr().err
+    assert "'train-ring-0.png' has two labels, 'a' in line 2 and 'b' in line 3; mend the list, or keep all" in error
+    assert not Path("model").exists()
+    assert main([*fit, "--multi-label", "--false-alarms", "0.1"]) == 2
+    assert "--false-alarms is for models of one class an image" in capsys.readouterr().err
+    assert main([*fit, "--multi-label"]) == 0
+    assert main([*fit, "--multi-label"]) == 2
+    assert "model is there already" in capsys.readouterr().err
+    for command in (
+        ["serve", "model"],
+        ["export", "model", "--onnx", "m.onnx"],
+        ["suggest", "model", "."],
+        ["card", "model"],
+    ):
+        assert main(command) == 2
+        err = capsys.readouterr().err
+        assert "model is a model of several labels an image" in err
+        assert err.count("\n") == 1
+    with pytest.raises(MetarepError, match="several labels an image"):
+        ModelFolder.open(Path("model"))
+
+
+def test_a_folder_holds_the_model_and_damage_is_noticed(lists: Path, tmp_path: Path) -> None:
+    from metarep.weights.named import load_representation
+
+    sets = read_label_sets(Path("train.csv"))
+    model = MultiLabelModel.fit(load_representation(ENCODER), [str(file) for file in sets.files], sets.labels)
+    save_multi_label(model, tmp_path / "saved")
+    again = load_multi_label(tmp_path / "saved")
+    assert (again.names, again.items, again.calibration) == (model.names, model.items, model.calibration)
+    rows = model.rows[:3]
+    assert again.answer(rows) == model.answer(rows)
+    assert "multi-label" in (tmp_path / "saved" / "README.md").read_text()
+    path = tmp_path / "saved" / LABELS
+    tensors, header = read_tensors(path)
+    for damage in ({"names": ["ring"]}, {"format": "labels-9"}, {"calibration": {}}, {"head": {"name": "x"}}):
+        write_tensors(path, tensors, {**header, **damage})
+        with pytest.raises(MetarepError, match="is damaged, or of a newer metarep"):
+            load_multi_label(tmp_path / "saved")
+    write_tensors(path, {**tensors, "marks": tensors["marks"][:, :1]}, header)
+    with pytest.raises(MetarepError, match="is damaged"):
+        load_multi_label(tmp_path / "saved")
+    with pytest.raises(MetarepError, match="not a model of several labels an image; make one with"):
+        load_multi_label(tmp_path)
