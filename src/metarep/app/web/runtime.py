@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from metarep.data.datasets.cache import cache_dir, explain_disk, lock_of
+from metarep.data.datasets.options import Options
 from metarep.data.datasets.tar_stream import tar_stream
 from metarep.errors import Advice, MetarepError, Slot
 
@@ -27,7 +28,8 @@ def read_runtime(given: Path | None = None) -> dict[str, bytes]:
 
     Args:
         given: the tarball that ``npm pack`` wrote, the package unpacked, or a folder with ``node_modules`` that has it
-            installed. None for the tarball in the cache folder, where ``npm pack`` puts it if it is not there yet.
+            installed. None for the tarball in the folder ``METAREP_DATA`` or in the cache folder, where ``npm pack``
+            puts it if it is in neither.
 
     Returns:
         The content of each file, by the name that it has in an exported folder.
@@ -70,7 +72,10 @@ def _from_tarball(path: Path) -> dict[str, bytes]:
 
 
 def _cached() -> Path:
-    """The tarball in the cache folder, which npm fetches if it is not there."""
+    """The tarball in the user's own folder or in the cache folder, which npm fetches if it is not there."""
+    own = Options().data_dir
+    if own is not None and (own / TARBALL).is_file():
+        return own / TARBALL
     target = cache_dir() / "downloads" / TARBALL
     if target.is_file():
         return target

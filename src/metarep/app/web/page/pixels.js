@@ -1,13 +1,17 @@
 // From a file to the pixels that the encoder takes, by the arithmetic of metarep: the same crop, and Pillow's own
 // resampling with its rounding. An image without loss gives the same bytes here and there.
 
-import { say } from "./words.js";
-
 const MOST = 64_000_000; // pixels of a picture
 const BITS = 22; // of a coefficient, as Pillow has them
 const GREY = [19595, 38470, 7471]; // of 65,536: the luminance of red, green and blue
 
-export class Unreadable extends Error {}
+// Why a file cannot be used, as the key of a text and what is filled in.
+export class Unreadable extends Error {
+  constructor(key, values) {
+    super(key);
+    this.values = values;
+  }
+}
 
 // Resolves to the pixels as uint8, channels first, of {size: [height, width], channels, stretch}.
 export async function readPixels(file, wanted) {
@@ -16,12 +20,12 @@ export async function readPixels(file, wanted) {
   try {
     bitmap = await createImageBitmap(file, turned);
   } catch {
-    throw new Unreadable(say("web.unreadable", { item: file.name || "" }));
+    throw new Unreadable("web.unreadable", { item: file.name || "" });
   }
   const { width, height } = bitmap;
   if (width * height > MOST) {
     bitmap.close();
-    throw new Unreadable(say("web.large", { item: file.name || "", most: MOST / 1e6 }));
+    throw new Unreadable("web.large", { item: file.name || "", most: MOST / 1e6 });
   }
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [width, height];
@@ -86,28 +90,43 @@ export function cropBox(width, height, size, stretch) {
   return [left, top, width - left, height - top].map(Math.fround); // Pillow takes them in single precision
 }
 
-// Scales the part that is kept: a triangle as wide as the pixels of the result, first along rows, then along columns.
+// Scales the part that is kept: a triangle as wide as the pixels of the result, along rows and along columns. The result
+// of the first pass is rounded, so the order matters; it is that of Pillow 13, which takes the columns of a tall picture
+// first.
 export function resize(picture, size, stretch) {
-  const [left, top, right, bottom] = cropBox(picture.width, picture.height, size, stretch);
-  const across = weights(picture.width, left, right, size[1]);
-  const down = weights(picture.height, top, bottom, size[0]);
+  const { width, height } = picture;
+  const [left, top, right, bottom] = cropBox(width, height, size, stretch);
+  const across = weights(width, left, right, size[1]);
+  const down = weights(height, top, bottom, size[0]);
+  if (height - size[0] > 2 * Math.max(width - size[1], 0)) {
+    return alongRows(alongColumns(picture, down, 0), across, 0, size[0]);
+  }
   const first = down.starts[0];
-  const rows = down.starts[size[0] - 1] + down.counts[size[0] - 1] - first;
-  const middle = new Uint8ClampedArray(4 * size[1] * rows);
+  const last = size[0] - 1;
+  return alongColumns(alongRows(picture, across, first, down.starts[last] + down.counts[last] - first), down, first);
+}
+
+function alongRows({ data, width }, plan, first, rows) {
+  const size = plan.starts.length;
+  const result = new Uint8ClampedArray(4 * size * rows);
   for (let y = 0; y < rows; y += 1) {
-    for (let x = 0; x < size[1]; x += 1) {
-      let from = 4 * ((first + y) * picture.width + across.starts[x]);
-      sum(picture.data, from, 4, across, x, middle, 4 * (y * size[1] + x));
+    for (let x = 0; x < size; x += 1) {
+      sum(data, 4 * ((first + y) * width + plan.starts[x]), 4, plan, x, result, 4 * (y * size + x));
     }
   }
-  const data = new Uint8ClampedArray(4 * size[1] * size[0]);
-  for (let y = 0; y < size[0]; y += 1) {
-    for (let x = 0; x < size[1]; x += 1) {
-      const from = 4 * ((down.starts[y] - first) * size[1] + x);
-      sum(middle, from, 4 * size[1], down, y, data, 4 * (y * size[1] + x));
+  return { data: result, width: size, height: rows };
+}
+
+// `first` is the row of the whole picture that the first row here is.
+function alongColumns({ data, width }, plan, first) {
+  const size = plan.starts.length;
+  const result = new Uint8ClampedArray(4 * width * size);
+  for (let y = 0; y < size; y += 1) {
+    for (let x = 0; x < width; x += 1) {
+      sum(data, 4 * ((plan.starts[y] - first) * width + x), 4 * width, plan, y, result, 4 * (y * width + x));
     }
   }
-  return { data, width: size[1], height: size[0] };
+  return { data: result, width, height: size };
 }
 
 // The weighted sum of one pixel of the result, rounded as Pillow rounds it.

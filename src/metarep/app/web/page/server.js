@@ -63,7 +63,8 @@ async function refusing(work) {
     return await work();
   } catch (error) {
     if (error instanceof Refusal) throw error;
-    throw new Refusal(error instanceof Unreadable ? 422 : 500, error.message);
+    if (error instanceof Unreadable) throw new Refusal(422, say(error.message, error.values));
+    throw new Refusal(500, error.message);
   }
 }
 
@@ -92,7 +93,8 @@ const record = (id) => records.find((each) => each.id === id);
 
 export async function similarTo(id) {
   const { points } = record(id);
-  const near = records.map(({ id, item, label, points: other }) => ({ id, item, label, similarity: cosine(points, other) }));
+  const others = records.filter((each) => each.id !== id);
+  const near = others.map(({ id, item, label, points: other }) => ({ id, item, label, similarity: cosine(points, other) }));
   return near.sort((a, b) => b.similarity - a.similarity).slice(0, 6);
 }
 
