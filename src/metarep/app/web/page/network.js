@@ -21,7 +21,7 @@ export function modelFacts() {
 }
 
 // Resolves when the graph can run. One thread, because more would need headers that a static server does not send.
-export function openNetwork() {
+function openNetwork() {
   session ??= Promise.all([import("./ort.js"), fetched("model.onnx")]).then(async ([ort, graph]) => {
     ort.env.wasm.numThreads = 1;
     ort.env.wasm.wasmPaths = { wasm: here("ort.wasm") };

@@ -7,7 +7,7 @@ import { setUpDialogs } from "./dialogs.js";
 import { setUpFolds } from "./fold.js";
 import { setUpImage } from "./image.js";
 import { model, redraw, refresh, watch } from "./model.js";
-import { openNetwork } from "./network.js";
+import { modelFacts, run } from "./network.js";
 import { attempt, find, hideNotice, make, notify, undoLast } from "./parts.js";
 import * as server from "./server.js";
 import { drawTrust } from "./trust.js";
@@ -50,7 +50,8 @@ async function keepCopy() {
 async function start() {
   await attempt(refresh)();
   try {
-    await openNetwork();
+    const facts = await modelFacts();
+    await run(new Uint8Array(facts.channels * facts.size[0] * facts.size[1]), facts); // the first image takes longest
   } catch (error) {
     state = "web.failed";
     drawState();
