@@ -4,6 +4,7 @@ import re
 from importlib.resources import files
 
 PAGE = files("metarep") / "app" / "page"
+WEB = files("metarep") / "app" / "web" / "page"  # the page without a server, which has the same texts
 LANGUAGES = ("english.js", "chinese.js")
 COMPUTED = ("error.", "repeat.", "repeats.")  # the starts of keys that a script puts together
 CHINESE_ONLY = {"error.file"}  # in English the server's own message is shown
@@ -29,7 +30,8 @@ def test_both_languages_have_the_same_texts_and_blanks() -> None:
 
 
 def test_the_page_uses_every_text_and_no_other() -> None:
-    page = "".join(part.read_text("utf-8") for part in PAGE.iterdir() if part.name not in LANGUAGES and part.is_file())
+    parts = [part for folder in (PAGE, WEB) for part in folder.iterdir() if part.is_file()]
+    page = "".join(part.read_text("utf-8") for part in parts if part.name not in LANGUAGES)
     known = {key for key in texts("english.js") if not singular(key)}
     used = set(re.findall(r'data-(?:word|hint|label)="([\w.]+)"|\bsay\("([\w.]+)"', page))
     assert {one or other for one, other in used} <= known | CHINESE_ONLY

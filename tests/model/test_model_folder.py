@@ -203,7 +203,7 @@ def test_wrong_input_changes_nothing(
 def test_an_export_that_fails_leaves_what_was_there(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnx")
 
-    def full(deployed: object, images: object, path: Path) -> None:
+    def full(deployed: object, images: object, path: Path, outputs: object) -> None:
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 

@@ -16,6 +16,7 @@ from metarep.data.reading.folder_layout import is_split
 from metarep.data.reading.folder_tree import scan
 from metarep.data.reading.folder_walk import holds_images, loose_images, shown, subfolders
 from metarep.data.reading.labelled_list import is_list, read_list
+from metarep.data.reading.labelled_zip import is_labelled_zip, read_labelled_zip
 from metarep.data.reading.photographs import LeftOut, notice_depth
 from metarep.errors import DataError, counted
 from metarep.model.folder import ModelFolder
@@ -32,12 +33,19 @@ EXAMPLE = """examples:
       more/<class>/<image>; known classes get the images
   metarep add moths labels.csv
       path,label in each line
+  metarep add moths moths-added.zip
+      what a page of metarep export --web has saved
 """
 
 
 def add(parser: Parser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help="a model folder that metarep fit made")
-    parser.add_argument("images", nargs="+", metavar="CLASS/", help="folders named after their class, images, or lists")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="CLASS/",
+        help="folders named after their class, images, lists, or what a page of export --web saved",
+    )
     parser.add_argument("--to", metavar="CLASS", help="the class of these images (default: the name of their folder)")
     add_reading(parser)
     add_threads(parser)
@@ -48,12 +56,11 @@ def run(args: argparse.Namespace) -> int:
     set_threads(args)
     folder = ModelFolder.open(args.model)
     before = folder.model.gallery
-    pairs = [pair for name in args.images for pair in labelled(name, before, args)]
-    paths, labels = [path for path, _ in pairs], [label for _, label in pairs]
-    depth = notice_depth(paths, folder.model.depth | Depth.of(args.depth))
-    items = [str(path) for path in paths]
+    given = [each for name in args.images for each in sources(name, before, args)]
+    images, labels, items = [each[0] for each in given], [each[1] for each in given], [each[2] for each in given]
+    depth = notice_depth(images, folder.model.depth | Depth.of(args.depth))
     left_out = LeftOut() if args.skip_bad else None
-    added = len(folder.learn(paths, labels, items, once=True, depth=depth, left_out=left_out))
+    added = len(folder.learn(images, labels, items, once=True, depth=depth, left_out=left_out))
     names = folder.model.gallery.names
     warn_of_look_alikes(names, set(names) - set(before.names))
     folder.calibrate()
@@ -61,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"model": str(args.model), "added": added, **summary(folder.model)})
     else:
-        model, already = folder.model, len(pairs) - len(left_out.errors if left_out else ()) - added
+        model, already = folder.model, len(given) - len(left_out.errors if left_out else ()) - added
         known = f", {already} there already" if already else ""
         new = ", ".join(name for name in names if name not in before.names)
         print(f"added {counted(added, 'image')}{known}; now {model.gallery.in_words}")
@@ -69,6 +76,22 @@ def run(args: argparse.Namespace) -> int:
             print(f"new: {new}")
         print("\n".join([trust_line(model), *copy_lines(model)]))
     return 0
+
+
+def sources(name: str, gallery: Gallery, args: argparse.Namespace) -> list[tuple[Path | bytes, str, str]]:
+    """List the images of one argument: each as a path or as its bytes, its class, and its name.
+
+    Args:
+        name, gallery, args: see :func:`labelled`; ``name`` may also be what a page has saved.
+
+    Raises:
+        DataError, MetarepError: as of :func:`labelled` and of
+            :func:`metarep.data.reading.labelled_zip.read_labelled_zip`.
+    """
+    if is_labelled_zip(Path(name)):
+        _refuse_to(name, args)
+        return list(read_labelled_zip(Path(name)))
+    return [(path, label, str(path)) for path, label in labelled(name, gallery, args)]
 
 
 def labelled(name: str, gallery: Gallery, args: argparse.Namespace) -> list[tuple[Path, str]]:
@@ -99,11 +122,15 @@ def labelled(name: str, gallery: Gallery, args: argparse.Namespace) -> list[tupl
 
 
 def _listed(name: str, args: argparse.Namespace) -> list[tuple[Path, str]]:
-    if args.to is not None:
-        args.parser.error(f"{name} is a list with the class of each image, so --to has nothing to say; leave it out")
+    _refuse_to(name, args)
     tree = read_list(Path(name))
     tell_ignored(tree)
     return tree.pairs
+
+
+def _refuse_to(name: str, args: argparse.Namespace) -> None:
+    if args.to is not None:
+        args.parser.error(f"{name} is a list with the class of each image, so --to has nothing to say; leave it out")
 
 
 def holds_classes(folder: Path, label: str, gallery: Gallery) -> bool:

@@ -1,6 +1,7 @@
-"""The command ``metarep export``: write a classifier as an ONNX graph or as a program of torch.export."""
+"""The command ``metarep export``: write a classifier as an ONNX graph, a program of torch.export, or a web page."""
 
 import argparse
+import shlex
 from pathlib import Path
 
 from metarep.cli.options import add_output, print_json
@@ -14,6 +15,8 @@ EXAMPLE = """examples:
       for onnxruntime: images (uint8) to probabilities
   metarep export moths --torch-export moths.pt2
       for torch.export.load
+  metarep export moths --web moths-page
+      a page that classifies in the browser, without a server
 """
 
 
@@ -23,22 +26,43 @@ def add(parser: Parser) -> None:
     )
     parser.add_argument("--onnx", type=Path, metavar="FILE", help="write an ONNX graph; needs metarep[onnx]")
     parser.add_argument("--torch-export", type=Path, metavar="FILE", help="write a program of torch.export")
+    parser.add_argument(
+        "--web", type=Path, metavar="DIR", help="write a static web page that classifies in the browser"
+    )
+    parser.add_argument(
+        "--runtime",
+        type=Path,
+        metavar="FILE",
+        help="for --web: the npm package onnxruntime-web, packed or installed (default: npm fetches it once)",
+    )
     add_output(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from metarep.model.export import export_onnx, export_torch
 
-    if not (args.onnx or args.torch_export):
-        args.parser.error("nothing to write is given; give --onnx FILE or --torch-export FILE")
-    model = ModelFolder.open(args.model).model
-    written = []
+    if not (args.onnx or args.torch_export or args.web):
+        args.parser.error("nothing to write is given; give --onnx FILE, --torch-export FILE or --web DIR")
+    if args.runtime and not args.web:
+        args.parser.error("--runtime is for the web page; give --web DIR as well")
+    folder = ModelFolder.open(args.model)
+    model, written, notes = folder.model, [], list[str]()
     for write, path in ((export_onnx, args.onnx), (export_torch, args.torch_export)):
         if path:
             write(model, path)
             written.append(str(path))
+    if args.web:
+        from metarep.app.web.export import export_web
+
+        sizes = export_web(model, folder.name, args.web, args.runtime)
+        written.append(str(args.web))
+        ours, runtime = sizes["model.onnx"] / 1e6, sizes["ort.wasm"] / 1e6
+        notes.append(
+            f"{sum(sizes.values()) / 1e6:.1f} MB: {ours:.1f} of the model and {runtime:.1f} of onnxruntime-web; to "
+            f"open it, run python -m http.server --directory {shlex.quote(str(args.web))} and go to http://localhost:8000"
+        )
     if args.json:
         print_json({"written": written, "classes": model.gallery.names})
     else:
-        print("\n".join(f"{path}: {counted(len(model.gallery.names), 'class')}" for path in written))
+        print("\n".join([f"{path}: {counted(len(model.gallery.names), 'class')}" for path in written] + notes))
     return 0

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,8 +15,10 @@ from metarep.encoders.onnx_writer import quietly, require_onnx, write_onnx
 from metarep.errors import Advice, MetarepError
 from metarep.machine.files import replacing
 from metarep.model.model import Model
+from metarep.model.trust.familiarity import spread
 
 OUTPUTS = ("probabilities", "scores", "familiarity")
+POINTS = "points"  # a further output, for programs that learn classes of their own
 EXAMPLES = 2  # images in the batch that is traced; the graph takes a batch of any size
 
 
@@ -63,12 +66,36 @@ class Deployed(nn.Module):
         return (scores * self.scale).softmax(-1), scores, self.familiarity.score(rows)
 
 
-def export_onnx(model: Model, path: Path) -> None:
+class DeployedWithPoints(Deployed):
+    """The same, with the features of each image as :class:`metarep.model.trust.familiarity.Familiarity` compares them.
+
+    Args:
+        model: see :class:`Deployed`.
+    """
+
+    def forward(self, images: UInt8[Tensor, "b c h w"]) -> tuple[Tensor, Tensor, Tensor, Float[Tensor, "b dim"]]:
+        """Returns what :class:`Deployed` returns, and the spread and centred features of shape ``(b, dim)``.
+
+        The mean of these points over the images of a class is a row of ``familiarity.prototypes``.
+        """
+        state = {name: self.get_buffer(f"state_{name}") for name in self.names}
+        rows = self.learner.prepare(images)
+        scores = self.learner.logits(state, rows.unsqueeze(0))[0]
+        points = spread(rows) - self.familiarity.mean
+        return (scores * self.scale).softmax(-1), scores, self.familiarity.score(rows), points
+
+
+def export_onnx(model: Model, path: Path, *, points: bool = False) -> None:
     """Writes an ONNX graph with the input ``images`` and the outputs ``probabilities``, ``scores`` and ``familiarity``.
 
     The input is uint8 of shape ``(b, c, h, w)``, for any ``b``. The metadata of the graph hold the names of the
     classes, the thresholds and the shape of the images, as JSON under ``metarep``. ``docs/your-own-images.md`` explains
     each field.
+
+    Args:
+        model: the model.
+        path: the file to write.
+        points: whether the graph also has the output ``points``; see :class:`DeployedWithPoints`.
 
     Raises:
         MetarepError: the model cannot be exported (see :class:`Deployed`), or the ONNX packages are not installed.
@@ -82,18 +109,19 @@ def export_onnx(model: Model, path: Path) -> None:
     require_onnx()
     import onnx
 
-    deployed, images = Deployed(model).eval(), _example(model)
+    deployed, images = (DeployedWithPoints if points else Deployed)(model).eval(), _example(model)
+    outputs = (*OUTPUTS, POINTS) if points else OUTPUTS
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
-        _write_onnx(deployed, images, partial)
+        _write_onnx(deployed, images, partial, outputs)
         graph = onnx.load(str(partial))
         entry = graph.metadata_props.add()
-        entry.key, entry.value = "metarep", json.dumps(_facts(model))
+        entry.key, entry.value = "metarep", json.dumps(export_facts(model))
         onnx.save(graph, str(partial))
 
 
-def _write_onnx(deployed: Deployed, images: Tensor, path: Path) -> None:
-    write_onnx(deployed, images, path, input_name="images", output_names=OUTPUTS)
+def _write_onnx(deployed: Deployed, images: Tensor, path: Path, outputs: Sequence[str]) -> None:
+    write_onnx(deployed, images, path, input_name="images", output_names=outputs)
 
 
 def export_torch(model: Model, path: Path) -> None:
@@ -114,7 +142,7 @@ def export_torch(model: Model, path: Path) -> None:
         shapes = {"images": {0: torch.export.Dim("batch", min=1)}}
         program = torch.export.export(deployed, (images,), dynamic_shapes=shapes)
         content = io.BytesIO()  # not the file: torch ends the process if the disk is full
-        torch.export.save(program, content, extra_files={"metarep.json": json.dumps(_facts(model))})
+        torch.export.save(program, content, extra_files={"metarep.json": json.dumps(export_facts(model))})
     with replacing(path) as partial:
         partial.write_bytes(content.getvalue())
 
@@ -125,7 +153,7 @@ def _example(model: Model) -> UInt8[Tensor, "b c h w"]:
     return torch.zeros(EXAMPLES, preprocess.channels, *preprocess.size, dtype=torch.uint8)
 
 
-def _facts(model: Model) -> dict[str, object]:
+def export_facts(model: Model) -> dict[str, object]:
     """Returns what a program must know to use the graph: classes, input format and trust."""
     preprocess = model.learner.encoder.preprocess
     return {

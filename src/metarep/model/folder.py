@@ -17,16 +17,16 @@ from metarep.data.reading.photographs import LeftOut
 from metarep.errors import Advice, Call, MetarepError, Slot, counted
 from metarep.machine.files import locked, making
 from metarep.model.card import model_card
+from metarep.model.folder_kind import refuse_other
 from metarep.model.gallery import Gallery
 from metarep.model.gallery_file import read_gallery, write_gallery
 from metarep.model.hub_copy import model_at, name_of, refuse_copy
 from metarep.model.model import Model
-from metarep.model.multi_label_folder import is_multi_label
 from metarep.model.repeats import first_of_each
 from metarep.weights.card import CARD, write_card
+from metarep.weights.hub.contents import GALLERY
 from metarep.weights.named import Representation, load_representation
 
-GALLERY = "gallery.safetensors"
 PARTS = ("encoder.safetensors", "images", CARD, ".lock")
 Allow = Callable[[Gallery, Gallery], None]
 
@@ -100,21 +100,7 @@ class ModelFolder:
     def open(cls, path: Path) -> "ModelFolder":
         """Opens a model folder, or one on the Hub (``hf:USER/NAME``) to read; a MetarepError says what is wrong."""
         path, origin = model_at(path)
-        if is_multi_label(path):
-            raise MetarepError(
-                f"{path} is a model of several labels an image, for which there is metarep predict alone",
-                advice="fit a model of one class an image for all else",
-            )
-        if not (path / GALLERY).is_file():
-            run = (path / "model.safetensors").exists()
-            options = {"encoder": path} if run else {}
-            fit = Call(
-                "ModelFolder.create", "fit", Slot("PHOTOS"), out=Slot("MODEL") if path.exists() else path, **options
-            )
-            what = "a run folder and not a model folder" if run else "not a model folder"
-            raise MetarepError(f"{path} is {what}", advice=Advice("make a model with {fit}", fit=fit))
-        if not (path / "encoder.safetensors").is_file():
-            raise MetarepError(f"{path} has lost its encoder.safetensors; fit it anew")
+        refuse_other(path)
         folder = cls(path, load_representation(path / "encoder.safetensors"), origin)
         _ = folder.model
         return folder

@@ -1,11 +1,11 @@
 // Questions: a photograph is sent, its answer is shown, and the user can correct it.
 
-import { openCamera } from "/page/camera.js";
-import { nearItem } from "/page/image.js";
-import { model, teach } from "/page/model.js";
-import { attempt, chooseFiles, droppable, find, hideNotice, make } from "/page/parts.js";
-import * as server from "/page/server.js";
-import { currentLanguage, listNames, percent, say } from "/page/words.js";
+import { openCamera } from "./camera.js";
+import { nearItem } from "./image.js";
+import { model, teach } from "./model.js";
+import { attempt, chooseFiles, droppable, find, hideNotice, make } from "./parts.js";
+import * as server from "./server.js";
+import { currentLanguage, listNames, percent, say } from "./words.js";
 
 const BARS = 4; // classes whose probability is drawn
 const KEPT = 12; // earlier questions that can be shown again
@@ -48,7 +48,8 @@ function show(question) {
 }
 
 function verdict({ label, probability, known, label_set: set, probabilities, neighbours }) {
-  const near = [make("h3", {}, say("near")), make("ul", { class: "near" }, ...neighbours.map(nearItem))];
+  const list = make("ul", { class: "near" }, ...neighbours.map(nearItem));
+  const near = neighbours.length ? [make("h3", {}, say("near")), list] : [];
   if (!known) {
     return [make("p", { class: "verdict none" }, say("unknown")), make("p", {}, say("unknown.why", { label })), ...near];
   }

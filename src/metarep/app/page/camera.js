@@ -1,8 +1,8 @@
 // The camera: live in a dialog where the browser allows it, otherwise the phone's own camera.
 
-import { chooseFiles, find, make, notify, reason } from "/page/parts.js";
-import * as server from "/page/server.js";
-import { percent, say } from "/page/words.js";
+import { chooseFiles, find, make, notify, reason } from "./parts.js";
+import * as server from "./server.js";
+import { percent, say } from "./words.js";
 
 const HOLD = 350; // milliseconds, after which a press counts as holding
 const EVERY = 250; // milliseconds between pictures of a burst, and the least between live questions

@@ -1,12 +1,12 @@
 // The classes: a card for each, where its images are added, viewed and removed. Many classes collapse and can be searched.
 
-import { openCamera } from "/page/camera.js";
-import { confirm, enterName } from "/page/dialogs.js";
-import { openImage } from "/page/image.js";
-import { change, model, teach } from "/page/model.js";
-import { attempt, chooseFiles, complain, droppable, find, make, notify, picture, thumbnail } from "/page/parts.js";
-import * as server from "/page/server.js";
-import { say } from "/page/words.js";
+import { openCamera } from "./camera.js";
+import { confirm, enterName } from "./dialogs.js";
+import { openImage } from "./image.js";
+import { change, model, teach } from "./model.js";
+import { attempt, chooseFiles, complain, droppable, find, make, notify, picture, thumbnail } from "./parts.js";
+import * as server from "./server.js";
+import { say } from "./words.js";
 
 const SHOWN = 5; // images of a class before it is opened
 const MANY = 12; // classes, above which they collapse and can be searched
@@ -56,10 +56,14 @@ function toggle(set, name) {
 }
 
 // A line about a class: how many images it has, how many of them were recognised, and which names are almost the same.
-function facts({ name, images, alike = [] }) {
+// In the page without a server, a class also has `fixed`, whether it belongs to the model, and `added`, how many of its
+// images were added there.
+function facts({ name, images, alike = [], fixed = true, added = 0 }) {
   const own = model.summary?.trust.per_class?.find(({ label }) => label === name);
   const parts = [say("images.n", { n: images })];
   if (own && own.accuracy !== null) parts.push(`${Math.round(own.accuracy)} %`);
+  if (!fixed) parts.push(say("web.added"));
+  else if (added) parts.push(say("web.added.n", { n: added }));
   const warnings = [];
   if (own?.needs) warnings.push(say("needs"));
   if (alike.length) warnings.push(say("alike", { names: alike.join(", ") }));
@@ -81,7 +85,7 @@ function card(each, many) {
   };
   if (collapsed) {
     article.classList.add("folded");
-    article.append(make("button", fold, picture(ids[0], ""), make("span", {}, name, facts(each))));
+    article.append(make("button", fold, ids.length ? picture(ids[0], "") : make("i", { class: "blank" }), make("span", {}, name, facts(each))));
     return article;
   }
   const title = make("h3", {}, many ? make("button", { class: "fold", ...fold }, name) : name);
@@ -107,7 +111,7 @@ function thumbnails({ name, ids }) {
   return thumbs;
 }
 
-function actions({ name, images }, learn) {
+function actions({ name, images, fixed = false }, learn) {
   const button = (word, text, onclick, kind = "quiet") => {
     const label = `${say(word)}: ${name}`;
     return make("button", { class: kind, "aria-label": label, dataKey: `${word} ${name}`, onclick }, text);
@@ -115,8 +119,8 @@ function actions({ name, images }, learn) {
   return [
     button("add", say("add.short"), () => chooseFiles(learn), ""),
     button("camera", say("camera"), () => openCamera(name, learn, { many: true })),
-    button("rename", say("rename"), () => rename(name)),
-    button("remove", say("remove"), () => remove(name, images)),
+    ...(fixed ? [] : [button("rename", say("rename"), () => rename(name))]),
+    ...(fixed ? [] : [button("remove", say("remove"), () => remove(name, images))]),
   ];
 }
 

@@ -1,6 +1,6 @@
 // The dialog that asks for a name or for a confirmation.
 
-import { find } from "/page/parts.js";
+import { find } from "./parts.js";
 
 // Resolves to true if the user confirms, otherwise to false.
 export function confirm(title, text, yes) {

@@ -1,6 +1,6 @@
 // Sections that collapse: each has a button in its heading, and the browser remembers which are collapsed.
 
-import { find } from "/page/parts.js";
+import { find } from "./parts.js";
 
 const key = (id) => `folded ${id}`;
 

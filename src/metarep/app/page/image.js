@@ -1,9 +1,9 @@
 // The dialog of one image of the model: its class, the images most similar to it, and how to move or remove it.
 
-import { model, move, removeImage } from "/page/model.js";
-import { attempt, find, make, thumbnail } from "/page/parts.js";
-import * as server from "/page/server.js";
-import { say } from "/page/words.js";
+import { model, move, removeImage } from "./model.js";
+import { attempt, find, make, thumbnail } from "./parts.js";
+import * as server from "./server.js";
+import { say } from "./words.js";
 
 let current = null;
 

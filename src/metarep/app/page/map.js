@@ -1,11 +1,11 @@
 // The map: one point per image, similar images near each other. It is requested when it is scrolled into view, because
 // the server may need some seconds to compute it.
 
-import { openImage } from "/page/image.js";
-import { model } from "/page/model.js";
-import { attempt, find, make, picture } from "/page/parts.js";
-import * as server from "/page/server.js";
-import { say } from "/page/words.js";
+import { openImage } from "./image.js";
+import { model } from "./model.js";
+import { attempt, find, make, picture } from "./parts.js";
+import * as server from "./server.js";
+import { say } from "./words.js";
 
 const NAMESPACE = "http://www.w3.org/2000/svg";
 const SIDE = 106; // of the drawing, in its own units; the points lie between 0 and 100

@@ -1,8 +1,8 @@
 // The model as the page knows it, and every change of it: send the change, then read the model again.
 
-import * as server from "/page/server.js";
-import { complain, notify, reason } from "/page/parts.js";
-import { say } from "/page/words.js";
+import * as server from "./server.js";
+import { complain, notify, reason } from "./parts.js";
+import { say } from "./words.js";
 
 export const model = { summary: null, classes: [] };
 const watchers = [];

@@ -1,18 +1,18 @@
 // The start of the page: its head, its language, its token, and which parts are drawn again when the model changes.
 
-import { drawAsk, setUpAsk } from "/page/ask.js";
-import { setUpCamera } from "/page/camera.js";
-import { drawClasses, setUpClasses } from "/page/classes.js";
-import { setUpDialogs } from "/page/dialogs.js";
-import { setUpFolds } from "/page/fold.js";
-import { setUpImage } from "/page/image.js";
-import { drawMap, setUpMap } from "/page/map.js";
-import { model, redraw, refresh, watch } from "/page/model.js";
-import { attempt, find, hideNotice, make, notify, undoLast } from "/page/parts.js";
-import { drawQueue, setUpQueue } from "/page/queue.js";
-import * as server from "/page/server.js";
-import { drawTrust } from "/page/trust.js";
-import { say, switchLanguage, translate } from "/page/words.js";
+import { drawAsk, setUpAsk } from "./ask.js";
+import { setUpCamera } from "./camera.js";
+import { drawClasses, setUpClasses } from "./classes.js";
+import { setUpDialogs } from "./dialogs.js";
+import { setUpFolds } from "./fold.js";
+import { setUpImage } from "./image.js";
+import { drawMap, setUpMap } from "./map.js";
+import { model, redraw, refresh, watch } from "./model.js";
+import { attempt, find, hideNotice, make, notify, undoLast } from "./parts.js";
+import { drawQueue, setUpQueue } from "./queue.js";
+import * as server from "./server.js";
+import { drawTrust } from "./trust.js";
+import { say, switchLanguage, translate } from "./words.js";
 
 function drawHead({ summary }) {
   const { name, classes, images, encoder, size } = summary;

@@ -1,7 +1,7 @@
 // Parts that the whole page uses: elements, thumbnails, the choice of files, drop targets and notices.
 
-import * as server from "/page/server.js";
-import { hasText, say } from "/page/words.js";
+import * as server from "./server.js";
+import { hasText, say } from "./words.js";
 
 export const find = (id) => document.getElementById(id);
 

@@ -1,10 +1,10 @@
 // The queue: many unlabelled photographs are ranked by the server, and labelled one by one, by keyboard or by touch.
 
-import { groups, model, refresh } from "/page/model.js";
-import { attempt, chooseFiles, droppable, find, make, notify, reason } from "/page/parts.js";
-import { summaryOf } from "/page/queue_end.js";
-import * as server from "/page/server.js";
-import { percent, say } from "/page/words.js";
+import { groups, model, refresh } from "./model.js";
+import { attempt, chooseFiles, droppable, find, make, notify, reason } from "./parts.js";
+import { summaryOf } from "./queue_end.js";
+import * as server from "./server.js";
+import { percent, say } from "./words.js";
 
 const MOST = 1000; // photographs in one queue: what the server accepts in one ranking
 const RANKED = 24; // photographs that one ranking orders

@@ -1,9 +1,9 @@
 // The end of the queue: what was learned of how many photographs, what was not, and how accurate the model is now.
 
-import { model } from "/page/model.js";
-import { make } from "/page/parts.js";
-import { accuracyText } from "/page/trust.js";
-import { say } from "/page/words.js";
+import { model } from "./model.js";
+import { make } from "./parts.js";
+import { accuracyText } from "./trust.js";
+import { say } from "./words.js";
 
 const NEEDY = 8; // classes that are named as in need of more images
 

@@ -1,10 +1,10 @@
 // How far the model can be trusted: leave-one-out accuracy, also per class; near copies; images in a wrong class.
 
-import { showClass } from "/page/classes.js";
-import { openImage } from "/page/image.js";
-import { move } from "/page/model.js";
-import { attempt, find, make, thumbnail } from "/page/parts.js";
-import { say } from "/page/words.js";
+import { showClass } from "./classes.js";
+import { openImage } from "./image.js";
+import { move } from "./model.js";
+import { attempt, find, make, thumbnail } from "./parts.js";
+import { say } from "./words.js";
 
 const DRAWN = 6; // suspects that are shown before the list is opened
 const FEW = 20; // tested images, below which a share in percent would say too much

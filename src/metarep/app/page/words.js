@@ -1,7 +1,7 @@
 // The language of the page: its texts, and how numbers and lists are written.
 
-import { CHINESE } from "/page/chinese.js";
-import { ENGLISH } from "/page/english.js";
+import { CHINESE } from "./chinese.js";
+import { ENGLISH } from "./english.js";
 
 const TEXTS = { en: ENGLISH, zh: CHINESE };
 const preferred = navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en";

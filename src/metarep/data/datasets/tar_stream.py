@@ -55,7 +55,7 @@ class _SmallReads(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:
+    def readinto(self, buffer: memoryview | bytearray) -> int:
         piece = self.file.read(min(len(buffer), 1 << 16))
         buffer[: len(piece)] = piece
         return len(piece)

@@ -137,6 +137,28 @@ def repeat_lines(again: int, name: str) -> list[str]:
     )
 
 
+def labels_of(text: str, name: str) -> list[tuple[str, str]]:
+    r"""Read the text of a CSV file of paths and labels, and look for none of the images.
+
+    Args:
+        text: the text; see :func:`read_list`.
+        name: what it is called in errors.
+
+    Returns:
+        The path and the label of each line.
+
+    Raises:
+        DataError: the text is not such a list, or lists no image.
+
+    >>> labels_of("path,label\n1.png, moth \n", "some.csv")
+    [('1.png', 'moth')]
+    """
+    pairs = [(entry.path, _label(entry, name)) for entry in _table(text, name)]
+    if not pairs:
+        raise DataError(f"{name} lists no image", advice="write a line for each image")
+    return pairs
+
+
 def _text(file: Path) -> str:
     """The text of a list, whose encoding is checked."""
     save = "save it as text in UTF-8"
