@@ -4,7 +4,7 @@
     python benchmarks/tune.py caltech-101 --draws 50
     python benchmarks/tune.py cifar-fs --draws 8 --part val      # to choose settings
 
-A draw is 20 classes with 5 images to learn from and 15 others to classify. For ``test`` the classes are those of the
+A draw is 20 classes with 5 images to learn from and 10 others to classify. For ``test`` the classes are those of the
 test part; ``val`` draws from the training and validation classes, which no encoder here was trained on either. Each
 draw is a line of ``results/tune.csv``, so that a run that was stopped goes on where it was. The last lines are the mean
 gain with its paired 95 % interval over draws, and how often the tuned encoder was kept.
@@ -21,6 +21,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from metarep.data.datasets import load_dataset
+from metarep.encoders.halves import Halves
 from metarep.machine.device import hardware
 from metarep.model.gallery import Gallery
 from metarep.model.model import Model
@@ -28,9 +29,11 @@ from metarep.model.tuning.verdict import paired
 from metarep.weights.named import load_representation
 
 RESULTS = Path(__file__).parents[1] / "results" / "tune.csv"
-WAYS, SHOTS, QUERIES = 20, 5, 15
-FIELDS: tuple[str, ...] = ("data", "part", "encoder", "size", "draw", "frozen", "guarded", "kept", "gain", "low", "high", "surprise",
-          "surprise_low", "seconds", "threads", "hardware")  # fmt: skip
+WAYS, SHOTS, QUERIES = 20, 5, 10
+FIELDS: tuple[str, ...] = (
+    *("data", "part", "encoder", "size", "draw", "frozen", "guarded", "kept", "gain", "low", "high"),
+    *("surprise", "surprise_low", "seconds", "hardware"),
+)
 
 
 def draw(parts: list[Any], seed: int, side: int) -> tuple[Tensor, list[str], Tensor, list[str]]:
@@ -52,10 +55,17 @@ def draw(parts: list[Any], seed: int, side: int) -> tuple[Tensor, list[str], Ten
     return torch.cat(learned), names, torch.cat(asked), queries
 
 
-def accuracy(model: Model, images: Tensor, names: list[str], queries: Tensor, answers: list[str]) -> float:
+def rows_under(model: Model, maps: list[Tensor]) -> Tensor:
+    """The features of images under the tail of a model, from the maps of the trunk, which no tuning changes."""
+    tail = Halves(model.learner.encoder).tail
+    with torch.no_grad():
+        return torch.stack([torch.cat([tail(part) for part in each.split(32)]) for each in maps]).mean(0)
+
+
+def accuracy(model: Model, images: list[Tensor], names: list[str], queries: list[Tensor], answers: list[str]) -> float:
     """The share of queries, in percent, that a model of these images classifies correctly."""
-    fitted = model.changed(Gallery.empty().add(model.prepare(images.numpy()), names, [""] * len(names)))
-    scores = fitted.scores(model.prepare(queries.numpy())).argmax(-1).tolist()
+    fitted = model.changed(Gallery.empty().add(rows_under(model, images), names, [""] * len(names)))
+    scores = fitted.scores(rows_under(model, queries)).argmax(-1).tolist()
     return 100 * sum(fitted.gallery.names[i] == name for i, name in zip(scores, answers, strict=True)) / len(answers)
 
 
@@ -96,13 +106,15 @@ def main() -> None:
         started = time.perf_counter()
         tuned, verdict = model.tuned(images, labels)
         seconds = time.perf_counter() - started
-        frozen = accuracy(model, images, labels, queries, answers)
-        guarded = accuracy(tuned, images, labels, queries, answers) if verdict.kept else frozen
+        halves = Halves(model.learner.encoder)
+        own, others = halves.plain(images), halves.plain(queries)
+        frozen = accuracy(model, own, labels, others, answers)
+        guarded = accuracy(tuned, own, labels, others, answers) if verdict.kept else frozen
         gain, low, high = verdict.gain or (0.0, 0.0, 0.0)
         surprise = verdict.surprise or (0.0, 0.0, 0.0)
         figures = (f"{each:.3f}" for each in (gain, low, high, *surprise[:2], seconds))
         about = (args.data, args.part, args.encoder, args.size, number, f"{frozen:.2f}", f"{guarded:.2f}")
-        row = dict(zip(FIELDS, (*about, verdict.kept, *figures, torch.get_num_threads(), hardware()), strict=True))
+        row = dict(zip(FIELDS, (*about, verdict.kept, *figures, hardware()), strict=True))
         write(row)
         print({name: row[name] for name in FIELDS[4:14]}, flush=True)
     rows = rows_of(args.data, args.part, args.size)

@@ -15,7 +15,7 @@ from metarep.encoders import Encoder
 from metarep.encoders.halves import Halves
 from metarep.encoders.low_rank import add_low_rank, merge_low_rank
 
-RANK, STEPS, RATE, TEMPERATURE, SMOOTHING = 8, 25, 3e-3, 0.1, 0.1  # chosen on classes that no table measures
+RANK, STEPS, RATE, TEMPERATURE, SMOOTHING = 8, 15, 3e-3, 0.1, 0.1  # chosen on classes that no table measures
 VIEWS = 6  # augmented views of an image, beside the image itself
 BATCH = 128  # images of a step
 MOST_MAPS = 7000  # views that are kept in memory at a time
