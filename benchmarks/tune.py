@@ -25,6 +25,7 @@ from metarep.encoders.halves import Halves
 from metarep.machine.device import hardware
 from metarep.model.gallery import Gallery
 from metarep.model.model import Model
+from metarep.model.tuning.tune import tune_model
 from metarep.model.tuning.verdict import paired
 from metarep.weights.named import load_representation
 
@@ -104,7 +105,7 @@ def main() -> None:
             continue
         images, labels, queries, answers = draw(parts, number, args.size)
         started = time.perf_counter()
-        tuned, verdict = model.tuned(images, labels)
+        tuned, verdict = tune_model(model, images, labels)
         seconds = time.perf_counter() - started
         halves = Halves(model.learner.encoder)
         own, others = halves.plain(images), halves.plain(queries)

@@ -11,7 +11,7 @@ from metarep import FewShotClassifier, Model, Preprocess, build_encoder
 from metarep.cli import main
 from metarep.errors import MetarepError
 from metarep.model.folder import ModelFolder
-from metarep.model.tuning.tune import tune
+from metarep.model.tuning.tune import tune, tune_model
 from metarep.model.tuning.verdict import judge
 from metarep.weights.own_network import represent
 
@@ -90,7 +90,7 @@ def test_what_is_not_better_changes_nothing(
 ) -> None:
     monkeypatch.setattr("metarep.model.tuning.fitting.RATE", 3.0)  # a tuning that destroys the features
     model = untrained()
-    same, verdict = model.tuned(*images)
+    same, verdict = tune_model(model, *images)
     assert same is model
     assert not verdict.kept
     assert verdict.images == WAYS * SHOTS
@@ -99,25 +99,27 @@ def test_what_is_not_better_changes_nothing(
 
 def test_single_images_are_never_tuned_without_a_test(images: tuple[torch.Tensor, list[str]]) -> None:
     model, (pixels, labels) = untrained(), images
-    same, verdict = model.tuned(pixels[::SHOTS], labels[::SHOTS])
+    same, verdict = tune_model(model, pixels[::SHOTS], labels[::SHOTS])
     assert same is model
     assert str(verdict) == (
         "not tuned: no class has a second image to test with, and 20 are needed to tell whether it helps"
     )
     few = [row for row in range(len(labels)) if row % SHOTS < 2]
-    assert str(model.tuned(pixels[few], [labels[row] for row in few])[1]).startswith("not tuned: 12 images can be left")
+    assert str(tune_model(model, pixels[few], [labels[row] for row in few])[1]).startswith(
+        "not tuned: 12 images can be left"
+    )
 
 
 def test_copies_of_one_image_are_left_out_together(images: tuple[torch.Tensor, list[str]]) -> None:
     pixels, labels = images[0][::SHOTS].repeat_interleave(4, 0), [f"c{row // 4}" for row in range(4 * WAYS)]
-    assert "no class has a second image" in str(untrained().tuned(pixels, labels)[1])
+    assert "no class has a second image" in str(tune_model(untrained(), pixels, labels)[1])
 
 
 def test_the_trust_of_a_tuned_model_is_that_of_images_it_had_not_seen(
     images: tuple[torch.Tensor, list[str]], better: None, tmp_path: Path
 ) -> None:
     pixels, labels = images
-    tuned, verdict = untrained().tuned(pixels, labels)
+    tuned, verdict = tune_model(untrained(), pixels, labels)
     folder = ModelFolder.create(tmp_path / "letters", tuned)
     folder.learn(pixels.numpy(), labels, [f"{i}.png" for i in range(len(labels))])
     trust = folder.calibrate().trust
@@ -178,7 +180,7 @@ def test_a_killed_tuning_leaves_nothing_and_runs_again(
 def test_a_learner_of_more_than_features_is_refused(head: dict, images: tuple[torch.Tensor, list[str]]) -> None:
     model = Model(untrained().representation, head)
     with pytest.raises(MetarepError, match=f"{head['name']}.*does more than compare features"):
-        model.tuned(*images)
+        tune_model(model, *images)
 
 
 def test_the_classifier_tunes_once(images: tuple[torch.Tensor, list[str]], better: None) -> None:

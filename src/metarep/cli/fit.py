@@ -139,6 +139,8 @@ def tune_tree(model: Model, tree: FolderTree, args: argparse.Namespace) -> tuple
     Returns:
         The model with the tuned encoder, or the given one if that was not better; and the verdict.
     """
+    from metarep.model.tuning.tune import tune_model
+
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise MetarepError(f"{args.out} is there already", advice="choose another folder")  # now, not after minutes
     pairs = _labelled(tree)
@@ -148,7 +150,7 @@ def tune_tree(model: Model, tree: FolderTree, args: argparse.Namespace) -> tuple
     images = torch.cat(list(read_images(paths, preprocess, depth=model.depth, left_out=left_out)))
     kept = [label for row, (_, label) in enumerate(pairs) if left_out is None or row not in left_out.errors]
     with measuring("tuning", quiet=args.json) as tell:
-        return model.tuned(images, kept, on_progress=tell)
+        return tune_model(model, images, kept, on_progress=tell)
 
 
 def _labelled(tree: FolderTree) -> list[tuple[Path, str]]:

@@ -44,7 +44,7 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         depth: black and white of images of more than 8 bits, as a number of bits or ``"BLACK:WHITE"``. By default they
             are estimated from the images of the first call. See :mod:`metarep.data.reading.depth`.
         tune: whether the first call of ``fit`` or ``partial_fit`` also tunes the encoder on its images
-            (:func:`metarep.model.tuning.tune.tune`, which takes minutes), if that is better on images left out of it.
+            (:func:`metarep.model.tuning.tune.tune_model`, which takes minutes), if that is better on images left out of it.
         mean, std: the mean and standard deviation of the images that a module of your own was trained on, one value a
             channel in units of 0 to 1; see :func:`metarep.weights.named.load_representation`.
 
@@ -221,11 +221,13 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
 
     def _tuned(self, model: Model, X: Any, labels: np.ndarray, depth: Depth) -> Model:  # noqa: ANN401
         """Returns the model with an encoder that was tuned on the images, if it is better."""
+        from metarep.model.tuning.tune import tune_model
+
         if model.representation is None:
             raise MetarepError("features were given, so there is no encoder to tune; fit on images, or with tune=False")
         preprocess = model.learner.encoder.preprocess
         images = torch.cat(list(read_images(X, preprocess, batch=self.batch_size, depth=depth)))
-        model, self.verdict_ = model.tuned(images, [str(label) for label in labels.tolist()])
+        model, self.verdict_ = tune_model(model, images, [str(label) for label in labels.tolist()])
         return model
 
     def _features(self, X: Any, y: Any = "no_validation", *, reset: bool) -> Any:  # noqa: ANN401

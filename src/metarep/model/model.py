@@ -1,6 +1,6 @@
 """Model: a few-shot classifier of an encoder, a learner and a gallery. The commands, the server and the page use it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from itertools import islice
 from typing import Any
@@ -24,7 +24,7 @@ from metarep.model.trust.expected import shipped_trust
 from metarep.model.trust.self_test import SelfTest
 from metarep.model.trust.suspects import Suspect
 from metarep.model.trust.trust import HeldOut, Trust, check_share
-from metarep.model.tuning.verdict import Tuning, Verdict
+from metarep.model.tuning.verdict import Tuning
 from metarep.weights.own_network import represent
 from metarep.weights.representation import Representation
 from metarep.weights.shipped import general_mean
@@ -43,8 +43,8 @@ class Model:
         false_alarms: see :class:`metarep.model.trust.trust.Trust`.
         depth: black and white of images of more than 8 bits, for the gallery and for queries. See
             :mod:`metarep.data.reading.depth`.
-        tuning: how the encoder was tuned on images of the user (:func:`metarep.model.tuning.tune.tune`); its trust is
-            then that of the model, also after images were added.
+        tuning: how the encoder was tuned on images of the user (:mod:`metarep.model.tuning`); its trust
+            is then that of the model, also after images were added.
 
     Raises:
         MetarepError: the learner is unknown, no learner was trained with the encoder, or ``false_alarms`` is not a
@@ -83,41 +83,6 @@ class Model:
         depth = self.depth if depth is None else depth
         alarms = self.false_alarms
         return Model(self.representation, self.head, gallery, false_alarms=alarms, depth=depth, tuning=self.tuning)
-
-    def tuned(
-        self,
-        images: UInt8[Tensor, "n c h w"],
-        labels: Sequence[str],
-        on_progress: Callable[[float], None] | None = None,
-    ) -> tuple["Model", Verdict]:
-        """Tunes the encoder on labelled images, and keeps that only if it is better on images that were left out.
-
-        Args:
-            images: at the size of the encoder, as :meth:`read` yields them.
-            labels: their classes.
-            on_progress: called with the finished share, from 0 to 1.
-
-        Returns:
-            A model without images whose encoder is tuned, or the same model if it was not better; and the verdict. See
-            :func:`metarep.model.tuning.tune.tune`.
-
-        Raises:
-            MetarepError: the model has images already or no encoder, or its encoder or its learner cannot be tuned.
-        """
-        from metarep.model.tuning.tune import tune
-
-        if self.representation is None or len(self.gallery):
-            what = "has no encoder" if self.representation is None else "has images, whose features are of its encoder"
-            raise MetarepError(f"the model {what}, so it cannot be tuned; tune a new model of an encoder")
-        names = [self.gallery.called(label) for label in labels]
-        alarms = self.false_alarms
-        representation, tuning, verdict = tune(
-            self.representation, images, names, head=self.head, false_alarms=alarms, on_progress=on_progress
-        )
-        if tuning is None:
-            return self, verdict
-        new = Model(representation, self.head, false_alarms=alarms, depth=self.depth, tuning=tuning)
-        return new, verdict
 
     def restore_calibration(self, trust: Trust, state: dict[str, Tensor] | None) -> "Model":
         """Stores results that were computed earlier for this gallery, and returns the model itself.

@@ -18,6 +18,7 @@ from metarep.encoders.onnx import OnnxBody
 from metarep.errors import Advice, MetarepError
 from metarep.learners import Learner
 from metarep.model.head import build_head
+from metarep.model.model import Model
 from metarep.model.trust.familiarity import familiarity, quantile_of
 from metarep.model.trust.folds import deal_folds
 from metarep.model.trust.trust import HeldOut, measure_trust
@@ -28,6 +29,44 @@ from metarep.weights.representation import Representation
 FOLDS = 5  # at most; every fold is a tuning of its own
 FEWEST = 20  # images that must be left out: fewer cannot say whether a tuning is better
 TRUNK = 0.3  # share of the time that the trunk takes, for the progress
+
+
+def tune_model(
+    model: Model,
+    images: UInt8[Tensor, "n c h w"],
+    labels: Sequence[str],
+    on_progress: Callable[[float], None] | None = None,
+) -> tuple[Model, Verdict]:
+    """Tunes the encoder of a model without images, and keeps that only if it is better on images that were left out.
+
+    Args:
+        model: a model with an encoder and without images.
+        images: at the size of the encoder, as :meth:`Model.read` yields them.
+        labels: their classes.
+        on_progress: called with the finished share, from 0 to 1.
+
+    Returns:
+        A model without images whose encoder is tuned, or the given model if it was not better; and the verdict. See
+        :func:`tune`.
+
+    Raises:
+        MetarepError: the model has images already or no encoder, or its encoder or its learner cannot be tuned.
+
+    >>> model = Model(None, {"name": "prototypes"})
+    >>> tune_model(model, torch.zeros(1, 1, 8, 8, dtype=torch.uint8), ["moth"])
+    Traceback (most recent call last):
+    metarep.errors.MetarepError: the model has no encoder, so it cannot be tuned; tune a new model of an encoder
+    """
+    if model.representation is None or len(model.gallery):
+        what = "has no encoder" if model.representation is None else "has images, whose features are of its encoder"
+        raise MetarepError(f"the model {what}, so it cannot be tuned; tune a new model of an encoder")
+    names, alarms = [model.gallery.called(label) for label in labels], model.false_alarms
+    representation, tuning, verdict = tune(
+        model.representation, images, names, head=model.head, false_alarms=alarms, on_progress=on_progress
+    )
+    if tuning is None:
+        return model, verdict
+    return Model(representation, model.head, false_alarms=alarms, depth=model.depth, tuning=tuning), verdict
 
 
 def tune(
@@ -48,9 +87,9 @@ def tune(
 
     Args:
         representation: the encoder, which is not changed.
-        images: at the size of the encoder, ``model.read`` gives such images.
+        images: at the size of the encoder, as :meth:`Model.read` yields them.
         labels: the class of each image.
-        head: name and settings of the learner, as for :class:`metarep.model.model.Model`.
+        head: name and settings of the learner, as for :class:`Model`.
         false_alarms: see :class:`metarep.model.trust.trust.Trust`.
         on_progress: called with the finished share, from 0 to 1.
 
