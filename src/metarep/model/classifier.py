@@ -44,7 +44,7 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         depth: black and white of images of more than 8 bits, as a number of bits or ``"BLACK:WHITE"``. By default they
             are estimated from the images of the first call. See :mod:`metarep.data.reading.depth`.
         tune: whether the first call of ``fit`` or ``partial_fit`` also tunes the encoder on its images
-            (:func:`metarep.model.tuning.tune.tune_model`, which takes minutes), if that is better on images left out of it.
+            (:mod:`metarep.model.tuning`, which takes minutes), if that is better on images left out of it.
         mean, std: the mean and standard deviation of the images that a module of your own was trained on, one value a
             channel in units of 0 to 1; see :func:`metarep.weights.named.load_representation`.
 
