@@ -14,6 +14,7 @@ from tools.tables.captions import caption, distinct, markdown, name, values
 from tools.tables.places import NOTHING
 from tools.tables.timings import fill_timings
 from tools.tables.trust import fill_trust
+from tools.tables.tuning import fill_tuning
 
 OPENING = re.compile(r"^<!-- table:[^\n]* -->$", re.MULTILINE)
 PLACE = re.compile(r"^<!-- table:(?P<what>[^\n]*) -->\n(?P<old>.*?)^<!-- /table -->$", re.MULTILINE | re.DOTALL)
@@ -62,8 +63,10 @@ def fill_tables(text: str, results: Path) -> str:
 
 
 def fill_page(text: str, results: Path) -> str:
-    """Fill the tables of accuracies, of timings and of trust in a text, and return the whole text."""
-    return fill_trust(fill_timings(fill_tables(text, results), results), results)
+    """Fill the tables of accuracies, of timings, of trust and of tuning in a text, and return the whole text."""
+    for fill in (fill_tables, fill_timings, fill_trust, fill_tuning):
+        text = fill(text, results)
+    return text
 
 
 def render(rows: list[Row]) -> str:

@@ -6,8 +6,9 @@ from pathlib import Path
 from metarep.cli.options import add_output, print_json
 from metarep.cli.parser import Parser
 from metarep.model.card import model_card
-from metarep.model.folder import GALLERY, ModelFolder
+from metarep.model.folder import ModelFolder
 from metarep.weights.card import CARD, write_card
+from metarep.weights.hub.contents import GALLERY
 from metarep.weights.hub.fetch import fetch
 from metarep.weights.hub.names import is_hub_name
 

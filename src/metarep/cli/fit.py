@@ -6,22 +6,26 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from metarep.cli.options import add_output, add_reading, add_threads, print_json, set_threads
 from metarep.cli.parser import Parser
+from metarep.cli.progress import measuring
 from metarep.cli.trust_lines import class_lines, copy_lines, trust_line
 from metarep.data.datasets.options import LeftOutWarning
 from metarep.data.reading.depth import Depth
 from metarep.data.reading.folder_tree import OUTSIDE, FolderTree, warn_of_notes
 from metarep.data.reading.formats import HINTS
 from metarep.data.reading.labelled_list import find_classes, is_list
-from metarep.data.reading.photographs import notice_depth
-from metarep.errors import DataError, counted
+from metarep.data.reading.photographs import LeftOut, notice_depth, read_images
+from metarep.errors import DataError, MetarepError, counted
 from metarep.learners import INDUCTIVE
 from metarep.machine.files import own_folder, typed
 from metarep.model.folder import ModelFolder
 from metarep.model.gallery import Gallery
 from metarep.model.model import Model
 from metarep.model.summary import summary
+from metarep.model.tuning.verdict import Verdict
 from metarep.weights.named import load_representation
 
 USAGE = "PHOTOS"
@@ -34,6 +38,7 @@ EXAMPLE = """examples:
       path,label|label in each line: an image may have several labels
   metarep predict moths new.jpg
   metarep fit photos --out moths --encoder efficientnet-lite2 --size 224
+  metarep fit photos --out moths --tune
   metarep fit letters --out letters --encoder omniglot-protonet
 """
 MOST = 5  # doubtful images and confused pairs that are printed
@@ -63,6 +68,12 @@ def add(parser: Parser) -> None:
         default=0.05,
         metavar="X",
         help="largest accepted share of images of known classes that are rejected as none of these (default: 0.05)",
+    )
+    parser.add_argument(
+        "--tune",
+        action="store_true",
+        help="let the encoder learn from the images too, and keep that only if it is better on images left out of it "
+        "(minutes; default: off)",
     )
     add_reading(parser)
     add_threads(parser)
@@ -114,7 +125,9 @@ def run(args: argparse.Namespace) -> int:
     files = [tree.root / file for entry in tree.classes for file in entry.files]
     depth = notice_depth(files, representation.depth | Depth.of(args.depth))
     model = Model(representation, head, Gallery.empty(), false_alarms=args.false_alarms, depth=depth)
-    started = time.perf_counter()
+    started, verdict = time.perf_counter(), None
+    if args.tune:
+        model, verdict = tune_tree(model, tree, args)
     with ModelFolder.making(args.out, model) as folder:
         learn_tree(folder, tree, skip_bad=args.skip_bad)
         folder.calibrate()
@@ -122,16 +135,44 @@ def run(args: argparse.Namespace) -> int:
     picture = draw_confusion(folder)
     facts = {"model": str(args.out), "seconds": round(seconds, 2), "picture": picture, **summary(folder.model)}
     if args.json:
+        facts |= {} if verdict is None else {"tuning": verdict.as_dict()}
         print_json({**facts, "held_out": [str(path) for path in tree.held_out]})
     else:
+        if verdict is not None:
+            print(f"tuning {verdict}")
         tell(folder, seconds, picture, chosen=args.encoder == "auto", tested_by=tree.held_out[:1])
     return 0
 
 
+def tune_tree(model: Model, tree: FolderTree, args: argparse.Namespace) -> tuple[Model, Verdict]:
+    """Tune the encoder of a model without classes on the images of a folder.
+
+    Returns:
+        The model with the tuned encoder, or the given one if that was not better; and the verdict.
+    """
+    from metarep.model.tuning.tune import tune_model
+
+    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
+        raise MetarepError(f"{args.out} is there already", advice="choose another folder")  # now, not after minutes
+    pairs = _labelled(tree)
+    left_out = LeftOut() if args.skip_bad else None
+    preprocess = model.learner.encoder.preprocess
+    paths = [path for path, _ in pairs]
+    images = torch.cat(list(read_images(paths, preprocess, depth=model.depth, left_out=left_out)))
+    kept = [label for row, (_, label) in enumerate(pairs) if left_out is None or row not in left_out.errors]
+    with measuring("tuning", quiet=args.json) as tell:
+        return tune_model(model, images, kept, on_progress=tell)
+
+
+def _labelled(tree: FolderTree) -> list[tuple[Path, str]]:
+    """Every image of every class, and the name of its class."""
+    entries = sorted(tree.classes, key=lambda entry: entry.name)  # a tree sorts them by split first
+    return [(tree.root / file, entry.name) for entry in entries for file in entry.files]
+
+
 def learn_tree(folder: ModelFolder, tree: FolderTree, *, skip_bad: bool) -> None:
     """Add every image of every class to a model folder."""
-    entries = sorted(tree.classes, key=lambda entry: entry.name)  # a tree sorts them by split first
-    files = [(tree.root / file, entry.name) for entry in entries for file in entry.files]
+    files = _labelled(tree)
     paths, labels = [path for path, _ in files], [label for _, label in files]
     folder.learn(paths, labels, [str(path) for path in paths], once=True, skip_bad=skip_bad)
     gallery = folder.model.gallery

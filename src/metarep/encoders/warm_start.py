@@ -1,6 +1,9 @@
 """Warm start: initialise an encoder from a trained one."""
 
+import copy
+
 from metarep.encoders.encoder import Encoder
+from metarep.encoders.low_rank import low_rank_parameters, merge_low_rank
 from metarep.errors import Advice, MetarepError
 
 
@@ -22,7 +25,11 @@ def warm_start(encoder: Encoder, trained: Encoder, name: str) -> None:
     ((0.5,), True)
     """
     refuse_other_images(encoder, trained, name)
-    weights = trained.body.state_dict()
+    body = trained.body
+    if low_rank_parameters(body):
+        body = copy.deepcopy(body)  # as a plain encoder: with its low-rank updates in its weights
+        merge_low_rank(body)
+    weights = body.state_dict()
     shapes = {key: tuple(value.shape) for key, value in encoder.body.state_dict().items()}
     if trained.arch["name"] != encoder.arch["name"] or shapes != {k: tuple(v.shape) for k, v in weights.items()}:
         raise MetarepError(

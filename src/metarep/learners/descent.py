@@ -1,5 +1,6 @@
 """GradientDescent: solves a task by a few gradient steps from a learned start."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, get_args
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from metarep.encoders import Encoder
+from metarep.encoders.low_rank import add_low_rank, low_rank_parameters
 from metarep.encoders.normalisation import Normalisation
 from metarep.errors import MetarepError, one_of
 from metarep.learners.inner_loop import (
@@ -31,7 +33,7 @@ from metarep.learners.inner_loop import (
 )
 from metarep.learners.inner_loop.adam import mean_moments
 from metarep.learners.inner_loop.meta_loss import Path
-from metarep.learners.inner_loop.scope import Scope, positions_in
+from metarep.learners.inner_loop.scope import positions_in, rank_of
 from metarep.learners.learner import Learner, State
 
 
@@ -48,7 +50,8 @@ class GradientDescent(Learner):
         head: ``rows``, ``shared``, ``prototype``, or with the scope ``head`` also ``cosine``, for features of any
             scale; see :class:`metarep.learners.inner_loop.Head`.
         scope: what the steps change besides the head: ``all``, ``all-but-norms`` (not the scale and bias of norm layers
-            of any kind), ``norms`` (only those), ``last-block``, or ``head`` for nothing else. Frozen parameters
+            of any kind), ``norms`` (only those), ``last-block``, ``lora:RANK`` (only low-rank updates of a copy of the
+            encoder, see :mod:`metarep.encoders.low_rank`), or ``head`` for nothing else. Frozen parameters
             (``requires_grad=False``) stay in any case.
         steps: number of inner steps in training; also at test time, unless ``test_steps`` is given.
         inner_lr: inner learning rate, or the initial value of learned rates; None for 0.5 of the head ``cosine`` and
@@ -71,7 +74,7 @@ class GradientDescent(Learner):
         *,
         ways: int = 5,
         head: TaskHead = "prototype",
-        scope: Scope = "head",
+        scope: str = "head",
         steps: int = 10,
         inner_lr: float | None = None,
         test_steps: int | None = None,
@@ -81,12 +84,14 @@ class GradientDescent(Learner):
         minibatch: int = 0,
         temperature: float = 0.1,
     ) -> None:
+        if (rank := rank_of(scope)) and not low_rank_parameters(encoder.body):
+            encoder = copy.deepcopy(encoder)  # the given one stays plain
+            add_low_rank(encoder.body, rank)
         super().__init__(encoder)
-        one_of("scope", scope, get_args(Scope))
         one_of("normalisation", normalisation, get_args(Normalisation))
         check_settings(scope, head, rates, adaptation, minibatch, steps, test_steps)
         self.steps, self.test_steps = steps, steps if test_steps is None else test_steps
-        self.scope: Scope = scope
+        self.scope = scope
         self.adaptation, self.minibatch = adaptation, minibatch
         self.normalisation: Normalisation = "running" if scope == "head" else normalisation
         self.head = Head(head, encoder.dim, ways, temperature)

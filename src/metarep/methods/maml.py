@@ -29,7 +29,8 @@ class MAML(Method[TaskBatch]):
         order: 2 differentiates through the inner steps; 1 is first-order MAML.
         rates: inner learning rates: fixed, parameter (one a weight, Meta-SGD), or layer (one a tensor and step).
         head: rows (one row a way), prototype (any number of ways) or shared (needs two steps or more).
-        scope: which weights the inner steps change besides the head: all, all-but-norms, norms or last-block.
+        scope: which weights the inner steps change besides the head: all, all-but-norms, norms, last-block, or lora:8
+            for low-rank updates, here of rank 8.
         normalisation: which statistics batch norms use: support, transductive, or running (those of the encoder that
             training starts from, which do not change).
         multi_step: share of training in which the query loss after every inner step counts, the earlier ones less and
@@ -65,7 +66,7 @@ class MAML(Method[TaskBatch]):
         order: Literal[1, 2] = 2,
         rates: RateKind = "fixed",
         head: HeadKind = "rows",
-        scope: Literal["all", "all-but-norms", "norms", "last-block"] = "all",
+        scope: str = "all",
         normalisation: Normalisation = "support",
         multi_step: float = 0.0,
         anneal_order: float = 0.0,

@@ -33,6 +33,8 @@ class Reptile(Method[TaskBatch]):
         test_steps: inner steps at test time.
         inner_lr: learning rate of the inner Adam.
         minibatch: images in an inner step.
+        scope: which weights the inner steps change besides the head: all, all-but-norms, norms, last-block, or lora:8
+            for low-rank updates, here of rank 8.
         normalisation: which statistics batch norms use: support or transductive.
 
     >>> from metarep import Preprocess, build_encoder
@@ -66,6 +68,7 @@ class Reptile(Method[TaskBatch]):
         test_steps: int = 20,
         inner_lr: float = 1e-3,
         minibatch: int = 10,
+        scope: str = "all",
         normalisation: Literal["support", "transductive"] = "support",
     ) -> None:
         super().__init__()
@@ -74,7 +77,7 @@ class Reptile(Method[TaskBatch]):
             encoder,
             ways=ways,
             head=head,
-            scope="all",
+            scope=scope,
             steps=inner_steps,
             inner_lr=inner_lr,
             test_steps=test_steps,

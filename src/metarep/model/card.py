@@ -6,6 +6,7 @@ from metarep.data.class_names import composed
 from metarep.errors import counted
 from metarep.model.gallery import Gallery
 from metarep.model.model import Model
+from metarep.model.tuning.verdict import Tuning
 from metarep.weights.card import card_text, encoder_lines, escaped
 
 MOST = 200  # classes that are listed
@@ -92,12 +93,21 @@ def _accuracy(model: Model) -> list[str]:
             f"Not measured on these classes, of which none has a second image. Elsewhere the encoder reached {low:.0f} "
             f"to {high:.0f} % with one image a class: {escaped(trust.source)}."
         ]
+    tuned = [] if model.tuning is None else [_tuned(model.tuning)]
     return [
+        *tuned,
         f"{trust.accuracy:.1f} % expected on further images like these (95 % interval {low:.1f} to {high:.1f}),",
         f"all classes weighing the same. Protocol: {counted(trust.tested, 'image')} of the model left out and",
         "classified by a model of the others, one of every class at a time, near copies together; corrected for",
         "the image a class that is missing then. It was not measured on other images.",
     ]
+
+
+def _tuned(tuning: Tuning) -> str:
+    return (
+        f"Measured when the encoder was tuned, on {counted(len(tuning.names), 'class')}, with the same images left out "
+        "of the tuning; later changes are not in it."
+    )
 
 
 def _limits(model: Model) -> list[str]:

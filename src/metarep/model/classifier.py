@@ -13,7 +13,7 @@ from torch import Tensor
 from metarep.data.class_names import warn_of_look_alikes
 from metarep.data.labels import one_class
 from metarep.data.reading.depth import Depth
-from metarep.data.reading.photographs import are_features, notice_depth
+from metarep.data.reading.photographs import are_features, notice_depth, read_images
 from metarep.encoders.finite import refuse_lost_features
 from metarep.errors import MetarepError, counted
 from metarep.model.answers import Answer
@@ -26,7 +26,7 @@ GIVEN = {"name": "prototypes"}  # the head for features that were computed outsi
 
 
 class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
-    """Classifies images from a few examples a class. The encoder is not trained.
+    """Classifies images from a few examples a class. The encoder is not trained, unless ``tune`` is set.
 
     ``X`` may be a list of paths, PIL images or bytes of image files, or one uint8 array of images. It may also be a
     table of features ``(n, dim)``, which is then used as it is, without an encoder. Trap: ``predict`` always names a
@@ -43,12 +43,15 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         batch_size: the number of images that are encoded at a time.
         depth: black and white of images of more than 8 bits, as a number of bits or ``"BLACK:WHITE"``. By default they
             are estimated from the images of the first call. See :mod:`metarep.data.reading.depth`.
+        tune: whether the first call of ``fit`` or ``partial_fit`` also tunes the encoder on its images
+            (:mod:`metarep.model.tuning`, which takes minutes), if that is better on images left out of it.
         mean, std: the mean and standard deviation of the images that a module of your own was trained on, one value a
             channel in units of 0 to 1; see :func:`metarep.weights.named.load_representation`.
 
     Attributes:
         classes_: the classes, sorted. The columns of ``predict_proba`` have this order.
         model_: the :class:`metarep.model.model.Model`.
+        verdict_: with ``tune``, how the tuned encoder compares, and whether it was kept.
 
     >>> images = np.random.default_rng(0).integers(0, 255, (6, 28, 28), dtype=np.uint8)
     >>> classifier = FewShotClassifier("omniglot-protonet").fit(images, ["a", "a", "a", "b", "b", "b"])
@@ -67,9 +70,11 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         depth: Any = None,  # noqa: ANN401
         mean: Any = None,  # noqa: ANN401
         std: Any = None,  # noqa: ANN401
+        tune: Any = False,  # noqa: ANN401
     ) -> None:
         self.encoder, self.learner, self.false_alarms = encoder, learner, false_alarms
         self.size, self.batch_size, self.depth, self.mean, self.std = size, batch_size, depth, mean, std
+        self.tune = tune
 
     def fit(self, X: Any, y: Any) -> "FewShotClassifier":  # noqa: ANN401 - scikit-learn's names
         """Learns classes from images ``X`` and their labels ``y``, and forgets all that was learned before.
@@ -83,7 +88,7 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         Warns:
             LookAlikeWarning: the names of two classes look the same.
         """
-        for name in ("model_", "classes_", "_names"):
+        for name in ("model_", "classes_", "_names", "verdict_"):
             self.__dict__.pop(name, None)
         return self.partial_fit(X, y)
 
@@ -106,6 +111,8 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
             )
         model = self._fresh(are_features(X)) if first else self.model_
         depth = notice_depth(X, model.depth | Depth.of(self.depth)) if model.representation else model.depth
+        if first and self.tune:
+            model = self._tuned(model, X, labels, depth)
         rows = model.prepare(X, batch=self.batch_size, depth=depth)
         items = [str(x) if isinstance(x, str | Path) else f"image {i}" for i, x in enumerate(X)]
         known = np.concatenate([self.classes_, labels]) if not first else labels
@@ -211,6 +218,17 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         if not isinstance(representation, Representation):
             representation = load_representation(representation, size=self.size, mean=self.mean, std=self.std)
         return Model(representation, head, Gallery.empty(), false_alarms=self.false_alarms)
+
+    def _tuned(self, model: Model, X: Any, labels: np.ndarray, depth: Depth) -> Model:  # noqa: ANN401
+        """Returns the model with an encoder that was tuned on the images, if it is better."""
+        from metarep.model.tuning.tune import tune_model
+
+        if model.representation is None:
+            raise MetarepError("features were given, so there is no encoder to tune; fit on images, or with tune=False")
+        preprocess = model.learner.encoder.preprocess
+        images = torch.cat(list(read_images(X, preprocess, batch=self.batch_size, depth=depth)))
+        model, self.verdict_ = tune_model(model, images, [str(label) for label in labels.tolist()])
+        return model
 
     def _features(self, X: Any, y: Any = "no_validation", *, reset: bool) -> Any:  # noqa: ANN401
         """Returns the features as scikit-learn wants them. An error names the row that holds NaN or infinity."""

@@ -1,6 +1,7 @@
 """Checks of what the file of a gallery holds, which may be damaged or hostile."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from metarep.learners import build_learner
 from metarep.model.gallery import Gallery
 from metarep.model.model import Model
 from metarep.model.trust.trust import Trust
+from metarep.model.tuning.verdict import Tuning
 from metarep.weights.shapes import shapes_only
 
 LARGEST = 20_000_000  # weights of a head
@@ -64,6 +66,22 @@ def checked_trust(fields: Mapping[str, Any]) -> Trust:
         if name in fields and not isinstance(fields[name], int | float):
             raise TypeError(f"{name} is {fields[name]!r} and not a number")
     return Trust.of_dict(dict(fields))
+
+
+def checked_tuning(saved: Mapping[str, Any]) -> Tuning:
+    """The tuning in the header of a file.
+
+    Args:
+        saved: as :meth:`Tuning.as_dict` returned it.
+
+    Raises:
+        KeyError, TypeError, AttributeError: the values are not those of a tuning.
+    """
+    tuning = replace(Tuning.read(dict(saved)), trust=checked_trust(saved["trust"]), names=_texts(saved, "names"))
+    if len(tuning.trust.classes) not in (0, len(tuning.names)):
+        raise TypeError(f"its tuning has figures of {len(tuning.trust.classes)} of {len(tuning.names)} classes")
+    _ = str(tuning.verdict)
+    return tuning
 
 
 def check_head(head: object, encoder: Encoder) -> None:

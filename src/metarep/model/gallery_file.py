@@ -5,7 +5,7 @@ from pathlib import Path
 from metarep.data.reading.depth import Depth
 from metarep.errors import MetarepError, one_line
 from metarep.machine.files import read_tensors, write_tensors
-from metarep.model.gallery_checks import check_head, check_model, checked_gallery, checked_trust
+from metarep.model.gallery_checks import check_head, check_model, checked_gallery, checked_trust, checked_tuning
 from metarep.model.model import Model
 from metarep.weights.representation import Representation
 
@@ -33,6 +33,8 @@ def write_gallery(path: Path, model: Model, representation: Representation) -> N
         "items": gallery.items,
         "next_id": gallery.next_id,
     }
+    if model.tuning is not None:
+        header["tuning"] = model.tuning.as_dict()
     tensors = {"rows": gallery.rows, "classes": gallery.classes, "ids": gallery.ids, "hashes": gallery.hashed}
     if "trust" in vars(model):  # it has been computed
         header["trust"] = model.trust.as_dict()
@@ -60,7 +62,8 @@ def read_gallery(path: Path, representation: Representation) -> Model:
         gallery = checked_gallery(tensors, header)
         check_head(header["head"], representation.encoder)
         alarms, depth = header["false_alarms"], Depth.of(header.get("depth"))
-        model = Model(representation, header["head"], gallery, false_alarms=alarms, depth=depth)
+        tuning = checked_tuning(header["tuning"]) if "tuning" in header else None
+        model = Model(representation, header["head"], gallery, false_alarms=alarms, depth=depth, tuning=tuning)
         state = {name[len(STATE) :]: part for name, part in tensors.items() if name.startswith(STATE)}
         if "trust" in header:
             model = model.restore_calibration(checked_trust(header["trust"]), state or None)

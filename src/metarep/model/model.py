@@ -24,6 +24,7 @@ from metarep.model.trust.expected import shipped_trust
 from metarep.model.trust.self_test import SelfTest
 from metarep.model.trust.suspects import Suspect
 from metarep.model.trust.trust import HeldOut, Trust, check_share
+from metarep.model.tuning.verdict import Tuning
 from metarep.weights.own_network import represent
 from metarep.weights.representation import Representation
 from metarep.weights.shipped import general_mean
@@ -42,6 +43,8 @@ class Model:
         false_alarms: see :class:`metarep.model.trust.trust.Trust`.
         depth: black and white of images of more than 8 bits, for the gallery and for queries. See
             :mod:`metarep.data.reading.depth`.
+        tuning: how the encoder was tuned on images of the user (:mod:`metarep.model.tuning`); its trust
+            is then that of the model, also after images were added.
 
     Raises:
         MetarepError: the learner is unknown, no learner was trained with the encoder, or ``false_alarms`` is not a
@@ -65,10 +68,11 @@ class Model:
         *,
         false_alarms: float = 0.05,
         depth: Depth | None = None,
+        tuning: Tuning | None = None,
     ) -> None:
         check_share(false_alarms)
         representation = represent(representation) if isinstance(representation, nn.Module) else representation
-        self.representation, self.false_alarms = representation, false_alarms
+        self.representation, self.false_alarms, self.tuning = representation, false_alarms, tuning
         self.depth = depth if depth is not None else representation.depth if representation else Depth()
         self.gallery = gallery if gallery is not None else Gallery.empty()
         self.head, self.learner = build_head(representation, head)
@@ -77,7 +81,8 @@ class Model:
     def changed(self, gallery: Gallery, depth: Depth | None = None) -> "Model":
         """Returns the same model with another gallery, and with ``depth`` if it is given."""
         depth = self.depth if depth is None else depth
-        return Model(self.representation, self.head, gallery, false_alarms=self.false_alarms, depth=depth)
+        alarms = self.false_alarms
+        return Model(self.representation, self.head, gallery, false_alarms=alarms, depth=depth, tuning=self.tuning)
 
     def restore_calibration(self, trust: Trust, state: dict[str, Tensor] | None) -> "Model":
         """Stores results that were computed earlier for this gallery, and returns the model itself.
@@ -222,11 +227,14 @@ class Model:
             general=general_mean(name) if name else None,
             false_alarms=self.false_alarms,
             shipped=shipped_trust(name, self.head, ways, self.false_alarms, size) if name and ways > 1 else None,
+            learned=self.tuning is not None,
         )
 
     @cached_property
     def trust(self) -> Trust:
         """The expected accuracy and the calibration of the model; see :class:`metarep.model.trust.trust.Trust`."""
+        if self.tuning is not None:
+            return self.tuning.trust_of(self.gallery.names)
         return self.self_test.trust()
 
     @property

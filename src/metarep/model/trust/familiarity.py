@@ -142,12 +142,21 @@ def known_threshold(
         The threshold; minus infinity if fewer than two images can be left out.
     """
     enough = false_alarms * (len(features) + 1) >= 1
-    scores = held_out_familiarity(features, classes, ways, units, general, carried=enough).double()
-    n = len(scores)
+    scores = held_out_familiarity(features, classes, ways, units, general, carried=enough)
+    return quantile_of(scores, int(classes.unique().numel()), false_alarms)
+
+
+def quantile_of(scores: Float[Tensor, " n"], ways: int, false_alarms: float = 0.05) -> float:
+    """Returns the threshold of :func:`known_threshold` for given held-out scores of images of ``ways`` classes.
+
+    >>> round(quantile_of(torch.linspace(0, 1, 101), 5), 2)
+    0.04
+    """
+    n, scores = len(scores), scores.double()
     if n < 2:
         return -math.inf
     if n < FEW:
-        free = max(1, n - int(classes.unique().numel()))
+        free = max(1, n - ways)
         return (scores.mean() - stdtrit(free, 1 - false_alarms) * scores.std() * math.sqrt(1 + 1 / n)).item()
     if false_alarms * (n + 1) < 1:
         apart = ndtri(1 - false_alarms) - ndtri(n / (n + 1))

@@ -30,6 +30,7 @@ class SelfTest:
         general: mean of the spread features of photographs in general, where the encoder has one.
         false_alarms: see :class:`metarep.model.trust.trust.Trust`.
         shipped: the trust that was measured of this encoder beforehand, for galleries with too few images to leave out.
+        learned: whether the encoder has learned these images, so that leaving one out of the gallery tests nothing.
     """
 
     def __init__(
@@ -42,9 +43,10 @@ class SelfTest:
         general: Float[Tensor, " dim"] | None,
         false_alarms: float,
         shipped: Trust | None,
+        learned: bool = False,
     ) -> None:
         self.learner, self.gallery, self.features, self.unit = learner, gallery, features, unit
-        self.general, self.false_alarms, self.shipped = general, false_alarms, shipped
+        self.general, self.false_alarms, self.shipped, self.learned = general, false_alarms, shipped, learned
         self.ways = len(gallery.names)
 
     @cached_property
@@ -64,7 +66,11 @@ class SelfTest:
     def held_out(self) -> HeldOut:
         """The scores of the gallery's images, with one image of every class left out at a time."""
         gallery, ways = self.gallery, self.ways
-        folds = deal_folds(gallery.classes, self.units, most=MOST if len(gallery) <= MANY else FEW) if ways > 1 else []
+        folds = (
+            deal_folds(gallery.classes, self.units, most=MOST if len(gallery) <= MANY else FEW)
+            if ways > 1 and not self.learned
+            else []
+        )
         if not folds:
             return HeldOut(torch.zeros(0, ways), torch.zeros(0, dtype=torch.long), 0.0)
         with torch.no_grad():

@@ -1,0 +1,129 @@
+"""Measure what ``metarep fit --tune`` adds: accuracy of new images before and after, on draws of classes and images.
+
+    python benchmarks/tune.py cifar-fs --draws 50
+    python benchmarks/tune.py caltech-101 --draws 50
+    python benchmarks/tune.py cifar-fs --draws 8 --part val      # to choose settings
+
+A draw is 20 classes with 5 images to learn from and 10 others to classify. For ``test`` the classes are those of the
+test part; ``val`` draws from the training and validation classes, which no encoder here was trained on either. Each
+draw is a line of ``results/tune.csv``, so that a run that was stopped goes on where it was. The last lines are the mean
+gain with its paired 95 % interval over draws, and how often the tuned encoder was kept.
+"""
+
+import argparse
+import csv
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from metarep.data.datasets import load_dataset
+from metarep.encoders.halves import Halves
+from metarep.machine.device import hardware
+from metarep.model.gallery import Gallery
+from metarep.model.model import Model
+from metarep.model.tuning.tune import tune_model
+from metarep.model.tuning.verdict import paired
+from metarep.weights.named import load_representation
+
+RESULTS = Path(__file__).parents[1] / "results" / "tune.csv"
+WAYS, SHOTS, QUERIES = 20, 5, 10
+FIELDS: tuple[str, ...] = (
+    *("data", "part", "encoder", "size", "draw", "frozen", "guarded", "kept", "gain", "low", "high"),
+    *("surprise", "surprise_low", "seconds", "hardware"),
+)
+
+
+def draw(parts: list[Any], seed: int, side: int) -> tuple[Tensor, list[str], Tensor, list[str]]:
+    """The images and class names of one draw: to learn from, and to classify."""
+    generator = Generator().manual_seed(seed)
+    pairs = [(part, index) for part in parts for index in range(len(part.labels.names))]
+    learned, asked, names, queries = [], [], [], []
+    for number in torch.randperm(len(pairs), generator=generator)[:WAYS].tolist():
+        part, index = pairs[number]
+        rows = (part.labels.classes == index).nonzero().flatten()
+        rows = rows[torch.randperm(len(rows), generator=generator)[: SHOTS + QUERIES]]
+        images = part.bank.pixels(rows).float()
+        images = functional.interpolate(images, (side, side), mode="bilinear", antialias=True)
+        images = images.round().clamp(0, 255).to(torch.uint8)
+        learned.append(images[:SHOTS])
+        asked.append(images[SHOTS:])
+        names += [part.labels.names[index]] * SHOTS
+        queries += [part.labels.names[index]] * (len(images) - SHOTS)
+    return torch.cat(learned), names, torch.cat(asked), queries
+
+
+def rows_under(model: Model, maps: list[Tensor]) -> Tensor:
+    """The features of images under the tail of a model, from the maps of the trunk, which no tuning changes."""
+    tail = Halves(model.learner.encoder).tail
+    with torch.no_grad():
+        return torch.stack([torch.cat([tail(part) for part in each.split(32)]) for each in maps]).mean(0)
+
+
+def accuracy(model: Model, images: list[Tensor], names: list[str], queries: list[Tensor], answers: list[str]) -> float:
+    """The share of queries, in percent, that a model of these images classifies correctly."""
+    fitted = model.changed(Gallery.empty().add(rows_under(model, images), names, [""] * len(names)))
+    scores = fitted.scores(rows_under(model, queries)).argmax(-1).tolist()
+    return 100 * sum(fitted.gallery.names[i] == name for i, name in zip(scores, answers, strict=True)) / len(answers)
+
+
+def rows_of(data: str, part: str, size: int) -> list[dict[str, str]]:
+    if not RESULTS.is_file():
+        return []
+    with RESULTS.open() as file:
+        return [r for r in csv.DictReader(file) if (r["data"], r["part"], r["size"]) == (data, part, str(size))]
+
+
+def write(row: dict[str, Any]) -> None:
+    new = not RESULTS.is_file()
+    with RESULTS.open("a", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", choices=("caltech-101", "cifar-fs"))
+    parser.add_argument("--draws", type=int, default=50)
+    parser.add_argument("--part", choices=("val", "test"), default="test")
+    parser.add_argument("--encoder", default="efficientnet-lite0")
+    parser.add_argument("--size", type=int, default=160)
+    parser.add_argument("--data-dir", type=Path)
+    args = parser.parse_args()
+    side = {"cifar-fs": {}, "caltech-101": {"size": args.size}}[args.data]
+    names = ("test",) if args.part == "test" else ("train", "val")
+    parts = [load_dataset(args.data, name, data_dir=args.data_dir, **side) for name in names]
+    model = Model(load_representation(args.encoder, size=args.size))
+    done = {int(row["draw"]) for row in rows_of(args.data, args.part, args.size)}
+    for number in range(args.draws):
+        if number in done:
+            continue
+        images, labels, queries, answers = draw(parts, number, args.size)
+        started = time.perf_counter()
+        tuned, verdict = tune_model(model, images, labels)
+        seconds = time.perf_counter() - started
+        halves = Halves(model.learner.encoder)
+        own, others = halves.plain(images), halves.plain(queries)
+        frozen = accuracy(model, own, labels, others, answers)
+        guarded = accuracy(tuned, own, labels, others, answers) if verdict.kept else frozen
+        gain, low, high = verdict.gain or (0.0, 0.0, 0.0)
+        surprise = verdict.surprise or (0.0, 0.0, 0.0)
+        figures = (f"{each:.3f}" for each in (gain, low, high, *surprise[:2], seconds))
+        about = (args.data, args.part, args.encoder, args.size, number, f"{frozen:.2f}", f"{guarded:.2f}")
+        row = dict(zip(FIELDS, (*about, verdict.kept, *figures, hardware()), strict=True))
+        write(row)
+        print({name: row[name] for name in FIELDS[4:14]}, flush=True)
+    rows = rows_of(args.data, args.part, args.size)
+    gains = torch.tensor([float(row["guarded"]) - float(row["frozen"]) for row in rows])
+    mean, low, high = paired(gains)
+    kept = sum(row["kept"] == "True" for row in rows)
+    print(f"{args.data} {args.part}: {mean:+.2f} points ({low:+.2f} to {high:+.2f}), kept in {kept} of {len(rows)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""tune: an encoder learns from labelled images, if it is then better on images that were left out of it."""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from torch.nn import functional
+
+from metarep.data.copies.near_copies import near_copies
+from metarep.data.copies.picture_hash import picture_hash
+from metarep.data.images import ImageBank
+from metarep.encoders import keep_feature_means
+from metarep.encoders.onnx import OnnxBody
+from metarep.errors import Advice, MetarepError
+from metarep.learners import Learner
+from metarep.model.head import build_head
+from metarep.model.model import Model
+from metarep.model.trust.familiarity import familiarity, quantile_of
+from metarep.model.trust.folds import deal_folds
+from metarep.model.trust.trust import HeldOut, measure_trust
+from metarep.model.tuning.fitting import Prepared, fit_tail, prepare
+from metarep.model.tuning.verdict import Tuning, Verdict, judge
+from metarep.weights.representation import Representation
+
+FOLDS = 5  # at most; every fold is a tuning of its own
+FEWEST = 20  # images that must be left out: fewer cannot say whether a tuning is better
+TRUNK = 0.3  # share of the time that the trunk takes, for the progress
+
+
+def tune_model(
+    model: Model,
+    images: UInt8[Tensor, "n c h w"],
+    labels: Sequence[str],
+    on_progress: Callable[[float], None] | None = None,
+) -> tuple[Model, Verdict]:
+    """Tunes the encoder of a model without images, and keeps that only if it is better on images that were left out.
+
+    Args:
+        model: a model with an encoder and without images.
+        images: at the size of the encoder, as :meth:`Model.read` yields them.
+        labels: their classes.
+        on_progress: called with the finished share, from 0 to 1.
+
+    Returns:
+        A model without images whose encoder is tuned, or the given model if it was not better; and the verdict. See
+        :func:`tune`.
+
+    Raises:
+        MetarepError: the model has images already or no encoder, or its encoder or its learner cannot be tuned.
+
+    >>> model = Model(None, {"name": "prototypes"})
+    >>> tune_model(model, torch.zeros(1, 1, 8, 8, dtype=torch.uint8), ["moth"])
+    Traceback (most recent call last):
+    metarep.errors.MetarepError: the model has no encoder, so it cannot be tuned; tune a new model of an encoder
+    """
+    if model.representation is None or len(model.gallery):
+        what = "has no encoder" if model.representation is None else "has images, whose features are of its encoder"
+        raise MetarepError(f"the model {what}, so it cannot be tuned; tune a new model of an encoder")
+    names, alarms = [model.gallery.called(label) for label in labels], model.false_alarms
+    representation, tuning, verdict = tune(
+        model.representation, images, names, head=model.head, false_alarms=alarms, on_progress=on_progress
+    )
+    if tuning is None:
+        return model, verdict
+    return Model(representation, model.head, false_alarms=alarms, depth=model.depth, tuning=tuning), verdict
+
+
+def tune(
+    representation: Representation,
+    images: UInt8[Tensor, "n c h w"],
+    labels: Sequence[str],
+    *,
+    head: dict[str, Any] | None = None,
+    false_alarms: float = 0.05,
+    on_progress: Callable[[float], None] | None = None,
+) -> tuple[Representation, Tuning | None, Verdict]:
+    """Adapts an encoder to labelled images, and keeps the change only if it is better on images that were left out.
+
+    Low-rank updates (:mod:`metarep.encoders.low_rank`) of the last layers are trained with augmented views, in a few
+    seconds for each of up to five folds. Each fold leaves out images of every class, near copies together; the frozen
+    encoder and the encoder that was tuned on the others both classify them (:func:`judge` says when the latter is
+    better). If it is, the encoder is tuned once more, on all images.
+
+    Args:
+        representation: the encoder, which is not changed.
+        images: at the size of the encoder, as :meth:`Model.read` yields them.
+        labels: the class of each image.
+        head: name and settings of the learner, as for :class:`Model`.
+        false_alarms: see :class:`metarep.model.trust.trust.Trust`.
+        on_progress: called with the finished share, from 0 to 1.
+
+    Returns:
+        The tuned representation, or the given one if it was not better; what the model is to remember of it, or None;
+        and the verdict. A class of a single image is learned but not tested. If fewer than 20 images can be left out,
+        nothing is tuned, because nothing could tell whether it helps.
+
+    Raises:
+        MetarepError: the encoder is an ONNX graph, or the learner does not compare features.
+    """
+    encoder = representation.encoder
+    if isinstance(encoder.body, OnnxBody):
+        raise MetarepError("an ONNX graph is frozen and cannot be tuned; fit without tuning, or with another encoder")
+    learner = build_head(representation, head)[1].eval()
+    names = list(dict.fromkeys(labels))
+    classes, ways = torch.tensor([names.index(label) for label in labels]), len(names)
+    with torch.no_grad():
+        first = learner.prepare(images[:1])
+    if (
+        first.ndim != 2
+        or first.shape[1] != encoder.dim
+        or sum(1 for _ in learner.parameters()) != sum(1 for _ in encoder.parameters())
+    ):
+        raise MetarepError(
+            f"the learner {learner.called!r} does more than compare features of the encoder, so it cannot be tuned",
+            advice=Advice("fit with {learner}", learner="prototypes"),
+        )
+
+    def tell(share: float) -> None:
+        if on_progress:
+            on_progress(share)
+
+    prepared = prepare(encoder, images, lambda share: tell(TRUNK * share))
+    frozen = prepared.rows(prepared.halves.tail)
+    units = near_copies(functional.normalize(frozen, dim=-1), picture_hash(images))
+    folds = deal_folds(classes, units, most=FOLDS)
+    folds = folds[: min(FOLDS, max((len(units[classes == each].unique()) for each in range(ways)), default=0))]
+    tested = len(torch.cat(folds).unique()) if folds else 0
+    if ways < 2 or tested < FEWEST:
+        why = "no class has a second image to test with" if not tested else f"{tested} images can be left out"
+        return representation, None, Verdict(False, why=f"{why}, and {FEWEST} are needed to tell whether it helps")
+    each, before, after, near = (1 - TRUNK) / (len(folds) + 1), [], [], []
+    for number, fold in enumerate(folds):
+        begin = TRUNK + number * each
+        others = torch.ones(len(classes), dtype=torch.bool).index_fill(0, fold, False).nonzero().flatten()
+        tail = fit_tail(prepared, classes, ways, others, lambda share, begin=begin: tell(begin + each * share))
+        rows = prepared.rows(tail)
+        before.append(_scores(learner, frozen, classes, ways, others, fold))
+        after.append(_scores(learner, rows, classes, ways, others, fold))
+        near.append(familiarity(rows[others], classes[others], ways).score(rows[fold]))
+    left = torch.cat(folds)
+    verdict = judge(torch.cat(before), torch.cat(after), left, classes, len(folds))
+    if not verdict.kept:
+        return representation, None, verdict
+    advance: Callable[[float], None] = lambda share: tell(1 - each + each * share)  # noqa: E731
+    tuned = _tuned(representation, images, prepared, classes, ways, advance)
+    missing = torch.stack([classes.bincount(minlength=ways) - classes[f].bincount(minlength=ways) for f in folds])
+    gain = (classes.bincount(minlength=ways) / missing).log().mean().item()
+    held = HeldOut(torch.cat(after), left, gain)
+    known = quantile_of(held.each(torch.cat(near))[1], ways, false_alarms)
+    trust = measure_trust(held, classes, ways, false_alarms, known=known)
+    return tuned, Tuning(verdict, trust, tuple(names)), verdict
+
+
+def _scores(learner: Learner, rows: Tensor, classes: Tensor, ways: int, others: Tensor, fold: Tensor) -> Tensor:
+    """The scores of the images of a fold, by a classifier of the others."""
+    with torch.no_grad():
+        state = learner.adapt(rows[others].unsqueeze(0), classes[others].unsqueeze(0), ways)
+        return learner.logits(state, rows[fold].unsqueeze(0))[0]
+
+
+def _tuned(
+    representation: Representation,
+    images: Tensor,
+    prepared: Prepared,
+    classes: Tensor,
+    ways: int,
+    advance: Callable[[float], None],
+) -> Representation:
+    """A copy of the representation whose encoder is tuned on all images."""
+    tail = fit_tail(prepared, classes, ways, torch.arange(len(classes)), advance)
+    new, cut = copy.deepcopy(representation), len(prepared.halves.trunk)
+    weights = new.encoder.body.state_dict()
+    for name, value in tail.state_dict().items():
+        first, dot, rest = name.partition(".")
+        weights[f"{int(first) + cut}{dot}{rest}" if cut else name] = value
+    new.encoder.body.load_state_dict(weights)
+    if new.encoder.feature_means is not None:
+        keep_feature_means(new.encoder, ImageBank(images))
+    return replace(new, name=f"{representation.name}, tuned")

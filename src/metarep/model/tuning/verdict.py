@@ -1,0 +1,142 @@
+"""Verdict: whether a tuned encoder is better than the frozen one on images that neither has seen."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from metarep.errors import counted
+from metarep.model.trust.trust import HeldOut, Trust, fit_scale
+
+Z = 1.96  # standard errors in half a 95 % interval
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The comparison of an encoder before and after a tuning, by images that were left out of it.
+
+    Args:
+        kept: whether the tuned encoder was taken.
+        before, after: the accuracy in percent of the frozen and of the tuned encoder.
+        gain: the difference in percentage points, with its paired 95 % interval.
+        surprise: how much the mean negative log-likelihood of the true class went down (nats), with its paired 95 %
+            interval.
+        images: number of images that were left out.
+        folds: number of tunings that were tested.
+        why: why nothing was tuned; empty otherwise.
+
+    >>> print(Verdict(True, 70.0, 74.0, (4.0, 0.5, 7.5), (0.2, 0.1, 0.3), 100, 5))
+    kept: 74.0 % of 100 images left out are right, 70.0 % without (+4.0 points, 95 % interval 0.5 to 7.5)
+    """
+
+    kept: bool
+    before: float | None = None
+    after: float | None = None
+    gain: tuple[float, float, float] | None = None
+    surprise: tuple[float, float, float] | None = None
+    images: int = 0
+    folds: int = 0
+    why: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as JSON can hold them."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        if self.gain is None:
+            return f"not tuned: {self.why}"
+        gain, low, high = self.gain
+        figures = (
+            f"{self.after:.1f} % of {counted(self.images, 'image')} left out are right, {self.before:.1f} % without "
+            f"({gain:+.1f} points, 95 % interval {low:.1f} to {high:.1f})"
+        )
+        return f"kept: {figures}" if self.kept else f"not kept, as it is not surely better: {figures}"
+
+
+def judge(
+    before: Float[Tensor, "tested ways"],
+    after: Float[Tensor, "tested ways"],
+    rows: Int[Tensor, " tested"],
+    classes: Int[Tensor, " n"],
+    folds: int,
+) -> Verdict:
+    """Compares the scores of images that were left out.
+
+    The tuned encoder is kept if no fewer images are right, and the mean log-likelihood of the true class rises by more
+    than its standard error. A hundred images say little about an accuracy: a gain of four points has a 95 % interval of
+    about seven. The log-likelihood uses more of the scores, so the same images decide. Each encoder's scores get the
+    scale that suits them best, so that the comparison is not one of temperatures.
+
+    Args:
+        before, after: the scores of the frozen and of the tuned encoder.
+        rows: the image that each score belongs to; an image may be left out several times, and then counts once.
+        classes: the class of each image.
+        folds: number of tunings.
+
+    >>> import torch
+    >>> rows, classes = torch.arange(40), torch.arange(2).repeat_interleave(20)
+    >>> good = torch.nn.functional.one_hot(classes, 2) + torch.rand(40, 2) / 2
+    >>> judge(torch.rand(40, 2), good, rows, classes, 5).kept, judge(good, good, rows, classes, 5).kept
+    (True, False)
+    """
+    labels, right, likely = classes[rows], [], []
+    for scores in (before, after):
+        held = HeldOut(scores, rows, 0.0)
+        right.append(held.each((scores.argmax(-1) == labels).float())[1])
+        logs = (scores * fit_scale(scores, labels)).log_softmax(-1).gather(1, labels.unsqueeze(1)).flatten()
+        likely.append(held.each(logs)[1])
+    gain, surprise = (paired(100 * (right[1] - right[0])), paired(likely[1] - likely[0]))
+    kept = gain[0] >= 0 and surprise[0] > (surprise[2] - surprise[0]) / Z
+    was, now = (round(100 * each.mean().item(), 2) for each in right)
+    return Verdict(kept, was, now, gain, surprise, len(right[0]), folds)
+
+
+def paired(differences: Float[Tensor, " n"]) -> tuple[float, float, float]:
+    """The mean of paired differences, and its 95 % interval.
+
+    >>> import torch
+    >>> paired(torch.tensor([1.0, 1.0, 1.0]))
+    (1.0, 1.0, 1.0)
+    """
+    mean, half = differences.mean().item(), 0.0
+    if len(differences) > 1:
+        half = Z * differences.std().item() / math.sqrt(len(differences))
+    return round(mean, 4), round(mean - half, 4), round(mean + half, 4)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What a model remembers of the tuning of its encoder.
+
+    Args:
+        verdict: the test that decided.
+        trust: the trust of the model, measured on the images that each fold left out of the tuning. Leaving an image
+            out of the gallery alone would say too much: the encoder has learned it.
+        names: the classes that the trust was measured on, in its order.
+
+    >>> tuning = Tuning(Verdict(True), Trust(90.0, (80.0, 95.0), 40), ("moth", "fly"))
+    >>> Tuning.read(tuning.as_dict()) == tuning
+    True
+    """
+
+    verdict: Verdict
+    trust: Trust
+    names: tuple[str, ...]
+
+    def trust_of(self, names: Sequence[str]) -> Trust:
+        """The trust of a model with these classes: without figures of single classes if they are others by now."""
+        return self.trust if tuple(names) == self.names else replace(self.trust, classes=())
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as JSON can hold them."""
+        return {"verdict": self.verdict.as_dict(), "trust": self.trust.as_dict(), "names": list(self.names)}
+
+    @classmethod
+    def read(cls, saved: dict[str, Any]) -> "Tuning":
+        """The tuning that :meth:`as_dict` gave, after a way through JSON."""
+        fields: dict[str, Any] = dict(saved["verdict"])
+        fields |= {name: tuple(each) for name, each in fields.items() if isinstance(each, list)}
+        return cls(Verdict(**fields), Trust.of_dict(saved["trust"]), tuple(saved["names"]))

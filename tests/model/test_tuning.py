@@ -1,0 +1,196 @@
+"""A tuned encoder: kept only where images that it has not seen say so, and then a model like any other."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from metarep import FewShotClassifier, Model, Preprocess, build_encoder
+from metarep.cli import main
+from metarep.errors import MetarepError
+from metarep.model.folder import ModelFolder
+from metarep.model.tuning.tune import tune, tune_model
+from metarep.model.tuning.verdict import judge
+from metarep.weights.own_network import represent
+
+WAYS, SHOTS = 6, 5
+
+
+def untrained() -> Model:
+    """An encoder of random weights, which has much to learn."""
+    torch.manual_seed(0)
+    encoder = build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,), invert=True), width=16)
+    return Model(represent(encoder), {"name": "prototypes", "metric": "cosine"})
+
+
+@pytest.fixture(scope="module")
+def images(letters: tuple[np.ndarray, list[str]]) -> tuple[torch.Tensor, list[str]]:
+    """Five images of each of six classes, at 28 px."""
+    rows = [12 * way + shot for way in range(WAYS) for shot in range(SHOTS)]
+    pixels, names = letters
+    own = torch.from_numpy(pixels[rows])
+    size = torch.nn.functional.interpolate(own.float(), (28, 28), mode="bilinear", antialias=True)
+    return size.round().to(torch.uint8), [names[row] for row in rows]
+
+
+@pytest.fixture
+def better(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every tuning counts as better, so that what follows from it can be tested on few images."""
+
+    def say(*given: object) -> object:
+        from dataclasses import replace
+
+        return replace(judge(*given), kept=True)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr("metarep.model.tuning.tune.judge", say)
+
+
+def test_scores_that_are_better_on_unseen_images_are_kept_and_others_are_not() -> None:
+    random = torch.Generator().manual_seed(0)
+    classes = torch.arange(4).repeat_interleave(10)
+    truth = torch.nn.functional.one_hot(classes, 4).float()
+    noise = torch.randn(40, 4, generator=random)
+    weak, strong, rows = truth + noise, 3 * truth + noise, torch.arange(40)
+    better, worse, same = judge(weak, strong, rows, classes, 5), judge(strong, weak, rows, classes, 5), None
+    same = judge(weak, 7 * weak, rows, classes, 5)
+    assert (better.kept, worse.kept, same.kept) == (True, False, False), "a scale alone is no gain"
+    assert better.gain is not None
+    right = [(each.argmax(1) == classes).float().mean().item() * 100 for each in (weak, strong)]
+    assert better.gain[0] == pytest.approx(right[1] - right[0], abs=0.01)
+    assert better.gain[1] < better.gain[0] < better.gain[2]
+    assert str(better).startswith(f"kept: {right[1]:.1f} % of 40 images left out are right, {right[0]:.1f} % without")
+    assert str(worse).startswith("not kept, as it is not surely better: ")
+
+
+def test_an_image_that_is_left_out_twice_counts_once() -> None:
+    classes, scores = torch.tensor([0, 1]), torch.eye(2)
+    verdict = judge(scores[[0, 1, 1]], scores[[0, 1, 1]], torch.tensor([0, 1, 1]), classes, 2)
+    assert verdict.images == 2
+
+
+def test_a_tuning_changes_weights_alike_and_leaves_the_given_encoder_alone(
+    images: tuple[torch.Tensor, list[str]], better: None
+) -> None:
+    model = untrained()
+    assert model.representation is not None
+    before, shares = model.representation.digest, list[float]()
+    first = tune(model.representation, *images, head=model.head, on_progress=shares.append)
+    again = tune(model.representation, *images, head=model.head)
+    assert model.representation.digest == before == represent(model.representation.encoder).digest
+    assert first[0].digest == again[0].digest != before
+    assert list(first[0].encoder.body.state_dict()) == list(model.representation.encoder.body.state_dict())
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1)
+
+
+def test_what_is_not_better_changes_nothing(
+    images: tuple[torch.Tensor, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metarep.model.tuning.fitting.RATE", 3.0)  # a tuning that destroys the features
+    model = untrained()
+    same, verdict = tune_model(model, *images)
+    assert same is model
+    assert not verdict.kept
+    assert verdict.images == WAYS * SHOTS
+    assert verdict.folds == 5
+
+
+def test_single_images_are_never_tuned_without_a_test(images: tuple[torch.Tensor, list[str]]) -> None:
+    model, (pixels, labels) = untrained(), images
+    same, verdict = tune_model(model, pixels[::SHOTS], labels[::SHOTS])
+    assert same is model
+    assert str(verdict) == (
+        "not tuned: no class has a second image to test with, and 20 are needed to tell whether it helps"
+    )
+    few = [row for row in range(len(labels)) if row % SHOTS < 2]
+    assert str(tune_model(model, pixels[few], [labels[row] for row in few])[1]).startswith(
+        "not tuned: 12 images can be left"
+    )
+
+
+def test_copies_of_one_image_are_left_out_together(images: tuple[torch.Tensor, list[str]]) -> None:
+    pixels, labels = images[0][::SHOTS].repeat_interleave(4, 0), [f"c{row // 4}" for row in range(4 * WAYS)]
+    assert "no class has a second image" in str(tune_model(untrained(), pixels, labels)[1])
+
+
+def test_the_trust_of_a_tuned_model_is_that_of_images_it_had_not_seen(
+    images: tuple[torch.Tensor, list[str]], better: None, tmp_path: Path
+) -> None:
+    pixels, labels = images
+    tuned, verdict = tune_model(untrained(), pixels, labels)
+    folder = ModelFolder.create(tmp_path / "letters", tuned)
+    folder.learn(pixels.numpy(), labels, [f"{i}.png" for i in range(len(labels))])
+    trust = folder.calibrate().trust
+    assert trust.tested == verdict.images == len(labels)
+    assert verdict.after is not None
+    assert trust.accuracy is not None
+    assert abs(trust.accuracy - verdict.after) < 15, "the same images, but for the correction for fewer images a class"
+    assert len(trust.classes) == WAYS
+    assert not len(folder.model.held_out.rows), "to leave an image out of the gallery alone would test nothing"
+
+    read = ModelFolder.open(tmp_path / "letters")
+    assert read.model.trust == trust
+    assert read.representation.digest == tuned.representation.digest  # pyright: ignore[reportOptionalMemberAccess]
+    rows = read.model.prepare(pixels.numpy())
+    assert read.model.scores(rows).equal(folder.model.scores(rows))
+    read.learn(pixels[:2].numpy() // 2, ["new", "new"], ["a", "b"])
+    assert read.model.trust.accuracy == trust.accuracy
+    assert read.model.trust.classes == (), "there are other classes now"
+    assert len(read.model.answer(rows[:1])[0].probabilities) == WAYS + 1
+
+
+def test_the_command_says_what_it_kept_and_the_folder_works_like_any_other(
+    photos: Path, tmp_path: Path, better: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", str(photos / "fit"), "--out", "m", "--encoder", "omniglot-protonet", "--tune"]) == 0
+    said = capsys.readouterr().out
+    assert "tuning kept: " in said
+    assert "encoder: omniglot-protonet, tuned at 28 x 28 px" in said
+    image = next((photos / "query").glob("*/*.png"))
+    assert main(["predict", "m", str(image)]) == 0
+    assert main(["add", "m", str(next((photos / "other").iterdir()))]) == 0
+    assert main(["card", "m"]) == 0
+    assert "when the encoder was tuned" in capsys.readouterr().out
+    assert main(["fit", str(photos / "fit"), "--out", "m", "--encoder", "omniglot-protonet", "--tune"]) == 2
+    assert "m is there already" in capsys.readouterr().err
+
+
+def test_a_killed_tuning_leaves_nothing_and_runs_again(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    argv = ["fit", str(photos / "fit"), "--out", "m", "--encoder", "omniglot-protonet", "--tune", "--json"]
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("metarep.model.tuning.tune.fit_tail", stop)
+        assert main(argv) != 0
+    assert not list(tmp_path.iterdir())
+    assert main(argv) == 0
+
+
+@pytest.mark.parametrize(
+    "head", [{"name": "augmented"}, {"name": "descent", "scope": "norms"}], ids=["augmented", "descent"]
+)
+def test_a_learner_of_more_than_features_is_refused(head: dict, images: tuple[torch.Tensor, list[str]]) -> None:
+    model = Model(untrained().representation, head)
+    with pytest.raises(MetarepError, match=f"{head['name']}.*does more than compare features"):
+        tune_model(model, *images)
+
+
+def test_the_classifier_tunes_once(images: tuple[torch.Tensor, list[str]], better: None) -> None:
+    pixels, labels = images
+    model = untrained()
+    classifier = FewShotClassifier(model.representation, "prototypes", tune=True).fit(pixels.numpy(), labels)
+    assert classifier.verdict_.kept
+    first = classifier.model_.representation
+    classifier.partial_fit([Image.new("L", (28, 28))], ["blank"])
+    assert classifier.model_.representation is first
+    assert (classifier.predict(pixels.numpy()) == np.array(labels)).mean() > 0.8
+    with pytest.raises(MetarepError, match="there is no encoder to tune"):
+        FewShotClassifier(tune=True).fit(np.eye(4), ["a", "b", "a", "b"])
