@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -75,10 +76,8 @@ class MLflow:
     advice = "set MLFLOW_TRACKING_URI to a server or a database, or pip install mlflow"
 
     def __init__(self) -> None:
-        import mlflow
-        from mlflow.entities import Metric, Param
-
-        self.mlflow, self.metric, self.setting, self.run = mlflow, Metric, Param, ""
+        self.mlflow: Any = import_module("mlflow")
+        self.metric, self.setting, self.run = self.mlflow.entities.Metric, self.mlflow.entities.Param, ""
 
     def start(self, folder: Path, known: str | None, settings: dict[str, Any]) -> str:
         self.client = self.mlflow.MlflowClient()
@@ -110,14 +109,13 @@ class WandB:
     advice = "log in with 'wandb login', or set WANDB_MODE=offline"
 
     def __init__(self) -> None:
-        import wandb
-
-        self.wandb, self.run = wandb, None
+        self.wandb: Any = import_module("wandb")
+        self.run: Any = None
 
     def start(self, folder: Path, known: str | None, settings: dict[str, Any]) -> str:
         project = os.environ.get("WANDB_PROJECT", PROJECT)
         options = {"name": folder.name, "id": known, "resume": "allow", "config": settings, "dir": str(folder)}
-        self.run: Any = self.wandb.init(project=project, **options)
+        self.run = self.wandb.init(project=project, **options)
         return str(self.run.id)
 
     def log(self, figures: dict[str, float], step: int) -> None:
@@ -133,9 +131,7 @@ class Trackio:
     advice = ""
 
     def __init__(self) -> None:
-        import trackio
-
-        self.trackio = trackio
+        self.trackio: Any = import_module("trackio")
 
     def start(self, folder: Path, known: str | None, settings: dict[str, Any]) -> str:
         project = os.environ.get("TRACKIO_PROJECT", PROJECT)

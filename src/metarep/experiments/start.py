@@ -191,7 +191,7 @@ def teach(method: Method, teacher: Checkpoint, labels: Labels, name: str) -> Non
 def pinned_job(job: Job) -> Job:
     """The job with the hash of the commit in each name on the Hub, so that its record says what it started from.
 
-    >>> pinned_job(Job("protonet", "glyphs", init="runs/simclr")).init
+    >>> pinned_job(Job("protonet", init="runs/simclr")).init
     'runs/simclr'
     """
     return replace(
