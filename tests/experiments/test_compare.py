@@ -182,7 +182,7 @@ def test_a_head_of_fixed_ways_leaves_other_ways_empty(tmp_path: Path) -> None:
         (["--methods", "maml", "--train-on", "test"], "test classes are never trained on"),
         (["--methods", "maml", "--ways", "9"], "9-way 1-shot tasks with 1 queries need 9 classes"),
         (["--methods", "maml", "--tasks", "1"], "an accuracy needs at least 2 tasks, not 1"),
-        (["no/such/run"], "unknown encoder 'no/such/run'"),
+        (["no/such/run"], "unknown model or run folder 'no/such/run'"),
         (["omniglot-protonet", "--seeds", "3"], "are for trainings, and only trained runs are named; name what to"),
         (["omniglot-protonet", "--width", "3"], "--encoder and --width are for trainings"),
     ],

@@ -22,6 +22,7 @@ from metarep.experiments.run_folder import RunFolder
 from metarep.experiments.start import describe
 from metarep.experiments.training import train
 from metarep.methods import build_method
+from metarep.weights.frozen import load_to_measure
 from metarep.weights.named import Representation
 from metarep.weights.shipped import load_trained
 
@@ -201,6 +202,12 @@ def test_a_training_multiplies_the_rate_of_each_layer(drawings: tuple[Split, Spl
 def test_what_cannot_be_trained_is_said(encoder: dict[str, Any], options: dict[str, Any], message: str) -> None:
     with pytest.raises(MetarepError, match=message):
         open_pretrained(encoder, (20, 20), "none")
+
+
+def test_a_file_of_a_transformer_is_measured_as_a_frozen_encoder(tmp_path: Path) -> None:
+    measured = load_to_measure(vit_file(tmp_path)["name"], size=20)
+    assert (measured.record.method, measured.record.labels) == ("frozen", "pretrained")
+    assert measured.record.name.startswith("dino.pth (")
 
 
 def test_weights_have_one_source() -> None:

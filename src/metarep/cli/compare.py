@@ -11,8 +11,8 @@ from metarep.cli.progress import progress
 from metarep.cli.sweep import seconds
 from metarep.errors import MetarepError
 from metarep.experiments.compare import Compared, Comparison, compare
-from metarep.experiments.compare.entrants import load_any
 from metarep.methods import METHODS
+from metarep.weights.frozen import load_to_measure
 
 USAGE = "[RUN ...] [--methods NAMES]"
 EXAMPLE = """examples:
@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
     if args.encoder or args.width is not None:
         encoder = {"name": args.encoder or "conv4"} | ({} if args.width is None else {"width": args.width})
     plan = Comparison(
-        data=args.data or (load_any(args.runs[0]).record.data.name or "glyphs" if args.runs else "glyphs",),
+        data=args.data or (load_to_measure(args.runs[0]).record.data.name or "glyphs" if args.runs else "glyphs",),
         methods=args.methods,
         runs=tuple(args.runs),
         ways=tuple(args.ways),

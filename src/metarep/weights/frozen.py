@@ -7,10 +7,10 @@ import torch
 from metarep.learners import Prototypes
 from metarep.weights.checkpoint import Checkpoint
 from metarep.weights.hub.names import is_hub_name
-from metarep.weights.named import LITE, load_representation
+from metarep.weights.named import is_trained_name, load_representation
 from metarep.weights.record import RunRecord
 from metarep.weights.representation import Representation
-from metarep.weights.shipped import load_trained
+from metarep.weights.shipped import load_trained, zoo_names
 
 FROZEN = "frozen"
 PRETRAINED = "pretrained"
@@ -23,8 +23,8 @@ def load_to_measure(name: str | Path, device: torch.device | str = "cpu", *, siz
     has seen is not checked: ImageNet, for example, holds many of the classes of CIFAR-100 and Caltech-101.
 
     Args:
-        name: a run, as in :func:`metarep.load_learner`; or ``efficientnet-lite0`` to ``2``, ``timm:NAME``, an
-            ``.onnx`` file, or ``hf:USER/NAME``, as in :func:`metarep.load_representation`.
+        name: a run, as in :func:`metarep.load_learner`; or an encoder, as in :func:`metarep.load_representation`:
+            ``efficientnet-lite0`` to ``2``, ``timm:NAME``, a file of ONNX or of a vision transformer, ``hf:USER/NAME``.
         device: where to put the weights.
         size: side of the images of a frozen encoder in pixels; None for its own.
 
@@ -35,14 +35,13 @@ def load_to_measure(name: str | Path, device: torch.device | str = "cpu", *, siz
     'protonet'
     """
     text = str(name)
-    if is_hub_name(text):
-        found = load_representation(text, size=size)
-        if found.checkpoint is not None:
-            return load_trained(found.name, device)
-        return _frozen(found, device)
-    if text not in LITE and not text.startswith("timm:") and not text.endswith(".onnx"):
+    may_be_frozen = is_hub_name(text) or is_trained_name(text) or Path(text).is_file()
+    if not may_be_frozen or text in zoo_names() or Path(text).is_dir():
         return load_trained(name, device)
-    return _frozen(load_representation(text, size=size), device)
+    found = load_representation(text, size=size)
+    if found.checkpoint is None:
+        return _frozen(found, device)
+    return load_trained(found.name if is_hub_name(text) else name, device)
 
 
 def _frozen(representation: Representation, device: torch.device | str) -> Checkpoint:

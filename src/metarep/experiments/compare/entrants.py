@@ -3,21 +3,19 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from metarep.data.split import Split
 from metarep.errors import MetarepError
 from metarep.experiments.compare.trainings import Trained
 from metarep.experiments.measurement.references import raw_pixels, untrained
-from metarep.learners import Learner, Prototypes
+from metarep.learners import Learner
 from metarep.methods import METHODS
 from metarep.weights.checkpoint import Checkpoint
+from metarep.weights.frozen import FROZEN, load_to_measure
 from metarep.weights.hub.names import short_name
-from metarep.weights.named import load_representation
 from metarep.weights.record import RunRecord
-from metarep.weights.shipped import load_trained
 
-REFERENCE, FROZEN = "reference", "frozen"
+REFERENCE = "reference"
 PIXELS, UNTRAINED = "raw pixels", "untrained encoder"
 
 
@@ -85,7 +83,7 @@ def of_runs(names: Sequence[str]) -> list[Entrant]:
     """
     groups: list[tuple[RunRecord, list[tuple[str, Checkpoint]]]] = []
     for name in names:
-        opened = load_any(name)
+        opened = load_to_measure(name)
         alike = _of_any_seed(opened.record)
         same = next((each for record, each in groups if record == alike and _another_seed(opened, each)), None)
         if same is None:
@@ -125,28 +123,6 @@ def references(first: Entrant, seeds: int) -> list[Entrant]:
     return [Entrant(UNTRAINED, REFERENCE, "", random), nothing]
 
 
-def load_any(name: str) -> Checkpoint:
-    """Load a run, or a third-party encoder, which solves tasks by class means of its frozen features.
-
-    Args:
-        name: see :func:`of_runs`.
-
-    Raises:
-        MetarepError: there is no such run or encoder, or its file is damaged.
-    """
-    try:
-        return load_trained(name)
-    except MetarepError:
-        if Path(name).exists():
-            raise
-    representation = load_representation(name)
-    if representation.checkpoint is not None:
-        return representation.checkpoint
-    learner = Prototypes(representation.encoder, "cosine").eval()
-    record = RunRecord(name, encoder=representation.encoder.arch, labels="of another data set")
-    return Checkpoint(learner, record, frozenset())
-
-
 def unmeasurable(learner: Learner, ways: range) -> bool:
     """Whether a learner cannot answer tasks of these ways, because its head has a fixed number of rows."""
     return learner.ways is not None and {*ways} != {learner.ways}
@@ -177,7 +153,7 @@ def parameters_of(learner: Learner) -> int:
 
 
 def _opener(name: str) -> Callable[[], Checkpoint]:
-    return lambda: load_any(name)
+    return lambda: load_to_measure(name)
 
 
 def _of_any_seed(record: RunRecord) -> RunRecord:

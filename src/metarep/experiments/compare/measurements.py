@@ -106,7 +106,7 @@ class Measurements:
             "memory_mib": round(took.memory / 2**20) if took and took.memory is not None else "",
         }
         if not opened.record.data.name and not entrant.reference:  # a third-party encoder
-            more |= {"trained_on": "elsewhere", "encoder": opened.record.method}
+            more |= {"trained_on": "elsewhere"}
         return result_row(opened, kind, report, seed.run, **more)
 
 
