@@ -11,7 +11,8 @@ from PIL import Image
 from metarep.cli import main
 
 PAGE = (Path(__file__).parents[2] / "docs" / "your-own-images.md").read_text("utf-8")
-SHELL = [line for code in re.findall(r"^```shell\n(.*?)^```$", PAGE, re.M | re.S) for line in code.splitlines()]
+HERE = PAGE.partition("## A page without a server")[0]  # tests/model/test_export_web.py has the rest
+SHELL = [line for code in re.findall(r"^```shell\n(.*?)^```$", HERE, re.M | re.S) for line in code.splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +53,12 @@ def test_the_commands_of_the_page(
     assert "3 classes, 12 images" in said[0]
     assert "the best that is installed" in said[0]
     assert "by leaving 12 images out, one of every class at a time" in said[0]
-    assert "new.jpg: hawkmoth" in said[1]
-    assert len(said[2].splitlines()) == 5
-    assert ": 4 of 4 images of 2 classes\n" in said[4]
-    assert "strangers: 2 images of 1 class that the model does not know (comet)" in said[4]
-    assert "now 4 classes, 16 images" in said[5]
-    assert "now 4 classes, 17 images" in said[6]
-    assert "now 3 classes, 13 images" in said[7]
+    assert "not tuned: 12 images can be left out, and 20 are needed" in said[1]
+    assert "new.jpg: hawkmoth" in said[2]
+    assert len(said[3].splitlines()) == 5
+    assert ": 4 of 4 images of 2 classes\n" in said[5]
+    assert "strangers: 2 images of 1 class that the model does not know (comet)" in said[5]
+    assert "now 4 classes, 16 images" in said[6]
+    assert "now 4 classes, 17 images" in said[7]
+    assert "now 3 classes, 13 images" in said[8]
     assert Path("moths.onnx").stat().st_size > 1e6

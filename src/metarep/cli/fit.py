@@ -38,7 +38,7 @@ EXAMPLE = """examples:
       path,label|label in each line: an image may have several labels
   metarep predict moths new.jpg
   metarep fit photos --out moths --encoder efficientnet-lite2 --size 224
-  metarep fit photos --out moths --tune
+  metarep fit photos --out moths-tuned --tune
   metarep fit letters --out letters --encoder omniglot-protonet
 """
 MOST = 5  # doubtful images and confused pairs that are printed
