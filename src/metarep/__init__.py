@@ -138,6 +138,7 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.model.labelled import Verdict as Verdict
     from metarep.model.labelled import judge as judge
     from metarep.model.model import Model as Model
+    from metarep.model.multi_label import MultiLabelModel as MultiLabelModel
     from metarep.model.repeats import RepeatWarning as RepeatWarning
     from metarep.model.suggestions import ClassNeed as ClassNeed
     from metarep.model.suggestions import Suggestion as Suggestion
@@ -147,6 +148,7 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.model.trust.trust import ClassTrust as ClassTrust
     from metarep.model.trust.trust import HeldOut as HeldOut
     from metarep.model.trust.trust import Trust as Trust
+    from metarep.model.tuning.tune import tune_model as tune_model
     from metarep.search.image_index import Hit as Hit
     from metarep.search.image_index import ImageIndex as ImageIndex
     from metarep.weights.card import CardWarning as CardWarning
@@ -248,6 +250,8 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "metarep.model.trust.suspects": ("Suspect",),
     "metarep.model.labelled": ("Judged", "Verdict", "judge"),
     "metarep.model.suggestions": ("ClassNeed", "Suggestion", "class_needs", "suggest"),
+    "metarep.model.multi_label": ("MultiLabelModel",),
+    "metarep.model.tuning.tune": ("tune_model",),
     "metarep.weights.named": ("load_representation",),
     "metarep.weights.representation": ("Representation",),
     "metarep.model.export": ("export_onnx", "export_torch"),
