@@ -182,6 +182,12 @@ def test_all_classes_are_removed_or_none(capsys: pytest.CaptureFixture[str]) -> 
         (["predict", "model", "photos/fly/0.png", "--neighbours", "-1"], "--neighbours must be at least 0"),
         (["predict", "model", "photos/fly/0.png", "--device", "cpu"], "there is no flag --device"),
         (["fit", "photos", "--out", "m", "--encoder", ENCODER, "--size", "0"], "size must be at least 1 pixel, not 0"),
+        (
+            ["fit", "photos", "--out", "m", "--encoder", ENCODER, "--size", "100000"],
+            "size must be at most 4,096 pixels",
+        ),
+        (["fit", "nope.csv", "--out", "m", "--multi-label"], "there is no file nope.csv; check the path"),
+        (["fit", "photos", "--out", "m", "--multi-label", "--tune"], "--tune is for models of one class an image"),
         (["fit", "photos", "--out", "m", "--encoder", "w.safetensors", "--arch", "conv4:x"], "the width of conv4"),
         (["index", "build", "model", "photos", "--encoder", ENCODER], "holds other files"),
         (["index", "build", "new.index", "photoes", "--encoder", ENCODER], "there is no file or folder 'photoes'"),

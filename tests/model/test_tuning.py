@@ -11,6 +11,7 @@ from metarep import FewShotClassifier, Model, Preprocess, build_encoder
 from metarep.cli import main
 from metarep.errors import MetarepError
 from metarep.model.folder import ModelFolder
+from metarep.model.suggestions import class_needs
 from metarep.model.tuning.tune import tune, tune_model
 from metarep.model.tuning.verdict import judge
 from metarep.weights.own_network import represent
@@ -137,7 +138,10 @@ def test_the_trust_of_a_tuned_model_is_that_of_images_it_had_not_seen(
     assert read.model.scores(rows).equal(folder.model.scores(rows))
     read.learn(pixels[:2].numpy() // 2, ["new", "new"], ["a", "b"])
     assert read.model.trust.accuracy == trust.accuracy
-    assert read.model.trust.classes == (), "there are other classes now"
+    own = dict(zip(read.model.gallery.names, read.model.trust.classes, strict=True))
+    assert own.pop("new").tested == 0, "the encoder was not tuned on it"
+    assert list(own.values()) == list(trust.classes)
+    assert "single" not in {need.why for need in class_needs(read.model)}
     assert len(read.model.answer(rows[:1])[0].probabilities) == WAYS + 1
 
 
@@ -153,7 +157,7 @@ def test_the_command_says_what_it_kept_and_the_folder_works_like_any_other(
     assert main(["predict", "m", str(image)]) == 0
     assert main(["add", "m", str(next((photos / "other").iterdir()))]) == 0
     assert main(["card", "m"]) == 0
-    assert "when the encoder was tuned" in capsys.readouterr().out
+    assert "classified by an encoder that was tuned on the others" in capsys.readouterr().out
     assert main(["fit", str(photos / "fit"), "--out", "m", "--encoder", "omniglot-protonet", "--tune"]) == 2
     assert "m is there already" in capsys.readouterr().err
 

@@ -1,6 +1,5 @@
 """The application: routes, the middleware that protects them, and how errors become responses."""
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -15,6 +14,7 @@ from fastapi.staticfiles import StaticFiles
 from metarep.app import about, asking, suggesting, teaching
 from metarep.app.guard import Guard
 from metarep.app.limits import Limits, TooMuchError
+from metarep.app.paths import without_path
 from metarep.app.schemas import Refusal
 from metarep.app.service import Service
 from metarep.data.class_names import BadNameError
@@ -106,12 +106,7 @@ def _refuse_with(status: int, folder: Path) -> Any:  # noqa: ANN401 - the framew
             content = {"detail": error.message}
             if advice := [each.text for each in error.advice if not each.parts]:  # a request has no options to give
                 content["advice"] = ", or ".join(advice)
-        return JSONResponse({name: without_path(text) for name, text in content.items()}, status)
-
-    def without_path(text: str) -> str:
-        """Put the text on one line, and remove where the folder lies on this machine."""
-        text = text.replace(f"{folder}{os.sep}", "").replace(str(folder), "the model")
-        return " ".join(text.split())
+        return JSONResponse({name: without_path(text, folder) for name, text in content.items()}, status)
 
     return refuse
 

@@ -11,6 +11,7 @@ from typing import IO
 from fastapi import HTTPException
 from filelock import AsyncFileLock
 
+from metarep.app.paths import without_path
 from metarep.errors import missing_extra
 from metarep.model.folder import ModelFolder
 
@@ -66,4 +67,4 @@ class Exporter:
         if process.returncode:
             lines = stderr.decode(errors="replace").strip().splitlines() or ["the export failed"]
             reason = lines[-1].removeprefix("metarep: ").removeprefix("error: ")
-            raise HTTPException(409, reason.replace(str(self.folder.path), "the model"))
+            raise HTTPException(409, without_path(reason, self.folder.path))

@@ -139,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
         print_json({**facts, "held_out": [str(path) for path in tree.held_out]})
     else:
         if verdict is not None:
-            print(f"tuning {verdict}")
+            print(verdict if verdict.gain is None else f"tuning {verdict}")
         tell(folder, seconds, picture, chosen=args.encoder == "auto", tested_by=tree.held_out[:1])
     return 0
 

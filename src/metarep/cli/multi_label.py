@@ -40,6 +40,8 @@ def fit(args: argparse.Namespace) -> int:
         args.parser.error(
             "--false-alarms is for models of one class an image; leave it out, or leave --multi-label out"
         )
+    if args.tune:
+        args.parser.error("--tune is for models of one class an image; leave it out, or leave --multi-label out")
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise MetarepError(f"{args.out} is there already", advice="choose another folder")  # before images are read
     sets = read_label_sets(Path(args.photos))

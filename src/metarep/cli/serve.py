@@ -237,13 +237,13 @@ def open_or_create(args: argparse.Namespace):  # noqa: ANN201 - ModelFolder, whi
                 f"there is no model {args.model}; metarep fit PHOTOS --out {typed(args.model)} makes one, "
                 f"and metarep serve {typed(args.model)} --encoder auto an empty one, to be filled on the page"
             )
-        return ModelFolder.open(args.model)
+        return ModelFolder.open(args.model if is_hub_name(args.model) else args.model.resolve())
     if is_hub_name(args.model):
         raise MetarepError(f"{args.model} is on the Hub, with an encoder of its own; leave --encoder out")
     if exists:
         raise MetarepError(f"{args.model} is there already, with an encoder of its own; leave --encoder out")
     representation = load_representation(args.encoder, arch=args.arch, size=args.size)
-    return ModelFolder.create(args.model, Model(representation, None, Gallery.empty()))
+    return ModelFolder.create(args.model.resolve(), Model(representation, None, Gallery.empty()))
 
 
 def read_limits(args: argparse.Namespace):  # noqa: ANN201 - Limits

@@ -93,9 +93,12 @@ def _accuracy(model: Model) -> list[str]:
             f"Not measured on these classes, of which none has a second image. Elsewhere the encoder reached {low:.0f} "
             f"to {high:.0f} % with one image a class: {escaped(trust.source)}."
         ]
-    tuned = [] if model.tuning is None else [_tuned(model.tuning)]
+    if model.tuning is not None:
+        return _tuned(
+            model.tuning,
+            f"{trust.accuracy:.1f} % expected on further images like these (95 % interval {low:.1f} to {high:.1f}),",
+        )
     return [
-        *tuned,
         f"{trust.accuracy:.1f} % expected on further images like these (95 % interval {low:.1f} to {high:.1f}),",
         f"all classes weighing the same. Protocol: {counted(trust.tested, 'image')} of the model left out and",
         "classified by a model of the others, one of every class at a time, near copies together; corrected for",
@@ -103,11 +106,16 @@ def _accuracy(model: Model) -> list[str]:
     ]
 
 
-def _tuned(tuning: Tuning) -> str:
-    return (
-        f"Measured when the encoder was tuned, on {counted(len(tuning.names), 'class')}, with the same images left out "
-        "of the tuning; later changes are not in it."
-    )
+def _tuned(tuning: Tuning, expected: str) -> list[str]:
+    """Returns the accuracy of a tuned model, and how it was measured."""
+    verdict, names = tuning.verdict, counted(len(tuning.names), "class")
+    return [
+        expected,
+        f"all classes weighing the same. Protocol: {counted(verdict.images, 'image')} of {names} divided into "
+        f"{counted(verdict.folds, 'fold')}, near copies together;",
+        "each fold was classified by an encoder that was tuned on the others, and by a model of the others; corrected",
+        "for the images that are missing then. Later changes are not in it. It was not measured on other images.",
+    ]
 
 
 def _limits(model: Model) -> list[str]:

@@ -166,9 +166,9 @@ def class_needs(model: Model) -> list[ClassNeed]:
             if other != index and taken[index, other] > 0
         }
         why = "few" if images < middle / 2 else ""
-        if own is None or not own.tested:
+        if (own is None or not own.tested) and (model.tuning is None or images == 1):
             why = "single"
-        elif own.needs:
+        elif own is not None and own.needs:
             why = "inaccurate"
         needs.append(ClassNeed(name, images, own.accuracy if own else None, wrong, why))
     rank = ("inaccurate", "single", "few", "")

@@ -34,6 +34,7 @@ LITE_MEAN, LITE_STD = 0.498, 0.502
 PHOTO_MEAN, PHOTO_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which nearly all networks expect
 Size = int | tuple[int, int] | None
 Numbers = Sequence[float] | None
+LARGEST = 4096  # pixels; a batch of such images would take gigabytes
 PHOTO_SIZE = 160  # pixels; a larger size is slower and a little more accurate for photographs
 
 
@@ -92,6 +93,8 @@ def _named(spec: str, arch: str | None, size: Size, mean: Numbers, std: Numbers)
     sides = (size,) if isinstance(size, int) else size or ()
     if any(side < 1 for side in sides):
         raise MetarepError(f"size must be at least 1 pixel, not {size}")
+    if any(side > LARGEST for side in sides):
+        raise MetarepError(f"size must be at most {LARGEST:,} pixels, not {size}")
     if spec == "auto":
         spec = best_installed()
     if is_hub_name(spec):

@@ -67,6 +67,8 @@ def read_label_sets(file: Path) -> LabelSets:
     """
     file = file.expanduser()
     name = shown(file)
+    if not file.exists():
+        raise DataError(f"there is no file {name}; check the path")
     if not is_list(file):
         what = "is a folder" if file.is_dir() else "is no list"
         raise DataError(

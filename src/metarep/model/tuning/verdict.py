@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metarep.errors import counted
-from metarep.model.trust.trust import HeldOut, Trust, fit_scale
+from metarep.model.trust.trust import ClassTrust, HeldOut, Trust, fit_scale
 
 Z = 1.96  # standard errors in half a 95 % interval
 
@@ -28,8 +28,8 @@ class Verdict:
         folds: number of tunings that were tested.
         why: why nothing was tuned; empty otherwise.
 
-    >>> print(Verdict(True, 70.0, 74.0, (4.0, 0.5, 7.5), (0.2, 0.1, 0.3), 100, 5))
-    kept: 74.0 % of 100 images left out are right, 70.0 % without (+4.0 points, 95 % interval 0.5 to 7.5)
+    >>> str(Verdict(True, 70.0, 74.0, (4.0, 0.5, 7.5), (0.2, 0.1, 0.3), 100, 5))[:66]
+    'kept: 74.0 % of 100 images left out are right, 70.0 % without (+4.'
     """
 
     kept: bool
@@ -53,6 +53,9 @@ class Verdict:
             f"{self.after:.1f} % of {counted(self.images, 'image')} left out are right, {self.before:.1f} % without "
             f"({gain:+.1f} points, 95 % interval {low:.1f} to {high:.1f})"
         )
+        if self.surprise is not None:
+            rise, least, most = self.surprise
+            figures += f"; log-likelihood of the true class {rise:+.3f} ({least:.3f} to {most:.3f})"
         return f"kept: {figures}" if self.kept else f"not kept, as it is not surely better: {figures}"
 
 
@@ -127,8 +130,10 @@ class Tuning:
     names: tuple[str, ...]
 
     def trust_of(self, names: Sequence[str]) -> Trust:
-        """The trust of a model with these classes: without figures of single classes if they are others by now."""
-        return self.trust if tuple(names) == self.names else replace(self.trust, classes=())
+        """The trust of a model with these classes. Those that the encoder was not tuned on have not been tested."""
+        own = dict(zip(self.names, self.trust.classes, strict=False))
+        untested = ClassTrust(None, None, 0, needs=False)
+        return replace(self.trust, classes=tuple(own.get(name, untested) for name in names) if own else ())
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as JSON can hold them."""
