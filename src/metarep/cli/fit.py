@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from metarep.cli.options import add_output, add_reading, add_threads, print_json, set_threads
+from metarep.cli.options import add_output, add_reading, add_threads, print_json, refuse_existing, set_threads
 from metarep.cli.parser import Parser
 from metarep.cli.progress import measuring
 from metarep.cli.trust_lines import class_lines, copy_lines, trust_line
@@ -18,7 +18,7 @@ from metarep.data.reading.folder_tree import OUTSIDE, FolderTree, warn_of_notes
 from metarep.data.reading.formats import HINTS
 from metarep.data.reading.labelled_list import find_classes, is_list
 from metarep.data.reading.photographs import LeftOut, notice_depth, read_images
-from metarep.errors import DataError, MetarepError, counted
+from metarep.errors import DataError, counted
 from metarep.learners import INDUCTIVE
 from metarep.machine.files import own_folder, typed
 from metarep.model.folder import ModelFolder
@@ -122,8 +122,7 @@ def run(args: argparse.Namespace) -> int:
     representation = load_representation(args.encoder, arch=args.arch, size=args.size)
     head = {"name": args.learner} if args.learner else None
     tell_ignored(tree)
-    files = [tree.root / file for entry in tree.classes for file in entry.files]
-    depth = notice_depth(files, representation.depth | Depth.of(args.depth))
+    depth = notice_depth([file for file, _ in tree.pairs], representation.depth | Depth.of(args.depth))
     model = Model(representation, head, Gallery.empty(), false_alarms=args.false_alarms, depth=depth)
     started, verdict = time.perf_counter(), None
     if args.tune:
@@ -152,8 +151,7 @@ def tune_tree(model: Model, tree: FolderTree, args: argparse.Namespace) -> tuple
     """
     from metarep.model.tuning.tune import tune_model
 
-    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
-        raise MetarepError(f"{args.out} is there already", advice="choose another folder")  # now, not after minutes
+    refuse_existing(args.out)  # now, and not after minutes
     pairs = _labelled(tree)
     left_out = LeftOut() if args.skip_bad else None
     preprocess = model.learner.encoder.preprocess
@@ -166,8 +164,7 @@ def tune_tree(model: Model, tree: FolderTree, args: argparse.Namespace) -> tuple
 
 def _labelled(tree: FolderTree) -> list[tuple[Path, str]]:
     """Every image of every class, and the name of its class."""
-    entries = sorted(tree.classes, key=lambda entry: entry.name)  # a tree sorts them by split first
-    return [(tree.root / file, entry.name) for entry in entries for file in entry.files]
+    return sorted(tree.pairs, key=lambda pair: pair[1])  # a tree sorts them by split first
 
 
 def learn_tree(folder: ModelFolder, tree: FolderTree, *, skip_bad: bool) -> None:

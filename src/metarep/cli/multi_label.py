@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metarep.cli.options import print_json, print_json_list
+from metarep.cli.options import print_json, print_json_list, refuse_existing
 from metarep.cli.progress import counter
 from metarep.data.class_names import composed
 from metarep.data.copies.picture_hash import picture_hash
@@ -42,8 +42,7 @@ def fit(args: argparse.Namespace) -> int:
         )
     if args.tune:
         args.parser.error("--tune is for models of one class an image; leave it out, or leave --multi-label out")
-    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
-        raise MetarepError(f"{args.out} is there already", advice="choose another folder")  # before images are read
+    refuse_existing(args.out)  # before images are read
     sets = read_label_sets(Path(args.photos))
     _warn(sets.notes)
     representation = load_representation(args.encoder, arch=args.arch, size=args.size)
@@ -119,7 +118,7 @@ def _measure(model: MultiLabelModel, args: argparse.Namespace) -> int:
     own = {composed(name): index for index, name in enumerate(model.names)}
     unknown = [name for name in sets.names if composed(name) not in own]
     truth = {sets.root / file: labels for file, labels in zip(sets.files, sets.labels, strict=True)}
-    learned = {bytes(each.numpy().tobytes()) for each in model.hashes if bool(each.any())}
+    learned = {each.numpy().tobytes() for each in model.hashes if bool(each.any())}
     scores, has, repeated = [], [], 0
     for paths, pixels, rows in _read(model, list(truth), args):
         known = [each.numpy().tobytes() in learned for each in picture_hash(pixels)]

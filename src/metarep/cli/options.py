@@ -88,6 +88,19 @@ def set_threads(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
 
 
+def refuse_existing(out: Path) -> None:
+    """Raise if a folder that is to be made is there already, unless it is empty.
+
+    Args:
+        out: the folder.
+
+    Raises:
+        MetarepError: it is there.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise MetarepError(f"{out} is there already", advice="choose another folder")
+
+
 def print_json(content: Any) -> None:  # noqa: ANN401 - anything JSON holds
     """Print a value as JSON, with null for NaN and infinite numbers."""
     print(json.dumps(_as_json(content), indent=2, allow_nan=False))

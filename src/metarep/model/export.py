@@ -60,8 +60,11 @@ class Deployed(nn.Module):
 
         An image is like the classes if its familiarity is at least ``trust.known``.
         """
+        return self.answer(self.learner.prepare(images))
+
+    def answer(self, rows: Tensor) -> tuple[Float[Tensor, "b ways"], Float[Tensor, "b ways"], Float[Tensor, " b"]]:
+        """Returns what :meth:`forward` does, from prepared images."""
         state = {name: self.get_buffer(f"state_{name}") for name in self.names}
-        rows = self.learner.prepare(images)
         scores = self.learner.logits(state, rows.unsqueeze(0))[0]
         return (scores * self.scale).softmax(-1), scores, self.familiarity.score(rows)
 
@@ -78,11 +81,8 @@ class DeployedWithPoints(Deployed):
 
         The mean of these points over the images of a class is a row of ``familiarity.prototypes``.
         """
-        state = {name: self.get_buffer(f"state_{name}") for name in self.names}
         rows = self.learner.prepare(images)
-        scores = self.learner.logits(state, rows.unsqueeze(0))[0]
-        points = spread(rows) - self.familiarity.mean
-        return (scores * self.scale).softmax(-1), scores, self.familiarity.score(rows), points
+        return *self.answer(rows), spread(rows) - self.familiarity.mean
 
 
 def export_onnx(model: Model, path: Path, *, points: bool = False) -> None:

@@ -11,10 +11,10 @@ from metarep.machine.files import making, read_tensors, write_tensors
 from metarep.model.gallery_checks import check_head
 from metarep.model.multi_label import Calibration, MultiLabelModel
 from metarep.weights.card import CARD, card_text, encoder_lines, escaped, write_card
+from metarep.weights.hub.contents import ENCODER
 from metarep.weights.named import load_representation
 
 LABELS = "labels.safetensors"
-ENCODER = "encoder.safetensors"
 FORMAT = "labels-1"
 PARTS = (ENCODER, CARD, ".lock")
 

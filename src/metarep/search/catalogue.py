@@ -1,6 +1,5 @@
 """Catalogue: the image file of each id of an index."""
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable
@@ -8,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from metarep.errors import MetarepError
+from metarep.machine.digests import sha256_of
 from metarep.machine.files import replacing
 from metarep.machine.untrusted import parse_json
 
@@ -142,8 +142,7 @@ def _item(line: bytes) -> Item:
 
 def digest_of(file: Path) -> str:
     """Returns the first 16 hexadecimal digits of the SHA-256 of a file."""
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()[:16]
+    return sha256_of(file)[:16]
 
 
 def absolute(path: Path) -> Path:

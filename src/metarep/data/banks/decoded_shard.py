@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from metarep.data.banks.manifest import DAMAGE, Shard, digest_of
+from metarep.data.banks.manifest import DAMAGE, Shard
 from metarep.data.banks.mapped import MappedImages, map_file
 from metarep.data.banks.writer import write_shard
 from metarep.data.copies.picture_hash import LENGTH, picture_hash
 from metarep.data.reading.decode import decode_all
 from metarep.data.reading.depth import Depth
 from metarep.errors import DataError
+from metarep.machine.digests import sha256_of
 from metarep.machine.files import replacing
 
 PLAN = "plan.json"  # in a folder that is being filled: the number of files in a shard
@@ -111,7 +112,7 @@ def decode_shard(job: Job, *, threads: int | None = None) -> None:
         images[done] = pixels
         grey = grey and bool((pixels[0] == pixels[1]).all() and (pixels[0] == pixels[2]).all())
         if job.described:
-            digest = hashlib.sha256(content).hexdigest() if content else digest_of(paths[position])
+            digest = hashlib.sha256(content).hexdigest() if content else sha256_of(paths[position])
             both = bytes.fromhex(digest) + hashlib.sha256(pixels.data).digest()[:16]
             descriptions[done, 0, 0, : PIXELS.stop] = np.frombuffer(both, np.uint8)
         done += 1

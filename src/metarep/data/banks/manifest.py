@@ -1,6 +1,5 @@
 """Manifest: what a folder of images on disk holds, shard by shard, with a digest of each."""
 
-import hashlib
 import json
 import re
 import zlib
@@ -12,6 +11,7 @@ from typing import Any
 
 from metarep.data.banks.mapped import MappedImages, map_file
 from metarep.errors import DataError
+from metarep.machine.digests import sha256_of
 from metarep.machine.files import replacing
 from metarep.machine.untrusted import parse_json
 
@@ -109,17 +109,11 @@ class Manifest:
     def damaged(self, folder: Path) -> Iterator[tuple[Shard, bool]]:
         """Read the shards one after the other, and tell for each whether it is damaged: not as it was written."""
         for shard in self.shards:
-            digest = digest_of if self.format == FORMAT else _checksum
+            digest = sha256_of if self.format == FORMAT else _checksum
             try:
                 yield shard, digest(folder / shard.file) != shard.digest
             except OSError:
                 yield shard, True
-
-
-def digest_of(path: Path) -> str:
-    """The SHA-256 of a file. It is read and not mapped, so that its pages do not count as memory of this process."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _checksum(path: Path) -> str:

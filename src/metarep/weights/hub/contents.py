@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metarep.errors import MetarepError
+from metarep.machine.digests import sha256_of
 from metarep.machine.untrusted import parse_json
 from metarep.machine.version import __version__
 
@@ -180,12 +181,6 @@ def entry_of_link(path: Path) -> Entry:
     if re.fullmatch(r"[0-9a-f]{64}", name):
         return Entry(sha256=name)
     return Entry(blob=name) if re.fullmatch(r"[0-9a-f]{40}", name) else Entry()
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file as 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def blob_of(path: Path) -> str:
