@@ -1,10 +1,12 @@
 """Decoding what people bring: every kind of file to the right pixels, every bad one to a clear error."""
 
 import io
+import itertools
 import os
 import struct
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -284,6 +286,26 @@ def test_nothing_global_is_changed_and_no_warning_leaks():
         list(decode_all([(saved(odd, "PNG"), "a")] * 8, size=(4, 4), channels=3))
     assert seen == []
     assert (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters)) == before
+
+
+def test_an_iterator_left_open_undoes_no_filter():
+    good = FILES["png"]
+    answers = decode_all([(good, "a")] * 40, size=(8, 8), channels=3, threads=1)
+    next(answers)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        before = list(warnings.filters)
+        answers.close()  # as the garbage collector does, at any time
+        assert list(warnings.filters) == before
+
+
+def test_a_warning_of_pillow_is_no_damage_in_any_thread():
+    odd = Image.new("P", (8, 8))
+    odd.info["transparency"] = bytes(range(256))
+    with ThreadPoolExecutor(4) as pool:
+        sources = [(saved(odd, "PNG"), str(i)) for i in range(200)]
+        answers = pool.map(lambda source: list(decode_all([source] * 4, size=None, channels=3)), sources)
+        assert all(isinstance(answer, np.ndarray) for answer in itertools.chain(*answers))
 
 
 def test_decode_all_keeps_order_and_hands_errors_back():

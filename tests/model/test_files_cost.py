@@ -66,7 +66,7 @@ def test_a_command_keeps_the_memory_that_it_frees_and_takes_little(photographs, 
 
 def test_files_are_decoded_while_the_caller_works(monkeypatch):
     begun = []
-    monkeypatch.setattr(decode, "_decode", lambda source, *_: begun.append(source) or np.array(int(source)))
+    monkeypatch.setattr(decode, "decode", lambda source, **_: begun.append(source) or np.array(int(source)))
     sources = [(b"%d" % i, str(i)) for i in range(2000)]
     decoded = decode.decode_all(sources, size=(8, 8), channels=3)
     assert next(decoded) == 0

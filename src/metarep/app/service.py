@@ -147,7 +147,6 @@ class Service:
                 stretch=STRETCH,
                 depth=self.folder.model.depth,
                 most_pixels=self.limits.pixels,
-                hush=False,
             )
         except MemoryError:
             raise TooMuchError(f"{name} needs more memory than the server has", advice="send a smaller image") from None

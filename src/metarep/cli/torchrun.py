@@ -15,6 +15,7 @@ from metarep.errors import MetarepError
 COMMANDS = ("train", "evaluate", "reproduce", "index build")  # those that share their work
 LIMIT = datetime.timedelta(minutes=30)  # of waiting for another process that is alive
 SHORT = datetime.timedelta(seconds=10)  # of a call of the heartbeat
+OTHERS = 60.0  # seconds in which the first process says what all have seen; torchrun ends the others when it has
 GRACE = 2.0  # seconds for a process that fails to say why, before another one says that it has ended
 ENDED = "a process of this command has ended, and it said nothing: it may have been killed"
 
@@ -59,8 +60,6 @@ def processes(command: str) -> Iterator["Voice"]:
             voice.error = sys.stderr
             stack.enter_context(contextlib.redirect_stderr(nothing))
         if command not in COMMANDS:
-            if rank:
-                sys.exit(2)
             raise MetarepError(f"metarep {command} runs in one process; start it without torchrun")
         own_gpu = torch.cuda.is_available() and beside <= torch.cuda.device_count()
         if torch.cuda.is_available():
@@ -79,7 +78,8 @@ class Voice:
 
     Args:
         store: a key-value store that all processes see; None for a single process, and before the processes are
-            joined. All read the same arguments then, so the first one speaks.
+            joined. All read the same arguments then, so the first one speaks. The others wait for it, because
+            torchrun ends all processes as soon as one has failed.
     """
 
     def __init__(self, store: Any) -> None:  # noqa: ANN401 - torch is imported only where there are several processes
@@ -105,7 +105,10 @@ class Voice:
 
     def _first(self, key: str) -> bool:
         if self.store is None:
-            return not (started() and int(os.environ["RANK"]))
+            if started() and int(os.environ["RANK"]):
+                time.sleep(OTHERS)
+                return False
+            return True
         try:
             return self.store.add(f"said/{key}", 1) == 1
         except Exception:

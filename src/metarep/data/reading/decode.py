@@ -1,7 +1,6 @@
 """Decode images: any common file of a user becomes uint8 pixels of one shape."""
 
 import os
-import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +12,7 @@ from PIL import Image
 
 from metarep.data.reading.depth import Depth, kind_of
 from metarep.data.reading.formats import EXTENSIONS, HINTS, READ, open_picture, phone_kind
+from metarep.data.reading.hushed import hushed
 from metarep.data.reading.wide_colours import wide_colours
 from metarep.errors import Advice, DataError, MetarepError, TooLargeError, one_line
 
@@ -45,7 +45,6 @@ def decode(
     stretch: float = 1.0,
     depth: Depth | None = None,
     most_pixels: int = MAX_PIXELS,
-    hush: bool = True,
 ) -> UInt8[np.ndarray, "c h w"]:
     """Decode one image: a JPEG, PNG, WebP, BMP, TIFF or PPM file, the first frame of a GIF, or an open picture.
 
@@ -65,7 +64,6 @@ def decode(
         depth: black and white of 16-bit, 32-bit and floating-point pixels. For kinds that it does not know, the range
             of this picture is taken. See :func:`metarep.data.reading.depth_survey.notice`.
         most_pixels: larger pictures are refused before they are decoded.
-        hush: silence Pillow's warnings. This is not thread-safe, so it is False where many threads decode.
 
     Returns:
         The pixels, from 0 (black) to 255; an array of its own.
@@ -81,76 +79,11 @@ def decode(
     >>> pixels.shape, int(pixels.min())
     ((1, 8, 8), 255)
     """
-    if not hush:
-        return _decode(source, size, channels, name, stretch, depth, most_pixels)
-    with warnings.catch_warnings():  # Pillow warns of odd metadata and large headers; both are dealt with here
-        warnings.simplefilter("ignore")
-        return _decode(source, size, channels, name, stretch, depth, most_pixels)
-
-
-def decode_all(
-    sources: Iterable[tuple[Source, str]],
-    *,
-    size: tuple[int, int] | None,
-    channels: int,
-    stretch: float = 1.0,
-    depth: Depth | None = None,
-    threads: int | None = None,
-) -> Iterator[np.ndarray | DataError]:
-    """Decode many images on all cores. Yield, in order, the pixels of each or the error that ``decode`` would raise.
-
-    Silencing warnings is not thread-safe, so it is done once around the whole pool. Therefore the caller must exhaust
-    or close the iterator, and must not rely on warnings between two items.
-
-    Args:
-        sources: files, bytes or open pictures, each with its name for errors; taken one by one as they are needed.
-        size, channels, stretch, depth: see :func:`decode`.
-        threads: the number of threads; None for one a core.
-    """
-
-    def attempt(item: tuple[Source, str]) -> np.ndarray | DataError:
-        try:
-            return _decode(item[0], size, channels, item[1], stretch, depth, MAX_PIXELS)
-        except DataError as error:
-            return error
-
-    workers = threads or min(16, cores())
-    if workers == 1:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield from map(attempt, sources)
-        return
-    window = 32 * workers  # a pool's own map would hold every result of a large folder at once
-    ahead: deque[Future[np.ndarray | DataError]] = deque()  # decoded while the caller works on earlier ones
-    with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
-        warnings.simplefilter("ignore")
-        for source in sources:
-            ahead.append(pool.submit(attempt, source))
-            if len(ahead) == window:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-
-
-def cores() -> int:
-    """The number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _decode(
-    source: Source,
-    size: tuple[int, int] | None,
-    channels: int,
-    name: str,
-    stretch: float,
-    depth: Depth | None,
-    most: int,
-) -> np.ndarray:
     if channels not in (1, 3):
         raise DataError(f"images have 1 or 3 channels, not {channels}")
     if stretch < 1:
         raise DataError(f"stretch must be at least 1, not {stretch}")
-    picture = read_picture(source, size, name, depth or Depth(), most)
+    picture = read_picture(source, size, name, depth or Depth(), most_pixels)
     try:
         if size is not None:
             picture = picture.resize(
@@ -167,6 +100,49 @@ def _decode(
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
+def decode_all(
+    sources: Iterable[tuple[Source, str]],
+    *,
+    size: tuple[int, int] | None,
+    channels: int,
+    stretch: float = 1.0,
+    depth: Depth | None = None,
+    threads: int | None = None,
+) -> Iterator[np.ndarray | DataError]:
+    """Decode many images on all cores. Yield, in order, the pixels of each or the error that ``decode`` would raise.
+
+    Args:
+        sources: files, bytes or open pictures, each with its name for errors; taken one by one as they are needed.
+        size, channels, stretch, depth: see :func:`decode`.
+        threads: the number of threads; None for one a core.
+    """
+
+    def attempt(item: tuple[Source, str]) -> np.ndarray | DataError:
+        try:
+            return decode(item[0], size=size, channels=channels, name=item[1], stretch=stretch, depth=depth)
+        except DataError as error:
+            return error
+
+    workers = threads or min(16, cores())
+    if workers == 1:
+        yield from map(attempt, sources)
+        return
+    window = 32 * workers  # a pool's own map would hold every result of a large folder at once
+    ahead: deque[Future[np.ndarray | DataError]] = deque()  # decoded while the caller works on earlier ones
+    with ThreadPoolExecutor(workers) as pool:
+        for source in sources:
+            ahead.append(pool.submit(attempt, source))
+            if len(ahead) == window:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def cores() -> int:
+    """The number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def read_picture(
     source: Source, size: tuple[int, int] | None, name: str, depth: Depth, most: int = MAX_PIXELS
 ) -> Image.Image:
@@ -175,7 +151,7 @@ def read_picture(
     With ``size``, a JPEG may be decoded at a fraction of its size, but at twice ``size`` or more.
     """
     try:
-        with _open(source, name) as image:
+        with hushed(), _open(source, name) as image:
             if image.width * image.height > most or max(image.size) > LONGEST:
                 raise _too_large(name, f"{image.width} x {image.height} pixels", most)
             if size is not None:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from metarep.data.reading.depth import WHITES, Depth, DepthWarning, assume, kind_of, span, stated_range
 from metarep.data.reading.formats import FORMATS
+from metarep.data.reading.hushed import hushed
 from metarep.data.reading.wide_colours import wide_colours
 from metarep.errors import Advice, Slot, counted
 
@@ -35,8 +36,7 @@ def notice(sources: Iterable[tuple[Any, str]], known: Depth | None = None) -> De
         DepthWarning: for each kind for which another range than the full 16 bits was assumed.
     """
     known = known or Depth()
-    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        warnings.simplefilter("ignore")  # Pillow warns of odd metadata
+    with hushed(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         deep = [source for source, name in sources if _may_be_deep(source)]
         spans: dict[str, list[tuple[Any, tuple[float, float]]]] = defaultdict(list)
         kinds = defaultdict(list)
