@@ -12,7 +12,7 @@ from metarep.errors import MetarepError
 from metarep.experiments.job import Job
 from metarep.experiments.measurement.evaluation import Report
 from metarep.experiments.measurement.lake_runs import RUNS, runs_row
-from metarep.experiments.measurement.measure import Setting, beginning, measure_all, result_row
+from metarep.experiments.measurement.measure import Setting, beginning, measure_all, pick_learner, result_row
 from metarep.experiments.measurement.results import read, record
 from metarep.experiments.readings import Watch
 from metarep.experiments.recipes import Recipe, load_recipe, recipe_names
@@ -87,7 +87,11 @@ def reproduce(
         split = load_dataset(job.data, measured, size=job.size, data_dir=data_dir)
         trained.refuse_leak(split.labels, split.name, job.data, measured)
         more = {"recipe": name, "source": recipe.source, "train_seconds": round(outcome.seconds)}
-        for row_name, report in measure_all(trained.learner, split, settings, references=seed == 0, watching=watching):
+        reports = list(measure_all(trained.learner, split, settings, references=seed == 0, watching=watching))
+        if recipe.learner is not None:
+            other = pick_learner(trained, recipe.learner).to(trained.learner.device)
+            reports += measure_all(other, split, settings, references=False, watching=watching)
+        for row_name, report in reports:
             own = more | {"published": _published(recipe, report)} if row_name == "trained" else {}
             own |= {"init": beginning(recipe.job.get("init"), recipe.job.get("teacher"))} if own else {}
             rows.append(result_row(trained, row_name, report, folder, **own))
@@ -190,7 +194,8 @@ def _over_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row for each measurement, with the mean and the standard deviation over seeds."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        groups.setdefault((row["data"], row["method"], row["ways"], row["shots"], row["normalisation"]), []).append(row)
+        key = (*(row[name] for name in ("data", "method", "learner", "ways", "shots", "normalisation")),)
+        groups.setdefault(key, []).append(row)
     merged = []
     for same in groups.values():
         values = [row["accuracy"] for row in same]

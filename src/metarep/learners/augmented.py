@@ -66,7 +66,7 @@ class AugmentedLinear(Linear):
 
     @property
     def called(self) -> str:
-        return "augmented"
+        return "augmented, averaged" if self.average else "augmented"
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class Recipe:
             ``labels = "clusters:..."`` name another recipe, the run of that recipe is used.
         measure: one entry for each measurement, such as ``{"ways": 5, "shots": 1, "published": 98.8}``. ``published``
             is in percent; it is missing if there is no published result. ``{"data": "omniglot-runs"}`` is Lake's runs.
+        learner: a learner that is measured beside the trained one, as ``evaluate --learner`` takes it; None for none.
 
     >>> recipe = load_recipe("protonet-omniglot")
     >>> recipe.method, recipe.job["data"]
@@ -36,6 +37,7 @@ class Recipe:
     source: str
     job: dict[str, Any]
     measure: tuple[dict[str, Any], ...]
+    learner: str | None = None
 
 
 def recipe_names(method: str = "") -> list[str]:
@@ -66,8 +68,9 @@ def load_recipe(name: str) -> Recipe:
         raise unknown("recipe", name, recipe_names(f"{method}-") or recipe_names())
     content = tomllib.loads((files(__name__) / f"{name}.toml").read_text())
     job = {key: content[key] for key in JOB if key in content}
-    extra = content.keys() - job.keys() - {"method", "about", "source", "measure"}
+    extra = content.keys() - job.keys() - {"method", "about", "source", "measure", "learner"}
     if extra:
         raise MetarepError(f"recipe {name} has unknown entries: {', '.join(sorted(extra))}")
     method = content.get("method", name.partition("-")[0])
-    return Recipe(name, method, content["about"], content["source"], job, tuple(content.get("measure", ())))
+    measure = tuple(content.get("measure", ()))
+    return Recipe(name, method, content["about"], content["source"], job, measure, content.get("learner"))
