@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from metarep.cli.fit import tell_ignored
-from metarep.cli.options import print_json
+from metarep.cli.options import print_json, refuse_inside
 from metarep.cli.progress import counter
 from metarep.data.class_names import look_alikes
 from metarep.data.reading.depth import Depth
@@ -25,6 +25,7 @@ MOST = 5  # names in a line
 
 def run(folder: ModelFolder, args: argparse.Namespace) -> int:
     path = _one_folder(args.images)
+    refuse_inside(args.out, [path])
     tree = find_classes(path)
     if tree.held_out:
         raise DataError(f"{path} holds parts of the same classes; give one of them, as in {tree.held_out[0]}")
