@@ -8,6 +8,7 @@ from pathlib import Path
 
 from metarep.data.class_names import plain
 from metarep.data.reading.folder_walk import (
+    has_loose_images,
     holds_images,
     is_broken,
     is_image,
@@ -81,9 +82,9 @@ def find_layout(root: Path, argument: str, *, teach: bool = False, deep: bool = 
     homes = [(home, SPLITS[plain(top.name)]) for top in parts for home in _class_folders(top, made)]
     if not parts:
         homes = [(home, "") for home in tops]
-        notes += _too_high(homes, argument)
     if not homes:
         raise _no_classes(argument, root, loose)
+    notes += _too_high(homes, argument)
     held_out: tuple[Path, ...] = ()
     if teach and _torn(homes):
         others = [top for top in parts if SPLITS[plain(top.name)] != "train" and subfolders(top)]
@@ -138,15 +139,28 @@ def _torn(homes: list[tuple[Path, str]]) -> bool:
 
 
 def _too_high(homes: list[tuple[Path, str]], argument: str) -> list[str]:
-    """A note where every class holds only folders, since these may be the classes that the user means."""
-    if len(homes) < 2 or any(loose_images(home) or len(subfolders(home)) < 2 for home, _ in homes):
+    """A note where classes have their images in inner folders, since those may be the classes that the user means."""
+    deep = [(home, lowest) for home, _ in homes if (lowest := _level_of_classes(home))]
+    if len(homes) < 2 or not deep:
         return []
-    first, names = homes[0][0], [sub.name for sub in subfolders(homes[0][0])]
+    home, lowest = deep[0]
     return [
-        f"{argument} has {counted(len(homes), 'class')} that hold folders and no images themselves, such as "
-        f"{shown(first.name)!r} ({_some(names)}); everything below one of them is one class. If the folders inside "
-        f"are the classes, give {shown(first)} instead"
+        f"{argument} has {counted(len(deep), 'class')} with images in inner folders only, such as "
+        f"{shown(home.name)!r} ({_some([sub.name for sub in subfolders(lowest)])}); everything below one of them is "
+        f"one class. If the inner folders are the classes, give {shown(lowest)} instead"
     ]
+
+
+def _level_of_classes(folder: Path) -> Path | None:
+    """The folder, this one or one below, that seems to hold a folder of images for each class; None if none does."""
+    while not has_loose_images(folder):
+        inside = _full(folder)
+        if not inside:
+            return None
+        if any(map(is_split, inside)) or any(map(has_loose_images, inside)):
+            return folder if len(inside) > 1 else None
+        folder = inside[0]
+    return None
 
 
 def _unsorted(argument: str, folder: Path, splits: list[Path]) -> DataError:

@@ -131,7 +131,13 @@ def is_made(folder: Path) -> bool:
 def loose_images(folder: Path) -> int:
     """The number of images in a folder itself, without its subfolders."""
     with os.scandir(folder) as entries:
-        return sum(is_image(Path(entry.name)) and not entry.is_dir() for entry in entries)
+        return sum(map(_is_loose, entries))
+
+
+def has_loose_images(folder: Path) -> bool:
+    """Whether there is an image in a folder itself; it is found without a look at all files."""
+    with os.scandir(folder) as entries:
+        return any(map(_is_loose, entries))
 
 
 def holds_images(folder: Path) -> bool:
@@ -157,6 +163,10 @@ def is_hidden(name: str) -> bool:
 def unreadable_folder(error: OSError) -> DataError:
     """The error for a folder that the operating system refuses to read."""
     return DataError(f"{error.filename} cannot be read ({error.strerror}); check its permissions")
+
+
+def _is_loose(entry: "os.DirEntry[str]") -> bool:
+    return is_image(Path(entry.path)) and not entry.is_dir()
 
 
 def _raise(error: OSError) -> None:
