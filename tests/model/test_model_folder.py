@@ -53,6 +53,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(root)
         save_photos()
         fit()
+        main(["index", "build", "photos.index", "photos", "--encoder", ENCODER])
         Path("bad.png").write_bytes(b"no image")
     return root
 
@@ -189,6 +190,17 @@ def test_all_classes_are_removed_or_none(capsys: pytest.CaptureFixture[str]) -> 
         (["fit", "nope.csv", "--out", "m", "--multi-label"], "there is no file nope.csv; check the path"),
         (["fit", "photos", "--out", "m", "--multi-label", "--tune"], "--tune is for models of one class an image"),
         (["fit", "photos", "--out", "m", "--encoder", "w.safetensors", "--arch", "conv4:x"], "the width of conv4"),
+        (
+            ["fit", "photos", "--out", "m", "--encoder", "model"],
+            "model is a model folder and not an encoder; use its encoder with --encoder model/encoder.safetensors, or "
+            "add images to the model with metarep add model CLASS/",
+        ),
+        (
+            ["train", "protonet", "--init", "model", "--out", "m"],
+            "model is a model folder and not a run folder; measure it with metarep predict model FOLDER --labelled, or "
+            "train from its encoder with --encoder model/encoder.safetensors",
+        ),
+        (["evaluate", "photos.index"], "photos.index is an index and not a run folder; train from its encoder"),
         (["index", "build", "model", "photos", "--encoder", ENCODER], "holds other files"),
         (["index", "build", "new.index", "photoes", "--encoder", ENCODER], "there is no file or folder 'photoes'"),
         pytest.param(["export", "model", "--torch-export", "photos"], "photos: Is a directory", marks=pytest.mark.slow),
