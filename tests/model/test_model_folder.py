@@ -180,7 +180,10 @@ def test_all_classes_are_removed_or_none(capsys: pytest.CaptureFixture[str]) -> 
         (["add", "model", "photos/fly/0.png", "--to", ""], "a class needs a name"),
         (["add", "model", "photos/fly/0.png", "--to", "fly\u200b"], "cannot be seen"),
         (["add", "model", "bad.png", "--to", "fly", "--skip-bad"], "none of the 1 image can be read"),
-        (["predict", "model", "photos/fly/0.png", "--neighbours", "-1"], "--neighbours must be at least 0"),
+        (["predict", "model", "photos/fly/0.png", "--neighbours", "-1"], "--neighbours must be at least 1, not -1"),
+        (["predict", "model", "photos/fly/0.png", "--neighbours", "0"], "--neighbours must be at least 1, not 0"),
+        (["predict", "model", "photos", "--labelled", "--neighbours", "2"], "so --neighbours has nothing to say"),
+        (["predict", "model", "photos", "--csv", "--neighbours", "2"], "--csv has the nearest image alone, so --neig"),
         (["predict", "model", "photos/fly/0.png", "--device", "cpu"], "there is no flag --device"),
         (["fit", "photos", "--out", "m", "--encoder", ENCODER, "--size", "0"], "size must be at least 1 pixel, not 0"),
         (

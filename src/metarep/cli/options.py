@@ -116,7 +116,9 @@ def refuse_inside(out: Path | None, folders: Iterable[str | Path] = (), *, data:
     from metarep.data.reading.folder_walk import is_hidden, shown
 
     named = [name.removeprefix("folder:") for name in data if name.startswith("folder:")]
-    for name in [*folders, *named] if out else ():
+    if out is None:
+        return
+    for name in (*folders, *named):
         folder = Path(name).expanduser()
         if not folder.is_dir() or folder.resolve() not in (place := out.resolve()).parents:
             continue
