@@ -103,11 +103,20 @@ def test_the_same_picture_counts_once(photos: Path, capsys: pytest.CaptureFixtur
     capsys.readouterr()
     assert main(["add", "model", "again", "--to", "moth"]) == 0
     told = capsys.readouterr()
-    assert "note: left out: again/0.bmp is the same picture as photos/moth/0.png\n" in told.err
+    pair = "again/{0}.bmp is the same picture as photos/moth/{0}.png"
+    pairs = "; ".join(map(pair.format, range(3)))
+    assert told.err == (
+        f"metarep: note: left out: 4 images are the same pictures as others of their class: {pairs}; and 1 more\n"
+    )
+    assert main(["add", "model", "again/0.bmp", "--to", "moth"]) == 0
+    assert capsys.readouterr().err == f"metarep: note: left out: {pair.format(0)}\n"
     assert "added 1 image, 4 there already; now 2 classes, 9 images" in told.out
     main(["add", "model", "again/new.png", "--to", "fly"])
     assert "note: again/new.png in fly is the same picture as again/new.png in moth\n" in capsys.readouterr().err
-    assert ModelFolder.open(Path("model")).model.gallery.counts.tolist() == [5, 5]
+    main(["add", "model", "again/0.bmp", "again/1.bmp", "--to", "fly"])
+    torn = "note: 2 images are the same pictures as ones of another class: again/0.bmp in fly is the same picture as"
+    assert torn in capsys.readouterr().err
+    assert ModelFolder.open(Path("model")).model.gallery.counts.tolist() == [7, 5]  # fly, moth
 
 
 def test_copies_are_told_from_what_is_only_alike(tmp_path: Path) -> None:
