@@ -41,6 +41,18 @@ LAYOUTS = {  # folders of two images each, and what becomes of them: classes, or
     ),
     "a test split without classes": ("train/a train/b test", "a b", ""),
     "one level too high": ("x/a x/b y/c y/d", "x y", r"such as 'x' \(a, b\).*give .*x instead"),
+    "two levels too high": (
+        "p/x/a p/x/b p/y/c q/x/d q/x/e",
+        "p q",
+        r"2 classes.*such as 'p' \(a, b\).*give .*p/x instead",
+    ),
+    "above several sets in splits": (
+        "x/train/a x/val/a y/train/b y/val/b",
+        "x y",
+        r"'x' \(train, val\).*give .*x instead",
+    ),
+    "one level too high below a split": ("train/x/a train/x/b test/y/c", "x y", r"1 class.*give .*train/x instead"),
+    "beside a folder of other images": ("x/a x/b new", "new x", r"1 class with images in inner.*give .*x instead"),
     "the same classes in two splits": ("train/a test/a", None, "Give one part alone, as in .*photos/train"),
 }
 

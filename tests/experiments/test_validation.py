@@ -3,10 +3,13 @@
 import re
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from folders import fill
 
+from metarep.cli import main
 from metarep.data.images import ImageBank
 from metarep.data.labels import Labels
 from metarep.data.split import Split
@@ -39,7 +42,18 @@ def split_of(*counts: int, groups: torch.Tensor | None = None) -> Split:
         (split_of(9, 9, 9), 1, "", (3, 1, 5)),
         (split_of(9, 1, 9), 1, "1 of the 3 classes is left out of validation on mine/val.*'b' has 1$", (2, 1, 5)),
         (split_of(9, 3, 9), 5, "1 of the 3 classes is left out.*'b' has 3$", (2, 5, 4)),
-        (split_of(3, 3, 3), 5, "validated on 2-shot tasks, not 5-shot", (3, 2, 1)),
+        (
+            split_of(3, 3, 3),
+            5,
+            "on 2-shot tasks, not 5-shot, for which 0 of the 3 classes of mine/val are lar",
+            (3, 2, 1),
+        ),
+        (
+            split_of(6, 6, 9),
+            6,
+            "on 5-shot tasks, not 6-shot, for which 1 of the 3 classes of mine/val is larg",
+            (3, 5, 1),
+        ),
         (split_of(9, 1, 1), 1, "the last weights are kept: 2-way 1-shot tasks need 2 classes.* has 1$", None),
         (split_of(1, 1), 1, "nothing to validate on", None),
         (
@@ -67,6 +81,23 @@ def test_small_classes_are_left_out_of_validation_with_a_warning(
     if shape is not None:
         assert tasks is not None
         assert (tasks.ways, tasks.shots, tasks.queries) == shape
+
+
+@pytest.mark.parametrize("method", ["protonet", "baseline", "siamese"])
+def test_a_training_that_cannot_be_tells_nothing_of_what_it_would_have_done(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fill(Path("few"), "abcdefgh", 2)
+    shape = ["--shots", "5", "--ways", "2", "--steps", "1"]
+    assert main(["train", method, "--data", "folder:few", *shape, "--out", "run"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    need = (
+        "2-way 5-shot tasks with 5 queries need 2 classes of at least 10" if method == "protonet" else "batches with 5"
+    )
+    assert len(said) == 1
+    assert said[0].startswith(f"metarep: {need}")
+    assert "0 of the 5 classes have as many" in said[0]
 
 
 def test_validation_has_the_shots_that_are_trained(drawings: tuple[Split, Split], small_encoder: Make) -> None:

@@ -151,6 +151,12 @@ def test_classes_of_the_folder_go_by_the_rule_of_names(model: ModelFolder, capsy
             "one folder that holds a folder of images for each class: give data/test",
         ),
         ("data/test/ring --labelled", "It seems to be a class itself: give data/test, above it"),
+        (
+            "flat --labelled",
+            "nothing says of which class the images in flat are, so there is no right answer to compare with; leave "
+            "--labelled out to classify, or give a folder that holds a folder of images for each class, or give a list",
+        ),
+        ("flat/0.png --labelled", "nothing says of which class flat/0.png is, so there is no right answer"),
         ("data/test --labelled --csv", "or --labelled with --json"),
         ("data/test --out x.png", "--out is the picture of --labelled"),
         ("gone --labelled", "'gone' is a link to nowhere, which is not there"),
@@ -159,6 +165,8 @@ def test_classes_of_the_folder_go_by_the_rule_of_names(model: ModelFolder, capsy
 )
 def test_what_to_type_instead(model: ModelFolder, line: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("gone").symlink_to("nowhere")
+    put("flat", "ring", 0)
+    put("beside", "ring", 1)  # a folder with images beside it makes it no class
     assert main(["predict", "model", *line.split()]) == 2
     assert message in capsys.readouterr().err
 

@@ -53,6 +53,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(root)
         save_photos()
         fit()
+        main(["index", "build", "photos.index", "photos", "--encoder", ENCODER])
         Path("bad.png").write_bytes(b"no image")
     return root
 
@@ -102,11 +103,20 @@ def test_the_same_picture_counts_once(photos: Path, capsys: pytest.CaptureFixtur
     capsys.readouterr()
     assert main(["add", "model", "again", "--to", "moth"]) == 0
     told = capsys.readouterr()
-    assert "note: left out: again/0.bmp is the same picture as photos/moth/0.png\n" in told.err
+    pair = "again/{0}.bmp is the same picture as photos/moth/{0}.png"
+    pairs = "; ".join(map(pair.format, range(3)))
+    assert told.err == (
+        f"metarep: note: left out: 4 images are the same pictures as others of their class: {pairs}; and 1 more\n"
+    )
+    assert main(["add", "model", "again/0.bmp", "--to", "moth"]) == 0
+    assert capsys.readouterr().err == f"metarep: note: left out: {pair.format(0)}\n"
     assert "added 1 image, 4 there already; now 2 classes, 9 images" in told.out
     main(["add", "model", "again/new.png", "--to", "fly"])
     assert "note: again/new.png in fly is the same picture as again/new.png in moth\n" in capsys.readouterr().err
-    assert ModelFolder.open(Path("model")).model.gallery.counts.tolist() == [5, 5]
+    main(["add", "model", "again/0.bmp", "again/1.bmp", "--to", "fly"])
+    torn = "note: 2 images are the same pictures as ones of another class: again/0.bmp in fly is the same picture as"
+    assert torn in capsys.readouterr().err
+    assert ModelFolder.open(Path("model")).model.gallery.counts.tolist() == [7, 5]  # fly, moth
 
 
 def test_copies_are_told_from_what_is_only_alike(tmp_path: Path) -> None:
@@ -179,7 +189,10 @@ def test_all_classes_are_removed_or_none(capsys: pytest.CaptureFixture[str]) -> 
         (["add", "model", "photos/fly/0.png", "--to", ""], "a class needs a name"),
         (["add", "model", "photos/fly/0.png", "--to", "fly\u200b"], "cannot be seen"),
         (["add", "model", "bad.png", "--to", "fly", "--skip-bad"], "none of the 1 image can be read"),
-        (["predict", "model", "photos/fly/0.png", "--neighbours", "-1"], "--neighbours must be at least 0"),
+        (["predict", "model", "photos/fly/0.png", "--neighbours", "-1"], "--neighbours must be at least 1, not -1"),
+        (["predict", "model", "photos/fly/0.png", "--neighbours", "0"], "--neighbours must be at least 1, not 0"),
+        (["predict", "model", "photos", "--labelled", "--neighbours", "2"], "so --neighbours has nothing to say"),
+        (["predict", "model", "photos", "--csv", "--neighbours", "2"], "--csv has the nearest image alone, so --neig"),
         (["predict", "model", "photos/fly/0.png", "--device", "cpu"], "there is no flag --device"),
         (["fit", "photos", "--out", "m", "--encoder", ENCODER, "--size", "0"], "size must be at least 1 pixel, not 0"),
         (
@@ -189,6 +202,17 @@ def test_all_classes_are_removed_or_none(capsys: pytest.CaptureFixture[str]) -> 
         (["fit", "nope.csv", "--out", "m", "--multi-label"], "there is no file nope.csv; check the path"),
         (["fit", "photos", "--out", "m", "--multi-label", "--tune"], "--tune is for models of one class an image"),
         (["fit", "photos", "--out", "m", "--encoder", "w.safetensors", "--arch", "conv4:x"], "the width of conv4"),
+        (
+            ["fit", "photos", "--out", "m", "--encoder", "model"],
+            "model is a model folder and not an encoder; use its encoder with --encoder model/encoder.safetensors, or "
+            "add images to the model with metarep add model CLASS/",
+        ),
+        (
+            ["train", "protonet", "--init", "model", "--out", "m"],
+            "model is a model folder and not a run folder; measure it with metarep predict model FOLDER --labelled, or "
+            "train from its encoder with --encoder model/encoder.safetensors",
+        ),
+        (["evaluate", "photos.index"], "photos.index is an index and not a run folder; train from its encoder"),
         (["index", "build", "model", "photos", "--encoder", ENCODER], "holds other files"),
         (["index", "build", "new.index", "photoes", "--encoder", ENCODER], "there is no file or folder 'photoes'"),
         pytest.param(["export", "model", "--torch-export", "photos"], "photos: Is a directory", marks=pytest.mark.slow),

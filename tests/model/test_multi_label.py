@@ -179,6 +179,8 @@ def test_what_does_not_work_is_said_in_one_line(lists: Path, capsys: pytest.Capt
         err = capsys.readouterr().err
         assert "model is a model of several labels an image" in err
         assert err.count("\n") == 1
+    assert main(["predict", "model", "train-ring-0.png", "--neighbours", "2"]) == 2
+    assert "several labels an image, which compares with no single image; leave --neigh" in capsys.readouterr().err
     with pytest.raises(MetarepError, match="several labels an image"):
         ModelFolder.open(Path("model"))
 

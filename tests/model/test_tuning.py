@@ -1,5 +1,6 @@
 """A tuned encoder: kept only where images that it has not seen say so, and then a model like any other."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from metarep.cli import main
 from metarep.errors import MetarepError
 from metarep.model.folder import ModelFolder
 from metarep.model.suggestions import class_needs
+from metarep.model.tuning.clock import Clock
 from metarep.model.tuning.tune import tune, tune_model
 from metarep.model.tuning.verdict import judge
 from metarep.weights.own_network import represent
@@ -84,6 +86,35 @@ def test_a_tuning_changes_weights_alike_and_leaves_the_given_encoder_alone(
     assert list(first[0].encoder.body.state_dict()) == list(model.representation.encoder.body.state_dict())
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "costs", [{"view": 9, "pass": 2, "step": 1, "score": 0}, {"view": 1, "pass": 9, "step": 40, "score": 3}]
+)
+def test_the_time_left_is_true_from_the_first_on(
+    costs: dict[str, int], images: tuple[torch.Tensor, list[str]], better: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a time in which each piece of work takes what ``costs`` says, whatever the trunk's part of it is."""
+    seconds, clocks = [0], list[Clock]()
+
+    class Told(Clock):
+        def __init__(self, tell: Callable[[float], None] | None = None) -> None:
+            super().__init__(tell, lambda: seconds[0])
+            clocks.append(self)
+
+        def finished(self, kind: str, number: int = 1) -> None:
+            seconds[0] += costs[kind] * number
+            super().finished(kind, number)
+
+    for module in ("tune", "fitting"):
+        monkeypatch.setattr(f"metarep.model.tuning.{module}.Clock", Told)
+    model, told = untrained(), list[tuple[int, float]]()
+    assert model.representation is not None
+    tune(model.representation, *images, head=model.head, on_progress=lambda share: told.append((seconds[0], share)))
+    assert clocks[0].done == clocks[0].counts
+    end = told[-1][0]
+    for now, share in told:
+        assert now * (1 - share) / share == pytest.approx(end - now, abs=0.05 * end)
 
 
 def test_what_is_not_better_changes_nothing(

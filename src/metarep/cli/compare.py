@@ -5,7 +5,7 @@ from pathlib import Path
 
 from metarep.cli.evaluate import WAYS
 from metarep.cli.measured import names_of
-from metarep.cli.options import add_machine, add_output, numbers, print_json, set_threads
+from metarep.cli.options import add_machine, add_output, numbers, print_json, refuse_inside, set_threads
 from metarep.cli.parser import Parser
 from metarep.cli.progress import progress
 from metarep.cli.sweep import seconds
@@ -131,6 +131,7 @@ def run(args: argparse.Namespace) -> int:
         size=args.size,
         encoder=encoder,
     )
+    refuse_inside(args.out, data=plan.data)
     if encoder and not args.methods:
         raise MetarepError("--encoder and --width are for trainings; name what to train with --methods")
     machine = {"device": args.device, "precision": args.precision, "data_dir": args.data_dir, "skip_bad": args.skip_bad}

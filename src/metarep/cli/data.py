@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from metarep.cli.options import add_output, add_reading, print_json
+from metarep.cli.options import add_output, add_reading, print_json, refuse_inside
 from metarep.cli.parser import Parser
 from metarep.cli.progress import counting
 from metarep.data.banks.manifest import Manifest
@@ -105,6 +105,7 @@ def _need_name(args: argparse.Namespace) -> None:
 
 def _prepare(args: argparse.Namespace) -> int:
     _need_name(args)
+    refuse_inside(args.out, data=[args.name])
     facts: dict[str, dict[str, object]] = {}
     with _reading(args) as used:
         if args.name == "omniglot-runs":
@@ -179,11 +180,12 @@ def _show(args: argparse.Namespace) -> int:
     _need_name(args)
     from metarep.data.drawing.task_sheet import task_picture
 
+    out = args.out or Path(f"{args.name.partition(':')[0]}-tasks.png")
+    refuse_inside(out, data=[args.name])
     [split] = _load(args, args.split)
     generator = torch.Generator().manual_seed(args.seed)
     queries = max(1, min(5, int(split.labels.counts.min()) - args.shots))
     tasks = draw_tasks(split.labels, 3, ways=args.ways, shots=args.shots, queries=queries, generator=generator)
-    out = args.out or Path(f"{args.name.partition(':')[0]}-tasks.png")
     task_picture(split.bank, split.labels, tasks, out)
     if args.json:
         print_json({"picture": str(out), "digest": tasks.digest})

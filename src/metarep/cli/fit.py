@@ -8,7 +8,15 @@ from pathlib import Path
 
 import torch
 
-from metarep.cli.options import add_output, add_reading, add_threads, print_json, refuse_existing, set_threads
+from metarep.cli.options import (
+    add_output,
+    add_reading,
+    add_threads,
+    print_json,
+    refuse_existing,
+    refuse_inside,
+    set_threads,
+)
 from metarep.cli.parser import Parser
 from metarep.cli.progress import measuring
 from metarep.cli.trust_lines import class_lines, copy_lines, trust_line
@@ -108,6 +116,7 @@ def add_encoder(parser: argparse.ArgumentParser, default: str | None) -> None:
 
 def run(args: argparse.Namespace) -> int:
     set_threads(args)
+    refuse_inside(args.out, [args.photos])
     if args.multi_label:
         from metarep.cli.multi_label import fit
 

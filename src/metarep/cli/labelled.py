@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from metarep.cli.fit import tell_ignored
-from metarep.cli.options import print_json
+from metarep.cli.options import print_json, refuse_inside
 from metarep.cli.progress import counter
 from metarep.data.class_names import look_alikes
 from metarep.data.reading.depth import Depth
 from metarep.data.reading.folder_tree import FolderTree, FolderWarning
-from metarep.data.reading.labelled_list import find_classes
+from metarep.data.reading.folder_walk import has_loose_images, holds_images, is_image, shown, subfolders
+from metarep.data.reading.labelled_list import find_classes, is_list
 from metarep.data.reading.photographs import notice_depth
 from metarep.errors import DataError, MetarepError, counted
 from metarep.model.folder import ModelFolder
+from metarep.model.gallery import Gallery
 from metarep.model.labelled import Judged, Verdict, judge, share, taken_for
 
 PICTURE = "labelled.png"
@@ -25,6 +27,8 @@ MOST = 5  # names in a line
 
 def run(folder: ModelFolder, args: argparse.Namespace) -> int:
     path = _one_folder(args.images)
+    refuse_inside(args.out, [path])
+    _refuse_unlabelled(path, folder.model.gallery)
     tree = find_classes(path)
     if tree.held_out:
         raise DataError(f"{path} holds parts of the same classes; give one of them, as in {tree.held_out[0]}")
@@ -48,6 +52,26 @@ def _one_folder(given: list[str]) -> str:
         instead = f": give {above.pop()}" if len(above) == 1 else ""
         raise MetarepError(f"--labelled takes one folder that holds a folder of images for each class{instead}")
     return given[0]
+
+
+def _refuse_unlabelled(given: str, gallery: Gallery) -> None:
+    """Raise for a single image, or a folder of images without class folders, unless the folder itself is a class."""
+    path, what = Path(given), f"{given} is"
+    if path.is_dir():
+        what = f"the images in {given} are"
+        alone = has_loose_images(path) and not any(map(holds_images, subfolders(path)))
+        if not alone or gallery.has(shown(os.path.basename(os.path.abspath(given)))):
+            return
+    elif is_list(path) or not is_image(path) or not path.exists():
+        return
+    raise DataError(
+        f"nothing says of which class {what}, so there is no right answer to compare with",
+        advice=[
+            "leave --labelled out to classify",
+            "give a folder that holds a folder of images for each class",
+            "give a list: path,label",
+        ],
+    )
 
 
 def _tell_alike(folder: ModelFolder, tree: FolderTree) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import os
 import shutil
 import sys
 import tempfile
@@ -99,6 +100,34 @@ def refuse_existing(out: Path) -> None:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise MetarepError(f"{out} is there already", advice="choose another folder")
+
+
+def refuse_inside(out: Path | None, folders: Iterable[str | Path] = (), *, data: Iterable[str] = ()) -> None:
+    """Raise if what is to be written would lie among the images that are read, and be read with them the next time.
+
+    Args:
+        out: the file or folder; None if there is none.
+        folders: the folders that are read; files among them are passed over.
+        data: the names of the data sets that are read, such as ``folder:PHOTOS``.
+
+    Raises:
+        MetarepError: it lies in one of the folders, and nothing on the way to it is hidden.
+    """
+    from metarep.data.reading.folder_walk import is_hidden, shown
+
+    named = [name.removeprefix("folder:") for name in data if name.startswith("folder:")]
+    if out is None:
+        return
+    for name in (*folders, *named):
+        folder = Path(name).expanduser()
+        if not folder.is_dir() or folder.resolve() not in (place := out.resolve()).parents:
+            continue
+        if not any(map(is_hidden, place.relative_to(folder.resolve()).parts)):
+            other = shown(os.path.normpath(folder / os.pardir / out.name))
+            raise MetarepError(
+                f"{shown(out)} is inside {shown(str(name))}, whose images are read, and would be read with them",
+                advice=f"choose a place outside it, as in {other}",
+            )
 
 
 def print_json(content: Any) -> None:  # noqa: ANN401 - anything JSON holds

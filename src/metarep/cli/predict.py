@@ -32,6 +32,7 @@ EXAMPLE = """examples:
 """
 COLUMNS: tuple[str, ...] = ("image", "label", "probability", "known", "label_set", "nearest", "similarity")
 BATCH = 64
+NEIGHBOURS = 3  # most similar images that are listed
 
 
 def add(parser: Parser) -> None:
@@ -53,7 +54,7 @@ def add(parser: Parser) -> None:
         help="with --labelled: the picture of the confusion matrix (default: labelled.png in the model folder)",
     )
     parser.add_argument(
-        "--neighbours", type=int, default=3, metavar="N", help="number of most similar images to list (default: 3)"
+        "--neighbours", type=int, metavar="N", help=f"number of most similar images to list (default: {NEIGHBOURS})"
     )
     add_reading(parser)
     add_threads(parser)
@@ -64,8 +65,8 @@ def run(args: argparse.Namespace) -> int:
     set_threads(args)
     if args.json and args.csv:
         args.parser.error("--json and --csv are two forms of the same output; give one of them")
-    if args.neighbours < 0:
-        args.parser.error(f"--neighbours must be at least 0, not {args.neighbours}")
+    if args.neighbours is not None:
+        _check_neighbours(args)
     if args.labelled and args.csv:
         args.parser.error(
             "--labelled measures the answers, and --csv lists them; give one of them, or --labelled with --json"
@@ -95,6 +96,20 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _check_neighbours(args: argparse.Namespace) -> None:
+    """Refuse ``--neighbours`` where it is too small, or where no such list is printed."""
+    if args.neighbours < 1:
+        args.parser.error(f"--neighbours must be at least 1, not {args.neighbours}")
+    for flag, why in (("labelled", "--labelled counts answers"), ("csv", "--csv has the nearest image alone")):
+        if getattr(args, flag):
+            args.parser.error(f"{why}, so --neighbours has nothing to say; leave it out")
+    if is_multi_label(args.model):
+        args.parser.error(
+            f"{args.model} is a model of several labels an image, which compares with no single image; leave "
+            "--neighbours out"
+        )
+
+
 def answers(folder: ModelFolder, paths: list[Path], args: argparse.Namespace) -> Iterator[tuple[Path, Answer]]:
     """Yield each image and its answer, in order. A progress bar is shown if there are more images than one batch."""
     model = folder.model
@@ -106,7 +121,7 @@ def answers(folder: ModelFolder, paths: list[Path], args: argparse.Namespace) ->
         for _, rows in model.read(
             paths, batch=BATCH, depth=depth, left_out=skipped
         ):  # the next batch is decoded in the background
-            yield from zip(islice(rest, len(rows)), model.answer(rows, args.neighbours), strict=True)
+            yield from zip(islice(rest, len(rows)), model.answer(rows, args.neighbours or NEIGHBOURS), strict=True)
             advance(len(rows))
     left_out.tell(len(paths))
 

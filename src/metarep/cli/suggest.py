@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from metarep.cli.options import add_output, add_reading, add_threads, print_json, set_threads
+from metarep.cli.options import add_output, add_reading, add_threads, print_json, refuse_inside, set_threads
 from metarep.cli.parser import Parser
 from metarep.cli.predict import BATCH, find_images
 from metarep.cli.progress import counter
@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     set_threads(args)
     if not 1 <= args.number <= MOST_IMAGES:
         args.parser.error(f"--number must be between 1 and {MOST_IMAGES:,}, not {args.number}")
+    refuse_inside(args.out, args.images)
     folder = ModelFolder.open(args.model)
     items, rows, hashes = read(folder.model, args)
     suggestions = suggest(folder.model, rows, number=args.number, hashes=hashes) if items else []

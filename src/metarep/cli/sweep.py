@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from metarep.cli.options import print_json, set_threads
+from metarep.cli.options import print_json, refuse_inside, set_threads
 from metarep.cli.over import EXAMPLES, read_space
 from metarep.cli.parser import Parser
 from metarep.cli.progress import progress
@@ -92,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
             raise
         raise missing_extra("metarep sweep", str(error.name), "sweep") from error
     out = args.out or Path("runs") / f"sweep-{args.method}-{job.data.partition(':')[0]}"
+    refuse_inside(out, data=[job.data])
     with progress(quiet=args.json) as watch:
         swept = sweep(
             job,

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from metarep.cli.config import read_config
 from metarep.cli.evaluate import suggest
 from metarep.cli.flags import add_flags
-from metarep.cli.options import add_data, add_machine, add_output, print_json, set_threads
+from metarep.cli.options import add_data, add_machine, add_output, print_json, refuse_inside, set_threads
 from metarep.cli.parser import Parser
 from metarep.cli.progress import progress
 from metarep.encoders.freezing import Freeze
@@ -152,6 +152,7 @@ def run(args: argparse.Namespace) -> int:
     set_threads(args)
     job = read_job(args)
     out = args.out or Path("runs") / f"{args.method}-{job.data.partition(':')[0]}"
+    refuse_inside(out, data=[job.data])
     with progress(quiet=args.json, trackers=trackers_of(args), folder=out) as watch:
         _, outcome = start(
             job,

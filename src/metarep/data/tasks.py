@@ -137,7 +137,8 @@ def usable_classes(labels: Labels, ways: int, shots: int, queries: int) -> Int[T
     usable = labels.usable(shots, queries)
     if len(usable) < ways:
         able, need = labels.can_give(shots, queries), 1 if labels.kind == "instances" else shots + queries
-        want = f"{ways}-way {shots}-shot tasks with {queries} queries need {ways} classes of at least {need} images"
+        shape = f"{ways}-way {_shape(shots, queries)}" if queries else _shape(shots, queries)
+        want = f"{shape} need {ways} classes of at least {need} images"
         if labels.kind == "clusters":
             raise DataError(
                 f"{want}; {len(usable)} of the {len(labels.names)} clusters have as many. Use fewer clusters, ways, "
@@ -147,7 +148,7 @@ def usable_classes(labels: Labels, ways: int, shots: int, queries: int) -> Int[T
             raise DataError(f"{want}; there are {len(labels.names)} classes. Use fewer ways, or add classes")
         raise DataError(
             f"{want}; {len(usable)} of the {len(labels.names)} classes have as many, and "
-            f"{_smallest(labels, able, need)}. Use fewer shots or queries, or add images"
+            f"{_smallest(labels, able, need)}. Use fewer shots{' or queries' * (queries > 0)}, or add images"
         )
     return usable
 
@@ -165,7 +166,7 @@ def warn_of_small_classes(labels: Labels, able: Bool[Tensor, " n"], what: str, s
         out, need = int((~able).sum()), shots + queries
         warnings.warn(
             f"{out} of the {len(labels.names)} classes {'is' if out == 1 else 'are'} left out of {what}: "
-            f"{shots}-shot tasks with {queries} queries need {need} images of a class, and "
+            f"{_shape(shots, queries)} need {need} images of a class, and "
             f"{_smallest(labels, able, need)}",
             SmallClassWarning,
             stacklevel=3,
@@ -206,6 +207,11 @@ def _few_distinct(population: Int[Tensor, "*shape"], k: int, generator: Generato
             chosen[below - 1 if pick in chosen else pick] = None
         rows.append([pick for _, pick in sorted(zip(keys[row], chosen, strict=True))])
     return torch.from_numpy(np.array(rows, np.int64)).view(*population.shape, k)
+
+
+def _shape(shots: int, queries: int) -> str:
+    """What needs images of a class: tasks, or batches of labelled images, which have no queries."""
+    return f"{shots}-shot tasks with {queries} queries" if queries else f"batches with {shots} images a class"
 
 
 def _smallest(labels: Labels, able: Tensor, need: int) -> str:

@@ -157,7 +157,8 @@ def train_settings(job: Job, split: Split) -> TrainSettings:
             settings = replace(settings, ways=max(2, min(settings.ways, usable(labels, settings.shots, queries))))
         if labels.kind == "true":
             able = labels.can_give(settings.shots, queries)
-            warn_of_small_classes(labels, able, f"training on {split.name}", settings.shots, queries)
+            if able.sum() >= settings.ways:  # otherwise there is no training, and its error says it all
+                warn_of_small_classes(labels, able, f"training on {split.name}", settings.shots, queries)
     return replace(settings, validation_shots=validation_shots(settings, eats))
 
 

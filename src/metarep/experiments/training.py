@@ -133,7 +133,6 @@ class _Loop:
         self.device = method.learner.device
         self.augment = preset(settings.augment)
         self.bank, where = placed(split.bank, self.device)
-        self.tasks = validation_tasks(validation, settings, method.learner, method.eats) if validation else None
         mining = settings.mine == "index"
         optimizer = method.optimizer(settings.lr, settings.weight_decay)
         scale_rates(optimizer, method.learner.encoder, settings.layer_decay)
@@ -149,6 +148,7 @@ class _Loop:
         run, watch = (run, watch) if rank() == 0 else (None, _unwatched)
         self.readings = Readings(self.state, settings, run, watch, kept)
         self._draw(Generator().manual_seed(settings.seed))  # fails now if the labels cannot give a batch
+        self.tasks = validation_tasks(validation, settings, method.learner, method.eats) if validation else None
         hand_over(self.state.generator, method)
         if where:
             watch({"step": 0, "steps": settings.steps, "images": where})

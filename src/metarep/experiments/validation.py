@@ -51,7 +51,9 @@ def validation_tasks(
         _warn(f"{text}at least 2 images, and {validation.name} has {int(labels.can_give(1, 1).sum())}")
         return None
     if shots < wanted:
-        _warn(f"validated on {shots}-shot tasks, not {wanted}-shot: the classes of {validation.name} are too small")
+        able, are = int(labels.can_give(wanted, 1).sum()), f"of the {len(labels.names)} classes of {validation.name}"
+        large = f"{able} {are} {'is' if able == 1 else 'are'} large enough"
+        _warn(f"validated on {shots}-shot tasks, not {wanted}-shot, for which {large}")
     usable = labels.can_give(shots, 1)
     warn_of_small_classes(labels, usable, f"validation on {validation.name}", shots, 1)
     queries = next(n for n in range(QUERIES, 0, -1) if (labels.can_give(shots, n) == usable).all())

@@ -19,6 +19,7 @@ from metarep.data.copies.near_pairs import linked
 if TYPE_CHECKING:
     from metarep.model.model import Model
 
+NAMED = 3  # pairs that a warning names
 NEAR = 0.9999  # cosine of the features: only images at least as similar as this are compared by their pixels
 
 
@@ -137,14 +138,25 @@ def first_of_each(
         The positions of the new images that are kept, ascending.
 
     Warns:
-        RepeatWarning: for each image that is left out, and for each that another class has.
+        RepeatWarning: one for the images that are left out, and one for those that another class has.
     """
-    kept = set(range(len(items)))
-    for each in repeats_in(model, image, pixels, rows, labels, items):
-        if each.same_class:
-            kept.remove(each.row)
-            text = f"left out: {each.item} is the same picture as {each.same_as}"
-        else:
-            text = f"{each.item} in {labels[each.row]} is the same picture as {each.same_as} in {each.label}"
-        warnings.warn(text, RepeatWarning, stacklevel=3)
-    return sorted(kept)
+    repeats = repeats_in(model, image, pixels, rows, labels, items)
+    out = [each for each in repeats if each.same_class]
+    left = {each.row for each in out}
+    _tell("left out: ", "others of their class", [f"{each.item} is the same picture as {each.same_as}" for each in out])
+    torn = [
+        f"{each.item} in {labels[each.row]} is the same picture as {each.same_as} in {each.label}"
+        for each in repeats
+        if not each.same_class
+    ]
+    _tell("", "ones of another class", torn)
+    return [row for row in range(len(items)) if row not in left]
+
+
+def _tell(start: str, others: str, pairs: list[str]) -> None:
+    """Gives one warning of some repeats, which says how many there are and names the first."""
+    if not pairs:
+        return
+    named = "; ".join(pairs[:NAMED]) + (f"; and {len(pairs) - NAMED:,} more" if len(pairs) > NAMED else "")
+    many = f"{len(pairs):,} images are the same pictures as {others}: " if len(pairs) > 1 else ""
+    warnings.warn(f"{start}{many}{named}", RepeatWarning, stacklevel=4)

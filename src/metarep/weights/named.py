@@ -16,15 +16,16 @@ from metarep.encoders.finite import refuse_lost_weights
 from metarep.encoders.onnx import OnnxBody
 from metarep.encoders.onnx_graph import read_graph
 from metarep.encoders.timm import TimmBody
-from metarep.errors import Advice, MetarepError, Slot, missing_extra, unknown
+from metarep.errors import Advice, Call, MetarepError, Slot, missing_extra, unknown
 from metarep.machine.files import read_tensors
 from metarep.machine.untrusted import open_tensors
+from metarep.weights.hub.contents import ENCODER, GALLERY
 from metarep.weights.hub.fetch import fetch
 from metarep.weights.hub.names import is_hub_name
 from metarep.weights.own_network import preprocess_of, represent
 from metarep.weights.rebuild import damaged, encoder_of, rebuild
 from metarep.weights.representation import FORMAT, Representation
-from metarep.weights.shipped import load_trained, zoo_names
+from metarep.weights.shipped import kind_of, load_trained, zoo_names
 from metarep.weights.vit import VIT_ARCHS, VIT_FILES, open_vit
 
 __all__ = ["Representation", "best_installed", "load_representation"]
@@ -119,8 +120,21 @@ def _named(spec: str, arch: str | None, size: Size, mean: Numbers, std: Numbers)
         raise unknown(
             "encoder", spec, [*LITE, *zoo_names(), "timm:NAME", "hf:USER/NAME", "FILE.onnx", "FILE.pth", "a run folder"]
         )
+    _refuse_model(spec)
     trained = load_trained(spec)
     return Representation(trained.learner.encoder, trained.record.name or str(spec), trained)
+
+
+def _refuse_model(spec: str) -> None:
+    """Raise if this is the folder of a model or an index, which holds an encoder."""
+    folder, kind = Path(spec), kind_of(Path(spec))
+    if not kind:
+        return
+    advice = [Advice("use its encoder with {encoder}", encoder=folder / ENCODER)]
+    if (folder / GALLERY).is_file():
+        learn = Call("ModelFolder.learn", "add", folder, Slot("CLASS/"))
+        advice.append(Advice("add images to the model with {learn}", learn=learn))
+    raise MetarepError(f"{spec} is {kind} and not an encoder", advice=advice)
 
 
 def is_trained_name(spec: str) -> bool:

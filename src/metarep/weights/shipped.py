@@ -12,6 +12,7 @@ from typing_extensions import deprecated
 from metarep.errors import Advice, Call, MetarepError, Slot, unknown
 from metarep.learners import Learner
 from metarep.weights.checkpoint import Checkpoint, load_checkpoint
+from metarep.weights.hub.contents import ENCODER, GALLERY, WEIGHTS
 from metarep.weights.hub.fetch import fetch
 from metarep.weights.hub.names import is_hub_name
 
@@ -43,6 +44,13 @@ def general_mean(name: str) -> Tensor | None:
     """
     with as_file(files("metarep.weights") / "photographs.npz") as path, np.load(path) as means:
         return torch.from_numpy(means[name].astype(np.float32)) if name in means else None
+
+
+def kind_of(folder: Path) -> str:
+    """What a folder is that holds an encoder and is no run: ``a model folder`` or ``an index``; empty for others."""
+    if not (folder / ENCODER).is_file() or (folder / WEIGHTS).is_file():
+        return ""
+    return "an index" if (folder / "index.safetensors").is_file() else "a model folder"
 
 
 def load_learner(name: str | Path, device: torch.device | str = "cpu") -> Learner:
@@ -104,14 +112,13 @@ def open_run(path: Path, device: torch.device | str = "cpu", *, called: str = ""
         MetarepError: the folder holds no trained model, or the file is damaged.
     """
     path = Path(path)
-    model = path / "model.safetensors" if path.is_dir() else path
+    model = path / WEIGHTS if path.is_dir() else path
     if path.is_dir() and not model.exists():
-        if (path / "gallery.safetensors").exists():
+        if kind := kind_of(path):
             test = Call("judge", "predict", called or path, Slot("FOLDER"), labelled=True)
-            raise MetarepError(
-                f"{called or path} is a model folder and not a run folder",
-                advice=Advice("measure it with {test}", test=test),
-            )
+            measure = [Advice("measure it with {test}", test=test)] if (path / GALLERY).is_file() else []
+            train = Advice("train from its encoder with {encoder}", encoder=called or path / ENCODER)
+            raise MetarepError(f"{called or path} is {kind} and not a run folder", advice=[*measure, train])
         raise MetarepError(
             f"{called or path} holds no trained model yet (no model.safetensors); train it first, or resume it"
         )

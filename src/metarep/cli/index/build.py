@@ -4,7 +4,7 @@ import argparse
 
 from metarep.cli.flags import add_flags
 from metarep.cli.index.shared import add_filling, add_index, add_paths, fill_index, need_paths
-from metarep.cli.options import set_threads
+from metarep.cli.options import refuse_inside, set_threads
 from metarep.cli.parser import Parser
 from metarep.data.reading.folder_walk import missing
 from metarep.index import INDEXES
@@ -55,6 +55,7 @@ def backend_parser(prog: str, name: str) -> Parser:
 def run(args: argparse.Namespace) -> int:
     set_threads(args)
     need_paths(args, "folders of images")
+    refuse_inside(args.index, args.paths)
     representation = load_representation(args.encoder)
     for path in args.paths:  # before an empty index is made
         if not path.exists():

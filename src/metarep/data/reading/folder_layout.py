@@ -8,6 +8,7 @@ from pathlib import Path
 
 from metarep.data.class_names import plain
 from metarep.data.reading.folder_walk import (
+    has_loose_images,
     holds_images,
     is_broken,
     is_image,
@@ -33,6 +34,7 @@ class Layout:
         loose: the number of images outside class folders.
         held_out: split folders with the same classes as the training split. They are kept for testing.
         notes: lines for the user on how the folder was read.
+        made: folders beside the class folders that metarep made, such as a model. They are passed over.
     """
 
     root: Path
@@ -40,6 +42,7 @@ class Layout:
     loose: int
     held_out: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
+    made: tuple[Path, ...] = ()
 
     @property
     def own_splits(self) -> bool:
@@ -63,11 +66,11 @@ def find_layout(root: Path, argument: str, *, teach: bool = False, deep: bool = 
         DataError: there are no class folders, class folders are next to split folders, or a class folder is a broken
             link.
     """
-    notes: list[str] = []
+    notes, made = list[str](), list[Path]()
     home_root = _inner(root) if deep else root
     if home_root != root:
         notes.append(f"{argument} holds one folder with all classes in it; they are taken from {shown(home_root)}")
-    tops = _class_folders(home_root)
+    tops = _class_folders(home_root, made)
     splits = [top for top in tops if plain(top.name) in SPLITS]
     real = list(filter(is_split, splits))
     if not real and len(splits) == len(tops) and any(map(loose_images, splits)):
@@ -76,12 +79,12 @@ def find_layout(root: Path, argument: str, *, teach: bool = False, deep: bool = 
         raise _mixed(argument, home_root, real[0], next(top for top in tops if top not in splits))
     parts = splits if real else []
     loose = sum(map(loose_images, (home_root, *parts)))
-    homes = [(home, SPLITS[plain(top.name)]) for top in parts for home in _class_folders(top)]
+    homes = [(home, SPLITS[plain(top.name)]) for top in parts for home in _class_folders(top, made)]
     if not parts:
         homes = [(home, "") for home in tops]
-        notes += _too_high(homes, argument)
     if not homes:
         raise _no_classes(argument, root, loose)
+    notes += _too_high(homes, argument)
     held_out: tuple[Path, ...] = ()
     if teach and _torn(homes):
         others = [top for top in parts if SPLITS[plain(top.name)] != "train" and subfolders(top)]
@@ -91,7 +94,7 @@ def find_layout(root: Path, argument: str, *, teach: bool = False, deep: bool = 
             " and ".join(shown(top) for top in parts if (top in held_out) == held) for held in (False, True)
         )
         notes.append(f"the model learns what {taught} holds; {tested} has the same classes and is left for testing")
-    return Layout(home_root, tuple(homes), loose, held_out, tuple(notes))
+    return Layout(home_root, tuple(homes), loose, held_out, tuple(notes), tuple(made))
 
 
 def is_split(folder: Path) -> bool:
@@ -117,8 +120,8 @@ def _full(folder: Path) -> list[Path]:
     return list(islice(filter(holds_images, subfolders(folder)), 2))
 
 
-def _class_folders(folder: Path) -> list[Path]:
-    """The subfolders of a folder.
+def _class_folders(folder: Path, made: list[Path]) -> list[Path]:
+    """The subfolders of a folder; ``made`` collects those that metarep made, which are left out.
 
     Raises:
         DataError: a link that looks like a class folder is broken.
@@ -126,7 +129,7 @@ def _class_folders(folder: Path) -> list[Path]:
     for entry in sorted(folder.iterdir()):
         if is_broken(entry) and not is_image(entry) and not A_FILE.search(entry.name):
             raise DataError(f"class {leads_nowhere(entry)}; mend the link or remove it")
-    return subfolders(folder)
+    return subfolders(folder, made)
 
 
 def _torn(homes: list[tuple[Path, str]]) -> bool:
@@ -136,15 +139,28 @@ def _torn(homes: list[tuple[Path, str]]) -> bool:
 
 
 def _too_high(homes: list[tuple[Path, str]], argument: str) -> list[str]:
-    """A note where every class holds only folders, since these may be the classes that the user means."""
-    if len(homes) < 2 or any(loose_images(home) or len(subfolders(home)) < 2 for home, _ in homes):
+    """A note where classes have their images in inner folders, since those may be the classes that the user means."""
+    deep = [(home, lowest) for home, _ in homes if (lowest := _level_of_classes(home))]
+    if len(homes) < 2 or not deep:
         return []
-    first, names = homes[0][0], [sub.name for sub in subfolders(homes[0][0])]
+    home, lowest = deep[0]
     return [
-        f"{argument} has {counted(len(homes), 'class')} that hold folders and no images themselves, such as "
-        f"{shown(first.name)!r} ({_some(names)}); everything below one of them is one class. If the folders inside "
-        f"are the classes, give {shown(first)} instead"
+        f"{argument} has {counted(len(deep), 'class')} with images in inner folders only, such as "
+        f"{shown(home.name)!r} ({_some([sub.name for sub in subfolders(lowest)])}); everything below one of them is "
+        f"one class. If the inner folders are the classes, give {shown(lowest)} instead"
     ]
+
+
+def _level_of_classes(folder: Path) -> Path | None:
+    """The folder, this one or one below, that seems to hold a folder of images for each class; None if none does."""
+    while not has_loose_images(folder):
+        inside = _full(folder)
+        if not inside:
+            return None
+        if any(map(is_split, inside)) or any(map(has_loose_images, inside)):
+            return folder if len(inside) > 1 else None
+        folder = inside[0]
+    return None
 
 
 def _unsorted(argument: str, folder: Path, splits: list[Path]) -> DataError:

@@ -18,6 +18,7 @@ from metarep.data.reading.folder_walk import (
     is_image,
     leads_nowhere,
     missing,
+    passed_over,
     shown,
     unreadable_folder,
     walk,
@@ -37,7 +38,7 @@ __all__ = [
 ]
 SEED = 0
 OUTSIDE = "(outside any class)"  # a key of ``FolderTree.ignored``, besides extensions
-MOST = 3  # broken links that a message names
+MOST = 3  # broken links, or folders of metarep, that a message names
 
 
 class FolderWarning(UserWarning):
@@ -152,8 +153,10 @@ def _tree(layout: Layout) -> FolderTree:
     folders: dict[tuple[str, str], list[Path]] = defaultdict(list)  # of each split and class
     for home, split, name in homes:
         folders[split or drawn[name], name].append(home)
-    broken: list[Path] = []
-    files = {key: FileList.join(_files(home, root, ignored, broken) for home in own) for key, own in folders.items()}
+    broken, made = list[Path](), [*layout.made]
+    files = {
+        key: FileList.join(_files(home, root, ignored, broken, made) for home in own) for key, own in folders.items()
+    }
     rank = ("train", "val", "test")
     order = sorted(folders, key=lambda key: (rank.index(key[0]), key[1]))
     notes = [
@@ -164,6 +167,9 @@ def _tree(layout: Layout) -> FolderTree:
     notes += [f"passed over: {leads_nowhere(link)}" for link in broken[:MOST]]
     if len(broken) > MOST:
         notes.append(f"passed over: {counted(len(broken) - MOST, 'more broken link')}")
+    notes += [passed_over(path, root) for path in made[:MOST]]
+    if len(made) > MOST:
+        notes.append(f"passed over: {counted(len(made) - MOST, 'more folder')} that metarep made")
     notes += look_alike_lines(look_alikes(sorted(name for _, name in folders)))
     classes = tuple(FolderClass(name, split, files[split, name]) for split, name in order)
     return FolderTree(root, classes, dict(ignored), layout.own_splits, layout.held_out, (*layout.notes, *notes))
@@ -211,7 +217,7 @@ def _refuse_twins(root: Path, homes: list[tuple[Path, str, str]]) -> None:
                 raise DataError(f"class {shown(folder.name)!r} is there twice, {where}; merge the two or rename one")
 
 
-def _files(home: Path, root: Path, ignored: Counter[str], broken: list[Path]) -> FileList:
+def _files(home: Path, root: Path, ignored: Counter[str], broken: list[Path], made: list[Path]) -> FileList:
     """The images of a class folder, as sorted paths relative to the root.
 
     Args:
@@ -219,12 +225,13 @@ def _files(home: Path, root: Path, ignored: Counter[str], broken: list[Path]) ->
         root: the folder that holds the classes.
         ignored: counts files by extension; the files here that are not images are added.
         broken: collects broken links; those here are added.
+        made: collects folders that metarep made; those here are added.
 
     Raises:
         DataError: the folder has no images.
     """
     images, others = [], Counter()
-    for folder, names in walk(home):
+    for folder, names in walk(home, made):
         for name in names:
             if is_image(folder / name):
                 images.append((folder / name).relative_to(root))

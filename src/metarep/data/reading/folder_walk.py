@@ -10,6 +10,12 @@ from metarep.data.reading.decode import EXTENSIONS
 from metarep.errors import DataError
 
 JUNK = {"__macosx", "@eadir", "thumbs.db", "desktop.ini"}  # names of files that archivers and file servers make
+MADE = {
+    "gallery.safetensors",
+    "labels.safetensors",
+    "index.safetensors",
+    "model.safetensors",
+}  # each in a folder of ours
 
 
 def shown(path: Path | str, root: Path | None = None) -> str:
@@ -34,20 +40,24 @@ def image_files(path: Path) -> Iterator[Path]:
         DataError: the path does not exist or cannot be read.
 
     Warns:
-        LeftOutWarning: a link below the folder is broken and does not have the name of an image.
+        LeftOutWarning: a link below the folder is broken and does not have the name of an image; or a folder below it
+            is a model, a run or an index of metarep.
     """
     if path.is_file():
         yield path
         return
     if not path.is_dir():
         raise missing("file or folder", path)
+    made: list[Path] = []
     try:
-        for folder, names in walk(path):
+        for folder, names in walk(path, made):
             for name in sorted(names):
                 if is_image(folder / name):
                     yield folder / name
                 elif is_broken(folder / name):
                     warnings.warn(f"passed over: {leads_nowhere(folder / name)}", LeftOutWarning, 2)
+        for own in made:
+            warnings.warn(passed_over(own), LeftOutWarning, 2)
     except OSError as error:
         raise unreadable_folder(error) from error
 
@@ -64,15 +74,30 @@ def leads_nowhere(path: Path) -> str:
     return f"{shown(path)!r} is a link to {shown(os.readlink(path))}, which is not there"
 
 
-def walk(home: Path) -> Iterator[tuple[Path, list[str]]]:
+def passed_over(made: Path, root: Path | None = None) -> str:
+    """The note on a folder that metarep made, among a user's images; ``root`` is as in :func:`shown`."""
+    return f"passed over: {shown(made, root)!r}, which metarep made; keep it outside the folder of images"
+
+
+def walk(home: Path, passed: list[Path] | None = None) -> Iterator[tuple[Path, list[str]]]:
     """Yield the visible folders below a folder, itself included, and the names of the files in each.
 
-    Links are followed, but each folder is visited once, so a loop of links ends.
+    Links are followed, but each folder is visited once, so a loop of links ends. Models, runs and indexes of metarep
+    are passed over.
+
+    Args:
+        home: the folder.
+        passed: collects what is passed over.
     """
     visited = set()
     for folder, folders, names in os.walk(home, followlinks=True, onerror=_raise):
         if (key := identity(folder)) in visited:
             folders.clear()
+            continue
+        if visited and not MADE.isdisjoint(names):
+            folders.clear()
+            if passed is not None:
+                passed.append(Path(folder))
             continue
         visited.add(key)
         folders[:] = sorted(name for name in folders if not is_hidden(name))
@@ -85,16 +110,34 @@ def identity(path: Path | str) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def subfolders(folder: Path) -> list[Path]:
-    """The visible folders in a folder, sorted; links to folders are included."""
+def subfolders(folder: Path, passed: list[Path] | None = None) -> list[Path]:
+    """The visible folders in a folder, sorted; links to folders are included.
+
+    Models, runs and indexes of metarep are left out; ``passed`` collects them.
+    """
     with os.scandir(folder) as entries:
-        return sorted(Path(entry.path) for entry in entries if not is_hidden(entry.name) and entry.is_dir())
+        visible = sorted(Path(entry.path) for entry in entries if not is_hidden(entry.name) and entry.is_dir())
+    made = [each for each in visible if is_made(each)]
+    if passed is not None:
+        passed += made
+    return [each for each in visible if each not in made]
+
+
+def is_made(folder: Path) -> bool:
+    """Whether a folder is a model, a run or an index of metarep; the pictures in one are no images of a user."""
+    return any((folder / name).is_file() for name in MADE)
 
 
 def loose_images(folder: Path) -> int:
     """The number of images in a folder itself, without its subfolders."""
     with os.scandir(folder) as entries:
-        return sum(is_image(Path(entry.name)) and not entry.is_dir() for entry in entries)
+        return sum(map(_is_loose, entries))
+
+
+def has_loose_images(folder: Path) -> bool:
+    """Whether there is an image in a folder itself; it is found without a look at all files."""
+    with os.scandir(folder) as entries:
+        return any(map(_is_loose, entries))
 
 
 def holds_images(folder: Path) -> bool:
@@ -120,6 +163,10 @@ def is_hidden(name: str) -> bool:
 def unreadable_folder(error: OSError) -> DataError:
     """The error for a folder that the operating system refuses to read."""
     return DataError(f"{error.filename} cannot be read ({error.strerror}); check its permissions")
+
+
+def _is_loose(entry: "os.DirEntry[str]") -> bool:
+    return is_image(Path(entry.path)) and not entry.is_dir()
 
 
 def _raise(error: OSError) -> None:

@@ -2,8 +2,8 @@
 
 import copy
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -14,6 +14,7 @@ from metarep.data.augment import preset
 from metarep.encoders import Encoder
 from metarep.encoders.halves import Halves
 from metarep.encoders.low_rank import add_low_rank, merge_low_rank
+from metarep.model.tuning.clock import Clock
 
 RANK, STEPS, RATE, TEMPERATURE, SMOOTHING = 8, 15, 3e-3, 0.1, 0.1  # chosen on classes that no table measures
 VIEWS = 6  # augmented views of an image, beside the image itself
@@ -42,29 +43,72 @@ class Prepared:
             sides = [torch.cat([tail(part) for part in maps.split(AT_ONCE)]) for maps in self.plain]
         return torch.stack(sides).mean(0)
 
+    def some(self, number: int) -> "Prepared":
+        """The same of the first images alone, without mirror images."""
+        return Prepared(self.halves, [self.plain[0][:number]], self.views[:, :number])
 
-def prepare(
-    encoder: Encoder, images: UInt8[Tensor, "n c h w"], advance: Callable[[float], None] | None = None
-) -> Prepared:
-    """Runs the trunk of an encoder on images and on augmented views of them.
+
+def views_of(images: int) -> int:
+    """The number of augmented views of each image, of which so many are kept as memory allows."""
+    return max(1, min(VIEWS, MOST_MAPS // images - 1))
+
+
+def steps_of(rows: int) -> int:
+    """The number of steps of a tuning on so many images."""
+    return STEPS * min(4, math.ceil(rows / BATCH))
+
+
+def prepare(encoder: Encoder, images: UInt8[Tensor, "n c h w"], clock: Clock) -> Prepared:
+    """Runs the trunk of an encoder on images; :func:`add_views` is still to follow.
 
     Args:
         encoder: in evaluation mode; it is not changed.
         images: at the encoder's size.
-        advance: called with the finished share, from 0 to 1.
+        clock: counts each run as a view.
     """
-    halves, generator = Halves(encoder), Generator().manual_seed(0)
-    random = preset("drawings" if encoder.preprocess.invert else "photos")
-    assert random is not None
-    count = max(1, min(VIEWS, MOST_MAPS // len(images) - 1))
+    halves = Halves(encoder)
     plain = halves.plain(images)
-    total, views = len(plain) + count, [plain[0]]
-    for number in range(count):
-        if advance:
-            advance((len(plain) + number) / total)
+    clock.finished("view", len(plain))
+    return Prepared(halves, plain, plain[0].unsqueeze(0))
+
+
+def add_views(prepared: Prepared, images: UInt8[Tensor, "n c h w"], clock: Clock) -> Prepared:
+    """Runs the trunk on augmented views of the images too.
+
+    Args:
+        prepared: what :func:`prepare` returned for the images.
+        images: at the encoder's size.
+        clock: counts the views.
+    """
+    halves, generator = prepared.halves, Generator().manual_seed(0)
+    random = preset("drawings" if halves.encoder.preprocess.invert else "photos")
+    assert random is not None
+    views = [prepared.plain[0]]
+    for _ in range(views_of(len(images))):
         draws = random.draw(len(images), generator, images.shape[-1] / images.shape[-2])
         views.append(halves.maps(random.apply(images, draws)))
-    return Prepared(halves, plain, torch.stack(views))
+        clock.finished("view")
+    return replace(prepared, views=torch.stack(views))
+
+
+def expect_times(prepared: Prepared, classes: Int[Tensor, " n"], ways: int, clock: Clock) -> None:
+    """Tells a clock how long steps and passes will take, from a step on some of the images, which is taken twice.
+
+    The first one is not measured, because memory is taken and kernels are chosen in it.
+
+    Args:
+        prepared: all images.
+        classes: their class indices.
+        ways: number of classes.
+        clock: for these images.
+    """
+    some, trial = min(BATCH, len(classes)), Clock()
+    for _ in range(2):
+        trial = Clock()
+        fit_tail(prepared.some(some), classes[:some], ways, torch.arange(some), trial, steps=1)
+    whole = len(classes) / some * len(prepared.plain)
+    clock.expect(**{"step": trial.seconds("step") or 0.0, "pass": whole * (trial.seconds("pass") or 0.0)})
+    clock.passed()
 
 
 def fit_tail(
@@ -72,7 +116,9 @@ def fit_tail(
     classes: Int[Tensor, " n"],
     ways: int,
     rows: Int[Tensor, " m"],
-    advance: Callable[[float], None] | None = None,
+    clock: Clock,
+    *,
+    steps: int | None = None,
 ) -> nn.Module:
     """Trains low-rank updates of the tail as a cosine classifier, and merges them into a copy of the tail.
 
@@ -85,16 +131,18 @@ def fit_tail(
         classes: their class indices.
         ways: number of classes.
         rows: the images to learn from; each class should have one.
-        advance: called with the finished share, from 0 to 1.
+        clock: counts the pass over the images and the steps.
+        steps: number of steps; by default :func:`steps_of` the images.
     """
     tail = copy.deepcopy(prepared.halves.tail).eval().requires_grad_(False)
     weights: Sequence[nn.Parameter] = add_low_rank(tail, RANK)
     labels, features = classes[rows], functional.normalize(prepared.rows(tail)[rows], dim=-1)
+    clock.finished("pass")
     means = features.new_zeros(ways, features.shape[1]).index_add(0, labels, features)
     heads = nn.Parameter(functional.normalize(means, dim=-1))
     optimizer = torch.optim.Adam([*weights, heads], lr=RATE)
     generator = Generator().manual_seed(0)
-    steps = STEPS * min(4, math.ceil(len(rows) / BATCH))
+    steps = steps or steps_of(len(rows))
     queue = torch.zeros(0, dtype=torch.long)
     for step in range(steps):
         for group in optimizer.param_groups:
@@ -110,7 +158,6 @@ def fit_tail(
             loss = functional.cross_entropy(logits, labels[part], label_smoothing=SMOOTHING)
             loss.backward()
         optimizer.step()
-        if advance:
-            advance((step + 1) / steps)
+        clock.finished("step")
     merge_low_rank(tail)
     return tail

@@ -22,13 +22,13 @@ from metarep.model.model import Model
 from metarep.model.trust.familiarity import familiarity, quantile_of
 from metarep.model.trust.folds import deal_folds
 from metarep.model.trust.trust import HeldOut, measure_trust
-from metarep.model.tuning.fitting import Prepared, fit_tail, prepare
+from metarep.model.tuning.clock import Clock
+from metarep.model.tuning.fitting import Prepared, add_views, expect_times, fit_tail, prepare, steps_of, views_of
 from metarep.model.tuning.verdict import Tuning, Verdict, judge
 from metarep.weights.representation import Representation
 
 FOLDS = 5  # at most; every fold is a tuning of its own
 FEWEST = 20  # images that must be left out: fewer cannot say whether a tuning is better
-TRUNK = 0.3  # share of the time that the trunk takes, for the progress
 
 
 def tune_model(
@@ -119,12 +119,16 @@ def tune(
             advice=Advice("fit with {learner}", learner="prototypes"),
         )
 
-    def tell(share: float) -> None:
-        if on_progress:
-            on_progress(share)
-
-    prepared = prepare(encoder, images, lambda share: tell(TRUNK * share))
+    clock = Clock(on_progress)
+    clock.expect(score=0.0)
+    _plan(clock, len(classes), [len(classes) // FOLDS] * min(FOLDS, int(classes.bincount().max())))
+    prepared = prepare(encoder, images, clock)
+    clock.plan(view=len(prepared.plain) + views_of(len(classes)))
+    if on_progress:
+        expect_times(prepared, classes, ways, clock)
+    prepared = add_views(prepared, images, clock)
     frozen = prepared.rows(prepared.halves.tail)
+    clock.finished("pass")
     units = near_copies(functional.normalize(frozen, dim=-1), picture_hash(images))
     folds = deal_folds(classes, units, most=FOLDS)
     folds = folds[: min(FOLDS, max((len(units[classes == each].unique()) for each in range(ways)), default=0))]
@@ -132,27 +136,35 @@ def tune(
     if ways < 2 or tested < FEWEST:
         why = "no class has a second image to test with" if not tested else f"{tested} images can be left out"
         return representation, None, Verdict(False, why=f"{why}, and {FEWEST} are needed to tell whether it helps")
-    each, before, after, near = (1 - TRUNK) / (len(folds) + 1), [], [], []
-    for number, fold in enumerate(folds):
-        begin = TRUNK + number * each
+    _plan(clock, len(classes), list(map(len, folds)))
+    clock.passed()
+    before, after, near = [], [], []
+    for fold in folds:
         others = torch.ones(len(classes), dtype=torch.bool).index_fill(0, fold, False).nonzero().flatten()
-        tail = fit_tail(prepared, classes, ways, others, lambda share, begin=begin: tell(begin + each * share))
+        tail = fit_tail(prepared, classes, ways, others, clock)
         rows = prepared.rows(tail)
+        clock.finished("pass")
         before.append(_scores(learner, frozen, classes, ways, others, fold))
         after.append(_scores(learner, rows, classes, ways, others, fold))
         near.append(familiarity(rows[others], classes[others], ways).score(rows[fold]))
+        clock.finished("score")
     left = torch.cat(folds)
     verdict = judge(torch.cat(before), torch.cat(after), left, classes, len(folds))
     if not verdict.kept:
         return representation, None, verdict
-    advance: Callable[[float], None] = lambda share: tell(1 - each + each * share)  # noqa: E731
-    tuned = _tuned(representation, images, prepared, classes, ways, advance)
+    tuned = _tuned(representation, images, prepared, classes, ways, clock)
     missing = torch.stack([classes.bincount(minlength=ways) - classes[f].bincount(minlength=ways) for f in folds])
     gain = (classes.bincount(minlength=ways) / missing).log().mean().item()
     held = HeldOut(torch.cat(after), left, gain)
     known = quantile_of(held.each(torch.cat(near))[1], ways, false_alarms)
     trust = measure_trust(held, classes, ways, false_alarms, known=known)
     return tuned, Tuning(verdict, trust, tuple(names)), verdict
+
+
+def _plan(clock: Clock, images: int, folds: Sequence[int]) -> None:
+    """Tells a clock what is to do: a tuning without each fold, of so many images, and one on all images."""
+    steps = sum(steps_of(images - fold) for fold in folds) + steps_of(images)
+    clock.plan(**{"step": steps, "pass": 2 * len(folds) + 2, "score": len(folds)})
 
 
 def _scores(learner: Learner, rows: Tensor, classes: Tensor, ways: int, others: Tensor, fold: Tensor) -> Tensor:
@@ -168,10 +180,10 @@ def _tuned(
     prepared: Prepared,
     classes: Tensor,
     ways: int,
-    advance: Callable[[float], None],
+    clock: Clock,
 ) -> Representation:
     """A copy of the representation whose encoder is tuned on all images."""
-    tail = fit_tail(prepared, classes, ways, torch.arange(len(classes)), advance)
+    tail = fit_tail(prepared, classes, ways, torch.arange(len(classes)), clock)
     new, cut = copy.deepcopy(representation), len(prepared.halves.trunk)
     weights = new.encoder.body.state_dict()
     for name, value in tail.state_dict().items():
