@@ -149,6 +149,7 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.model.trust.trust import HeldOut as HeldOut
     from metarep.model.trust.trust import Trust as Trust
     from metarep.model.tuning.tune import tune_model as tune_model
+    from metarep.model.tuning.unlabelled import adapt_model as adapt_model
     from metarep.search.image_index import Hit as Hit
     from metarep.search.image_index import ImageIndex as ImageIndex
     from metarep.weights.card import CardWarning as CardWarning
@@ -252,6 +253,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "metarep.model.suggestions": ("ClassNeed", "Suggestion", "class_needs", "suggest"),
     "metarep.model.multi_label": ("MultiLabelModel",),
     "metarep.model.tuning.tune": ("tune_model",),
+    "metarep.model.tuning.unlabelled": ("adapt_model",),
     "metarep.weights.named": ("load_representation",),
     "metarep.weights.representation": ("Representation",),
     "metarep.model.export": ("export_onnx", "export_torch"),
@@ -291,9 +293,7 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public name
     if name not in _HOME:
         raise AttributeError(f"module 'metarep' has no attribute {name!r}")
     module = import_module(_HOME[name])
-    value = getattr(module, name, module)  # losses is a module
-    globals()[name] = value
-    return value
+    return globals().setdefault(name, getattr(module, name, module))  # losses is a module
 
 
 def __dir__() -> list[str]:

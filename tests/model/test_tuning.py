@@ -134,11 +134,11 @@ def test_single_images_are_never_tuned_without_a_test(images: tuple[torch.Tensor
     same, verdict = tune_model(model, pixels[::SHOTS], labels[::SHOTS])
     assert same is model
     assert str(verdict) == (
-        "not tuned: no class has a second image to test with, and 20 are needed to tell whether it helps"
+        "not tried: no class has a second image to test with, and 20 are needed to tell whether it helps"
     )
     few = [row for row in range(len(labels)) if row % SHOTS < 2]
     assert str(tune_model(model, pixels[few], [labels[row] for row in few])[1]).startswith(
-        "not tuned: 12 images can be left"
+        "not tried: 12 images can be left"
     )
 
 
@@ -182,7 +182,7 @@ def test_the_command_says_what_it_kept_and_the_folder_works_like_any_other(
     monkeypatch.chdir(tmp_path)
     assert main(["fit", str(photos / "fit"), "--out", "m", "--encoder", "omniglot-protonet", "--tune"]) == 0
     said = capsys.readouterr().out
-    assert "tuning kept: " in said
+    assert "tuning: kept: " in said
     assert "encoder: omniglot-protonet, tuned at 28 x 28 px" in said
     image = next((photos / "query").glob("*/*.png"))
     assert main(["predict", "m", str(image)]) == 0

@@ -53,7 +53,7 @@ def test_the_commands_of_the_page(
     assert "3 classes, 12 images" in said[0]
     assert "the best that is installed" in said[0]
     assert "by leaving 12 images out, one of every class at a time" in said[0]
-    assert "not tuned: 12 images can be left out, and 20 are needed" in said[1]
+    assert "tuning: not tried: 12 images can be left out, and 20 are needed" in said[1]
     assert "new.jpg: hawkmoth" in said[2]
     assert len(said[3].splitlines()) == 5
     assert ": 4 of 4 images of 2 classes\n" in said[5]

@@ -6,15 +6,16 @@ from tools.tables.tuning import fill_tuning
 
 
 def test_a_table_of_tuning_holds_paired_gains_of_each_data_set(tmp_path: Path) -> None:
-    rows = ["data,part,encoder,size,draw,frozen,guarded,kept,seconds,hardware"]
+    rows = ["data,part,by,encoder,size,draw,frozen,guarded,kept,seconds,hardware"]
     rows += [
-        "b,test,net,160,0,70,73,True,40,cpu",
-        "b,test,net,160,1,80,81,True,50,cpu",
-        "b,val,net,160,0,10,90,True,1,x",
+        "b,test,tune,net,160,0,70,73,True,40,cpu",
+        "b,test,tune,net,160,1,80,81,True,50,cpu",
+        "b,val,tune,net,160,0,10,90,True,1,x",
     ]
-    rows += ["a,test,net,160,0,90,90,False,60,cpu"]
+    rows += ["a,test,unlabelled,net,160,0,10,20,True,60,cpu"]
+    rows += ["a,test,tune,net,160,0,90,90,False,60,cpu"]
     (tmp_path / "tune.csv").write_text("\n".join(rows) + "\n")
-    text = fill_tuning("<!-- tuning:test -->\n<!-- /tuning -->", tmp_path)
+    text = fill_tuning("<!-- tuning:tune -->\n<!-- /tuning -->", tmp_path)
     lines = [line for line in text.splitlines() if line.startswith(("| a", "| b"))]
     assert lines == [
         "| a | 1 | 90.00 | 90.00 | +0.00 (+0.00 to +0.00) | 0 of 1 | +0.0 | 60 |",

@@ -1,4 +1,4 @@
-"""Tables of what tuning an encoder adds, made from ``results/tune.csv``, which ``benchmarks/tune.py`` writes."""
+"""Tables of what an encoder gains from a user's images, from the rows that ``benchmarks/tune.py`` writes."""
 
 import csv
 from pathlib import Path
@@ -9,13 +9,14 @@ from metarep.model.tuning.verdict import paired
 from tools.tables.captions import markdown
 from tools.tables.places import NOTHING, fill_places
 
-HEAD = ("data", "draws", "frozen", "with --tune", "gain (95 % interval)", "kept in", "worst draw", "seconds, median")
+HEAD = ("data", "draws", "frozen", "with --{by}", "gain (95 % interval)", "kept in", "worst draw", "seconds, median")
 
 
 def fill_tuning(text: str, results: Path) -> str:
     r"""Fill the tables of tuning in a text.
 
-    A place for a table is a line ``<!-- tuning:PART -->`` and a line ``<!-- /tuning -->``. PART is ``test`` or ``val``.
+    A place for a table is a line ``<!-- tuning:PART -->`` and a line ``<!-- /tuning -->``. PART is ``tune`` or
+    ``unlabelled``, the way in which the encoder learned; all rows are of test classes.
 
     Args:
         text: Markdown.
@@ -24,8 +25,8 @@ def fill_tuning(text: str, results: Path) -> str:
     Returns:
         The whole text.
 
-    >>> print(fill_tuning("<!-- tuning:test -->\n<!-- /tuning -->", Path("nowhere")))
-    <!-- tuning:test -->
+    >>> print(fill_tuning("<!-- tuning:tune -->\n<!-- /tuning -->", Path("nowhere")))
+    <!-- tuning:tune -->
     not measured yet
     <!-- /tuning -->
     """
@@ -33,16 +34,18 @@ def fill_tuning(text: str, results: Path) -> str:
     if path.is_file():
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-    return fill_places(text, "tuning", lambda part: _table([row for row in rows if row["part"] == part]))
+    rows = [row for row in rows if row["part"] == "test"]
+    return fill_places(text, "tuning", lambda by: _table([row for row in rows if row["by"] == by]))
 
 
 def _table(rows: list[dict[str, str]]) -> str:
-    """The table of one part as Markdown, with a line for each data set."""
+    """The table of one way to learn as Markdown, with a line for each data set."""
     if not rows:
         return NOTHING
+    head = [each.format(by=rows[0]["by"]) for each in HEAD]
     lines = [_line(data, [row for row in rows if row["data"] == data]) for data in sorted({r["data"] for r in rows})]
     about = ", ".join(sorted({f"{row['encoder']} at {row['size']} px, {row['hardware']}" for row in rows}))
-    return markdown([list(HEAD), ["---", *["---:"] * (len(HEAD) - 1)], *lines]) + f"\n\n{about}."
+    return markdown([head, ["---", *["---:"] * (len(HEAD) - 1)], *lines]) + f"\n\n{about}."
 
 
 def _line(data: str, rows: list[dict[str, str]]) -> list[str]:

@@ -6,9 +6,9 @@ import shlex
 from pathlib import Path
 
 from metarep.cli.fit import draw_confusion, tell_ignored
+from metarep.cli.images import find_images
 from metarep.cli.options import add_output, add_reading, add_threads, print_json, set_threads
 from metarep.cli.parser import Parser
-from metarep.cli.predict import find_images
 from metarep.cli.trust_lines import copy_lines, trust_line
 from metarep.data.class_names import warn_of_look_alikes
 from metarep.data.reading.depth import Depth

@@ -6,26 +6,22 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from metarep.cli.options import (
     add_output,
     add_reading,
     add_threads,
     print_json,
-    refuse_existing,
     refuse_inside,
     set_threads,
 )
 from metarep.cli.parser import Parser
-from metarep.cli.progress import measuring
 from metarep.cli.trust_lines import class_lines, copy_lines, trust_line
 from metarep.data.datasets.options import LeftOutWarning
 from metarep.data.reading.depth import Depth
 from metarep.data.reading.folder_tree import OUTSIDE, FolderTree, warn_of_notes
 from metarep.data.reading.formats import HINTS
 from metarep.data.reading.labelled_list import find_classes, is_list
-from metarep.data.reading.photographs import LeftOut, notice_depth, read_images
+from metarep.data.reading.photographs import notice_depth
 from metarep.errors import DataError, counted
 from metarep.learners import INDUCTIVE
 from metarep.machine.files import own_folder, typed
@@ -47,6 +43,7 @@ EXAMPLE = """examples:
   metarep predict moths new.jpg
   metarep fit photos --out moths --encoder efficientnet-lite2 --size 224
   metarep fit photos --out moths-tuned --tune
+  metarep fit scans --out marks --unlabelled archive/
   metarep fit letters --out letters --encoder omniglot-protonet
 """
 MOST = 5  # doubtful images and confused pairs that are printed
@@ -82,6 +79,13 @@ def add(parser: Parser) -> None:
         action="store_true",
         help="let the encoder learn from the images too, and keep that only if it is better on images left out of it "
         "(minutes; default: off)",
+    )
+    parser.add_argument(
+        "--unlabelled",
+        nargs="+",
+        metavar="FOLDER",
+        help="let the encoder learn from unlabelled images of the same kind as yours (SimCLR; at most 600 of them), "
+        "and keep that only if it is better for your labelled ones",
     )
     add_reading(parser)
     add_threads(parser)
@@ -133,9 +137,11 @@ def run(args: argparse.Namespace) -> int:
     tell_ignored(tree)
     depth = notice_depth([file for file, _ in tree.pairs], representation.depth | Depth.of(args.depth))
     model = Model(representation, head, Gallery.empty(), false_alarms=args.false_alarms, depth=depth)
-    started, verdict = time.perf_counter(), None
-    if args.tune:
-        model, verdict = tune_tree(model, tree, args)
+    started, verdicts = time.perf_counter(), dict[str, Verdict]()
+    if args.tune or args.unlabelled:
+        from metarep.cli.encoder_learning import learn_encoder
+
+        model, verdicts = learn_encoder(model, tree, args)
     with ModelFolder.making(args.out, model) as folder:
         learn_tree(folder, tree, skip_bad=args.skip_bad)
         folder.calibrate()
@@ -143,32 +149,13 @@ def run(args: argparse.Namespace) -> int:
     picture = draw_confusion(folder)
     facts = {"model": str(args.out), "seconds": round(seconds, 2), "picture": picture, **summary(folder.model)}
     if args.json:
-        facts |= {} if verdict is None else {"tuning": verdict.as_dict()}
+        facts |= {what: verdict.as_dict() for what, verdict in verdicts.items()}
         print_json({**facts, "held_out": [str(path) for path in tree.held_out]})
     else:
-        if verdict is not None:
-            print(verdict if verdict.gain is None else f"tuning {verdict}")
+        for what, verdict in verdicts.items():
+            print(f"{what}: {verdict}")
         tell(folder, seconds, picture, chosen=args.encoder == "auto", tested_by=tree.held_out[:1])
     return 0
-
-
-def tune_tree(model: Model, tree: FolderTree, args: argparse.Namespace) -> tuple[Model, Verdict]:
-    """Tune the encoder of a model without classes on the images of a folder.
-
-    Returns:
-        The model with the tuned encoder, or the given one if that was not better; and the verdict.
-    """
-    from metarep.model.tuning.tune import tune_model
-
-    refuse_existing(args.out)  # now, and not after minutes
-    pairs = _labelled(tree)
-    left_out = LeftOut() if args.skip_bad else None
-    preprocess = model.learner.encoder.preprocess
-    paths = [path for path, _ in pairs]
-    images = torch.cat(list(read_images(paths, preprocess, depth=model.depth, left_out=left_out)))
-    kept = [label for row, (_, label) in enumerate(pairs) if left_out is None or row not in left_out.errors]
-    with measuring("tuning", quiet=args.json) as tell:
-        return tune_model(model, images, kept, on_progress=tell)
 
 
 def _labelled(tree: FolderTree) -> list[tuple[Path, str]]:

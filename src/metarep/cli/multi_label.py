@@ -40,8 +40,9 @@ def fit(args: argparse.Namespace) -> int:
         args.parser.error(
             "--false-alarms is for models of one class an image; leave it out, or leave --multi-label out"
         )
-    if args.tune:
-        args.parser.error("--tune is for models of one class an image; leave it out, or leave --multi-label out")
+    for flag in ("tune", "unlabelled"):
+        if getattr(args, flag):
+            args.parser.error(f"--{flag} is for models of one class an image; leave it out, or leave --multi-label out")
     refuse_existing(args.out)  # before images are read
     sets = read_label_sets(Path(args.photos))
     _warn(sets.notes)

@@ -8,14 +8,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from metarep.cli.images import find_images
 from metarep.cli.options import add_output, add_reading, add_threads, print_json_list, set_threads
 from metarep.cli.parser import Parser
 from metarep.cli.progress import counter
-from metarep.data.reading.decode import EXTENSIONS
 from metarep.data.reading.depth import Depth
-from metarep.data.reading.folder_walk import image_files, missing
 from metarep.data.reading.photographs import LeftOut, notice_depth
-from metarep.errors import DataError
 from metarep.model.answers import Answer
 from metarep.model.folder import ModelFolder
 from metarep.model.multi_label_folder import is_multi_label
@@ -124,27 +122,6 @@ def answers(folder: ModelFolder, paths: list[Path], args: argparse.Namespace) ->
             yield from zip(islice(rest, len(rows)), model.answer(rows, args.neighbours or NEIGHBOURS), strict=True)
             advance(len(rows))
     left_out.tell(len(paths))
-
-
-def find_images(given: list[str]) -> list[Path]:
-    """List the given images, and all images below the given folders.
-
-    Raises:
-        DataError: a file does not exist, or a folder has no images.
-    """
-    images: list[Path] = []
-    for name in given:
-        path = Path(name)
-        if path.is_dir():
-            inside = list(image_files(path))
-            if not inside:
-                raise DataError(f"{name} holds no images ({', '.join(sorted(EXTENSIONS))})")
-            images += inside
-        elif not path.exists():
-            raise missing("image", path)
-        else:
-            images.append(path)
-    return images
 
 
 def as_json(path: Path, answer: Answer) -> dict[str, Any]:

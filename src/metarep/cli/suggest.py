@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 
+from metarep.cli.images import find_images
 from metarep.cli.options import add_output, add_reading, add_threads, print_json, refuse_inside, set_threads
 from metarep.cli.parser import Parser
-from metarep.cli.predict import BATCH, find_images
+from metarep.cli.predict import BATCH
 from metarep.cli.progress import counter
 from metarep.data.copies.picture_hash import picture_hash
 from metarep.data.drawing.contact_sheet import MOST_IMAGES, contact_sheet

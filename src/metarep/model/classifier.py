@@ -52,6 +52,7 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         classes_: the classes, sorted. The columns of ``predict_proba`` have this order.
         model_: the :class:`metarep.model.model.Model`.
         verdict_: with ``tune``, how the tuned encoder compares, and whether it was kept.
+        adapting_: with ``unlabelled``, the same of the encoder that has learned from them.
 
     >>> images = np.random.default_rng(0).integers(0, 255, (6, 28, 28), dtype=np.uint8)
     >>> classifier = FewShotClassifier("omniglot-protonet").fit(images, ["a", "a", "a", "b", "b", "b"])
@@ -76,11 +77,12 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         self.size, self.batch_size, self.depth, self.mean, self.std = size, batch_size, depth, mean, std
         self.tune = tune
 
-    def fit(self, X: Any, y: Any) -> "FewShotClassifier":  # noqa: ANN401 - scikit-learn's names
+    def fit(self, X: Any, y: Any, *, unlabelled: Any = None) -> "FewShotClassifier":  # noqa: ANN401 - scikit-learn's names
         """Learns classes from images ``X`` and their labels ``y``, and forgets all that was learned before.
 
         Labels that are the same name (:mod:`metarep.data.class_names`) are one class, such as ``café`` typed on two
-        systems.
+        systems. The encoder first learns from the images ``unlabelled``, if there are any, and that is kept if it is
+        better for the labelled ones (:func:`metarep.model.tuning.unlabelled.adapt`).
 
         Raises:
             BadNameError: a label cannot be the name of a class.
@@ -88,12 +90,15 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         Warns:
             LookAlikeWarning: the names of two classes look the same.
         """
-        for name in ("model_", "classes_", "_names", "verdict_"):
+        for name in ("model_", "classes_", "_names", "verdict_", "adapting_"):
             self.__dict__.pop(name, None)
-        return self.partial_fit(X, y)
+        return self._learn(X, y, unlabelled)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> "FewShotClassifier":  # noqa: ANN401, ARG002
         """Learns more images, of known or of new classes. ``classes`` is ignored: any call may add new classes."""
+        return self._learn(X, y)
+
+    def _learn(self, X: Any, y: Any, unlabelled: Any = None) -> "FewShotClassifier":  # noqa: ANN401
         first = not hasattr(self, "model_")
         if are_features(X):
             X, y = self._features(X, y, reset=first)
@@ -111,8 +116,8 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
             )
         model = self._fresh(are_features(X)) if first else self.model_
         depth = notice_depth(X, model.depth | Depth.of(self.depth)) if model.representation else model.depth
-        if first and self.tune:
-            model = self._tuned(model, X, labels, depth)
+        if first and (self.tune or unlabelled is not None):
+            model = self._with_learned_encoder(model, X, labels, unlabelled, depth)
         rows = model.prepare(X, batch=self.batch_size, depth=depth)
         items = [str(x) if isinstance(x, str | Path) else f"image {i}" for i, x in enumerate(X)]
         known = np.concatenate([self.classes_, labels]) if not first else labels
@@ -219,15 +224,28 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
             representation = load_representation(representation, size=self.size, mean=self.mean, std=self.std)
         return Model(representation, head, Gallery.empty(), false_alarms=self.false_alarms)
 
-    def _tuned(self, model: Model, X: Any, labels: np.ndarray, depth: Depth) -> Model:  # noqa: ANN401
-        """Returns the model with an encoder that was tuned on the images, if it is better."""
+    def _with_learned_encoder(
+        self,
+        model: Model,
+        X: Any,  # noqa: ANN401
+        labels: np.ndarray,
+        unlabelled: Any,  # noqa: ANN401
+        depth: Depth,
+    ) -> Model:
+        """Returns the model with an encoder that has learned from the images, if it is better."""
         from metarep.model.tuning.tune import tune_model
+        from metarep.model.tuning.unlabelled import adapt_model
 
         if model.representation is None:
-            raise MetarepError("features were given, so there is no encoder to tune; fit on images, or with tune=False")
-        preprocess = model.learner.encoder.preprocess
+            what = "tune; fit on images, or with tune=False" if self.tune else "adapt; fit on images"
+            raise MetarepError(f"features were given, so there is no encoder to {what}")
+        preprocess, names = model.learner.encoder.preprocess, [str(label) for label in labels.tolist()]
         images = torch.cat(list(read_images(X, preprocess, batch=self.batch_size, depth=depth)))
-        model, self.verdict_ = tune_model(model, images, [str(label) for label in labels.tolist()])
+        if unlabelled is not None:
+            others = torch.cat(list(read_images(unlabelled, preprocess, batch=self.batch_size, depth=depth)))
+            model, self.adapting_ = adapt_model(model, images, names, others)
+        if self.tune:
+            model, self.verdict_ = tune_model(model, images, names)
         return model
 
     def _features(self, X: Any, y: Any = "no_validation", *, reset: bool) -> Any:  # noqa: ANN401

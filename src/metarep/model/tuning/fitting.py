@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -111,6 +111,45 @@ def expect_times(prepared: Prepared, classes: Int[Tensor, " n"], ways: int, cloc
     clock.passed()
 
 
+def train_tail(
+    prepared: Prepared,
+    rows: Int[Tensor, " m"],
+    steps: int,
+    loss_of: Callable[[nn.Module, Int[Tensor, " b"], Generator], Float[Tensor, ""]],
+    others: Sequence[nn.Parameter],
+    clock: Clock,
+) -> nn.Module:
+    """Trains low-rank updates of the tail by any loss, and merges them into a copy of the tail.
+
+    The optimiser is Adam, whose rate falls along a cosine to zero. Norm layers keep their running statistics.
+
+    Args:
+        prepared: all images.
+        rows: the images to learn from. A step takes ``BATCH`` of them, and all are taken before one is taken again.
+        steps: number of steps.
+        loss_of: the loss of a tail on a batch, which is given as positions of images. It draws with the generator.
+        others: parameters that are trained too, such as those of a classifier.
+        clock: counts the steps.
+    """
+    tail = copy.deepcopy(prepared.halves.tail).eval().requires_grad_(False)
+    weights: Sequence[nn.Parameter] = add_low_rank(tail, RANK)
+    optimizer, generator = torch.optim.Adam([*weights, *others], lr=RATE), Generator().manual_seed(0)
+    queue = torch.zeros(0, dtype=torch.long)
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * (1 + math.cos(math.pi * step / steps)) / 2
+        if len(queue) < min(BATCH, len(rows)):
+            queue = torch.randperm(len(rows), generator=generator)
+        part, queue = queue[:BATCH], queue[BATCH:]
+        optimizer.zero_grad()
+        with torch.enable_grad():
+            loss_of(tail, rows[part], generator).backward()
+        optimizer.step()
+        clock.finished("step")
+    merge_low_rank(tail)
+    return tail
+
+
 def fit_tail(
     prepared: Prepared,
     classes: Int[Tensor, " n"],
@@ -123,8 +162,7 @@ def fit_tail(
     """Trains low-rank updates of the tail as a cosine classifier, and merges them into a copy of the tail.
 
     The classifier is that of the method ``baseline`` (Baseline++, Chen et al. 2019): the cosine of the features with a
-    weight of each class, which starts at the mean of the class. It is thrown away. Norm layers keep their running
-    statistics.
+    weight of each class, which starts at the mean of the class. It is thrown away.
 
     Args:
         prepared: all images.
@@ -134,30 +172,15 @@ def fit_tail(
         clock: counts the pass over the images and the steps.
         steps: number of steps; by default :func:`steps_of` the images.
     """
-    tail = copy.deepcopy(prepared.halves.tail).eval().requires_grad_(False)
-    weights: Sequence[nn.Parameter] = add_low_rank(tail, RANK)
-    labels, features = classes[rows], functional.normalize(prepared.rows(tail)[rows], dim=-1)
+    labels, features = classes[rows], functional.normalize(prepared.rows(prepared.halves.tail)[rows], dim=-1)
     clock.finished("pass")
     means = features.new_zeros(ways, features.shape[1]).index_add(0, labels, features)
     heads = nn.Parameter(functional.normalize(means, dim=-1))
-    optimizer = torch.optim.Adam([*weights, heads], lr=RATE)
-    generator = Generator().manual_seed(0)
-    steps = steps or steps_of(len(rows))
-    queue = torch.zeros(0, dtype=torch.long)
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = RATE * (1 + math.cos(math.pi * step / steps)) / 2
-        if len(queue) < min(BATCH, len(rows)):
-            queue = torch.randperm(len(rows), generator=generator)
-        part, queue = queue[:BATCH], queue[BATCH:]
-        view = torch.randint(len(prepared.views), (len(part),), generator=generator)
-        optimizer.zero_grad()
-        with torch.enable_grad():
-            found = functional.normalize(tail(prepared.views[view, rows[part]]), dim=-1)
-            logits = found @ functional.normalize(heads, dim=-1).mT / TEMPERATURE
-            loss = functional.cross_entropy(logits, labels[part], label_smoothing=SMOOTHING)
-            loss.backward()
-        optimizer.step()
-        clock.finished("step")
-    merge_low_rank(tail)
-    return tail
+
+    def loss_of(tail: nn.Module, batch: Tensor, generator: Generator) -> Tensor:
+        view = torch.randint(len(prepared.views), (len(batch),), generator=generator)
+        found = functional.normalize(tail(prepared.views[view, batch]), dim=-1)
+        logits = found @ functional.normalize(heads, dim=-1).mT / TEMPERATURE
+        return functional.cross_entropy(logits, classes[batch], label_smoothing=SMOOTHING)
+
+    return train_tail(prepared, rows, steps or steps_of(len(rows)), loss_of, [heads], clock)

@@ -1,8 +1,6 @@
 """tune: an encoder learns from labelled images, if it is then better on images that were left out of it."""
 
-import copy
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,23 +10,17 @@ from torch.nn import functional
 
 from metarep.data.copies.near_copies import near_copies
 from metarep.data.copies.picture_hash import picture_hash
-from metarep.data.images import ImageBank
-from metarep.encoders import keep_feature_means
-from metarep.encoders.onnx import OnnxBody
-from metarep.errors import Advice, MetarepError
-from metarep.learners import Learner
-from metarep.model.head import build_head
 from metarep.model.model import Model
 from metarep.model.trust.familiarity import familiarity, quantile_of
 from metarep.model.trust.folds import deal_folds
 from metarep.model.trust.trust import HeldOut, measure_trust
 from metarep.model.tuning.clock import Clock
-from metarep.model.tuning.fitting import Prepared, add_views, expect_times, fit_tail, prepare, steps_of, views_of
+from metarep.model.tuning.fitting import add_views, expect_times, fit_tail, prepare, steps_of, views_of
+from metarep.model.tuning.tailored import FEWEST, encoder_of, others_than, scores_of, tunable, with_tail
 from metarep.model.tuning.verdict import Tuning, Verdict, judge
 from metarep.weights.representation import Representation
 
 FOLDS = 5  # at most; every fold is a tuning of its own
-FEWEST = 20  # images that must be left out: fewer cannot say whether a tuning is better
 
 
 def tune_model(
@@ -57,12 +49,10 @@ def tune_model(
     Traceback (most recent call last):
     metarep.errors.MetarepError: the model has no encoder, so it cannot be tuned; tune a new model of an encoder
     """
-    if model.representation is None or len(model.gallery):
-        what = "has no encoder" if model.representation is None else "has images, whose features are of its encoder"
-        raise MetarepError(f"the model {what}, so it cannot be tuned; tune a new model of an encoder")
+    start = encoder_of(model)
     names, alarms = [model.gallery.called(label) for label in labels], model.false_alarms
     representation, tuning, verdict = tune(
-        model.representation, images, names, head=model.head, false_alarms=alarms, on_progress=on_progress
+        start, images, names, head=model.head, false_alarms=alarms, on_progress=on_progress
     )
     if tuning is None:
         return model, verdict
@@ -101,24 +91,9 @@ def tune(
     Raises:
         MetarepError: the encoder is an ONNX graph, or the learner does not compare features.
     """
-    encoder = representation.encoder
-    if isinstance(encoder.body, OnnxBody):
-        raise MetarepError("an ONNX graph is frozen and cannot be tuned; fit without tuning, or with another encoder")
-    learner = build_head(representation, head)[1].eval()
+    encoder, learner = representation.encoder, tunable(representation, head, images[:1])
     names = list(dict.fromkeys(labels))
     classes, ways = torch.tensor([names.index(label) for label in labels]), len(names)
-    with torch.no_grad():
-        first = learner.prepare(images[:1])
-    if (
-        first.ndim != 2
-        or first.shape[1] != encoder.dim
-        or sum(1 for _ in learner.parameters()) != sum(1 for _ in encoder.parameters())
-    ):
-        raise MetarepError(
-            f"the learner {learner.called!r} does more than compare features of the encoder, so it cannot be tuned",
-            advice=Advice("fit with {learner}", learner="prototypes"),
-        )
-
     clock = Clock(on_progress)
     clock.expect(score=0.0)
     _plan(clock, len(classes), [len(classes) // FOLDS] * min(FOLDS, int(classes.bincount().max())))
@@ -140,19 +115,20 @@ def tune(
     clock.passed()
     before, after, near = [], [], []
     for fold in folds:
-        others = torch.ones(len(classes), dtype=torch.bool).index_fill(0, fold, False).nonzero().flatten()
+        others = others_than(fold, len(classes))
         tail = fit_tail(prepared, classes, ways, others, clock)
         rows = prepared.rows(tail)
         clock.finished("pass")
-        before.append(_scores(learner, frozen, classes, ways, others, fold))
-        after.append(_scores(learner, rows, classes, ways, others, fold))
+        before.append(scores_of(learner, frozen, classes, ways, others, fold))
+        after.append(scores_of(learner, rows, classes, ways, others, fold))
         near.append(familiarity(rows[others], classes[others], ways).score(rows[fold]))
         clock.finished("score")
     left = torch.cat(folds)
     verdict = judge(torch.cat(before), torch.cat(after), left, classes, len(folds))
     if not verdict.kept:
         return representation, None, verdict
-    tuned = _tuned(representation, images, prepared, classes, ways, clock)
+    tail = fit_tail(prepared, classes, ways, torch.arange(len(classes)), clock)
+    tuned = with_tail(representation, prepared.halves, tail, images, "tuned")
     missing = torch.stack([classes.bincount(minlength=ways) - classes[f].bincount(minlength=ways) for f in folds])
     gain = (classes.bincount(minlength=ways) / missing).log().mean().item()
     held = HeldOut(torch.cat(after), left, gain)
@@ -165,31 +141,3 @@ def _plan(clock: Clock, images: int, folds: Sequence[int]) -> None:
     """Tells a clock what is to do: a tuning without each fold, of so many images, and one on all images."""
     steps = sum(steps_of(images - fold) for fold in folds) + steps_of(images)
     clock.plan(**{"step": steps, "pass": 2 * len(folds) + 2, "score": len(folds)})
-
-
-def _scores(learner: Learner, rows: Tensor, classes: Tensor, ways: int, others: Tensor, fold: Tensor) -> Tensor:
-    """The scores of the images of a fold, by a classifier of the others."""
-    with torch.no_grad():
-        state = learner.adapt(rows[others].unsqueeze(0), classes[others].unsqueeze(0), ways)
-        return learner.logits(state, rows[fold].unsqueeze(0))[0]
-
-
-def _tuned(
-    representation: Representation,
-    images: Tensor,
-    prepared: Prepared,
-    classes: Tensor,
-    ways: int,
-    clock: Clock,
-) -> Representation:
-    """A copy of the representation whose encoder is tuned on all images."""
-    tail = fit_tail(prepared, classes, ways, torch.arange(len(classes)), clock)
-    new, cut = copy.deepcopy(representation), len(prepared.halves.trunk)
-    weights = new.encoder.body.state_dict()
-    for name, value in tail.state_dict().items():
-        first, dot, rest = name.partition(".")
-        weights[f"{int(first) + cut}{dot}{rest}" if cut else name] = value
-    new.encoder.body.load_state_dict(weights)
-    if new.encoder.feature_means is not None:
-        keep_feature_means(new.encoder, ImageBank(images))
-    return replace(new, name=f"{representation.name}, tuned")

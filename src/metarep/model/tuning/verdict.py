@@ -26,7 +26,7 @@ class Verdict:
             interval.
         images: number of images that were left out.
         folds: number of tunings that were tested.
-        why: why nothing was tuned; empty otherwise.
+        why: why nothing was tried; empty otherwise.
 
     >>> str(Verdict(True, 70.0, 74.0, (4.0, 0.5, 7.5), (0.2, 0.1, 0.3), 100, 5))[:66]
     'kept: 74.0 % of 100 images left out are right, 70.0 % without (+4.'
@@ -47,7 +47,7 @@ class Verdict:
 
     def __str__(self) -> str:
         if self.gain is None:
-            return f"not tuned: {self.why}"
+            return f"not tried: {self.why}"
         gain, low, high = self.gain
         figures = (
             f"{self.after:.1f} % of {counted(self.images, 'image')} left out are right, {self.before:.1f} % without "

@@ -1,0 +1,117 @@
+"""What tuning with labels and adapting without them share: what can be tuned, how it is tested, and what is kept."""
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from metarep.data.images import ImageBank
+from metarep.encoders import keep_feature_means
+from metarep.encoders.halves import Halves
+from metarep.encoders.onnx import OnnxBody
+from metarep.errors import Advice, MetarepError
+from metarep.learners import Learner
+from metarep.model.head import build_head
+from metarep.model.model import Model
+from metarep.weights.representation import Representation
+
+FEWEST = 20  # images that must be left out: fewer cannot say whether a change is better
+
+
+def encoder_of(model: Model) -> Representation:
+    """The encoder of a model that has no images yet.
+
+    Raises:
+        MetarepError: the model has images already, or no encoder.
+    """
+    if model.representation is None or len(model.gallery):
+        what = "has no encoder" if model.representation is None else "has images, whose features are of its encoder"
+        raise MetarepError(f"the model {what}, so it cannot be tuned; tune a new model of an encoder")
+    return model.representation
+
+
+def tunable(representation: Representation, head: dict[str, Any] | None, image: UInt8[Tensor, "1 c h w"]) -> Learner:
+    """The learner by which an encoder is tested before and after its tail is trained.
+
+    Args:
+        representation: the encoder.
+        head: name and settings of the learner, as for :class:`metarep.model.model.Model`.
+        image: any image at the size of the encoder.
+
+    Raises:
+        MetarepError: the encoder is an ONNX graph, or the learner does not compare features.
+    """
+    encoder = representation.encoder
+    if isinstance(encoder.body, OnnxBody):
+        raise MetarepError("an ONNX graph is frozen and cannot be tuned; fit without tuning, or with another encoder")
+    learner = build_head(representation, head)[1].eval()
+    with torch.no_grad():
+        first = learner.prepare(image)
+    if (
+        first.ndim != 2
+        or first.shape[1] != encoder.dim
+        or sum(1 for _ in learner.parameters()) != sum(1 for _ in encoder.parameters())
+    ):
+        raise MetarepError(
+            f"the learner {learner.called!r} does more than compare features of the encoder, so it cannot be tuned",
+            advice=Advice("fit with {learner}", learner="prototypes"),
+        )
+    return learner
+
+
+def others_than(fold: Int[Tensor, " k"], images: int) -> Int[Tensor, " m"]:
+    """The positions of the images that a fold does not leave out.
+
+    >>> others_than(torch.tensor([1, 3]), 5).tolist()
+    [0, 2, 4]
+    """
+    return torch.ones(images, dtype=torch.bool).index_fill(0, fold, False).nonzero().flatten()
+
+
+def scores_of(
+    learner: Learner,
+    rows: Float[Tensor, "n dim"],
+    classes: Int[Tensor, " n"],
+    ways: int,
+    others: Int[Tensor, " m"],
+    fold: Int[Tensor, " k"],
+) -> Float[Tensor, "k ways"]:
+    """The scores of the images of a fold, by a classifier of the others.
+
+    Args:
+        learner: makes the classifier.
+        rows: the features of all images.
+        classes: their class indices.
+        ways: number of classes.
+        others: the images that the classifier learns from.
+        fold: the images that it is asked about.
+    """
+    with torch.no_grad():
+        state = learner.adapt(rows[others].unsqueeze(0), classes[others].unsqueeze(0), ways)
+        return learner.logits(state, rows[fold].unsqueeze(0))[0]
+
+
+def with_tail(
+    representation: Representation, halves: Halves, tail: nn.Module, images: UInt8[Tensor, "n c h w"], how: str
+) -> Representation:
+    """A copy of a representation with another tail.
+
+    Args:
+        representation: the encoder, which is not changed.
+        halves: its layers.
+        tail: the trained tail.
+        images: those from which the mean features are taken again, if the encoder has any.
+        how: what was done, which is added to the name.
+    """
+    new, cut = copy.deepcopy(representation), len(halves.trunk)
+    weights = new.encoder.body.state_dict()
+    for name, value in tail.state_dict().items():
+        first, dot, rest = name.partition(".")
+        weights[f"{int(first) + cut}{dot}{rest}" if cut else name] = value
+    new.encoder.body.load_state_dict(weights)
+    if new.encoder.feature_means is not None:
+        keep_feature_means(new.encoder, ImageBank(images))
+    return replace(new, name=f"{representation.name}, {how}")

@@ -1,0 +1,135 @@
+"""An encoder that learns from unlabelled images: kept only where it is better for the labelled ones."""
+
+import json
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from metarep import FewShotClassifier, Model, Preprocess, adapt_model, build_encoder, load_dataset
+from metarep.cli import main
+from metarep.data.augment import preset
+from metarep.data.datasets.options import LeftOutWarning
+from metarep.errors import MetarepError
+from metarep.model.tuning.verdict import judge
+from metarep.weights.own_network import represent
+
+WAYS, SHOTS = 6, 5
+
+
+def untrained() -> Model:
+    torch.manual_seed(0)
+    encoder = build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,), invert=True), width=16)
+    return Model(represent(encoder), {"name": "prototypes", "metric": "cosine"})
+
+
+@pytest.fixture(scope="module")
+def drawn() -> tuple[torch.Tensor, list[str], torch.Tensor]:
+    """Five labelled letters of each of six classes, and four letters of each of thirty others without labels."""
+    split = load_dataset("glyphs", "test", size=28)
+    starts = split.labels.starts.tolist()
+    labelled = torch.cat([split.labels.rows[start : start + SHOTS] for start in starts[:WAYS]])
+    others = torch.cat([split.labels.rows[start : start + 4] for start in starts[WAYS : WAYS + 30]])
+    labels = [f"c{way}" for way in range(WAYS) for _ in range(SHOTS)]
+    return split.bank.pixels(labelled), labels, split.bank.pixels(others)
+
+
+@pytest.fixture
+def better(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metarep.model.tuning.unlabelled.judge", lambda *given: replace(judge(*given), kept=True))
+
+
+def test_an_adaptation_is_the_same_each_time_and_leaves_the_given_model_alone(
+    drawn: tuple[torch.Tensor, list[str], torch.Tensor], better: None
+) -> None:
+    model, shares = untrained(), list[float]()
+    assert model.representation is not None
+    before, state = model.representation.digest, torch.get_rng_state()
+    adapted, verdict = adapt_model(model, *drawn, on_progress=shares.append)
+    again, _ = adapt_model(model, *drawn)
+    assert adapted.representation is not None
+    assert again.representation is not None
+    assert model.representation.digest == before != adapted.representation.digest == again.representation.digest
+    assert torch.equal(torch.get_rng_state(), state)
+    assert adapted.representation.name.endswith(", adapted")
+    assert (verdict.images, shares == sorted(shares)) == (WAYS * SHOTS, True)
+    assert shares[-1] == pytest.approx(1)
+
+
+def test_another_view_of_an_image_is_found_more_often(
+    drawn: tuple[torch.Tensor, list[str], torch.Tensor], better: None
+) -> None:
+    model, unlabelled, generator = untrained(), drawn[2], torch.Generator().manual_seed(7)
+    adapted, _ = adapt_model(model, *drawn)
+    random = preset("drawings")
+    assert random is not None
+    views = random.apply(unlabelled, random.draw(len(unlabelled), generator, 1.0))
+
+    def share(each: Model) -> float:
+        assert each.representation is not None
+        one, other = (
+            torch.nn.functional.normalize(each.representation.encoder(x), dim=-1) for x in (unlabelled, views)
+        )
+        return ((one @ other.mT).argmax(1) == torch.arange(len(one))).float().mean().item()
+
+    with torch.no_grad():
+        assert share(adapted) > share(model) + 0.1
+
+
+def test_what_is_not_better_changes_nothing(
+    drawn: tuple[torch.Tensor, list[str], torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metarep.model.tuning.fitting.RATE", 3.0)  # a training that destroys the features
+    model = untrained()
+    same, verdict = adapt_model(model, *drawn)
+    assert same is model
+    assert str(verdict).startswith("not kept, as it is not surely better: ")
+
+
+def test_too_few_images_are_told(drawn: tuple[torch.Tensor, list[str], torch.Tensor]) -> None:
+    images, labels, unlabelled = drawn
+    with pytest.raises(MetarepError, match="at least 32 unlabelled images are needed to learn from them, not 31"):
+        adapt_model(untrained(), images, labels, unlabelled[:31])
+    few = [row for row in range(len(labels)) if row % SHOTS < 2]
+    same, verdict = adapt_model(untrained(), images[few], [labels[row] for row in few], unlabelled)
+    assert same.representation is not None
+    assert str(verdict) == ("not tried: 12 labelled images can be left out, and 20 are needed to tell whether it helps")
+
+
+def test_the_command_passes_over_labelled_images_and_says_what_it_kept(
+    photos: Path, tmp_path: Path, better: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fit = ["fit", str(photos / "fit"), "--encoder", "omniglot-protonet", "--unlabelled"]
+    assert main([*fit, str(photos / "fit"), "--out", "none"]) == 2
+    assert "holds 0 images without a label, and at least 32 are needed" in capsys.readouterr().err
+    (tmp_path / "more").mkdir()
+    image = next((photos / "query").glob("*/*.png"))
+    for number in range(40):
+        (tmp_path / "more" / f"{number}.png").write_bytes(image.read_bytes())
+    (tmp_path / "more" / "bad.png").write_bytes(b"no image")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", LeftOutWarning)
+        assert main([*fit, "more", "--out", "m"]) == 0
+    said = capsys.readouterr()
+    assert "adapting: kept: " in said.out
+    assert "encoder: omniglot-protonet, adapted at 28 x 28 px" in said.out
+    assert "left out: more/bad.png is not an image" in said.err
+    assert main(["predict", "m", str(image)]) == 0
+    capsys.readouterr()
+    (tmp_path / "more" / "bad.png").unlink()
+    assert main([*fit, "more", "--out", "n", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["adapting"]["kept"]
+
+
+def test_the_classifier_adapts(drawn: tuple[torch.Tensor, list[str], torch.Tensor], better: None) -> None:
+    images, labels, unlabelled = drawn
+    classifier = FewShotClassifier(untrained().representation, "prototypes")
+    classifier.fit(images.numpy(), labels, unlabelled=unlabelled.numpy())
+    assert classifier.adapting_.kept
+    assert (classifier.predict(images.numpy()) == np.array(labels)).mean() > 0.8
+    with pytest.raises(MetarepError, match="there is no encoder to adapt"):
+        FewShotClassifier().fit(np.eye(4), ["a", "b", "a", "b"], unlabelled=unlabelled.numpy())
