@@ -3,6 +3,7 @@
 import sys
 import types
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from jaxtyping import TypeCheckError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from metarep.cli import main
+from metarep.data.datasets import load_dataset
 from metarep.data.split import Split
 from metarep.encoders import ENCODERS, Encoder, Preprocess, ViT, build_encoder
 from metarep.encoders.freezing import freeze, scale_rates, stages
@@ -19,7 +22,7 @@ from metarep.errors import MetarepError
 from metarep.experiments.job import Job, build, own_settings, train_settings
 from metarep.experiments.pretrained import open_pretrained
 from metarep.experiments.run_folder import RunFolder
-from metarep.experiments.start import describe
+from metarep.experiments.start import describe, start
 from metarep.experiments.training import train
 from metarep.methods import build_method
 from metarep.weights.frozen import load_to_measure
@@ -135,7 +138,7 @@ def small(name: str = "efficientnet-lite") -> Encoder:
     return build_encoder(name, PHOTOS)
 
 
-@pytest.mark.parametrize("how", ["stem", "all-but-last", "all-but-norms", "backbone"])
+@pytest.mark.parametrize("how", ["stem", "all-but-last", "all-but-norms", "all-but-lora:2", "backbone"])
 @pytest.mark.parametrize("name", ["vit", "efficientnet-lite"])
 def test_what_is_frozen_stays_and_what_is_not_moves(name: str, how: Any, drawings: tuple[Split, Split]) -> None:
     encoder = small(name)
@@ -156,6 +159,44 @@ def test_what_is_frozen_stays_and_what_is_not_moves(name: str, how: Any, drawing
     for key in statistics:  # of frozen layers they stay, too
         weight = key.rpartition(".")[0] + ".weight"
         assert (key in moved) == (weight in free), key
+
+
+@pytest.mark.parametrize("method", ["protonet", "moco", "anil"])
+def test_low_rank_updates_are_trained_alone_and_are_in_the_weights_afterwards(method: str, tmp_path: Path) -> None:
+    vit = {"name": "vit", "width": 16, "depth": 2, "heads": 2, "patch": 7}
+    train = {"steps": 6, "ways": 5, "images": 64, "lr": 2e-3, "validate_every": 3, "validation_tasks": 20}
+    plain = Job(method, train={**train, "steps": 3}, encoder=vit)
+    start(plain, tmp_path / "plain", device="cpu")
+    base = load_trained(tmp_path / "plain").learner.encoder
+    job = Job(method, train=train, encoder={"name": str(tmp_path / "plain")}, freeze="all-but-lora:2")
+    live, _ = start(job, tmp_path / "run", device="cpu")
+    read = load_trained(tmp_path / "run").learner.encoder
+    assert read.body.state_dict().keys() == base.body.state_dict().keys(), "a plain encoder"
+    assert "low_rank" not in read.arch
+    update = read.body.blocks[0].mlp.up.weight - base.body.blocks[0].mlp.up.weight
+    assert 1 <= torch.linalg.matrix_rank(update.double(), atol=1e-6) <= 2
+    assert torch.equal(read.body.blocks[0].norm1.weight, base.body.blocks[0].norm1.weight)
+    images = load_dataset("glyphs", "test").bank.images[:6]
+    torch.testing.assert_close(read(images), live.learner.encoder(images), atol=1e-5, rtol=1e-5)
+    start(job, tmp_path / "run", device="cpu")  # a finished run is not trained again
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--adapt", "lora:0"], "LoRA needs a rank from 1 to 1,024, as in lora:8, and not '0'"),
+        (["--adapt", "blocks"], "unknown part to adapt 'blocks'"),
+        (
+            ["--freeze", "some"],
+            "freeze must be one of none, stem, all-but-last, all-but-norms, backbone, all-but-lora:8",
+        ),
+        (["--adapt", "norms", "--freeze", "stem"], "--adapt says what is trained, and --freeze what is not"),
+    ],
+)
+def test_wrong_parts_to_adapt_are_told(flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with suppress(SystemExit):
+        assert main(["train", "protonet", *flags]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_layers_have_rates_that_fall_with_depth() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from metarep.errors import MetarepError, unknown
 from metarep.experiments.measurement.results import COLUMNS, Row, read
 from tools.tables.captions import caption, distinct, markdown, name, values
+from tools.tables.near_far import fill_near_far
 from tools.tables.places import NOTHING
 from tools.tables.timings import fill_timings
 from tools.tables.trust import fill_trust
@@ -63,8 +64,8 @@ def fill_tables(text: str, results: Path) -> str:
 
 
 def fill_page(text: str, results: Path) -> str:
-    """Fill the tables of accuracies, of timings, of trust and of tuning in a text, and return the whole text."""
-    for fill in (fill_tables, fill_timings, fill_trust, fill_tuning):
+    """Fill the tables of accuracies, of timings, of trust, of tuning and of pretrained encoders, and return the whole text."""
+    for fill in (fill_tables, fill_timings, fill_trust, fill_tuning, fill_near_far):
         text = fill(text, results)
     return text
 

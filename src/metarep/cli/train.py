@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from metarep.cli.config import read_config
 from metarep.cli.evaluate import suggest
@@ -12,7 +12,7 @@ from metarep.cli.flags import add_flags
 from metarep.cli.options import add_data, add_machine, add_output, print_json, refuse_inside, set_threads
 from metarep.cli.parser import Parser
 from metarep.cli.progress import progress
-from metarep.encoders.freezing import Freeze
+from metarep.encoders.freezing import frozen_for
 from metarep.errors import MetarepError
 from metarep.experiments.job import Job
 from metarep.experiments.recipes import load_recipe, recipe_names
@@ -114,8 +114,15 @@ def add_settings(parser: Parser, method: str | None, out: str = "run folder (def
     )
     group.add_argument(
         "--freeze",
-        choices=get_args(Freeze),
-        help="what of the encoder is not trained; batch norms in it keep their statistics (default: none)",
+        metavar="PART",
+        help="what of the encoder is not trained: none, stem, all-but-last, all-but-norms, all-but-lora:R or backbone; "
+        "batch norms in it keep their statistics (default: none)",
+    )
+    group.add_argument(
+        "--adapt",
+        metavar="PART",
+        help="the same, by what is trained: all, last-block, norms, lora:R (low-rank updates of the rank R, such as "
+        "lora:8, which are merged into the weights afterwards) or head (default: all)",
     )
     group.add_argument(
         "--width", type=int, default=argparse.SUPPRESS, metavar="N", help="channels of the encoder (default: 64)"
@@ -197,6 +204,10 @@ def read_job(args: argparse.Namespace) -> Job:
     for name in ("init", "teacher", "labels", "clusters", "partitions", "labels_per_class", "depth", "freeze"):
         if given[name] is not None:
             fields[name] = given[name]
+    if args.adapt is not None:
+        if args.freeze is not None:
+            args.parser.error("--adapt says what is trained, and --freeze what is not; give one of them")
+        fields["freeze"] = frozen_for(args.adapt)
     refuse_recipes(f"recipe {args.recipe}" if args.recipe else args.config, fields)
     return Job(args.method, settings, train, train_on=args.train_on, encoder=encoder, **fields)
 

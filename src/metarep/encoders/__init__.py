@@ -6,6 +6,7 @@ from metarep.encoders.conv4 import Conv4
 from metarep.encoders.efficientnet_lite import EfficientNetLite
 from metarep.encoders.encoder import Encoder, computing
 from metarep.encoders.feature_means import keep_feature_means
+from metarep.encoders.low_rank import lend_low_rank
 from metarep.encoders.onnx import OnnxBody
 from metarep.encoders.preprocess import Preprocess
 from metarep.encoders.resnet12 import ResNet12
@@ -48,7 +49,8 @@ def build_encoder(name: str, preprocess: Preprocess, **settings: Any) -> Encoder
         name: ``conv4``, ``resnet12``, ``efficientnet-lite`` or ``vit``; or a size of ViT, such as ``vit-s16``, which
             is ``vit`` with settings (``vit-tiny`` is for small images). ``grid`` is that of the images by default.
         preprocess: how its images are prepared.
-        settings: keyword arguments of its class, such as ``width`` or ``drop``.
+        settings: keyword arguments of its class, such as ``width`` or ``drop``; and ``low_rank``, the rank of low-rank
+            updates of its layers (:mod:`metarep.encoders.low_rank`).
 
     Raises:
         MetarepError: no encoder has this name, or its class does not take one of the settings.
@@ -61,8 +63,12 @@ def build_encoder(name: str, preprocess: Preprocess, **settings: Any) -> Encoder
         name, settings = "vit", SIZES[name] | settings
     if name not in kinds:
         raise unknown("encoder", name, [*ENCODERS, *SIZES])
+    rank = settings.pop("low_rank", 0)
     refuse_unknown_settings(name, kinds[name].__init__, settings)
     if name == "vit" and "grid" not in settings:
         patch = int(settings.get("patch", 4))
         settings["grid"] = [max(1, side // max(1, patch)) for side in preprocess.size]
-    return Encoder(kinds[name](preprocess.channels, **settings), preprocess, {"name": name, **settings})
+    encoder = Encoder(kinds[name](preprocess.channels, **settings), preprocess, {"name": name, **settings})
+    if rank:
+        lend_low_rank(encoder, rank)
+    return encoder

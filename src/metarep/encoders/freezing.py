@@ -7,10 +7,51 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from metarep.encoders.encoder import Encoder
+from metarep.encoders.low_rank import MOST, lend_low_rank
 from metarep.encoders.normalisation import norm_parameters
-from metarep.errors import MetarepError, one_of
+from metarep.errors import MetarepError, unknown
 
 Freeze = Literal["none", "stem", "all-but-last", "all-but-norms", "backbone"]
+LORA = "all-but-lora:"  # and a rank
+ADAPT = {"all": "none", "last-block": "all-but-last", "norms": "all-but-norms", "head": "backbone"}
+"""What is frozen if only this part is adapted; ``lora:R`` adapts low-rank updates of the rank R."""
+
+
+def frozen_for(adapt: str) -> str:
+    """What is to be frozen, as :func:`freeze` takes it, so that a training adapts only this part.
+
+    Args:
+        adapt: ``all``, ``last-block``, ``norms``, ``lora:R`` or ``head``.
+
+    Raises:
+        MetarepError: there is no such part, or R is not a rank.
+
+    >>> frozen_for("norms"), frozen_for("lora:8")
+    ('all-but-norms', 'all-but-lora:8')
+    """
+    if adapt.startswith("lora:"):
+        return check_freeze(f"{LORA}{adapt.removeprefix('lora:')}")
+    if adapt not in ADAPT:
+        raise unknown("part to adapt", adapt, [*ADAPT, "lora:8"])
+    return ADAPT[adapt]
+
+
+def check_freeze(how: str) -> str:
+    """The given value, if :func:`freeze` takes it.
+
+    Raises:
+        MetarepError: it does not.
+
+    >>> check_freeze("all-but-lora:8")
+    'all-but-lora:8'
+    """
+    if how.startswith(LORA):
+        rank = how.removeprefix(LORA)
+        if not rank.isdecimal() or not 1 <= int(rank) <= MOST:
+            raise MetarepError(f"LoRA needs a rank from 1 to {MOST:,}, as in lora:8, and not {rank!r}")
+    elif how not in get_args(Freeze):
+        raise MetarepError(f"freeze must be one of {', '.join([*get_args(Freeze), LORA + '8'])}, not {how!r}")
+    return how
 
 
 def stages(body: nn.Module) -> list[list[nn.Parameter]]:
@@ -59,14 +100,15 @@ def _has_weights(module: nn.Module) -> bool:
     return next(module.parameters(), None) is not None
 
 
-def freeze(encoder: Encoder, how: Freeze) -> None:
+def freeze(encoder: Encoder, how: str) -> None:
     """Freeze a part of an encoder: training does not change it, and its batch norms keep their running statistics.
 
     Args:
         encoder: changed in place.
         how: ``none``; ``stem`` (the first layer); ``all-but-last`` (only the last block is trained); ``all-but-norms``
-            (only scales and shifts of norm layers are trained); or ``backbone`` (nothing of the encoder is trained, so
-            the method needs weights of its own, as ``anil`` and ``baseline`` have).
+            (only scales and shifts of norm layers are trained); ``all-but-lora:R`` (only low-rank updates of the rank
+            R are trained, which are added: :mod:`metarep.encoders.low_rank`); or ``backbone`` (nothing of the encoder
+            is trained, so the method needs weights of its own, as ``anil`` and ``baseline`` have).
 
     Raises:
         MetarepError: ``how`` is unknown, or there would be nothing to freeze or to train.
@@ -77,8 +119,11 @@ def freeze(encoder: Encoder, how: Freeze) -> None:
     >>> [name for name, weight in encoder.body.named_parameters() if weight.requires_grad]
     ['3.0.weight', '3.1.weight', '3.1.bias']
     """
-    one_of("freeze", how, get_args(Freeze))
-    if how == "none":
+    if check_freeze(how) == "none":
+        return
+    if how.startswith(LORA):
+        lend_low_rank(encoder, int(how.removeprefix(LORA)))
+        encoder.still = tuple(n for n, layer in encoder.body.named_modules() if isinstance(layer, _BatchNorm))
         return
     groups, norms = stages(encoder.body), norm_parameters(encoder.body)
     every = [parameter for group in groups for parameter in group]

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from torch.nn.utils import parametrize
 
+from metarep.encoders.encoder import Encoder
 from metarep.errors import MetarepError
 
 ALPHA = 16  # numerator of the factor alpha / rank of an update
@@ -75,6 +76,41 @@ def add_low_rank(body: nn.Module, rank: int, seed: int = 0) -> list[nn.Parameter
     if not added:
         raise MetarepError("no layer of this encoder can have a low-rank update: it has no linear layer or convolution")
     return added
+
+
+def lend_low_rank(encoder: Encoder, rank: int) -> None:
+    """Give an encoder low-rank updates, which alone are trained, and note their rank in its ``arch``.
+
+    So a checkpoint can rebuild it. The features stay the same.
+
+    Args:
+        encoder: changed in place.
+        rank: rank of each update, from 1 to 1,024.
+
+    Raises:
+        MetarepError: see :func:`add_low_rank`.
+
+    >>> from metarep.encoders.preprocess import Preprocess
+    >>> encoder = Encoder(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), Preprocess((2, 2), 1, (0.0,), (1.0,)))
+    >>> lend_low_rank(encoder, 1)
+    >>> encoder.arch["low_rank"], [tuple(weight.shape) for weight in encoder.parameters() if weight.requires_grad]
+    (1, [(1, 4), (2, 1)])
+    """
+    encoder.body.requires_grad_(False)
+    add_low_rank(encoder.body, rank)
+    encoder.arch = {**encoder.arch, "low_rank": rank}
+
+
+def merge_encoder(encoder: Encoder) -> None:
+    """Put the low-rank updates of an encoder into its weights, so that it is one without any.
+
+    Args:
+        encoder: changed in place, if its ``arch`` has low-rank updates.
+    """
+    if encoder.arch.get("low_rank"):
+        merge_low_rank(encoder.body)
+        encoder.arch = {name: value for name, value in encoder.arch.items() if name != "low_rank"}
+        encoder.body.requires_grad_(True)
 
 
 def merge_low_rank(body: nn.Module) -> None:

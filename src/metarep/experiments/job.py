@@ -2,7 +2,7 @@
 
 import inspect
 from dataclasses import dataclass, field, replace
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
@@ -11,10 +11,10 @@ from metarep.data.batch import TaskBatch, ViewBatch, Views
 from metarep.data.split import Split
 from metarep.data.tasks import warn_of_small_classes
 from metarep.encoders import Encoder, Preprocess, build_encoder
-from metarep.encoders.freezing import Freeze, freeze
+from metarep.encoders.freezing import check_freeze, freeze
 from metarep.encoders.preprocess import LARGEST
 from metarep.encoders.warm_start import warm_start
-from metarep.errors import Advice, MetarepError, Slot, one_of
+from metarep.errors import Advice, MetarepError, Slot
 from metarep.experiments.pretrained import is_pretrained
 from metarep.experiments.pseudo_labels import Labelling, usable
 from metarep.experiments.validation import validation_shots
@@ -44,8 +44,8 @@ class Job:
         encoder: name and settings of the encoder's body; or the name of a trained encoder, as
             :func:`metarep.weights.named.load_representation` takes it, and perhaps its ``arch``. It keeps its own
             preprocessing.
-        freeze: what of the encoder is not trained: none, stem, all-but-last, all-but-norms or backbone; see
-            :func:`metarep.encoders.freezing.freeze`.
+        freeze: what of the encoder is not trained: none, stem, all-but-last, all-but-norms, all-but-lora:R or backbone;
+            see :func:`metarep.encoders.freezing.freeze`.
         init: a run folder, a ``.safetensors`` file or a model that ships, of any method. The encoder is initialised
             from it (warm start). The classes that it has seen count as seen.
         teacher: as ``init``, a run that stays frozen, and whose logits a ``baseline`` or ``protonet`` learns from
@@ -76,7 +76,7 @@ class Job:
     partitions: int = 1
     labels_per_class: int | None = None
     depth: str | None = None
-    freeze: Freeze = "none"
+    freeze: str = "none"
 
     def __post_init__(self) -> None:
         if self.train_on not in ("train", "trainval"):
@@ -85,7 +85,7 @@ class Job:
             )
         if self.size is not None and self.size > LARGEST:
             raise MetarepError(f"size must be at most {LARGEST:,} pixels, not {self.size:,}")
-        one_of("freeze", self.freeze, get_args(Freeze))
+        check_freeze(self.freeze)
         if self.init and is_pretrained(self.encoder):
             raise MetarepError(
                 f"init={self.init!r} and encoder={self.encoder['name']!r} both say where the weights come from",
