@@ -64,7 +64,7 @@ def fill_tables(text: str, results: Path) -> str:
 
 
 def fill_page(text: str, results: Path) -> str:
-    """Fill the tables of accuracies, of timings, of trust, of tuning and of pretrained encoders, and return the whole text."""
+    """Fill the tables of accuracies, timings, trust, tuning and pretrained encoders in a text, and return the whole."""
     for fill in (fill_tables, fill_timings, fill_trust, fill_tuning, fill_near_far):
         text = fill(text, results)
     return text
