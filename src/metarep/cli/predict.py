@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from metarep.cli.options import add_output, add_reading, add_threads, print_json_list, set_threads
+from metarep.cli.options import add_output, add_reading, add_threads, picture, print_json_list, set_threads
 from metarep.cli.parser import Parser
 from metarep.cli.progress import counter
 from metarep.data.reading.decode import EXTENSIONS
@@ -49,7 +49,7 @@ def add(parser: Parser) -> None:
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=picture,
         metavar="PNG",
         help="with --labelled: the picture of the confusion matrix (default: labelled.png in the model folder)",
     )
