@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
@@ -21,6 +21,7 @@ from metarep.app.service import Service
 from metarep.app.wording import of_a_field, of_a_request
 from metarep.data.class_names import BadNameError
 from metarep.errors import Advised, DataError, MetarepError, NotHereError, TooLargeError
+from metarep.experiments.page.pages import render
 from metarep.machine.version import __version__
 from metarep.model.folder import ModelFolder
 
@@ -96,8 +97,8 @@ def create_app(
     return app
 
 
-async def _page() -> FileResponse:
-    return FileResponse(str(PAGE / "index.html"), headers={"cache-control": "no-cache"})
+async def _page() -> HTMLResponse:
+    return HTMLResponse(render("index.html", "metarep.app", served=True), headers={"cache-control": "no-cache"})
 
 
 def _refuse_with(status: int, folder: Path) -> Any:  # noqa: ANN401 - the framework's type of handlers
