@@ -74,7 +74,10 @@ def test_what_is_refused(client: Any, folder: Any) -> None:
         (endless, "finite"),
     ]:
         refused(client.post("/suggest", data={"encoded": [image["encoded"], text]}), 422, words, "send the files again")
-    refused(client.post("/suggest", data={"encoded": ["AAAA"] * 1001}), 400, "Maximum number of fields is 1000")
+    refused(client.post("/suggest", data={"encoded": ["AAAA"] * 1001}), 400, "more than 1,000 fields")
+    refused(
+        client.post("/suggest", params={"number": 0}, data={"encoded": [image["encoded"]]}), 422, "ask for at least"
+    )
     refused(client.post("/suggest", params={"number": 1001}, files=pool(("ring", 0))), 422, "number")
     notes = [*pool(("ring", 0)), ("files", ("notes.txt", b"these are notes"))]
     refused(client.post("/suggest", files=notes), 422, "notes.txt")

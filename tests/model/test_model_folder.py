@@ -215,7 +215,17 @@ def test_all_classes_are_removed_or_none(capsys: pytest.CaptureFixture[str]) -> 
         (["evaluate", "photos.index"], "photos.index is an index and not a run folder; train from its encoder"),
         (["index", "build", "model", "photos", "--encoder", ENCODER], "holds other files"),
         (["index", "build", "new.index", "photoes", "--encoder", ENCODER], "there is no file or folder 'photoes'"),
-        pytest.param(["export", "model", "--torch-export", "photos"], "photos: Is a directory", marks=pytest.mark.slow),
+        (["export", "model", "--torch-export", "photos"], "photos is there already; choose another file or remove it"),
+        (["export", "model", "--onnx", "bad.png"], "bad.png is there already; choose another file or remove it"),
+        (
+            ["export", "model", "--onnx", "new.onnx", "--web", "photos"],
+            "photos is there already; choose another folder",
+        ),
+        (["suggest", "model", "photos", "--out", "next.txt"], "'next.txt' does not end in .png, and PNG is the kind"),
+        (["predict", "model", "photos", "--labelled", "--out", "next"], "'next' does not end in .png"),
+        (["data", "show", "glyphs", "--out", "tasks.jpg"], "'tasks.jpg' does not end in .png"),
+        (["search", "photos.index", "bad.png", "--out", "hits.webp"], "'hits.webp' does not end in .png"),
+        (["index", "duplicates", "photos.index", "--out", "twins.pdf"], "'twins.pdf' does not end in .png"),
     ],
 )
 def test_wrong_input_changes_nothing(

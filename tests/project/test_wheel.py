@@ -29,7 +29,7 @@ def test_wheel_installs_and_trains(tmp_path):
         "experiments/page/templates/frame.html",
         "experiments/quickstart/templates/page.html",
         "weights/omniglot-protonet.safetensors",
-        "app/page/index.html",
+        "app/templates/index.html",
         "py.typed",
     ):
         assert f"metarep/{part}" in inside

@@ -5,65 +5,35 @@ Screenshots are written to the folder in METAREP_SCREENSHOTS, or else to a tempo
 
 import io
 import itertools
-import os
 import re
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import windows
 from browser import BROWSER, FAINT, WIDE
 from serving import ENCODER, KINDS, drawing, server
 
-playwright = pytest.importorskip("playwright.sync_api", reason="the browser is controlled by playwright")
+pytest.importorskip("playwright.sync_api", reason="the browser is controlled by playwright")
 pytest.importorskip("fastapi", reason="the server needs fastapi: pip install 'metarep[serve]'")
 pytestmark = [
     pytest.mark.proof,
     pytest.mark.skipif(BROWSER is None, reason="there is no chromium on this machine"),
 ]
-FLAGS = ["--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
 EXPECTED = ("422", "401", "501")  # the browser logs these refusals, and the page shows them as text
 TOKEN = "a token for these tests"
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=BROWSER, args=FLAGS)
-        yield opened
-        opened.close()
+def window(chromium: Any, address: str, **options: Any) -> AbstractContextManager[Any]:
+    """A window with the page of a server; the browser logs the refusals that are expected."""
 
+    def fine(complaint: str) -> bool:
+        return any(f"status of {code}" in complaint for code in EXPECTED)
 
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = Path(os.environ.get("METAREP_SCREENSHOTS") or tmp_path_factory.mktemp("pages"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-@contextmanager
-def window(chromium: Any, address: str, **options: Any) -> Iterator[Any]:
-    """Open a page in a new context, and check at the end that it logged no error and loaded nothing from elsewhere."""
-    context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, "locale": "en-GB", **options})
-    page = context.new_page()
-    page.set_default_timeout(30_000)
-    complaints: list[str] = []
-    page.on(
-        "console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None
-    )
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: complaints.append(request.url) if is_elsewhere(request.url, address) else None)
-    page.on("filechooser", lambda _: None)  # or choosers are intercepted a moment too late for a key
-    page.goto(address)
-    yield page
-    context.close()
-    assert [each for each in complaints if not any(f"status of {code}" in each for code in EXPECTED)] == []
-
-
-def is_elsewhere(url: str, address: str) -> bool:
-    return not url.startswith((address, "blob:", "data:"))
+    return windows.window(chromium, address, fine, own=("data:",), **options)
 
 
 def files(kind: str, *seeds: int) -> list[dict[str, Any]]:
@@ -126,7 +96,7 @@ def test_from_nothing_to_an_answer_a_correction_and_a_bad_file(chromium: Any, pi
         ask(page, files("comb", 9))  # it is neither of them, and the model says so
         verdict(page, "None of these")
         page.screenshot(path=pictures / "3-none-of-these.png")
-        page.get_by_label("Which class is it?").fill("comb")
+        page.get_by_role("combobox", name="Which class is it?").fill("comb")
         page.keyboard.press("Enter")
         verdict(page, "comb")
         assert "Learned 1 image as comb." in page.locator("#notice").inner_text()

@@ -4,7 +4,6 @@ Screenshots are written to the folder in METAREP_SCREENSHOTS, or else to a tempo
 """
 
 import base64
-import os
 import shutil
 import statistics
 import subprocess
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import windows
 from browser import BROWSER, FAINT, WIDE
 from PIL import Image
 from serving import ENCODER, KINDS, drawing
@@ -26,14 +26,12 @@ from metarep.errors import MetarepError
 from metarep.model.folder import ModelFolder
 from metarep.weights.named import _weights
 
-playwright = pytest.importorskip("playwright.sync_api", reason="the browser is controlled by playwright")
+pytest.importorskip("playwright.sync_api", reason="the browser is controlled by playwright")
 pytest.importorskip("onnxscript", reason="the export needs the extra onnx")
 pytestmark = [
     pytest.mark.proof,
     pytest.mark.skipif(BROWSER is None, reason="there is no chromium on this machine"),
 ]
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-FLAGS += ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
 MOST = 40_000_000  # bytes of a page
 PATIENCE = 150  # milliseconds for an answer at 128 px
 READY = "body[data-ready=yes]"
@@ -43,21 +41,6 @@ ANSWER = """async ([name, data]) => {
   const { predict } = await import("./server.js");
   return predict(new File([bytes], name));
 }"""
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=BROWSER, args=FLAGS)
-        yield opened
-        opened.close()
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = Path(os.environ.get("METAREP_SCREENSHOTS") or tmp_path_factory.mktemp("pages"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -101,20 +84,10 @@ def server(folder: Path) -> Iterator[tuple[Any, int]]:
 
 @contextmanager
 def window(chromium: Any, address: str, allowed: tuple[str, ...] = (), **options: Any) -> Iterator[Any]:
-    """Open a page in a new context, and check at the end that it logged no error and loaded nothing from elsewhere."""
-    context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, "locale": "en-GB", **options})
-    page = context.new_page()
-    page.set_default_timeout(60_000)
-    complaints: list[str] = []
-    page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda asked: None if asked.url.startswith((address, "blob:")) else complaints.append(asked.url))
-    page.on("filechooser", lambda _: None)
-    page.goto(address)
-    page.locator(READY).wait_for()
-    yield page
-    context.close()
-    assert [each for each in complaints if not each.startswith(allowed)] == []
+    """A window with the page of an export, when it is ready to answer."""
+    with windows.window(chromium, address, lambda complaint: complaint.startswith(allowed), **options) as page:
+        page.locator(READY).wait_for()
+        yield page
 
 
 def choose(page: Any, press: Any, *chosen: tuple[str, bytes]) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
 
 from metarep.app import about, asking, suggesting, teaching
 from metarep.app.guard import Guard
@@ -17,8 +18,10 @@ from metarep.app.limits import Limits, TooMuchError
 from metarep.app.paths import without_path
 from metarep.app.schemas import Refusal
 from metarep.app.service import Service
+from metarep.app.wording import of_a_field, of_a_request
 from metarep.data.class_names import BadNameError
 from metarep.errors import Advised, DataError, MetarepError, NotHereError, TooLargeError
+from metarep.experiments.page.pages import render
 from metarep.machine.version import __version__
 from metarep.model.folder import ModelFolder
 
@@ -89,12 +92,13 @@ def create_app(
     for error, status in STATUS.items():
         app.add_exception_handler(error, _refuse_with(status, folder.path))
     app.add_exception_handler(RequestValidationError, _refuse_malformed)
+    app.add_exception_handler(HTTPException, _refuse)
     app.add_middleware(Guard, limits=service.limits, metrics=service.metrics, token=token, hosts=hosts)
     return app
 
 
-async def _page() -> FileResponse:
-    return FileResponse(str(PAGE / "index.html"), headers={"cache-control": "no-cache"})
+async def _page() -> HTMLResponse:
+    return HTMLResponse(render("index.html", "metarep.app", served=True), headers={"cache-control": "no-cache"})
 
 
 def _refuse_with(status: int, folder: Path) -> Any:  # noqa: ANN401 - the framework's type of handlers
@@ -114,6 +118,15 @@ def _refuse_with(status: int, folder: Path) -> Any:  # noqa: ANN401 - the framew
 async def _refuse_malformed(_: Request, error: Exception) -> JSONResponse:
     """Respond to a request of the wrong form with the first field that is wrong, and what is wrong with it."""
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
-    return JSONResponse({"detail": f"{field or 'the request'}: {first['msg']}"}, 422)
+    detail, advice = of_a_field(error.errors()[0])
+    return JSONResponse({"detail": detail, "advice": advice}, 422)
+
+
+async def _refuse(request: Request, error: Exception) -> JSONResponse:
+    """Respond to what the framework refuses in words of our own, and to what a route refuses in those of the route."""
+    assert isinstance(error, HTTPException)
+    content = {"detail": str(error.detail)}
+    if error.status_code in (400, 404, 405):  # which no route of ours gives by itself
+        detail, advice = of_a_request(error.status_code, content["detail"], request.method, request.url.path)
+        content = {"detail": detail, "advice": advice}
+    return JSONResponse(content, error.status_code, headers=error.headers)

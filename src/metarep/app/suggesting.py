@@ -38,6 +38,8 @@ async def rank(
     """
     if (files is None) == (encoded is None):
         raise HTTPException(422, "a ranking needs either files or encoded images; give one of the two")
+    if encoded is not None and not number:
+        raise HTTPException(422, "number=0 only encodes files, and these images are encoded; ask for at least 1")
     given = encoded or []
     pixels, items = (None, []) if files is None else await service.read(files)
     hashes = None if pixels is None else await run_in_threadpool(picture_hash, pixels)

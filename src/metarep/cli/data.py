@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from metarep.cli.options import add_output, add_reading, print_json, refuse_inside
+from metarep.cli.options import add_output, add_reading, picture, print_json, refuse_inside
 from metarep.cli.parser import Parser
 from metarep.cli.progress import counting
 from metarep.data.banks.manifest import Manifest
@@ -82,7 +82,7 @@ def _add_reading(parser: Parser) -> None:
 
 def _add_show(parser: Parser) -> None:
     parser.add_argument("--split", default="test", help=f"{', '.join(SPLITS)} (default: test)")
-    parser.add_argument("--out", type=Path, metavar="PNG", help="the picture to write (default: NAME-tasks.png)")
+    parser.add_argument("--out", type=picture, metavar="PNG", help="the picture to write (default: NAME-tasks.png)")
     parser.add_argument("--ways", type=int, default=5, metavar="N", help="classes in a task (default: 5)")
     parser.add_argument("--shots", type=int, default=1, metavar="N", help="support images of each class (default: 1)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the sampled tasks (default: 0)")

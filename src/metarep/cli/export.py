@@ -4,7 +4,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from metarep.cli.options import add_output, print_json
+from metarep.cli.options import add_output, print_json, refuse_existing
 from metarep.cli.parser import Parser
 from metarep.errors import counted
 from metarep.model.folder import ModelFolder
@@ -46,6 +46,9 @@ def run(args: argparse.Namespace) -> int:
     if args.runtime and not args.web:
         args.parser.error("--runtime is for the web page; give --web DIR as well")
     folder = ModelFolder.open(args.model)
+    for path, kind in ((args.onnx, "file"), (args.torch_export, "file"), (args.web, "folder")):
+        if path:  # before the first of them is written
+            refuse_existing(path, kind)
     model, written, notes = folder.model, [], list[str]()
     for write, path in ((export_onnx, args.onnx), (export_torch, args.torch_export)):
         if path:

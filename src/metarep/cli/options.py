@@ -89,17 +89,18 @@ def set_threads(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
 
 
-def refuse_existing(out: Path) -> None:
-    """Raise if a folder that is to be made is there already, unless it is empty.
+def refuse_existing(out: Path, kind: str = "folder") -> None:
+    """Raise if what is to be made is there already; an empty folder may be filled.
 
     Args:
-        out: the folder.
+        out: the folder or the file.
+        kind: what it is, ``folder`` or ``file``.
 
     Raises:
         MetarepError: it is there.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise MetarepError(f"{out} is there already", advice="choose another folder")
+    if out.exists() and (kind == "file" or not out.is_dir() or any(out.iterdir())):
+        raise MetarepError(f"{out} is there already", advice=f"choose another {kind} or remove it")
 
 
 def refuse_inside(out: Path | None, folders: Iterable[str | Path] = (), *, data: Iterable[str] = ()) -> None:
@@ -166,6 +167,19 @@ def print_json_list(items: Iterable[Any]) -> None:
         text.seek(0)
         shutil.copyfileobj(text, sys.stdout)
     print("\n]")
+
+
+def picture(text: str) -> Path:
+    """Read the path of a picture to write, which is a PNG.
+
+    >>> picture("next.png").name
+    'next.png'
+    """
+    if not text.lower().endswith(".png"):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} does not end in .png, and PNG is the kind of picture that is written"
+        )
+    return Path(text)
 
 
 def numbers(text: str) -> list[range]:

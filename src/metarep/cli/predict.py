@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from metarep.cli.images import find_images
-from metarep.cli.options import add_output, add_reading, add_threads, print_json_list, set_threads
+from metarep.cli.options import add_output, add_reading, add_threads, picture, print_json_list, set_threads
 from metarep.cli.parser import Parser
 from metarep.cli.progress import counter
 from metarep.data.reading.depth import Depth
@@ -47,7 +47,7 @@ def add(parser: Parser) -> None:
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=picture,
         metavar="PNG",
         help="with --labelled: the picture of the confusion matrix (default: labelled.png in the model folder)",
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from metarep.cli.images import find_images
-from metarep.cli.options import add_output, add_reading, add_threads, print_json, refuse_inside, set_threads
+from metarep.cli.options import add_output, add_reading, add_threads, picture, print_json, refuse_inside, set_threads
 from metarep.cli.parser import Parser
 from metarep.cli.predict import BATCH
 from metarep.cli.progress import counter
@@ -37,7 +37,7 @@ def add(parser: Parser) -> None:
     )
     parser.add_argument("images", nargs="+", metavar="FOLDER", help="folders of unlabelled images, or images")
     parser.add_argument("--number", type=int, default=10, metavar="N", help="number of images to suggest (default: 10)")
-    parser.add_argument("--out", type=Path, metavar="PNG", help="also draw the suggested images on one sheet")
+    parser.add_argument("--out", type=picture, metavar="PNG", help="also draw the suggested images on one sheet")
     add_reading(parser)
     add_threads(parser)
     add_output(parser)

@@ -11,7 +11,7 @@ from typing_extensions import deprecated
 
 from metarep.data.class_names import clean_name, composed
 from metarep.data.copies.picture_hash import LENGTH
-from metarep.errors import MetarepError, NotHereError, counted, unknown
+from metarep.errors import Advice, MetarepError, NotHereError, counted, unknown
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,8 @@ class Gallery:
         ids = self.ids.tolist()
         if number not in ids:
             raise NotHereError(
-                f"the model has no image {number}; it may have been removed; gallery.ids lists those it has"
+                f"the model has no image {number}; it may have been removed",
+                advice=Advice("look for its number in gallery.{ids}", ids=...),  # as an option, so in Python alone
             )
         return ids.index(number)
 

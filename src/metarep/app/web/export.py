@@ -12,6 +12,7 @@ from torch import Tensor
 from metarep.app.web.runtime import VERSION, read_runtime
 from metarep.encoders.onnx_writer import require_onnx
 from metarep.errors import MetarepError
+from metarep.experiments.page.pages import render
 from metarep.machine.files import making
 from metarep.model.export import DeployedWithPoints, export_facts, export_onnx
 from metarep.model.model import Model
@@ -75,6 +76,7 @@ def export_web(model: Model, name: str, target: Path, runtime: Path | None = Non
     content = {file: (SERVED / file).read_bytes() for file in SHARED}
     content |= {each.name: each.read_bytes() for each in OWN.iterdir() if each.is_file()}
     content |= {**read_runtime(runtime), NOTICE: NOTICES.encode()}
+    content[START] = render("index.html", "metarep.app", served=False).encode()
     with making(target.resolve(), START, (*content, GRAPH, FACTS, MEANS), exists=exists, busy=busy) as folder:
         export_onnx(model, folder / GRAPH, points=True)
         graph = (folder / GRAPH).read_bytes()

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from metarep.cli.index.shared import add_index, near_path, open_index
-from metarep.cli.options import add_machine, add_output, print_json, set_threads
+from metarep.cli.options import add_machine, add_output, picture, print_json, set_threads
 from metarep.cli.parser import Parser
 from metarep.cli.progress import counting
 from metarep.data.drawing.contact_sheet import contact_sheet
@@ -27,7 +27,7 @@ def add(parser: Parser) -> None:
         metavar="X",
         help="smallest cosine similarity of two images that look alike (default: 0.995)",
     )
-    parser.add_argument("--out", type=Path, metavar="PNG", help="also draw the groups as a contact sheet")
+    parser.add_argument("--out", type=picture, metavar="PNG", help="also draw the groups as a contact sheet")
     add_machine(parser, precision="float32")
     add_output(parser)
 

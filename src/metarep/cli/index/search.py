@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from metarep.cli.index.shared import add_index, add_paths, near_path, need_paths, open_index
-from metarep.cli.options import add_depth, add_machine, add_output, print_json, set_threads
+from metarep.cli.options import add_depth, add_machine, add_output, picture, print_json, set_threads
 from metarep.cli.parser import Parser
 from metarep.data.drawing.contact_sheet import contact_sheet
 from metarep.data.reading.folder_walk import shown
@@ -29,7 +29,7 @@ def add_search(parser: Parser) -> None:
         "-k", "--hits", type=int, default=10, metavar="N", help="number of images to find (default: 10)"
     )
     parser.add_argument("--below", type=Path, metavar="FOLDER", help="only images below this folder")
-    parser.add_argument("--out", type=Path, metavar="PNG", help="also draw the images as a contact sheet")
+    parser.add_argument("--out", type=picture, metavar="PNG", help="also draw the images as a contact sheet")
     add_depth(parser)
     add_machine(parser, precision="float32")
     add_output(parser)
