@@ -21,7 +21,7 @@ from metarep.weights.settings import TrainSettings
 TABLES = ("encoder", "settings", "train")
 LONGEST = 1 << 16  # bytes of a file; a recipe has about 2,000
 MOST = (1 << 63) - 1
-IGNORED = ("about", "source", "measure")  # of a recipe; a training does not read them
+IGNORED = ("about", "source", "measure", "learner")  # of a recipe; a training does not read them
 KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", dict: "a table"}
 
 
