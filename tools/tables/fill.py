@@ -89,10 +89,11 @@ def _choose(rows: list[Row], wanted: dict[str, str]) -> list[Row]:
     chosen = [row for row in _trained(rows) if all(row[column] == value for column, value in wanted.items())]
     measured = distinct(chosen, SETTING)
     beside = [row for name in REFERENCES for row in rows if row["method"] == name]
-    beside = [row for row in beside if distinct([row], SETTING) <= measured]
+    encoders = {row["encoder"] for row in chosen} | {"", "none"}  # an untrained one of another kind says nothing here
+    beside = [row for row in beside if distinct([row], SETTING) <= measured and row["encoder"] in encoders]
     best: dict[tuple[str, ...], Row] = {}
     for row in sorted(beside, key=lambda row: int(row["tasks"])):  # the same thing, of more tasks
-        best[tuple(row[column] for column in ("method", *SETTING[:-1]))] = row
+        best[tuple(row[column] for column in ("method", "encoder", *SETTING[:-1]))] = row
     return chosen + [row for row in beside if row in best.values()]
 
 

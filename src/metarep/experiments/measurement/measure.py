@@ -219,7 +219,8 @@ def encoder_name(trained: Checkpoint) -> str:
     if name == "efficientnet-lite":
         return f"{name}{settings.get('variant', 0)}"
     width = settings.get("width", 64 if name in ("conv4", "resnet12") else None)
-    return f"{name}:{settings['model']}" if "model" in settings else f"{name}-{width}" if width else name
+    name = f"{name}:{settings['model']}" if "model" in settings else f"{name}-{width}" if width else name
+    return f"{name} averaged" if settings.get("average") else name  # without it, another network has its name
 
 
 def result_row(trained: Checkpoint, name: str, report: Report, path: Path | str, **more: Any) -> dict[str, Any]:  # noqa: ANN401
