@@ -17,8 +17,9 @@ from metarep.data.reading.folder_walk import image_files, missing
 from metarep.data.reading.photographs import LeftOut, notice_depth
 from metarep.errors import DataError
 from metarep.model.answers import Answer
+from metarep.model.any_folder import open_folder
 from metarep.model.folder import ModelFolder
-from metarep.model.multi_label_folder import is_multi_label
+from metarep.model.multi_label.folder import MultiLabelFolder
 
 USAGE = "MODEL IMAGE..."
 EXAMPLE = """examples:
@@ -72,11 +73,11 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.out and not args.labelled:
         args.parser.error("--out is the picture of --labelled, which is not given; give both, or leave --out out")
-    if is_multi_label(args.model):
+    folder = open_folder(args.model)
+    if isinstance(folder, MultiLabelFolder):
         from metarep.cli.multi_label import predict
 
-        return predict(args, [] if args.labelled else find_images(args.images))
-    folder = ModelFolder.open(args.model)
+        return predict(folder, args, [] if args.labelled else find_images(args.images))
     if args.labelled:
         from metarep.cli.labelled import run as judge
 
