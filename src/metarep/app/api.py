@@ -66,10 +66,12 @@ def create_app(
     >>> sorted(app.openapi()["paths"])[:3]
     ['/classes', '/classes/images', '/health']
     """
-    several, limits = isinstance(folder, MultiLabelFolder), limits or Limits()
-    service = Service(folder, limits, shared) if several else TeachingService(folder, limits, shared)
-    of_classes = [part.router for part in (asking, suggesting, teaching, overview)]
-    routers = [labelling.router, labelling.refusing(of_classes)] if several else of_classes
+    routers, limits = [part.router for part in (asking, suggesting, teaching, overview)], limits or Limits()
+    if isinstance(folder, MultiLabelFolder):
+        service, start = Service(folder, limits, shared), "labels.html"
+        routers = [labelling.router, labelling.refusing(routers)]
+    else:
+        service, start = TeachingService(folder, limits, shared), "index.html"
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001 - the framework passes it
@@ -91,7 +93,7 @@ def create_app(
     for router in (*routers, about.router):
         app.include_router(router)
     app.mount("/page", StaticFiles(directory=str(PAGE)), name="page")
-    app.add_api_route("/", _page("labels.html" if several else "index.html"), include_in_schema=False)
+    app.add_api_route("/", _page(start), include_in_schema=False)
     for error, status in STATUS.items():
         app.add_exception_handler(error, _refuse_with(status, folder.path))
     app.add_exception_handler(RequestValidationError, _refuse_malformed)
