@@ -165,10 +165,16 @@ def test_what_does_not_work_is_said_in_one_line(lists: Path, capsys: pytest.Capt
     assert capsys.readouterr().err == f"metarep: {refusal}\n"
     with pytest.raises(MetarepError, match="several labels an image"):
         ModelFolder.open(Path("model"))
+    assert main(["evaluate", "model", "--data", "glyphs"]) == 2
+    assert "model is a model folder and not a run folder; measure it with metarep predict model LIST --labelled" in (
+        capsys.readouterr().err
+    )
+    pytest.importorskip("uvicorn")
+    assert main(["serve", "model", "--encoder", ENCODER]) == 2
+    assert "model is there already, with an encoder of its own; leave --encoder out" in capsys.readouterr().err
 
 
 def test_a_folder_holds_the_model_and_damage_is_noticed(lists: Path, tmp_path: Path) -> None:
-
     sets = read_label_sets(Path("train.csv"))
     model = MultiLabelModel.fit(load_representation(ENCODER), [str(file) for file in sets.files], sets.labels)
     MultiLabelFolder.create(tmp_path / "saved", model)
@@ -179,7 +185,18 @@ def test_a_folder_holds_the_model_and_damage_is_noticed(lists: Path, tmp_path: P
     assert "multi-label" in (tmp_path / "saved" / "README.md").read_text()
     path = tmp_path / "saved" / LABELS
     tensors, header = read_tensors(path)
-    for damage in ({"names": ["ring"]}, {"format": "labels-9"}, {"calibration": {}}, {"head": {"name": "x"}}):
+    trust = header["trust"]
+    for damage in (
+        {"names": ["ring"]},
+        {"format": "labels-9"},
+        {"calibration": {}},
+        {"calibration": {**header["calibration"], "scale": "nan"}},
+        {"head": {"name": "x"}},
+        {"trust": 3},
+        {"trust": {**trust, "names": ["stone"]}},
+        {"trust": {**trust, "intervals": {}}},
+        {"trust": {**trust, "per_label": {"ring": {}}}},
+    ):
         write_tensors(path, tensors, {**header, **damage})
         with pytest.raises(MetarepError, match="is damaged, or of a newer metarep"):
             MultiLabelFolder.open(tmp_path / "saved")

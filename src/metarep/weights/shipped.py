@@ -12,6 +12,7 @@ from typing_extensions import deprecated
 from metarep.errors import Advice, Call, MetarepError, Slot, unknown
 from metarep.learners import Learner
 from metarep.weights.checkpoint import Checkpoint, load_checkpoint
+from metarep.weights.hub.contents import GALLERY, LABELS
 from metarep.weights.hub.fetch import fetch
 from metarep.weights.hub.names import is_hub_name
 
@@ -106,8 +107,9 @@ def open_run(path: Path, device: torch.device | str = "cpu", *, called: str = ""
     path = Path(path)
     model = path / "model.safetensors" if path.is_dir() else path
     if path.is_dir() and not model.exists():
-        if (path / "gallery.safetensors").exists():
-            test = Call("judge", "predict", called or path, Slot("FOLDER"), labelled=True)
+        labels = (path / LABELS).exists()
+        if labels or (path / GALLERY).exists():
+            test = Call("judge", "predict", called or path, Slot("LIST" if labels else "FOLDER"), labelled=True)
             raise MetarepError(
                 f"{called or path} is a model folder and not a run folder",
                 advice=Advice("measure it with {test}", test=test),

@@ -1,5 +1,6 @@
 """The file of a model of several labels: features and labels of its images, and what was measured, as safetensors."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -81,6 +82,8 @@ def _calibration(fields: Mapping[str, Any], labels: int) -> Calibration:
     if not isinstance(thresholds, list) or not isinstance(tested, list) or {len(thresholds), len(tested)} != {labels}:
         raise ValueError(f"its thresholds are not of {labels} labels")
     scale, shift, *values = (float(value) for value in [fields["scale"], fields["shift"], *thresholds])
+    if not all(map(math.isfinite, (scale, shift, *values))):
+        raise ValueError("its calibration is not finite")
     return Calibration(scale, shift, tuple(values), tuple(bool(each) for each in tested))
 
 
