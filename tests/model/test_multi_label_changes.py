@@ -67,7 +67,7 @@ def test_new_labels_known_pictures_and_none(folder: MultiLabelFolder, capsys: py
     assert main(["add", "model", "new.csv"]) == 0
     out = capsys.readouterr().out
     assert "added 2 images, 1 there already; now 3 labels, 18 images" in out
-    assert "new: old; the earlier 16 images count as without" in out
+    assert "new: old; earlier images that were not given again count as without" in out
     assert "train-ring-0.png is the same picture as " in out
     model = folder.model
     assert model.marks.sum(0).tolist() == [8, 9, 2]
@@ -79,6 +79,8 @@ def test_new_labels_known_pictures_and_none(folder: MultiLabelFolder, capsys: py
     write_rows(Path("empty.csv"), [("more-none-5.png", "")])
     assert main(["add", "model", "empty.csv"]) == 0
     assert "added 1 image; now 3 labels, 20 images" in capsys.readouterr().out
+    assert main(["add", "model", "more-none-4.png", "--to", "ring"]) == 0
+    assert "  more-none-4.png was there, and has the labels of both now" in capsys.readouterr().out
 
 
 def test_labels_are_removed_and_their_images_stay(folder: MultiLabelFolder, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,12 +34,12 @@ def add_to(folder: MultiLabelFolder, args: argparse.Namespace) -> int:
     there = f", {len(added.known)} there already" if added.known else ""
     print(f"added {counted(added.new, 'image')}{there}; now {added.model.in_words}")
     for item, same in added.known[:MOST]:
-        print(f"  {item} is the same picture as {same}, which has the labels of both now")
+        what = f"{item} was there" if item == same else f"{item} is the same picture as {same}"
+        print(f"  {what}, and has the labels of both now")
     if len(added.known) > MOST:
         print(f"  and {len(added.known) - MOST} more")
     if added.labels:
-        earlier = counted(len(before.rows), "image")
-        print(f"new: {', '.join(added.labels)}; the earlier {earlier} count as without")
+        print(f"new: {', '.join(added.labels)}; earlier images that were not given again count as without")
     print("\n".join(trust_lines(added.model)))
     return 0
 
