@@ -85,8 +85,8 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.index import Index as Index
     from metarep.index import PgvectorIndex as PgvectorIndex
     from metarep.index import QdrantIndex as QdrantIndex
-    from metarep.index import SpaceError as SpaceError
     from metarep.index import build_index as build_index
+    from metarep.index.index import SpaceError as SpaceError
     from metarep.learners import BDCSPN as BDCSPN
     from metarep.learners import LEARNERS as LEARNERS
     from metarep.learners import AugmentedLinear as AugmentedLinear
@@ -138,7 +138,8 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.model.labelled import Verdict as Verdict
     from metarep.model.labelled import judge as judge
     from metarep.model.model import Model as Model
-    from metarep.model.multi_label import MultiLabelModel as MultiLabelModel
+    from metarep.model.multi_label.folder import MultiLabelFolder as MultiLabelFolder
+    from metarep.model.multi_label.model import MultiLabelModel as MultiLabelModel
     from metarep.model.repeats import RepeatWarning as RepeatWarning
     from metarep.model.suggestions import ClassNeed as ClassNeed
     from metarep.model.suggestions import Suggestion as Suggestion
@@ -251,7 +252,8 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "metarep.model.trust.suspects": ("Suspect",),
     "metarep.model.labelled": ("Judged", "Verdict", "judge"),
     "metarep.model.suggestions": ("ClassNeed", "Suggestion", "class_needs", "suggest"),
-    "metarep.model.multi_label": ("MultiLabelModel",),
+    "metarep.model.multi_label.model": ("MultiLabelModel",),
+    "metarep.model.multi_label.folder": ("MultiLabelFolder",),
     "metarep.model.tuning.tune": ("tune_model",),
     "metarep.model.tuning.unlabelled": ("adapt_model",),
     "metarep.weights.named": ("load_representation",),
@@ -262,16 +264,8 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "metarep.weights.hub.push": ("Pushed", "push"),
     "metarep.weights.hub.fetch": ("Fetched", "HubWarning", "pull"),
     # Search: vectors by id, and folders of images
-    "metarep.index": (
-        "INDEXES",
-        "ExactIndex",
-        "FaissIndex",
-        "Index",
-        "PgvectorIndex",
-        "QdrantIndex",
-        "SpaceError",
-        "build_index",
-    ),
+    "metarep.index": ("INDEXES", "ExactIndex", "FaissIndex", "Index", "PgvectorIndex", "QdrantIndex", "build_index"),
+    "metarep.index.index": ("SpaceError",),
     "metarep.search.image_index": ("Hit", "ImageIndex"),
     # Errors and warnings
     "metarep.errors": ("Advice", "DataError", "LeakageError", "MetarepError", "NotHereError", "TooLargeError"),

@@ -243,13 +243,13 @@ def test_wrong_input_changes_nothing(
 def test_an_export_that_fails_leaves_what_was_there(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnx")
 
-    def full(deployed: object, images: object, path: Path, outputs: object) -> None:
+    def full(deployed: object, images: object, path: Path, **names: object) -> None:
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     fit()
     Path("moths.onnx").write_bytes(b"the last one")
-    monkeypatch.setattr("metarep.model.export._write_onnx", full)
+    monkeypatch.setattr("metarep.model.graph.write_onnx", full)
     with pytest.raises(OSError, match="No space"):
         export_onnx(ModelFolder.open(Path("model")).model, Path("moths.onnx"))
     assert Path("moths.onnx").read_bytes() == b"the last one"

@@ -1,52 +1,41 @@
 """Several labels an image: lists, the model against plain formulas, its folder, its measures, and the commands."""
 
-import csv
 import json
-from io import BytesIO
+import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from serving import ENCODER, drawing
+from pairs import write_list
+from serving import ENCODER
 from sklearn.metrics import average_precision_score, f1_score
 
 from metarep.cli import main
 from metarep.data.reading.label_sets import read_label_sets
 from metarep.errors import DataError, MetarepError
 from metarep.machine.files import read_tensors, write_tensors
+from metarep.model.export import export_onnx
 from metarep.model.folder import ModelFolder
 from metarep.model.head import build_head
-from metarep.model.multi_label import FOLDS, MultiLabelModel
-from metarep.model.multi_label_folder import LABELS, load_multi_label, save_multi_label
-from metarep.model.multi_label_scores import measure_labels
+from metarep.model.multi_label.folder import MultiLabelFolder
+from metarep.model.multi_label.model import FOLDS, MultiLabelModel
+from metarep.model.multi_label.scores import measure_labels
+from metarep.weights.hub.contents import LABELS
+from metarep.weights.named import load_representation
 
 HEAD = {"name": "prototypes"}
-SIZE = 64
-
-
-def pair(kinds: tuple[str, ...], seed: int) -> Image.Image:
-    """A picture with a drawing in each half, or in one of them; for no kind, of a kind that has no label."""
-    picture = Image.new("L", (2 * SIZE, SIZE), 255)
-    for place, kind in enumerate(kinds or ("comb",)):
-        picture.paste(Image.open(BytesIO(drawing(kind, seed, SIZE))).convert("L"), (place * SIZE, 0))
-    return picture
 
 
 @pytest.fixture
 def lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Lists of pictures with rings, crosses, both or none: 32 to learn and 16 others."""
     monkeypatch.chdir(tmp_path)
-    for part, seeds in (("train", range(8)), ("test", range(20, 24))):
-        rows = []
-        for seed in seeds:
-            for kinds in (("ring",), ("cross",), ("ring", "cross"), ()):
-                name = f"{part}-{'-'.join(kinds) or 'none'}-{seed}.png"
-                pair(kinds, seed).save(name)
-                rows.append((name, "|".join(kinds)))
-        with Path(f"{part}.csv").open("w", newline="") as file:
-            csv.writer(file).writerows([("path", "label"), *rows])
+    write_list(tmp_path, "train", range(8))
+    write_list(tmp_path, "test", range(20, 24))
     return tmp_path
 
 
@@ -139,7 +128,7 @@ def test_fit_predict_and_measure(lists: Path, capsys: pytest.CaptureFixture[str]
     names = [f"test-{kinds}-20.png" for kinds in ("ring", "ring-cross", "none")]
     assert main(["predict", "model", *names, "--json"]) == 0
     answers = json.loads(capsys.readouterr().out)
-    model = load_multi_label(Path("model"))
+    model = MultiLabelFolder.open("model").model
     for answer, own in zip(answers, model.answer(model.prepare(names)), strict=True):
         said = {each["label"]: each["probability"] for each in answer["labels"]}
         assert said == pytest.approx(own.labels, abs=1e-5)
@@ -169,41 +158,115 @@ def test_what_does_not_work_is_said_in_one_line(lists: Path, capsys: pytest.Capt
     assert main([*fit, "--multi-label"]) == 0
     assert main([*fit, "--multi-label"]) == 2
     assert "model is there already" in capsys.readouterr().err
-    for command in (
-        ["serve", "model"],
-        ["export", "model", "--onnx", "m.onnx"],
-        ["suggest", "model", "."],
-        ["card", "model"],
-    ):
-        assert main(command) == 2
-        err = capsys.readouterr().err
-        assert "model is a model of several labels an image" in err
-        assert err.count("\n") == 1
+    assert main(["suggest", "model", "."]) == 2
+    refusal = (
+        "model is a model of several labels an image, and this needs a model of one class an image; fit one of these"
+    )
+    assert capsys.readouterr().err == f"metarep: {refusal}\n"
     assert main(["predict", "model", "train-ring-0.png", "--neighbours", "2"]) == 2
     assert "several labels an image, which compares with no single image; leave --neigh" in capsys.readouterr().err
     with pytest.raises(MetarepError, match="several labels an image"):
         ModelFolder.open(Path("model"))
+    assert main(["evaluate", "model", "--data", "glyphs"]) == 2
+    assert "model is a model folder and not a run folder; measure it with metarep predict model LIST --labelled" in (
+        capsys.readouterr().err
+    )
+    pytest.importorskip("uvicorn")
+    assert main(["serve", "model", "--encoder", ENCODER]) == 2
+    assert "model is there already, with an encoder of its own; leave --encoder out" in capsys.readouterr().err
 
 
 def test_a_folder_holds_the_model_and_damage_is_noticed(lists: Path, tmp_path: Path) -> None:
-    from metarep.weights.named import load_representation
-
     sets = read_label_sets(Path("train.csv"))
     model = MultiLabelModel.fit(load_representation(ENCODER), [str(file) for file in sets.files], sets.labels)
-    save_multi_label(model, tmp_path / "saved")
-    again = load_multi_label(tmp_path / "saved")
+    MultiLabelFolder.create(tmp_path / "saved", model)
+    again = MultiLabelFolder.open(tmp_path / "saved").model
     assert (again.names, again.items, again.calibration) == (model.names, model.items, model.calibration)
     rows = model.rows[:3]
     assert again.answer(rows) == model.answer(rows)
     assert "multi-label" in (tmp_path / "saved" / "README.md").read_text()
     path = tmp_path / "saved" / LABELS
     tensors, header = read_tensors(path)
-    for damage in ({"names": ["ring"]}, {"format": "labels-9"}, {"calibration": {}}, {"head": {"name": "x"}}):
+    trust = header["trust"]
+    for damage in (
+        {"names": ["ring"]},
+        {"format": "labels-9"},
+        {"calibration": {}},
+        {"calibration": {**header["calibration"], "scale": "nan"}},
+        {"head": {"name": "x"}},
+        {"trust": 3},
+        {"trust": {**trust, "names": ["stone"]}},
+        {"trust": {**trust, "intervals": {}}},
+        {"trust": {**trust, "per_label": {"ring": {}}}},
+    ):
         write_tensors(path, tensors, {**header, **damage})
         with pytest.raises(MetarepError, match="is damaged, or of a newer metarep"):
-            load_multi_label(tmp_path / "saved")
+            MultiLabelFolder.open(tmp_path / "saved")
     write_tensors(path, {**tensors, "marks": tensors["marks"][:, :1]}, header)
     with pytest.raises(MetarepError, match="is damaged"):
-        load_multi_label(tmp_path / "saved")
+        MultiLabelFolder.open(tmp_path / "saved")
     with pytest.raises(MetarepError, match="not a model of several labels an image; make one with"):
-        load_multi_label(tmp_path)
+        MultiLabelFolder.open(tmp_path)
+
+
+@pytest.mark.parametrize("head", [None, {"name": "prototypes"}, {"name": "neighbours", "k": 3}])
+def test_an_exported_graph_says_what_the_model_says(head: dict[str, Any] | None, lists: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    sets = read_label_sets(Path("train.csv"))
+    files = [str(file) for file in sets.files]
+    model = MultiLabelModel.fit(load_representation(ENCODER), files, sets.labels, head=head)
+    export_onnx(model, Path("model.onnx"))
+    session = runtime.InferenceSession("model.onnx")
+    assert [each.name for each in session.get_outputs()] == ["probabilities", "scores"]
+    facts = json.loads(session.get_modelmeta().custom_metadata_map["metarep"])
+    assert (facts["labels"], facts["size"], facts["channels"]) == (["cross", "ring"], [28, 28], 1)
+    new = [str(file) for file in read_label_sets(Path("test.csv")).files]
+    (pixels,) = [pixels for pixels, _ in model.read(new)]
+    want = model.answer(model.prepare(new))
+    probabilities, scores = session.run(None, {"images": pixels.numpy()})
+    assert probabilities == pytest.approx(np.array([list(each.probabilities.values()) for each in want]), abs=1e-4)
+    given = model.scores(model.prepare(new)).numpy()
+    assert abs(scores - given).max() < 1e-4 * max(1, abs(given).max())
+    for own, answer in zip(probabilities, want, strict=True):
+        pairs = zip(facts["labels"], own >= np.array(facts["thresholds"]), strict=True)
+        assert {name for name, has in pairs if has} == set(answer.labels)
+    assert session.run(None, {"images": pixels[:1].numpy()})[0] == pytest.approx(probabilities[:1], abs=1e-5)
+
+
+def test_the_program_of_the_page_says_which_labels(lists: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    page = (Path(__file__).parents[2] / "docs" / "your-own-images.md").read_text("utf-8")
+    (program,) = re.findall(r"^```py\n(.*?)^```$", page, re.M | re.S)
+    (end,) = re.findall(r"^```text\n(    probabilities = session.*?)^```$", page, re.M | re.S)
+    Path("ask.py").write_text(program[: program.index("    probabilities, _, familiarity")] + end)
+    assert main(["fit", "train.csv", "--out", "model", "--encoder", ENCODER, "--multi-label"]) == 0
+    assert main(["export", "model", "--onnx", "moths.onnx"]) == 0
+    capsys.readouterr()
+    names = [f"test-{kinds}-20.png" for kinds in ("ring", "ring-cross", "none")]
+    said = subprocess.run([sys.executable, "ask.py", *names], capture_output=True, text=True, check=True).stdout
+    assert main(["predict", "model", *names, "--json"]) == 0
+    for line, answer in zip(said.splitlines(), json.loads(capsys.readouterr().out), strict=True):
+        assert line.split("\t")[0] == answer["image"]
+        assert set(line.split("\t")[1:]) == {each["label"] for each in answer["labels"]}
+
+
+def test_the_command_exports_and_refuses_the_page(lists: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnxscript")
+    assert main(["fit", "train.csv", "--out", "model", "--encoder", ENCODER, "--multi-label"]) == 0
+    capsys.readouterr()
+    assert main(["export", "model", "--onnx", "m.onnx", "--torch-export", "m.pt2"]) == 0
+    assert capsys.readouterr().out == "m.onnx: 2 labels\nm.pt2: 2 labels\n"
+    model = MultiLabelFolder.open("model").model
+    pixels, rows = next(model.read(["test-ring-20.png"]))
+    extra = {"metarep.json": ""}
+    with torch.no_grad():
+        probabilities, _ = torch.export.load("m.pt2", extra_files=extra).module()(pixels)
+    torch.testing.assert_close(probabilities, model.probabilities(model.scores(rows)), rtol=0, atol=1e-4)
+    assert json.loads(extra["metarep.json"])["thresholds"] == pytest.approx(model.calibration.thresholds)
+    assert main(["export", "model", "--web", "page"]) == 2
+    error = capsys.readouterr().err
+    assert "model is a model of several labels an image, and the page of --web shows one class an image; leave" in error
+    assert error.count("\n") == 1
+    assert not Path("page").exists()

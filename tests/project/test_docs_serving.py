@@ -33,10 +33,10 @@ def test_documented_flags_and_defaults_are_those_of_the_command() -> None:
 
 def test_every_route_is_documented() -> None:
     pytest.importorskip("fastapi")
-    from metarep.app import about, asking, teaching
+    from metarep.app import about, asking, overview, suggesting, teaching
 
     documented = re.findall(r"^\| (`[^|]*) \|", PAGE, re.M)
-    for part in (about, asking, teaching):
+    for part in (about, asking, overview, suggesting, teaching):
         for route in part.router.routes:
             path = route.path.replace("{number}", "N")
             for method in route.methods:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import windows
 from browser import BROWSER, FAINT, WIDE
+from pairs import pair
 from serving import ENCODER, KINDS, drawing, server
 
 pytest.importorskip("playwright.sync_api", reason="the browser is controlled by playwright")
@@ -643,3 +644,87 @@ def test_pictures_are_pictures(pictures: Path) -> None:
     for path in kept:
         pixels = np.asarray(Image.open(io.BytesIO(path.read_bytes())).convert("L")).astype(int)
         assert (np.abs(pixels - np.median(pixels)) > 40).mean() > 0.005, f"hardly anything is drawn in {path.name}"
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of twelve labels: what is drawn in each half of a picture, and other things that are true of it."""
+    from metarep.model.multi_label.folder import MultiLabelFolder
+    from metarep.model.multi_label.model import MultiLabelModel
+    from metarep.weights.named import load_representation
+
+    more = [
+        "two of a kind",
+        "a label with a long name, as people write them when they describe what they see",
+        "<b>bold</b>",
+    ]
+    more += [f"tag {number}" for number in range(5)]
+    pictures, labels = [], []
+    for seed, (one, other) in enumerate(itertools.product(KINDS, KINDS * 2)):
+        pictures.append(pair((one, other), seed))
+        own = [more[place] for place in range(1, len(more)) if (seed + place) % (place + 2) == 0]
+        labels.append([one, other, *own, *(["two of a kind"] if one == other else [])])
+    path = tmp_path_factory.mktemp("labels") / "scenes"
+    MultiLabelFolder.create(path, MultiLabelModel.fit(load_representation(ENCODER), pictures, labels))
+    return path
+
+
+def picture(kinds: tuple[str, ...], seed: int) -> dict[str, Any]:
+    content = io.BytesIO()
+    pair(kinds, seed).save(content, "PNG")
+    return {"name": f"{'-'.join(kinds) or 'none'}{seed}.png", "mimeType": "image/png", "buffer": content.getvalue()}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("labels", {}),
+        ("labels-dark", {"color_scheme": "dark"}),
+        ("labels-phone", {"viewport": {"width": 390, "height": 844}}),
+        ("labels-chinese", {"locale": "zh-CN"}),
+    ],
+)
+def test_a_model_of_several_labels_answers_with_chips(
+    chromium: Any, pictures: Path, scenes: Path, name: str, options: dict[str, Any]
+) -> None:
+    from metarep.model.multi_label.folder import MultiLabelFolder
+
+    with server(scenes) as (_, address), window(chromium, address, **options) as page:
+        page.get_by_role("heading", name="scenes").wait_for()
+        page.locator("#each li").nth(11).wait_for()
+        for seed, kinds in ((99, ("ring", "cross")), (98, ("comb", "comb"))):
+            choose(page, lambda: page.locator("#query-file").click(), [picture(kinds, seed)])
+            page.locator(f"#query-image[alt='{'-'.join(kinds)}{seed}.png']").wait_for()
+            page.locator(".chips.said li, .verdict").first.wait_for()
+        page.locator(".questions button").nth(1).click()
+        chips = page.locator(".chips.said li").all_text_contents()
+        model = MultiLabelFolder.open(scenes).model
+        (want,) = model.answer(model.prepare([pair(("ring", "cross"), 99)]))
+        assert [each.rsplit(" ", 2)[0] for each in chips] == list(want.labels)
+        assert "ring" in want.labels
+        assert page.locator(".bars.labels li").count() == 12
+        assert page.locator(".bars.labels li.said").count() == len(chips)
+        assert page.locator("b").count() == 0, "names of labels are text"
+        assert page.evaluate(WIDE) == []
+        assert page.evaluate(FAINT) == []
+        page.screenshot(path=str(pictures / f"{name}.png"), full_page=True)
+
+
+def test_downloads_and_a_bad_file_on_the_page_of_labels(
+    chromium: Any, pictures: Path, scenes: Path, tmp_path: Path
+) -> None:
+    with server(scenes) as (_, address), window(chromium, address) as page:
+        page.locator("#each li").first.wait_for()
+        choose(
+            page,
+            lambda: page.locator("#query-file").click(),
+            [{"name": "a.png", "mimeType": "image/png", "buffer": b"x"}],
+        )
+        page.locator("#notice-alert", has_text="a.png").wait_for()
+        with page.expect_download() as download:
+            page.locator("#download").click()
+        with zipfile.ZipFile(download.value.path()) as archive:
+            assert "scenes/labels.safetensors" in archive.namelist()
+        page.locator("#query-camera").click()
+        page.locator("#camera-live:not(:empty)").wait_for()
+        page.screenshot(path=str(pictures / "labels-camera.png"))

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from hub_server import TOKEN, Hub, blob, serving
+from pairs import learned
 from PIL import Image
 from serving import served
 
@@ -24,9 +25,10 @@ from metarep.errors import MetarepError
 from metarep.methods import build_method
 from metarep.model.folder import ModelFolder
 from metarep.model.model import Model
+from metarep.model.multi_label.folder import MultiLabelFolder
 from metarep.weights.checkpoint import save_checkpoint
 from metarep.weights.frozen import load_to_measure
-from metarep.weights.hub.contents import MANIFEST, MOST
+from metarep.weights.hub.contents import LABELS, MANIFEST, MOST
 from metarep.weights.hub.fetch import fetch
 from metarep.weights.record import DataRecord, RunRecord
 
@@ -111,6 +113,46 @@ def test_a_model_is_pushed_loaded_elsewhere_and_answers_alike(hub: Hub, moths: P
     (commit,) = [sha for sha, files in repo.commits.items() if "encoder.safetensors" in files]
     assert pushed.name == f"{MOTHS}@{commit}" == ModelFolder.open(Path(MOTHS)).origin
     assert load_representation(MOTHS).name == pushed.name, "so the model that is made of it says which commit it was"
+
+
+def test_a_model_of_several_labels_is_pushed_loaded_and_pulled(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    here, name = learned(tmp_path, range(4)), "hf:ann/scenes"
+    assert main(["push", "model", name]) == 0
+    out = capsys.readouterr().out
+    files = hub.repos["ann/scenes"].files
+    assert set(files) == {".gitattributes", "README.md", "encoder.safetensors", LABELS, MANIFEST}
+    manifest = json.loads(files[MANIFEST])["files"]
+    assert manifest[LABELS]["sha256"] == hashlib.sha256(files[LABELS]).hexdigest()
+    assert "MultiLabelFolder.open('hf:ann/scenes')" in files["README.md"].decode()
+    assert f"  {LABELS}: {len(files[LABELS]):,} bytes" in out
+    query = stripes(3)
+    want = here.model.answer(here.model.prepare(query))
+    there = MultiLabelFolder.open(name).model
+    assert there.answer(there.prepare(query)) == want
+    commit = out.split("next: metarep predict ")[1].split()[0]
+    assert MultiLabelFolder.open(Path(commit)).origin == commit
+    for command in (["predict", name, "train-ring-0.png"], ["card", commit]):
+        assert main(command) == 0
+        assert "ring" in capsys.readouterr().out
+    for command in (["add", commit, "train.csv"], ["remove", commit, "ring"]):
+        assert main(command) == 2
+        error = capsys.readouterr().err
+        assert f"make a model folder of your own with metarep pull {commit}" in error
+    with pytest.raises(MetarepError, match="several labels an image, and this needs a model of one class an image"):
+        ModelFolder.open(Path(name))
+    assert main(["pull", name, "--out", "copy"]) == 0
+    assert "next: metarep predict copy IMAGE" in capsys.readouterr().out
+    assert main(["remove", "copy", "cross"]) == 0
+    copy = MultiLabelFolder.open("copy").model
+    assert copy.names == ("ring",)
+    assert copy.scores(copy.prepare(query))[:, 0].equal(there.scores(there.prepare(query))[:, 1])
+    hub.served[LABELS] = changed_bytes(files[LABELS])
+    shutil.rmtree(tmp_path / "cache")
+    with pytest.raises(MetarepError, match=f"{LABELS} of hf:ann/scenes.* is not the file that was pushed"):
+        MultiLabelFolder.open(name)
 
 
 def test_a_run_is_pushed_without_what_only_resuming_needs(hub: Hub, run: Path) -> None:

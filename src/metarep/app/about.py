@@ -1,9 +1,6 @@
-"""Routes about the model and the server: summary, map, downloads, health and metrics."""
+"""Routes about any model and the server: downloads, health and metrics."""
 
-import threading
 from collections.abc import Iterator
-from dataclasses import asdict
-from functools import lru_cache
 from typing import IO
 from urllib.parse import quote
 
@@ -13,58 +10,13 @@ from starlette.concurrency import run_in_threadpool
 
 from metarep.app.archive import pack
 from metarep.app.limits import shown_name
-from metarep.app.schemas import Dot, ImageOut, Map, Refusal, Summary, Suspect
+from metarep.app.schemas import Refusal
 from metarep.app.service import Served, Service
-from metarep.encoders.map import neighbour_map
 from metarep.machine.version import __version__
-from metarep.model.model import Model
-from metarep.model.summary import summary
+from metarep.model.multi_label.model import MultiLabelModel
 
 router = APIRouter(tags=["about"])
-_map_lock = threading.Lock()
 CHUNK = 1 << 18  # bytes
-
-
-@router.get("/summary")
-async def get_summary(service: Served) -> Summary:
-    """Return what the model is, how far it can be trusted, and which images look mislabelled."""
-    facts = await service.run(lambda model, _: summary(model))
-    facts["classes"] = len(facts["classes"])
-    facts["encoder"] = shown_name(facts["encoder"], 0)  # it may be a path
-    facts["suspects"] = [
-        Suspect(**{**suspect, "item": shown_name(suspect["item"], suspect["id"])}) for suspect in facts["suspects"]
-    ]
-    facts["copies"] = [
-        [ImageOut(id=image["id"], item=shown_name(image["item"], image["id"])) for image in group]
-        for group in facts["copies"]
-    ]
-    return Summary(**facts, name=model_name(service), version=__version__, limits=asdict(service.limits))
-
-
-@router.get("/map")
-async def get_map(service: Served) -> Map:
-    """Return a point in the plane for each image, so that similar images are near each other (t-SNE).
-
-    The map is computed when it is first requested, and kept until the model changes.
-    """
-    model = await service.model()
-    return await run_in_threadpool(_map, model)  # beside the batcher's thread, which goes on with other requests
-
-
-def _map(model: Model) -> Map:
-    with _map_lock:  # a second request for the same map waits and then takes it from the cache
-        return _cached_map(model)
-
-
-@lru_cache(maxsize=1)
-def _cached_map(model: Model) -> Map:
-    gallery = model.gallery
-    if not len(gallery):
-        return Map(share=0, dots=[])
-    points, share = neighbour_map(model.features)
-    rows = zip(gallery.ids.tolist(), points.tolist(), gallery.classes.tolist(), strict=True)
-    dots = [Dot(id=number, x=round(x, 4), y=round(y, 4), label=gallery.names[index]) for number, (x, y), index in rows]
-    return Map(share=share, dots=dots)
 
 
 @router.get("/model", response_class=StreamingResponse, responses={200: {"content": {"application/zip": {}}}})
@@ -82,8 +34,8 @@ async def download(service: Served) -> StreamingResponse:
 )
 async def export(service: Served) -> StreamingResponse:
     """Return the model as one ONNX graph, for programs without metarep. The export takes some seconds."""
-    classes = len((await service.model()).gallery.names)
-    if classes < 2:
+    model = await service.model()
+    if not isinstance(model, MultiLabelModel) and len(model.gallery.names) < 2:
         raise HTTPException(409, "a model needs two classes before it can be exported; add another class first")
     file = await service.exporter.onnx()
     return _attachment(file, f"{model_name(service)}.onnx", "application/octet-stream")
@@ -101,12 +53,12 @@ async def health(service: Served) -> dict[str, str]:
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(service: Served) -> PlainTextResponse:
     """Return counters, times and sizes in Prometheus's text format."""
-    gallery = (await service.model()).gallery
+    model = await service.model()
+    several = isinstance(model, MultiLabelModel)
+    names, images = (model.names, len(model.rows)) if several else (model.gallery.names, len(model.gallery))
+    kind = "labels" if several else "classes"
     text = service.metrics.text(
-        {
-            "metarep_classes": ("classes of the model", len(gallery.names)),
-            "metarep_images": ("images of the model", len(gallery)),
-        }
+        {f"metarep_{kind}": (f"{kind} of the model", len(names)), "metarep_images": ("images of the model", images)}
     )
     return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 

@@ -12,18 +12,20 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from metarep.app import about, asking, suggesting, teaching
+from metarep.app import about, asking, labelling, overview, suggesting, teaching
 from metarep.app.guard import Guard
 from metarep.app.limits import Limits, TooMuchError
 from metarep.app.paths import without_path
 from metarep.app.schemas import Refusal
 from metarep.app.service import Service
+from metarep.app.teaching_service import TeachingService
 from metarep.app.wording import of_a_field, of_a_request
 from metarep.data.class_names import BadNameError
 from metarep.errors import Advised, DataError, MetarepError, NotHereError, TooLargeError
 from metarep.experiments.page.pages import render
 from metarep.machine.version import __version__
 from metarep.model.folder import ModelFolder
+from metarep.model.multi_label.folder import MultiLabelFolder
 
 PAGE = files("metarep") / "app" / "page"
 STATUS: dict[type[Exception], int] = {
@@ -38,7 +40,7 @@ STATUS: dict[type[Exception], int] = {
 
 
 def create_app(
-    folder: ModelFolder,
+    folder: ModelFolder | MultiLabelFolder,
     *,
     limits: Limits | None = None,
     token: str | None = None,
@@ -48,7 +50,8 @@ def create_app(
     """Return the server of a model folder as an ASGI application.
 
     Args:
-        folder: the model folder; other processes may write to it at the same time.
+        folder: the model folder; other processes may write to it at the same time. A model of several labels an image
+            is asked; it is not changed by requests.
         limits: how much a request may bring, and how large the model may grow; None takes the defaults of
             :class:`metarep.app.limits.Limits`.
         token: the token that every request must bring as ``Authorization: Bearer TOKEN``; None if no token is needed.
@@ -66,7 +69,12 @@ def create_app(
     >>> sorted(app.openapi()["paths"])[:3]
     ['/classes', '/classes/images', '/health']
     """
-    service = Service(folder, limits or Limits(), shared)
+    routers, limits = [part.router for part in (asking, suggesting, teaching, overview)], limits or Limits()
+    if isinstance(folder, MultiLabelFolder):
+        service, start = Service(folder, limits, shared), "labels.html"
+        routers = [labelling.router, labelling.refusing(routers)]
+    else:
+        service, start = TeachingService(folder, limits, shared), "index.html"
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001 - the framework passes it
@@ -85,10 +93,10 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.service = service
-    for part in (asking, suggesting, teaching, about):
-        app.include_router(part.router)
+    for router in (*routers, about.router):
+        app.include_router(router)
     app.mount("/page", StaticFiles(directory=str(PAGE)), name="page")
-    app.add_api_route("/", _page, include_in_schema=False)
+    app.add_api_route("/", _page(start), include_in_schema=False)
     for error, status in STATUS.items():
         app.add_exception_handler(error, _refuse_with(status, folder.path))
     app.add_exception_handler(RequestValidationError, _refuse_malformed)
@@ -97,8 +105,13 @@ def create_app(
     return app
 
 
-async def _page() -> HTMLResponse:
-    return HTMLResponse(render("index.html", "metarep.app", served=True), headers={"cache-control": "no-cache"})
+def _page(name: str) -> Any:  # noqa: ANN401 - the framework's type of routes
+    """Return the route of a page."""
+
+    async def page() -> HTMLResponse:
+        return HTMLResponse(render(name, "metarep.app", served=True), headers={"cache-control": "no-cache"})
+
+    return page
 
 
 def _refuse_with(status: int, folder: Path) -> Any:  # noqa: ANN401 - the framework's type of handlers

@@ -2,12 +2,15 @@
 
 import tempfile
 import zipfile
-from typing import IO
+from pathlib import Path
+from typing import IO, Any
 
 from metarep.model.folder import ModelFolder
+from metarep.model.store import ModelStore
+from metarep.weights.hub.contents import ENCODER
 
 
-def pack(folder: ModelFolder, name: str) -> IO[bytes]:
+def pack(folder: ModelStore[Any], name: str) -> IO[bytes]:
     """Write a model folder into a temporary zip file, and return the file, open at its start.
 
     The folder is locked meanwhile, so that the archive holds one state of it. Nothing is compressed, because weights
@@ -19,10 +22,10 @@ def pack(folder: ModelFolder, name: str) -> IO[bytes]:
     """
     file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
     with folder.writing(), zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for part in ("encoder.safetensors", "gallery.safetensors"):
+        for part in (ENCODER, folder.FILE):
             archive.write(folder.path / part, f"{name}/{part}")
-        for number in folder.model.gallery.ids.tolist():
-            if folder.image(number).is_file():
-                archive.write(folder.image(number), f"{name}/images/{number}.png")
+        if isinstance(folder, ModelFolder):
+            for picture in filter(Path.is_file, map(folder.image, folder.model.gallery.ids.tolist())):
+                archive.write(picture, f"{name}/images/{picture.name}")
     file.seek(0)
     return file

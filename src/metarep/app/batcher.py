@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from metarep.errors import DataError
-from metarep.model.folder import ModelFolder
-from metarep.model.model import Model
+from metarep.model.store import ModelStore
 
 T = TypeVar("T")
 
@@ -30,7 +29,7 @@ class Work:
     """
 
     pixels: Tensor | None
-    function: Callable[[Model, Tensor], Any]
+    function: Callable[[Any, Tensor], Any]
     result: Future[Any]
     names: Sequence[str] = ()
 
@@ -50,7 +49,7 @@ class Batcher:
 
     def __init__(
         self,
-        folder: ModelFolder,
+        folder: ModelStore[Any],
         *,
         batch_size: int = 64,
         wait: float = 0.004,
@@ -77,7 +76,7 @@ class Batcher:
         return self._thread is not None and self._thread.is_alive()
 
     def submit(
-        self, pixels: Tensor | None, function: Callable[[Model, Tensor], T], names: Sequence[str] = ()
+        self, pixels: Tensor | None, function: Callable[[Any, Tensor], T], names: Sequence[str] = ()
     ) -> "Future[T]":
         """Run ``function(model, rows)`` on the batcher's thread.
 
@@ -137,7 +136,7 @@ class Batcher:
             except Exception as error:
                 work.result.set_exception(error)
 
-    def _encode(self, model: Model, works: list[Work]) -> Tensor:
+    def _encode(self, model: Any, works: list[Work]) -> Tensor:  # noqa: ANN401 - of either kind
         pixels = [work.pixels for work in works if work.pixels is not None]
         if not pixels:
             return torch.zeros(0, 0)

@@ -6,14 +6,14 @@ import tempfile
 from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from fastapi import HTTPException
 from filelock import AsyncFileLock
 
 from metarep.app.paths import without_path
 from metarep.errors import missing_extra
-from metarep.model.folder import ModelFolder
+from metarep.model.store import ModelStore
 
 PATIENCE = 300.0  # seconds
 
@@ -30,7 +30,7 @@ class Exporter:
             server that is one process.
     """
 
-    def __init__(self, folder: ModelFolder, shared: Path | None = None) -> None:
+    def __init__(self, folder: ModelStore[Any], shared: Path | None = None) -> None:
         self.folder, self.shared, self._lock = folder, shared, asyncio.Lock()
 
     async def onnx(self) -> IO[bytes]:

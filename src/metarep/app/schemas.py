@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from metarep.app.limits import shown_name
-from metarep.model.answers import Answer, Neighbour
+from metarep.model.answers import Answer, LabelAnswer, Neighbour
 
 
 class NeighbourOut(BaseModel):
@@ -33,6 +33,53 @@ class Answers(BaseModel):
     """One answer per image, in the order of the request."""
 
     answers: list[AnswerOut]
+
+
+class SaidLabel(BaseModel):
+    """A label that an image has."""
+
+    label: str
+    probability: float = Field(description="its probability, 0 to 1, which is at least its threshold")
+
+
+class LabelAnswerOut(BaseModel):
+    """The answer for one image of a model of several labels an image."""
+
+    item: str = Field(description="the file's name")
+    labels: list[SaidLabel] = Field(description="the labels that it has, the most probable first; empty if it has none")
+    probabilities: dict[str, float] = Field(description="probability of each label, 0 to 1; they need not sum to 1")
+
+
+class LabelAnswers(BaseModel):
+    """One answer per image, in the order of the request."""
+
+    answers: list[LabelAnswerOut]
+
+
+class LabelOut(BaseModel):
+    """A label of the model."""
+
+    label: str
+    images: int = Field(description="number of the model's images that have it")
+    threshold: float = Field(description="the probability from which an image is said to have it")
+    average_precision: float | None = Field(description="in percent, of images left out; null if none could be")
+
+
+class LabelSummary(BaseModel):
+    """What a model of several labels an image is, and how far it can be trusted."""
+
+    name: str = Field(description="name of the model's folder")
+    version: str = Field(description="version of metarep")
+    encoder: str | None
+    size: list[int] = Field(description="height and width in pixels to which the encoder scales images")
+    head: dict[str, Any] = Field(description="the head and its settings")
+    images: int = Field(description="number of images that it has learned")
+    labels: list[LabelOut]
+    held_out: dict[str, Any] | None = Field(
+        description="mean average precision, micro and macro F1 in percent with their intervals, of images left out; "
+        "null if none could be"
+    )
+    limits: dict[str, float] = Field(description="the limits of this server")
 
 
 class Neighbours(BaseModel):
@@ -214,4 +261,18 @@ def answer_out(item: str, answer: Answer) -> AnswerOut:
         label_set=list(answer.label_set),
         probabilities={name: round(value, 6) for name, value in answer.probabilities.items()},
         neighbours=[neighbour_out(near) for near in answer.neighbours],
+    )
+
+
+def label_answer_out(item: str, answer: LabelAnswer) -> LabelAnswerOut:
+    """Return an answer of several labels as JSON holds it, its probabilities rounded to six digits.
+
+    Args:
+        item: the name of the file that was asked about.
+        answer: the model's answer.
+    """
+    return LabelAnswerOut(
+        item=item,
+        labels=[SaidLabel(label=name, probability=round(value, 6)) for name, value in answer.labels.items()],
+        probabilities={name: round(value, 6) for name, value in answer.probabilities.items()},
     )

@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from metarep.app.limits import shown_name
 from metarep.app.schemas import Classes, ClassOut, ImageOut, Images, Learned, Move, Rename, RepeatOut
-from metarep.app.service import Served
+from metarep.app.teaching_service import Taught
 from metarep.data.class_names import look_alikes
 from metarep.errors import NotHereError
 from metarep.model.gallery import Gallery
@@ -23,7 +23,7 @@ Name = Annotated[str, Query(description="name of the class")]
 
 
 @router.get("/classes")
-async def list_classes(service: Served) -> Classes:
+async def list_classes(service: Taught) -> Classes:
     """Return all classes, the oldest first."""
     gallery = (await service.model()).gallery
     ids: list[list[int]] = [[] for _ in gallery.names]
@@ -39,7 +39,7 @@ async def list_classes(service: Served) -> Classes:
 
 @router.post("/classes", status_code=201)
 async def add_images(
-    service: Served,
+    service: Taught,
     name: Annotated[str, Form(description="the class, which may be new")],
     files: Annotated[list[UploadFile], File(description="images")],
 ) -> Learned:
@@ -57,7 +57,7 @@ async def add_images(
 
 
 @router.patch("/classes", status_code=204)
-async def rename_class(service: Served, wish: Rename, response: Response) -> None:
+async def rename_class(service: Taught, wish: Rename, response: Response) -> None:
     """Rename a class, or merge it into another."""
 
     def rename(gallery: Gallery) -> Gallery:
@@ -73,13 +73,13 @@ async def rename_class(service: Served, wish: Rename, response: Response) -> Non
 
 
 @router.delete("/classes", status_code=204)
-async def remove_class(service: Served, name: Name, response: Response) -> None:
+async def remove_class(service: Taught, name: Name, response: Response) -> None:
     """Remove a class and all its images."""
     response.headers[UNDO] = str(await service.change(lambda gallery: gallery.without_class(name)))
 
 
 @router.get("/classes/images")
-async def list_images(service: Served, name: Name) -> Images:
+async def list_images(service: Taught, name: Name) -> Images:
     """Return the images of a class, the oldest first."""
     gallery = (await service.model()).gallery
     wanted = gallery.index_of(name)
@@ -92,12 +92,12 @@ async def list_images(service: Served, name: Name) -> Images:
 
 
 @router.get("/images/{number}", response_class=Response, responses={200: {"content": {"image/png": {}}}})
-async def image(service: Served, number: int) -> Response:
+async def image(service: Taught, number: int) -> Response:
     """Return an image as the encoder saw it, as PNG."""
     gallery = (await service.model()).gallery
     gallery.row(number)  # raises NotHereError if there is no such image
     try:
-        content = await run_in_threadpool(service.folder.image(number).read_bytes)
+        content = await run_in_threadpool(service.taught.image(number).read_bytes)
     except FileNotFoundError:
         raise NotHereError(f"image {number} has lost its picture, which was deleted from the model's folder") from None
     headers = {"cache-control": "private, max-age=31536000, immutable"}  # a number is never given to another image
@@ -105,20 +105,20 @@ async def image(service: Served, number: int) -> Response:
 
 
 @router.patch("/images/{number}", status_code=204)
-async def move_image(service: Served, number: int, wish: Move, response: Response) -> None:
+async def move_image(service: Taught, number: int, wish: Move, response: Response) -> None:
     """Move an image to another class, which may be new."""
     response.headers[UNDO] = str(await service.change(lambda gallery: gallery.moved(number, wish.to)))
 
 
 @router.delete("/images/{number}", status_code=204)
-async def remove_image(service: Served, number: int, response: Response) -> None:
+async def remove_image(service: Taught, number: int, response: Response) -> None:
     """Remove an image. A class without images is removed too."""
     response.headers[UNDO] = str(await service.change(lambda gallery: gallery.without([number])))
 
 
 @router.post("/undo", status_code=204)
 async def undo(
-    service: Served, change: Annotated[int, Query(description="the header metarep-undo of the change's response")]
+    service: Taught, change: Annotated[int, Query(description="the header metarep-undo of the change's response")]
 ) -> None:
     """Undo one of the last changes. Its images are as they were before, and later changes stay."""
     await service.undo(change)

@@ -59,9 +59,9 @@ class Worker:
 
         from metarep.app.api import create_app
         from metarep.app.limits import Limits
-        from metarep.model.folder import ModelFolder
+        from metarep.model.any_folder import open_folder
 
-        folder, limits = ModelFolder.open(self.path), Limits(**self.limits)
+        folder, limits = open_folder(self.path), Limits(**self.limits)
         torch.set_num_threads(self.threads)
         warnings.filterwarnings("ignore", module="PIL")  # of odd files
         app = create_app(folder, limits=limits, token=self.token, hosts=self.hosts, shared=self.shared)

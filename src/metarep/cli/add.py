@@ -19,8 +19,9 @@ from metarep.data.reading.labelled_list import is_list, read_list
 from metarep.data.reading.labelled_zip import is_labelled_zip, read_labelled_zip
 from metarep.data.reading.photographs import LeftOut, notice_depth
 from metarep.errors import DataError, counted
-from metarep.model.folder import ModelFolder
+from metarep.model.any_folder import open_folder
 from metarep.model.gallery import Gallery
+from metarep.model.multi_label.folder import MultiLabelFolder
 from metarep.model.summary import summary
 
 USAGE = "MODEL CLASS/..."
@@ -35,6 +36,8 @@ EXAMPLE = """examples:
       path,label in each line
   metarep add moths moths-added.zip
       what a page of metarep export --web has saved
+  metarep add scenes more.csv
+      path,label|label, for a model of fit --multi-label
 """
 
 
@@ -46,7 +49,11 @@ def add(parser: Parser) -> None:
         metavar="CLASS/",
         help="folders named after their class, images, lists, or what a page of export --web saved",
     )
-    parser.add_argument("--to", metavar="CLASS", help="the class of these images (default: the name of their folder)")
+    parser.add_argument(
+        "--to",
+        metavar="CLASS",
+        help="the class of these images (default: the name of their folder); for several labels an image, LABEL|LABEL",
+    )
     add_reading(parser)
     add_threads(parser)
     add_output(parser)
@@ -54,7 +61,11 @@ def add(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     set_threads(args)
-    folder = ModelFolder.open(args.model)
+    folder = open_folder(args.model)
+    if isinstance(folder, MultiLabelFolder):
+        from metarep.cli.multi_label_change import add_to
+
+        return add_to(folder, args)
     before = folder.model.gallery
     given = [each for name in args.images for each in sources(name, before, args)]
     images, labels, items = [each[0] for each in given], [each[1] for each in given], [each[2] for each in given]

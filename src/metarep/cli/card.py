@@ -5,10 +5,12 @@ from pathlib import Path
 
 from metarep.cli.options import add_output, print_json
 from metarep.cli.parser import Parser
+from metarep.model.any_folder import open_folder
 from metarep.model.card import model_card
-from metarep.model.folder import ModelFolder
+from metarep.model.multi_label.card import labels_card
+from metarep.model.multi_label.folder import MultiLabelFolder
 from metarep.weights.card import CARD, write_card
-from metarep.weights.hub.contents import GALLERY
+from metarep.weights.hub.contents import GALLERY, LABELS
 from metarep.weights.hub.fetch import fetch
 from metarep.weights.hub.names import is_hub_name
 
@@ -43,9 +45,12 @@ def text_of(path: Path) -> str:
     if is_hub_name(path):
         found = fetch(path)
         return (found.folder / CARD).read_text("utf-8", errors="replace") if CARD in found.files else ""
-    if not (path / GALLERY).is_file() and (path / SETTINGS).is_file():
+    if not any((path / name).is_file() for name in (GALLERY, LABELS)) and (path / SETTINGS).is_file():
         return run_card(path)
-    model = ModelFolder.open(path).model
+    folder = open_folder(path)
+    if isinstance(folder, MultiLabelFolder):
+        return labels_card(folder.model, folder.name)
+    model = folder.model
     if len(model.gallery):
         _ = model.trust
     return model_card(model, path.resolve().name)

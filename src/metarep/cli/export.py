@@ -6,13 +6,16 @@ from pathlib import Path
 
 from metarep.cli.options import add_output, print_json, refuse_existing
 from metarep.cli.parser import Parser
-from metarep.errors import counted
-from metarep.model.folder import ModelFolder
+from metarep.errors import MetarepError, counted
+from metarep.model.any_folder import open_folder
+from metarep.model.model import Model
+from metarep.model.multi_label.model import MultiLabelModel
 
 USAGE = "MODEL"
 EXAMPLE = """examples:
   metarep export moths --onnx moths.onnx
-      for onnxruntime: images (uint8) to probabilities
+      for onnxruntime: images (uint8) to probabilities, of classes
+      or, after fit --multi-label, of each label
   metarep export moths --torch-export moths.pt2
       for torch.export.load
   metarep export moths --web moths-page
@@ -45,16 +48,21 @@ def run(args: argparse.Namespace) -> int:
         args.parser.error("nothing to write is given; give --onnx FILE, --torch-export FILE or --web DIR")
     if args.runtime and not args.web:
         args.parser.error("--runtime is for the web page; give --web DIR as well")
-    folder = ModelFolder.open(args.model)
+    folder = open_folder(args.model)
     for path, kind in ((args.onnx, "file"), (args.torch_export, "file"), (args.web, "folder")):
         if path:  # before the first of them is written
             refuse_existing(path, kind)
     model, written, notes = folder.model, [], list[str]()
+    if args.web and isinstance(model, MultiLabelModel):
+        raise MetarepError(
+            f"{args.model} is a model of several labels an image, and the page of --web shows one class an image",
+            advice=["leave --web out", "use --onnx FILE or metarep serve"],
+        )
     for write, path in ((export_onnx, args.onnx), (export_torch, args.torch_export)):
         if path:
             write(model, path)
             written.append(str(path))
-    if args.web:
+    if args.web and isinstance(model, Model):
         from metarep.app.web.export import export_web
 
         sizes = export_web(model, folder.name, args.web, args.runtime)
@@ -64,8 +72,9 @@ def run(args: argparse.Namespace) -> int:
             f"{sum(sizes.values()) / 1e6:.1f} MB: {ours:.1f} of the model and {runtime:.1f} of onnxruntime-web; to "
             f"open it, run python -m http.server --directory {shlex.quote(str(args.web))} and go to http://localhost:8000"
         )
+    kind, names = ("label", model.names) if isinstance(model, MultiLabelModel) else ("class", model.gallery.names)
     if args.json:
-        print_json({"written": written, "classes": model.gallery.names})
+        print_json({"written": written, "labels" if kind == "label" else "classes": names})
     else:
-        print("\n".join([f"{path}: {counted(len(model.gallery.names), 'class')}" for path in written] + notes))
+        print("\n".join([f"{path}: {counted(len(names), kind)}" for path in written] + notes))
     return 0

@@ -24,14 +24,13 @@ from metarep.data.reading.photographs import LeftOut, notice_depth
 from metarep.errors import DataError, MetarepError, counted
 from metarep.machine.files import typed
 from metarep.model.answers import LabelAnswer
-from metarep.model.multi_label import MultiLabelModel
-from metarep.model.multi_label_folder import load_multi_label, save_multi_label
-from metarep.model.multi_label_scores import LabelVerdict, measure_labels
+from metarep.model.multi_label.folder import MultiLabelFolder
+from metarep.model.multi_label.model import MultiLabelModel
+from metarep.model.multi_label.scores import measure_labels
 from metarep.weights.named import load_representation
 
 BATCH = 64
 MOST = 5  # labels that are named in a line
-FIGURES = {"mean_average_precision": "mean average precision", "micro_f1": "micro F1", "macro_f1": "macro F1"}
 
 
 def fit(args: argparse.Namespace) -> int:
@@ -45,37 +44,30 @@ def fit(args: argparse.Namespace) -> int:
             args.parser.error(f"--{flag} is for models of one class an image; leave it out, or leave --multi-label out")
     refuse_existing(args.out)  # before images are read
     sets = read_label_sets(Path(args.photos))
-    _warn(sets.notes)
+    warn_of(sets.notes)
     representation = load_representation(args.encoder, arch=args.arch, size=args.size)
     files = [sets.root / file for file in sets.files]
     depth = notice_depth(files, representation.depth | Depth.of(args.depth))
     head = {"name": args.learner} if args.learner else None
     started = time.perf_counter()
     model = MultiLabelModel.fit(representation, files, sets.labels, head=head, depth=depth, skip_bad=args.skip_bad)
-    save_multi_label(model, args.out)
+    MultiLabelFolder.create(args.out, model)
     seconds = time.perf_counter() - started
-    held = _held_out(model)
     if args.json:
-        facts = {"model": str(args.out), "seconds": round(seconds, 2), **model.as_dict()}
-        print_json({**facts, "held_out": held.as_dict() if held else None})
+        print_json({"model": str(args.out), "seconds": round(seconds, 2), **model.as_dict()})
         return 0
     height, width = model.learner.encoder.preprocess.size
     print(f"{model.in_words} in {seconds:.1f} s")
     print(f"encoder: {representation.name} at {height} x {width} px")
-    if held is None:
-        print("accuracy: unknown; no label has two images with it and two without")
-    else:
-        print("\n".join([*_figures(held, "expected, by leaving images out"), *_untested(model)]))
-    for name, facts in model.as_dict()["labels"].items():
-        print(f"  {name}: {counted(facts['images'], 'image')}, said from {facts['threshold']:.2f}")
+    print("\n".join(trust_lines(model)))
     print(f"model: {args.out}")
     print(f"next: metarep predict {typed(args.out)} IMAGE")
     return 0
 
 
-def predict(args: argparse.Namespace, paths: list[Path]) -> int:
+def predict(folder: MultiLabelFolder, args: argparse.Namespace, paths: list[Path]) -> int:
     """Say which labels images have, or with ``--labelled`` how right that is on the list that it is given."""
-    model = load_multi_label(args.model)
+    model = folder.model
     if args.out:
         args.parser.error("--out draws what is taken for what, which several labels an image do not have; leave it out")
     if args.labelled:
@@ -115,7 +107,7 @@ def _measure(model: MultiLabelModel, args: argparse.Namespace) -> int:
     if len(args.images) > 1:
         raise MetarepError("--labelled takes one list of images with their labels: path,label|label")
     sets = read_label_sets(Path(args.images[0]))
-    _warn(sets.notes)
+    warn_of(sets.notes)
     own = {composed(name): index for index, name in enumerate(model.names)}
     unknown = [name for name in sets.names if composed(name) not in own]
     truth = {sets.root / file: labels for file, labels in zip(sets.files, sets.labels, strict=True)}
@@ -142,7 +134,7 @@ def _measure(model: MultiLabelModel, args: argparse.Namespace) -> int:
         more = {"untested": untested, "unknown": unknown, "in_the_model": repeated}
         print_json({"model": str(args.model), "list": args.images[0], **verdict.as_dict(), **more})
         return 0
-    print("\n".join(_figures(verdict, f"on {counted(verdict.images, 'image')}")))
+    print("\n".join(verdict.lines(f"on {counted(verdict.images, 'image')}")))
     if untested:
         print(f"not tested: {counted(len(untested), 'label')} ({_some(untested)})")
     if unknown:
@@ -155,33 +147,21 @@ def _measure(model: MultiLabelModel, args: argparse.Namespace) -> int:
     return 0
 
 
-def _held_out(model: MultiLabelModel) -> LabelVerdict | None:
-    """How right the model is on its own images when they are left out, over the labels that can be."""
-    tested = torch.tensor(model.calibration.tested)
-    if not tested.any():
-        return None
-    scores = model.held_out[:, tested]
-    probabilities = (model.calibration.scale * scores + model.calibration.shift).sigmoid()
-    decided = probabilities >= torch.tensor(model.calibration.thresholds)[tested]
-    names = [name for name, there in zip(model.names, tested.tolist(), strict=True) if there]
-    return measure_labels(names, scores, decided, model.marks[:, tested])
-
-
-def _figures(verdict: LabelVerdict, how: str) -> list[str]:
-    facts = verdict.as_dict()
-    lines = []
-    for key, called in FIGURES.items():
-        low, high = facts[key]["interval"]
-        lines.append(f"{called} {facts[key]['percent']:.1f} % ({low:.1f} to {high:.1f}) {how}")
+def trust_lines(model: MultiLabelModel) -> list[str]:
+    """What a model says of itself, and a line for each of its labels."""
+    lines = ["accuracy: unknown; no label has two images with it and two without"]
+    if model.trust:
+        untested = [name for name in model.names if name not in model.trust.names]
+        lines = model.trust.lines("expected, by leaving images out")
+        lines += [f"not tested, with a single image of it or without it: {_some(untested)}"] if untested else []
+    for name, facts in model.as_dict()["labels"].items():
+        expected = facts["average_precision"]
+        precision = "" if expected is None else f", average precision {expected:.1f} %"
+        lines.append(f"  {name}: {counted(facts['images'], 'image')}{precision}, said from {facts['threshold']:.2f}")
     return lines
 
 
-def _untested(model: MultiLabelModel) -> list[str]:
-    names = [name for name, there in zip(model.names, model.calibration.tested, strict=True) if not there]
-    return [f"not tested, with a single image of it or without it: {_some(names)}"] if names else []
-
-
-def _warn(notes: tuple[str, ...]) -> None:
+def warn_of(notes: tuple[str, ...]) -> None:
     for note in notes:
         warnings.warn(note, FolderWarning, stacklevel=2)
 

@@ -15,8 +15,9 @@ from metarep.cli.progress import counter
 from metarep.data.reading.depth import Depth
 from metarep.data.reading.photographs import LeftOut, notice_depth
 from metarep.model.answers import Answer
+from metarep.model.any_folder import open_folder
 from metarep.model.folder import ModelFolder
-from metarep.model.multi_label_folder import is_multi_label
+from metarep.model.multi_label.folder import MultiLabelFolder
 
 USAGE = "MODEL IMAGE..."
 EXAMPLE = """examples:
@@ -71,11 +72,14 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.out and not args.labelled:
         args.parser.error("--out is the picture of --labelled, which is not given; give both, or leave --out out")
-    if is_multi_label(args.model):
+    folder = open_folder(args.model)
+    if isinstance(folder, MultiLabelFolder):
         from metarep.cli.multi_label import predict
 
-        return predict(args, [] if args.labelled else find_images(args.images))
-    folder = ModelFolder.open(args.model)
+        if args.neighbours is not None:
+            what = f"{args.model} is a model of several labels an image"
+            args.parser.error(f"{what}, which compares with no single image; leave --neighbours out")
+        return predict(folder, args, [] if args.labelled else find_images(args.images))
     if args.labelled:
         from metarep.cli.labelled import run as judge
 
@@ -101,11 +105,6 @@ def _check_neighbours(args: argparse.Namespace) -> None:
     for flag, why in (("labelled", "--labelled counts answers"), ("csv", "--csv has the nearest image alone")):
         if getattr(args, flag):
             args.parser.error(f"{why}, so --neighbours has nothing to say; leave it out")
-    if is_multi_label(args.model):
-        args.parser.error(
-            f"{args.model} is a model of several labels an image, which compares with no single image; leave "
-            "--neighbours out"
-        )
 
 
 def answers(folder: ModelFolder, paths: list[Path], args: argparse.Namespace) -> Iterator[tuple[Path, Answer]]:

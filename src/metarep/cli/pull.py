@@ -29,6 +29,6 @@ def run(args: argparse.Namespace) -> int:
         print_json({"folder": str(args.out), "name": found.name, "files": found.files})
         return 0
     print(f"{counted(len(found.files), 'file')} of {found.name} in {args.out}")
-    kind = "predict" if "gallery.safetensors" in found.files else "evaluate"
+    kind = "predict" if "encoder.safetensors" in found.files else "evaluate"
     print(f"next: metarep {kind} {typed(args.out)}" + (" IMAGE" if kind == "predict" else ""))
     return 0

@@ -59,6 +59,6 @@ def run(args: argparse.Namespace) -> int:
         print(
             f"not sent: {counted(pushed.kept, 'image')}; their names, classes and features are in gallery.safetensors"
         )
-    kind = "predict" if "gallery.safetensors" in pushed.files else "evaluate"
+    kind = "predict" if "encoder.safetensors" in pushed.files else "evaluate"
     print(f"next: metarep {kind} {typed(pushed.name)}" + (" IMAGE" if kind == "predict" else ""))
     return 0

@@ -1,4 +1,4 @@
-"""The command ``metarep remove``: remove classes from a classifier."""
+"""The command ``metarep remove``: remove classes or labels from a classifier."""
 
 import argparse
 from functools import reduce
@@ -8,24 +8,36 @@ from metarep.cli.fit import draw_confusion
 from metarep.cli.options import add_output, print_json
 from metarep.cli.parser import Parser
 from metarep.cli.trust_lines import trust_line
-from metarep.model.folder import ModelFolder
+from metarep.model.any_folder import open_folder
 from metarep.model.gallery import Gallery
+from metarep.model.multi_label.folder import MultiLabelFolder
 from metarep.model.summary import summary
 
 USAGE = "MODEL CLASS..."
 EXAMPLE = """examples:
   metarep remove moths hawkmoth
+  metarep remove scenes cup
+      a label of fit --multi-label; its images stay, without it
 """
 
 
 def add(parser: Parser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help="a model folder that metarep fit made")
-    parser.add_argument("classes", nargs="+", metavar="CLASS", help="classes to remove, with all their images")
+    parser.add_argument(
+        "classes",
+        nargs="+",
+        metavar="CLASS",
+        help="classes to remove, with all their images; or labels, whose images stay",
+    )
     add_output(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    folder = ModelFolder.open(args.model)
+    folder = open_folder(args.model)
+    if isinstance(folder, MultiLabelFolder):
+        from metarep.cli.multi_label_change import remove_from
+
+        return remove_from(folder, args)
     folder.change(lambda gallery: reduce(Gallery.without_class, args.classes, gallery))
     folder.calibrate()
     draw_confusion(folder)

@@ -113,11 +113,11 @@ def run(args: argparse.Namespace) -> int:
     options: dict[str, Any] = {"log_level": "warning", "server_header": False, "timeout_graceful_shutdown": 5}
     options |= {"lifespan": "on", "ssl_certfile": args.cert, "ssl_keyfile": args.key}
     with listen(args.host, args.port) as listening:
-        port, gallery = listening.getsockname()[1], folder.model.gallery
+        port = listening.getsockname()[1]
         shown = "127.0.0.1" if args.host in ("0.0.0.0", "::", "") else args.host
         shown = f"[{shown}]" if ":" in shown else shown
         address = f"{'https' if args.cert else 'http'}://{shown}:{port}"
-        print(f"{args.model}: {gallery.in_words}", flush=True)
+        print(f"{args.model}: {folder.model.in_words}", flush=True)
         if args.workers > 1:
             return run_workers(args, listening, address, options, asdict(limits), token, hosts, folder.origin)
         print(f"page: {address}\nCtrl-C ends it", flush=True)
@@ -217,27 +217,29 @@ def check_certificate(cert: Path, key: Path) -> None:
         raise MetarepError(f"{cert} and {key} are not a certificate and its key: {error.strerror or error}") from error
 
 
-def open_or_create(args: argparse.Namespace):  # noqa: ANN201 - ModelFolder, which imports torch
+def open_or_create(args: argparse.Namespace):  # noqa: ANN201 - a folder of a model, which imports torch
     """Open the model folder, or create an empty one if ``--encoder`` is given.
 
     Raises:
         MetarepError: there is no model and no encoder is given, or there are both.
     """
     from metarep.machine.files import typed
+    from metarep.model.any_folder import open_folder
     from metarep.model.folder import ModelFolder
     from metarep.model.gallery import Gallery
     from metarep.model.model import Model
+    from metarep.weights.hub.contents import GALLERY, LABELS
     from metarep.weights.hub.names import is_hub_name
     from metarep.weights.named import load_representation
 
-    exists = (args.model / "gallery.safetensors").is_file()
+    exists = any((args.model / name).is_file() for name in (GALLERY, LABELS))
     if args.encoder is None:
         if not exists and not args.model.exists() and not is_hub_name(args.model):
             raise MetarepError(
                 f"there is no model {args.model}; metarep fit PHOTOS --out {typed(args.model)} makes one, "
                 f"and metarep serve {typed(args.model)} --encoder auto an empty one, to be filled on the page"
             )
-        return ModelFolder.open(args.model if is_hub_name(args.model) else args.model.resolve())
+        return open_folder(args.model if is_hub_name(args.model) else args.model.resolve())
     if is_hub_name(args.model):
         raise MetarepError(f"{args.model} is on the Hub, with an encoder of its own; leave --encoder out")
     if exists:

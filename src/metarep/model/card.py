@@ -9,7 +9,7 @@ from metarep.model.model import Model
 from metarep.model.tuning.verdict import Tuning
 from metarep.weights.card import card_text, encoder_lines, escaped
 
-MOST = 200  # classes that are listed
+MOST = 200  # classes or labels that are listed
 
 
 def model_card(model: Model, name: str) -> str:

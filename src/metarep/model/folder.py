@@ -1,6 +1,5 @@
 """ModelFolder: a model on disk. A write is atomic, two writers wait for each other, and nothing is pickled."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,23 +14,20 @@ from metarep.data.copies.picture_hash import picture_hash
 from metarep.data.reading.depth import Depth
 from metarep.data.reading.photographs import LeftOut
 from metarep.errors import Advice, Call, MetarepError, Slot, counted
-from metarep.machine.files import locked, making
 from metarep.model.card import model_card
 from metarep.model.folder_kind import refuse_other
 from metarep.model.gallery import Gallery
 from metarep.model.gallery_file import read_gallery, write_gallery
-from metarep.model.hub_copy import model_at, name_of, refuse_copy
+from metarep.model.hub_copy import refuse_copy
 from metarep.model.model import Model
 from metarep.model.repeats import first_of_each
-from metarep.weights.card import CARD, write_card
+from metarep.model.store import ModelStore
 from metarep.weights.hub.contents import GALLERY
-from metarep.weights.named import Representation, load_representation
 
-PARTS = ("encoder.safetensors", "images", CARD, ".lock")
 Allow = Callable[[Gallery, Gallery], None]
 
 
-class ModelFolder:
+class ModelFolder(ModelStore[Model]):
     """A model in a folder, which several processes may change.
 
     It holds ``encoder.safetensors``, which never changes; ``gallery.safetensors``, which one rename replaces whenever
@@ -55,11 +51,8 @@ class ModelFolder:
     ([0, 1], ('lines', 'columns'), [1, 1])
     """
 
-    def __init__(self, path: Path, representation: Representation, origin: str = "") -> None:
-        self.path, self.representation, self.origin = path, representation, origin
-        self.name = name_of(path, origin)
-        self._model: Model | None = None
-        self._stamp: tuple[int, int] | None = None
+    FILE = GALLERY
+    PARTS = (*ModelStore.PARTS, "images")
 
     @classmethod
     def create(cls, path: Path, model: Model) -> "ModelFolder":
@@ -79,51 +72,10 @@ class ModelFolder:
         Raises:
             MetarepError: as for :meth:`create`.
         """
-        if model.representation is None:
-            raise MetarepError("the model has no encoder, but a model folder needs one; make a model with an encoder")
         learn = Call("ModelFolder.learn", "add", path, Slot("CLASS/"))
         more = [Advice("add to it with {learn}", learn=learn)] if (path / GALLERY).is_file() else []
-        exists = MetarepError(f"{path} is there already", advice=["choose another folder", *more])
-        busy = MetarepError(
-            f"another process is making {path}", advice=["wait until it has ended", "choose another folder"]
-        )
-        with making(path.resolve(), GALLERY, PARTS, exists=exists, busy=busy) as partial:
-            representation = model.representation.portable()
-            representation.save(partial / "encoder.safetensors")
-            folder = cls(partial, representation)
-            folder.name = path.resolve().name
-            folder._write(model)
+        with cls._making(path, model, model.representation, more) as folder:
             yield folder
-        folder.path = path
-
-    @classmethod
-    def open(cls, path: Path) -> "ModelFolder":
-        """Opens a model folder, or one on the Hub (``hf:USER/NAME``) to read; a MetarepError says what is wrong."""
-        path, origin = model_at(path)
-        refuse_other(path)
-        folder = cls(path, load_representation(path / "encoder.safetensors"), origin)
-        _ = folder.model
-        return folder
-
-    @property
-    def model(self) -> Model:
-        """The model as it is on disk now. It is read again if another process has written it."""
-        stamp = self._now()
-        model = self._model
-        if model is None or stamp != self._stamp:
-            model = read_gallery(self._gallery, self.representation)
-            self._model, self._stamp = model, stamp  # in this order: a thread between the two reads once more
-        return model
-
-    @contextmanager
-    def writing(self) -> Iterator[Callable[..., Model]]:
-        """Locks the folder for a change, and yields a function that writes a new gallery.
-
-        Read ``folder.model`` again inside: another process may have written before the lock was taken.
-        """
-        refuse_copy(self.origin)
-        with locked(self.path / ".lock"):
-            yield self._change
 
     def learn(
         self,
@@ -249,8 +201,7 @@ class ModelFolder:
             model = self.model
             if len(model.gallery.names) > 1:
                 _ = model.trust, model.state
-                self._write(model)
-                self._model, self._stamp = model, self._now()
+                self._keep(model)
         return model
 
     @deprecated("ModelFolder.settle is now called ModelFolder.calibrate; the old name goes with the next version")
@@ -258,31 +209,27 @@ class ModelFolder:
         """The old name of :meth:`calibrate`."""
         return self.calibrate()
 
-    @property
-    def _gallery(self) -> Path:
-        return self.path / GALLERY
+    @classmethod
+    def _refuse_other(cls, path: Path) -> None:
+        refuse_other(path)
 
     def _change(self, gallery: Gallery, depth: Depth | None = None) -> Model:
         before = self.model
         model = before.changed(gallery, depth)
-        self._write(model)
-        self._model, self._stamp = model, self._now()
+        self._keep(model)
         (self.path / "confusion.png").unlink(missing_ok=True)  # it shows the images before the change
         for number in set(before.gallery.ids.tolist()) - set(gallery.ids.tolist()):
             self.image(number).unlink(missing_ok=True)  # only now: a reader of the old gallery may still open it
         return model
 
-    def _write(self, model: Model) -> None:
-        before = self._now()[0] if self._gallery.exists() else 0
-        write_gallery(self._gallery, model, self.representation)
-        if self._now()[0] <= before:  # file times are coarse, but each state needs its own
-            os.utime(self._gallery, ns=(before + 1, before + 1))
-        write_card(self.path, model_card(model, self.name))
+    def _read(self) -> Model:
+        return read_gallery(self._file, self.representation)
 
-    def _now(self) -> tuple[int, int]:
-        """Returns the time of the last write in nanoseconds and the inode: the version of the gallery on disk."""
-        status = self._gallery.stat()
-        return status.st_mtime_ns, status.st_ino
+    def _put(self, model: Model) -> None:
+        write_gallery(self._file, model, self.representation)
+
+    def _card(self, model: Model) -> str:
+        return model_card(model, self.name)
 
     def _draw(self, number: int, pixels: Tensor) -> None:
         path = self.image(number)

@@ -3,8 +3,12 @@
 from pathlib import Path
 
 from metarep.errors import Advice, Call, MetarepError, Slot
-from metarep.model.multi_label_folder import is_multi_label
-from metarep.weights.hub.contents import ENCODER, GALLERY, WEIGHTS
+from metarep.weights.hub.contents import GALLERY, LABELS, WEIGHTS
+
+
+def is_multi_label(path: Path) -> bool:
+    """Whether a path is the folder of a model of several labels an image."""
+    return (path / LABELS).is_file()
 
 
 def refuse_other(path: Path) -> None:
@@ -14,13 +18,12 @@ def refuse_other(path: Path) -> None:
         path: the path.
 
     Raises:
-        MetarepError: it is a model of several labels an image, a run folder, or something else; or it has lost its
-            encoder.
+        MetarepError: it is a model of several labels an image, a run folder, or something else.
     """
     if is_multi_label(path):
         raise MetarepError(
-            f"{path} is a model of several labels an image, for which there is metarep predict alone",
-            advice="fit a model of one class an image for all else",
+            f"{path} is a model of several labels an image, and this needs a model of one class an image",
+            advice="fit one of these",
         )
     if not (path / GALLERY).is_file():
         run = (path / WEIGHTS).exists()
@@ -29,5 +32,3 @@ def refuse_other(path: Path) -> None:
         fit = Call("ModelFolder.create", "fit", Slot("PHOTOS"), out=out, **options)
         what = "a run folder and not a model folder" if run else "not a model folder"
         raise MetarepError(f"{path} is {what}", advice=Advice("make a model with {fit}", fit=fit))
-    if not (path / ENCODER).is_file():
-        raise MetarepError(f"{path} has lost its encoder.safetensors; fit it anew")

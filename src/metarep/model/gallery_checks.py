@@ -1,7 +1,9 @@
-"""Checks of what the file of a gallery holds, which may be damaged or hostile."""
+"""Checks of what the file of a model holds, which may be damaged or hostile."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,14 +11,46 @@ from torch import Tensor
 
 from metarep.data.copies.picture_hash import LENGTH
 from metarep.encoders import Encoder
+from metarep.errors import MetarepError, one_line
 from metarep.learners import build_learner
+from metarep.machine.files import read_tensors
 from metarep.model.gallery import Gallery
 from metarep.model.model import Model
 from metarep.model.trust.trust import Trust
 from metarep.model.tuning.verdict import Tuning
+from metarep.weights.representation import Representation
 from metarep.weights.shapes import shapes_only
 
 LARGEST = 20_000_000  # weights of a head
+
+
+@contextmanager
+def checked_file(
+    path: Path, kind: str, representation: Representation
+) -> Iterator[tuple[dict[str, Tensor], dict[str, Any]]]:
+    """A context that gives the tensors and the header of a model's file; errors in it are those of a damaged file.
+
+    Args:
+        path: the file.
+        kind: the format that it must have.
+        representation: the encoder that its features come from.
+
+    Raises:
+        MetarepError: the file has another format or belongs to another encoder, its head is none, or what is done in
+            the context finds a part that is missing or does not fit.
+    """
+    tensors, header = read_tensors(path)
+    try:
+        if header["format"] != kind:
+            raise ValueError(f"its format is {header['format']}, not {kind}")
+        if header["space"] != representation.digest:
+            raise ValueError("encoder.safetensors is not the encoder that its features come from")
+        check_head(header["head"], representation.encoder)
+        yield tensors, header
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, MemoryError) as error:
+        raise MetarepError(
+            f"{path} is damaged, or of a newer metarep: {one_line(error)}; fit the model anew"
+        ) from error
 
 
 def checked_gallery(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Gallery:

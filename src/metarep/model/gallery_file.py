@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from metarep.data.reading.depth import Depth
-from metarep.errors import MetarepError, one_line
-from metarep.machine.files import read_tensors, write_tensors
-from metarep.model.gallery_checks import check_head, check_model, checked_gallery, checked_trust, checked_tuning
+from metarep.machine.files import write_tensors
+from metarep.model.gallery_checks import check_model, checked_file, checked_gallery, checked_trust, checked_tuning
 from metarep.model.model import Model
 from metarep.weights.representation import Representation
 
@@ -53,14 +52,8 @@ def read_gallery(path: Path, representation: Representation) -> Model:
     Raises:
         MetarepError: the file is damaged, has another format, or belongs to another encoder.
     """
-    tensors, header = read_tensors(path)
-    try:
-        if header["format"] != FORMAT:
-            raise ValueError(f"its format is {header['format']}, not {FORMAT}")
-        if header["space"] != representation.digest:
-            raise ValueError("encoder.safetensors is not the encoder that its features come from")
+    with checked_file(path, FORMAT, representation) as (tensors, header):
         gallery = checked_gallery(tensors, header)
-        check_head(header["head"], representation.encoder)
         alarms, depth = header["false_alarms"], Depth.of(header.get("depth"))
         tuning = checked_tuning(header["tuning"]) if "tuning" in header else None
         model = Model(representation, header["head"], gallery, false_alarms=alarms, depth=depth, tuning=tuning)
@@ -68,7 +61,4 @@ def read_gallery(path: Path, representation: Representation) -> Model:
         if "trust" in header:
             model = model.restore_calibration(checked_trust(header["trust"]), state or None)
         check_model(model)
-        return model
-    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, MemoryError) as error:
-        reason = one_line(error)
-        raise MetarepError(f"{path} is damaged, or of a newer metarep: {reason}; fit the model anew") from error
+    return model

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from metarep.errors import Advice, Call, MetarepError, Slot
-from metarep.weights.hub.contents import GALLERY
+from metarep.weights.hub.contents import GALLERY, LABELS
 from metarep.weights.hub.fetch import fetch
 from metarep.weights.hub.names import HubName, is_hub_name
 
@@ -23,7 +23,7 @@ def model_at(path: Path) -> tuple[Path, str]:
     if not is_hub_name(path):
         return path, ""
     found = fetch(path)
-    if GALLERY not in found.files:
+    if not {GALLERY, LABELS} & set(found.files):
         fit = Call("ModelFolder.create", "fit", Slot("PHOTOS"), out=Slot("MODEL"), encoder=found.name)
         what = f"{found.name} is a run or an encoder and not a model"
         raise MetarepError(what, advice=Advice("make a model with {fit}", fit=fit))

@@ -84,6 +84,11 @@ class Model:
         alarms = self.false_alarms
         return Model(self.representation, self.head, gallery, false_alarms=alarms, depth=depth, tuning=self.tuning)
 
+    @property
+    def in_words(self) -> str:
+        """The numbers of classes and images as text: ``2 classes, 3 images``."""
+        return self.gallery.in_words
+
     def restore_calibration(self, trust: Trust, state: dict[str, Tensor] | None) -> "Model":
         """Stores results that were computed earlier for this gallery, and returns the model itself.
 

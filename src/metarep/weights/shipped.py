@@ -12,7 +12,7 @@ from typing_extensions import deprecated
 from metarep.errors import Advice, Call, MetarepError, Slot, unknown
 from metarep.learners import Learner
 from metarep.weights.checkpoint import Checkpoint, load_checkpoint
-from metarep.weights.hub.contents import ENCODER, GALLERY, WEIGHTS
+from metarep.weights.hub.contents import ENCODER, GALLERY, LABELS, WEIGHTS
 from metarep.weights.hub.fetch import fetch
 from metarep.weights.hub.names import is_hub_name
 
@@ -115,8 +115,10 @@ def open_run(path: Path, device: torch.device | str = "cpu", *, called: str = ""
     model = path / WEIGHTS if path.is_dir() else path
     if path.is_dir() and not model.exists():
         if kind := kind_of(path):
-            test = Call("judge", "predict", called or path, Slot("FOLDER"), labelled=True)
-            measure = [Advice("measure it with {test}", test=test)] if (path / GALLERY).is_file() else []
+            labels = (path / LABELS).is_file()
+            test = Call("judge", "predict", called or path, Slot("LIST" if labels else "FOLDER"), labelled=True)
+            measurable = labels or (path / GALLERY).is_file()
+            measure = [Advice("measure it with {test}", test=test)] if measurable else []
             train = Advice("train from its encoder with {encoder}", encoder=called or path / ENCODER)
             raise MetarepError(f"{called or path} is {kind} and not a run folder", advice=[*measure, train])
         raise MetarepError(

@@ -1,51 +1,13 @@
-// Questions: a photograph is sent, its answer is shown, and the user can correct it.
+// The answer to a question: the class of a photograph, and the form in which the user can correct it.
 
-import { openCamera } from "./camera.js";
 import { nearItem } from "./image.js";
 import { model, teach } from "./model.js";
-import { attempt, chooseFiles, droppable, find, hideNotice, make } from "./parts.js";
+import { attempt, bar, find, make } from "./parts.js";
+import { askAgain, drawQuestions, setUpQuestions } from "./questions.js";
 import * as server from "./server.js";
-import { currentLanguage, listNames, percent, say } from "./words.js";
+import { listNames, percent, say } from "./words.js";
 
 const BARS = 4; // classes whose probability is drawn
-const KEPT = 12; // earlier questions that can be shown again
-let questions = []; // {file, address, answer}, the latest first
-let current = null;
-let drawnLanguage = "";
-
-export const ask = attempt(async (files) => {
-  hideNotice();
-  for (const file of files) {
-    const question = { file, address: URL.createObjectURL(file), answer: null };
-    try {
-      await answer(question);
-    } catch (error) {
-      URL.revokeObjectURL(question.address);
-      show(current);
-      throw error;
-    }
-    questions = [question, ...questions].slice(0, KEPT);
-    drawQuestions();
-  }
-});
-
-async function answer(question) {
-  find("answer").replaceChildren(make("p", { class: "hint" }, say("asking")));
-  question.answer = await server.predict(question.file);
-  show(question);
-}
-
-function show(question) {
-  current = question;
-  const image = find("query-image");
-  image.hidden = !question;
-  find("query-hint").hidden = Boolean(question);
-  if (!question) return find("answer").replaceChildren(make("p", { class: "hint" }, say("ask.empty")));
-  image.src = question.address;
-  image.alt = question.file.name;
-  find("answer").replaceChildren(...verdict(question.answer), correction(question));
-  for (const item of find("questions").children) item.classList.toggle("now", item.question === question);
-}
 
 function verdict({ label, probability, known, label_set: set, probabilities, neighbours }) {
   const list = make("ul", { class: "near" }, ...neighbours.map(nearItem));
@@ -75,20 +37,13 @@ function bars(probabilities) {
   return [...drawn, bar(say("others", { n: rest.length }), sum, "rest")];
 }
 
-function bar(name, value, kind = "") {
-  const line = make("i", { "aria-hidden": "true" });
-  line.style.setProperty("--share", value);
-  return make("li", { class: kind }, make("span", {}, name), line, make("span", { class: "number" }, percent(value)));
-}
-
 // The form below an answer: confirm it, or name the right class.
 function correction(question) {
   const { label, known } = question.answer;
   const learn = attempt(async (name) => {
     const ids = await teach(name, [question.file]);
     if (!ids.length) return;
-    await answer(question);
-    drawQuestions();
+    await askAgain(question);
   });
   const input = make("input", { id: "really", list: "names", maxlength: 80, autocomplete: "off", required: true });
   const yes = make("button", { id: "yes", type: "button", onclick: () => learn(label) }, say("yes", { label }));
@@ -111,36 +66,22 @@ function correction(question) {
   return form;
 }
 
-function drawQuestions() {
-  find("questions").replaceChildren(...(questions.length > 1 ? questions.map(questionItem) : []));
-}
+const caption = ({ label, known }) => (known ? label : say("unknown"));
 
-function questionItem(question) {
-  const { label, known } = question.answer;
-  const text = known ? label : say("unknown");
-  const image = make("img", { src: question.address, alt: "" });
-  const name = `${question.file.name}: ${text}`;
-  const button = make("button", { class: "thumb", "aria-label": name, onclick: () => show(question) }, image);
-  const item = make("li", { class: question === current ? "now" : "" }, button, make("span", { class: "label" }, text));
-  item.question = question;
-  return item;
-}
-
-// The answer is drawn again only in another language, because a screen reader reads it out each time.
 export function drawAsk({ summary }) {
   find("ask").hidden = summary.classes < 2;
-  if (drawnLanguage !== currentLanguage()) show(current);
-  drawnLanguage = currentLanguage();
   drawQuestions();
 }
 
 export function setUpAsk() {
-  find("query-file").addEventListener("click", () => chooseFiles(ask));
-  const live = (file) => server.predict(file, 0);
-  find("query-camera").addEventListener("click", () => openCamera(say("ask"), ask, { live }));
-  droppable(find("query"), (files, folders) => ask([...files, ...folders.flatMap(([, inside]) => inside)]));
-  document.addEventListener("paste", (event) => {
-    const files = [...(event.clipboardData?.files ?? [])];
-    if (files.length && !find("ask").hidden) ask(files);
+  setUpQuestions({
+    title: "ask",
+    predict: server.predict,
+    draw: (question) => [...verdict(question.answer), correction(question)],
+    caption,
+    live: async (file) => {
+      const answer = await server.predict(file, 0);
+      return { text: caption(answer), share: answer.known ? answer.probability : null };
+    },
   });
 }

@@ -17,7 +17,8 @@ let several = false;
 let burst = null; // pictures of the burst that is being taken
 
 // Opens the camera. onFiles(files) gets each picture; with `many`, the camera stays open, and holding the button takes a
-// burst. live(file) resolves to an answer; it is called a few times a second, and never before the last call has ended.
+// burst. live(file) resolves to {text, share}: an answer and its probability, which is null if it is none of all. It is
+// called a few times a second, and never before the last call has ended.
 export async function openCamera(title, onFiles, { many = false, live = null } = {}) {
   if (!navigator.mediaDevices) return chooseFiles(onFiles, { capture: true }); // browsers allow it on https and localhost only
   try {
@@ -58,10 +59,9 @@ async function answerLive(live, own) {
   }
 }
 
-function showAnswer({ label, probability, known }) {
-  const text = known ? [label, " ", make("small", {}, percent(probability))] : [say("unknown")];
-  find("camera-live").classList.toggle("none", !known);
-  find("camera-live").replaceChildren(...text);
+function showAnswer({ text, share }) {
+  find("camera-live").classList.toggle("none", share === null);
+  find("camera-live").replaceChildren(text, ...(share ? [" ", make("small", {}, percent(share))] : []));
 }
 
 // What the camera sees now, as a file; null until its first picture has arrived.

@@ -1,7 +1,7 @@
 // Parts that the whole page uses: elements, thumbnails, the choice of files, drop targets and notices.
 
 import * as server from "./server.js";
-import { hasText, say } from "./words.js";
+import { hasText, percent, say } from "./words.js";
 
 export const find = (id) => document.getElementById(id);
 
@@ -15,6 +15,13 @@ export function make(tag, attributes = {}, ...children) {
   }
   element.append(...children);
   return element;
+}
+
+// A row of a list of bars: a name, a bar as long as its share, and the share in percent.
+export function bar(name, value, kind = "") {
+  const line = make("i", { "aria-hidden": "true" });
+  line.style.setProperty("--share", value);
+  return make("li", { class: kind }, make("span", {}, name), line, make("span", { class: "number" }, percent(value)));
 }
 
 const visible = new IntersectionObserver(

@@ -23,7 +23,7 @@ OWN = files("metarep") / "app" / "web" / "page"
 SERVED = files("metarep") / "app" / "page"  # the page of metarep serve, whose modules are used here as they are
 SHARED = (
     *("ask.js", "camera.js", "chinese.js", "classes.js", "dialogs.js", "english.js", "fold.js", "icon.svg"),
-    *("image.js", "model.js", "page.css", "parts.js", "trust.js", "words.js"),
+    *("image.js", "model.js", "page.css", "parts.js", "questions.js", "trust.js", "words.js"),
 )
 GRAPH, FACTS, MEANS, WORKER, START = "model.onnx", "model.json", "means.bin", "worker.js", "index.html"
 NOTICE = "LICENCES.txt"

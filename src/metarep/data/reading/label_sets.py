@@ -42,7 +42,7 @@ class LabelSets:
         return tuple(sorted({label for labels in self.labels for label in labels}))
 
 
-def read_label_sets(file: Path) -> LabelSets:
+def read_label_sets(file: Path, *, none: bool = False) -> LabelSets:
     r"""Read a list of images with several labels each.
 
     The file is as for :func:`metarep.data.reading.labelled_list.read_list`, but its labels are written ``cat|dog``.
@@ -51,6 +51,7 @@ def read_label_sets(file: Path) -> LabelSets:
 
     Args:
         file: the list.
+        none: whether the list may give no label to any image.
 
     Raises:
         DataError: the file is not such a list, an image does not exist, or no image has a label. The message has the
@@ -86,7 +87,7 @@ def read_label_sets(file: Path) -> LabelSets:
         before |= own
         paths.setdefault(place, path)
     found = LabelSets(file.parent, tuple(paths.values()), tuple(tuple(sorted(labels[place])) for place in paths))
-    if not found.names:
+    if not found.names and not none:
         raise DataError(f"{name} gives no label to any image", advice="write label|label in the column label")
     notes = repeat_lines(again, name) + look_alike_lines(look_alikes(found.names))
     return LabelSets(found.root, found.files, found.labels, tuple(notes))
@@ -97,11 +98,27 @@ def _labels(entry: Entry, name: str) -> set[str]:
     text, where = entry.label, f"{name}, line {entry.line}"
     if text is None:
         text = folder_label(entry, name)
+    return set(labels_in(text, where))
+
+
+def labels_in(text: str, where: str) -> tuple[str, ...]:
+    """Returns the labels in a text such as ``cat|dog``, sorted; none if it is empty.
+
+    Args:
+        text: the text.
+        where: the place of the text, for the message.
+
+    Raises:
+        DataError: the text has a semicolon or an empty label, or a label cannot be a name.
+
+    >>> labels_in("dog | cat", "line 1"), labels_in("", "line 2")
+    (('cat', 'dog'), ())
+    """
     if WRONG in text:
         raise DataError(f"{where}: {text!r} has a semicolon", advice="write | between the labels of an image")
     if not text.strip():
-        return set()
+        return ()
     parts = [part.strip() for part in text.split(SIGN)]
     if not all(parts):
         raise DataError(f"{where}: {text!r} has an empty label; remove a {SIGN}")
-    return {clean_label(part, where) for part in parts}
+    return tuple(sorted({clean_label(part, where) for part in parts}))

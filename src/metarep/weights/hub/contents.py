@@ -14,6 +14,7 @@ from metarep.machine.version import __version__
 
 MANIFEST = "metarep.json"
 ENCODER, GALLERY, WEIGHTS, CARD = "encoder.safetensors", "gallery.safetensors", "model.safetensors", "README.md"
+LABELS = "labels.safetensors"  # of a model of several labels an image, instead of the gallery
 MIB = 1 << 20
 MOST = {  # bytes; files of tensors may have any size, because they are mapped and not read into memory
     MANIFEST: 32 * MIB,
@@ -23,6 +24,7 @@ MOST = {  # bytes; files of tensors may have any size, because they are mapped a
     "log.jsonl": 256 * MIB,
 }
 MODEL = (ENCODER, GALLERY, CARD)
+MULTI_LABEL = (ENCODER, LABELS, CARD)
 RUN = (WEIGHTS, CARD, "settings.json", "environment.json", "log.jsonl")
 IMAGE, IMAGE_BYTES, IMAGES = re.compile(r"images/[0-9]{1,12}\.png", re.ASCII), 64 * MIB, 100_000
 PICKLES = (".bin", ".ckpt", ".joblib", ".npy", ".pickle", ".pkl", ".pt", ".pth")
@@ -52,7 +54,7 @@ def belongs(name: str) -> bool:
     >>> belongs("../gallery.safetensors"), belongs("pytorch_model.bin"), belongs("images/../7.png")
     (False, False, False)
     """
-    return name in MODEL or name in RUN or name == MANIFEST or IMAGE.fullmatch(name) is not None
+    return name in {*MODEL, *MULTI_LABEL, *RUN, MANIFEST} or IMAGE.fullmatch(name) is not None
 
 
 def chosen(names: Collection[str], what: str) -> list[str]:
@@ -73,6 +75,8 @@ def chosen(names: Collection[str], what: str) -> list[str]:
     """
     if {ENCODER, GALLERY} <= set(names):
         wanted = [*MODEL, MANIFEST]
+    elif {ENCODER, LABELS} <= set(names):
+        wanted = [*MULTI_LABEL, MANIFEST]
     elif WEIGHTS in names:
         wanted = [*RUN, MANIFEST]
     else:
@@ -80,7 +84,7 @@ def chosen(names: Collection[str], what: str) -> list[str]:
         if pickles and not any(name.endswith(".safetensors") for name in names):
             why = f"no safetensors, but pickles ({_some(pickles)}), which can run any program when they are read"
             raise MetarepError(f"{what} holds {why}", advice="ask its owner for model.safetensors")
-        advice = f"a model has {ENCODER} and {GALLERY}, and a run or an encoder has {WEIGHTS}"
+        advice = f"a model has {ENCODER} and {GALLERY} or {LABELS}, and a run or an encoder has {WEIGHTS}"
         raise MetarepError(f"{what} holds no model and no run", advice=advice)
     images = [name for name in names if IMAGE.fullmatch(name)] if GALLERY in wanted else []
     if len(images) > IMAGES:

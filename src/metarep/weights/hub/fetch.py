@@ -11,7 +11,7 @@ from metarep.errors import MetarepError
 from metarep.machine.files import making
 from metarep.weights.hub import contents
 from metarep.weights.hub.client import client, offline, quiet_bars, unreachable, worded
-from metarep.weights.hub.contents import ENCODER, GALLERY, IMAGE, MANIFEST, WEIGHTS, Entry
+from metarep.weights.hub.contents import ENCODER, GALLERY, IMAGE, LABELS, MANIFEST, WEIGHTS, Entry
 from metarep.weights.hub.names import COMMIT, HubName, is_hub_name
 
 TRIES = 3  # a repository may get a new commit while it is listed
@@ -97,7 +97,7 @@ def pull(name: str | Path, out: str | Path) -> Fetched:
         MetarepError: see :func:`fetch`; or there is something at ``out`` already.
     """
     found, out = fetch(name), Path(out)
-    last = GALLERY if GALLERY in found.files else WEIGHTS
+    last = next(name for name in (GALLERY, LABELS, WEIGHTS) if name in found.files)
     parts = {MANIFEST} | {file.partition("/")[0] for file in found.files} - {last}
     exists = MetarepError(f"{out} is there already", advice="choose another folder")
     busy = MetarepError(f"another process is making {out}", advice="wait until it has ended")

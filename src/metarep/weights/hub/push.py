@@ -12,7 +12,18 @@ from metarep.weights.card import MARK
 from metarep.weights.checkpoint import load_checkpoint
 from metarep.weights.hub import contents
 from metarep.weights.hub.client import LOG_IN, client, offline, quiet_bars, worded
-from metarep.weights.hub.contents import CARD, ENCODER, GALLERY, IMAGE, MANIFEST, MODEL, RUN, WEIGHTS
+from metarep.weights.hub.contents import (
+    CARD,
+    ENCODER,
+    GALLERY,
+    IMAGE,
+    LABELS,
+    MANIFEST,
+    MODEL,
+    MULTI_LABEL,
+    RUN,
+    WEIGHTS,
+)
 from metarep.weights.hub.names import HubName
 from metarep.weights.named import load_representation
 
@@ -41,7 +52,8 @@ def push(
 ) -> Pushed:
     """Send a model folder or a run folder to the Hub.
 
-    Of a model these are ``encoder.safetensors``, ``gallery.safetensors`` and ``README.md``; of a run
+    Of a model these are ``encoder.safetensors``, ``gallery.safetensors`` (or ``labels.safetensors``, if an image may
+    have several labels) and ``README.md``; of a run
     ``model.safetensors``, ``settings.json``, ``environment.json``, ``log.jsonl`` and ``README.md``; and for both
     ``metarep.json``, a manifest with the size and SHA-256 of each file. The gallery holds features of the labelled
     images and their names, which are mostly their paths. The images themselves stay here unless ``images`` is true.
@@ -82,9 +94,10 @@ def push(
 
 
 def _kind_of(path: Path) -> tuple[str, ...]:
-    """The files that a folder may hold, and all of which can be sent: those of a model, or those of a run."""
-    if (path / GALLERY).is_file() and (path / ENCODER).is_file():
-        return MODEL
+    """The files that a folder may hold, and all of which can be sent: those of a model of either kind, or of a run."""
+    for kind in (MODEL, MULTI_LABEL):
+        if all((path / name).is_file() for name in kind if name != CARD):
+            return kind
     if (path / WEIGHTS).is_file():
         return RUN
     what = "is not a folder" if path.exists() and not path.is_dir() else "holds no model and no run"
@@ -115,9 +128,9 @@ def _copied(path: Path, folder: Path, kind: tuple[str, ...], *, images: bool) ->
 
 def _refuse_damaged(folder: Path, kind: tuple[str, ...]) -> None:
     """Raise if the weights cannot be read as this library reads them, so that no file in disguise is sent."""
-    if kind is MODEL:
+    if kind is not RUN:
         load_representation(folder / ENCODER)
-        read_tensors(folder / GALLERY)
+        read_tensors(folder / (GALLERY if kind is MODEL else LABELS))
     else:
         load_checkpoint(folder / WEIGHTS)
 
@@ -131,7 +144,7 @@ def _for_the_hub(text: str, path: Path, hub: HubName) -> str:
     if MARK not in text:
         return text
     own = path.resolve().name
-    for call in ("FewShotClassifier.load", "load_learner"):
+    for call in ("FewShotClassifier.load", "MultiLabelFolder.open", "load_learner"):
         text = text.replace(f"{call}({own!r})", f"{call}({str(hub)!r})")
     return text
 

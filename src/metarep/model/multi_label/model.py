@@ -1,7 +1,7 @@
 """MultiLabelModel: says of each of a user's labels whether an image has it; an image may have several, or none."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -13,35 +13,19 @@ from torch.nn import functional
 
 from metarep.data.class_names import clean_name
 from metarep.data.copies.near_copies import near_copies
-from metarep.data.copies.picture_hash import picture_hash
 from metarep.data.reading.depth import Depth
 from metarep.data.reading.photographs import LeftOut, name_of
 from metarep.errors import Advice, MetarepError, counted
 from metarep.model.answers import LabelAnswer
 from metarep.model.gallery import Gallery, no_hashes
 from metarep.model.model import Model
+from metarep.model.multi_label.calibration import Calibration
+from metarep.model.multi_label.rows import encoded, label_scores, marked
+from metarep.model.multi_label.scores import LabelVerdict, measure_labels
 from metarep.weights.own_network import represent
 from metarep.weights.representation import Representation
 
 FOLDS = 10  # of cross-validation; each needs one solution a label
-SHRINK = 5.0  # images of a label, at which its own threshold counts as much as that of all labels
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """How scores become probabilities and decisions. It comes from images that were left out.
-
-    Args:
-        scale, shift: the probability of a label is ``sigmoid(scale * score + shift)``, the same for all labels (Platt,
-            Probabilistic Outputs for Support Vector Machines, 1999).
-        thresholds: for each label the probability from which an image is said to have it.
-        tested: for each label whether it could be left out, which takes two images with it and two without.
-    """
-
-    scale: float
-    shift: float
-    thresholds: tuple[float, ...]
-    tested: tuple[bool, ...]
 
 
 class MultiLabelModel:
@@ -60,7 +44,6 @@ class MultiLabelModel:
         head: the learner and its settings, as for :class:`metarep.model.model.Model`.
         hashes: the picture hash of each image, shape ``(n, length)``; None if the pixels are not known.
         depth: black and white of images of more than 8 bits.
-        calibration: an earlier :attr:`calibration` of the same images; None computes it when it is first used.
 
     Raises:
         MetarepError: there is no label or no image, a label is of no image or of all of them, or the learner adapts the
@@ -84,7 +67,6 @@ class MultiLabelModel:
         head: dict[str, Any] | None = None,
         hashes: Int8[Tensor, "n length"] | None = None,
         depth: Depth | None = None,
-        calibration: Calibration | None = None,
     ) -> None:
         self.base = Model(representation, head, Gallery.empty(), depth=depth)  # reads and encodes images
         self.representation, self.head, self.learner = self.base.representation, self.base.head, self.base.learner
@@ -106,8 +88,6 @@ class MultiLabelModel:
                     f"{has} the label {name!r}, so nothing shows what the difference is",
                     advice=[f"add images {other} it", "leave the label out"],
                 )
-        if calibration is not None:
-            self.__dict__["calibration"] = calibration
 
     @classmethod
     def fit(
@@ -149,22 +129,40 @@ class MultiLabelModel:
             raise MetarepError("the labels of an image are a list, and not one text; write ['cat', 'dog']")
         representation = represent(representation) if isinstance(representation, nn.Module) else representation
         base = Model(representation, head, Gallery.empty(), depth=depth)
-        left_out = LeftOut()
         if representation is None:
-            rows, hashes = base.prepare(np.asarray(images, dtype=np.float32)), None
+            rows, hashes, kept = base.prepare(np.asarray(images, dtype=np.float32)), None, range(len(images))
         else:
-            read = base.read(images, batch=batch, left_out=left_out if skip_bad else None)
-            pairs = [(rows, picture_hash(pixels)) for pixels, rows in read]
-            left_out.tell(len(images))
-            if not pairs:
-                raise MetarepError("no image can be read; give at least one")
-            rows, hashes = torch.cat([one for one, _ in pairs]), torch.cat([one for _, one in pairs])
-        kept = [position for position in range(len(images)) if position not in left_out.errors]
+            rows, hashes, kept = encoded(base, images, batch=batch, skip_bad=skip_bad)
         sets = [{clean_name(label) for label in labels[position]} for position in kept]
         names = sorted(set().union(*sets))
-        marks = torch.tensor([[name in own for name in names] for own in sets]).reshape(len(sets), len(names)).bool()
         items = [name_of(images, position) for position in kept]
-        return cls(representation, names, rows, marks, items, head=head, hashes=hashes, depth=depth)
+        return cls(representation, names, rows, marked(sets, names), items, head=head, hashes=hashes, depth=depth)
+
+    def changed(
+        self,
+        names: Sequence[str],
+        rows: Float[Tensor, "n dim"],
+        marks: Bool[Tensor, "n labels"],
+        items: Sequence[str],
+        hashes: Int8[Tensor, "n length"],
+        depth: Depth | None = None,
+    ) -> "MultiLabelModel":
+        """Returns the same model with other labels and images, and with ``depth`` if it is given.
+
+        What it says of itself (:attr:`trust`, :attr:`calibration`) is measured again.
+        """
+        depth = self.depth if depth is None else depth
+        return type(self)(self.representation, names, rows, marks, items, head=self.head, hashes=hashes, depth=depth)
+
+    def restore_calibration(self, calibration: Calibration, trust: LabelVerdict | None) -> "MultiLabelModel":
+        """Stores results that were computed earlier for these images, and returns the model itself.
+
+        Args:
+            calibration: the earlier value of :attr:`calibration`.
+            trust: the earlier value of :attr:`trust`; None if it is to be computed again.
+        """
+        self.__dict__.update({"calibration": calibration} | ({} if trust is None else {"trust": trust}))
+        return self
 
     @property
     def in_words(self) -> str:
@@ -182,21 +180,26 @@ class MultiLabelModel:
         """Yields batches of images, as their pixels and features; see :meth:`metarep.model.model.Model.read`."""
         return self.base.read(images, batch=batch, depth=depth, left_out=left_out)
 
-    def prepare(self, images: Any, *, batch: int = 64) -> Float[Tensor, "m dim"]:  # noqa: ANN401 - whatever people have
+    def prepare(
+        self,
+        images: Any,  # noqa: ANN401 - whatever people have
+        *,
+        batch: int = 64,
+        names: Sequence[str] | None = None,
+    ) -> Float[Tensor, "m dim"]:
         """Returns the features of images, shape ``(m, dim)``; see :meth:`metarep.model.model.Model.prepare`."""
-        return self.base.prepare(images, batch=batch)
+        return self.base.prepare(images, batch=batch, names=names)
 
     @cached_property
-    def _states(self) -> list[dict[str, Tensor]]:
-        """The learner's state for each label, whose second class is "has it"."""
+    def states(self) -> list[dict[str, Tensor]]:
+        """The learner's state for each label, as a batch of one task whose second class is "has it"."""
         with torch.no_grad():
             return [self.learner.adapt(self.rows[None], marks[None].long(), 2) for marks in self.marks.mT]
 
     def scores(self, rows: Float[Tensor, "m dim"]) -> Float[Tensor, "m labels"]:
         """Returns the score of each label, shape ``(m, labels)``: the logit of "has it" minus that of "has it not"."""
         with torch.no_grad():
-            logits = [self.learner.logits(state, rows[None])[0] for state in self._states]
-        return torch.stack([each[:, 1] - each[:, 0] for each in logits], 1)
+            return label_scores(self.learner, self.states, rows)
 
     @cached_property
     def held_out(self) -> Float[Tensor, "n labels"]:
@@ -216,27 +219,30 @@ class MultiLabelModel:
 
     @cached_property
     def calibration(self) -> Calibration:
-        """Probabilities and thresholds, from :attr:`held_out`. If no label could be left out, a threshold is 0.5."""
-        held, marks = self.held_out, self.marks
-        tested = ~held.isnan().any(0)
+        """Probabilities and thresholds, from :attr:`held_out`."""
+        return Calibration.of(self.held_out, self.marks)
+
+    @cached_property
+    def trust(self) -> LabelVerdict | None:
+        """How right the model is on its own images when they are left out, over the labels that can be.
+
+        None if no label has two images with it and two without. For each label it has the average precision.
+        """
+        tested = torch.tensor(self.calibration.tested)
         if not tested.any():
-            return Calibration(1.0, 0.0, (0.5,) * len(self.names), (False,) * len(self.names))
-        scale, shift = _platt(held[:, tested].flatten(), marks[:, tested].flatten())
-        probabilities = (scale * held + shift).sigmoid()
-        common = _best_threshold(probabilities[:, tested].flatten(), marks[:, tested].flatten())
-        thresholds = []
-        for index, count in enumerate(marks.sum(0).tolist()):
-            own = _best_threshold(probabilities[:, index], marks[:, index]) if tested[index] else common
-            thresholds.append(common + count / (count + SHRINK) * (own - common))
-        return Calibration(scale, shift, tuple(thresholds), tuple(tested.tolist()))
+            return None
+        scores = self.held_out
+        decided = self.decide(self.probabilities(scores))
+        names = [name for name, there in zip(self.names, tested.tolist(), strict=True) if there]
+        return measure_labels(names, scores[:, tested], decided[:, tested], self.marks[:, tested])
 
     def probabilities(self, scores: Float[Tensor, "m labels"]) -> Float[Tensor, "m labels"]:
         """Returns the calibrated probabilities of scores, each 0 to 1."""
-        return (self.calibration.scale * scores + self.calibration.shift).sigmoid()
+        return self.calibration.probabilities(scores)
 
     def decide(self, probabilities: Float[Tensor, "m labels"]) -> Bool[Tensor, "m labels"]:
         """Returns which labels an image has, by the threshold of each."""
-        return probabilities >= torch.tensor(self.calibration.thresholds)
+        return self.calibration.decide(probabilities)
 
     def answer(self, rows: Float[Tensor, "m dim"]) -> list[LabelAnswer]:
         """Returns the answer for each row of features."""
@@ -249,49 +255,21 @@ class MultiLabelModel:
         return answers
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns the labels and the calibration as JSON can hold them."""
+        """Returns the labels, the calibration and the trust as JSON can hold them."""
+        own, trust = self.trust.per_label if self.trust else {}, self.trust
         counts, thresholds = self.marks.sum(0).tolist(), self.calibration.thresholds
         return {
             "labels": {
-                name: {"images": count, "threshold": round(threshold, 4)}
+                name: {
+                    "images": count,
+                    "threshold": round(threshold, 4),
+                    "average_precision": own[name]["average_precision"] if name in own else None,
+                }
                 for name, count, threshold in zip(self.names, counts, thresholds, strict=True)
             },
             "images": len(self.rows),
             "encoder": self.representation.name if self.representation else None,
             "head": self.head,
             "calibration": asdict(self.calibration),
+            "held_out": trust.as_dict() if trust else None,
         }
-
-
-def _platt(scores: Float[Tensor, " n"], has: Bool[Tensor, " n"]) -> tuple[float, float]:
-    """Fits the scale and shift of a sigmoid by maximum likelihood, with Platt's smoothed targets."""
-    yes, no = has.sum().item(), (~has).sum().item()
-    targets = torch.where(has, (yes + 1) / (yes + 2), 1 / (no + 2)).double()
-    values, parameters = scores.double(), torch.tensor([1.0, 0.0], dtype=torch.double, requires_grad=True)
-    optimizer = torch.optim.LBFGS([parameters], max_iter=200, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        logits = parameters[0] * values + parameters[1]
-        loss = functional.binary_cross_entropy_with_logits(logits, targets)
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)  # pyright: ignore[reportArgumentType]
-    scale, shift = parameters.detach().tolist()
-    return max(scale, 1e-3), shift  # a larger score never makes a label less probable
-
-
-def _best_threshold(probabilities: Float[Tensor, " n"], has: Bool[Tensor, " n"]) -> float:
-    """Returns the threshold of the largest F1, in the middle between two values.
-
-    >>> round(_best_threshold(torch.tensor([0.9, 0.6, 0.2]), torch.tensor([True, True, False])), 4)
-    0.4
-    """
-    order = probabilities.argsort(descending=True, stable=True)
-    values, right = probabilities[order].double(), has[order].cumsum(0)
-    f1 = 2 * right / (torch.arange(1, len(order) + 1) + has.sum())
-    ends = torch.cat([values[:-1] > values[1:], torch.tensor([True])])  # equal values are on the same side
-    last = int(torch.where(ends, f1, -1.0).argmax())
-    below = values[last + 1] if last + 1 < len(values) else torch.tensor(0.0)
-    return float((values[last] + below) / 2)

@@ -11,6 +11,7 @@ from torch import Tensor
 from metarep.errors import MetarepError
 
 DRAWS = 1000  # of the bootstrap
+FIGURES = {"mean_average_precision": "mean average precision", "micro_f1": "micro F1", "macro_f1": "macro F1"}
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,15 @@ class LabelVerdict:
             for name, value in figures.items()
         }
         return {"images": self.images, **shares, "labels": self.per_label}
+
+    def lines(self, how: str) -> list[str]:
+        """Returns a line of text for each figure, with its interval and ``how`` it was measured."""
+        facts = self.as_dict()
+        return [
+            f"{called} {facts[key]['percent']:.1f} % ({facts[key]['interval'][0]:.1f} to "
+            f"{facts[key]['interval'][1]:.1f}) {how}"
+            for key, called in FIGURES.items()
+        ]
 
 
 def measure_labels(

@@ -1,0 +1,80 @@
+"""Rows of a model of several labels: features and hashes of images, which labels they have, and how these score."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int8
+from torch import Tensor
+
+from metarep.data.copies.picture_hash import picture_hash
+from metarep.data.reading.depth import Depth
+from metarep.data.reading.photographs import LeftOut
+from metarep.errors import MetarepError
+from metarep.learners.learner import Learner
+from metarep.model.model import Model
+
+
+def encoded(
+    base: Model,
+    images: Any,  # noqa: ANN401 - whatever people have
+    *,
+    batch: int = 64,
+    depth: Depth | None = None,
+    skip_bad: bool = False,
+) -> tuple[Float[Tensor, "n dim"], Int8[Tensor, "n length"], list[int]]:
+    """Encodes images.
+
+    Args:
+        base: the model that reads and encodes them.
+        images: see :func:`metarep.data.reading.photographs.read_images`.
+        batch: the number of images that are encoded at a time.
+        depth: black and white of images of more than 8 bits; None for that of the model.
+        skip_bad: whether to leave out images that cannot be read.
+
+    Returns:
+        The features and the picture hash of each image, and its position among ``images``.
+
+    Raises:
+        DataError: an image cannot be read.
+        MetarepError: none can.
+
+    Warns:
+        LeftOutWarning: with ``skip_bad``, for each image that cannot be read.
+    """
+    left_out = LeftOut()
+    read = base.read(images, batch=batch, depth=depth, left_out=left_out if skip_bad else None)
+    pairs = [(rows, picture_hash(pixels)) for pixels, rows in read]
+    left_out.tell(len(images))
+    if not pairs:
+        raise MetarepError("no image can be read; give at least one")
+    kept = [position for position in range(len(images)) if position not in left_out.errors]
+    return torch.cat([rows for rows, _ in pairs]), torch.cat([own for _, own in pairs]), kept
+
+
+def marked(sets: Sequence[Collection[str]], names: Sequence[str]) -> Bool[Tensor, "n labels"]:
+    """Returns which image has which label.
+
+    Args:
+        sets: the labels of each image.
+        names: the labels of the model.
+
+    >>> marked([{"sun"}, set(), {"sea", "sun"}], ["sea", "sun"]).int().tolist()
+    [[0, 1], [0, 0], [1, 1]]
+    """
+    rows = [[name in own for name in names] for own in sets]
+    return torch.tensor(rows).reshape(len(sets), len(names)).bool()
+
+
+def label_scores(
+    learner: Learner, states: Sequence[dict[str, Tensor]], rows: Float[Tensor, "m dim"]
+) -> Float[Tensor, "m labels"]:
+    """Returns the score of each label, shape ``(m, labels)``: the logit of "has it" minus that of "has it not".
+
+    Args:
+        learner: the learner.
+        states: its state for each label, as a batch of one task of two classes.
+        rows: the features of images.
+    """
+    logits = [learner.logits(state, rows[None])[0] for state in states]
+    return torch.stack([each[:, 1] - each[:, 0] for each in logits], 1)
