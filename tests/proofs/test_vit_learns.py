@@ -14,14 +14,14 @@ pytestmark = pytest.mark.proof
 VIT = {"name": "vit", "width": 48, "depth": 2, "heads": 3, "patch": 7, "features": "mean"}
 SHARED = {"lr": 1e-3, "validate_every": 10_000}
 TRAIN = {
-    "maml": {"steps": 150, "ways": 5, "shots": 1, "queries": 5, "tasks": 2},
+    "maml": {"steps": 400, "ways": 5, "shots": 1, "queries": 5, "tasks": 2},
     "anil": {"steps": 300, "ways": 5, "shots": 1, "queries": 5, "tasks": 4},
     "reptile": {"steps": 150, "ways": 5, "shots": 5, "queries": 5, "tasks": 2},
     "simclr": {"steps": 300, "images": 128},
     "moco": {"steps": 300, "images": 128},
     "byol": {"steps": 500, "images": 128},
 }
-SETTINGS = {"moco": {"queue": 1024}, "maml": {"head": "prototype"}, "reptile": {"head": "prototype"}}
+SETTINGS = {"moco": {"queue": 1024}, "maml": {"head": "prototype", "inner_lr": 0.05}, "reptile": {"head": "prototype"}}
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
