@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 from folders import fill, put
-from metarep.model.multi_label.folder import LABELS
 
 from metarep.cli import main
 from metarep.data.reading.folder_tree import image_files, scan
 from metarep.data.reading.folder_walk import MADE, is_made
 from metarep.experiments.run_folder import MODEL
+from metarep.model.multi_label.folder import LABELS
 from metarep.weights.hub.contents import GALLERY
 
 INSIDE = [

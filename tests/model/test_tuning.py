@@ -1,7 +1,9 @@
 """A tuned encoder: kept only where images that it has not seen say so, and then a model like any other."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from metarep.errors import MetarepError
 from metarep.model.folder import ModelFolder
 from metarep.model.suggestions import class_needs
 from metarep.model.tuning.clock import Clock
+from metarep.model.tuning.fitting import fit_tail
 from metarep.model.tuning.tune import tune, tune_model
 from metarep.model.tuning.verdict import judge
 from metarep.weights.own_network import represent
@@ -193,20 +196,29 @@ def test_the_command_says_what_it_kept_and_the_folder_works_like_any_other(
     assert "m is there already" in capsys.readouterr().err
 
 
-def test_a_killed_tuning_leaves_nothing_and_runs_again(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_killed_tuning_goes_on_from_its_last_fold(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    argv = ["fit", str(photos / "fit"), "--out", "m", "--encoder", "omniglot-protonet", "--tune", "--json"]
+    argv = ["fit", str(photos / "fit"), "--encoder", "omniglot-protonet", "--tune", "--json", "--out"]
+    fitted = list[int]()
 
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
+    def count(*given: Any) -> torch.nn.Module:
+        fitted.append(len(given))
+        if len(fitted) == 3:
+            raise KeyboardInterrupt
+        return fit_tail(*given)
 
-    with monkeypatch.context() as patch:
-        patch.setattr("metarep.model.tuning.tune.fit_tail", stop)
-        assert main(argv) != 0
-    assert not list(tmp_path.iterdir())
-    assert main(argv) == 0
+    monkeypatch.setattr("metarep.model.tuning.tune.fit_tail", count)
+    assert main([*argv, "m"]) != 0
+    assert [path.name for path in tmp_path.iterdir()] == [".m.unfinished"]
+    assert main([*argv, "m"]) == 0
+    again = len(fitted) - 3
+    assert not (tmp_path / ".m.unfinished").exists()
+    resumed = json.loads(capsys.readouterr().out)["tuning"]
+    assert main([*argv, "n"]) == 0
+    assert len(fitted) - 3 - again == again + 2, "two folds were finished"
+    assert json.loads(capsys.readouterr().out)["tuning"] == resumed
 
 
 @pytest.mark.parametrize(

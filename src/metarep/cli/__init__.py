@@ -91,6 +91,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt as error:
         goes_on = args.command in ("train", "reproduce", "index", "sweep", "compare")
+        goes_on |= any(getattr(args, name, None) for name in ("tune", "unlabelled"))
         plain = f"interrupted{'; the same command goes on from there' if goes_on else ''}"
         voice.say(f"metarep: {error if error.args else plain}")
         return 130

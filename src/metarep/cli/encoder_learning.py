@@ -15,6 +15,7 @@ from metarep.data.reading.photographs import LeftOut, read_images
 from metarep.errors import DataError, counted
 from metarep.model.model import Model
 from metarep.model.tuning.tune import tune_model
+from metarep.model.tuning.unfinished import Unfinished
 from metarep.model.tuning.unlabelled import LEAST, MOST, adapt_model
 from metarep.model.tuning.verdict import Verdict
 
@@ -38,15 +39,20 @@ def learn_encoder(model: Model, tree: FolderTree, args: argparse.Namespace) -> t
     pairs = sorted(tree.pairs, key=lambda pair: pair[1])
     images, left_out = _read(model, [path for path, _ in pairs], args.skip_bad)
     labels = [label for row, (_, label) in enumerate(pairs) if row not in left_out.errors]
-    verdicts: dict[str, Verdict] = {}
+    verdicts, unfinished = dict[str, Verdict](), unfinished_of(args.out)
     if args.unlabelled:
         others = _unlabelled(model, {path.resolve() for path, _ in pairs}, args)
         with measuring("adapting to unlabelled images", quiet=args.json) as tell:
-            model, verdicts["adapting"] = adapt_model(model, images, labels, others, on_progress=tell)
+            model, verdicts["adapting"] = adapt_model(model, images, labels, others, tell, unfinished)
     if args.tune:
         with measuring("tuning", quiet=args.json) as tell:
-            model, verdicts["tuning"] = tune_model(model, images, labels, on_progress=tell)
+            model, verdicts["tuning"] = tune_model(model, images, labels, tell, unfinished)
     return model, verdicts
+
+
+def unfinished_of(out: Path) -> Unfinished:
+    """What a command that was killed has finished, in a hidden file beside the model folder that it was to make."""
+    return Unfinished(out.with_name(f".{out.name}.unfinished"))
 
 
 def _unlabelled(model: Model, labelled: set[Path], args: argparse.Namespace) -> UInt8[Tensor, "m c h w"]:

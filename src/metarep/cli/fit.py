@@ -139,12 +139,14 @@ def run(args: argparse.Namespace) -> int:
     model = Model(representation, head, Gallery.empty(), false_alarms=args.false_alarms, depth=depth)
     started, verdicts = time.perf_counter(), dict[str, Verdict]()
     if args.tune or args.unlabelled:
-        from metarep.cli.encoder_learning import learn_encoder
+        from metarep.cli.encoder_learning import learn_encoder, unfinished_of
 
         model, verdicts = learn_encoder(model, tree, args)
     with ModelFolder.making(args.out, model) as folder:
         learn_tree(folder, tree, skip_bad=args.skip_bad)
         folder.calibrate()
+    if args.tune or args.unlabelled:
+        unfinished_of(args.out).forget()
     seconds = time.perf_counter() - started
     picture = draw_confusion(folder)
     facts = {"model": str(args.out), "seconds": round(seconds, 2), "picture": picture, **summary(folder.model)}

@@ -17,6 +17,7 @@ from metarep.model.trust.trust import HeldOut, measure_trust
 from metarep.model.tuning.clock import Clock
 from metarep.model.tuning.fitting import add_views, expect_times, fit_tail, prepare, steps_of, views_of
 from metarep.model.tuning.tailored import FEWEST, encoder_of, others_than, scores_of, tunable, with_tail
+from metarep.model.tuning.unfinished import Unfinished, key_of
 from metarep.model.tuning.verdict import Tuning, Verdict, judge
 from metarep.weights.representation import Representation
 
@@ -28,6 +29,7 @@ def tune_model(
     images: UInt8[Tensor, "n c h w"],
     labels: Sequence[str],
     on_progress: Callable[[float], None] | None = None,
+    unfinished: Unfinished | None = None,
 ) -> tuple[Model, Verdict]:
     """Tunes the encoder of a model without images, and keeps that only if it is better on images that were left out.
 
@@ -36,6 +38,7 @@ def tune_model(
         images: at the size of the encoder, as :meth:`Model.read` yields them.
         labels: their classes.
         on_progress: called with the finished share, from 0 to 1.
+        unfinished: keeps what is finished, so that a tuning that is killed goes on from there.
 
     Returns:
         A model without images whose encoder is tuned, or the given model if it was not better; and the verdict. See
@@ -52,7 +55,13 @@ def tune_model(
     start = encoder_of(model)
     names, alarms = [model.gallery.called(label) for label in labels], model.false_alarms
     representation, tuning, verdict = tune(
-        start, images, names, head=model.head, false_alarms=alarms, on_progress=on_progress
+        start,
+        images,
+        names,
+        head=model.head,
+        false_alarms=alarms,
+        on_progress=on_progress,
+        unfinished=unfinished,
     )
     if tuning is None:
         return model, verdict
@@ -67,6 +76,7 @@ def tune(
     head: dict[str, Any] | None = None,
     false_alarms: float = 0.05,
     on_progress: Callable[[float], None] | None = None,
+    unfinished: Unfinished | None = None,
 ) -> tuple[Representation, Tuning | None, Verdict]:
     """Adapts an encoder to labelled images, and keeps the change only if it is better on images that were left out.
 
@@ -82,6 +92,7 @@ def tune(
         head: name and settings of the learner, as for :class:`Model`.
         false_alarms: see :class:`metarep.model.trust.trust.Trust`.
         on_progress: called with the finished share, from 0 to 1.
+        unfinished: keeps what each fold gave, so that a tuning that is killed goes on from there.
 
     Returns:
         The tuned representation, or the given one if it was not better; what the model is to remember of it, or None;
@@ -111,28 +122,33 @@ def tune(
     if ways < 2 or tested < FEWEST:
         why = "no class has a second image to test with" if not tested else f"{tested} images can be left out"
         return representation, None, Verdict(False, why=f"{why}, and {FEWEST} are needed to tell whether it helps")
-    _plan(clock, len(classes), list(map(len, folds)))
+    kept = unfinished or Unfinished()
+    pieces = {f"{key_of(representation, head, labels, images)}-{number}": fold for number, fold in enumerate(folds)}
+    _plan(clock, len(classes), [len(fold) for piece, fold in pieces.items() if kept.get(piece) is None])
     clock.passed()
-    before, after, near = [], [], []
-    for fold in folds:
+    found: list[dict[str, Tensor]] = []
+    for piece, fold in pieces.items():
         others = others_than(fold, len(classes))
-        tail = fit_tail(prepared, classes, ways, others, clock)
-        rows = prepared.rows(tail)
-        clock.finished("pass")
-        before.append(scores_of(learner, frozen, classes, ways, others, fold))
-        after.append(scores_of(learner, rows, classes, ways, others, fold))
-        near.append(familiarity(rows[others], classes[others], ways).score(rows[fold]))
-        clock.finished("score")
+        given = kept.get(piece)
+        if given is None:
+            rows = prepared.rows(fit_tail(prepared, classes, ways, others, clock))
+            clock.finished("pass")
+            after = scores_of(learner, rows, classes, ways, others, fold)
+            near = familiarity(rows[others], classes[others], ways).score(rows[fold])
+            given = kept.put(piece, {"after": after, "near": near})
+            clock.finished("score")
+        found.append(given | {"before": scores_of(learner, frozen, classes, ways, others, fold)})
+    before, after, near = (torch.cat([each[name] for each in found]) for name in ("before", "after", "near"))
     left = torch.cat(folds)
-    verdict = judge(torch.cat(before), torch.cat(after), left, classes, len(folds))
+    verdict = judge(before, after, left, classes, len(folds))
     if not verdict.kept:
         return representation, None, verdict
     tail = fit_tail(prepared, classes, ways, torch.arange(len(classes)), clock)
     tuned = with_tail(representation, prepared.halves, tail, images, "tuned")
     missing = torch.stack([classes.bincount(minlength=ways) - classes[f].bincount(minlength=ways) for f in folds])
     gain = (classes.bincount(minlength=ways) / missing).log().mean().item()
-    held = HeldOut(torch.cat(after), left, gain)
-    known = quantile_of(held.each(torch.cat(near))[1], ways, false_alarms)
+    held = HeldOut(after, left, gain)
+    known = quantile_of(held.each(near)[1], ways, false_alarms)
     trust = measure_trust(held, classes, ways, false_alarms, known=known)
     return tuned, Tuning(verdict, trust, tuple(names)), verdict
 

@@ -1,5 +1,6 @@
 """adapt: an encoder learns from unlabelled images, if it then classifies the labelled ones better."""
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from metarep.model.trust.folds import deal_folds
 from metarep.model.tuning.clock import Clock
 from metarep.model.tuning.fitting import BATCH, add_views, prepare, train_tail, views_of
 from metarep.model.tuning.tailored import FEWEST, encoder_of, others_than, scores_of, tunable, with_tail
+from metarep.model.tuning.unfinished import Unfinished, key_of
 from metarep.model.tuning.verdict import Verdict, judge
 from metarep.weights.representation import Representation
 
@@ -33,6 +35,7 @@ def adapt_model(
     labels: Sequence[str],
     unlabelled: UInt8[Tensor, "m c h w"],
     on_progress: Callable[[float], None] | None = None,
+    unfinished: Unfinished | None = None,
 ) -> tuple[Model, Verdict]:
     """Adapts the encoder of a model without images to unlabelled images, if that is better for the labelled ones.
 
@@ -42,6 +45,7 @@ def adapt_model(
         labels: their classes.
         unlabelled: images of the same domain, at the same size, and of any class.
         on_progress: called with the finished share, from 0 to 1.
+        unfinished: keeps the adapted layers until the model is made, so that a command that is killed goes on.
 
     Returns:
         A model without images whose encoder is adapted, or the given model if that was not better; and the verdict. See
@@ -57,7 +61,9 @@ def adapt_model(
     metarep.errors.MetarepError: the model has no encoder, so it cannot be tuned; tune a new model of an encoder
     """
     start, names = encoder_of(model), [model.gallery.called(label) for label in labels]
-    adapted, verdict = adapt(start, images, names, unlabelled, head=model.head, on_progress=on_progress)
+    adapted, verdict = adapt(
+        start, images, names, unlabelled, head=model.head, on_progress=on_progress, unfinished=unfinished
+    )
     if adapted is start:
         return model, verdict
     return Model(adapted, model.head, false_alarms=model.false_alarms, depth=model.depth), verdict
@@ -71,6 +77,7 @@ def adapt(
     *,
     head: dict[str, Any] | None = None,
     on_progress: Callable[[float], None] | None = None,
+    unfinished: Unfinished | None = None,
 ) -> tuple[Representation, Verdict]:
     """Adapts an encoder to unlabelled images by SimCLR, and keeps that only if labelled images are classified better.
 
@@ -86,6 +93,7 @@ def adapt(
         unlabelled: images of the same domain at the same size. Of more than 600, so many are drawn at random.
         head: name and settings of the learner, as for :class:`metarep.model.model.Model`.
         on_progress: called with the finished share, from 0 to 1.
+        unfinished: keeps the adapted layers until the model is made, so that a command that is killed goes on.
 
     Returns:
         The adapted representation, or the given one if it was not better; and the verdict. If fewer than 20 labelled
@@ -110,9 +118,14 @@ def adapt(
         why = f"{tested} labelled images can be left out, and {FEWEST} are needed to tell whether it helps"
         return representation, Verdict(False, why=why)
     some = torch.randperm(len(unlabelled), generator=Generator().manual_seed(0))[:MOST]
-    clock = Clock(on_progress)
-    clock.expect(step=3 * 2 * BATCH * seconds)  # two views of each image, forward and back
-    tail = _contrasted(encoder, unlabelled[some], clock)
+    kept, piece = unfinished or Unfinished(), key_of(representation, None, (), unlabelled[some])
+    weights = kept.get(piece)
+    if weights is None:
+        clock = Clock(on_progress)
+        clock.expect(step=3 * 2 * BATCH * seconds)  # two views of each image, forward and back
+        weights = kept.put(piece, _contrasted(encoder, unlabelled[some], clock).state_dict())
+    tail = copy.deepcopy(labelled.halves.tail)
+    tail.load_state_dict(weights)
     before, after = (
         torch.cat([scores_of(learner, rows, classes, ways, others_than(fold, len(classes)), fold) for fold in folds])
         for rows in (frozen, labelled.rows(tail))
