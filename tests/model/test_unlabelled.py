@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from metarep import FewShotClassifier, Model, Preprocess, adapt_model, build_encoder, load_dataset
+from metarep import FewShotClassifier, Gallery, Model, Preprocess, adapt_model, build_encoder, load_dataset, model_card
 from metarep.cli import main
 from metarep.data.augment import preset
 from metarep.data.datasets.options import LeftOutWarning
 from metarep.errors import MetarepError
+from metarep.model.folder import ModelFolder
+from metarep.model.tuning.tailored import check_images
 from metarep.model.tuning.verdict import judge
 from metarep.weights.own_network import represent
 
@@ -97,6 +99,59 @@ def test_too_few_images_are_told(drawn: tuple[torch.Tensor, list[str], torch.Ten
     same, verdict = adapt_model(untrained(), images[few], [labels[row] for row in few], unlabelled)
     assert same.representation is not None
     assert str(verdict) == ("not tried: 12 labelled images can be left out, and 20 are needed to tell whether it helps")
+
+
+def test_images_of_another_form_and_copies_of_labelled_ones_are_refused(
+    drawn: tuple[torch.Tensor, list[str], torch.Tensor],
+) -> None:
+    images, labels, unlabelled = drawn
+    for wrong, message in (
+        ((images, labels[:-1], unlabelled), "30 images have 29 labels; give one for each"),
+        ((images[:0], [], unlabelled), "there are no labelled images"),
+        ((images, labels, images), "not 0; copies of labelled ones do not count"),
+    ):
+        with pytest.raises(MetarepError, match=message):
+            adapt_model(untrained(), *wrong)
+    encoder = untrained().learner.encoder
+    with pytest.raises(MetarepError, match=r"images must be uint8 of the shape \(n, 1, 28, 28\), not torch.float32"):
+        check_images(encoder, unlabelled.float())
+    with pytest.raises(MetarepError, match=r"not torch.uint8 of \(120, 1, 28, 20\)"):
+        check_images(encoder, unlabelled[..., :20])
+    with pytest.raises(MetarepError, match="at least 32 unlabelled images are needed"):
+        FewShotClassifier(untrained().representation).fit(images.numpy(), labels, unlabelled=[])
+
+
+def test_the_accuracy_of_a_model_that_the_same_images_chose_is_lowered(
+    drawn: tuple[torch.Tensor, list[str], torch.Tensor], better: None, tmp_path: Path
+) -> None:
+    images, labels, unlabelled = drawn
+    model, verdict = adapt_model(untrained(), images, labels, unlabelled)
+    model = model.changed(Gallery.empty().add(model.prepare(images), labels, [""] * len(labels)))
+    plain = Model(model.representation, model.head, model.gallery)
+    assert model.adapting is not None
+    assert plain.trust.accuracy is not None
+    assert (verdict.unlabelled, verdict.discount > 0) == (120, True)
+    assert model.trust.accuracy == pytest.approx(plain.trust.accuracy - verdict.discount)
+    folder = ModelFolder.create(tmp_path / "m", model)
+    assert ModelFolder.open(folder.path).model.adapting == verdict
+    assert f"so the accuracy is lowered by {verdict.discount:.1f} points" in model_card(model, "m")
+
+
+def test_a_gain_within_its_error_is_taken_for_chance() -> None:
+    """Simulated: of many pairs of encoders that are equally good, the one that did better is promised too much."""
+    generator, excess, lowered = torch.Generator().manual_seed(0), [], []
+    classes, rows = torch.arange(5).repeat_interleave(12), torch.arange(60)
+    truth = 1.5 * torch.nn.functional.one_hot(classes, 5).float()
+    for _ in range(300):
+        before, after = (truth + torch.randn(60, 5, generator=generator) for _ in range(2))
+        verdict = judge(before, after, rows, classes, 5)
+        if verdict.kept:
+            assert verdict.gain is not None
+            excess.append(verdict.gain[0])
+            lowered.append(verdict.gain[0] - verdict.discount)
+    assert len(excess) > 30
+    assert sum(excess) / len(excess) > 4
+    assert sum(lowered) / len(lowered) < 0.5 * sum(excess) / len(excess)
 
 
 def test_the_command_passes_over_labelled_images_and_says_what_it_kept(

@@ -120,7 +120,7 @@ def add_encoder(parser: argparse.ArgumentParser, default: str | None) -> None:
 
 def run(args: argparse.Namespace) -> int:
     set_threads(args)
-    refuse_inside(args.out, [args.photos])
+    refuse_inside(args.out, [args.photos, *(args.unlabelled or ())])
     if args.multi_label:
         from metarep.cli.multi_label import fit
 

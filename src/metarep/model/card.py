@@ -6,7 +6,7 @@ from metarep.data.class_names import composed
 from metarep.errors import counted
 from metarep.model.gallery import Gallery
 from metarep.model.model import Model
-from metarep.model.tuning.verdict import Tuning
+from metarep.model.tuning.verdict import Tuning, Verdict
 from metarep.weights.card import card_text, encoder_lines, escaped
 
 MOST = 200  # classes or labels that are listed
@@ -93,17 +93,27 @@ def _accuracy(model: Model) -> list[str]:
             f"Not measured on these classes, of which none has a second image. Elsewhere the encoder reached {low:.0f} "
             f"to {high:.0f} % with one image a class: {escaped(trust.source)}."
         ]
+    adapted = [_adapted(model.adapting)] if model.adapting else []
     if model.tuning is not None:
-        return _tuned(
+        return adapted + _tuned(
             model.tuning,
             f"{trust.accuracy:.1f} % expected on further images like these (95 % interval {low:.1f} to {high:.1f}),",
         )
     return [
+        *adapted,
         f"{trust.accuracy:.1f} % expected on further images like these (95 % interval {low:.1f} to {high:.1f}),",
         f"all classes weighing the same. Protocol: {counted(trust.tested, 'image')} of the model left out and",
         "classified by a model of the others, one of every class at a time, near copies together; corrected for",
         "the image a class that is missing then. It was not measured on other images.",
     ]
+
+
+def _adapted(verdict: Verdict) -> str:
+    """Returns how an encoder has learned from unlabelled images, and what that does to the accuracy."""
+    return (
+        f"The encoder first learned from {counted(verdict.unlabelled, 'image')} without labels (SimCLR): {verdict}. "
+        f"The same images have chosen it, so the accuracy is lowered by {verdict.discount:.1f} points."
+    )
 
 
 def _tuned(tuning: Tuning, expected: str) -> list[str]:

@@ -242,7 +242,8 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         preprocess, names = model.learner.encoder.preprocess, [str(label) for label in labels.tolist()]
         images = torch.cat(list(read_images(X, preprocess, batch=self.batch_size, depth=depth)))
         if unlabelled is not None:
-            others = torch.cat(list(read_images(unlabelled, preprocess, batch=self.batch_size, depth=depth)))
+            parts = list(read_images(unlabelled, preprocess, batch=self.batch_size, depth=depth))
+            others = torch.cat([images[:0], *parts])
             model, self.adapting_ = adapt_model(model, images, names, others)
         if self.tune:
             model, self.verdict_ = tune_model(model, images, names)

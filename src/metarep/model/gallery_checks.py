@@ -17,7 +17,7 @@ from metarep.machine.files import read_tensors
 from metarep.model.gallery import Gallery
 from metarep.model.model import Model
 from metarep.model.trust.trust import Trust
-from metarep.model.tuning.verdict import Tuning
+from metarep.model.tuning.verdict import Tuning, Verdict
 from metarep.weights.representation import Representation
 from metarep.weights.shapes import shapes_only
 
@@ -100,6 +100,22 @@ def checked_trust(fields: Mapping[str, Any]) -> Trust:
         if name in fields and not isinstance(fields[name], int | float):
             raise TypeError(f"{name} is {fields[name]!r} and not a number")
     return Trust.of_dict(dict(fields))
+
+
+def checked_verdict(saved: Mapping[str, Any]) -> Verdict:
+    """The verdict in the header of a file.
+
+    Args:
+        saved: as :meth:`Verdict.as_dict` returned it.
+
+    Raises:
+        KeyError, TypeError, AttributeError, ValueError: the values are not those of a verdict.
+    """
+    verdict = Verdict.read(dict(saved))
+    if not 0 <= verdict.discount <= 100:  # a NaN fails too
+        raise TypeError(f"its accuracy would be lowered by {verdict.discount} points")
+    _ = str(verdict)
+    return verdict
 
 
 def checked_tuning(saved: Mapping[str, Any]) -> Tuning:

@@ -4,7 +4,14 @@ from pathlib import Path
 
 from metarep.data.reading.depth import Depth
 from metarep.machine.files import write_tensors
-from metarep.model.gallery_checks import check_model, checked_file, checked_gallery, checked_trust, checked_tuning
+from metarep.model.gallery_checks import (
+    check_model,
+    checked_file,
+    checked_gallery,
+    checked_trust,
+    checked_tuning,
+    checked_verdict,
+)
 from metarep.model.model import Model
 from metarep.weights.representation import Representation
 
@@ -34,6 +41,8 @@ def write_gallery(path: Path, model: Model, representation: Representation) -> N
     }
     if model.tuning is not None:
         header["tuning"] = model.tuning.as_dict()
+    if model.adapting is not None:
+        header["adapting"] = model.adapting.as_dict()
     tensors = {"rows": gallery.rows, "classes": gallery.classes, "ids": gallery.ids, "hashes": gallery.hashed}
     if "trust" in vars(model):  # it has been computed
         header["trust"] = model.trust.as_dict()
@@ -56,7 +65,9 @@ def read_gallery(path: Path, representation: Representation) -> Model:
         gallery = checked_gallery(tensors, header)
         alarms, depth = header["false_alarms"], Depth.of(header.get("depth"))
         tuning = checked_tuning(header["tuning"]) if "tuning" in header else None
-        model = Model(representation, header["head"], gallery, false_alarms=alarms, depth=depth, tuning=tuning)
+        adapting = checked_verdict(header["adapting"]) if "adapting" in header else None
+        about = {"false_alarms": alarms, "depth": depth, "tuning": tuning, "adapting": adapting}
+        model = Model(representation, header["head"], gallery, **about)
         state = {name[len(STATE) :]: part for name, part in tensors.items() if name.startswith(STATE)}
         if "trust" in header:
             model = model.restore_calibration(checked_trust(header["trust"]), state or None)

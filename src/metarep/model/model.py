@@ -24,7 +24,7 @@ from metarep.model.trust.expected import shipped_trust
 from metarep.model.trust.self_test import SelfTest
 from metarep.model.trust.suspects import Suspect
 from metarep.model.trust.trust import HeldOut, Trust, check_share
-from metarep.model.tuning.verdict import Tuning
+from metarep.model.tuning.verdict import Tuning, Verdict
 from metarep.weights.own_network import represent
 from metarep.weights.representation import Representation
 from metarep.weights.shipped import general_mean
@@ -45,6 +45,8 @@ class Model:
             :mod:`metarep.data.reading.depth`.
         tuning: how the encoder was tuned on images of the user (:mod:`metarep.model.tuning`); its trust
             is then that of the model, also after images were added.
+        adapting: how the encoder learned from unlabelled images, if that was kept. The same labelled images have chosen
+            it, so the accuracy is lowered by :attr:`metarep.model.tuning.verdict.Verdict.discount`.
 
     Raises:
         MetarepError: the learner is unknown, no learner was trained with the encoder, or ``false_alarms`` is not a
@@ -69,10 +71,12 @@ class Model:
         false_alarms: float = 0.05,
         depth: Depth | None = None,
         tuning: Tuning | None = None,
+        adapting: Verdict | None = None,
     ) -> None:
         check_share(false_alarms)
         representation = represent(representation) if isinstance(representation, nn.Module) else representation
         self.representation, self.false_alarms, self.tuning = representation, false_alarms, tuning
+        self.adapting = adapting
         self.depth = depth if depth is not None else representation.depth if representation else Depth()
         self.gallery = gallery if gallery is not None else Gallery.empty()
         self.head, self.learner = build_head(representation, head)
@@ -81,8 +85,8 @@ class Model:
     def changed(self, gallery: Gallery, depth: Depth | None = None) -> "Model":
         """Returns the same model with another gallery, and with ``depth`` if it is given."""
         depth = self.depth if depth is None else depth
-        alarms = self.false_alarms
-        return Model(self.representation, self.head, gallery, false_alarms=alarms, depth=depth, tuning=self.tuning)
+        about = {"false_alarms": self.false_alarms, "tuning": self.tuning, "adapting": self.adapting}
+        return Model(self.representation, self.head, gallery, depth=depth, **about)
 
     @property
     def in_words(self) -> str:
@@ -240,7 +244,7 @@ class Model:
         """The expected accuracy and the calibration of the model; see :class:`metarep.model.trust.trust.Trust`."""
         if self.tuning is not None:
             return self.tuning.trust_of(self.gallery.names)
-        return self.self_test.trust()
+        return self.self_test.trust().lowered(self.adapting.discount if self.adapting else 0.0)
 
     @property
     def held_out(self) -> HeldOut:

@@ -1,6 +1,7 @@
 """What tuning with labels and adapting without them share: what can be tuned, how it is tested, and what is kept."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from metarep.data.images import ImageBank
-from metarep.encoders import keep_feature_means
+from metarep.encoders import Encoder, keep_feature_means
 from metarep.encoders.halves import Halves
 from metarep.encoders.onnx import OnnxBody
 from metarep.errors import Advice, MetarepError
@@ -31,6 +32,30 @@ def encoder_of(model: Model) -> Representation:
         what = "has no encoder" if model.representation is None else "has images, whose features are of its encoder"
         raise MetarepError(f"the model {what}, so it cannot be tuned; tune a new model of an encoder")
     return model.representation
+
+
+def check_images(encoder: Encoder, images: Tensor, labels: Sequence[str] | None = None) -> None:
+    """Raise if images are not as :meth:`metarep.model.model.Model.read` yields them, or labels are not one for each.
+
+    Args:
+        encoder: gives the size and the number of channels.
+        images: labelled or unlabelled images.
+        labels: their classes, if they have any.
+
+    Raises:
+        MetarepError: the images have another shape or type, or the labels another number.
+    """
+    wanted = (encoder.preprocess.channels, *encoder.preprocess.size)
+    if images.dtype != torch.uint8 or images.ndim != 4 or tuple(images.shape[1:]) != wanted:
+        raise MetarepError(
+            f"images must be uint8 of the shape (n, {', '.join(map(str, wanted))}), not {images.dtype} of "
+            f"{tuple(images.shape)}",
+            advice="take what Model.read yields",
+        )
+    if labels is not None and len(labels) != len(images):
+        raise MetarepError(f"{len(images)} images have {len(labels)} labels; give one for each")
+    if labels is not None and not len(images):
+        raise MetarepError("there are no labelled images; give some of each class")
 
 
 def tunable(representation: Representation, head: dict[str, Any] | None, image: UInt8[Tensor, "1 c h w"]) -> Learner:

@@ -16,7 +16,7 @@ from metarep.model.trust.folds import deal_folds
 from metarep.model.trust.trust import HeldOut, measure_trust
 from metarep.model.tuning.clock import Clock
 from metarep.model.tuning.fitting import add_views, expect_times, fit_tail, prepare, steps_of, views_of
-from metarep.model.tuning.tailored import FEWEST, encoder_of, others_than, scores_of, tunable, with_tail
+from metarep.model.tuning.tailored import FEWEST, check_images, encoder_of, others_than, scores_of, tunable, with_tail
 from metarep.model.tuning.unfinished import Unfinished, key_of
 from metarep.model.tuning.verdict import Tuning, Verdict, judge
 from metarep.weights.representation import Representation
@@ -102,6 +102,7 @@ def tune(
     Raises:
         MetarepError: the encoder is an ONNX graph, or the learner does not compare features.
     """
+    check_images(representation.encoder, images, labels)
     encoder, learner = representation.encoder, tunable(representation, head, images[:1])
     names = list(dict.fromkeys(labels))
     classes, ways = torch.tensor([names.index(label) for label in labels]), len(names)
@@ -149,7 +150,7 @@ def tune(
     gain = (classes.bincount(minlength=ways) / missing).log().mean().item()
     held = HeldOut(after, left, gain)
     known = quantile_of(held.each(near)[1], ways, false_alarms)
-    trust = measure_trust(held, classes, ways, false_alarms, known=known)
+    trust = measure_trust(held, classes, ways, false_alarms, known=known).lowered(verdict.discount)
     return tuned, Tuning(verdict, trust, tuple(names)), verdict
 
 

@@ -26,7 +26,7 @@ class Unfinished:
     >>> import torch
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
-    ...     Unfinished(Path(folder) / "work").put("fold-0", {"scores": torch.ones(2)})
+    ...     _ = Unfinished(Path(folder) / "work").put("fold-0", {"scores": torch.ones(2)})
     ...     again = Unfinished(Path(folder) / "work")
     ...     again.get("fold-0"), again.get("fold-1")
     ({'scores': tensor([1., 1.])}, None)

@@ -3,6 +3,7 @@
 import copy
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from metarep.model.model import Model
 from metarep.model.trust.folds import deal_folds
 from metarep.model.tuning.clock import Clock
 from metarep.model.tuning.fitting import BATCH, add_views, prepare, train_tail, views_of
-from metarep.model.tuning.tailored import FEWEST, encoder_of, others_than, scores_of, tunable, with_tail
+from metarep.model.tuning.tailored import FEWEST, check_images, encoder_of, others_than, scores_of, tunable, with_tail
 from metarep.model.tuning.unfinished import Unfinished, key_of
 from metarep.model.tuning.verdict import Verdict, judge
 from metarep.weights.representation import Representation
@@ -66,7 +67,8 @@ def adapt_model(
     )
     if adapted is start:
         return model, verdict
-    return Model(adapted, model.head, false_alarms=model.false_alarms, depth=model.depth), verdict
+    about = {"false_alarms": model.false_alarms, "depth": model.depth, "adapting": verdict}
+    return Model(adapted, model.head, **about), verdict
 
 
 def adapt(
@@ -100,12 +102,18 @@ def adapt(
         images can be left out, nothing is adapted, because nothing could tell whether it helps.
 
     Raises:
-        MetarepError: the encoder is an ONNX graph, the learner does not compare features, or there are fewer than 32
-            unlabelled images.
+        MetarepError: the encoder is an ONNX graph, the learner does not compare features, there are fewer than 32
+            unlabelled images, or images and labels are not as described.
     """
+    check_images(representation.encoder, images, labels)
     encoder, learner = representation.encoder, tunable(representation, head, images[:1])
+    check_images(encoder, unlabelled)
+    unlabelled = _others(unlabelled, images)
     if len(unlabelled) < LEAST:
-        raise MetarepError(f"at least {LEAST} unlabelled images are needed to learn from them, not {len(unlabelled)}")
+        raise MetarepError(
+            f"at least {LEAST} unlabelled images are needed to learn from them, not {len(unlabelled)}; copies of "
+            "labelled ones do not count"
+        )
     names = list(dict.fromkeys(labels))
     classes, ways = torch.tensor([names.index(label) for label in labels]), len(names)
     labelled = prepare(encoder, images, Clock())
@@ -131,9 +139,17 @@ def adapt(
         for rows in (frozen, labelled.rows(tail))
     )
     verdict = judge(before, after, torch.cat(folds), classes, len(folds))
+    verdict = replace(verdict, unlabelled=len(some))
     if not verdict.kept:
         return representation, verdict
     return with_tail(representation, labelled.halves, tail, images, "adapted"), verdict
+
+
+def _others(unlabelled: UInt8[Tensor, "m c h w"], labelled: UInt8[Tensor, "n c h w"]) -> UInt8[Tensor, "k c h w"]:
+    """The unlabelled images that are not the same picture as a labelled one, under whatever name."""
+    own = {row.tobytes() for row in picture_hash(labelled).numpy()}
+    keep = torch.tensor([row.tobytes() not in own for row in picture_hash(unlabelled).numpy()], dtype=torch.bool)
+    return unlabelled[keep]
 
 
 def _contrasted(encoder: Encoder, images: UInt8[Tensor, "m c h w"], clock: Clock) -> nn.Module:
