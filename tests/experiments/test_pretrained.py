@@ -19,6 +19,7 @@ from metarep.data.split import Split
 from metarep.encoders import ENCODERS, Encoder, Preprocess, ViT, build_encoder
 from metarep.encoders.freezing import freeze, scale_rates, stages
 from metarep.errors import MetarepError
+from metarep.experiments.card import run_card
 from metarep.experiments.job import Job, build, own_settings, train_settings
 from metarep.experiments.pretrained import open_pretrained
 from metarep.experiments.run_folder import RunFolder
@@ -179,6 +180,7 @@ def test_low_rank_updates_are_trained_alone_and_are_in_the_weights_afterwards(me
     images = load_dataset("glyphs", "test").bank.images[:6]
     torch.testing.assert_close(read(images), live.learner.encoder(images), atol=1e-5, rtol=1e-5)
     start(job, tmp_path / "run", device="cpu")  # a finished run is not trained again
+    assert "The training started from the encoder" in run_card(tmp_path / "run")
 
 
 @pytest.mark.parametrize(

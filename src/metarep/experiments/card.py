@@ -6,7 +6,7 @@ from typing import Any
 from metarep.errors import counted
 from metarep.experiments.run_folder import LOG, SETTINGS, RunFolder, read_record
 from metarep.methods import METHODS
-from metarep.weights.card import card_text, data_line, escaped
+from metarep.weights.card import card_text, data_line, escaped, weights_licence
 from metarep.weights.record import RunRecord
 
 
@@ -21,7 +21,12 @@ def run_card(path: Path) -> str:
     """
     record = read_record(path / SETTINGS)
     size = f", images of {record.data.size} px" if record.data.size else ""
-    start = f" The encoder was initialised from the run {escaped(record.init)}." if record.init else ""
+    start = ""
+    if record.init and "digest" in record.encoder:  # of a trained encoder, which need not be a run
+        licence = weights_licence(record.init)
+        start = f" The training started from the encoder {escaped(record.init)} (licence of its weights: {licence})."
+    elif record.init:
+        start = f" The encoder was initialised from the run {escaped(record.init)}."
     parts = [
         ("Task", ["Map an image to features from which new classes are learned from a handful of images each."]),
         ("Data", [data_line(record.data), f"Labels that training has read: {record.labels}."]),

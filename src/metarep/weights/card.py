@@ -68,13 +68,21 @@ def encoder_lines(representation: Representation) -> list[str]:
 
 def encoder_licence(representation: Representation) -> str:
     """The licence of the weights of an encoder, where it is known."""
-    name = representation.name
+    if representation.checkpoint and representation.name not in zoo_names():
+        return "that of whoever trained it"
+    return weights_licence(representation.name)
+
+
+def weights_licence(name: str) -> str:
+    """The licence of third-party weights and of models that ship, by their name.
+
+    >>> weights_licence("efficientnet-lite0"), weights_licence("timm:resnet18")
+    ('Apache-2.0; trained on ImageNet', 'unknown: see where the weights come from')
+    """
     if name.startswith("efficientnet-lite"):
         return "Apache-2.0; trained on ImageNet"
     if name in zoo_names():
         return "Apache-2.0, as metarep, with which they ship"
-    if representation.checkpoint:
-        return "that of whoever trained it"
     return f"{UNKNOWN}: see where the weights come from"
 
 
