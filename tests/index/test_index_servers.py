@@ -94,15 +94,17 @@ def test_a_qdrant_collection_knows_its_encoder(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.slow
 def test_a_folder_of_images_in_a_table(postgres: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
     for number in range(5):
-        Image.new("L", (28, 28), 50 * number).save(tmp_path / f"{number}.png")
+        Image.new("L", (28, 28), 50 * number).save(pictures / f"{number}.png")
     encoder = ["--encoder", "omniglot-protonet"]
     words = ["--index", "pgvector", "--url", postgres, "--table", "pictures"]
-    build = ["index", "build", str(tmp_path / "an.index"), str(tmp_path), *encoder, *words]
+    build = ["index", "build", str(tmp_path / "an.index"), str(pictures), *encoder, *words]
     assert main(build) == 0
     assert main(build) == 0
     assert "0 new, 5 known already" in capsys.readouterr().out
-    assert main(["search", str(tmp_path / "an.index"), str(tmp_path / "3.png"), "-k", "1"]) == 0
+    assert main(["search", str(tmp_path / "an.index"), str(pictures / "3.png"), "-k", "1"]) == 0
     assert "1.000" in capsys.readouterr().out
     build[2] = str(tmp_path / "other.index")
     assert main(build) == 2

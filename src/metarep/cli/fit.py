@@ -43,7 +43,7 @@ EXAMPLE = """examples:
   metarep predict moths new.jpg
   metarep fit photos --out moths --encoder efficientnet-lite2 --size 224
   metarep fit photos --out moths-tuned --tune
-  metarep fit scans --out marks --unlabelled archive/
+  metarep fit photos --out moths --unlabelled archive/
   metarep fit letters --out letters --encoder omniglot-protonet
 """
 MOST = 5  # doubtful images and confused pairs that are printed
