@@ -8,6 +8,7 @@ import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -297,6 +298,23 @@ def test_an_iterator_left_open_undoes_no_filter():
         before = list(warnings.filters)
         answers.close()  # as the garbage collector does, at any time
         assert list(warnings.filters) == before
+
+
+def test_an_iterator_may_be_collected_in_a_thread_of_its_own(monkeypatch):
+    suspended, closed = Event(), Event()
+
+    def slow(source, **_):
+        if source == b"1":
+            suspended.wait(10)
+            answers.close()
+            closed.set()
+        return np.zeros(1)
+
+    monkeypatch.setattr(module, "decode", slow)
+    answers = decode_all([(b"%d" % i, str(i)) for i in range(9)], size=None, channels=3, threads=2)
+    next(answers)
+    suspended.set()
+    assert closed.wait(10)
 
 
 def test_a_warning_of_pillow_is_no_damage_in_any_thread():

@@ -129,13 +129,16 @@ def decode_all(
         return
     window = 32 * workers  # a pool's own map would hold every result of a large folder at once
     ahead: deque[Future[np.ndarray | DataError]] = deque()  # decoded while the caller works on earlier ones
-    with ThreadPoolExecutor(workers) as pool:
+    pool = ThreadPoolExecutor(workers)
+    try:
         for source in sources:
             ahead.append(pool.submit(attempt, source))
             if len(ahead) == window:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
+    finally:  # without waiting: an iterator that was given up may be collected in any thread, also in one of the pool
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def cores() -> int:
