@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from untrained_model import untrained
 
-from metarep import FewShotClassifier, Model, Preprocess, build_encoder
+from metarep import FewShotClassifier, Model
 from metarep.cli import main
 from metarep.errors import MetarepError
 from metarep.model.folder import ModelFolder
@@ -22,13 +23,6 @@ from metarep.model.tuning.verdict import judge
 from metarep.weights.own_network import represent
 
 WAYS, SHOTS = 6, 5
-
-
-def untrained() -> Model:
-    """An encoder of random weights, which has much to learn."""
-    torch.manual_seed(0)
-    encoder = build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,), invert=True), width=16)
-    return Model(represent(encoder), {"name": "prototypes", "metric": "cosine"})
 
 
 @pytest.fixture(scope="module")

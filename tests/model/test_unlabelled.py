@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from untrained_model import untrained
 
-from metarep import FewShotClassifier, Gallery, Model, Preprocess, adapt_model, build_encoder, load_dataset, model_card
+from metarep import FewShotClassifier, Gallery, Model, adapt_model, load_dataset, model_card
 from metarep.cli import main
 from metarep.data.augment import preset
 from metarep.data.datasets.options import LeftOutWarning
@@ -17,15 +18,8 @@ from metarep.errors import MetarepError
 from metarep.model.folder import ModelFolder
 from metarep.model.tuning.tailored import check_images
 from metarep.model.tuning.verdict import judge
-from metarep.weights.own_network import represent
 
 WAYS, SHOTS = 6, 5
-
-
-def untrained() -> Model:
-    torch.manual_seed(0)
-    encoder = build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,), invert=True), width=16)
-    return Model(represent(encoder), {"name": "prototypes", "metric": "cosine"})
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from torch import Generator, Tensor
 from metarep.cli.images import find_images
 from metarep.cli.options import refuse_existing
 from metarep.cli.progress import measuring
-from metarep.data.reading.folder_tree import FolderTree
 from metarep.data.reading.photographs import LeftOut, read_images
 from metarep.errors import DataError, counted
 from metarep.model.model import Model
@@ -20,12 +19,14 @@ from metarep.model.tuning.unlabelled import LEAST, MOST, adapt_model
 from metarep.model.tuning.verdict import Verdict
 
 
-def learn_encoder(model: Model, tree: FolderTree, args: argparse.Namespace) -> tuple[Model, dict[str, Verdict]]:
+def learn_encoder(
+    model: Model, pairs: list[tuple[Path, str]], args: argparse.Namespace
+) -> tuple[Model, dict[str, Verdict]]:
     """Let the encoder of a model without classes learn from images, as ``--unlabelled`` and ``--tune`` ask for.
 
     Args:
         model: a model without images.
-        tree: the labelled images.
+        pairs: the labelled images, each with the name of its class.
         args: those of ``metarep fit``.
 
     Returns:
@@ -36,7 +37,6 @@ def learn_encoder(model: Model, tree: FolderTree, args: argparse.Namespace) -> t
         DataError: an image cannot be read, or there are too few unlabelled ones.
     """
     refuse_existing(args.out)  # now, and not after minutes
-    pairs = sorted(tree.pairs, key=lambda pair: pair[1])
     images, left_out = _read(model, [path for path, _ in pairs], args.skip_bad)
     labels = [label for row, (_, label) in enumerate(pairs) if row not in left_out.errors]
     verdicts, unfinished = dict[str, Verdict](), unfinished_of(args.out)

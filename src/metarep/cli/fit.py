@@ -141,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
     if args.tune or args.unlabelled:
         from metarep.cli.encoder_learning import learn_encoder, unfinished_of
 
-        model, verdicts = learn_encoder(model, tree, args)
+        model, verdicts = learn_encoder(model, _labelled(tree), args)
     with ModelFolder.making(args.out, model) as folder:
         learn_tree(folder, tree, skip_bad=args.skip_bad)
         folder.calibrate()

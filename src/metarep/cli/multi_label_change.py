@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
+from metarep.cli.images import find_images
 from metarep.cli.multi_label import trust_lines, warn_of
 from metarep.cli.options import print_json
-from metarep.cli.predict import find_images
 from metarep.data.class_names import warn_of_look_alikes
 from metarep.data.reading.depth import Depth
 from metarep.data.reading.label_sets import labels_in, read_label_sets

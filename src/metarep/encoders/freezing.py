@@ -7,7 +7,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from metarep.encoders.encoder import Encoder
-from metarep.encoders.low_rank import MOST, lend_low_rank
+from metarep.encoders.low_rank import MOST, is_rank, lend_low_rank
 from metarep.encoders.normalisation import norm_parameters
 from metarep.errors import MetarepError, unknown
 
@@ -47,7 +47,7 @@ def check_freeze(how: str) -> str:
     """
     if how.startswith(LORA):
         rank = how.removeprefix(LORA)
-        if not rank.isdecimal() or not 1 <= int(rank) <= MOST:
+        if not is_rank(rank):
             raise MetarepError(f"LoRA needs a rank from 1 to {MOST:,}, as in lora:8, and not {rank!r}")
     elif how not in get_args(Freeze):
         raise MetarepError(f"freeze must be one of {', '.join([*get_args(Freeze), LORA + '8'])}, not {how!r}")

@@ -78,6 +78,15 @@ def add_low_rank(body: nn.Module, rank: int, seed: int = 0) -> list[nn.Parameter
     return added
 
 
+def is_rank(text: str) -> bool:
+    """Whether a text is a rank that updates may have, such as the 8 of ``lora:8``.
+
+    >>> is_rank("8"), is_rank("0")
+    (True, False)
+    """
+    return text.isdecimal() and 1 <= int(text) <= MOST
+
+
 def lend_low_rank(encoder: Encoder, rank: int) -> None:
     """Give an encoder low-rank updates, which alone are trained, and note their rank in its ``arch``.
 

@@ -16,7 +16,6 @@ from metarep.data.images import ImageBank
 from metarep.data.split import Split
 from metarep.encoders import keep_feature_means
 from metarep.encoders.freezing import scale_rates
-from metarep.encoders.low_rank import merge_encoder
 from metarep.encoders.normalisation import average_running, synchronised
 from metarep.experiments.hard_classes import HardClasses
 from metarep.experiments.measurement.evaluation import evaluate
@@ -255,8 +254,7 @@ class _Loop:
         if state.best:
             self.method.load_state_dict(state.best)
         self.method.eval()
-        if not str(self.method.learner.settings.get("scope", "")).startswith("lora"):
-            merge_encoder(self.method.learner.encoder)  # low-rank updates that were trained are weights from now on
+        self.method.learner.merge_updates()
         keep_feature_means(self.method.learner.encoder, self.split.bank)
         self.saving.save_model()
         self.saving.save_card()

@@ -147,6 +147,11 @@ class GradientDescent(Learner):
         body = list(self.encoder.body.parameters())
         return [position for position, i in enumerate(self._in_scope) if i >= len(body) or body[i].requires_grad]
 
+    def merge_updates(self) -> None:
+        """As for any learner, but not if inner steps change the updates."""
+        if not rank_of(self.scope):
+            super().merge_updates()
+
     def prepare(self, x: Num[Tensor, "b c h w"]) -> Shaped[Tensor, "b *row"]:
         """Returns features if only the head is adapted, and the images themselves if the body is adapted too."""
         return self.embed(x) if self.scope == "head" else x

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int, Num, Shaped
 from torch import Tensor, nn
 
 from metarep.encoders import Encoder
+from metarep.encoders.low_rank import merge_encoder
 from metarep.encoders.normalisation import Normalisation
 from metarep.errors import Advice, MetarepError
 from metarep.learners.distances import task_cross_entropy
@@ -69,6 +70,10 @@ class Learner(nn.Module, ABC):
     def state_numbers(self) -> int:
         """About how many values the state of one task holds, if they are many; evaluation then batches fewer tasks."""
         return 0
+
+    def merge_updates(self) -> None:
+        """Put low-rank updates that a training has trained into the weights of the encoder."""
+        merge_encoder(self.encoder)
 
     @property
     def settings(self) -> dict[str, Any]:

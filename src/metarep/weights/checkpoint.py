@@ -12,7 +12,6 @@ from torch import Tensor
 from metarep.data.labels import Labels
 from metarep.encoders import BROUGHT, ENCODERS, Preprocess
 from metarep.encoders.feature_means import read_feature_means
-from metarep.encoders.low_rank import merge_encoder
 from metarep.errors import MetarepError
 from metarep.learners import Learner, build_learner, described
 from metarep.machine.files import read_tensors, write_tensors
@@ -257,6 +256,5 @@ def _rebuild(tensors: dict[str, Tensor], header: dict[str, Any], record: RunReco
     learner = rebuild(build, own)
     for name in header.get("frozen", []):
         learner.encoder.body.get_parameter(name).requires_grad_(False)
-    if not str((about or {}).get("scope", "")).startswith("lora"):  # of which inner steps change the updates
-        merge_encoder(learner.encoder)
+    learner.merge_updates()
     return learner

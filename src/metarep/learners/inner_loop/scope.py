@@ -3,7 +3,7 @@
 from torch import nn
 
 from metarep.encoders.freezing import stages
-from metarep.encoders.low_rank import MOST, low_rank_parameters
+from metarep.encoders.low_rank import MOST, is_rank, low_rank_parameters
 from metarep.encoders.normalisation import norm_parameters
 from metarep.errors import MetarepError, unknown
 
@@ -21,7 +21,7 @@ def rank_of(scope: str) -> int:
     """
     name, colon, rank = scope.partition(":")
     if name == "lora":
-        if not rank.isdecimal() or not 1 <= int(rank) <= MOST:
+        if not is_rank(rank):
             raise MetarepError(f"scope {scope!r} needs a rank from 1 to {MOST:,}, as in lora:8")
         return int(rank)
     if scope not in SCOPES or colon:
