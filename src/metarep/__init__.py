@@ -33,6 +33,8 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.data.reading.depth import DepthWarning as DepthWarning
     from metarep.data.reading.folder_tree import FolderWarning as FolderWarning
     from metarep.data.split import Split as Split
+    from metarep.data.superclasses import draw_tasks_within as draw_tasks_within
+    from metarep.data.superclasses import superclasses as superclasses
     from metarep.data.task_file import load_tasks as load_tasks
     from metarep.data.task_file import save_tasks as save_tasks
     from metarep.data.tasks import SmallClassWarning as SmallClassWarning
@@ -90,6 +92,7 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.learners import BDCSPN as BDCSPN
     from metarep.learners import LEARNERS as LEARNERS
     from metarep.learners import AugmentedLinear as AugmentedLinear
+    from metarep.learners import AveragedPrototypes as AveragedPrototypes
     from metarep.learners import GradientDescent as GradientDescent
     from metarep.learners import LabelledIndex as LabelledIndex
     from metarep.learners import Learner as Learner
@@ -181,6 +184,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "metarep.experiments.pseudo_labels": ("instances", "pseudo_classes"),
     # Tasks and batches: what is drawn from a data set
     "metarep.data.tasks": ("SmallClassWarning", "TaskIndex", "Tasks", "draw_tasks", "draw_varied_tasks"),
+    "metarep.data.superclasses": ("draw_tasks_within", "superclasses"),
     "metarep.data.unbalanced": ("draw_unbalanced_tasks",),
     "metarep.data.batch": ("Batch", "BatchShape", "LabelledBatch", "LabelledViewBatch", "TaskBatch", "ViewBatch"),
     "metarep.data.batches": ("draw_batch",),
@@ -203,6 +207,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "LEARNERS",
         "BDCSPN",
         "AugmentedLinear",
+        "AveragedPrototypes",
         "GradientDescent",
         "LabelledIndex",
         "Learner",

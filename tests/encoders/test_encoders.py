@@ -10,12 +10,16 @@ from PIL import Image
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
+from metarep.data.batch import BatchShape, TaskBatch
+from metarep.data.batches import draw_batch
 from metarep.data.images import ImageBank
+from metarep.data.labels import Labels
 from metarep.encoders import ENCODERS, Conv4, Encoder, Preprocess, ResNet12, build_encoder
 from metarep.encoders.resnet12 import DropBlock
 from metarep.encoders.warm_start import warm_start
 from metarep.errors import MetarepError
 from metarep.machine.device import pick_precision
+from metarep.methods import MAML
 from metarep.weights.shapes import shapes_only
 
 PLAIN = {1: ((0.0,), (1.0,)), 3: ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))}
@@ -66,6 +70,28 @@ def test_the_papers_sizes() -> None:
     assert sum(p.numel() for p in Conv4(1).parameters()) == 9 * 64 + 3 * 9 * 64 * 64 + 4 * 2 * 64
     assert sum(p.numel() for p in ResNet12(3).parameters()) == pytest.approx(12.4e6, rel=0.01)
     assert sum(p.numel() for p in ResNet12(3, growth="narrow").parameters()) == pytest.approx(8.0e6, rel=0.01)
+
+
+def test_conv4_of_other_widths() -> None:
+    """The blocks have the widths that are given, and the paths for four equal blocks leave it alone."""
+    body = Conv4(1, widths=[3, 5, 7, 6, 8])
+    assert [block[0].out_channels for block in list(body)[:5]] == [3, 5, 7, 6, 8]
+    assert body(torch.rand(2, 1, 70, 42)).shape == (2, body.dim_at((70, 42))) == (2, 8 * 2 * 1)
+    assert Conv4(3, widths=[4, 6], average=True)(torch.rand(1, 3, 9, 9)).shape == (1, 6)
+    maml_step(body)
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in body.parameters())
+    for wrong in ([0], [4] * 17):
+        with pytest.raises(MetarepError, match="widths are up to 16 numbers of at least 1"):
+            Conv4(1, widths=wrong)
+
+
+def maml_step(body: nn.Module) -> None:
+    """A step of maml in second order on one task of random images; its inner loop takes the path of any network."""
+    method = MAML(Encoder(body, Preprocess((42, 42), 1, (0.0,), (1.0,))), ways=2, inner_steps=1)
+    labels = Labels.of(["a", "b"] * 3)
+    bank = ImageBank(torch.randint(256, (6, 1, 42, 42), dtype=torch.uint8, generator=Generator().manual_seed(0)))
+    batch = draw_batch(TaskBatch, bank, labels, BatchShape(2, 1, 2), None, Generator().manual_seed(0))
+    method.step(batch, progress=0.0, generator=Generator()).loss.backward()
 
 
 def test_representations_have_the_documented_length() -> None:

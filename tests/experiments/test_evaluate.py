@@ -19,6 +19,7 @@ from metarep.encoders import Encoder, Preprocess
 from metarep.errors import LeakageError, MetarepError
 from metarep.experiments.measurement.evaluation import evaluate
 from metarep.experiments.measurement.lake_runs import error_rate
+from metarep.experiments.measurement.measure import Setting, measure, measure_all
 from metarep.learners import Linear, Neighbours, Pairwise, Prototypes
 from metarep.methods import ProtoNet
 from metarep.weights.checkpoint import Checkpoint
@@ -156,6 +157,20 @@ def test_each_image_is_prepared_once(drawings: Drawings, small_encoder: Make) ->
     tasks = tasks_of(split, n=300)
     evaluate(learner, split.bank, tasks)
     assert learner.prepared == len({*tasks.support.flatten().tolist(), *tasks.query.flatten().tolist()})
+
+
+def test_measurements_of_one_learner_share_its_rows(drawings: Drawings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The figures are those of measurements by themselves, and no image goes through the encoder twice."""
+    encoder = Encoder(nn.Flatten(), Preprocess((28, 28), 1, (0.0,), (1.0,)))
+    settings = [Setting(range(ways, ways + 1), range(1, 2), queries=3, tasks=40) for ways in (2, 5, 4)]
+    split, seen = drawings[1], []
+    alone = [measure(Prototypes(encoder), split, setting).per_task.tolist() for setting in settings]
+    monkeypatch.setattr(Prototypes, "prepare", lambda self, x: (seen.extend(x.flatten(1).tolist()), self.embed(x))[1])
+    found = [
+        report.per_task.tolist() for _, report in measure_all(Prototypes(encoder), split, settings, references=False)
+    ]
+    assert found == alone
+    assert len(seen) == len({*map(tuple, seen)}) <= len(split.bank)
 
 
 def test_tasks_of_several_shapes_are_pooled(drawings: Drawings, small_encoder: Make) -> None:

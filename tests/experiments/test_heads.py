@@ -87,12 +87,14 @@ def test_reports_and_rows_say_how_queries_are_balanced(trained: Checkpoint, draw
     }
     with pytest.raises(MetarepError, match="unbalanced queries need tasks of one shape"):
         measure(trained.learner, drawings[1], Setting(range(3, 5), range(1, 2), 3, 20, balance="dirichlet"))
+    with pytest.raises(MetarepError, match="tasks within superclasses have balanced queries"):
+        Setting(range(3, 4), range(1, 2), 3, 20, balance="dirichlet", within=True)
 
 
 def test_a_model_takes_an_inductive_head_and_refuses_a_transductive_one(drawings: Any, small_encoder: Any) -> None:
     encoder, images = small_encoder(), drawings[0].bank.images[:40]
     keep_feature_means(encoder, drawings[0].bank)
-    for name in ("simpleshot", "augmented"):
+    for name in ("simpleshot", "augmented", "averaged"):
         model = Model(Representation(encoder.eval(), "small"), {"name": name})
         rows = model.prepare(images.numpy())
         model = model.changed(model.gallery.add(rows, ["a"] * 20 + ["b"] * 20, [str(i) for i in range(40)]))

@@ -49,7 +49,9 @@ def test_a_run_becomes_a_row(runs: Runs, learner: Prototypes, tmp_path: Path, mo
     monkeypatch.setattr(lake_runs, "load_runs", lambda options: runs if options.size == 8 else None)
     record = RunRecord("protonet", data=DataRecord("omniglot:lake", "trainval"))
     trained = Checkpoint(learner, record, frozenset())
-    row = lake_runs.runs_row(trained, tmp_path, size=8, data_dir=None, recipe="lake-runs", published=96.7)
+    row = lake_runs.runs_row(
+        trained, trained.learner, tmp_path, size=8, data_dir=None, recipe="lake-runs", published=96.7
+    )
     expected = {"accuracy": 100.0, "ways": 4, "tasks": 3, "data": "omniglot-runs", "published": 96.7}
     assert SimpleNamespace(**row).trained_on == "omniglot:lake/trainval"
     assert expected.items() <= row.items()

@@ -16,6 +16,7 @@ from metarep.errors import MetarepError
 from metarep.learners import (
     BDCSPN,
     AugmentedLinear,
+    AveragedPrototypes,
     GradientDescent,
     Linear,
     Prototypes,
@@ -24,6 +25,7 @@ from metarep.learners import (
     described,
     read_learner,
 )
+from metarep.learners.learner import Metric
 from metarep.methods import ANIL, ProtoNet
 
 
@@ -132,9 +134,25 @@ def test_the_rows_of_an_image_depend_on_no_other_image() -> None:
     assert len({tuple(view.tolist()) for view in rows[0]}) == 6, "all views differ"
     torch.testing.assert_close(learner.prepare(images[2:3]), rows[2:3])
     torch.testing.assert_close(learner.prepare(images.flip(0)).flip(0), rows)
-    assert learner.random == preset("photos")
+    assert learner.views.random == preset("photos")
     drawn = AugmentedLinear(Encoder(nn.Flatten(), Preprocess((12, 12), 1, (0.5,), (0.5,), invert=True)))
-    assert drawn.random == preset("drawings")
+    assert drawn.views.random == preset("drawings")
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_averaged_prototypes_are_prototypes_of_mean_features(metric: Metric) -> None:
+    images = torch.rand(6, 1, 8, 8, generator=Generator().manual_seed(0), dtype=torch.float64)
+    encoder = Encoder(nn.Flatten(), Preprocess((8, 8), 1, (0.0,), (1.0,))).double()
+    views = AugmentedLinear(encoder, copies=3).prepare(images)
+    if metric == "cosine":
+        views = views / views.norm(dim=-1, keepdim=True)
+    rows = AveragedPrototypes(encoder, metric, copies=3).prepare(images)
+    torch.testing.assert_close(rows, views.sum(1) / 4)
+    plain, y = Prototypes(encoder, metric), torch.arange(3).unsqueeze(0)
+    averaged = build_learner("averaged", encoder, **AveragedPrototypes(encoder, metric, copies=3).settings)
+    want = solve(plain, rows[None, :3], y, rows[None, 3:])
+    torch.testing.assert_close(solve(averaged, rows[None, :3], y, rows[None, 3:]), want)
+    assert torch.equal(AveragedPrototypes(encoder, metric, copies=0).prepare(images), views[:, 0])
 
 
 def test_all_views_of_an_image_are_left_out_together() -> None:

@@ -21,7 +21,7 @@ from PIL import Image
 from metarep.cli import main
 from metarep.data.reading.photographs import LeftOut, read_images
 from metarep.errors import MetarepError
-from metarep.learners import INDUCTIVE
+from metarep.learners import INDUCTIVE, LEARNERS
 from metarep.model.export import export_onnx, export_torch
 from metarep.model.gallery import Gallery
 from metarep.model.head import HEAD
@@ -30,7 +30,8 @@ from metarep.weights.named import _weights, load_representation
 
 PAGE = (Path(__file__).parents[2] / "docs" / "your-own-images.md").read_text("utf-8")
 PROGRAM = re.findall(r"^```py\n(.*?)^```$", PAGE, re.M | re.S)
-HEADS: list[dict[str, Any]] = [{"name": name} for name in (*INDUCTIVE, "trained") if name != "augmented"] + [HEAD]
+OF_COPIES = [name for name, kind in LEARNERS.items() if kind.of_copies]
+HEADS: list[dict[str, Any]] = [{"name": name} for name in (*INDUCTIVE, "trained") if name not in OF_COPIES] + [HEAD]
 
 
 def small_model(head: dict[str, Any]) -> Model:
@@ -71,8 +72,9 @@ def test_what_has_no_one_graph_is_refused(tmp_path: Path) -> None:
     model = small_model({"name": "descent", "scope": "all", "steps": 1})
     with pytest.raises(MetarepError, match="adapts the encoder"):
         export_torch(model, tmp_path / "model.pt2")
-    with pytest.raises(MetarepError, match="'augmented' encodes copies of an image"):
-        export_torch(small_model({"name": "augmented", "copies": 2}), tmp_path / "model.pt2")
+    for name in OF_COPIES:
+        with pytest.raises(MetarepError, match="encodes copies of an image"):
+            export_torch(small_model({"name": name, "copies": 2}), tmp_path / "model.pt2")
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
     graphed = Model(load_representation(write(graph(), tmp_path / "m.onnx"), size=8))

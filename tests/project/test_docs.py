@@ -26,7 +26,16 @@ PAGES = {str(path.relative_to(ROOT)): path for path in (*sorted(ROOT.glob("*.md"
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TORCHRUN = {"--rdzv-backend", "--rdzv-endpoint", "--max-restarts", "--nnodes", "--nproc-per-node", "--standalone"}
 CODE = re.compile(r"`([^`\n]+)`")
-HOMES = ("data.images", "data.labels", "data.split", "data.task_index", "data.tasks", "data.batch", "data.datasets")
+HOMES = (
+    "data.images",
+    "data.labels",
+    "data.split",
+    "data.task_index",
+    "data.superclasses",
+    "data.tasks",
+    "data.batch",
+    "data.datasets",
+)
 HOMES = (*HOMES, "encoders", "learners", "methods", "experiments.training")
 HOMES = (*HOMES, "experiments.measurement.evaluation", "experiments.measurement.report")
 

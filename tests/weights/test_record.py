@@ -154,7 +154,7 @@ def test_after_an_error_a_learner_measures_as_before(
     before = evaluate(learner, drawings[1].bank, tasks)
     setting = Setting(range(3, 4), range(1, 2), tasks=2, normalisation="transductive")
     with monkeypatch.context() as patch:
-        patch.setattr(sys.modules[measure_all.__module__], "measure", lambda *_: 1 // 0)
+        patch.setattr(sys.modules[measure_all.__module__], "measure", lambda *_, **__: 1 // 0)
         with pytest.raises(ZeroDivisionError):
             next(measure_all(learner, drawings[1], [setting], references=False))
     with suppress(ZeroDivisionError), learner.using("transductive", 4), computing(learner, "bfloat16"):

@@ -120,6 +120,11 @@ def add(parser: Parser) -> None:
         "transductive learners lose accuracy (default: balanced)",
     )
     parser.add_argument(
+        "--within",
+        action="store_true",
+        help="draw the classes of each task from one superclass, where names are such as alphabet/character",
+    )
+    parser.add_argument(
         "--normalisation",
         choices=get_args(Normalisation),
         help="the batch statistics that norm layers use, for learners that adapt the body (default: as trained)",

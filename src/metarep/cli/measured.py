@@ -11,7 +11,7 @@ from metarep.experiments.measurement.measure import Setting
 from metarep.experiments.measurement.retrieval import measure_retrieval
 from metarep.learners import read_learner
 
-SHAPE = ("ways", "shots", "queries", "seed", "balance")
+SHAPE = ("ways", "shots", "queries", "seed", "balance", "within")
 OF_IMAGES = ("split", "size", "depth", "data_dir", "skip_bad", "no_references")  # no meaning for arrays
 
 
@@ -52,6 +52,7 @@ def settings_of(args: argparse.Namespace, split: Split) -> list[Setting]:
         settings = [Setting.of_tasks(load_tasks(args.tasks, split))]
     else:
         how = {"queries": args.queries, "tasks": args.tasks, "seed": args.seed, "balance": args.balance}
+        how["within"] = args.within
         settings = [Setting(ways, shots, **how) for ways in args.ways for shots in args.shots]
     if args.save_tasks and len(settings) > 1:
         args.parser.error("--save-tasks writes one set of tasks; give one number or range of ways and of shots")
@@ -62,6 +63,7 @@ def measure_features(args: argparse.Namespace) -> int:
     """Measure the arrays of ``--features``."""
     given = {"data": args.data, "shard": args.shard, "results": args.results, "save-tasks": args.save_tasks}
     given |= {"tasks": isinstance(args.tasks, Path), "normalisation": args.normalisation, "test-steps": args.test_steps}
+    given["within"] = args.within
     if wrong := next((name for name, value in given.items() if value), None):
         args.parser.error(f"--{wrong} does not go with --features")
     changed = [name for name in OF_IMAGES if getattr(args, name) != args.parser.get_default(name)]

@@ -1,5 +1,6 @@
 """Batches of images to train on: labelled images, tasks or views, all drawn from a bank by one function."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from metarep.data.augment import Augment
 from metarep.data.batch import Batch, BatchShape, LabelledBatch, LabelledViewBatch, TaskBatch, ViewBatch
 from metarep.data.images import ImageBank
 from metarep.data.labels import Labels
+from metarep.data.superclasses import draw_tasks_within
 from metarep.data.task_index import TaskIndex
 from metarep.data.tasks import distinct, draw_tasks
 from metarep.errors import Advice, DataError, MetarepError
@@ -27,6 +29,7 @@ def draw_batch(
     generator: Generator,
     *,
     spans: bool = True,
+    within: bool = False,
 ) -> Batch:
     """Draw one batch at random.
 
@@ -45,9 +48,11 @@ def draw_batch(
         spans: whether the loss compares images of the whole batch. Otherwise each process gets the labels of its own
             images. Of tasks each process gets whole ones; if there are fewer tasks than processes, and the loss spans
             the batch, the images of a task are split. It makes no difference in a single process.
+        within: fill each task, or a labelled batch, with classes of one superclass, and of further ones only if it has
+            too few (:func:`metarep.data.superclasses.draw_tasks_within`).
 
     Raises:
-        DataError: the labels, or for views the bank, have too few images for ``shape``.
+        DataError: the labels, or for views the bank, have too few images for ``shape``; or there are no superclasses.
         MetarepError: nothing can be learned from this shape, or views or instances have no augmentation.
 
     >>> bank, labels = ImageBank(torch.zeros(40, 1, 8, 8, dtype=torch.uint8)), Labels.of(list("abcd") * 10)
@@ -57,6 +62,11 @@ def draw_batch(
     (5, True)
     """
     if eats is ViewBatch:
+        if within:
+            raise MetarepError(
+                "mine=superclass draws classes, and this method eats views, whose classes are never read; take "
+                "mine=batch"
+            )
         return _draw_views(bank, shape.images, augment, generator, spans)
     check_shape(eats, shape)
     if eats is LabelledViewBatch:
@@ -70,7 +80,8 @@ def draw_batch(
     if labels.others:
         choice = (labels, *labels.others)
         labels = choice[int(torch.randint(len(choice), (), generator=generator))]
-    index = draw_tasks(
+    draw = partial(draw_tasks_within, fill=True) if within else draw_tasks
+    index = draw(
         labels,
         1 if labelled else shape.tasks,
         ways=shape.ways,

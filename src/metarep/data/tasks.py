@@ -58,13 +58,22 @@ def draw_tasks(labels: Labels, n: int, *, ways: int, shots: int, queries: int, g
     >>> torch.equal(labels.classes[tasks.support], tasks.classes)
     True
     """
+    check_tasks(n, ways, shots, queries)
+    usable = usable_classes(labels, ways, shots, queries)
+    classes = _at(usable, distinct(torch.full((n,), len(usable)), ways, generator))
+    return tasks_of(labels, classes, shots=shots, queries=queries, generator=generator)
+
+
+def check_tasks(n: int, ways: int, shots: int, queries: int) -> None:
+    """Refuse numbers of which no task can be drawn.
+
+    Raises:
+        MetarepError: there would be no task, way or shot, or less than no query.
+    """
     if min(n, ways, shots) < 1 or queries < 0:
         raise MetarepError(
             f"tasks need at least 1 way and 1 shot, not ways={ways}, shots={shots}, queries={queries}, n={n}"
         )
-    usable = usable_classes(labels, ways, shots, queries)
-    classes = _at(usable, distinct(torch.full((n,), len(usable)), ways, generator))
-    return tasks_of(labels, classes, shots=shots, queries=queries, generator=generator)
 
 
 def tasks_of(

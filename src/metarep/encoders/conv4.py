@@ -1,6 +1,7 @@
 """Conv4: four convolution blocks, the usual small backbone of few-shot learning."""
 
 import math
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -9,6 +10,8 @@ from metarep.encoders.eager import eager_on_cpu
 from metarep.encoders.initialise import initialise
 from metarep.errors import MetarepError
 from metarep.machine import faster
+
+MOST = 16  # blocks
 
 
 class Conv4(nn.Sequential):
@@ -27,9 +30,12 @@ class Conv4(nn.Sequential):
         average: the last block does not pool, and its map is averaged, so the representation has ``width`` numbers at
             every size (the Conv4 of Tian et al., Rethinking Few-Shot Image Classification, 2020). The inner loop cannot
             use its fastest path.
+        widths: channels of each block, such as ``[64, 64, 128, 128, 128]`` for five blocks. They replace ``width``, and
+            the inner loop cannot use its fastest path.
 
     Raises:
-        MetarepError: ``width`` is below 1, or ``length`` is negative, NaN or infinite.
+        MetarepError: ``width`` or one of ``widths`` is below 1, there are more than 16 of them, or ``length`` is
+            negative, NaN or infinite.
 
     >>> import torch
     >>> Conv4(1)(torch.zeros(2, 1, 28, 28)).shape
@@ -38,28 +44,41 @@ class Conv4(nn.Sequential):
     2.0
     >>> Conv4(3, average=True)(torch.zeros(1, 3, 32, 32)).shape
     torch.Size([1, 64])
+    >>> Conv4(1, widths=[64, 64, 128, 128, 128])(torch.zeros(2, 1, 42, 42)).shape
+    torch.Size([2, 128])
     """
 
-    def __init__(self, channels: int, *, width: int = 64, length: float = 0.0, average: bool = False) -> None:
+    def __init__(
+        self,
+        channels: int,
+        *,
+        width: int = 64,
+        length: float = 0.0,
+        average: bool = False,
+        widths: Sequence[int] = (),
+    ) -> None:
         if width < 1:
             raise MetarepError(f"width must be at least 1, not {width}")
+        if len(widths) > MOST or min(widths, default=1) < 1:
+            raise MetarepError(f"widths are up to {MOST} numbers of at least 1, not {list(widths[: MOST + 1])}")
         if not 0 <= length < math.inf:
             raise MetarepError(f"length must be at least 0 and finite, not {length:g}")
+        each = tuple(widths) or (width,) * 4
         blocks = []
-        for number in range(4):
-            convolution = nn.Conv2d(channels, width, 3, padding=1, bias=False)
-            pool = [] if average and number == 3 else [nn.MaxPool2d(2)]
-            blocks.append(ConvBlock(convolution, nn.BatchNorm2d(width), *pool, nn.ReLU()))
-            channels = width
+        for number, wide in enumerate(each, 1):
+            convolution = nn.Conv2d(channels, wide, 3, padding=1, bias=False)
+            pool = [] if average and number == len(each) else [nn.MaxPool2d(2)]
+            blocks.append(ConvBlock(convolution, nn.BatchNorm2d(wide), *pool, nn.ReLU()))
+            channels = wide
         last = [nn.AdaptiveAvgPool2d(1)] if average else []
         super().__init__(*blocks, *last, nn.Flatten(), *([OfLength(length)] if length else []))
         initialise(self)
-        self.width, self.average = width, average
+        self.widths, self.average = each, average
 
     def dim_at(self, size: tuple[int, int]) -> int:
         """The number of features of an image of this size."""
-        height, width = size
-        return self.width * (1 if self.average else (height // 16) * (width // 16))
+        height, width = (side // 2 ** len(self.widths) for side in size)
+        return self.widths[-1] * (1 if self.average else height * width)
 
 
 class OfLength(nn.Module):

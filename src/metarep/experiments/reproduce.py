@@ -69,6 +69,7 @@ def reproduce(
             _one(row["shots"]),
             tasks=row.get("tasks", 10000) if tasks is None else tasks,
             normalisation=row.get("normalisation"),
+            within=row.get("within", False),
         )
         for row in recipe.measure
         if "ways" in row
@@ -87,17 +88,22 @@ def reproduce(
         split = load_dataset(job.data, measured, size=job.size, data_dir=data_dir)
         trained.refuse_leak(split.labels, split.name, job.data, measured)
         more = {"recipe": name, "source": recipe.source, "train_seconds": round(outcome.seconds)}
-        reports = list(measure_all(trained.learner, split, settings, references=seed == 0, watching=watching))
+        learners = [trained.learner]
         if recipe.learner is not None:
-            other = pick_learner(trained, recipe.learner).to(trained.learner.device)
-            reports += measure_all(other, split, settings, references=False, watching=watching)
+            learners.append(pick_learner(trained, recipe.learner).to(trained.learner.device))
+        reports = []
+        for each in learners:
+            first = each is trained.learner and seed == 0
+            reports += measure_all(each, split, settings, references=first, watching=watching)
         for row_name, report in reports:
             own = more | {"published": _published(recipe, report)} if row_name == "trained" else {}
             own |= {"init": beginning(recipe.job.get("init"), recipe.job.get("teacher"))} if own else {}
             rows.append(result_row(trained, row_name, report, folder, **own))
         if measured == "test":
             own = more | {"size": trained.learner.encoder.preprocess.size[0], "data_dir": data_dir}
-            rows += [runs_row(trained, folder, published=row.get("published", ""), **own) for row in own_runs]
+            for row in own_runs:
+                own["published"] = row.get("published", "")
+                rows += [runs_row(trained, each, folder, **own) for each in learners]
         return rows
 
     rows = _over_seeds(_each_seed(rows_of, seeds))
@@ -181,7 +187,8 @@ def _folder(out: Path, name: str, train_on: str, seed: int) -> Path:
 def _published(recipe: Recipe, report: Report) -> float | str:
     """The published accuracy for this shape of tasks, with the same batch statistics if the recipe has them."""
     tasks = [row for row in recipe.measure if "ways" in row]
-    same_shape = [row for row in tasks if (str(row["ways"]), str(row["shots"])) == (report.ways, report.shots)]
+    shape = (report.ways, report.shots, report.within)
+    same_shape = [row for row in tasks if (str(row["ways"]), str(row["shots"]), row.get("within", False)) == shape]
     exact = [row for row in same_shape if row.get("normalisation") == report.normalisation]
     return (exact or same_shape or [{}])[0].get("published", "")
 

@@ -242,7 +242,8 @@ class _Loop:
             return batch_of(eats, self.bank, miner.draw(generator), self.augment, generator, spans=spans)
 
         def draw(bank: ImageBank, generator: Generator) -> Batch:
-            return draw_batch(eats, bank, self.split.labels, settings.shape, self.augment, generator, spans=spans)
+            how = {"spans": spans, "within": settings.mine == "superclass"}
+            return draw_batch(eats, bank, self.split.labels, settings.shape, self.augment, generator, **how)
 
         batch = draw(self.bank, generator)
         read_ahead(self.bank, draw, generator)

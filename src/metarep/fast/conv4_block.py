@@ -77,8 +77,10 @@ def usual(block: nn.Sequential) -> bool:
 
 
 def as_made(body: nn.Module) -> bool:
-    """Returns whether a body is an unchanged Conv4: no other layer or epsilon, no hook, and no other forward."""
-    if type(body) is not Conv4 or any(map(patched, body.modules())):
+    """Returns whether a body is an unchanged Conv4 of four equal widths: no other layer, epsilon, hook or forward."""
+    if type(body) is not Conv4 or len(set(body.widths)) != 1 or len(body.widths) != 4:
+        return False
+    if any(map(patched, body.modules())):
         return False
     *blocks, last = body
     same = type(last) is nn.Flatten and all(type(block) is ConvBlock and usual(block) for block in blocks)

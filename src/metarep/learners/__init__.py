@@ -5,6 +5,7 @@ from typing import Any, get_args, get_type_hints
 from metarep.encoders import Encoder
 from metarep.errors import MetarepError, unknown
 from metarep.learners.augmented import AugmentedLinear
+from metarep.learners.averaged import AveragedPrototypes
 from metarep.learners.bd_cspn import BDCSPN
 from metarep.learners.descent import GradientDescent
 from metarep.learners.labelled_index import LabelledIndex
@@ -20,6 +21,7 @@ __all__ = [
     "INDUCTIVE",
     "LEARNERS",
     "AugmentedLinear",
+    "AveragedPrototypes",
     "GradientDescent",
     "LabelledIndex",
     "Learner",
@@ -41,6 +43,7 @@ LEARNERS: dict[str, type[Learner]] = {
     "descent": GradientDescent,
     "simpleshot": SimpleShot,
     "augmented": AugmentedLinear,
+    "averaged": AveragedPrototypes,
     "bd-cspn": BDCSPN,
 }
 """The learners by the name that checkpoints and ``--learner`` use."""

@@ -1,20 +1,15 @@
 """AugmentedLinear: logistic regression on several augmented copies of each support image."""
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int, Num
-from torch import Generator, Tensor
+from torch import Tensor
 
-from metarep.data.augment import Augment, Draws, preset
 from metarep.encoders import Encoder
-from metarep.errors import MetarepError
+from metarep.learners.copies import Copies
 from metarep.learners.learner import Learner, State
 from metarep.learners.linear import Linear
-
-MOST = 64  # copies of an image
 
 
 class AugmentedLinear(Linear):
@@ -37,11 +32,14 @@ class AugmentedLinear(Linear):
     Raises:
         MetarepError: ``copies`` is not from 0 to 64, there is no such preset, or a setting of ``Linear`` is invalid.
 
+    >>> import torch
     >>> from metarep.encoders import Preprocess
     >>> learner = AugmentedLinear(Encoder(torch.nn.Flatten(), Preprocess((4, 4), 1, (0.0,), (1.0,))), copies=3)
     >>> learner.prepare(torch.zeros(2, 1, 4, 4, dtype=torch.uint8)).shape  # image, view, feature
     torch.Size([2, 4, 16])
     """
+
+    of_copies = True
 
     def __init__(
         self,
@@ -56,12 +54,7 @@ class AugmentedLinear(Linear):
         balance: bool = False,
     ) -> None:
         super().__init__(encoder, "logistic", strength, power=power, centre=centre, balance=balance)
-        if not 0 <= copies <= MOST:
-            raise MetarepError(f"copies must be from 0 to {MOST}, not {copies}")
-        suited = "drawings" if encoder.preprocess.invert else "photos"
-        self.random: Augment | None = preset(suited if augment == "auto" else augment)
-        if self.random is None and copies:
-            raise MetarepError("augment='none' makes copies that are all the same; take copies=0, or another preset")
+        self.views = Copies(copies, augment, encoder.preprocess)
         self.copies, self.augment, self.average = copies, augment, average
 
     @property
@@ -75,13 +68,7 @@ class AugmentedLinear(Linear):
 
     def prepare(self, x: Num[Tensor, "b c h w"]) -> Float[Tensor, "b views dim"]:
         """The features of each image and of its augmented copies; the first view is the image itself."""
-        views = [self.embed(x)]
-        if self.copies and self.random is not None:
-            draws = _draws(self.random, self.copies, x.shape[-1] / x.shape[-2])
-            for copy in range(self.copies):
-                same = draws[torch.full((len(x),), copy)]
-                views.append(self.embed(self.random.apply(x, same)))
-        return torch.stack(views, 1)
+        return self.views.features(self.embed, x)
 
     def features_of(self, rows: Float[Tensor, "n views dim"]) -> Float[Tensor, "n dim"]:
         """The features of the plain images."""
@@ -108,9 +95,3 @@ class AugmentedLinear(Linear):
     ) -> Float[Tensor, "tested ways"]:
         """Cross-validation scores; all views of an image are left out together."""
         return Learner.held_out(self, support, labels, ways, folds)
-
-
-@cache
-def _draws(augment: Augment, copies: int, aspect: float) -> Draws:
-    """The transforms of the copies, the same for all images."""
-    return augment.draw(copies, Generator().manual_seed(0), aspect)

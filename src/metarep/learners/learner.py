@@ -33,6 +33,7 @@ class Learner(nn.Module, ABC):
         protocol: ``inductive`` or ``transductive``, for reports.
         normalisation: which statistics batch norms use, for reports.
         ways: number of classes that a task must have; None for any number.
+        of_copies: whether ``prepare`` also encodes augmented copies of an image, so that it needs the image.
 
     >>> from metarep.encoders import Preprocess
     >>> class Nearest(Learner):
@@ -50,6 +51,7 @@ class Learner(nn.Module, ABC):
     protocol: str = "inductive"
     normalisation: str = "running"
     ways: int | None = None
+    of_copies: bool = False
     metric: Metric = "euclidean"  # in which features are near each other
 
     def __init__(self, encoder: Encoder) -> None:

@@ -30,8 +30,8 @@ def refuse_no_graph(learner: Learner, rows: Tensor) -> None:
     Raises:
         MetarepError: the learner adapts the encoder or encodes copies of an image, or the encoder is an ONNX graph.
     """
-    if rows.ndim != 2:
-        why = "adapts the encoder to the classes" if rows.ndim > 3 else "encodes copies of an image"
+    if rows.ndim != 2 or learner.of_copies:
+        why = "encodes copies of an image" if learner.of_copies else "adapts the encoder to the classes"
         raise MetarepError(
             f"the learner {learner.called!r} {why}, so it cannot be exported as one graph",
             advice=Advice("fit with {learner} or linear", learner="prototypes"),

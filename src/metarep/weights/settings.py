@@ -29,8 +29,9 @@ class TrainSettings:
         layer_decay: what the learning rate of each layer of the encoder is multiplied by, relative to the layer behind
             it; 1 for the same rate everywhere. For pretrained encoders 0.65 to 0.9 is usual.
         mine: how the classes of a batch are drawn: ``batch`` draws all at random; ``index`` adds to every drawn class
-            its nearest classes, from an index of all classes that is refreshed during the training (methods that eat
-            labelled images or tasks).
+            its nearest classes, from an index of all classes that is refreshed during the training; ``superclass``
+            takes the classes of one superclass, and of further ones only if it has too few, where names are such as
+            ``alphabet/character`` (methods that eat labelled images or tasks).
         mine_every: steps between refreshes of that index; until the first refresh all classes are drawn at random.
         mine_near: number of nearest classes that are added to each drawn class.
         accumulate: batches in a step; the gradient of a step is their mean. Each has the shape that is set, so a step
@@ -72,7 +73,7 @@ class TrainSettings:
     queries: int = 5
     tasks: int = 1
     images: int = 256
-    mine: Literal["batch", "index"] = "batch"
+    mine: Literal["batch", "index", "superclass"] = "batch"
     mine_every: int = 100
     mine_near: int = 3
     accumulate: int = 1
@@ -88,7 +89,7 @@ class TrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        one_of("mine", self.mine, ("batch", "index"))
+        one_of("mine", self.mine, ("batch", "index", "superclass"))
         one_of("statistics", self.statistics, ("synchronised", "per-process"))
         positive = ("steps", "ways", "shots", "tasks", "mine_every", "mine_near", "validate_every", "accumulate")
         for name in (*positive, "save_every", "validation_tasks", "validation_shots"):

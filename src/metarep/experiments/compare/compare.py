@@ -31,6 +31,7 @@ from metarep.experiments.compare.tables import write_tables
 from metarep.experiments.compare.trainings import Machine, Trained, Trainings
 from metarep.experiments.json_files import ANOTHER_FOLDER, read_values, refuse_differing, write_values
 from metarep.experiments.measurement.measure import Setting
+from metarep.experiments.measurement.prepared import Prepared
 from metarep.experiments.pretrained import is_pretrained, open_pretrained
 from metarep.experiments.readings import Watch
 from metarep.machine.device import environment, pick_device
@@ -246,6 +247,7 @@ def _measure_all(
                 split = splits.of(data, opened)
                 if not entrant.reference:
                     opened.refuse_leak(split.labels, split.name, data, "test")
+                prepared = Prepared()
                 for setting in settings[data]:
                     name = f"{entrant.name}, {data} {setting.shape}"
                     if unmeasurable(opened.learner, setting.ways):
@@ -253,7 +255,7 @@ def _measure_all(
                         continue
                     with torch.no_grad():
                         tell = outlook.measuring(name)
-                        one = measurements.measure(entrant, seed, opened, data, split, setting, tell)
+                        one = measurements.measure(entrant, seed, opened, data, split, setting, tell, prepared)
                     measured.append(one)
                     outlook.measuring_done(name, now=True)
     return measured

@@ -16,6 +16,7 @@ from metarep.errors import MetarepError
 from metarep.experiments.compare.entrants import Entrant, Seed, parameters_of
 from metarep.experiments.json_files import read_values, write_values
 from metarep.experiments.measurement.measure import Setting, measure, result_row
+from metarep.experiments.measurement.prepared import Prepared
 from metarep.experiments.measurement.report import Report, span
 from metarep.learners import Learner
 from metarep.weights.checkpoint import Checkpoint
@@ -71,6 +72,7 @@ class Measurements:
         split: Split,
         setting: Setting,
         on_progress: Callable[[float], None] | None = None,
+        prepared: Prepared | None = None,
     ) -> Measurement:
         """Measure one learner on one set of tasks, or read the measurement from its file.
 
@@ -81,12 +83,13 @@ class Measurements:
             split: images and labels of classes that were not trained on.
             setting: the tasks.
             on_progress: called with the finished share, from 0 to 1.
+            prepared: rows that earlier measurements of this learner on this data set have prepared.
         """
         learner = opened.learner.to(self.device)
         path = self.folder / f"{_key(learner, split, setting)}.json"
         kept = _read(path) if path.exists() else None
         if kept is None:
-            report = measure(learner, split, setting, on_progress, reliability=True)
+            report = measure(learner, split, setting, on_progress, reliability=True, prepared=prepared)
             kept = report, report.as_dict()
             write_values(path, {"report": kept[1], "per_task": report.per_task.tolist()})
         report, figures = kept

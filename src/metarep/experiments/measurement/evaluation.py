@@ -15,7 +15,7 @@ from metarep.encoders.finite import refuse_lost_weights
 from metarep.encoders.modes import evaluating
 from metarep.errors import MetarepError
 from metarep.experiments.measurement.interval import interval
-from metarep.experiments.measurement.prepared import prepare_all, prepare_more
+from metarep.experiments.measurement.prepared import Prepared, prepare_all, prepare_more
 from metarep.experiments.measurement.reliability import Reliability, Tally
 from metarep.experiments.measurement.report import Report, span
 from metarep.experiments.measurement.shards import Shard
@@ -37,6 +37,7 @@ def evaluate(
     shard: Shard | None = None,
     reliability: bool = False,
     labels: Labels | None = None,
+    prepared: Prepared | None = None,
 ) -> Report:
     """Measure the accuracy of a learner on tasks.
 
@@ -57,6 +58,8 @@ def evaluate(
             :func:`metarep.experiments.measurement.shards.merge_shards`.
         reliability: also measure open set, calibration, worst class and worst task. The accuracy stays the same.
         labels: the classes that unknown queries are drawn from, for the open set.
+        prepared: the rows of earlier measurements of this learner on this bank, which are not prepared again; new rows
+            are added to them. None for none.
 
     Returns:
         The report, with accuracies in percent.
@@ -77,13 +80,15 @@ def evaluate(
     keep_freed_memory()
     sets = [tasks] if isinstance(tasks, TaskIndex) else list(tasks)
     _refuse_none(sets)
-    before = (
-        0.0 if learner.state_numbers else 0.8
-    )  # share of the time for preparing, which takes none if the body is adapted
+    before = 0.0 if learner.state_numbers else 0.8  # share of the time for preparing; none if the body is adapted
     refuse_lost_weights(learner.encoder)
     with torch.no_grad(), evaluating(learner):
         name = split or "the data"
-        rows = prepare_all(learner, bank, sets, batch, lambda done: on_progress and on_progress(done * before), name)
+
+        def told(done: float) -> object:
+            return on_progress and on_progress(done * before)
+
+        rows = prepare_all(learner, bank, sets, batch, told, name, prepared)
         unknown, lacking = _unknown(labels, sets) if reliability else (None, "")
         if unknown is not None:
             prepare_more(learner, bank, rows, sets, unknown, batch, name)

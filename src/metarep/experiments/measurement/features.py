@@ -20,7 +20,7 @@ from metarep.experiments.measurement.evaluation import evaluate_rows
 from metarep.experiments.measurement.measure import Setting
 from metarep.experiments.measurement.report import Balance, Report
 from metarep.experiments.measurement.retrieval import checked_features
-from metarep.learners import LEARNERS, AugmentedLinear, Learner
+from metarep.learners import LEARNERS, Learner
 from metarep.machine.device import available_bytes
 
 
@@ -128,7 +128,7 @@ def _learner(learner: str | Learner, dim: int, training: Any, settings: dict[str
         elif learner == "simpleshot" or settings.get("centre"):
             raise MetarepError(f"{learner} subtracts the mean of training features; give some as training")
         learner = LEARNERS[learner](encoder, **settings)
-    if learner.state_numbers or isinstance(learner, AugmentedLinear):
+    if learner.state_numbers or learner.of_copies:
         what = "adapts the body of its encoder" if learner.state_numbers else "augments images"
         raise MetarepError(f"{learner.called} {what}, so it cannot work on features; take another learner")
     return learner

@@ -111,11 +111,20 @@ def draw_errors(learner: Learner, runs: Runs, path: Path) -> int:
     return len(wrong)
 
 
-def runs_row(trained: Checkpoint, folder: Path, *, size: int, data_dir: Path | None, **more: Any) -> dict[str, Any]:  # noqa: ANN401
+def runs_row(
+    trained: Checkpoint,
+    learner: Learner,
+    folder: Path,
+    *,
+    size: int,
+    data_dir: Path | None,
+    **more: Any,  # noqa: ANN401
+) -> dict[str, Any]:
     """Measure a trained run on Lake's runs, and draw its errors as ``wrong.png`` in the run folder.
 
     Args:
         trained: the run; it must not have seen the characters of the runs.
+        learner: the learner that was trained, or another one on its encoder.
         folder: the run folder.
         size: side of the images in pixels.
         data_dir: see :func:`metarep.data.datasets.load_dataset`.
@@ -126,8 +135,8 @@ def runs_row(trained: Checkpoint, folder: Path, *, size: int, data_dir: Path | N
     """
     runs = load_runs(Options(size=size, data_dir=data_dir))
     trained.refuse_keys([key for keys in runs.keys for key in keys], RUNS)
-    report, run = error_rate(trained.learner, runs), trained.record
-    draw_errors(trained.learner, runs, folder / "wrong.png")
+    report, run = error_rate(learner, runs), trained.record
+    draw_errors(learner, runs, folder / "wrong.png")
     return {
         "method": run.method,
         "learner": report.learner,
@@ -137,7 +146,7 @@ def runs_row(trained: Checkpoint, folder: Path, *, size: int, data_dir: Path | N
         "labels": run.labels,
         "init": run.init or "random",
         "encoder": encoder_name(trained),
-        "normalisation": trained.learner.normalisation,
+        "normalisation": learner.normalisation,
         "ways": report.ways,
         "shots": 1,
         "queries": 1,

@@ -10,12 +10,14 @@ import torch
 
 from metarep.data.labels import Labels
 from metarep.data.split import Split
+from metarep.data.superclasses import draw_tasks_within
 from metarep.data.task_index import TaskIndex
 from metarep.data.tasks import draw_tasks, draw_varied_tasks
 from metarep.data.unbalanced import draw_unbalanced_tasks
 from metarep.encoders.normalisation import Normalisation
 from metarep.errors import MetarepError, one_of
 from metarep.experiments.measurement.evaluation import evaluate
+from metarep.experiments.measurement.prepared import Prepared
 from metarep.experiments.measurement.references import raw_pixels, untrained
 from metarep.experiments.measurement.report import Balance, Report, span
 from metarep.experiments.measurement.results import commit
@@ -39,6 +41,7 @@ class Setting:
         given: sets of tasks to measure on instead of drawn ones.
         balance: ``balanced``, equally many queries of each class; or ``dirichlet``, shares from a Dirichlet
             distribution (:func:`metarep.data.unbalanced.draw_unbalanced_tasks`), for transductive learners.
+        within: draw the classes of each task from one superclass (:mod:`metarep.data.superclasses`).
 
     Raises:
         MetarepError: a task needs at least 2 ways and 1 query, and an interval at least 2 tasks.
@@ -52,6 +55,7 @@ class Setting:
     normalisation: Normalisation | None = None
     given: tuple[TaskIndex, ...] = ()
     balance: Balance = "balanced"
+    within: bool = False
 
     @property
     def shape(self) -> str:
@@ -82,20 +86,24 @@ class Setting:
             labels: the labels to draw from.
 
         Raises:
-            MetarepError: tasks of several shapes with unbalanced queries.
+            MetarepError: tasks of several shapes with unbalanced queries, or within superclasses.
         """
         if self.given:
             return list(self.given)
         how = {"queries": self.queries, "generator": torch.Generator().manual_seed(self.seed)}
         if len(self.ways) == len(self.shots) == 1:
-            drawn = draw_tasks if self.balance == "balanced" else draw_unbalanced_tasks
+            even = draw_tasks_within if self.within else draw_tasks
+            drawn = even if self.balance == "balanced" else draw_unbalanced_tasks
             return [drawn(labels, self.tasks, ways=self.ways[0], shots=self.shots[0], **how)]
-        if self.balance != "balanced":
-            raise MetarepError("unbalanced queries need tasks of one shape; give one number of ways and one of shots")
+        if self.balance != "balanced" or self.within:
+            what = "superclasses" if self.within else "unbalanced queries"
+            raise MetarepError(f"{what} need tasks of one shape; give one number of ways and one of shots")
         return draw_varied_tasks(labels, self.tasks, ways=self.ways, shots=self.shots, **how)
 
     def __post_init__(self) -> None:
         one_of("balance", self.balance, get_args(Balance))
+        if self.within and self.balance != "balanced":
+            raise MetarepError("tasks within superclasses have balanced queries; leave out one of the two")
         for name, given, least in (("ways", min(self.ways), 2), ("queries", self.queries, 1), ("tasks", self.tasks, 2)):
             if given < least:
                 raise MetarepError(f"an accuracy needs at least {least} {name}, not {given}")
@@ -125,6 +133,7 @@ def measure(
     on_progress: Callable[[float], None] | None = None,
     shard: Shard | None = None,
     reliability: bool = False,
+    prepared: Prepared | None = None,
 ) -> Report:
     """The report of a learner on the tasks of a setting. The tasks are drawn on the CPU, the same on every machine.
 
@@ -135,6 +144,7 @@ def measure(
         on_progress: called with the finished share, from 0 to 1.
         shard: measure only this part of the tasks.
         reliability: also measure open set, calibration, worst class and worst task.
+        prepared: rows that earlier measurements have prepared; see :func:`evaluate`.
     """
     report = evaluate(
         learner,
@@ -145,8 +155,9 @@ def measure(
         shard=shard,
         reliability=reliability,
         labels=split.labels,
+        prepared=prepared,
     )
-    return replace(report, balance=setting.balance)
+    return replace(report, balance=setting.balance, within=setting.within)
 
 
 def measure_all(
@@ -179,13 +190,14 @@ def measure_all(
         device = learner.device
         rows["untrained encoder"] = untrained(learner.encoder).to(device)
         rows["raw pixels"] = raw_pixels(learner.encoder.preprocess).to(device)
+    prepared = {name: Prepared() for name in rows}  # each image goes through the encoder once
     for setting in settings:
         for name, each in rows.items():
             if name != "trained" and setting.normalisation is not None:
                 continue  # the references have no inner steps, so this setting does not change them
             what = f"{name}, {setting.shape}"
             with each.using(setting.normalisation), watching(what) if watching else nullcontext() as on_progress:
-                report = measure(each, split, setting, on_progress, shard, reliability)
+                report = measure(each, split, setting, on_progress, shard, reliability, prepared[name])
             yield name, report
 
 
@@ -219,6 +231,7 @@ def encoder_name(trained: Checkpoint) -> str:
     if name == "efficientnet-lite":
         return f"{name}{settings.get('variant', 0)}"
     width = settings.get("width", 64 if name in ("conv4", "resnet12") else None)
+    width = "-".join(map(str, settings["widths"])) if settings.get("widths") else width
     name = f"{name}:{settings['model']}" if "model" in settings else f"{name}-{width}" if width else name
     return f"{name} averaged" if settings.get("average") else name  # without it, another network has its name
 

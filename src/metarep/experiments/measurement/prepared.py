@@ -13,6 +13,34 @@ from metarep.encoders.finite import refuse_lost_rows
 from metarep.learners import Learner
 from metarep.machine.ranks import Part, gather_all
 
+MOST = 2**26  # numbers that are kept for further measurements: 256 MiB
+
+
+class Prepared:
+    """The prepared rows of one learner on one bank, which several measurements share.
+
+    Each image is prepared once, whatever the number of measurements. Very large rows are not kept.
+
+    Attributes:
+        rows: a settled row for each image, ``(n, *row)``; None before the first measurement.
+        done: which of them are prepared, ``(n,)``; None too.
+    """
+
+    def __init__(self) -> None:
+        self.rows: Tensor | None = None
+        self.done: Tensor | None = None
+
+    def missing(self, used: Int[Tensor, " m"]) -> Int[Tensor, " left"]:
+        """Those rows of ``used`` that are not prepared yet."""
+        return used if self.done is None else used[~self.done[used]]
+
+    def keep(self, rows: Shaped[Tensor, "n *row"], used: Int[Tensor, " m"]) -> None:
+        """Keep the rows, of which ``used`` are prepared now, unless they are too many."""
+        if rows.numel() <= MOST:
+            done = torch.zeros(len(rows), dtype=torch.bool) if self.done is None else self.done
+            done[used] = True
+            self.rows, self.done = rows, done
+
 
 def prepare_all(
     learner: Learner,
@@ -21,6 +49,7 @@ def prepare_all(
     batch: int,
     on_progress: Callable[[float], object],
     split: str = "the data",
+    before: Prepared | None = None,
 ) -> Shaped[Tensor, "n *row"]:
     """Prepare every image that the tasks use.
 
@@ -31,6 +60,7 @@ def prepare_all(
         batch: number of images prepared at a time.
         on_progress: called with the finished share, from 0 to 1.
         split: name of the data, for the message.
+        before: the rows that earlier measurements of this learner on this bank have prepared; None for none.
 
     Returns:
         A settled row for each image of the bank, on the learner's device; rows of images that no task uses are zero.
@@ -40,8 +70,10 @@ def prepare_all(
         MetarepError: the encoder gives NaN or infinite features for every image.
     """
     device = learner.device
+    before = before or Prepared()
     used = _used(sets)
-    parts, batches = [], used.split(batch)
+    missing = before.missing(used)
+    parts, batches = [], missing.split(batch)
     own = Part.own(len(batches)) if not learner.state_numbers else Part(0, 1, len(batches))  # raw images are not sent
     for index in batches[own.slice]:
         parts.append(learner.prepare(bank.pixels(index).to(device)))
@@ -51,8 +83,9 @@ def prepare_all(
     prepared = torch.cat(parts) if parts else learner.settle(learner.prepare(bank.pixels(used[:1]).to(device)))[:0]
     if own.ranks > 1:
         prepared = gather_all(prepared)
-    rows = _zeros(len(bank), prepared)
-    rows[used.to(device)] = prepared
+    rows = _zeros(len(bank), prepared) if before.rows is None else before.rows
+    rows[missing.to(device)] = prepared
+    before.keep(rows, missing)
     return rows
 
 

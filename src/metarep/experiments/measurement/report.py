@@ -43,6 +43,7 @@ class Report:
         reliability: open set, calibration, worst class and worst task; None where only the accuracy was measured.
         balance: ``balanced``, equally many queries of each class; ``dirichlet``, shares drawn at random; or
             ``unbalanced``, given tasks whose classes have different numbers of queries.
+        within: whether the classes of each task share a superclass.
 
     >>> import torch
     >>> how = ("inductive", "running", "prototypes", "glyphs/test", "0123456789ab")
@@ -66,17 +67,21 @@ class Report:
     per_task: Float[Tensor, " task"] = field(repr=False)
     reliability: Reliability | None = None
     balance: Balance = "balanced"
+    within: bool = False
 
     @property
     def answers(self) -> str:
         """The protocol, with the balance of the queries if it is not the usual one, or if the learner depends on it.
+
+        Tasks within superclasses are said too.
 
         >>> import torch
         >>> Report(81.25, 2.45, 2, "5", "1", 15, "transductive", *"abcd", 1.0, torch.zeros(2)).answers
         'transductive, balanced'
         """
         usual = self.balance == "balanced" and self.protocol in ("inductive", self.normalisation)
-        return self.protocol if usual else f"{self.protocol}, {self.balance}"
+        parts = [self.protocol, *([] if usual else [self.balance]), *(["within superclasses"] if self.within else [])]
+        return ", ".join(parts)
 
     def __str__(self) -> str:
         return (
