@@ -12,6 +12,7 @@ from untrained_model import untrained
 
 from metarep import FewShotClassifier, Gallery, Model, adapt_model, load_dataset, model_card
 from metarep.cli import main
+from metarep.cli.trust_lines import trust_line
 from metarep.data.augment import preset
 from metarep.data.datasets.options import LeftOutWarning
 from metarep.errors import MetarepError
@@ -126,6 +127,9 @@ def test_the_accuracy_of_a_model_that_the_same_images_chose_is_lowered(
     assert plain.trust.accuracy is not None
     assert (verdict.unlabelled, verdict.discount > 0) == (120, True)
     assert model.trust.accuracy == pytest.approx(plain.trust.accuracy - verdict.discount)
+    assert model.trust.lowered_by == verdict.discount
+    assert f"lowered by {verdict.discount:.1f} points, for the same images have chosen the encoder" in trust_line(model)
+    assert "lowered" not in trust_line(plain)
     folder = ModelFolder.create(tmp_path / "m", model)
     assert ModelFolder.open(folder.path).model.adapting == verdict
     assert f"so the accuracy is lowered by {verdict.discount:.1f} points" in model_card(model, "m")

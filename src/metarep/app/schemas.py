@@ -225,7 +225,8 @@ class Summary(BaseModel):
     classes: int = Field(description="number of classes")
     images: int = Field(description="number of images")
     trust: dict[str, Any] = Field(
-        description="leave-one-out accuracy in percent with its interval, thresholds, and where they come from"
+        description="leave-one-out accuracy in percent with its interval, thresholds, and where they come from; "
+        "lowered_by says by how many points it was lowered, because the same images have chosen the encoder"
     )
     suspects: list[Suspect] = Field(description="images that are probably in the wrong class")
     copies: list[list[ImageOut]] = Field([], description="groups of images that are nearly the same picture")

@@ -36,7 +36,9 @@ export function accuracyText(trust) {
   if (tested < FEW) return say("accuracy.few", { right: Math.round((accuracy * tested) / 100), tested });
   const [low, high] = interval.map((bound) => bound.toFixed(1));
   const share = say("accuracy.interval", { accuracy: accuracy.toFixed(1), low, high });
-  return say("accuracy", { accuracy: share, tested: say("images.n", { n: tested }) });
+  const text = say("accuracy", { accuracy: share, tested: say("images.n", { n: tested }) });
+  const points = (trust.lowered_by ?? 0).toFixed(1);
+  return points === "0.0" ? text : `${text} ${say("accuracy.lowered", { points })}`;
 }
 
 function unknownsText({ known, false_alarms: share }) {

@@ -80,7 +80,8 @@ def evaluate(
     keep_freed_memory()
     sets = [tasks] if isinstance(tasks, TaskIndex) else list(tasks)
     _refuse_none(sets)
-    before = 0.0 if learner.state_numbers else 0.8  # share of the time for preparing; none if the body is adapted
+    ready = learner.state_numbers or (prepared is not None and prepared.rows is not None)
+    before = 0.0 if ready else 0.8  # share of the time for preparing images; almost none if it is done, or is no work
     refuse_lost_weights(learner.encoder)
     with torch.no_grad(), evaluating(learner):
         name = split or "the data"

@@ -56,6 +56,8 @@ class Trust:
         source: where ``accuracy`` comes from: ``leave-one-out``, or the data sets that the encoder was measured on.
         calibration: where ``scale``, ``known`` and ``likely`` come from; empty if there were too few images.
         classes: the accuracy of each class, in the order of the gallery; empty if no image was left out.
+        lowered_by: the percentage points that ``accuracy`` was lowered by, because the same images have chosen the
+            encoder; see :attr:`metarep.model.tuning.verdict.Verdict.discount`.
 
     >>> trust = Trust(92.5, (86.4, 96.0), tested=120)
     >>> print(trust)
@@ -74,6 +76,7 @@ class Trust:
     source: str = "leave-one-out"
     calibration: str = ""
     classes: tuple[ClassTrust, ...] = ()
+    lowered_by: float = 0.0
 
     def lowered(self, points: float) -> "Trust":
         """Returns the trust with an accuracy that is lower by so many percentage points, and its interval too.
@@ -84,7 +87,8 @@ class Trust:
         if self.accuracy is None or self.interval is None:
             return self
         low, high = (max(0.0, each - points) for each in self.interval)
-        return replace(self, accuracy=max(0.0, self.accuracy - points), interval=(low, high))
+        accuracy = max(0.0, self.accuracy - points)
+        return replace(self, accuracy=accuracy, interval=(low, high), lowered_by=self.lowered_by + points)
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the fields as JSON can hold them. A ``known`` of minus infinity becomes None."""
