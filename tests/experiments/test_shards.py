@@ -51,6 +51,9 @@ def test_shards_that_are_no_whole_are_refused(files: list[Path], tmp_path: Path)
         (tmp_path / "bad").write_text(text)
         with pytest.raises(MetarepError, match="is not a shard"):
             merge_shards([tmp_path / "bad"])
+    for path in (tmp_path / "none.json", tmp_path):
+        with pytest.raises(MetarepError, match=r"cannot be read \(.*\); evaluate writes one"):
+            merge_shards([path])
 
 
 def test_more_shards_than_chunks_are_refused(drawings: tuple[Split, Split]) -> None:
