@@ -77,6 +77,22 @@ def test_wrong_arguments_are_said_before_an_extra_is_asked_for(
     assert words in capsys.readouterr().err
 
 
+def test_an_interrupted_fit_promises_only_what_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("metarep.cli.fit.find_classes", stop)
+    for flags in ([], ["--tune"]):
+        assert main(["fit", "photos", "--out", "moths", *flags]) == 130
+        assert capsys.readouterr().err == "metarep: interrupted\n"
+    Path(".moths.unfinished").touch()
+    assert main(["fit", "photos", "--out", "moths", "--tune"]) == 130
+    assert capsys.readouterr().err == "metarep: interrupted; the same command goes on from there\n"
+
+
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.999])
 def test_a_truncated_checkpoint_is_a_clear_error(small_encoder: Make, tmp_path: Path, share: float) -> None:
     path = saved(tmp_path, small_encoder())

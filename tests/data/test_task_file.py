@@ -21,8 +21,8 @@ Content = dict[str, Any]
 @pytest.fixture
 def file(drawings: tuple[Split, Split], tmp_path: Path) -> Path:
     tasks = draw_tasks(drawings[1].labels, 6, ways=3, shots=2, queries=4, generator=Generator().manual_seed(0))
-    save_tasks(tmp_path / "tasks.json", drawings[1], tasks)
-    return tmp_path / "tasks.json"
+    save_tasks(tmp_path / "new" / "tasks.json", drawings[1], tasks)
+    return tmp_path / "new" / "tasks.json"
 
 
 def test_tasks_come_back_with_their_digest(drawings: tuple[Split, Split], tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def save_tasks(path: Path, split: Split, tasks: TaskIndex | Sequence[TaskIndex])
     """Write a set of tasks as JSON. ``docs/protocol.md`` describes the format.
 
     Args:
-        path: the file; it is replaced if it exists.
+        path: the file; its folder is made if it does not exist, and it is replaced if it does.
         split: the images and labels that the tasks were drawn from.
         tasks: from ``draw_tasks``; or several sets of different shapes.
 
@@ -57,6 +57,7 @@ def save_tasks(path: Path, split: Split, tasks: TaskIndex | Sequence[TaskIndex])
             for each in sets
         ],
     }
+    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
         partial.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 

@@ -51,7 +51,7 @@ def write_shard(path: Path, shard: Shard, rows: Sequence[tuple[dict[str, Any], T
     """Write the measurements of one shard to a file.
 
     Args:
-        path: the file, JSON.
+        path: the file, JSON; its folder is made if it does not exist.
         shard: which part of the tasks was measured.
         rows: for each measurement, its row of a results table, the accuracy of each task in percent, and the counts of
             its reliability, if that was measured.
@@ -64,6 +64,7 @@ def write_shard(path: Path, shard: Shard, rows: Sequence[tuple[dict[str, Any], T
             for row, per_task, tally in rows
         ],
     }
+    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
         partial.write_text(json.dumps(content))
 
