@@ -49,7 +49,8 @@ def test_answers_are_those_of_the_model(client: Any, scenes: MultiLabelFolder) -
     assert {each["label"] for each in answers[1]["labels"]} == {"ring", "cross"}
     assert answers[2]["labels"] == []
     lines = client.get("/metrics").text.splitlines()
-    assert 'metarep_predictions_total{known="false"} 1.0' in lines
+    assert {f'metarep_label_answers_total{{labels="{said}"}} 1.0' for said in ("none", "one", "several")} <= set(lines)
+    assert not any(line.startswith("metarep_predictions_total{") for line in lines)
     assert {"metarep_labels 2.0", "metarep_images 32.0"} <= set(lines)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from importlib import import_module
@@ -15,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 import metarep
-from metarep.cli import _Notes
+from metarep.cli import _Notes, main
 from metarep.cli.advice import worded
 from metarep.data.images import ImageBank
 from metarep.data.labels import Labels
@@ -53,6 +54,43 @@ def test_an_unknown_name_offers_the_nearest() -> None:
 def saved(path: Path, encoder: Encoder) -> Path:
     save_checkpoint(path / "model.safetensors", ProtoNet(encoder), RunRecord("protonet"), [])
     return path / "model.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([], "a sweep needs at least one setting to try; name one by --over"),
+        (["--over", "seed=1,2"], "a seed is not a setting to choose"),
+        (["--over", "lr=1e-4,1e-3", "--trials", "0"], "trials must be a number above 0, not 0"),
+        (["--over", "lr=1e-4,1e-3"], "metarep sweep needs optuna"),
+    ],
+)
+def test_wrong_arguments_are_said_before_an_extra_is_asked_for(
+    given: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in [*sys.modules]:
+        if name.startswith(("optuna", "metarep.experiments.sweep.")) and name != "metarep.experiments.sweep.space":
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert main(["sweep", "protonet", *given]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_an_interrupted_fit_promises_only_what_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("metarep.cli.fit.find_classes", stop)
+    for flags in ([], ["--tune"]):
+        assert main(["fit", "photos", "--out", "moths", *flags]) == 130
+        assert capsys.readouterr().err == "metarep: interrupted\n"
+    Path(".moths.unfinished").touch()
+    assert main(["fit", "photos", "--out", "moths", "--tune"]) == 130
+    assert capsys.readouterr().err == "metarep: interrupted; the same command goes on from there\n"
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.999])

@@ -21,8 +21,8 @@ Content = dict[str, Any]
 @pytest.fixture
 def file(drawings: tuple[Split, Split], tmp_path: Path) -> Path:
     tasks = draw_tasks(drawings[1].labels, 6, ways=3, shots=2, queries=4, generator=Generator().manual_seed(0))
-    save_tasks(tmp_path / "tasks.json", drawings[1], tasks)
-    return tmp_path / "tasks.json"
+    save_tasks(tmp_path / "new" / "tasks.json", drawings[1], tasks)
+    return tmp_path / "new" / "tasks.json"
 
 
 def test_tasks_come_back_with_their_digest(drawings: tuple[Split, Split], tmp_path: Path) -> None:
@@ -123,5 +123,5 @@ def test_an_image_of_another_class_or_twice_is_refused(drawings: tuple[Split, Sp
         file.write_text(bad)
         with pytest.raises(MetarepError, match="is not a file of tasks"):
             load_tasks(file, drawings[1])
-    with pytest.raises(MetarepError, match="cannot be read"):
+    with pytest.raises(MetarepError, match=r"cannot be read: .*; save_tasks writes such a file"):
         load_tasks(file.with_name("none.json"), drawings[1])

@@ -26,7 +26,7 @@ def measured(split: Split, shard: Shard | None = None) -> Report:
 
 @pytest.fixture
 def files(drawings: tuple[Split, Split], tmp_path: Path) -> list[Path]:
-    paths = [tmp_path / f"{number}.json" for number in range(1, N + 1)]
+    paths = [tmp_path / "parts" / f"{number}.json" for number in range(1, N + 1)]
     for number, path in enumerate(paths, 1):
         report = measured(drawings[1], Shard(number, N))
         write_shard(path, Shard(number, N), [(report.as_dict(), report.per_task, None)])
@@ -51,8 +51,11 @@ def test_shards_that_are_no_whole_are_refused(files: list[Path], tmp_path: Path)
         (tmp_path / "bad").write_text(text)
         with pytest.raises(MetarepError, match="is not a shard"):
             merge_shards([tmp_path / "bad"])
+    for path in (tmp_path / "none.json", tmp_path):
+        with pytest.raises(MetarepError, match=r"cannot be read \(.*\); evaluate writes one"):
+            merge_shards([path])
 
 
 def test_more_shards_than_chunks_are_refused(drawings: tuple[Split, Split]) -> None:
-    with pytest.raises(MetarepError, match=r"500 tasks make 4 shards at most, not 5"):
+    with pytest.raises(MetarepError, match=r"500 tasks make 4 shards at most, not 5; ask for more tasks or fewer"):
         measured(drawings[1], Shard(1, 5))

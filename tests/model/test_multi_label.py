@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pairs import write_list
+from pairs import write_list, write_rows
 from serving import ENCODER
 from sklearn.metrics import average_precision_score, f1_score
 
@@ -44,6 +44,8 @@ WRONG = [
     ("path,label\n1.png,a||b\n", "line 2: 'a||b' has an empty label"),
     ("path,label\n1.png,\n", "gives no label to any image"),
     ("path,label\nx.png,a\n", "line 2: there is no image 'x.png'"),
+    ("path,label\n1.png,b\n1.png,a\n1.png,\n", "'1.png' has 'a|b' in line 2 and no label in line 4; remove one"),
+    ("path,label\n1.png,\n./1.png,a\n", "'./1.png' has 'a' in line 3 and no label in line 2; remove one"),
 ]
 
 
@@ -97,6 +99,17 @@ def test_what_cannot_be_learned() -> None:
     ]:
         with pytest.raises(MetarepError, match=message):
             MultiLabelModel.fit(None, rows, labels, head=HEAD)
+
+
+def test_no_probability_is_written_that_no_test_has_set(lists: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(Path("one.csv"), [("train-ring-0.png", "ring"), ("train-cross-0.png", "cross")])
+    assert main(["fit", "one.csv", "--out", "one", "--encoder", ENCODER, "--multi-label"]) == 0
+    assert "so probabilities are not set" in capsys.readouterr().out
+    assert main(["predict", "one", "test-ring-20.png", "test-none-20.png"]) == 0
+    for line in capsys.readouterr().out.splitlines():
+        assert re.fullmatch(
+            r"\S+: (ring|cross|ring, cross|no label \(likeliest: \w+\))  \(how probable: unknown\)", line
+        )
 
 
 def test_the_measures_are_those_of_scikit_learn() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from pairs import learned, pair, write_list, write_rows
+from serving import ENCODER
 
 from metarep.cli import main
 from metarep.data.class_names import BadNameError
@@ -19,6 +20,8 @@ from metarep.model.multi_label import file as label_file
 from metarep.model.multi_label.changes import add_images, called
 from metarep.model.multi_label.folder import MultiLabelFolder
 from metarep.model.multi_label.model import MultiLabelModel
+from metarep.model.repeats import RepeatWarning
+from metarep.weights.named import load_representation
 
 
 @pytest.fixture
@@ -81,6 +84,9 @@ def test_new_labels_known_pictures_and_none(folder: MultiLabelFolder, capsys: py
     assert "added 1 image; now 3 labels, 20 images" in capsys.readouterr().out
     assert main(["add", "model", "more-none-4.png", "--to", "ring"]) == 0
     assert "  more-none-4.png was there, and has the labels of both now" in capsys.readouterr().out
+    with pytest.warns(RepeatWarning, match=r"the labels stay: more-none-4.png is given without a label, and has ring"):
+        folder.learn(["more-none-4.png"], [[]], ["more-none-4.png"])
+    assert folder.model.marks[folder.model.items.index("more-none-4.png")].any()
 
 
 def test_labels_are_removed_and_their_images_stay(folder: MultiLabelFolder, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,6 +121,27 @@ def test_what_cannot_be_added_changes_nothing(
     assert main(["add", "model", *given]) == 2
     assert message in capsys.readouterr().err
     assert (folder.path / folder.FILE).read_bytes() == content
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_picture_is_learned_once_with_all_its_labels() -> None:
+    rows = [("more-ring-4.png", "ring"), ("same.png", "ring"), ("more-cross-4.png", "cross"), ("other.png", "old")]
+    rows += [("more-none-4.png", ""), ("against.png", "cross"), ("more-ring-5.png", "ring"), ("empty.png", "")]
+    for copy, given in zip(rows[1::2], rows[::2], strict=True):
+        Path(copy[0]).write_bytes(Path(given[0]).read_bytes())
+    encoder = load_representation(ENCODER)
+    with pytest.warns(RepeatWarning) as told:
+        model = MultiLabelModel.fit(
+            encoder, [path for path, _ in rows], [[label] if label else [] for _, label in rows]
+        )
+    assert (model.items, model.names) == (tuple(path for path, _ in rows[::2]), ("cross", "old", "ring"))
+    assert model.marks.int().tolist() == [[0, 0, 1], [1, 1, 0], [1, 0, 0], [0, 0, 1]]
+    same, other, against = [str(each.message) for each in told]
+    assert same == "left out: same.png is the same picture as more-ring-4.png"
+    assert other == "one image with the labels of both: other.png is the same picture as more-cross-4.png"
+    assert against.startswith("contradicts, and the label is taken: 2 images are the same pictures")
+    assert "against.png has cross and more-none-4.png none" in against
+    assert "more-ring-5.png has ring and empty.png none" in against
 
 
 def test_names_of_labels_are_compared_as_those_of_classes() -> None:

@@ -1,9 +1,13 @@
 """What is printed of trust is true of the model."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
+from metarep.cli.predict import as_text
 from metarep.cli.trust_lines import class_lines, copy_lines, trust_line
+from metarep.model.answers import Answer, Neighbour
 from metarep.model.gallery import Gallery
 from metarep.model.model import Model
 from metarep.model.trust.carried import carried_accuracy
@@ -45,6 +49,13 @@ def test_classes_that_are_not_tested_are_told():
 def test_a_model_with_one_image_a_class_says_what_is_not_set():
     line = trust_line(fitted(near(0, 1), near(1, 1)))
     assert line.endswith("so probabilities are not set, and no image is called none of these")
+
+
+def test_no_probability_is_written_that_is_not_set():
+    answer = Answer("0", 1.0, True, ("0", "1"), {"0": 1.0, "1": 0.0}, (Neighbour(0, "0.jpg", "0", 0.9),))
+    first, near = as_text(Path("new.jpg"), answer, calibrated=False).splitlines()
+    assert (first, near) == ("new.jpg: 0  (how probable: unknown)", "    looked at: 0.jpg (0.90)")
+    assert as_text(Path("new.jpg"), answer, calibrated=True).startswith("new.jpg: 0  1.00  or 1\n")
 
 
 def test_a_weak_class_is_named_with_its_share():

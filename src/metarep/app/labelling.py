@@ -31,7 +31,8 @@ async def predict_labels(
 
     answers = await service.run(answer, pixels, items)
     for each in answers:
-        service.metrics.count("metarep_predictions_total", known=str(bool(each.labels)).lower())
+        said = ("none", "one", "several")[min(len(each.labels), 2)]
+        service.metrics.count("metarep_label_answers_total", labels=said)
     return LabelAnswers(answers=[label_answer_out(*pair) for pair in zip(items, answers, strict=True)])
 
 

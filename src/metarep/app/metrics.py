@@ -40,6 +40,12 @@ class Metrics:
             "metarep_predictions_total": Counter(
                 "metarep_predictions", "images classified, by whether their class is known", ("known",), registry=None
             ),
+            "metarep_label_answers_total": Counter(
+                "metarep_label_answers",
+                "images answered by a model of several labels, by whether none, one or several were said",
+                ("labels",),
+                registry=None,
+            ),
             "metarep_learned_total": Counter("metarep_learned", "images added to the model", registry=None),
             "metarep_request_seconds": Histogram(
                 "metarep_request_seconds",

@@ -91,10 +91,18 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt as error:
         goes_on = args.command in ("train", "reproduce", "index", "sweep", "compare")
-        goes_on |= any(getattr(args, name, None) for name in ("tune", "unlabelled"))
+        goes_on |= args.command == "fit" and _has_finished_a_part(args)
         plain = f"interrupted{'; the same command goes on from there' if goes_on else ''}"
         voice.say(f"metarep: {error if error.args else plain}")
         return 130
+
+
+def _has_finished_a_part(args: argparse.Namespace) -> bool:
+    """Whether a fit that was interrupted has left parts of its tuning, from which the same command goes on."""
+    from metarep.cli.encoder_learning import unfinished_of
+
+    path = unfinished_of(args.out).path if getattr(args, "out", None) else None
+    return path is not None and path.is_file()
 
 
 def _outside(error: OSError | MemoryError | RuntimeError) -> str:

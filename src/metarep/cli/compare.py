@@ -115,8 +115,9 @@ def run(args: argparse.Namespace) -> int:
     encoder = None
     if args.encoder or args.width is not None:
         encoder = {"name": args.encoder or "conv4"} | ({} if args.width is None else {"width": args.width})
+    learned = [load_to_measure(run).record.data.name for run in args.runs]
     plan = Comparison(
-        data=args.data or (load_to_measure(args.runs[0]).record.data.name or "glyphs" if args.runs else "glyphs",),
+        data=args.data or (next(iter(learned), None) or "glyphs",),
         methods=args.methods,
         runs=tuple(args.runs),
         ways=tuple(args.ways),
@@ -131,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
         size=args.size,
         encoder=encoder,
     )
-    refuse_inside(args.out, data=plan.data)
+    refuse_inside(args.out, data=[*plan.data, *filter(None, learned)])
     if encoder and not args.methods:
         raise MetarepError("--encoder and --width are for trainings; name what to train with --methods")
     machine = {"device": args.device, "precision": args.precision, "data_dir": args.data_dir, "skip_bad": args.skip_bad}

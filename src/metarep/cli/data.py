@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from metarep.cli.options import add_output, add_reading, picture, print_json, refuse_inside
+from metarep.cli.options import add_output, add_reading, picture, print_json, refuse_existing, refuse_inside
 from metarep.cli.parser import Parser
 from metarep.cli.progress import counting
 from metarep.data.banks.manifest import Manifest
@@ -182,6 +182,7 @@ def _show(args: argparse.Namespace) -> int:
 
     out = args.out or Path(f"{args.name.partition(':')[0]}-tasks.png")
     refuse_inside(out, data=[args.name])
+    refuse_existing(args.out, "file")
     [split] = _load(args, args.split)
     generator = torch.Generator().manual_seed(args.seed)
     queries = max(1, min(5, int(split.labels.counts.min()) - args.shots))

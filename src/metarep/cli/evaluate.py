@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from metarep.cli.measured import measure_features, names_of, number_or_file, refuse_shape, settings_of
-from metarep.cli.options import add_data, add_machine, add_output, numbers, print_json, set_threads
+from metarep.cli.options import add_data, add_machine, add_output, numbers, print_json, refuse_existing, set_threads
 from metarep.cli.parser import Parser
 from metarep.cli.progress import measuring
 from metarep.data.datasets import load_dataset
@@ -160,6 +160,8 @@ def run(args: argparse.Namespace) -> int:
         )
     if isinstance(args.tasks, Path):
         refuse_shape(args)
+    for new in (args.save_tasks, args.out):
+        refuse_existing(new, "file")
     if args.features:
         return measure_features(args)
     device = pick_device(args.device)

@@ -4,6 +4,7 @@ import argparse
 import shlex
 from pathlib import Path
 
+from metarep.cli.among import refuse_among_classes
 from metarep.cli.options import add_output, print_json, refuse_existing
 from metarep.cli.parser import Parser
 from metarep.errors import MetarepError, counted
@@ -50,14 +51,15 @@ def run(args: argparse.Namespace) -> int:
         args.parser.error("--runtime is for the web page; give --web DIR as well")
     folder = open_folder(args.model)
     for path, kind in ((args.onnx, "file"), (args.torch_export, "file"), (args.web, "folder")):
-        if path:  # before the first of them is written
-            refuse_existing(path, kind)
+        refuse_existing(path, kind)  # before the first of them is written
     model, written, notes = folder.model, [], list[str]()
     if args.web and isinstance(model, MultiLabelModel):
         raise MetarepError(
             f"{args.model} is a model of several labels an image, and the page of --web shows one class an image",
             advice=["leave --web out", "use --onnx FILE or metarep serve"],
         )
+    if isinstance(model, Model):  # a graph is no picture and no folder, and is passed over where images are read
+        refuse_among_classes(args.web, model.gallery, "folder")
     for write, path in ((export_onnx, args.onnx), (export_torch, args.torch_export)):
         if path:
             write(model, path)

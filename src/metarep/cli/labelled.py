@@ -6,8 +6,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from metarep.cli.among import refuse_among_classes
 from metarep.cli.fit import tell_ignored
-from metarep.cli.options import print_json, refuse_inside
+from metarep.cli.options import print_json, refuse_existing, refuse_inside
 from metarep.cli.progress import counter
 from metarep.data.class_names import look_alikes
 from metarep.data.reading.depth import Depth
@@ -28,6 +29,8 @@ MOST = 5  # names in a line
 def run(folder: ModelFolder, args: argparse.Namespace) -> int:
     path = _one_folder(args.images)
     refuse_inside(args.out, [path])
+    refuse_existing(args.out, "file")
+    refuse_among_classes(args.out, folder.model.gallery)
     _refuse_unlabelled(path, folder.model.gallery)
     tree = find_classes(path)
     if tree.held_out:

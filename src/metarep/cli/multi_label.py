@@ -84,7 +84,7 @@ def predict(folder: MultiLabelFolder, args: argparse.Namespace, paths: list[Path
             writer.writerow((path, SIGN.join(answer.labels), values))
     else:
         for path, answer in rows:
-            print(_as_text(path, answer), flush=True)
+            print(_as_text(path, answer, calibrated=model.trust is not None), flush=True)
     return 0
 
 
@@ -149,7 +149,7 @@ def _measure(model: MultiLabelModel, args: argparse.Namespace) -> int:
 
 def trust_lines(model: MultiLabelModel) -> list[str]:
     """What a model says of itself, and a line for each of its labels."""
-    lines = ["accuracy: unknown; no label has two images with it and two without"]
+    lines = ["accuracy: unknown; no label has two images with it and two without, so probabilities are not set"]
     if model.trust:
         untested = [name for name in model.names if name not in model.trust.names]
         lines = model.trust.lines("expected, by leaving images out")
@@ -172,11 +172,15 @@ def _as_json(path: Path, answer: LabelAnswer) -> dict[str, Any]:
     return {"image": str(path), "labels": labels, "probabilities": every}
 
 
-def _as_text(path: Path, answer: LabelAnswer) -> str:
-    if answer.labels:
-        return f"{path}: " + ", ".join(f"{name} {value:.2f}" for name, value in answer.labels.items())
+def _as_text(path: Path, answer: LabelAnswer, *, calibrated: bool) -> str:
+    """The labels of an image, with their probabilities if these come from images that were left out."""
+
+    def shown(name: str) -> str:
+        return f"{name} {answer.probabilities[name]:.2f}" if calibrated else name
+
     name = max(answer.probabilities, key=lambda name: answer.probabilities[name])
-    return f"{path}: no label (likeliest: {name} {answer.probabilities[name]:.2f})"
+    said = ", ".join(map(shown, answer.labels)) or f"no label (likeliest: {shown(name)})"
+    return f"{path}: {said}" + ("" if calibrated else "  (how probable: unknown)")
 
 
 def _some(names: list[str]) -> str:

@@ -89,22 +89,29 @@ def set_threads(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
 
 
-def refuse_existing(out: Path, kind: str = "folder") -> None:
+def refuse_existing(out: Path | None, kind: str = "folder") -> None:
     """Raise if what is to be made is there already; an empty folder may be filled.
 
+    Nothing that a user names as a new file or folder is replaced. Tables of results, which grow, and files that metarep
+    names itself, such as ``labelled.png`` in a model folder, are written anew.
+
     Args:
-        out: the folder or the file.
+        out: the folder or the file; None if there is none.
         kind: what it is, ``folder`` or ``file``.
 
     Raises:
         MetarepError: it is there.
     """
-    if out.exists() and (kind == "file" or not out.is_dir() or any(out.iterdir())):
+    if out is not None and out.exists() and (kind == "file" or not out.is_dir() or any(out.iterdir())):
         raise MetarepError(f"{out} is there already", advice=f"choose another {kind} or remove it")
 
 
 def refuse_inside(out: Path | None, folders: Iterable[str | Path] = (), *, data: Iterable[str] = ()) -> None:
     """Raise if what is to be written would lie among the images that are read, and be read with them the next time.
+
+    A picture there would be one more image, and a folder one more class. Other files, such as a graph or a table, are
+    passed over where images are read, so they may lie anywhere. :mod:`metarep.cli.among` does the same for the images
+    that a model or an index was made of.
 
     Args:
         out: the file or folder; None if there is none.
@@ -124,7 +131,8 @@ def refuse_inside(out: Path | None, folders: Iterable[str | Path] = (), *, data:
         if not folder.is_dir() or folder.resolve() not in (place := out.resolve()).parents:
             continue
         if not any(map(is_hidden, place.relative_to(folder.resolve()).parts)):
-            other = shown(os.path.normpath(folder / os.pardir / out.name))
+            within = folder.resolve() in (here := Path.cwd().resolve(), *here.parents)
+            other = shown(os.path.normpath(folder / os.pardir / out.name) if within else out.name)
             raise MetarepError(
                 f"{shown(out)} is inside {shown(str(name))}, whose images are read, and would be read with them",
                 advice=f"choose a place outside it, as in {other}",

@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         writer.writerows(as_row(path, answer) for path, answer in rows)
     else:
         for path, answer in rows:
-            print(as_text(path, answer), flush=True)
+            print(as_text(path, answer, calibrated=bool(folder.model.trust.calibration)), flush=True)
     return 0
 
 
@@ -153,10 +153,18 @@ def as_row(path: Path, answer: Answer) -> dict[str, Any]:
     }
 
 
-def as_text(path: Path, answer: Answer) -> str:
-    """An answer as two lines of text: the class, and the most similar images."""
+def as_text(path: Path, answer: Answer, *, calibrated: bool) -> str:
+    """An answer as two lines of text: the class, and the most similar images.
+
+    Args:
+        path: the image.
+        answer: the answer.
+        calibrated: whether probabilities are set by images of known class. Otherwise no number is shown.
+    """
     near = ", ".join(f"{each.item} ({each.similarity:.2f})" for each in answer.neighbours)
     if answer.known:
+        if not calibrated:
+            return f"{path}: {answer.label}  (how probable: unknown)\n    looked at: {near}"
         also = [name for name in answer.label_set if name != answer.label]
         other = f"  or {', '.join(also)}" if also else ""
         return f"{path}: {answer.label}  {answer.probability:.2f}{other}\n    looked at: {near}"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from metarep.cli.evaluate import suggest
-from metarep.cli.options import add_machine, add_output, print_json, set_threads
+from metarep.cli.options import add_machine, add_output, print_json, refuse_inside, set_threads
 from metarep.cli.parser import Parser
 from metarep.cli.progress import progress
 from metarep.experiments.quickstart import quickstart
@@ -36,6 +36,7 @@ def add(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     set_threads(args)
+    refuse_inside(args.out, data=[args.data])
     with progress(quiet=args.json) as watch:
 
         def watch_phase(phase: str, record: dict[str, Any]) -> None:

@@ -94,6 +94,12 @@ def flag_of(limit: str) -> str:
 
 def run(args: argparse.Namespace) -> int:
     set_threads(args)
+    if not 1 <= args.workers <= MOST_WORKERS:
+        raise MetarepError(f"--workers must be 1 to {MOST_WORKERS}, not {args.workers}")
+    if (args.cert is None) != (args.key is None):
+        args.parser.error("--cert and --key belong together")
+    if args.cert:
+        check_certificate(args.cert, args.key)
     try:
         import multipart  # noqa: F401 - needed to read uploads
         import uvicorn
@@ -101,12 +107,6 @@ def run(args: argparse.Namespace) -> int:
         from metarep.app.api import create_app
     except ImportError as error:
         raise missing_extra("metarep serve", str(error.name), "serve") from error
-    if not 1 <= args.workers <= MOST_WORKERS:
-        raise MetarepError(f"--workers must be 1 to {MOST_WORKERS}, not {args.workers}")
-    if (args.cert is None) != (args.key is None):
-        args.parser.error("--cert and --key belong together")
-    if args.cert:
-        check_certificate(args.cert, args.key)
     token, hosts = who_may(args)
     limits = read_limits(args)
     folder = open_or_create(args)

@@ -6,8 +6,18 @@ from pathlib import Path
 
 import torch
 
+from metarep.cli.among import refuse_among_classes
 from metarep.cli.images import find_images
-from metarep.cli.options import add_output, add_reading, add_threads, picture, print_json, refuse_inside, set_threads
+from metarep.cli.options import (
+    add_output,
+    add_reading,
+    add_threads,
+    picture,
+    print_json,
+    refuse_existing,
+    refuse_inside,
+    set_threads,
+)
 from metarep.cli.parser import Parser
 from metarep.cli.predict import BATCH
 from metarep.cli.progress import counter
@@ -48,7 +58,9 @@ def run(args: argparse.Namespace) -> int:
     if not 1 <= args.number <= MOST_IMAGES:
         args.parser.error(f"--number must be between 1 and {MOST_IMAGES:,}, not {args.number}")
     refuse_inside(args.out, args.images)
+    refuse_existing(args.out, "file")
     folder = ModelFolder.open(args.model)
+    refuse_among_classes(args.out, folder.model.gallery)
     items, rows, hashes = read(folder.model, args)
     suggestions = suggest(folder.model, rows, number=args.number, hashes=hashes) if items else []
     needs = class_needs(folder.model)

@@ -12,6 +12,7 @@ from metarep.cli.parser import Parser
 from metarep.cli.progress import progress
 from metarep.cli.train import add_methods, add_settings, read_job, trackers_of
 from metarep.errors import counted, missing_extra
+from metarep.experiments.sweep.space import check_sweep
 
 USAGE = "METHOD"
 EXAMPLE = """examples:
@@ -85,14 +86,15 @@ def run(args: argparse.Namespace) -> int:
         args.parser.error(f"--{trackers[0]} is a flag of metarep train; a sweep writes trials.csv and trials.png")
     job = read_job(args)
     space = read_space(args.method, args.over)
-    try:
+    out = args.out or Path("runs") / f"sweep-{args.method}-{job.data.partition(':')[0]}"
+    refuse_inside(out, data=[job.data])
+    check_sweep(job, space, seeds=args.seeds, trials=args.trials, budget=args.budget)
+    try:  # after the arguments are read: nobody installs Optuna to learn of a wrong one
         from metarep.experiments.sweep.sweep import sweep
     except ImportError as error:
         if (error.name or "").startswith("metarep"):
             raise
         raise missing_extra("metarep sweep", str(error.name), "sweep") from error
-    out = args.out or Path("runs") / f"sweep-{args.method}-{job.data.partition(':')[0]}"
-    refuse_inside(out, data=[job.data])
     with progress(quiet=args.json) as watch:
         swept = sweep(
             job,

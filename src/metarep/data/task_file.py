@@ -11,19 +11,20 @@ from torch import Tensor
 
 from metarep.data.split import Split
 from metarep.data.task_index import TaskIndex, digest_of
-from metarep.errors import DataError, MetarepError, TooLargeError
+from metarep.errors import Advice, Call, DataError, MetarepError, Slot, TooLargeError
 from metarep.machine.files import replacing
 from metarep.machine.untrusted import parse_json
 
 FORMAT = "metarep tasks 1"
 MOST_BYTES = 1 << 30  # of a file; 100,000 5-way 5-shot tasks take 60 MB
+MADE_BY = Advice("{made} writes such a file", made=Call("save_tasks", "evaluate", Slot("RUN"), save_tasks=Slot("FILE")))
 
 
 def save_tasks(path: Path, split: Split, tasks: TaskIndex | Sequence[TaskIndex]) -> None:
     """Write a set of tasks as JSON. ``docs/protocol.md`` describes the format.
 
     Args:
-        path: the file; it is replaced if it exists.
+        path: the file; its folder is made if it does not exist, and it is replaced if it does.
         split: the images and labels that the tasks were drawn from.
         tasks: from ``draw_tasks``; or several sets of different shapes.
 
@@ -56,6 +57,7 @@ def save_tasks(path: Path, split: Split, tasks: TaskIndex | Sequence[TaskIndex])
             for each in sets
         ],
     }
+    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
         partial.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
@@ -83,13 +85,13 @@ def load_tasks(path: Path, split: Split) -> list[TaskIndex]:
             )
         content = parse_json(path.read_bytes())
     except OSError as error:
-        raise MetarepError(f"{path} cannot be read: {error.strerror}") from error
+        raise MetarepError(f"{path} cannot be read: {error.strerror}", advice=MADE_BY) from error
     except ValueError as error:
         if isinstance(error, MetarepError):
             raise
-        raise MetarepError(f"{path} is not a file of tasks: {error}") from error
+        raise MetarepError(f"{path} is not a file of tasks: {error}", advice=MADE_BY) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise MetarepError(f"{path} is not a file of tasks: its format must be {FORMAT!r}")
+        raise MetarepError(f"{path} is not a file of tasks: its format must be {FORMAT!r}", advice=MADE_BY)
     own = dict(zip(("data", "split"), split.name.rpartition("/")[::2], strict=True)) | {"images": len(split.labels)}
     for name, value in own.items():
         if content.get(name) != value:

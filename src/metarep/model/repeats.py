@@ -143,18 +143,24 @@ def first_of_each(
     repeats = repeats_in(model, image, pixels, rows, labels, items)
     out = [each for each in repeats if each.same_class]
     left = {each.row for each in out}
-    _tell("left out: ", "others of their class", [f"{each.item} is the same picture as {each.same_as}" for each in out])
+    tell("left out: ", "others of their class", [f"{each.item} is the same picture as {each.same_as}" for each in out])
     torn = [
         f"{each.item} in {labels[each.row]} is the same picture as {each.same_as} in {each.label}"
         for each in repeats
         if not each.same_class
     ]
-    _tell("", "ones of another class", torn)
+    tell("", "ones of another class", torn)
     return [row for row in range(len(items)) if row not in left]
 
 
-def _tell(start: str, others: str, pairs: list[str]) -> None:
-    """Gives one warning of some repeats, which says how many there are and names the first."""
+def tell(start: str, others: str, pairs: list[str]) -> None:
+    """Gives one warning of some repeats, which says how many there are and names the first.
+
+    Args:
+        start: the beginning of the warning.
+        others: what they are the same pictures as, such as ``ones of another class``.
+        pairs: a sentence for each; nothing is said if there is none.
+    """
     if not pairs:
         return
     named = "; ".join(pairs[:NAMED]) + (f"; and {len(pairs) - NAMED:,} more" if len(pairs) > NAMED else "")

@@ -20,21 +20,25 @@ function verdict({ label, probability, known, label_set: set, probabilities, nei
   const also = narrowed && others.length > 0 ? [make("p", {}, say("also", { names: listNames(others.slice(0, 4)) }))] : [];
   return [
     make("p", { class: "kicker" }, say("looks")),
-    make("p", { class: "verdict" }, label, " ", make("small", {}, percent(probability))),
+    make("p", { class: "verdict" }, label, ...(calibrated() ? [" ", make("small", {}, percent(probability))] : [])),
     ...also,
     make("ul", { class: "bars", "aria-label": say("bars") }, ...bars(probabilities)),
     ...near,
   ];
 }
 
+// Whether probabilities are set by images of known class. Otherwise none is written, because none is known.
+const calibrated = () => model.summary.trust.calibration !== "";
+
 // A bar for each of the most probable classes, and one for the rest together.
 function bars(probabilities) {
   const rows = Object.entries(probabilities).sort((a, b) => b[1] - a[1]);
   const drawn = rows.slice(0, BARS).map(([name, value]) => bar(name, value));
   const rest = rows.slice(BARS);
-  if (!rest.length) return drawn;
   const sum = rest.reduce((total, [, value]) => total + value, 0);
-  return [...drawn, bar(say("others", { n: rest.length }), sum, "rest")];
+  if (rest.length) drawn.push(bar(say("others", { n: rest.length }), sum, "rest"));
+  if (!calibrated()) for (const row of drawn) row.lastChild.textContent = "";
+  return drawn;
 }
 
 // The form below an answer: confirm it, or name the right class.
@@ -81,7 +85,7 @@ export function setUpAsk() {
     caption,
     live: async (file) => {
       const answer = await server.predict(file, 0);
-      return { text: caption(answer), share: answer.known ? answer.probability : null };
+      return { text: caption(answer), share: answer.known && calibrated() ? answer.probability : null };
     },
   });
 }

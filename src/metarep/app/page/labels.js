@@ -22,19 +22,24 @@ function drawHead({ summary }) {
 
 // The answer to a question: a chip for each label that the photograph has, and a bar for each label of the model.
 function answerOf({ answer: { labels, probabilities } }) {
-  const chips = labels.map(({ label, probability }) => make("li", {}, label, " ", make("small", {}, percent(probability))));
+  const chips = labels.map(({ label, probability }) =>
+    make("li", {}, label, ...(measured() ? [" ", make("small", {}, percent(probability))] : [])),
+  );
   const said = [make("p", { class: "kicker" }, say("labels.said")), make("ul", { class: "chips said" }, ...chips)];
   return [...(labels.length ? said : nothing(probabilities)), ...everyLabel(probabilities, labels)];
 }
 
 const descending = (probabilities) => Object.entries(probabilities).sort((a, b) => b[1] - a[1]);
 
+// Whether probabilities come from images that were left out. Otherwise none is written, because none is known.
+const measured = () => model.summary.held_out !== null;
+
 const threshold = (name) => model.summary.labels.find(({ label }) => label === name)?.threshold ?? 1;
 
 function nothing(probabilities) {
   const [[label, value]] = descending(probabilities);
   const why = say("labels.none.why", { label, share: percent(value), from: percent(threshold(label)) });
-  return [make("p", { class: "verdict" }, say("labels.none")), make("p", {}, why)];
+  return [make("p", { class: "verdict" }, say("labels.none")), ...(measured() ? [make("p", {}, why)] : [])];
 }
 
 function everyLabel(probabilities, said) {
@@ -42,6 +47,7 @@ function everyLabel(probabilities, said) {
   const rows = descending(probabilities).map(([name, value]) => {
     const row = bar(name, value, names.has(name) ? "said" : "");
     row.style.setProperty("--from", threshold(name));
+    if (!measured()) row.lastChild.textContent = say("each.none");
     return row;
   });
   const list = (some) => make("ul", { class: "bars labels" }, ...some);
@@ -71,10 +77,10 @@ const figure = ({ percent: share, interval: [low, high] }) =>
   say("accuracy.interval", { accuracy: share.toFixed(1), low: low.toFixed(1), high: high.toFixed(1) });
 
 function drawLabels({ summary }) {
-  const { labels, held_out: measured } = summary;
+  const { labels, held_out: found } = summary;
   find("labels").hidden = false;
-  find("accuracy").textContent = measured
-    ? say("labels.trust", { precision: figure(measured.mean_average_precision), micro: figure(measured.micro_f1), images: images(measured.images) })
+  find("accuracy").textContent = found
+    ? say("labels.trust", { precision: figure(found.mean_average_precision), micro: figure(found.micro_f1), images: images(found.images) })
     : say("labels.untested");
   const worst = (a, b) => (a.average_precision ?? 101) - (b.average_precision ?? 101) || a.label.localeCompare(b.label);
   find("each").replaceChildren(...[...labels].sort(worst).map(labelRow));
@@ -97,7 +103,7 @@ setUpQuestions({
   live: async (file) => {
     const answer = await server.predict(file);
     const [first, second] = answer.labels;
-    return { text: caption(answer, NAMED), share: first ? second ? undefined : first.probability : null };
+    return { text: caption(answer, NAMED), share: first ? (second || !measured() ? undefined : first.probability) : null };
   },
 });
 setUpCamera();

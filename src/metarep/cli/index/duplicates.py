@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
+from metarep.cli.among import refuse_beside
 from metarep.cli.index.shared import add_index, near_path, open_index
-from metarep.cli.options import add_machine, add_output, picture, print_json, set_threads
+from metarep.cli.options import add_machine, add_output, picture, print_json, refuse_existing, set_threads
 from metarep.cli.parser import Parser
 from metarep.cli.progress import counting
 from metarep.data.drawing.contact_sheet import contact_sheet
@@ -36,8 +37,10 @@ def run(args: argparse.Namespace) -> int:
     set_threads(args)
     if not -1 <= args.threshold <= 1:
         raise MetarepError(f"--threshold must be a cosine from -1 to 1, not {args.threshold:g}")
+    refuse_existing(args.out, "file")
     with open_index(args) as index, counting("image", quiet=args.json) as tell:
         items, total = index.items.items, len(index)
+        refuse_beside(args.out, (each.path for each in items.values()))
         paths = [Path(items[each].path) for each in index.index.ids().tolist()]
         groups = duplicates(index.index, paths, args.threshold, watch=lambda done: tell(done, total))
         named = [(each.kind, [items[i] for i in each.ids]) for each in groups]

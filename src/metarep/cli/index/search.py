@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
+from metarep.cli.among import refuse_beside
 from metarep.cli.index.shared import add_index, add_paths, near_path, need_paths, open_index
-from metarep.cli.options import add_depth, add_machine, add_output, picture, print_json, set_threads
+from metarep.cli.options import add_depth, add_machine, add_output, picture, print_json, refuse_existing, set_threads
 from metarep.cli.parser import Parser
 from metarep.data.drawing.contact_sheet import contact_sheet
 from metarep.data.reading.folder_walk import shown
@@ -43,7 +44,9 @@ def run(args: argparse.Namespace) -> int:
 
 def search(args: argparse.Namespace) -> int:
     """Search an index by images and print the most similar ones. Returns exit status 0."""
+    refuse_existing(args.out, "file")
     with open_index(args) as index:
+        refuse_beside(args.out, (each.path for each in index.items.items.values()))
         results = index.search(args.paths, args.hits, args.below, args.depth)
     if args.out:
         contact_sheet(

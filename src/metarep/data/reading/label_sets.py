@@ -47,15 +47,15 @@ def read_label_sets(file: Path, *, none: bool = False) -> LabelSets:
 
     The file is as for :func:`metarep.data.reading.labelled_list.read_list`, but its labels are written ``cat|dog``.
     Lines of the same image are taken together. An image whose label is empty has none of the labels, which teaches what
-    an image without them looks like.
+    an image without them looks like; another line may not give it one.
 
     Args:
         file: the list.
         none: whether the list may give no label to any image.
 
     Raises:
-        DataError: the file is not such a list, an image does not exist, or no image has a label. The message has the
-            number of the line.
+        DataError: the file is not such a list, an image does not exist or has a label in one line and none in another,
+            or no image has a label. The message has the number of the line.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -78,14 +78,23 @@ def read_label_sets(file: Path, *, none: bool = False) -> LabelSets:
         )
     labels: dict[str, set[str]] = {}
     paths: dict[str, Path] = {}
+    first: dict[str, int] = {}  # the first line of each image
     again = 0
     for entry, path in located(file):
         place = os.path.abspath(file.parent / path)
         own = _labels(entry, name)
         before = labels.setdefault(place, set())
+        if place in paths and bool(own) != bool(before):
+            with_it, without = sorted((first[place], entry.line), reverse=not before)
+            some = SIGN.join(sorted(own | before))
+            raise DataError(
+                f"{name}: {entry.path!r} has {some!r} in line {with_it} and no label in line {without}",
+                advice="remove one of the two lines",
+            )
         again += place in paths and own <= before
         before |= own
         paths.setdefault(place, path)
+        first.setdefault(place, entry.line)
     found = LabelSets(file.parent, tuple(paths.values()), tuple(tuple(sorted(labels[place])) for place in paths))
     if not found.names and not none:
         raise DataError(f"{name} gives no label to any image", advice="write label|label in the column label")

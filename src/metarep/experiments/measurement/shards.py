@@ -51,7 +51,7 @@ def write_shard(path: Path, shard: Shard, rows: Sequence[tuple[dict[str, Any], T
     """Write the measurements of one shard to a file.
 
     Args:
-        path: the file, JSON.
+        path: the file, JSON; its folder is made if it does not exist.
         shard: which part of the tasks was measured.
         rows: for each measurement, its row of a results table, the accuracy of each task in percent, and the counts of
             its reliability, if that was measured.
@@ -64,6 +64,7 @@ def write_shard(path: Path, shard: Shard, rows: Sequence[tuple[dict[str, Any], T
             for row, per_task, tally in rows
         ],
     }
+    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
         partial.write_text(json.dumps(content))
 
@@ -114,6 +115,7 @@ def _refuse_others(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    wrong = f"{path} is not a shard that metarep evaluate has written"
     try:
         content = parse_json(path.read_text())
         number, of = content["shard"]
@@ -121,11 +123,11 @@ def _read(path: Path) -> dict[str, Any]:
         right &= all(len(row["per_task"]) == row["tasks"] and row["seconds"] >= 0 for row in content["rows"])
         for row in content["rows"]:
             right &= "tally" not in row or len(Tally.of_dict(row["tally"]).per_task) == row["tasks"]
+    except OSError as error:
+        right, content, wrong = False, {}, f"{path} cannot be read ({error.strerror})"
     except (ValueError, KeyError, TypeError, RuntimeError):
         right, content = False, {}
     if not right:
         made = Call("evaluate", "evaluate", Slot("RUN"), shard=Slot("1/4"), out=Slot("FILE"))
-        raise MetarepError(
-            f"{path} is not a shard that metarep evaluate has written", advice=Advice("{made} writes one", made=made)
-        )
+        raise MetarepError(wrong, advice=Advice("{made} writes one", made=made))
     return content

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from metarep.data.tasks import TaskIndex
-from metarep.errors import MetarepError
+from metarep.errors import MetarepError, counted
 from metarep.experiments.measurement.reliability import Tally
 from metarep.experiments.measurement.shards import Shard
 from metarep.learners import Learner, State
@@ -56,7 +56,11 @@ def run_tasks(
     own = range(len(chunks))
     if shard:
         if shard.of > len(chunks):
-            raise MetarepError(f"{total} tasks make {len(chunks)} shards at most, not {shard.of}")
+            most = counted(len(chunks), "shard")
+            raise MetarepError(
+                f"{counted(total, 'task')} make {most} at most, not {shard.of}",
+                advice="ask for more tasks or fewer shards",
+            )
         own = own[Part(shard.number - 1, shard.of, len(chunks)).slice]
     own = own[Part.own(len(own)).slice]
     accuracies, lost = [rows.new_zeros(0, dtype=torch.float32)], [rows.new_zeros(0, dtype=torch.bool)]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from metarep.errors import Advice, MetarepError, unknown
+from metarep.errors import Advice, MetarepError, above, unknown
 from metarep.experiments.job import Job
 from metarep.methods import METHODS
 from metarep.weights.settings import TrainSettings
@@ -106,6 +106,16 @@ def with_values(job: Job, values: Mapping[str, Any]) -> Job:
     labels = {name: values[name] for name in LABELS if name in values}
     own = {name: value for name, value in values.items() if name not in (*train, *labels, *ENCODER)}
     return replace(job, train=job.train | train, settings=job.settings | own, encoder=encoder, **labels)
+
+
+def check_sweep(job: Job, space: Space, *, seeds: int, trials: int | None, budget: float | None) -> None:
+    """Raise if these settings of a sweep cannot be used; the arguments and errors are those of
+    :func:`metarep.experiments.sweep.sweep.sweep`. It needs no Optuna.
+    """
+    check_space(job, space)
+    above("seeds", seeds)
+    above("trials", 1 if trials is None else trials)
+    above("budget", 1.0 if budget is None else budget)
 
 
 def check_space(job: Job, space: Space) -> None:

@@ -11,14 +11,14 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import MedianPruner, NopPruner
 from optuna.trial import TrialState
 
-from metarep.errors import MetarepError, above
+from metarep.errors import MetarepError
 from metarep.experiments.job import Job
 from metarep.experiments.readings import CollapsedError, DivergedError, Watch
 from metarep.experiments.start import start
 from metarep.experiments.sweep.plot import write_plot
 from metarep.experiments.sweep.report import Row, best_of, recipe_text, row_of, write_table
 from metarep.experiments.sweep.sampler import grid_of
-from metarep.experiments.sweep.space import Space, check_space, described, with_values
+from metarep.experiments.sweep.space import Space, check_sweep, described, with_values
 from metarep.experiments.sweep.study import Attempt, SharedStudy, reachable
 from metarep.machine.files import locked, replacing
 from metarep.methods import METHODS
@@ -97,10 +97,7 @@ def sweep(
         MetarepError: a setting or a value cannot be used, the data has no validation classes, the storage cannot be
             opened, or the study is of another sweep.
     """
-    check_space(job, space)
-    above("seeds", seeds)
-    above("trials", 1 if trials is None else trials)
-    above("budget", 1.0 if budget is None else budget)
+    check_sweep(job, space, seeds=seeds, trials=trials, budget=budget)
     combinations = len(grid_of(space))
     most = TRIALS if trials is None and budget is None else trials
     most = min(most or combinations, combinations) if combinations else most

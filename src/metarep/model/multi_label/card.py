@@ -62,7 +62,7 @@ def _labels(model: MultiLabelModel) -> list[str]:
 
 def _accuracy(model: MultiLabelModel) -> list[str]:
     if model.trust is None:
-        return ["Unknown: no label has two images with it and two without."]
+        return ["Unknown: no label has two images with it and two without. Its probabilities are not set by any test."]
     return [
         *(f"- {line}" for line in model.trust.lines("expected, by leaving images out")),
         "",

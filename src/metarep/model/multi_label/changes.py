@@ -6,14 +6,13 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int8
 from torch import Tensor
-from torch.nn import functional
 
 from metarep.data.class_names import clean_name, composed
 from metarep.data.reading.depth import Depth
 from metarep.errors import MetarepError, NotHereError, unknown
 from metarep.model.multi_label.model import MultiLabelModel
-from metarep.model.multi_label.rows import marked
-from metarep.model.repeats import NEAR
+from metarep.model.multi_label.rows import first_with_the_picture, marked
+from metarep.model.repeats import tell
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,9 @@ def add_images(
         BadNameError: a new label cannot be a name.
         MetarepError: a label would be of every image.
 
+    Warns:
+        RepeatWarning: a picture that has labels is given without any. It keeps them.
+
     >>> rows = torch.tensor([[1.0, 0.1], [0.1, 1.0]])
     >>> model = MultiLabelModel.fit(None, rows, [["sun"], ["sea"]], head={"name": "prototypes"})
     >>> more = add_images(model, torch.ones(1, 2), model.hashes[:1], [["sun", "gull"]], ["3.jpg"])
@@ -67,26 +69,23 @@ def add_images(
     """
     names = list(model.names)
     sets = [{names[i] for i in own.nonzero().flatten().tolist()} for own in model.marks]
-    place: dict[bytes, list[int]] = {}
-    for position, own in enumerate(model.hashes):
-        if own.any():
-            place.setdefault(own.numpy().tobytes(), []).append(position)
     every, all_items = torch.cat([model.rows, rows]), [*model.items, *items]
-    unit = functional.normalize(every, dim=-1)
-    kept, known = list(range(len(sets))), []
+    first = first_with_the_picture(every, torch.cat([model.hashes, hashes]), len(model.rows))
+    kept, known, against = list(range(len(sets))), [], []
     for number, given in enumerate(labels, len(sets)):
         own = {called(names, label) for label in given}
         names += sorted(own - set(names))
-        code = hashes[number - len(model.rows)]
-        alike = place.setdefault(code.numpy().tobytes(), []) if code.any() else []
-        same = next((each for each in alike if float(unit[each] @ unit[number]) >= NEAR), None)
         sets.append(own)
-        if same is None:
+        if (same := first[number]) == number:
             kept.append(number)
-            alike.append(number)
-        else:
-            sets[same] |= own
-            known.append((all_items[number], all_items[same]))
+            continue
+        known.append((all_items[number], all_items[same]))
+        if sets[same] and not own:
+            item, other = all_items[number], all_items[same]
+            has = "has" if item == other else f"is the same picture as {other}, which has"
+            against.append(f"{item} is given without a label, and {has} {'|'.join(sorted(sets[same]))}")
+        sets[same] |= own
+    tell("contradicts, and the labels stay: ", "others with labels, and are given without", against)
     after = model.changed(
         names,
         every[kept],

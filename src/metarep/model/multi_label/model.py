@@ -20,7 +20,7 @@ from metarep.model.answers import LabelAnswer
 from metarep.model.gallery import Gallery, no_hashes
 from metarep.model.model import Model
 from metarep.model.multi_label.calibration import Calibration
-from metarep.model.multi_label.rows import encoded, label_scores, marked
+from metarep.model.multi_label.rows import encoded, first_with_the_picture, label_scores, marked, merged
 from metarep.model.multi_label.scores import LabelVerdict, measure_labels
 from metarep.weights.own_network import represent
 from metarep.weights.representation import Representation
@@ -101,7 +101,7 @@ class MultiLabelModel:
         batch: int = 64,
         skip_bad: bool = False,
     ) -> "MultiLabelModel":
-        """Learns labels from images.
+        """Learns labels from images. A picture that is given several times is learned once, with all its labels.
 
         Args:
             representation: the encoder, from :func:`metarep.weights.named.load_representation`; None for features.
@@ -119,6 +119,7 @@ class MultiLabelModel:
 
         Warns:
             LeftOutWarning: with ``skip_bad``, for each image that cannot be read.
+            RepeatWarning: for each picture that is given several times.
         """
         if len(images) != len(labels):
             raise MetarepError(
@@ -134,8 +135,11 @@ class MultiLabelModel:
         else:
             rows, hashes, kept = encoded(base, images, batch=batch, skip_bad=skip_bad)
         sets = [{clean_name(label) for label in labels[position]} for position in kept]
-        names = sorted(set().union(*sets))
         items = [name_of(images, position) for position in kept]
+        if hashes is not None:
+            once = merged(sets, first_with_the_picture(rows, hashes), items)
+            rows, hashes, sets, items = rows[once], hashes[once], [sets[i] for i in once], [items[i] for i in once]
+        names = sorted(set().union(*sets))
         return cls(representation, names, rows, marked(sets, names), items, head=head, hashes=hashes, depth=depth)
 
     def changed(

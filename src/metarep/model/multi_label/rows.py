@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int8
 from torch import Tensor
+from torch.nn import functional
 
 from metarep.data.copies.picture_hash import picture_hash
 from metarep.data.reading.depth import Depth
@@ -13,6 +14,7 @@ from metarep.data.reading.photographs import LeftOut
 from metarep.errors import MetarepError
 from metarep.learners.learner import Learner
 from metarep.model.model import Model
+from metarep.model.repeats import NEAR, tell
 
 
 def encoded(
@@ -50,6 +52,65 @@ def encoded(
         raise MetarepError("no image can be read; give at least one")
     kept = [position for position in range(len(images)) if position not in left_out.errors]
     return torch.cat([rows for rows, _ in pairs]), torch.cat([own for _, own in pairs]), kept
+
+
+def first_with_the_picture(rows: Float[Tensor, "n dim"], hashes: Int8[Tensor, "n length"], start: int = 0) -> list[int]:
+    """Returns for each image the position of the first one that shows the same picture, which may be itself.
+
+    Args:
+        rows: the features of the images.
+        hashes: the picture hash of each; all zero if its pixels are not known, and then it is compared with none.
+        start: the images before this one are taken as they are; only later ones are compared.
+
+    >>> rows, hashes = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]]), torch.tensor([[3], [3], [3]]).to(torch.int8)
+    >>> first_with_the_picture(rows, hashes)
+    [0, 1, 0]
+    """
+    unit, place, first = functional.normalize(rows, dim=-1), dict[bytes, list[int]](), list[int]()
+    for position, own in enumerate(hashes):
+        alike = place.setdefault(own.numpy().tobytes(), []) if own.any() else []
+        near = (each for each in alike if position >= start and float(unit[each] @ unit[position]) >= NEAR)
+        first.append(next(near, position))
+        if first[-1] == position:
+            alike.append(position)
+    return first
+
+
+def merged(sets: list[set[str]], first: Sequence[int], items: Sequence[str]) -> list[int]:
+    """Gives the labels of each picture that occurs several times to the first image of it.
+
+    Args:
+        sets: the labels of each image. Those of the first image with a picture are changed.
+        first: from :func:`first_with_the_picture`.
+        items: the name of each image.
+
+    Returns:
+        The positions of the images that are kept, ascending.
+
+    Warns:
+        RepeatWarning: one for the images whose picture is there with the same labels, one for those with other labels,
+            and one where an image has a label and another with the same picture has none, which contradicts.
+    """
+    given = [frozenset(own) for own in sets]
+    same, other, against = list[str](), list[str](), list[str]()
+    for position, place in enumerate(first):
+        if place == position:
+            continue
+        pair = f"{items[position]} is the same picture as {items[place]}"
+        sets[place] |= sets[position]
+        if given[position] == given[place]:
+            same.append(pair)
+        elif given[position] and given[place]:
+            other.append(pair)
+        else:
+            with_it, without = (position, place) if given[position] else (place, position)
+            against.append(
+                f"{pair}, but {items[with_it]} has {'|'.join(sorted(given[with_it]))} and {items[without]} none"
+            )
+    tell("left out: ", "others with the same labels", same)
+    tell("one image with the labels of both: ", "others with other labels", other)
+    tell("contradicts, and the label is taken: ", "others, of which one has a label and one has none", against)
+    return [position for position, place in enumerate(first) if place == position]
 
 
 def marked(sets: Sequence[Collection[str]], names: Sequence[str]) -> Bool[Tensor, "n labels"]:
