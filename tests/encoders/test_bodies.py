@@ -386,7 +386,7 @@ def test_a_frozen_encoder_is_refused_with_advice() -> None:
     encoder = Encoder(make("group norm"), SIZE).requires_grad_(False)
     for kind in ("protonet", "siamese", "triplet"):
         with pytest.raises(
-            MetarepError, match=rf"{kind} has nothing to train: its encoder is frozen .* Unfreeze a layer"
+            MetarepError, match=rf"{kind} has nothing to train: its encoder is frozen.*leave a part to be trained"
         ):
             build_method(kind, encoder, {}).optimizer(0.1, 0.0)
     assert build_method("baseline", encoder, {}).optimizer(0.1, 0.0)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from metarep.data.batch import Batch
-from metarep.errors import MetarepError
+from metarep.errors import Advice, MetarepError
 from metarep.learners import Learner
 
 
@@ -104,11 +104,16 @@ class Method(nn.Module, ABC, Generic[B]):
         spared = {id(p) for p in self.learner.undecayed()}
         trained = [p for p in self.parameters() if p.requires_grad]
         if not trained:
-            what = "is frozen (requires_grad=False everywhere)" if [*self.parameters()] else "has no weights"
+            what = "is frozen" if [*self.parameters()] else "has no weights"
             raise MetarepError(
-                f"{type(self).__name__.lower()} has nothing to train: its encoder {what}, and it adds none of its own. "
-                "Unfreeze a layer (layer.requires_grad_()), take a method with a head (baseline, anil), or use the "
-                "encoder as it is (FewShotClassifier, metarep fit)"
+                f"{type(self).__name__.lower()} has nothing to train: its encoder {what}, and it adds none of its own",
+                advice=(
+                    Advice(
+                        "leave a part to be trained, as {freeze} or layer.requires_grad_() does", freeze="all-but-last"
+                    ),
+                    "take a method with a head (baseline, anil)",
+                    "use the encoder as it is (FewShotClassifier, metarep fit)",
+                ),
             )
         matrices = [p for p in trained if p.ndim > 1 and id(p) not in spared]
         rest = [p for p in trained if p.ndim <= 1 or id(p) in spared]
