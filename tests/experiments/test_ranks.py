@@ -44,9 +44,9 @@ def images() -> Split:
     return Split(ImageBank(pixels), Labels.of([i // 10 for i in range(120)]), "noise")
 
 
-def build(name: str, encoder: str, dtype: torch.dtype) -> Method:
+def build(name: str, encoder: str, dtype: torch.dtype, ways: int = 5) -> Method:
     torch.manual_seed(0)
-    own = {"classes": 12} if name == "baseline" else {}
+    own = {"classes": 12} if name == "baseline" else {"ways": ways} if name in ("maml", "anil", "reptile") else {}
     width = 32 if encoder == "conv4" and dtype == torch.float32 else 8  # the C code takes 32 channels at a time
     body = build_encoder(encoder, Preprocess((16, 16), 1, (0.5,), (0.25,)), width=width)
     return build_method(name, body, own).to(dtype)
