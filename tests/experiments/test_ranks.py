@@ -132,16 +132,16 @@ def test_gradients_are_those_of_one_process(together: list[dict[str, Any]]) -> N
             assert torch.isclose(loss, shares.mean(), rtol=1e-5), case
 
 
-def ten_steps(name: str) -> list[Tensor]:
+def ten_steps(name: str, split: Split | None = None, **given: Any) -> list[Tensor]:
     """The weights and buffers after ten steps in float64, where rounding cannot turn the sign of a step of Adam."""
-    method = build(name, "conv4", torch.float64)
+    method = build(name, "conv4", torch.float64, given.get("ways", 5))
     step = method.step
     method.step = lambda batch, **more: step(exact(batch, torch.float64), **more)  # type: ignore[method-assign]
     more: dict[str, Any] = {"augment": "views-drawings"} if issubclass(method.eats, Views) else {}
     own = {key: value for key, value in method.defaults.items() if key in ("lr", "schedule")}
     shape: dict[str, Any] = {"steps": 10, "ways": 5, "shots": 2, "queries": 2, "tasks": 3, "images": 32}
-    settings = TrainSettings(**(shape | own | more))
-    train(method, images(), settings)
+    settings = TrainSettings(**(shape | own | more | given))
+    train(method, split or images(), settings)
     return [tensor.detach() for tensor in (*method.parameters(), *method.buffers())]
 
 
