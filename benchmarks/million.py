@@ -1,6 +1,6 @@
 """Compare several processes with one on a million files and a million tasks: the results must have the same digits.
 
-    python benchmarks/million.py [--files 1000000] [--tasks 1000000] [--work DIR] [--nice N] [--out FILE]
+    python benchmarks/million.py [--files 1000000] [--tasks 1000000] [--work DIR] [--pictures DIR] [--out FILE]
 
 The first part writes that many pictures of 16 px, each a file of its own, and builds an index of them by a small
 encoder: ``metarep index build`` in one process, and by ``torchrun`` in two. The result is the digest of the file of
@@ -72,14 +72,18 @@ def encoder(work: Path) -> Path:
     return work / "run"
 
 
-def index(work: Path, run: Path, files: int, nice: int) -> list[Row]:
-    """The first part."""
-    folder, generator, began = work / "pictures", np.random.default_rng(0), time.perf_counter()
+def write(folder: Path, files: int) -> None:
+    """Write pictures in folders of a thousand."""
+    generator, began = np.random.default_rng(0), time.perf_counter()
     for number in range(-(-files // A_FOLDER)):
         (folder / f"{number:05d}").mkdir(parents=True)
         for each, pixels in enumerate(pictures(generator, min(A_FOLDER, files - number * A_FOLDER))):
             (folder / f"{number:05d}" / f"{each:03d}.png").write_bytes(png(pixels))
     print(f"{files:,} files written in {time.perf_counter() - began:.0f} s", flush=True)
+
+
+def index(work: Path, folder: Path, run: Path, files: int, nice: int) -> list[Row]:
+    """The first part."""
     rows = []
     for what, start in (("one process", []), ("two processes", TWO)):
         out = work / f"{what}.index"
@@ -89,7 +93,6 @@ def index(work: Path, run: Path, files: int, nice: int) -> list[Row]:
         result = f"{held:,} vectors {sha256(out / 'index.safetensors')}, files {sha256(out / 'items.jsonl')}"
         rows.append(told(f"index build of {files:,} files, {what}", result, row))
         shutil.rmtree(out)
-    shutil.rmtree(folder)
     return rows
 
 
@@ -137,13 +140,20 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=1_000_000)
     parser.add_argument("--tasks", type=int, default=1_000_000)
     parser.add_argument("--work", type=Path)
+    parser.add_argument(
+        "--pictures", type=Path, help="a folder of the pictures of an earlier run, or where to keep them"
+    )
     parser.add_argument("--nice", type=int, default=0, help="priority of what is timed, if the machine does other work")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.work) as folder:
         run = encoder(Path(folder))
         rows = evaluate(Path(folder), run, args.tasks, args.nice) if args.tasks else []
-        rows += index(Path(folder), run, args.files, args.nice) if args.files else []
+        if args.files:
+            made = args.pictures or Path(folder) / "pictures"
+            if not made.exists():
+                write(made, args.files)
+            rows += index(Path(folder), made, run, args.files, args.nice)
     if args.out:
         from metarep.machine.device import environment, hardware
 
