@@ -125,8 +125,8 @@ def test_what_cannot_be_divided_is_refused() -> None:
     with pytest.raises(DataError, match="13 classes are too few for 14 parts"):
         split().local(14)
     several = Labels(local.labels.classes, local.labels.names, local.labels.keys, others=(local.labels,))
-    with pytest.raises(MetarepError, match="local_shards divides the classes of one partition"):
-        Strata.of(several, 2)
+    with pytest.raises(DataError, match="only the classes of a single partition can be divided"):
+        local._replace(bank=split().bank, labels=several).local(2)
 
 
 def test_a_bank_of_some_rows_gives_no_others() -> None:

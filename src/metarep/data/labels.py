@@ -159,12 +159,14 @@ class Labels:
             parts: the number of parts.
 
         Raises:
-            DataError: there are fewer classes than parts.
+            DataError: there are fewer classes than parts, or several partitions (``others``).
 
         >>> Labels.of(list("aabbcc")).share(1, 2).names
         ('b', 'c')
         """
         count = len(self.names)
+        if self.others:
+            raise DataError("only the classes of a single partition can be divided; take partitions=1")
         if count < parts:
             raise DataError(f"{count} classes are too few for {parts} parts; take fewer parts, or add classes")
         low, high = count * part // parts, count * (part + 1) // parts

@@ -41,10 +41,8 @@ class Strata:
             number: the number of parts.
 
         Raises:
-            MetarepError: the labels are several partitions. ``DataError`` if there are fewer classes than parts.
+            DataError: there are fewer classes than parts, or several partitions.
         """
-        if labels.others:
-            raise MetarepError("local_shards divides the classes of one partition, and these labels are several")
         return cls(tuple(labels.share(part, number) for part in range(number)))
 
     @cached_property
