@@ -158,7 +158,7 @@ def main() -> None:
         from metarep.machine.device import environment, hardware
 
         note = (
-            "one thread in each process; peak_mb is RssAnon + RssShmem, of all processes of the command; the two cores "
+            "One thread in each process; peak_mb is RssAnon + RssShmem, of all processes of the command; the two cores "
             "did other work too, so the seconds are no measure of speed"
         )
         args.out.parent.mkdir(parents=True, exist_ok=True)
