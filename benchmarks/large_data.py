@@ -104,17 +104,22 @@ def forget_pages(folder: Path) -> None:
 
 
 def anonymous(session: int) -> dict[int, int]:
-    """The memory of each process of a session that is no page of a file, in kB."""
-    kilobytes = {}
+    """The memory of each process of a session that is no page of a file, in kB; also of their children's sessions."""
+    kilobytes, known, parents = {}, {session}, dict[int, tuple[int, int]]()
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            if int((path / "stat").read_text().rpartition(")")[2].split()[3]) == session:
-                lines = (path / "status").read_text().splitlines()
-                kilobytes[int(path.name)] = sum(
-                    int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "RssShmem"))
-                )
-        except (OSError, IndexError):  # it has just ended
+            parent, _, own = (path / "stat").read_text().rpartition(")")[2].split()[1:4]
+            parents[int(path.name)] = int(parent), int(own)
+        except (OSError, ValueError):  # it has just ended
             continue
+    for number, (parent, own) in sorted(parents.items()):  # torchrun gives each process a session
+        if own in known or parent in known:
+            known.add(number)
+            try:
+                lines = Path(f"/proc/{number}/status").read_text().splitlines()
+            except OSError:
+                continue
+            kilobytes[number] = sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "RssShmem")))
     return kilobytes
 
 

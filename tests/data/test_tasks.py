@@ -283,3 +283,10 @@ def test_few_tasks_are_those_that_many_operations_would_draw(
     for one, other in zip(few[1:], drawn()[1:], strict=True):
         assert one.digest == other.digest
         assert torch.equal(one.classes, other.classes)
+
+
+def test_tasks_drawn_in_blocks_are_those_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = labels_of(7, 9, 30, 8, 12, 8)
+    at_once = draw(labels, 50, ways=4, shots=2, queries=3)
+    monkeypatch.setattr(tasks, "BLOCK", 7)  # of the 200 classes of all tasks
+    assert draw(labels, 50, ways=4, shots=2, queries=3).digest == at_once.digest

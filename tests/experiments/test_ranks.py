@@ -44,9 +44,9 @@ def images() -> Split:
     return Split(ImageBank(pixels), Labels.of([i // 10 for i in range(120)]), "noise")
 
 
-def build(name: str, encoder: str, dtype: torch.dtype) -> Method:
+def build(name: str, encoder: str, dtype: torch.dtype, ways: int = 5) -> Method:
     torch.manual_seed(0)
-    own = {"classes": 12} if name == "baseline" else {}
+    own = {"classes": 12} if name == "baseline" else {"ways": ways} if name in ("maml", "anil", "reptile") else {}
     width = 32 if encoder == "conv4" and dtype == torch.float32 else 8  # the C code takes 32 channels at a time
     body = build_encoder(encoder, Preprocess((16, 16), 1, (0.5,), (0.25,)), width=width)
     return build_method(name, body, own).to(dtype)
@@ -132,16 +132,16 @@ def test_gradients_are_those_of_one_process(together: list[dict[str, Any]]) -> N
             assert torch.isclose(loss, shares.mean(), rtol=1e-5), case
 
 
-def ten_steps(name: str) -> list[Tensor]:
+def ten_steps(name: str, split: Split | None = None, **given: Any) -> list[Tensor]:
     """The weights and buffers after ten steps in float64, where rounding cannot turn the sign of a step of Adam."""
-    method = build(name, "conv4", torch.float64)
+    method = build(name, "conv4", torch.float64, given.get("ways", 5))
     step = method.step
     method.step = lambda batch, **more: step(exact(batch, torch.float64), **more)  # type: ignore[method-assign]
     more: dict[str, Any] = {"augment": "views-drawings"} if issubclass(method.eats, Views) else {}
     own = {key: value for key, value in method.defaults.items() if key in ("lr", "schedule")}
     shape: dict[str, Any] = {"steps": 10, "ways": 5, "shots": 2, "queries": 2, "tasks": 3, "images": 32}
-    settings = TrainSettings(**(shape | own | more))
-    train(method, images(), settings)
+    settings = TrainSettings(**(shape | own | more | given))
+    train(method, split or images(), settings)
     return [tensor.detach() for tensor in (*method.parameters(), *method.buffers())]
 
 

@@ -1,5 +1,6 @@
 """Batches of images to train on: labelled images, tasks or views, all drawn from a bank by one function."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ from metarep.data.augment import Augment
 from metarep.data.batch import Batch, BatchShape, LabelledBatch, LabelledViewBatch, TaskBatch, ViewBatch
 from metarep.data.images import ImageBank
 from metarep.data.labels import Labels
+from metarep.data.strata import Strata
 from metarep.data.superclasses import draw_tasks_within
 from metarep.data.task_index import TaskIndex
 from metarep.data.tasks import distinct, draw_tasks
@@ -30,6 +32,7 @@ def draw_batch(
     *,
     spans: bool = True,
     within: bool = False,
+    strata: Strata | None = None,
 ) -> Batch:
     """Draw one batch at random.
 
@@ -49,7 +52,9 @@ def draw_batch(
             images. Of tasks each process gets whole ones; if there are fewer tasks than processes, and the loss spans
             the batch, the images of a task are split. It makes no difference in a single process.
         within: fill each task, or a labelled batch, with classes of one superclass, and of further ones only if it has
-            too few (:func:`metarep.data.superclasses.draw_tasks_within`).
+            too few (:func:`metarep.data.superclasses.draw_tasks_within`). It does not go with ``strata``.
+        strata: the parts of the classes of which a batch takes equally much; None to draw from all classes alike. The
+            bank then has the images in the order of their classes, and needs those of this process's parts only.
 
     Raises:
         DataError: the labels, or for views the bank, have too few images for ``shape``; or there are no superclasses.
@@ -67,7 +72,7 @@ def draw_batch(
                 "mine=superclass draws classes, and this method eats views, whose classes are never read; take "
                 "mine=batch"
             )
-        return _draw_views(bank, shape.images, augment, generator, spans)
+        return _draw_views(bank, shape.images, augment, generator, spans, strata)
     check_shape(eats, shape)
     if eats is LabelledViewBatch:
         _refuse_equal_views(augment)
@@ -77,16 +82,21 @@ def draw_batch(
             "each image is a class of its own; its samples are the same without augmentation, and nothing could be "
             f"learned from them; {VIEW_PRESETS}"
         )
+    if labelled:
+        shape = replace(shape, tasks=1, queries=0)
+    if strata:
+        index = strata.draw_tasks(shape, generator, whole=strata.whole_tasks(eats, shape, spans=spans))
+        return batch_of(eats, bank, index, augment, generator, spans=spans, strata=strata)
     if labels.others:
         choice = (labels, *labels.others)
         labels = choice[int(torch.randint(len(choice), (), generator=generator))]
     draw = partial(draw_tasks_within, fill=True) if within else draw_tasks
     index = draw(
         labels,
-        1 if labelled else shape.tasks,
+        shape.tasks,
         ways=shape.ways,
         shots=shape.shots,
-        queries=0 if labelled else shape.queries,
+        queries=shape.queries,
         generator=generator,
     )
     return batch_of(eats, bank, index, augment, generator, spans=spans)
@@ -112,6 +122,7 @@ def batch_of(
     generator: Generator,
     *,
     spans: bool = True,
+    strata: Strata | None = None,
 ) -> Batch:
     """Gather and augment the images of tasks that are drawn already.
 
@@ -121,11 +132,16 @@ def batch_of(
         index: the tasks; for a labelled batch one task without queries.
         augment: applied to each image with its own random parameters; None for raw pixels.
         generator: a CPU generator; it decides how images are augmented.
-        spans: see :func:`draw_batch`.
+        spans, strata: see :func:`draw_batch`.
     """
     both = torch.cat([index.support, index.query], dim=1)
     rows = both.reshape(-1)
-    by_task = ranks() > 1 and eats is TaskBatch and not (spans and len(index) < ranks())
+    position = torch.arange(both.numel())
+    if strata:  # each process has the images of its own parts
+        order = strata.order(rows)
+        rows, position = rows[order], order.argsort()
+    least = len(strata.parts) if strata else ranks()
+    by_task = ranks() > 1 and eats is TaskBatch and not (spans and len(index) < least)
     part = _own_part(len(index), "tasks") if by_task else _own_part(len(rows), "images")
     each = both.shape[1] if by_task else 1
     own = slice(part.start * each, part.stop * each)
@@ -141,12 +157,14 @@ def batch_of(
     images = _augmented(pixels, len(rows), own, augment, generator)
     if by_task:
         index, both = index[part.slice], both[part.slice]
-    position = torch.arange(both.numel()).view(both.shape)
-    support, query = position.split([index.support.shape[1], index.query.shape[1]], dim=1)
+        position = position[: both.numel()]  # the tasks are in the order of processes
+    support, query = position.view(both.shape).split([index.support.shape[1], index.query.shape[1]], dim=1)
     return TaskBatch(images, rows, index.of_rows(support, query), **more)
 
 
-def _draw_views(bank: ImageBank, n: int, augment: Augment | None, generator: Generator, spans: bool) -> ViewBatch:
+def _draw_views(
+    bank: ImageBank, n: int, augment: Augment | None, generator: Generator, spans: bool, strata: Strata | None
+) -> ViewBatch:
     """Draw ``n`` different images and two independent views of each."""
     _refuse_equal_views(augment)
     if n > len(bank):
@@ -154,10 +172,12 @@ def _draw_views(bank: ImageBank, n: int, augment: Augment | None, generator: Gen
             f"a batch of {n} different images needs a data set of at least {n}, and this one has {len(bank)}; "
             "set images to fewer"
         )
-    many = len(bank) > MANY
-    rows = (
-        distinct(torch.tensor(len(bank)), n, generator) if many else torch.randperm(len(bank), generator=generator)[:n]
-    )
+    if strata:
+        rows = strata.draw_images(n, generator)
+    elif len(bank) > MANY:
+        rows = distinct(torch.tensor(len(bank)), n, generator)
+    else:
+        rows = torch.randperm(len(bank), generator=generator)[:n]
     part = _own_part(n, "images")
     first, second = _two_views(bank.pixels(rows[part.slice]), n, part.slice, augment, generator)
     return ViewBatch(first, rows, second, own=part.slice, weight=1.0 if spans else part.weight)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, Shaped, UInt8
 from torch import Tensor
 
 from metarep.data.banks.mapped import MappedImages
@@ -73,6 +73,14 @@ class ImageBank:
         """Read mapped images into memory from which they are copied to the device of the bank."""
         assert isinstance(self.stored, MappedImages)
         return self.stored.pixels(rows, pinned=torch.device(self.device).type == "cuda")
+
+    def held(self, rows: Int[Tensor, " n"]) -> Int[Tensor, " m"]:
+        """Those of the rows that this process holds: all of them, unless this is a ``LocalBank``."""
+        return rows
+
+    def gathered(self, rows: Shaped[Tensor, "n *row"]) -> Shaped[Tensor, "m *row"]:
+        """What was computed from the rows that are :meth:`held`, of all processes that hold images of this bank."""
+        return rows
 
     def between(self, start: int, stop: int) -> "ImageBank":
         """A bank of the images from row ``start`` up to, not including, row ``stop``. Nothing is copied.

@@ -151,6 +151,30 @@ class Labels:
         """The position in ``rows`` at which each class begins."""
         return self.counts.cumsum(0) - self.counts
 
+    def share(self, part: int, parts: int) -> "Labels":
+        """The labels of a part of the classes: neighbours, as many in each part as possible, sorted by class.
+
+        Args:
+            part: the number of the part, from 0.
+            parts: the number of parts.
+
+        Raises:
+            DataError: there are fewer classes than parts, or several partitions (``others``).
+
+        >>> Labels.of(list("aabbcc")).share(1, 2).names
+        ('b', 'c')
+        """
+        count = len(self.names)
+        if self.others:
+            raise DataError("only the classes of a single partition can be divided; take partitions=1")
+        if count < parts:
+            raise DataError(f"{count} classes are too few for {parts} parts; take fewer parts, or add classes")
+        low, high = count * part // parts, count * (part + 1) // parts
+        start, stop = int(self.starts[low]), int(self.starts[high - 1] + self.counts[high - 1])
+        rows = self.rows[start:stop]
+        groups = None if self.groups is None else self.groups.cpu()[rows]
+        return Labels(self.classes.cpu()[rows] - low, self.names[low:high], self.keys[low:high], groups, self.kind)
+
     @cached_property
     def digest(self) -> str:
         """Twelve hexadecimal digits that identify these labels: which image is in which class, and the class names."""

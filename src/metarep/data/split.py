@@ -5,8 +5,10 @@ from typing import NamedTuple
 
 from metarep.data.images import ImageBank
 from metarep.data.labels import Labels
+from metarep.data.local_bank import LocalBank
 from metarep.data.reading.depth import Depth
-from metarep.errors import DataError
+from metarep.errors import Advice, DataError, MetarepError
+from metarep.machine.ranks import rank, ranks
 
 
 class Split(NamedTuple):
@@ -61,17 +63,48 @@ class Split(NamedTuple):
         >>> [split.share(rank, 2).labels.names for rank in range(2)]
         [('a',), ('b', 'c')]
         """
-        labels, count = self.labels, len(self.labels.names)
-        if count < ranks:
-            raise DataError(f"{self.name} has {count} classes, too few for {ranks} processes; use fewer processes")
-        low, high = count * rank // ranks, count * (rank + 1) // ranks
-        end = int(labels.starts[high - 1] + labels.counts[high - 1])
-        rows = labels.rows[int(labels.starts[low]) : end]
+        labels = self.labels
+        if len(labels.names) < ranks:
+            raise DataError(
+                f"{self.name} has {len(labels.names)} classes, too few for {ranks} processes; use fewer processes"
+            )
+        own = labels.share(rank, ranks)
+        start = int(labels.starts[len(labels.names) * rank // ranks])
+        rows = labels.rows[start : start + len(own)]
         first, last = int(rows[0]), int(rows[-1]) + 1
         in_order = last - first == len(rows) and bool((rows.diff() == 1).all())
         bank = self.bank.between(first, last) if in_order else ImageBank(self.bank.pixels(rows))
-        groups = None if labels.groups is None else labels.groups.cpu()[rows]
-        own = Labels(
-            labels.classes.cpu()[rows] - low, labels.names[low:high], labels.keys[low:high], groups, labels.kind
-        )
         return self._replace(bank=bank, labels=own)
+
+    def local(self, parts: int) -> "Split":
+        """The split with a bank of the classes that this process holds, and with all labels, sorted by class.
+
+        Rows count the images in the order of their classes. A split that is local already is returned as it is.
+
+        Args:
+            parts: the number of parts of the classes, of which each process holds equally many; 1 for this split.
+
+        Raises:
+            MetarepError: the processes cannot hold equally many. ``DataError`` if there are fewer classes than parts.
+
+        >>> import torch
+        >>> split = Split(ImageBank(torch.zeros(4, 1, 4, 4, dtype=torch.uint8)), Labels.of(list("baba")), "letters")
+        >>> split.local(2).labels.classes.tolist()
+        [0, 0, 1, 1]
+        """
+        if parts == 1 or isinstance(self.bank, LocalBank):
+            return self
+        if parts % ranks():
+            raise MetarepError(
+                f"local_shards divides the classes into {parts} parts, of which {ranks()} processes cannot hold "
+                "equally many",
+                advice=(
+                    Advice("take {local_shards} or a multiple of it", local_shards=ranks()),
+                    "start fewer processes",
+                ),
+            )
+        self.labels.share(0, parts)  # raises an error if there are too few classes
+        own = self.share(rank(), ranks())
+        first = int(self.labels.starts[len(self.labels.names) * rank() // ranks()])
+        bank = LocalBank.of(own.bank, first, len(self.labels))
+        return self._replace(bank=bank, labels=self.labels.share(0, 1))

@@ -13,6 +13,7 @@ from metarep.data.labels import Labels
 from metarep.data.task_index import TaskIndex, Tasks
 from metarep.errors import DataError, MetarepError, counted
 
+BLOCK = 1 << 14  # sets of integers that are chosen at once, in little memory
 FEW = 1000  # integers that Python draws faster one by one than numpy at once
 
 __all__ = [
@@ -94,7 +95,9 @@ def tasks_of(
         position = distinct(_at(labels.counts, classes), shots + queries, generator)
     else:
         position = apart(labels, labels.groups.cpu(), classes, shots, queries, generator)
-    rows = _at(labels.rows, _at(labels.starts, classes).unsqueeze(-1) + position)
+    position += _at(labels.starts, classes).unsqueeze(-1)
+    rows = _at(labels.rows, position)
+    del position  # a million tasks are gigabytes
     support_y, query_y = (_numbers(ways, each).clone().expand(n, -1) for each in (shots, queries))
     support, query = rows[..., :shots].reshape(n, -1), rows[..., shots:].reshape(n, -1)
     groups = None
@@ -190,17 +193,20 @@ def distinct(population: Int[Tensor, "*shape"], k: int, generator: Generator) ->
     """
     if population.numel() * k <= FEW:
         return _few_distinct(population, k, generator)
-    last = population.unsqueeze(0) - k + torch.arange(k).view(-1, *[1] * population.ndim)
-    picks, lasts = _randint(last + 1, generator).numpy(), last.numpy()
-    chosen = np.empty(
-        (*population.shape, k), np.int64
-    )  # numpy, because so small operations take torch five times as long
-    for i in range(k):
-        taken = (chosen[..., :i] == picks[i][..., None]).any(-1)
-        chosen[..., i] = np.where(taken, lasts[i], picks[i])
-    chosen = torch.from_numpy(chosen)
-    order = torch.rand(chosen.shape, generator=generator).argsort(-1)
-    return chosen.gather(-1, order)
+    sizes = population.reshape(-1)
+    drawn = torch.randint(2**62, (k, len(sizes)), generator=generator)
+    out = torch.empty(len(sizes), k, dtype=torch.long)
+    for start in range(0, len(sizes), BLOCK):
+        block = slice(start, start + BLOCK)
+        lasts = sizes[block] - k + torch.arange(k).unsqueeze(1)
+        picks, lasts = (drawn[:, block] % (lasts + 1)).numpy(), lasts.numpy()  # a bias of less than 2**-40
+        chosen = np.empty((lasts.shape[1], k), np.int64)  # numpy: so small operations take torch five times as long
+        for i in range(k):
+            taken = (chosen[:, :i] == picks[i][:, None]).any(-1)
+            chosen[:, i] = np.where(taken, lasts[i], picks[i])
+        order = torch.rand(chosen.shape, generator=generator).argsort(-1)
+        torch.gather(torch.from_numpy(chosen), -1, order, out=out[block])
+    return out.view(*population.shape, k)
 
 
 def _few_distinct(population: Int[Tensor, "*shape"], k: int, generator: Generator) -> Int[Tensor, "*shape k"]:
@@ -231,11 +237,3 @@ def _smallest(labels: Labels, able: Tensor, need: int) -> str:
         return has
     kinds = len(labels.groups.cpu()[labels.classes.cpu() == worst].unique())
     return f"{has}, of {counted(kinds, 'group')}; support and query of a class must come from different groups"
-
-
-def _randint(below: Tensor, generator: Generator) -> Tensor:
-    """Draw an integer from 0 to ``below - 1`` for each element.
-
-    The modulo has a bias of less than 2**-40 for any real data set.
-    """
-    return torch.randint(2**62, below.shape, generator=generator) % below

@@ -65,8 +65,9 @@ def keep_feature_means(encoder: Encoder, bank: ImageBank, *, most: int = MOST) -
     device = next(encoder.parameters(), torch.zeros(())).device
     totals = torch.zeros(len(POWERS), encoder.dim, dtype=torch.float64)
     with evaluating(encoder), computing(encoder, "float32"):
-        for part in rows.split(128):
+        for part in held.split(128) if len(held := bank.held(rows)) else ():
             totals += len(part) * means_of(encoder(bank.pixels(part).to(device)).cpu())
+    totals = bank.gathered(totals.unsqueeze(0)).sum(0)
     if not bool(totals.isfinite().all()):
         raise MetarepError("the mean feature of these images is NaN or infinite; a weight or an image is the cause")
     encoder.feature_means = (totals / len(rows)).float().to(device)

@@ -78,23 +78,24 @@ class Preprocess:
         scaled, so that the background is exactly zero. All others are standardised by their mean and standard
         deviation, which are measured on about 2,000 of them.
         """
-        rows = torch.arange(0, len(bank), max(1, len(bank) // 2000))
+        rows = bank.held(torch.arange(0, len(bank), max(1, len(bank) // 2000)))
         at_once = max(1, AT_ONCE // (bank.channels * bank.size[0] * bank.size[1]))
-        counts, borders, means, stds = [], [], [], []
-        for some in rows.split(at_once):
+        measured = []
+        for some in rows.split(at_once) if len(rows) else ():
             part = bank.pixels(some).float().div_(255)
             edges = [part[..., 0, :], part[..., -1, :], part[..., 0], part[..., -1]]
-            counts.append(len(part))
-            borders.append(torch.cat(edges, dim=-1).mean())
-            means.append(part.mean((0, 2, 3)))
-            stds.append(part.std((0, 2, 3)))
-        share = torch.tensor(counts, device=means[0].device) / len(rows)
-        if bank.channels == 1 and (torch.stack(borders) * share).sum() > 0.75:
+            border, count = torch.cat(edges, dim=-1).mean(), part.new_tensor(len(part))
+            measured.append(torch.stack([count, border, *part.mean((0, 2, 3)), *part.std((0, 2, 3))]))
+        table = bank.gathered(torch.stack(measured) if measured else torch.empty(0, 2 + 2 * bank.channels))
+        counts, borders = table[:, 0], table[:, 1]
+        means, stds = table[:, 2:].split(bank.channels, dim=1)
+        share = counts / counts.sum()
+        if bank.channels == 1 and (borders * share).sum() > 0.75:
             return cls(bank.size, 1, (0.0,), (1.0,), invert=True)
         mean, std = means[0], stds[0]
         if len(counts) > 1:  # the mean of the variances, and the variance of the means
-            mean = (torch.stack(means) * share.unsqueeze(1)).sum(0)
-            spread = torch.stack(stds).square() + (torch.stack(means) - mean).square()
+            mean = (means * share.unsqueeze(1)).sum(0)
+            spread = stds.square() + (means - mean).square()
             std = (spread * share.unsqueeze(1)).sum(0).sqrt()
         return cls(bank.size, bank.channels, tuple(mean.tolist()), tuple(std.clamp_min(1e-3).tolist()))
 

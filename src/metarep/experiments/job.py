@@ -9,6 +9,7 @@ import torch
 from metarep.data.augment import preset
 from metarep.data.batch import TaskBatch, ViewBatch, Views
 from metarep.data.split import Split
+from metarep.data.strata import Strata
 from metarep.data.tasks import warn_of_small_classes
 from metarep.encoders import Encoder, Preprocess, build_encoder
 from metarep.encoders.freezing import check_freeze, freeze
@@ -95,6 +96,12 @@ class Job:
         preset(self.train_settings.augment)
         self._check_teacher()
         labelling = self.labelling  # raises an error for labels that contradict each other
+        if self.train_settings.local_shards > 1 and (labelling.kind == "clusters" or labelling.per_class is not None):
+            chosen = "labels=clusters" if labelling.kind == "clusters" else "labels_per_class"
+            raise MetarepError(
+                f"{chosen} reads images of all classes, and with local_shards a process has only its own",
+                advice=Advice("leave out {local_shards}", local_shards=...),
+            )
         if METHODS[self.method].eats.label_free and labelling != Labelling():
             raise MetarepError(
                 f"{self.method} reads no labels",
@@ -148,13 +155,22 @@ def train_settings(job: Job, split: Split) -> TrainSettings:
     if "augment" not in job.train:
         views = issubclass(eats, Views) or job.labelling.kind == "instances"
         settings = replace(settings, augment=suited_augment(preprocess, views=views))
+    strata = Strata.of(split.labels, settings.local_shards) if settings.local_shards > 1 else None
     if eats is ViewBatch:
         if "images" not in job.train:
-            settings = replace(settings, images=min(settings.images, len(split.bank)))
+            most = strata.most_images(settings.images) if strata else len(split.bank)
+            images = min(settings.images, most)
+            settings = replace(settings, images=images)
     else:
         labels, queries = split.labels, settings.queries if eats is TaskBatch else 0
         if "ways" not in job.train:
-            settings = replace(settings, ways=max(2, min(settings.ways, usable(labels, settings.shots, queries))))
+            most = usable(labels, settings.shots, queries)
+            if strata:
+                shape = replace(settings.shape, queries=queries)
+                most = strata.most_ways(
+                    shape, whole=strata.whole_tasks(eats, shape, spans=METHODS[job.method].spans_batch)
+                )
+            settings = replace(settings, ways=max(2, min(settings.ways, most)))
         if labels.kind == "true":
             able = labels.can_give(settings.shots, queries)
             if able.sum() >= settings.ways:  # otherwise there is no training, and its error says it all

@@ -128,6 +128,7 @@ def _start_on(
     split = job.labelling.of(split, seed, source, kept if resumed else None)
     if validation and job.labels_per_class:
         validation = job.labelling.of(validation, seed)
+    split = split.local(job.train_settings.local_shards)
     settings = train_settings(job, split)
     own = own_settings(job, settings, split)
     method = build(job, split, settings, own, initial, pretrained and pretrained.encoder).to(device)

@@ -14,6 +14,7 @@ from metarep.data.batch import Batch, TaskBatch
 from metarep.data.batches import batch_of, draw_batch
 from metarep.data.images import ImageBank
 from metarep.data.split import Split
+from metarep.data.strata import Strata
 from metarep.encoders import keep_feature_means
 from metarep.encoders.freezing import scale_rates
 from metarep.encoders.normalisation import average_running, synchronised
@@ -128,6 +129,8 @@ class _Loop:
         run: RunFolder | None,
         watch: Watch,
     ) -> None:
+        split, parts = split.local(settings.local_shards), settings.local_shards
+        self.strata = Strata.of(split.labels, parts) if parts > 1 else None
         self.method, self.split, self.settings, self.validation = method, split, settings, validation
         method.learner.encoder.feature_means = None  # those of other weights
         self.device = method.learner.device
@@ -242,7 +245,7 @@ class _Loop:
             return batch_of(eats, self.bank, miner.draw(generator), self.augment, generator, spans=spans)
 
         def draw(bank: ImageBank, generator: Generator) -> Batch:
-            how = {"spans": spans, "within": settings.mine == "superclass"}
+            how: dict[str, Any] = {"spans": spans, "within": settings.mine == "superclass", "strata": self.strata}
             return draw_batch(eats, bank, self.split.labels, settings.shape, self.augment, generator, **how)
 
         batch = draw(self.bank, generator)

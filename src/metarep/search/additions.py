@@ -8,9 +8,10 @@ from pathlib import Path
 
 from metarep.data.reading.folder_tree import shown
 from metarep.errors import DataError
+from metarep.machine.ranks import ranks
 from metarep.search.catalogue import Catalogue
 
-BATCH = 256  # files that are embedded between two reports of progress
+BATCH = 256  # files that a process embeds between two reports of progress
 
 
 @dataclass
@@ -24,9 +25,9 @@ class Added:
 
 
 def batches(files: list[Path]) -> Iterator[list[Path]]:
-    """Yield the files in batches of at most ``BATCH``."""
+    """Yield the files in batches of at most ``BATCH`` for each process, so that all processes have work."""
     rest = iter(files)
-    while batch := list(islice(rest, BATCH)):
+    while batch := list(islice(rest, BATCH * ranks())):
         yield batch
 
 

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from metarep.errors import MetarepError
@@ -72,7 +72,7 @@ class Catalogue:
 
     def append(self, items: list[Item]) -> None:
         """Adds items. Their lines are on disk when this returns."""
-        content = "".join(json.dumps(asdict(item)) + "\n" for item in items).encode("ascii")
+        content = b"".join(map(_line, items))
         with self.path.open("rb+" if self.path.exists() else "wb") as file:
             file.truncate(self.whole)  # removes a line that was cut short
             file.seek(self.whole)
@@ -97,7 +97,7 @@ class Catalogue:
         if self.lines <= 2 * len(self.items) + 1000:
             return
         with replacing(self.path) as partial, partial.open("wb") as file:
-            file.writelines(json.dumps(asdict(item)).encode("ascii") + b"\n" for item in self.items.values())
+            file.writelines(map(_line, self.items.values()))
             self.whole = file.tell()
         self.lines = len(self.items)
 
@@ -127,6 +127,12 @@ class Catalogue:
                     raise MetarepError(
                         f"{self.path} is damaged: {line[:60]!r} is not an item; build the index anew"
                     ) from error
+
+
+def _line(item: Item) -> bytes:
+    """The line of an item; ``asdict`` copies its values one by one, which takes as long as all the rest."""
+    fields = {"id": item.id, "path": item.path, "size": item.size, "time": item.time, "digest": item.digest}
+    return json.dumps(fields).encode("ascii") + b"\n"
 
 
 def _item(line: bytes) -> Item:

@@ -36,6 +36,9 @@ class TrainSettings:
         mine_near: number of nearest classes that are added to each drawn class.
         accumulate: batches in a step; the gradient of a step is their mean. Each has the shape that is set, so a step
             sees more images in the same memory.
+        local_shards: the number of parts into which the classes are divided, of which each process holds equally many;
+            1 to draw from all classes. A batch has equally many images, classes or tasks of each part, and a process
+            reads no image of another's parts.
         statistics: batch statistics of norm layers on several processes: ``synchronised``, those of the whole batch; or
             ``per-process``, as if each part of the batch was normalised on its own.
         augment: a preset: none, drawings, photos, views-drawings, crops-drawings, views-32 or few-shot-84; the
@@ -77,6 +80,7 @@ class TrainSettings:
     mine_every: int = 100
     mine_near: int = 3
     accumulate: int = 1
+    local_shards: int = 1
     statistics: Literal["synchronised", "per-process"] = "synchronised"
     augment: str = "none"
     validate_every: int = 250
@@ -92,12 +96,16 @@ class TrainSettings:
         one_of("mine", self.mine, ("batch", "index", "superclass"))
         one_of("statistics", self.statistics, ("synchronised", "per-process"))
         positive = ("steps", "ways", "shots", "tasks", "mine_every", "mine_near", "validate_every", "accumulate")
-        for name in (*positive, "save_every", "validation_tasks", "validation_shots"):
+        for name in (*positive, "local_shards", "save_every", "validation_tasks", "validation_shots"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise MetarepError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name, least in (("queries", 0), ("clip", 0), ("weight_decay", 0), ("validation_ways", 2), ("images", 2)):
             if not getattr(self, name) >= least:
                 raise MetarepError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        if self.mine != "batch" and self.local_shards > 1:
+            raise MetarepError(
+                f"mine={self.mine} chooses among all classes, and with local_shards no process has all; take mine=batch"
+            )
         if self.schedule not in SCHEDULES:
             raise MetarepError(f"schedule {self.schedule!r} is not one of {', '.join(SCHEDULES)}")
         if not 0 < self.layer_decay <= 1:

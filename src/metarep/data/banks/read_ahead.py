@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 
 from metarep.data.banks.mapped import RANDOM, WILLNEED, MappedImages
 from metarep.data.images import ImageBank
+from metarep.data.local_bank import LocalBank
 from metarep.errors import counted
 from metarep.machine.device import available_bytes
 
@@ -82,14 +83,15 @@ def read_ahead(bank: ImageBank, draw: Callable[[ImageBank, Generator], object], 
         draw: draws a batch from a bank by a generator.
         generator: the generator, after the current batch was drawn.
     """
-    if not isinstance(bank, ReadAhead) or not bank.expecting:
+    inner, first = (bank.own, bank.first) if isinstance(bank, LocalBank) else (bank, 0)
+    if not isinstance(inner, ReadAhead) or not inner.expecting:
         return
     copy = Generator()
     copy.set_state(generator.get_state())
     try:
         draw(_Asking(bank.stored, bank.device), copy)
     except _AskedError as asked:
-        bank.expect(asked.rows)
+        inner.expect(asked.rows - first)
 
 
 def placed(bank: ImageBank, device: torch.device | str) -> tuple[ImageBank, str]:
@@ -109,6 +111,9 @@ def placed(bank: ImageBank, device: torch.device | str) -> tuple[ImageBank, str]
     >>> placed(ImageBank(torch.zeros(50, 1, 8, 8, dtype=torch.uint8)), "cpu")[1]
     ''
     """
+    if isinstance(bank, LocalBank):
+        own, where = placed(bank.own, device)
+        return LocalBank.of(own, bank.first, bank.total), where
     if not isinstance(bank.stored, MappedImages):
         return bank.to(device), ""
     size = f"{bank.stored.nbytes / 1e9:.2f} GB of images in {counted(len(bank.stored.parts), 'shard')}"

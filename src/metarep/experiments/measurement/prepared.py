@@ -91,7 +91,11 @@ def prepare_all(
 
 def _used(sets: Sequence[TaskIndex]) -> Tensor:
     """The rows that the tasks use, each once and in rising order."""
-    return torch.unique(torch.cat([torch.cat([part.support.flatten(), part.query.flatten()]) for part in sets]))
+    both = [rows for part in sets for rows in (part.support, part.query) if rows.numel()]
+    used = torch.zeros(1 + max(int(rows.max()) for rows in both), dtype=torch.bool, device=both[0].device)
+    for rows in both:
+        used[rows.flatten()] = True
+    return used.nonzero().squeeze(1)
 
 
 def _zeros(n: int, like: Tensor) -> Tensor:
