@@ -13,10 +13,12 @@ from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional
 
 from metarep import (
     BDCSPN,
     AugmentedLinear,
+    AveragedPrototypes,
     Encoder,
     GradientDescent,
     Labels,
@@ -46,6 +48,8 @@ HEADS: dict[str, Callable[[Encoder], Learner]] = {
     "descent, cosine": lambda encoder: GradientDescent(encoder, head="cosine"),
     "augmented": AugmentedLinear,
     "augmented, average": lambda encoder: AugmentedLinear(encoder, average=True),
+    "averaged, cosine": lambda encoder: AveragedPrototypes(encoder, "cosine", copies=5),
+    "averaged, euclidean": lambda encoder: AveragedPrototypes(encoder, copies=5),
     "bd-cspn": BDCSPN,
     "bd-cspn, as in the paper": lambda encoder: BDCSPN(encoder, epsilon=10.0),
 }
@@ -80,11 +84,20 @@ def measure(encoder: Encoder, name: str, split: Split, images: int, queries: int
             if draw is draw_unbalanced_tasks and not head.startswith(("prototypes, c", "bd")):
                 continue
             learner = make(encoder).eval()
-            own = prepared if isinstance(learner, AugmentedLinear) else prepared[:, 0].contiguous()
+            own = rows_of(learner, prepared)
             right = [torch.cat([solve(learner, *part.of(own)) for part in each.chunks(25)]) for each in drawn]
             first = first or right
             cells = [shown(mine, base) for mine, base in zip(right, first, strict=True)]
             print(f"  {head:28} {cells[0]:28} {cells[1]}", flush=True)
+
+
+def rows_of(learner: Learner, views: Tensor) -> Tensor:
+    """The rows of a learner, from the features of each image and of its copies."""
+    if isinstance(learner, AugmentedLinear):
+        return views
+    if isinstance(learner, AveragedPrototypes):
+        return (functional.normalize(views, dim=-1) if learner.metric == "cosine" else views).mean(1)
+    return views[:, 0].contiguous()
 
 
 def solve(learner: Learner, support: Tensor, y: Tensor, query: Tensor, query_y: Tensor, ways: int) -> Tensor:

@@ -63,6 +63,7 @@ def reproduce(
     recipe = load_recipe(name)
     if seeds < 1:
         raise MetarepError(f"seeds must be at least 1, not {seeds}")
+    measured = "test" if train_on == "trainval" else "val"
     settings = [
         Setting(
             _one(row["ways"]),
@@ -72,12 +73,11 @@ def reproduce(
             within=row.get("within", False),
         )
         for row in recipe.measure
-        if "ways" in row
+        if "ways" in row and row.get("only", measured) == measured
     ]
     own_runs = [row for row in recipe.measure if row.get("data") == RUNS]
     for data in (recipe.job["data"], RUNS):
         read(_table(results, data))  # an unreadable table is an error now and not after hours of training
-    measured = "test" if train_on == "trainval" else "val"
     machine = {"device": device, "precision": precision, "data_dir": data_dir, "watch": watch}
     watching = measuring_by(watch) if watch else None
 

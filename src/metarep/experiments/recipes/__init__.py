@@ -24,6 +24,7 @@ class Recipe:
             ``labels = "clusters:..."`` name another recipe, the run of that recipe is used.
         measure: one entry for each measurement, such as ``{"ways": 5, "shots": 1, "published": 98.8}``. ``published``
             is in percent; it is missing if there is no published result. ``{"data": "omniglot-runs"}`` is Lake's runs.
+            ``within`` draws tasks within superclasses, and ``only = "val"`` measures on validation classes alone.
         learner: a learner that is measured beside the trained one, as ``evaluate --learner`` takes it; None for none.
 
     >>> recipe = load_recipe("protonet-omniglot")
