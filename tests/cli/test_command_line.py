@@ -211,6 +211,11 @@ def test_every_recipe_is_a_file_of_this_form(tmp_path):
         ),
         ("encoder = { name = 'conv4', widht = 8 }", "my.toml: unknown key 'encoder.widht'; did you mean width?"),
         (
+            "encoder = { name = 'conv4', widths = [8, 'x'] }",
+            "my.toml: encoder.widths must be a list, each of it a whole number, not [8, 'x']",
+        ),
+        ("encoder = { name = 'conv4', widths = 8 }", "encoder.widths must be a list"),
+        (
             "encoder = { name = 'conv5' }",
             "encoder.name must be one of conv4, resnet12, efficientnet-lite, vit, not 'conv5'",
         ),

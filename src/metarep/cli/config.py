@@ -3,7 +3,7 @@
 import difflib
 import tomllib
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -126,6 +126,10 @@ def _check(path: Path, table: str, given: Mapping[str, Any], kinds: Mapping[str,
                 known = [str(each) for each in get_args(kind)]
                 near = _nearest(str(value), known)
                 raise MetarepError(f"{path}: {full} must be one of {', '.join(known)}, not {_short(value)}{near}")
+        elif get_origin(kind) is Sequence:
+            (one,) = get_args(kind)
+            if not isinstance(value, list) or not all(_is_of(each, one) for each in value):
+                raise MetarepError(f"{path}: {full} must be a list, each of it {KINDS[one]}, not {_short(value)}")
         elif not _is_of(value, kind):
             raise MetarepError(f"{path}: {full} must be {KINDS[kind]}, not {_short(value)}")
 
