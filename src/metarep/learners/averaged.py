@@ -57,7 +57,7 @@ class AveragedPrototypes(Prototypes):
 
     @property
     def called(self) -> str:
-        return "prototypes, averaged"
+        return "averaged"
 
     @property
     def settings(self) -> dict[str, Any]:
