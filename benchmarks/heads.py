@@ -13,7 +13,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
-from torch.nn import functional
 
 from metarep import (
     BDCSPN,
@@ -96,7 +95,7 @@ def rows_of(learner: Learner, views: Tensor) -> Tensor:
     if isinstance(learner, AugmentedLinear):
         return views
     if isinstance(learner, AveragedPrototypes):
-        return (functional.normalize(views, dim=-1) if learner.metric == "cosine" else views).mean(1)
+        return learner.mean_of(views)
     return views[:, 0].contiguous()
 
 

@@ -1,5 +1,7 @@
 """Tasks whose classes are of one superclass, such as the characters of one alphabet. They are hard to tell apart."""
 
+from functools import lru_cache
+
 import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
@@ -24,13 +26,19 @@ def superclasses(labels: Labels) -> Int[Tensor, " ways"]:
     >>> superclasses(Labels.of(["bird/robin", "bird/wren", "cat/lion"]))
     tensor([0, 0, 1])
     """
-    whole = next((name for name in labels.names if "/" not in name), None)
+    return _numbered(labels.names)
+
+
+@lru_cache(8)
+def _numbered(names: tuple[str, ...]) -> Int[Tensor, " ways"]:
+    """As :func:`superclasses`. A training asks for the same names at every step."""
+    whole = next((name for name in names if "/" not in name), None)
     if whole is not None:
         raise DataError(
             "a superclass is the part of a class name before its first slash, as in bird/robin, and there is a class "
             f"called {whole!r}"
         )
-    heads = [name.partition("/")[0] for name in labels.names]
+    heads = [name.partition("/")[0] for name in names]
     number = {head: i for i, head in enumerate(sorted(set(heads)))}
     return torch.tensor([number[head] for head in heads])
 

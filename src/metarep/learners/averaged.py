@@ -65,5 +65,8 @@ class AveragedPrototypes(Prototypes):
 
     def embed(self, x: Num[Tensor, "b c h w"]) -> Float[Tensor, "b dim"]:
         """The mean of the features of each image and of its augmented copies."""
-        views = self.views.features(self.encoder, x)
+        return self.mean_of(self.views.features(self.encoder, x))
+
+    def mean_of(self, views: Float[Tensor, "b views dim"]) -> Float[Tensor, "b dim"]:
+        """The mean over the views of each image, which have unit length for the cosine."""
         return (functional.normalize(views, dim=-1) if self.metric == "cosine" else views).mean(1)

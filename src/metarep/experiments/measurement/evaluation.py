@@ -182,8 +182,3 @@ def _unknown(labels: Labels | None, sets: Sequence[TaskIndex]) -> tuple[list[Ten
             )
         drawn.append(rows)
     return drawn, ""
-
-
-def _span(values: Sequence[int]) -> str:
-    low, high = min(values), max(values)
-    return str(low) if low == high else f"{low}-{high}"
