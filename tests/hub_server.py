@@ -104,6 +104,7 @@ def _listed(files: dict[str, bytes], key: str) -> list[dict[str, Any]]:
 
 
 class _Handler(BaseHTTPRequestHandler):
+    disable_nagle_algorithm = True  # or each answer of two packets waits 40 ms for an acknowledgement
     hub: Hub
     protocol_version = "HTTP/1.1"
 

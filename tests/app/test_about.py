@@ -12,6 +12,7 @@ from PIL import Image
 from serving import ENCODER, KINDS, drawings, refused, served, teach
 
 
+@pytest.mark.slow
 def test_map_and_summary(client: Any) -> None:
     for kind in KINDS[:3]:
         teach(client, kind, *range(4))
@@ -30,6 +31,7 @@ def test_summary_is_json(taught: Any) -> None:
     json.dumps(taught.get("/summary").json(), allow_nan=False)
 
 
+@pytest.mark.slow
 def test_a_mislabelled_image_is_a_suspect(client: Any) -> None:
     for kind in KINDS[:3]:
         teach(client, kind, *range(6))

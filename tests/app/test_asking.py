@@ -7,6 +7,7 @@ import pytest
 from serving import KINDS, counts, drawing, drawings, refused, teach
 
 
+@pytest.mark.slow
 def test_from_an_empty_model_to_a_prediction(client: Any) -> None:
     assert counts(client) == {}
     assert client.get("/map").json() == {"share": 0, "dots": []}
@@ -47,6 +48,7 @@ def test_search_by_a_file_and_by_an_image_of_the_model(taught: Any) -> None:
     refused(taught.post("/search", params={"id": 77}), 404, "no image 77")
 
 
+@pytest.mark.slow
 def test_concurrent_requests_are_encoded_in_one_batch(taught: Any, folder: Any) -> None:
     service = taught.app.state.service
     batches: list[int] = []

@@ -104,6 +104,7 @@ def test_wrong_files_are_refused_as_for_any_model(client: Any) -> None:
     assert "note.txt is not an image" in response.json()["detail"]
 
 
+@pytest.mark.slow
 def test_downloads_open_and_answer_alike(client: Any, scenes: MultiLabelFolder, tmp_path: Path) -> None:
     with zipfile.ZipFile(io.BytesIO(client.get("/model").content)) as archive:
         assert set(archive.namelist()) == {"model/encoder.safetensors", "model/labels.safetensors"}

@@ -46,6 +46,7 @@ def bomb() -> bytes:
     return content.getvalue()
 
 
+@pytest.mark.slow
 def test_limits(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with served(folder, megabytes=1, megapixels=20, files=3, images=4, classes=2) as client:
         assert teach(client, "ring", 0, 1, 2)

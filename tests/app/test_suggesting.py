@@ -15,6 +15,7 @@ def pool(*chosen: tuple[str, int]) -> list[Any]:
     return [file for kind, seed in chosen or POOL for file in drawings("files", kind, seed)]
 
 
+@pytest.mark.slow
 def test_the_ranking_is_that_of_the_command(
     taught: Any, folder: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -37,6 +38,7 @@ def test_the_ranking_is_that_of_the_command(
     assert len(POOL) not in [each["row"] for each in own["suggestions"]], "the model has this picture"
 
 
+@pytest.mark.slow
 def test_encoded_images_stand_for_the_files_and_nothing_is_kept(taught: Any, folder: Any) -> None:
     before = sorted(folder.path.rglob("*"))
     whole = taught.post("/suggest", files=pool()).json()
@@ -55,6 +57,7 @@ def test_encoded_images_stand_for_the_files_and_nothing_is_kept(taught: Any, fol
     assert first not in [each["row"] for each in later["suggestions"]], "what was learned is not asked again"
 
 
+@pytest.mark.slow
 def test_what_is_refused(client: Any, folder: Any) -> None:
     refused(client.post("/suggest", files=pool(("ring", 0))), 409, "no classes yet")
     teach(client, "ring", 0, 1)

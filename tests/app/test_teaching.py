@@ -45,6 +45,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", few(CHANGES, 4))
 def test_undo_restores_everything(taught: Any, folder: Any, name: str) -> None:
     """Order, numbers, names, features and pictures are as they were before; images learned since then stay."""
@@ -82,6 +83,7 @@ def test_the_only_class_can_be_restored(client: Any) -> None:
     assert counts(client) == {"ring": 2}
 
 
+@pytest.mark.slow
 def test_undo_keeps_the_limits(folder: Any) -> None:
     with served(folder, classes=2) as client:
         teach(client, "ring", 0, 1)
@@ -113,6 +115,7 @@ def test_class_names_of_any_script(taught: Any, name: str) -> None:
     assert taught.delete("/classes", params={"name": name}).status_code == 204
 
 
+@pytest.mark.slow
 def test_two_writers_lose_nothing(taught: Any, folder: Any) -> None:
     """The writers are the server and a second handle on the same folder, as ``metarep add`` has one."""
     from metarep.model.folder import ModelFolder
@@ -131,6 +134,7 @@ def test_two_writers_lose_nothing(taught: Any, folder: Any) -> None:
     assert len({number for each in taught.get("/classes").json()["classes"] for number in each["ids"]}) == 28
 
 
+@pytest.mark.slow
 def test_every_state_of_a_folder_has_its_own_stamp(folder: Any) -> None:
     """Files of one clock tick: a second handle must still see what the first has written."""
     from metarep.model.folder import ModelFolder

@@ -110,6 +110,7 @@ REQUESTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REQUESTS)
 def test_a_refusal_is_in_our_words(name: str, taught: Any) -> None:
     method, path, content, status, said, advice = REQUESTS[name]

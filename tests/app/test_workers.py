@@ -26,6 +26,7 @@ def pair(folder: Any, tmp_path: Path) -> Iterator[tuple[Any, Any]]:
         yield tuple(stack.enter_context(served(each, shared=shared)) for each in opened)
 
 
+@pytest.mark.slow
 def test_one_worker_knows_and_undoes_what_another_changed(pair: tuple[Any, Any]) -> None:
     one, other = pair
     teach(one, "ring", 0, 1)
@@ -45,6 +46,7 @@ def test_one_worker_knows_and_undoes_what_another_changed(pair: tuple[Any, Any])
         refused(client.post("/undo", params={"change": removal}), 404, "can no longer be undone")
 
 
+@pytest.mark.slow
 def test_the_last_changes_of_all_workers_are_kept(pair: tuple[Any, Any]) -> None:
     teach(pair[0], "ring", 0, 1)
     numbers = [pair[i % 2].patch("/images/0", json={"to": f"c{i}"}).headers["metarep-undo"] for i in range(22)]
@@ -53,6 +55,7 @@ def test_the_last_changes_of_all_workers_are_kept(pair: tuple[Any, Any]) -> None
     assert pair[1].post("/undo", params={"change": numbers[21]}).status_code == 204
 
 
+@pytest.mark.slow
 def test_one_worker_exports_at_a_time(folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from metarep.app import exporter
 

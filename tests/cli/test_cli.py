@@ -28,6 +28,7 @@ TINY = [
 ]
 
 
+@pytest.mark.slow
 def test_help_needs_no_torch_and_takes_less_than_a_second():
     code = "import sys; from metarep.cli import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules)"
     seconds = []
@@ -112,6 +113,7 @@ def test_labels_of_a_run_of_instances_and_of_few_of_a_class(tmp_path, capsys, mo
     assert "were seen in training (Latin/" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_train_then_evaluate_then_refuse(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["train", "protonet", *TINY, "--out", "run", "--json"]) == 0
@@ -162,6 +164,7 @@ def test_train_then_evaluate_then_refuse(tmp_path, capsys, monkeypatch):
     assert "run holds a run with train.lr = 0.003, not 0.5" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learner", few(["prototypes", "neighbours", "linear"], 1))
 def test_every_learner_evaluates_a_run(tmp_path, capsys, learner):
     run = str(tmp_path / "run")
@@ -214,6 +217,7 @@ def test_spinning_is_bounded_unless_somebody_decided():
         assert given == then
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("always::UserWarning")
 def test_a_folder_is_shown_whole_and_its_notes_are_told_once(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("METAREP_CACHE", str(tmp_path / "cache"))

@@ -130,6 +130,7 @@ def all_parsers():
         yield from (parser_of(command, name) for name in parser.sub_parsers)
 
 
+@pytest.mark.slow
 def test_a_flag_takes_a_value_in_all_sub_parsers_or_in_none():
     for command in ("train", "index", "data"):
         counts = {}
@@ -140,6 +141,7 @@ def test_a_flag_takes_a_value_in_all_sub_parsers_or_in_none():
         assert {flag for flag, kinds in counts.items() if len(kinds) > 1} == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [80, 60])
 def test_help_breaks_no_name(columns, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))

@@ -31,6 +31,7 @@ def rows(capsys: pytest.CaptureFixture[str], *command: str | Path) -> list[dict[
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_tasks_go_through_a_file(run: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "tasks.json"
     ranges = ("--ways", "2-4", "--shots", "1-2")

@@ -135,6 +135,7 @@ def test_settings_that_learn_or_measure_nothing_are_refused(small_encoder: Any, 
         reproduce("protonet-omniglot", tmp_path, tmp_path, data_dir=tmp_path)
 
 
+@pytest.mark.slow
 def test_errors_of_the_machine_are_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

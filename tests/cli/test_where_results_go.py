@@ -60,6 +60,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path("photos")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", INSIDE)
 def test_nothing_is_written_among_the_images(line: str, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if " moths " in line:
@@ -79,6 +80,7 @@ def moths(photos: Path) -> None:
     assert run("index build some.index photos --encoder omniglot-protonet") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("moths")
 def test_nothing_is_written_among_the_images_of_a_model_or_an_index(capsys: pytest.CaptureFixture[str]) -> None:
     before, _ = sorted(Path("photos").rglob("*")), capsys.readouterr()
@@ -142,6 +144,7 @@ def test_what_metarep_made_is_no_class(name: str, place: str, photos: Path) -> N
         assert len(list(image_files(photos))) == 6
 
 
+@pytest.mark.slow
 def test_the_marks_are_the_files_of_the_folders(photos: Path) -> None:
     assert {GALLERY, LABELS, MODEL} < MADE
     assert run("fit photos --out moths --encoder omniglot-protonet") == 0

@@ -130,6 +130,7 @@ def test_a_writer_refuses_what_is_no_bank(tmp_path: Path) -> None:
 SMALL = Options(size=12, skip_bad=True)
 
 
+@pytest.mark.slow
 def test_files_are_decoded_by_processes_as_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "photos"
     fill(root, "abcdefgh")

@@ -192,6 +192,7 @@ def _build_slowly(log: Path, start: "multiprocessing.synchronize.Barrier", locks
     assert torch.equal(cached_images("digits", slow)[0], torch.from_numpy(IMAGES))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 on; the children use no threads
 @pytest.mark.parametrize("locks", [True, False], ids=["with locks", "without locks"])
 def test_processes_at_once_build_one_folder(place: Path, tmp_path: Path, locks: bool) -> None:

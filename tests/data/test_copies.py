@@ -52,6 +52,7 @@ def hashes(pictures: list[bytes]) -> torch.Tensor:
     return picture_hash(torch.from_numpy(np.stack(pixels)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", MADE)
 def test_copies_are_found_without_and_with_features(how: str) -> None:
     originals = [photograph(seed) for seed in range(12)]
@@ -80,6 +81,7 @@ def test_pictures_of_one_colour_are_compared_by_features() -> None:
     assert near_copies(None, picture_hash(flat)).tolist() == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dim", [6, 300])
 @pytest.mark.parametrize("threshold", few([0.9, 0.2, 0.995], 1))
 def test_groups_are_what_all_pairs_say(dim: int, threshold: float) -> None:
@@ -99,6 +101,7 @@ def test_groups_are_what_all_pairs_say(dim: int, threshold: float) -> None:
     assert linked(rows, threshold).of.tolist() == want.tolist()
 
 
+@pytest.mark.slow
 def test_many_that_are_all_alike_cost_little(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first few meet all others; what is known to be one group is not compared again."""
     rows = functional.normalize(torch.ones(20_000, 8) + 0.01 * torch.randn(20_000, 8), dim=1)

@@ -317,6 +317,7 @@ def test_an_iterator_may_be_collected_in_a_thread_of_its_own(monkeypatch):
     assert closed.wait(10)
 
 
+@pytest.mark.slow
 def test_a_warning_of_pillow_is_no_damage_in_any_thread():
     odd = Image.new("P", (8, 8))
     odd.info["transparency"] = bytes(range(256))

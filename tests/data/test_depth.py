@@ -209,6 +209,7 @@ def test_an_index_reads_new_files_as_it_read_its_own(photos: Path) -> None:
         ImageIndex(Path("an.index"))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("always::UserWarning")
 def test_a_run_remembers_how_its_files_were_read(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for place in ("train/a", "train/b", "val/c", "test/d", "test/e"):

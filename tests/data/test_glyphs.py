@@ -67,6 +67,7 @@ def test_known_look_alikes_are_not_both_kept(parts):
     assert not kept & set("éÅёάйØł")  # accents and strokes
 
 
+@pytest.mark.slow
 def test_ink_is_dark_whole_and_never_clipped(parts):
     for part in parts.values():
         images = part.bank.images[:, 0]
@@ -121,6 +122,7 @@ def test_two_builds_are_equal():
     assert facts == again
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_all_is_the_three_parts():
     whole, *parts = (load_dataset("glyphs", split) for split in ("all", "train", "val", "test"))
@@ -130,6 +132,7 @@ def test_all_is_the_three_parts():
     assert torch.equal(whole.labels.groups, torch.cat([part.labels.groups for part in parts]))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_every_glyph_has_draws_of_its_own(monkeypatch):
     plain, states = glyphs.draw, []
@@ -191,6 +194,7 @@ def test_alike_in_one_typeface_is_enough():
     assert glyph_doubles.drop_doubles([1, 2], [apart, alike, apart]) == [1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", few([(5, 3, 1), (12, 0, 3), (2, 1, 3)], 1))
 def test_task_picture(tmp_path, case):
     ways, queries, channels = case

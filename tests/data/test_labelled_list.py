@@ -112,6 +112,7 @@ def test_what_is_wrong(place: Path, name: str, content: str | bytes, message: st
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("always::metarep.model.repeats.RepeatWarning")
 @pytest.mark.parametrize("form", few(["csv", "txt"], 1))
 def test_fit_add_and_measure_from_lists(place: Path, form: str, capsys: pytest.CaptureFixture[str]) -> None:

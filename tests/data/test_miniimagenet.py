@@ -191,6 +191,7 @@ def test_a_class_of_another_part_is_refused(root: Path) -> None:
         load_dataset("miniimagenet", "test")
 
 
+@pytest.mark.slow
 def test_nothing_there_says_what_would_be_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("train.csv", "image_data", ".npz", "images/")
     for spec in ("miniimagenet", f"miniimagenet:{root / 'nowhere'}"):

@@ -255,6 +255,7 @@ def test_varied_tasks_have_every_shape_equally_often() -> None:
     assert {part.queries for part in sets} == {3}
 
 
+@pytest.mark.slow
 def test_ten_thousand_tasks_take_less_than_half_a_second() -> None:
     """Of processor time, so that a busy machine does not count; the 1,692 classes are Omniglot's test split."""
     labels, best = Labels.of([i // 20 for i in range(1_692 * 20)]), float("inf")

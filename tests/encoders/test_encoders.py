@@ -64,6 +64,7 @@ def test_shapes_alone_are_those_of_the_encoder(name: str, width: dict[str, int],
     assert all(value.is_meta for value in bare.state_dict().values())
 
 
+@pytest.mark.slow
 def test_the_papers_sizes() -> None:
     assert build_encoder("conv4", plain(28)).dim == 64
     assert build_encoder("conv4", plain(84, 3)).dim == 1600

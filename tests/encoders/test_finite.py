@@ -181,6 +181,7 @@ def dark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("always::metarep.data.datasets.options.LeftOutWarning")
 def test_the_command_line_names_the_image(dark: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def told(*argv: str) -> str:
@@ -210,6 +211,7 @@ def test_the_command_line_names_the_image(dark: Path, capsys: pytest.CaptureFixt
     assert "the encoder conv4 has weights that are not finite (0.0.weight)" in said
 
 
+@pytest.mark.slow
 def test_the_server_names_the_image_and_answers_the_others(dark: Path) -> None:
     pytest.importorskip("fastapi")
     from metarep.app.batcher import Batcher

@@ -40,6 +40,7 @@ def test_fused_layers_give_the_same_features(body, size):
         torch.testing.assert_close(body(x), plainly(body, x), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", ["in place", "through .data", "statistics", "loaded"])
 def test_changed_weights_are_fused_again(body, write):
     mine, x = copy.deepcopy(body), torch.rand(2, 3, 32, 32)
@@ -78,6 +79,7 @@ class Louder(nn.BatchNorm2d):
         return 2 * super().forward(input)
 
 
+@pytest.mark.slow
 def test_changed_layers_are_not_fused(body):
     x, heard = torch.rand(2, 3, 32, 32), []
     hooked, other, patched = (copy.deepcopy(body) for _ in range(3))

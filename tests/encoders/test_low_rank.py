@@ -29,6 +29,7 @@ def apart(one: torch.Tensor, other: torch.Tensor) -> float:
     return ((one - other).norm() / other.norm()).item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "preprocess", "settings"), BODIES, ids=[name for name, _, _ in BODIES])
 def test_updates_start_at_nothing_and_merge_into_the_same_features(
     name: str, preprocess: Preprocess, settings: dict
@@ -128,6 +129,7 @@ def test_a_scope_without_a_rank_is_refused(scope: str) -> None:
         GradientDescent(build_encoder("conv4", GREY), scope=scope)
 
 
+@pytest.mark.slow
 def test_a_run_with_updates_is_read_again_and_is_a_plain_start_for_another(tmp_path: Path) -> None:
     short = ["--data", "glyphs", "--steps", "2", "--tasks", "2", "--width", "8", "--validation-tasks", "2"]
     for method in ("maml", "reptile"):

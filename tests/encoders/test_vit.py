@@ -191,6 +191,7 @@ def learner(form: str, scope: Any) -> GradientDescent:
         return GradientDescent(encoder, ways=WAYS, head="rows", scope=scope, steps=2, inner_lr=LR).double().train()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # of vmap, for some operations
 @pytest.mark.parametrize(
     ("form", "path"),

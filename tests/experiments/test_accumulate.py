@@ -16,6 +16,7 @@ from metarep.methods import MoCo, build_method
 from metarep.weights.settings import TrainSettings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["protonet", "reptile", "moco"])
 def test_accumulated_gradients_are_the_mean_over_batches(drawings: Drawings, name: str) -> None:
     encoder = build_encoder("conv4", Preprocess((20, 20), 1, (0.5,), (0.25,)), width=8)

@@ -60,6 +60,7 @@ def data(drawings: Drawings, monkeypatch: pytest.MonkeyPatch) -> dict[str, Split
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "then"), [("simclr", "protonet"), ("protonet", "byol"), ("byol", "moco")])
 def test_a_run_starts_from_another_of_any_method(first: str, then: str, data: dict[str, Split], tmp_path: Path) -> None:
     start(narrow(first), tmp_path / "first", precision="float32")
@@ -126,6 +127,7 @@ def test_a_run_older_than_a_setting_is_still_the_same_run(tmp_path: Path) -> Non
 # few labels
 
 
+@pytest.mark.slow
 def test_few_labels_are_said_in_the_row_and_the_folder(data: dict[str, Split], tmp_path: Path) -> None:
     start(narrow("simclr"), tmp_path / "first", precision="float32")
     job = narrow("protonet", init=str(tmp_path / "first"), labels_per_class=4)

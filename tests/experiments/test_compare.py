@@ -53,6 +53,7 @@ def fail(*_: Any, **__: Any) -> None:
     raise PulledError
 
 
+@pytest.mark.slow
 def test_every_entrant_solves_the_same_tasks(done: Path) -> None:
     rows = table(done / "results.csv")
     entrants = {"protonet", "maml", "untrained encoder", "raw pixels"}
@@ -77,6 +78,7 @@ def test_every_entrant_solves_the_same_tasks(done: Path) -> None:
     json.loads((done / "results.json").read_text(), parse_constant=fail)  # no NaN
 
 
+@pytest.mark.slow
 def test_the_page_is_one_file_that_says_it_all(done: Path) -> None:
     text = (done / "report.html").read_text()
     page = Page(text)
@@ -98,6 +100,7 @@ def test_the_page_is_one_file_that_says_it_all(done: Path) -> None:
         assert part in said
 
 
+@pytest.mark.slow
 def test_the_same_command_repeats_nothing(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = table(done / "runs.csv")
     monkeypatch.setattr(training, "start_on", fail)
@@ -114,9 +117,8 @@ def test_the_same_command_repeats_nothing(done: Path, monkeypatch: pytest.Monkey
     assert [{**row, **dict.fromkeys(clock)} for row in after] == [{**row, **dict.fromkeys(clock)} for row in before]
 
 
-@pytest.mark.parametrize(
-    "pull", ["2 of 2", *(pytest.param(each, marks=pytest.mark.slow) for each in ("1 of 2", "measuring maml"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("pull", ["2 of 2", "1 of 2", "measuring maml"])
 def test_an_interrupted_comparison_ends_as_a_whole_one(done: Path, tmp_path: Path, pull: str) -> None:
     plan = Comparison(
         ("tiny",), ("protonet", "maml"), ways=(range(3, 4), range(5, 6)), shots=(range(1, 2), range(2, 3)),
@@ -137,6 +139,7 @@ def test_an_interrupted_comparison_ends_as_a_whole_one(done: Path, tmp_path: Pat
     assert [[row[each] for each in name] for row in one] == [[row[each] for each in name] for row in other]
 
 
+@pytest.mark.slow
 def test_runs_instead_of_names(done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = tmp_path / "runs"
     for seed in (0, 1):
@@ -158,6 +161,7 @@ def test_runs_instead_of_names(done: Path, tmp_path: Path, capsys: pytest.Captur
     assert "sd 0.00 of 2 seeds" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_head_of_fixed_ways_leaves_other_ways_empty(tmp_path: Path) -> None:
     fixed = [*TRAIN[:1], "maml", *TRAIN[2:], "--ways", "3"]
     assert main(["compare", *FLAGS, *fixed, "--out", str(tmp_path / "one")]) == 0
@@ -197,6 +201,7 @@ def test_wrong_input_is_one_line(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_knows_the_test_classes_is_refused(done: Path, tmp_path: Path) -> None:
     run = open_run(done / "runs" / "protonet-tiny-0")
     leaky = replace(run, seen=digests(load_dataset("tiny", "test").labels.keys))
@@ -205,6 +210,7 @@ def test_a_run_that_knows_the_test_classes_is_refused(done: Path, tmp_path: Path
         compare(Comparison(("tiny",), runs=(str(tmp_path / "leaky.safetensors"),)), tmp_path / "out", **MACHINE)
 
 
+@pytest.mark.slow
 def test_a_folder_of_something_else_is_refused(done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     again = ["compare", *FLAGS, *TRAIN[:-1], "9s", "--out", str(done)]
     assert main(again) == 2

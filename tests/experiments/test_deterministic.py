@@ -21,6 +21,7 @@ def two_threads() -> Any:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "ways", "augment"), [("protonet", 20, "none"), ("maml", 5, "none"), ("simclr", 5, "views-drawings")]
 )

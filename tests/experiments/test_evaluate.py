@@ -97,6 +97,7 @@ def test_the_batch_size_changes_nothing(drawings: Drawings, small_encoder: Make,
         assert torch.equal(report.per_task, reports[0].per_task)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", few([Prototypes, Pairwise, Neighbours, Linear], 2))
 def test_a_query_does_not_depend_on_the_others(drawings: Drawings, small_encoder: Make, kind: Any) -> None:
     """End to end through batch normalisation: one query at a time, or in another order, scores the same."""

@@ -128,6 +128,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+@pytest.mark.slow
 def test_mining_makes_other_batches_only_when_asked(drawings: Drawings, small_encoder: Callable[..., Encoder]) -> None:
     def trained(**settings: Any) -> Tensor:
         method = Triplet(small_encoder())

@@ -64,6 +64,7 @@ def test_a_file_without_means_is_read_and_centring_says_what_is_missing(trained:
             load_checkpoint(tmp_path / "bad")
 
 
+@pytest.mark.slow
 def test_reports_and_rows_say_how_queries_are_balanced(trained: Checkpoint, drawings: Any) -> None:
     setting = Setting(range(4, 5), range(1, 2), queries=3, tasks=20)
     said = {}
@@ -91,6 +92,7 @@ def test_reports_and_rows_say_how_queries_are_balanced(trained: Checkpoint, draw
         Setting(range(3, 4), range(1, 2), 3, 20, balance="dirichlet", within=True)
 
 
+@pytest.mark.slow
 def test_a_model_takes_an_inductive_head_and_refuses_a_transductive_one(drawings: Any, small_encoder: Any) -> None:
     encoder, images = small_encoder(), drawings[0].bank.images[:40]
     keep_feature_means(encoder, drawings[0].bank)
@@ -106,6 +108,7 @@ def test_a_model_takes_an_inductive_head_and_refuses_a_transductive_one(drawings
     assert Gallery.empty().names == ()
 
 
+@pytest.mark.slow
 def test_the_command_line_names_heads_and_refuses_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     command = "evaluate omniglot-protonet --data glyphs --split val --tasks 20 --queries 2 --no-references --json"
     assert main([*command.split(), "--learner", "bd-cspn:confident=2", "--balance", "dirichlet"]) == 0

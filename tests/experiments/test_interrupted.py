@@ -71,6 +71,7 @@ def tensors(step: int) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     return {"a": torch.arange(2000.0) + step, "b": torch.tensor(step), "c": torch.zeros(0)}, {"step": step}
 
 
+@pytest.mark.slow
 def test_a_state_between_validations_is_resumed_and_a_damaged_one_is_named(runs: Runs) -> None:
     with pytest.raises(PulledError):
         runs.start("run", pull_at(8))
@@ -83,6 +84,7 @@ def test_a_state_between_validations_is_resumed_and_a_damaged_one_is_named(runs:
     assert newest.with_name("damaged-state.safetensors").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_the_step_and_ends_the_training(
     runs: Runs, number: signal.Signals, caplog: pytest.LogCaptureFixture
@@ -96,6 +98,7 @@ def test_a_signal_saves_the_step_and_ends_the_training(
     runs.check()
 
 
+@pytest.mark.slow
 def test_a_signal_during_a_validation_leaves_it_for_later(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     def signalled(*_: object) -> None:
         signal.raise_signal(signal.SIGTERM)
@@ -108,6 +111,7 @@ def test_a_signal_during_a_validation_leaves_it_for_later(runs: Runs, monkeypatc
     runs.check()
 
 
+@pytest.mark.slow
 def test_in_another_thread_signals_do_what_they_did(runs: Runs) -> None:
     before = signal.getsignal(signal.SIGTERM)
     handlers: list[object] = []
@@ -119,6 +123,7 @@ def test_in_another_thread_signals_do_what_they_did(runs: Runs) -> None:
     runs.check()
 
 
+@pytest.mark.slow
 def test_after_a_full_disk_the_training_goes_on(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -131,6 +136,7 @@ def test_after_a_full_disk_the_training_goes_on(runs: Runs, monkeypatch: pytest.
     runs.check()
 
 
+@pytest.mark.slow
 def test_save_every_may_change_and_other_differences_are_all_listed(runs: Runs, drawings: tuple[Split, Split]) -> None:
     with pytest.raises(PulledError):
         runs.start("run", pull_at(8))

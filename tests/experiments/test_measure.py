@@ -57,6 +57,7 @@ def test_a_measurement_is_of_the_tasks_of_its_setting(drawings: Drawings, small_
     assert (varied.ways, varied.shots, varied.tasks) == ("3-5", "1-2", 60)
 
 
+@pytest.mark.slow
 def test_references_stand_on_the_same_tasks_and_have_learned_nothing(drawings: Drawings, small_encoder: Make) -> None:
     split, learner = drawings[1], Prototypes(small_encoder(seed=5))
     settings = [one(5, 1, tasks=50), one(5, 3, tasks=50)]
@@ -175,6 +176,7 @@ def test_a_recipe_can_start_from_another_learn_from_it_and_cluster_by_it(
     assert (tmp_path / "runs" / f"{base.name}-trainval-1" / "model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_choosing_on_validation_never_sees_the_test_classes(loaded: list[str], tmp_path: Path) -> None:
     rows = reproduce(RECIPE.name, tmp_path / "runs", tmp_path / "results", train_on="train", tasks=10)
     assert loaded == ["train", "val", "val"]

@@ -98,6 +98,7 @@ def lite(_: Path) -> dict[str, str]:
 NAMED: list[Callable[[Path], dict[str, str]]] = [vit_file, bare_file, own_file, timm_name, run_folder, lite]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMED, ids=lambda made: made.__name__)
 def test_a_run_starts_from_it_and_needs_it_no_more(
     name: Callable[[Path], dict[str, str]],
@@ -139,6 +140,7 @@ def small(name: str = "efficientnet-lite") -> Encoder:
     return build_encoder(name, PHOTOS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["stem", "all-but-last", "all-but-norms", "backbone"])
 @pytest.mark.parametrize("name", ["vit", "efficientnet-lite"])
 def test_what_is_frozen_stays_and_what_is_not_moves(name: str, how: Any, drawings: tuple[Split, Split]) -> None:
@@ -162,6 +164,7 @@ def test_what_is_frozen_stays_and_what_is_not_moves(name: str, how: Any, drawing
         assert (key in moved) == (weight in free), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["protonet", "moco", "anil"])
 def test_low_rank_updates_are_trained_alone_and_are_in_the_weights_afterwards(method: str, tmp_path: Path) -> None:
     vit = {"name": "vit", "width": 16, "depth": 2, "heads": 2, "patch": 7}

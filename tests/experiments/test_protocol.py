@@ -101,6 +101,7 @@ def test_validation_classes_of_a_start_are_refused(capsys: pytest.CaptureFixture
     assert load_checkpoint(Path("copy.safetensors")).fitted == good.fitted
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("place")
 def test_reproduce_shares_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
     shape = {"steps": 1, "ways": 2, "shots": 1, "queries": 2, "validation_tasks": 5}
@@ -152,6 +153,7 @@ def test_a_run_keeps_what_it_had_seen_when_it_is_resumed(small_encoder: Make, tm
     assert (header["seen"], header["fitted"]) == (["a", "b", "c"], ["a", "c"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("place")
 def test_a_run_that_goes_on_is_validated_as_it_began(capsys: pytest.CaptureFixture[str]) -> None:
     """An earlier version validated on one shot by default; the same command goes on with such a run."""
@@ -173,6 +175,7 @@ def fail(monkeypatch: pytest.MonkeyPatch, what: Callable[[], Any]) -> None:
         assert what() == 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("place")
 def test_a_refused_training_leaves_the_folder_to_the_corrected_one(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -188,6 +191,7 @@ def test_a_refused_training_leaves_the_folder_to_the_corrected_one(
     assert told.endswith("next: metarep evaluate out --ways 3 --queries 5\n")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("place")
 def test_next_is_printed_where_it_works(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("protonet", "my run", "--data-dir", ".") == 0

@@ -184,6 +184,7 @@ def test_a_method_without_labels_takes_none(settings: dict[str, Any]) -> None:
         Job("byol", **settings)
 
 
+@pytest.mark.slow
 def test_what_was_read_is_the_most_that_any_run_read(small_encoder: Make) -> None:
     def run(labels: str) -> Checkpoint:
         return Checkpoint.of(METHODS["protonet"](small_encoder()), RunRecord("protonet", labels=labels), [])
@@ -254,6 +255,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(
         start(job_with(6, **{**how, "clusters": 30}), tmp_path / "pieces", precision="float32")
 
 
+@pytest.mark.slow
 def test_validation_labels_do_not_choose_where_none_were_read(
     data: dict[str, Split], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,6 +267,7 @@ def test_validation_labels_do_not_choose_where_none_were_read(
     assert kept == [2, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("labels", "ways"), [("true", 40), ("instances", 60), ("clusters", 20)])
 def test_the_ways_are_what_there_is(
     labels: str, ways: int, data: dict[str, Split], small_encoder: Make, tmp_path: Path

@@ -178,6 +178,7 @@ def test_too_few_classes_leave_the_open_set_empty() -> None:
     assert "no open set: 5 known and 5 unknown classes of 5 queries are more than the 9 classes can give" in str(found)
 
 
+@pytest.mark.slow
 def test_shards_merge_to_the_same_figures(
     drawings: tuple[Split, Split], preprocess: Preprocess, tmp_path: Path
 ) -> None:

@@ -72,6 +72,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(
         assert without_clock([header]) == without_clock([heading])
 
 
+@pytest.mark.slow
 def test_a_finished_training_is_not_trained_again(drawings: Drawings, small_encoder: Make, tmp_path: Path) -> None:
     method, outcome, _ = run(Case(), drawings, small_encoder, tmp_path)
     log = (tmp_path / "log.jsonl").read_text()
@@ -82,6 +83,7 @@ def test_a_finished_training_is_not_trained_again(drawings: Drawings, small_enco
     assert (tmp_path / "log.jsonl").read_text() == log
 
 
+@pytest.mark.slow
 def test_the_log_has_every_step_once(drawings: Drawings, small_encoder: Make, tmp_path: Path) -> None:
     """Also if the training is interrupted before anything was saved."""
     *_, last = run(Case(), drawings, small_encoder, tmp_path, 3, 6, 7, 11)
@@ -98,6 +100,7 @@ def test_the_log_has_every_step_once(drawings: Drawings, small_encoder: Make, tm
     assert all(set(record) == {"step", "accuracy", "ci95"} for record in checks)
 
 
+@pytest.mark.slow
 def test_a_line_that_was_being_written_does_not_stop_a_resume(
     drawings: Drawings, small_encoder: Make, tmp_path: Path
 ) -> None:
@@ -134,6 +137,7 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path) -> None:
             folder(tmp_path, settings)
 
 
+@pytest.mark.slow
 def test_a_folder_takes_one_training_at_a_time(drawings: Drawings, small_encoder: Make, tmp_path: Path) -> None:
     settings, messages = TrainSettings(**SMALL), list[str]()
 

@@ -101,6 +101,7 @@ def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
     return made
 
 
+@pytest.mark.slow
 def test_the_highest_mean_over_seeds_is_chosen(trainer: Trainer, tmp_path: Path) -> None:
     swept = sweep(Job("protonet", train={"seed": 5}), tmp_path, LR, seeds=2, trials=3, prune=False)
     assert [row["state"] for row in swept.rows] == ["done"] * 3
@@ -121,6 +122,7 @@ def test_the_highest_mean_over_seeds_is_chosen(trainer: Trainer, tmp_path: Path)
         sweep(Job("protonet", train={"seed": 5}), tmp_path, LR, seeds=3)
 
 
+@pytest.mark.slow
 def test_choices_alone_are_searched_completely(trainer: Trainer, tmp_path: Path) -> None:
     space = {"lr": Choice((0.01, 0.02)), "turns": Choice((1, 2, 3))}
     rows = sweep(Job("protonet"), tmp_path, space, prune=False).rows
@@ -164,6 +166,7 @@ def test_a_trial_of_another_machine_is_run_again_after_a_long_silence(
             trial.report(50.0, 2)
 
 
+@pytest.mark.slow
 def test_a_trial_below_the_median_is_pruned(trainer: Trainer, tmp_path: Path) -> None:
     """The accuracies fall from trial to trial, so each is below the median as soon as there is one."""
     trainer.curve = lambda job, step: 90.0 - len(trainer.trained)
@@ -173,6 +176,7 @@ def test_a_trial_below_the_median_is_pruned(trainer: Trainer, tmp_path: Path) ->
     assert ("trial-0004-seed-0", 4) not in trainer.trained
 
 
+@pytest.mark.slow
 def test_a_diverged_trial_has_failed_and_another_error_ends_the_sweep(trainer: Trainer, tmp_path: Path) -> None:
     """The trial of another error is tried once more, because the reason may be gone."""
     errors: list[MetarepError] = [DivergedError("the loss is nan at step 3")]

@@ -31,6 +31,7 @@ def every_step_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LOOP, "LOG_EVERY", 1)
 
 
+@pytest.mark.slow
 def test_the_logged_loss_is_the_mean_since_the_last_line(
     drawings: Drawings, small_encoder: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,6 +71,7 @@ class Diverging(ProtoNet):
         return Step(loss, {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", few([("nan", 1), ("inf", 3), ("nan", 20), ("inf", 1), ("nan", 3), ("inf", 20)], 3))
 def test_a_loss_that_is_nan_or_infinite_stops_the_training(
     drawings: Drawings, small_encoder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: tuple[str, int]
@@ -87,6 +89,7 @@ def test_a_loss_that_is_nan_or_infinite_stops_the_training(
     check_good(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [6, 8], ids=["between saves", "just before a save"])
 def test_weights_that_are_nan_or_infinite_are_never_saved(
     drawings: Drawings, small_encoder: Make, tmp_path: Path, at: int
@@ -112,6 +115,7 @@ def test_without_a_folder_the_message_does_not_speak_of_one(drawings: Drawings, 
     assert "last good state" not in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pulls", [(), (7,), (9, 12)], ids=["at once", "resumed", "resumed after the best"])
 def test_the_best_step_on_validation_is_kept(
     drawings: Drawings, small_encoder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pulls: tuple[int, ...]
@@ -135,6 +139,7 @@ def test_the_best_step_on_validation_is_kept(
     assert not method.training
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_leaves_its_best_step(
     drawings: Drawings, small_encoder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +159,7 @@ def test_an_interrupted_training_leaves_its_best_step(
     assert not same(best, last)
 
 
+@pytest.mark.slow
 def test_without_validation_the_last_weights_are_kept(drawings: Drawings, small_encoder: Make, tmp_path: Path) -> None:
     method, outcome, place = run(Case(validated=False), drawings, small_encoder, tmp_path)
     assert (outcome.step, outcome.accuracy) == (12, None)
@@ -217,6 +223,7 @@ def test_the_optimiser_gets_the_rate_of_the_schedule(drawings: Drawings, small_e
     assert got == [settings.lr_at(step) for step in range(12)]
 
 
+@pytest.mark.slow
 def test_clipping_bounds_the_gradient(drawings: Drawings, small_encoder: Make) -> None:
     norms: dict[float, list[float]] = {}
     for clip in (0.0, 0.01):
@@ -234,6 +241,7 @@ def test_clipping_bounds_the_gradient(drawings: Drawings, small_encoder: Make) -
     assert norms[0.01] == pytest.approx([0.01] * 12, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_augmented_views_reach_the_method_in_training_mode(drawings: Drawings, small_encoder: Make) -> None:
     images: list[Tensor] = []
 

@@ -60,6 +60,7 @@ def near(mine: Tensor, wanted: Tensor, share: float = 1e-4) -> None:
     assert (mine.double() - wanted.double()).norm() <= share * wanted.double().norm() + 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("channels", "side"), [(1, 28), (3, 12), (2, 6)])
 def test_conv4_is_its_layers(channels: int, side: int, training: bool) -> None:
@@ -148,6 +149,7 @@ def test_blocks_can_be_differentiated_twice() -> None:
             near(one, two)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # of torch, in forward mode
 def test_what_does_not_fit_goes_through_the_layers() -> None:
     filters = drawn(WIDTH, 1, 3, 3)
@@ -165,6 +167,7 @@ def test_what_does_not_fit_goes_through_the_layers() -> None:
         near(torch.autograd.forward_ad.unpack_dual(made(dual)).primal, made(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [28, 16])
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_curvature_is_that_of_plain_operations(side: int, precision: torch.dtype) -> None:

@@ -25,6 +25,7 @@ def test_the_library_of_the_processor_is_loaded(monkeypatch: pytest.MonkeyPatch,
     assert Path(loaded._name).name == (name if built else "compiled.so")
 
 
+@pytest.mark.slow
 def test_the_c_code_is_faster_than_the_plain_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Vectors that are wider than this processor's registers took twice the time of the plain layers."""
     threads = torch.get_num_threads()

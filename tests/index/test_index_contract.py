@@ -396,6 +396,7 @@ def test_a_process_killed_while_saving_leaves_the_old_index(tmp_path: Path) -> N
         assert len(Index.load(path)) in (1, 9000)
 
 
+@pytest.mark.slow
 def test_a_million_vectors_would_fit() -> None:
     """Bytes a vector, from what the index holds for 300,000; the benchmark measures the million."""
     index = ExactIndex(64)

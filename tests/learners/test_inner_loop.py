@@ -35,6 +35,7 @@ class TestKnownGradient(KnownGradientContract):
         return "exact"
 
 
+@pytest.mark.slow
 def test_the_gradient_agrees_with_finite_differences() -> None:
     """Against finite differences along a random direction of everything that is learned."""
     made, tasks = learner(rates="layer", head="prototype"), tasks_of()
@@ -56,6 +57,7 @@ def test_the_gradient_agrees_with_finite_differences() -> None:
     torch.testing.assert_close(derivative, (ends[0] - ends[1]) / (2 * eps), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("random.getstate", tuple)  # type checkers draw from it, and the body would be taken to draw
     made, tasks = learner(dtype=torch.float32), tasks_of(n=5, dtype=torch.float32)

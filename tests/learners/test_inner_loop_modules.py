@@ -78,6 +78,7 @@ def test_any_module_can_be_adapted(norm: str, path: str) -> None:
     assert all(gradient.any() for gradient in of_path.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [4, 32])
 @pytest.mark.parametrize("change", few(CHANGES, 2))
 def test_a_changed_conv4_is_computed_as_it_is(change: str, width: int) -> None:

@@ -24,6 +24,7 @@ def refusals() -> dict[str, MetarepError]:
     return {"exists": MetarepError(THERE), "busy": MetarepError(BUSY)}
 
 
+@pytest.mark.slow
 def test_a_file_that_many_write_is_always_whole(tmp_path: Path) -> None:
     path, done = tmp_path / "numbers", threading.Event()
 
@@ -66,6 +67,7 @@ def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
         assert (tmp_path / name).read_text() == "whole"
 
 
+@pytest.mark.slow
 def test_a_folder_is_made_by_one(tmp_path: Path) -> None:
     """In each of 60 rounds one folder is complete and the other writers are refused; also inside an empty folder."""
 

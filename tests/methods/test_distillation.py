@@ -157,6 +157,7 @@ def job(method: str, **more: Any) -> Job:
     return Job(method, train=shape | more.pop("train", {}), encoder={"name": "conv4", "width": 8}, **more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["baseline", "protonet"])
 def test_a_taught_run_is_resumed_with_the_teacher_it_began_with(
     method: str, data: dict[str, Split], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -17,6 +17,7 @@ from metarep.model.classifier import FewShotClassifier
 ENCODER = "omniglot-protonet"
 
 
+@pytest.mark.slow
 @parametrize_with_checks([FewShotClassifier(), FewShotClassifier(learner="neighbours")])
 def test_scikit_learn_takes_it_for_one_of_its_own(estimator: FewShotClassifier, check) -> None:
     with np.errstate(all="ignore"):
@@ -70,6 +71,7 @@ def test_paths_may_stand_in_an_array(photos: Path) -> None:
         fitted.set_params(batch_size=0).predict(paths)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learner", ["auto", "linear"])
 def test_a_classifier_saves_and_loads_without_pickle(
     learner: str, letters: tuple[np.ndarray, list[str]], tmp_path: Path

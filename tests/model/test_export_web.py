@@ -175,6 +175,7 @@ def in_node(script: str, given: Any, tmp_path: Path) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_the_page_scales_and_crops_to_the_same_bytes(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     shapes = [(128, 128), (300, 197), (901, 37), (7, 5), (640, 480), (30, 40), (1, 1)]
@@ -276,6 +277,7 @@ def test_the_scale_of_what_is_added_is_calibrated_where_there_are_images_enough(
     assert 1e-3 < prototype_scale(folder.model) < 1e3
 
 
+@pytest.mark.slow
 def test_add_reads_what_the_page_saves(folder: ModelFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(folder.path, tmp_path / "signs")
     script = """

@@ -89,6 +89,7 @@ def test_a_verdict_counts() -> None:
     assert taken_for([a[2], a[2], Judged(Path("7"), "a", said("0", True))]) == {"b": 2, "0": 1}
 
 
+@pytest.mark.slow
 def test_how_right_a_model_is(model: ModelFolder, capsys: pytest.CaptureFixture[str]) -> None:
     assert model.model.gallery.counts.tolist() == [5, 5, 5], "what fit was given to test by is not learned"
     facts = json.loads(run(capsys, "predict", "model", "data/test", "--labelled", "--json"))
@@ -171,6 +172,7 @@ def test_what_to_type_instead(model: ModelFolder, line: str, message: str, capsy
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_fit_says_how_to_test(model: ModelFolder, capsys: pytest.CaptureFixture[str]) -> None:
     lines = run(capsys, "fit", "data", "--out", "again", "--encoder", ENCODER)

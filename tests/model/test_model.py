@@ -115,6 +115,7 @@ def test_images_come_in_any_shape(photos: Path) -> None:
         model.prepare([0.5])
 
 
+@pytest.mark.slow
 def test_fit_and_predict_on_the_command_line(
     folder: ModelFolder, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,6 +133,7 @@ def test_fit_and_predict_on_the_command_line(
     assert "looked at: " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::metarep.model.repeats.RepeatWarning")  # of the lonely one
 def test_a_class_is_added_and_forgotten(folder: ModelFolder, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (new,) = sorted((photos / "other").iterdir())[:1]
@@ -208,6 +210,7 @@ def test_a_folder_of_another_encoder_is_refused(folder: ModelFolder) -> None:
         ModelFolder.open(folder.path)
 
 
+@pytest.mark.slow
 def test_two_writers_lose_nothing(folder: ModelFolder, photos: Path) -> None:
     image = str(photos / "query" / "c0" / "5.png")
     context = multiprocessing.get_context("fork")

@@ -80,6 +80,7 @@ def test_what_stops_a_fit_leaves_nothing_in_the_way(trouble: Any, monkeypatch: p
     assert Path("model").stat().st_mode & 0o777 == 0o750
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("photos")
 def test_others_may_read_what_the_umask_lets_them() -> None:
     before = os.umask(0o002)
@@ -94,6 +95,7 @@ def test_others_may_read_what_the_umask_lets_them() -> None:
     }
 
 
+@pytest.mark.slow
 def test_the_same_picture_counts_once(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fit()
     Path("again").mkdir()
@@ -130,6 +132,7 @@ def test_copies_are_told_from_what_is_only_alike(tmp_path: Path) -> None:
     assert find_repeats(list(images), same, known, same[:2]) == [0, None, None, 0, None, 4]
 
 
+@pytest.mark.slow
 def test_hidden_and_foreign_files_are_passed_over(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("._0.png", ".trash/1.png", "@eaDir/2.png"):
         (photos / "moth" / name).parent.mkdir(exist_ok=True)
@@ -147,6 +150,7 @@ def test_hidden_and_foreign_files_are_passed_over(photos: Path, capsys: pytest.C
     assert capsys.readouterr().out.count("looked at") == 4
 
 
+@pytest.mark.slow
 def test_a_few_images_are_tested_although_they_calibrate_nothing(
     photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -169,6 +173,7 @@ def test_a_few_images_are_tested_although_they_calibrate_nothing(
     assert "on 2 letters of the embedded glyphs with one image each" in said
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("photos")
 def test_all_classes_are_removed_or_none(capsys: pytest.CaptureFixture[str]) -> None:
     fit()
@@ -240,6 +245,7 @@ def test_wrong_input_changes_nothing(
     assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file() and path.name != ".lock"} == before
 
 
+@pytest.mark.slow
 def test_an_export_that_fails_leaves_what_was_there(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnx")
 

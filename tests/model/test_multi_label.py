@@ -126,6 +126,7 @@ def test_the_measures_are_those_of_scikit_learn() -> None:
         assert low < value < high < low + 40
 
 
+@pytest.mark.slow
 def test_fit_predict_and_measure(lists: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "train.csv", "--out", "model", "--encoder", ENCODER, "--multi-label"]) == 0
     out = capsys.readouterr().out
@@ -156,6 +157,7 @@ def test_fit_predict_and_measure(lists: Path, capsys: pytest.CaptureFixture[str]
     assert "the model has learned every one of these images" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # of the package multipart
 def test_what_does_not_work_is_said_in_one_line(lists: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fit = ["fit", "train.csv", "--out", "model", "--encoder", ENCODER]
@@ -189,6 +191,7 @@ def test_what_does_not_work_is_said_in_one_line(lists: Path, capsys: pytest.Capt
     assert "model is there already, with an encoder of its own; leave --encoder out" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_folder_holds_the_model_and_damage_is_noticed(lists: Path, tmp_path: Path) -> None:
     sets = read_label_sets(Path("train.csv"))
     model = MultiLabelModel.fit(load_representation(ENCODER), [str(file) for file in sets.files], sets.labels)
@@ -222,6 +225,7 @@ def test_a_folder_holds_the_model_and_damage_is_noticed(lists: Path, tmp_path: P
         MultiLabelFolder.open(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", [None, {"name": "prototypes"}, {"name": "neighbours", "k": 3}])
 def test_an_exported_graph_says_what_the_model_says(head: dict[str, Any] | None, lists: Path) -> None:
     runtime = pytest.importorskip("onnxruntime")
@@ -247,6 +251,7 @@ def test_an_exported_graph_says_what_the_model_says(head: dict[str, Any] | None,
     assert session.run(None, {"images": pixels[:1].numpy()})[0] == pytest.approx(probabilities[:1], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_program_of_the_page_says_which_labels(lists: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
@@ -265,6 +270,7 @@ def test_the_program_of_the_page_says_which_labels(lists: Path, capsys: pytest.C
         assert set(line.split("\t")[1:]) == {each["label"] for each in answer["labels"]}
 
 
+@pytest.mark.slow
 def test_the_command_exports_and_refuses_the_page(lists: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("onnxscript")
     assert main(["fit", "train.csv", "--out", "model", "--encoder", ENCODER, "--multi-label"]) == 0

@@ -32,6 +32,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MultiLabelFolder:
     return learned(tmp_path, range(4))
 
 
+@pytest.mark.slow
 def test_a_model_that_grows_says_what_one_of_all_images_says(
     folder: MultiLabelFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -64,6 +65,7 @@ def test_what_is_measured_is_kept(folder: MultiLabelFolder, monkeypatch: pytest.
     assert want.images == 16
 
 
+@pytest.mark.slow
 def test_new_labels_known_pictures_and_none(folder: MultiLabelFolder, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [("train-ring-0.png", "old"), ("more-none-4.png", ""), ("more-ring-4.png", "ring|old")]
     write_rows(Path("new.csv"), rows)
@@ -208,6 +210,7 @@ def _change(path: Path) -> None:
         folder.forget(["new"])
 
 
+@pytest.mark.slow
 def test_two_writers_lose_nothing(folder: MultiLabelFolder) -> None:
     path, before = folder.path.resolve(), len(folder.model.rows)
     context = multiprocessing.get_context("fork")

@@ -29,6 +29,7 @@ def printed(capsys: pytest.CaptureFixture[str], *argv: str) -> list[dict]:
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", few(RUNS, 2))
 def test_a_run_is_evaluated_as_it_was(
     old: Path, run: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -44,6 +45,7 @@ def test_a_run_is_evaluated_as_it_was(
         assert row["accuracy"] == pytest.approx(before["accuracy"], abs=0.1)  # one query in 1,500
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed(old: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(old)
     try:

@@ -102,6 +102,7 @@ def camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "camera"
 
 
+@pytest.mark.slow
 def test_the_command(camera: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert main(["suggest", "model", "camera", "--number", "3", "--skip-bad", "--json", "--out", "next.png"]) == 0

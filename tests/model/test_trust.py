@@ -23,6 +23,7 @@ def each_once(scores: torch.Tensor) -> HeldOut:
     return HeldOut(scores, torch.arange(len(scores)), 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("counts", [[50, 3], [40, 2, 2, 2, 2]])
 def test_small_classes_are_not_swallowed(counts: list[int]) -> None:
     """The head that comes with encoders of others gives small classes what prototypes give them."""
@@ -80,6 +81,7 @@ def gallery_of(ways: int, shots: int, generator: Generator, dim: int = 64) -> tu
     return images(y), y, images(torch.arange(ways).repeat(20)), images(ways + torch.arange(ways).repeat(20))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ways", "shots", "most", "accepted"), [(3, 2, 5, 0.8), (5, 3, 5, 0.5), (12, 2, 8, 0.3), (12, 5, 5, 0.1)]
 )
@@ -119,6 +121,7 @@ def test_a_single_class_has_strangers_where_photographs_are_known() -> None:
     assert like.score(known).mean() > like.score(strange).mean() + 0.2
 
 
+@pytest.mark.slow
 def test_label_sets_hold_the_class_as_often_as_said() -> None:
     held = []
     for seed in range(200):
@@ -237,6 +240,7 @@ def test_what_is_promised_is_what_comes(ways: int, shots: int) -> None:
     assert gap.mean().abs() < 2 + 2 * gap.std() / len(gap) ** 0.5
 
 
+@pytest.mark.slow
 def test_many_classes_are_judged_in_little_memory() -> None:
     """A thousand classes of two took 5.3 GiB."""
     import resource

@@ -70,6 +70,7 @@ def test_an_image_that_is_left_out_twice_counts_once() -> None:
     assert verdict.images == 2
 
 
+@pytest.mark.slow
 def test_a_tuning_changes_weights_alike_and_leaves_the_given_encoder_alone(
     images: tuple[torch.Tensor, list[str]], better: None
 ) -> None:
@@ -85,6 +86,7 @@ def test_a_tuning_changes_weights_alike_and_leaves_the_given_encoder_alone(
     assert shares[-1] == pytest.approx(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "costs", [{"view": 9, "pass": 2, "step": 1, "score": 0}, {"view": 1, "pass": 9, "step": 40, "score": 3}]
 )
@@ -114,6 +116,7 @@ def test_the_time_left_is_true_from_the_first_on(
         assert now * (1 - share) / share == pytest.approx(end - now, abs=0.05 * end)
 
 
+@pytest.mark.slow
 def test_what_is_not_better_changes_nothing(
     images: tuple[torch.Tensor, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,6 +147,7 @@ def test_copies_of_one_image_are_left_out_together(images: tuple[torch.Tensor, l
     assert "no class has a second image" in str(tune_model(untrained(), pixels, labels)[1])
 
 
+@pytest.mark.slow
 def test_the_trust_of_a_tuned_model_is_that_of_images_it_had_not_seen(
     images: tuple[torch.Tensor, list[str]], better: None, tmp_path: Path
 ) -> None:
@@ -173,6 +177,7 @@ def test_the_trust_of_a_tuned_model_is_that_of_images_it_had_not_seen(
     assert len(read.model.answer(rows[:1])[0].probabilities) == WAYS + 1
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_kept_and_the_folder_works_like_any_other(
     photos: Path, tmp_path: Path, better: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +195,7 @@ def test_the_command_says_what_it_kept_and_the_folder_works_like_any_other(
     assert "m is there already" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_killed_tuning_goes_on_from_its_last_fold(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -224,6 +230,7 @@ def test_a_learner_of_more_than_features_is_refused(head: dict, images: tuple[to
         tune_model(model, *images)
 
 
+@pytest.mark.slow
 def test_the_classifier_tunes_once(images: tuple[torch.Tensor, list[str]], better: None) -> None:
     pixels, labels = images
     model = untrained()

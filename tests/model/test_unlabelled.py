@@ -39,6 +39,7 @@ def better(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("metarep.model.tuning.unlabelled.judge", lambda *given: replace(judge(*given), kept=True))
 
 
+@pytest.mark.slow
 def test_an_adaptation_is_the_same_each_time_and_leaves_the_given_model_alone(
     drawn: tuple[torch.Tensor, list[str], torch.Tensor], better: None
 ) -> None:
@@ -56,6 +57,7 @@ def test_an_adaptation_is_the_same_each_time_and_leaves_the_given_model_alone(
     assert shares[-1] == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_another_view_of_an_image_is_found_more_often(
     drawn: tuple[torch.Tensor, list[str], torch.Tensor], better: None
 ) -> None:
@@ -76,6 +78,7 @@ def test_another_view_of_an_image_is_found_more_often(
         assert share(adapted) > share(model) + 0.1
 
 
+@pytest.mark.slow
 def test_what_is_not_better_changes_nothing(
     drawn: tuple[torch.Tensor, list[str], torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +119,7 @@ def test_images_of_another_form_and_copies_of_labelled_ones_are_refused(
         FewShotClassifier(untrained().representation).fit(images.numpy(), labels, unlabelled=[])
 
 
+@pytest.mark.slow
 def test_the_accuracy_of_a_model_that_the_same_images_chose_is_lowered(
     drawn: tuple[torch.Tensor, list[str], torch.Tensor], better: None, tmp_path: Path
 ) -> None:
@@ -135,6 +139,7 @@ def test_the_accuracy_of_a_model_that_the_same_images_chose_is_lowered(
     assert f"so the accuracy is lowered by {verdict.discount:.1f} points" in model_card(model, "m")
 
 
+@pytest.mark.slow
 def test_a_gain_within_its_error_is_taken_for_chance() -> None:
     """Simulated: of many pairs of encoders that are equally good, the one that did better is promised too much."""
     generator, excess, lowered = torch.Generator().manual_seed(0), [], []
@@ -152,6 +157,7 @@ def test_a_gain_within_its_error_is_taken_for_chance() -> None:
     assert sum(lowered) / len(lowered) < 0.5 * sum(excess) / len(excess)
 
 
+@pytest.mark.slow
 def test_the_command_passes_over_labelled_images_and_says_what_it_kept(
     photos: Path, tmp_path: Path, better: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +184,7 @@ def test_the_command_passes_over_labelled_images_and_says_what_it_kept(
     assert json.loads(capsys.readouterr().out)["adapting"]["kept"]
 
 
+@pytest.mark.slow
 def test_the_classifier_adapts(drawn: tuple[torch.Tensor, list[str], torch.Tensor], better: None) -> None:
     images, labels, unlabelled = drawn
     classifier = FewShotClassifier(untrained().representation, "prototypes")

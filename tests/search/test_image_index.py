@@ -106,6 +106,7 @@ def test_bad_images_are_named_or_left_out(photos: Path, tmp_path: Path) -> None:
         again.search([photos / "kind 4" / "bad.png"], 1)
 
 
+@pytest.mark.slow
 def test_another_encoder_kind_or_folder_is_refused(photos: Path, tmp_path: Path) -> None:
     index = build(tmp_path / "an.index", photos / "kind 0")
     pytest.importorskip("faiss", reason="needs metarep[ann]")

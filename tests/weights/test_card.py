@@ -56,6 +56,7 @@ def test_the_card_of_a_model(model: Path, capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().out == "['ring']\n"
 
 
+@pytest.mark.slow
 def test_the_card_follows_the_model(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (model / CARD).read_text("utf-8")
     put(model.parent / "comb", "comb", 0, 1)
@@ -86,6 +87,7 @@ def test_a_card_that_cannot_be_written_harms_nothing(model: Path) -> None:
         assert not write_card(model / "absent", MARK)
 
 
+@pytest.mark.slow
 def test_the_card_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     small = ["--size", "16", "--width", "8", "--ways", "5", "--queries", "1", "--validation-tasks", "10"]

@@ -75,6 +75,7 @@ def test_what_takes_no_memory_opens(base: Path, tmp_path: Path) -> None:
     assert peak() - before < MOST
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", fuzz.READERS)
 def test_mutated_files_are_read_or_refused(reader: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """``python benchmarks/fuzz.py`` gives each reader 100,000; one that finds no other error is no proof."""

@@ -115,6 +115,7 @@ def test_a_model_is_pushed_loaded_elsewhere_and_answers_alike(hub: Hub, moths: P
     assert load_representation(MOTHS).name == pushed.name, "so the model that is made of it says which commit it was"
 
 
+@pytest.mark.slow
 def test_a_model_of_several_labels_is_pushed_loaded_and_pulled(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -366,6 +367,7 @@ def test_a_link_that_leads_out_of_the_cache_is_refused(hub: Hub, moths: Path, tm
     assert "ann/other" not in hub.repos
 
 
+@pytest.mark.slow
 def test_a_download_that_broke_off_goes_on(hub: Hub, moths: Path) -> None:
     name = push(moths, MOTHS).name
     hub.cut = {"encoder.safetensors"}
@@ -469,6 +471,7 @@ LOAD = "import sys; from metarep.model.folder import ModelFolder; from pathlib i
 LOAD += "print(ModelFolder.open(Path(sys.argv[1])).model.gallery.names)"
 
 
+@pytest.mark.slow
 def test_two_processes_load_the_same_model_at_once(hub: Hub, moths: Path, tmp_path: Path) -> None:
     push(moths, MOTHS)
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}

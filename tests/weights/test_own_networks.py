@@ -161,6 +161,7 @@ def test_a_body_of_ones_own(name: str) -> None:
         assert np.array_equal(other.predict_proba(IMAGES), fitted.predict_proba(IMAGES))
 
 
+@pytest.mark.slow
 def test_an_encoder_of_ones_own() -> None:
     encoder = Encoder(Net(), Preprocess((16, 16), 3, TOLD["mean"], TOLD["std"]))
     want = FewShotClassifier(encoder.body, **TOLD).fit(IMAGES, LABELS).predict_proba(IMAGES)

@@ -21,6 +21,7 @@ from metarep.weights.shipped import zoo_names
 BESIDE = "omniglot-protonet"
 
 
+@pytest.mark.slow
 def test_efficientnet_knows_what_is_on_a_photograph() -> None:
     """Its own classifier on its features names a palace and a daisy (ImageNet classes 698 and 985)."""
     datasets = pytest.importorskip("sklearn.datasets")

@@ -95,6 +95,7 @@ def test_a_model_that_ships_has_a_record_and_its_method(name: str) -> None:
     assert trained.method.learner is trained.learner
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "settings"), VARIANTS)
 def test_the_learner_follows_from_the_method_where_a_file_does_not_say(
     name: str, settings: dict[str, Any], small_encoder: Make, tmp_path: Path

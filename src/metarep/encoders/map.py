@@ -1,5 +1,7 @@
 """Maps of features in two dimensions: principal components and t-SNE."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -68,7 +70,7 @@ def _arranged(rows: Float[Tensor, "n dim"], start: Float[Tensor, "n 2"]) -> Floa
     """The points of t-SNE, in any unit."""
     from sklearn.manifold import TSNE
 
-    tsne = TSNE(
+    tsne: Any = TSNE(
         2,
         perplexity=min(PERPLEXITY, (len(rows) - 1) / 3),
         init=(start / start.std(0).max() * 1e-4).numpy(),  # pyright: ignore[reportArgumentType] - its stub knows names only
