@@ -254,6 +254,9 @@ def test_a_file_of_a_transformer_is_measured_as_a_frozen_encoder(tmp_path: Path)
     measured = load_to_measure(vit_file(tmp_path)["name"], size=20)
     assert (measured.record.method, measured.record.labels) == ("frozen", "pretrained")
     assert measured.record.name.startswith("dino.pth (")
+    both = load_to_measure(vit_file(tmp_path)["name"], size=20, arch="vit:both")
+    assert both.record.name.endswith(", features both)"), "rows of other features are other rows"
+    assert both.learner.encoder.dim == 2 * measured.learner.encoder.dim
 
 
 def test_weights_have_one_source() -> None:

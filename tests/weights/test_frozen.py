@@ -13,7 +13,7 @@ from metarep.weights import frozen
 from metarep.weights.representation import Representation
 
 
-def small(spec: str, *, size: int | None) -> Representation:
+def small(spec: str, *, size: int | None, arch: str | None = None) -> Representation:
     """A network of any size under the name of a pretrained one."""
     torch.manual_seed(0)
     sides = (size or 20, size or 20)

@@ -58,9 +58,10 @@ def add(parser: Parser) -> None:
         nargs="?",
         metavar="RUN",
         help="a run folder, a .safetensors file, a model that ships with metarep "
-        f"({', '.join(zoo_names())}), or a frozen encoder: efficientnet-lite0 to 2, timm:NAME, FILE.onnx; or "
-        "hf:USER/NAME",
+        f"({', '.join(zoo_names())}), or a frozen encoder: efficientnet-lite0 to 2, timm:NAME, FILE.onnx, a file of "
+        "weights; or hf:USER/NAME",
     )
+    parser.add_argument("--arch", metavar="NAME", help="network of a file of weights, as in metarep fit")
     parser.add_argument(
         "--split",
         default="test",
@@ -166,7 +167,7 @@ def run(args: argparse.Namespace) -> int:
         return measure_features(args)
     device = pick_device(args.device)
     args.run = pinned(args.run)
-    trained = load_to_measure(args.run, device, size=args.size)
+    trained = load_to_measure(args.run, device, size=args.size, arch=args.arch)
     learner = pick_learner(trained, args.learner)
     precision = pick_precision(args.precision, device)
     with computing(learner, precision), learner.using(args.normalisation, args.test_steps):

@@ -16,7 +16,9 @@ FROZEN = "frozen"
 PRETRAINED = "pretrained"
 
 
-def load_to_measure(name: str | Path, device: torch.device | str = "cpu", *, size: int | None = None) -> Checkpoint:
+def load_to_measure(
+    name: str | Path, device: torch.device | str = "cpu", *, size: int | None = None, arch: str | None = None
+) -> Checkpoint:
     """Load what is to be measured: a trained run, or a frozen encoder with the cosine with class means.
 
     No training of this library fits a frozen encoder, so it has seen no class that is known here. What its own training
@@ -24,9 +26,10 @@ def load_to_measure(name: str | Path, device: torch.device | str = "cpu", *, siz
 
     Args:
         name: a run, as in :func:`metarep.load_learner`; or an encoder, as in :func:`metarep.load_representation`:
-            ``efficientnet-lite0`` to ``2``, ``timm:NAME``, a file of ONNX or of a vision transformer, ``hf:USER/NAME``.
+            ``efficientnet-lite0`` to ``2``, ``timm:NAME``, a file of ONNX or of weights, ``hf:USER/NAME``.
         device: where to put the weights.
         size: side of the images of a frozen encoder in pixels; None for its own.
+        arch: the architecture of a file of weights, and which features it gives; see :func:`metarep.load_representation`.
 
     Raises:
         MetarepError: there is no such run or encoder, or a package that it needs is not installed.
@@ -35,6 +38,8 @@ def load_to_measure(name: str | Path, device: torch.device | str = "cpu", *, siz
     'protonet'
     """
     text = str(name)
+    if arch:
+        return _frozen(load_representation(text, arch=arch, size=size), device)
     may_be_frozen = is_hub_name(text) or is_trained_name(text) or Path(text).is_file()
     if not may_be_frozen or text in zoo_names() or Path(text).is_dir():
         return load_trained(name, device)
