@@ -215,7 +215,9 @@ def test_a_killed_tuning_goes_on_from_its_last_fold(
     assert main([*argv, "m"]) == 0
     again = len(fitted) - 3
     assert not (tmp_path / ".m.unfinished").exists()
-    resumed = json.loads(capsys.readouterr().out)["tuning"]
+    told = capsys.readouterr()
+    resumed = json.loads(told.out)["tuning"]
+    assert "2 parts of the learning had been finished by the same command, which was stopped" in told.err
     assert main([*argv, "n"]) == 0
     assert len(fitted) - 3 - again == again + 2, "two folds were finished"
     assert json.loads(capsys.readouterr().out)["tuning"] == resumed

@@ -1,6 +1,7 @@
 """The part of ``metarep fit`` in which the encoder learns too: from unlabelled images, and from the labelled ones."""
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
@@ -47,6 +48,9 @@ def learn_encoder(
     if args.tune:
         with measuring("tuning", quiet=args.json) as tell:
             model, verdicts["tuning"] = tune_model(model, images, labels, tell, unfinished)
+    if unfinished.reused:
+        parts = counted(len(unfinished.reused), "part")
+        print(f"{parts} of the learning had been finished by the same command, which was stopped", file=sys.stderr)
     return model, verdicts
 
 

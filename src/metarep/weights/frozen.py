@@ -29,7 +29,8 @@ def load_to_measure(
             ``efficientnet-lite0`` to ``2``, ``timm:NAME``, a file of ONNX or of weights, ``hf:USER/NAME``.
         device: where to put the weights.
         size: side of the images of a frozen encoder in pixels; None for its own.
-        arch: the architecture of a file of weights, and which features it gives; see :func:`metarep.load_representation`.
+        arch: the architecture of a file of weights, and which features it gives, as for
+            :func:`metarep.load_representation`.
 
     Raises:
         MetarepError: there is no such run or encoder, or a package that it needs is not installed.

@@ -23,6 +23,9 @@ class Unfinished:
     Args:
         path: the file; None to keep nothing. A damaged one is not read, and is replaced.
 
+    Attributes:
+        reused: the names of the pieces that an earlier command finished, and this one asked for.
+
     >>> import torch
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -33,15 +36,18 @@ class Unfinished:
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        self.path, self.pieces = path, dict[str, dict[str, Tensor]]()
+        self.path, self.pieces, self.reused = path, dict[str, dict[str, Tensor]](), set[str]()
         if path is not None and path.is_file():
             with suppress(MetarepError):
                 for name, tensor in read_tensors(path)[0].items():
                     piece, _, own = name.partition("/")
                     self.pieces.setdefault(piece, {})[own] = tensor
+        self._earlier = frozenset(self.pieces)
 
     def get(self, piece: str) -> dict[str, Tensor] | None:
         """The tensors of a piece; None if it is not finished."""
+        if piece in self._earlier:
+            self.reused.add(piece)
         return self.pieces.get(piece)
 
     def put(self, piece: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
