@@ -24,6 +24,7 @@ from metarep.data.datasets import load_dataset
 from metarep.data.labels import Labels
 from metarep.data.tasks import TaskIndex, draw_tasks
 from metarep.experiments.measurement.results import commit, record
+from metarep.experiments.measurement.rows import image_size
 from metarep.machine.device import hardware
 from metarep.model.gallery import Gallery
 from metarep.model.model import Model
@@ -111,7 +112,8 @@ def row(model: Model, data: str, shots: int, tasks: TaskIndex, accuracy: float, 
         else "ImageNet (external data)",
         "labels": trained.labels if trained else "true",
         "init": "random",
-        "encoder": f"{encoder.arch['name']}, {encoder.preprocess.size[0]} px",
+        "encoder": encoder.arch["name"],
+        "size": image_size(encoder),
         "normalisation": "running",
         "ways": WAYS,
         "shots": shots,

@@ -18,7 +18,8 @@ from metarep.encoders import Encoder
 from metarep.errors import MetarepError
 from metarep.experiments.job import Job, train_settings
 from metarep.experiments.measurement.evaluation import evaluate
-from metarep.experiments.measurement.measure import Setting, measure, pick_learner, result_row
+from metarep.experiments.measurement.measure import Setting, measure, pick_learner
+from metarep.experiments.measurement.rows import result_row
 from metarep.experiments.run_folder import RunFolder, read_record
 from metarep.experiments.start import start
 from metarep.learners import INDUCTIVE, LEARNERS

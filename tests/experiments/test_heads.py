@@ -11,7 +11,8 @@ from metarep.cli import main
 from metarep.data.split import Split
 from metarep.encoders import keep_feature_means
 from metarep.errors import MetarepError
-from metarep.experiments.measurement.measure import Setting, measure, pick_learner, result_row
+from metarep.experiments.measurement.measure import Setting, measure, pick_learner
+from metarep.experiments.measurement.rows import result_row
 from metarep.experiments.training import train
 from metarep.learners import Prototypes
 from metarep.machine.files import read_tensors, write_tensors

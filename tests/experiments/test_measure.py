@@ -16,9 +16,10 @@ from metarep.data.tasks import draw_tasks
 from metarep.encoders import Encoder
 from metarep.errors import LeakageError, MetarepError
 from metarep.experiments.measurement.evaluation import evaluate
-from metarep.experiments.measurement.measure import Setting, measure, measure_all, pick_learner, result_row
+from metarep.experiments.measurement.measure import Setting, measure, measure_all, pick_learner
 from metarep.experiments.measurement.references import raw_pixels, untrained
 from metarep.experiments.measurement.results import read
+from metarep.experiments.measurement.rows import result_row
 from metarep.experiments.recipes import Recipe
 from metarep.experiments.reproduce import reproduce
 from metarep.learners import Neighbours, Prototypes

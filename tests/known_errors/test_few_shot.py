@@ -23,7 +23,7 @@ from metarep.encoders import Encoder, Preprocess, build_encoder
 from metarep.experiments.job import Job
 from metarep.experiments.measurement.evaluation import evaluate
 from metarep.experiments.measurement.interval import interval
-from metarep.experiments.measurement.measure import result_row
+from metarep.experiments.measurement.rows import result_row
 from metarep.experiments.start import start
 from metarep.experiments.training import train
 from metarep.experiments.validation import validation_tasks

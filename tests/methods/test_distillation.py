@@ -22,7 +22,7 @@ from metarep.data.split import Split
 from metarep.encoders import Encoder
 from metarep.errors import MetarepError
 from metarep.experiments.job import Job
-from metarep.experiments.measurement.measure import beginning
+from metarep.experiments.measurement.rows import beginning
 from metarep.experiments.start import start
 from metarep.experiments.training import train
 from metarep.machine.files import read_tensors

@@ -1,5 +1,6 @@
 """Tables of the docs: made from result files, exactly, and refused where a marker is wrong."""
 
+import csv
 import multiprocessing
 from pathlib import Path
 
@@ -18,6 +19,7 @@ PROTONET = {
     "labels": "true",
     "init": "random",
     "encoder": "conv4-64",
+    "size": "28",
     "normalisation": "running",
     "ways": "5",
     "shots": "1",
@@ -70,8 +72,8 @@ def test_a_table_is_what_the_result_file_says(results: Path) -> None:
         "| raw pixels | prototypes | 40.25 ± 0.50 |  |",
         "",
         "Accuracy in percent ± half its 95 % interval over tasks. 10,000 tasks of 15 queries a class, inductive under "
-        "running statistics. Split omniglot:vinyals/test; encoder conv4-64, trained on omniglot:vinyals/trainval. "
-        "In brackets what was published.",
+        "running statistics. Split omniglot:vinyals/test; encoder conv4-64 on images of 28 px, trained on "
+        "omniglot:vinyals/trainval. In brackets what was published.",
         "",
         "<details>",
         "<summary>Where each row comes from</summary>",
@@ -122,6 +124,35 @@ def test_another_measurement_takes_no_place_and_the_same_one_does(results: Path,
     assert "90.00" not in rows
 
 
+def test_images_of_another_size_are_another_measurement_and_have_references_of_their_own(results: Path) -> None:
+    larger = [PROTONET | {"size": "42", "accuracy": 92.0, "recipe": "large"}, PIXELS | {"size": "42", "accuracy": 41.0}]
+    record(results / "omniglot.csv", larger)
+    filled = fill_tables(PLACE.format(" method=protonet ways=5"), results)
+    for line in (
+        "| method | learner | px | 5-way 1-shot |",
+        "| protonet-omniglot | prototypes | 28 | 90.00 ± 0.50 (89.8) |",
+        "| large | prototypes | 42 | 92.00 ± 0.50 (89.8) |",
+        "| raw pixels | prototypes | 28 | 40.25 ± 0.50 |",
+        "| raw pixels | prototypes | 42 | 41.00 ± 0.50 |",
+    ):
+        assert line in filled
+    assert "41.00" not in fill_tables(PLACE.format(" method=protonet size=28"), results)
+
+
+def test_a_table_without_sizes_is_read_and_its_rows_are_replaced(results: Path) -> None:
+    path = results / "omniglot.csv"
+    with path.open() as file:
+        old = [{name: row[name] for name in COLUMNS if name != "size"} for row in csv.DictReader(file)]
+    with path.open("w") as file:
+        writer = csv.DictWriter(file, [name for name in COLUMNS if name != "size"])
+        writer.writeheader()
+        writer.writerows(old)
+    assert {row["size"] for row in read(path)} == {""}
+    record(path, [PROTONET | {"accuracy": 91.0}])
+    new = [row for row in read(path) if row["method"] == "protonet" and row["ways"] == "5" and row["split"] == "test"]
+    assert [(row["size"], row["accuracy"]) for row in new] == [("28", "91.00")]
+
+
 def test_references_stand_beside_rows_of_their_own_setting(results: Path) -> None:
     record(results / "omniglot.csv", [PROTONET | {"method": "siamese", "queries": 5, "recipe": "s"}])
     assert "raw pixels" not in fill_tables(PLACE.format(" method=siamese queries=5"), results)
@@ -150,8 +181,8 @@ GOOD = {"ways": "5", "shots": "1-5", "queries": "15", "tasks": "9"}
     [
         ("method,accuracy\nprotonet,9\n", "its first line must be method,learner"),
         ("", "its first line must be"),
-        (f"{HEAD}\nprotonet,prototypes\n", "line 2: a row must have 25 values"),
-        (f"{HEAD}\n{'x,' * 25}x\n", "line 2: a row must have 25 values"),
+        (f"{HEAD}\nprotonet,prototypes\n", f"line 2: a row must have {len(COLUMNS)} values"),
+        (f"{HEAD}\n{'x,' * len(COLUMNS)}x\n", f"line 2: a row must have {len(COLUMNS)} values"),
         (f"{HEAD}\n{','.join((GOOD | {'tasks': 'many'}).get(c, '') for c in COLUMNS)}\n", "tasks is 'many'"),
         (f"{HEAD}\n{','.join((GOOD | {'ways': ''}).get(c, '') for c in COLUMNS)}\n", "ways is ''"),
         (b"\xff\xfe", "is not a results table"),

@@ -32,13 +32,14 @@ def test_a_pretrained_encoder_gives_a_row_that_says_so(tmp_path: Path, capsys: p
     assert main([*words.split(), str(table)]) == 0
     assert json.loads(capsys.readouterr().out)[0]["method"] == "frozen"
     (row,) = read(table)
-    told = {name: row[name] for name in ("method", "learner", "labels", "init", "encoder", "trained_on")}
+    told = {name: row[name] for name in ("method", "learner", "labels", "init", "encoder", "size", "trained_on")}
     assert told == {
         "method": "frozen",
         "learner": "prototypes",
         "labels": "pretrained",
         "init": "pretrained",
-        "encoder": "efficientnet-lite0 at 28 px",
+        "encoder": "efficientnet-lite0",
+        "size": "28",
         "trained_on": "",
     }
 

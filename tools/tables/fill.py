@@ -21,10 +21,10 @@ OPENING = re.compile(r"^<!-- table:[^\n]* -->$", re.MULTILINE)
 PLACE = re.compile(r"^<!-- table:(?P<what>[^\n]*) -->\n(?P<old>.*?)^<!-- /table -->$", re.MULTILINE | re.DOTALL)
 REFERENCES = ("untrained encoder", "raw pixels")
 IDENTITY = (  # of a table's row: with data, split, ways and shots this is what a row of a result file is known by
-    *("method", "learner", "encoder", "trained_on", "labels", "init"),
+    *("method", "learner", "encoder", "size", "trained_on", "labels", "init"),
     *("normalisation", "queries", "protocol", "tasks", "recipe"),
 )
-SETTING = ("data", "split", "ways", "shots", "queries", "tasks")
+SETTING = ("data", "split", "size", "ways", "shots", "queries", "tasks")
 
 
 def fill_tables(text: str, results: Path) -> str:
@@ -106,7 +106,11 @@ def _table(rows: list[Row]) -> str:
         who = tuple(row[column] for column in IDENTITY)
         lines.setdefault(who, row)
         cells.setdefault(who, {})[row["ways"], row["shots"]] = _cell(row)
-    head = [*(column.replace("_", " ") for column in shown), *(f"{ways}-way {shots}-shot" for ways, shots in settings)]
+    words = {"size": "px"}  # the header says the unit
+    head = [
+        *(words.get(column, column.replace("_", " ")) for column in shown),
+        *(f"{ways}-way {shots}-shot" for ways, shots in settings),
+    ]
     body = [
         [
             name(row, rows),

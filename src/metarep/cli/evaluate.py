@@ -18,10 +18,11 @@ from metarep.encoders import computing
 from metarep.encoders.normalisation import Normalisation
 from metarep.errors import LeakageError, MetarepError
 from metarep.experiments.measurement.lake_runs import error_rate
-from metarep.experiments.measurement.measure import measure_all, pick_learner, result_row
+from metarep.experiments.measurement.measure import measure_all, pick_learner
 from metarep.experiments.measurement.report import Balance, Report
 from metarep.experiments.measurement.results import read, record
 from metarep.experiments.measurement.retrieval import retrieve_split
+from metarep.experiments.measurement.rows import result_row
 from metarep.experiments.measurement.shards import Shard, write_shard
 from metarep.learners import LEARNERS, Learner
 from metarep.machine.device import pick_device, pick_precision

@@ -12,8 +12,9 @@ from metarep.errors import MetarepError
 from metarep.experiments.job import Job
 from metarep.experiments.measurement.evaluation import Report
 from metarep.experiments.measurement.lake_runs import RUNS, runs_row
-from metarep.experiments.measurement.measure import Setting, beginning, measure_all, pick_learner, result_row
+from metarep.experiments.measurement.measure import Setting, measure_all, pick_learner
 from metarep.experiments.measurement.results import read, record
+from metarep.experiments.measurement.rows import beginning, result_row
 from metarep.experiments.readings import Watch
 from metarep.experiments.recipes import Recipe, load_recipe, recipe_names
 from metarep.experiments.run_folder import MODEL

@@ -15,9 +15,10 @@ from metarep.data.split import Split
 from metarep.errors import MetarepError
 from metarep.experiments.compare.entrants import Entrant, Seed, parameters_of
 from metarep.experiments.json_files import read_values, write_values
-from metarep.experiments.measurement.measure import Setting, measure, result_row
+from metarep.experiments.measurement.measure import Setting, measure
 from metarep.experiments.measurement.prepared import Prepared
 from metarep.experiments.measurement.report import Report, span
+from metarep.experiments.measurement.rows import result_row
 from metarep.learners import Learner
 from metarep.weights.checkpoint import Checkpoint
 

@@ -14,8 +14,8 @@ from metarep.data.drawing.answer_sheet import answer_sheet
 from metarep.encoders.finite import refuse_lost_rows
 from metarep.encoders.modes import evaluating
 from metarep.experiments.measurement.interval import interval
-from metarep.experiments.measurement.measure import encoder_name
 from metarep.experiments.measurement.results import commit
+from metarep.experiments.measurement.rows import encoder_name, image_size
 from metarep.learners import Learner
 from metarep.machine.device import hardware
 from metarep.weights.checkpoint import Checkpoint
@@ -146,6 +146,7 @@ def runs_row(
         "labels": run.labels,
         "init": run.init or "random",
         "encoder": encoder_name(trained),
+        "size": image_size(trained.learner.encoder),
         "normalisation": learner.normalisation,
         "ways": report.ways,
         "shots": 1,

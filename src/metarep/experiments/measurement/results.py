@@ -13,7 +13,7 @@ from metarep.experiments.measurement.reliability import FIGURES as RELIABILITY_F
 from metarep.machine.files import locked, replacing
 
 SUBJECT = (  # what was measured, and on what
-    *("method", "learner", "data", "split", "trained_on", "labels", "init", "encoder"),
+    *("method", "learner", "data", "split", "trained_on", "labels", "init", "encoder", "size"),
     *("normalisation", "ways", "shots", "queries", "protocol", "tasks"),
 )
 FIGURES = ("seeds", "accuracy", "ci95", "seed_sd", "published", "source", "train_seconds", "hardware")
@@ -28,6 +28,9 @@ NUMBERS = {"ways": r"\d+(-\d+)?", "shots": r"\d+(-\d+)?", "queries": r"\d+", "ta
 
 def record(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write rows into a table. A new row replaces an old one with the same ``KEY``.
+
+    Tables of earlier versions have no ``size``, the side of the images in pixels. A row of one is replaced whatever the
+    size of the new row is.
 
     Args:
         path: a CSV file; made if it does not exist.
@@ -44,6 +47,7 @@ def record(path: Path, rows: list[dict[str, Any]]) -> None:
         for row in rows:
             text = {column: _text(row.get(column, "")) for column in COLUMNS}
             text |= {column: _text(row.get(column, ""), ".4g") for column in RELIABILITY}
+            table.pop(_key(text | {"size": ""}), None)
             table[_key(text)] = text
         more = [name for name in RELIABILITY if any(row[name] for row in table.values())]
         with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
@@ -70,9 +74,10 @@ def read(path: Path) -> list[Row]:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file, strict=True)
             header = reader.fieldnames or ()
-            if sorted(set(header) - set(RELIABILITY)) != sorted(COLUMNS) or len(set(header)) < len(header):
+            known = {*header, "size"} - set(RELIABILITY)
+            if sorted(known) != sorted(COLUMNS) or len(set(header)) < len(header):
                 raise MetarepError(f"{path} is not a results table: its first line must be {','.join(COLUMNS)}")
-            none = dict.fromkeys(RELIABILITY, "")
+            none = dict.fromkeys(("size", *RELIABILITY), "")
             return [none | _checked(row, header, f"{path}, line {reader.line_num}") for row in reader]
     except (csv.Error, UnicodeDecodeError) as error:
         raise MetarepError(f"{path} is not a results table ({error}); repair it, or name another file") from error

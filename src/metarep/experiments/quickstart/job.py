@@ -16,8 +16,8 @@ from metarep.data.split import Split
 from metarep.data.tasks import TaskIndex
 from metarep.experiments.job import Job
 from metarep.experiments.measurement.evaluation import evaluate
-from metarep.experiments.measurement.measure import result_row
 from metarep.experiments.measurement.references import raw_pixels, untrained
+from metarep.experiments.measurement.rows import result_row
 from metarep.experiments.page.examples import solve_examples
 from metarep.experiments.page.maps import draw_maps
 from metarep.experiments.quickstart.findings import Findings
