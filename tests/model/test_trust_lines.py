@@ -58,6 +58,12 @@ def test_no_probability_is_written_that_is_not_set():
     assert as_text(Path("new.jpg"), answer, calibrated=True).startswith("new.jpg: 0  1.00  or 1\n")
 
 
+def test_an_accuracy_of_guessing_is_called_so():
+    noise = torch.rand(40, 4, generator=torch.Generator().manual_seed(0))
+    assert "; not surely better than guessing, which is right in 25 %" in trust_line(fitted(*noise.split(10)))
+    assert "guessing" not in trust_line(fitted(near(0, 10), near(1, 10)))
+
+
 def test_a_weak_class_is_named_with_its_share():
     wrong = torch.cat([near(1, 4), near(0, 6)])
     model = fitted(near(0, 30), wrong)

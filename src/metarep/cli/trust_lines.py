@@ -29,6 +29,8 @@ def trust_line(model: Model) -> str:
         parts = [f"accuracy {trust} expected, by leaving {counted(trust.tested, 'image')} out of the tuning"]
         if model.tuning.names != model.gallery.names:
             parts += [f"measured on the {counted(len(model.tuning.names), 'class')} that it was tuned on"]
+    if trust.interval[0] <= (guess := 100 / len(model.gallery.names)):
+        parts += [f"not surely better than guessing, which is right in {guess:.0f} %"]
     if points := round(trust.lowered_by, 1):
         parts += [f"lowered by {points} points, for the same images have chosen the encoder"]
     untested = [int(n) for n, each in zip(model.gallery.counts, trust.classes, strict=False) if not each.tested]

@@ -128,6 +128,7 @@ export const CHINESE = {
   "accuracy": "对今后的同类图片，预计识别正确的约占 {accuracy}；测试了 {tested}，每次从每一类留出一张。",
   "accuracy.lowered": "由于编码器是用同样的图片选出的，这个数字已调低 {points} 个百分点。",
   "accuracy.few": "每次从每一类留出一张来测试，{tested} 张图片中约识别正确 {right} 张。",
+  "accuracy.guess": "这不一定好于随机猜测（猜对的约占 {guess} %）。也许这些图片看不出各类的区别。",
   "accuracy.interval": "{accuracy} %（{low} 至 {high} %）",
   "accuracy.expected": "新图片中识别正确的可能占 {low} % 到 {high} %。这是别处每类一张图片时的结果：{source}。某一类有第二张图片之后，才能用您自己的图片来测试。",
   "accuracy.none": "准确率还不知道：至少要有两个类别，每类至少两张图片，才能测试。",

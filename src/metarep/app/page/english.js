@@ -137,6 +137,7 @@ export const ENGLISH = {
   "trust": "How far you can trust it",
   "accuracy": "About {accuracy} of new images like these will be recognised. This was measured on {tested}, leaving out one image of each class at a time.",
   "accuracy.lowered": "The figure is lowered by {points} points, because the same images have chosen the encoder.",
+  "accuracy.guess": "This is not surely better than guessing, which is right in {guess} %. Perhaps the images do not show what tells the classes apart.",
   "accuracy.few": "About {right} of {tested} images are recognised when one image of each class is left out at a time.",
   "accuracy.interval": "{accuracy} % ({low} to {high} %)",
   "accuracy.expected": "Between {low} and {high} % of new images may be recognised. This is what one image per class gave elsewhere: {source}. It can be measured on your own images when a class has a second one.",

@@ -15,7 +15,7 @@ export function summaryOf({ photos, fresh }, labelled) {
     make("p", { class: "verdict" }, n ? say("queue.sum", { n }) : say("queue.nothing")),
     make("ul", { class: "chips" }, ...counts(labelled).map((pair) => chip(pair, fresh))),
     make("p", { class: "note" }, rest(photos)),
-    make("p", {}, model.summary.classes > 1 ? accuracyText(model.summary.trust) : ""),
+    make("p", {}, model.summary.classes > 1 ? accuracyText(model.summary.trust, model.summary.classes) : ""),
     make("p", { class: "note" }, needy.length ? `${say("needs.title")}: ${needy.slice(0, NEEDY).join(", ")}` : ""),
   ];
 }

@@ -16,7 +16,7 @@ const opened = new Set(); // lists that the user has opened; they are drawn agai
 export function drawTrust({ summary }) {
   const { trust, suspects, copies, classes } = summary;
   find("trust").hidden = classes < 2;
-  find("accuracy").textContent = accuracyText(trust);
+  find("accuracy").textContent = accuracyText(trust, classes);
   find("unknowns").textContent = unknownsText(trust);
   find("per-class").replaceChildren(...perClass(trust.per_class ?? []));
   find("copies").replaceChildren(...nearCopies(copies ?? []));
@@ -26,19 +26,21 @@ export function drawTrust({ summary }) {
 
 const isOwn = (trust) => trust.source === "leave-one-out"; // measured on these images, and not taken from elsewhere
 
-export function accuracyText(trust) {
+export function accuracyText(trust, classes) {
   const { accuracy, interval, tested, source } = trust;
   if (accuracy === null) return say("accuracy.none");
   if (!isOwn(trust)) {
     const [low, high] = interval.map(Math.round);
     return say("accuracy.expected", { low, high, source });
   }
-  if (tested < FEW) return say("accuracy.few", { right: Math.round((accuracy * tested) / 100), tested });
+  const guess = 100 / classes;
+  const warning = interval[0] <= guess ? ` ${say("accuracy.guess", { guess: Math.round(guess) })}` : "";
+  if (tested < FEW) return say("accuracy.few", { right: Math.round((accuracy * tested) / 100), tested }) + warning;
   const [low, high] = interval.map((bound) => bound.toFixed(1));
   const share = say("accuracy.interval", { accuracy: accuracy.toFixed(1), low, high });
   const text = say("accuracy", { accuracy: share, tested: say("images.n", { n: tested }) });
   const points = (trust.lowered_by ?? 0).toFixed(1);
-  return points === "0.0" ? text : `${text} ${say("accuracy.lowered", { points })}`;
+  return (points === "0.0" ? text : `${text} ${say("accuracy.lowered", { points })}`) + warning;
 }
 
 function unknownsText({ known, false_alarms: share }) {
