@@ -182,7 +182,7 @@ def test_too_few_images_or_classes_say_what_is_missing() -> None:
         "3-way 5-shot tasks with 15 queries need 3 classes of at least 20 images; 2 of the 3 classes have as many, "
         "and 'b' has 3. Use fewer shots or queries, or add images"
     )
-    with pytest.raises(DataError, match="need 4 classes of at least 2 images; there are 3 classes"):
+    with pytest.raises(DataError, match="need 4 classes of at least 2 images; the data has 3 classes"):
         draw(labels_of(5, 5, 5), 1, ways=4, shots=1, queries=1)
     with pytest.raises(MetarepError, match="at least 1 way and 1 shot, not ways=2, shots=0"):
         draw(labels_of(5, 5), 1, ways=2, shots=0, queries=1)

@@ -101,7 +101,7 @@ def test_samples_of_an_instance_are_views_of_one_image(drawings: Drawings) -> No
             MetarepError, match=r"each image is a class of its own; its samples are the same.*set augment to views-dra"
         ):
             draw_batch(eats, split.bank, labels, SHAPE, None, Generator())
-    with pytest.raises(DataError, match="need 6 classes of at least 1 images; there are 5"):
+    with pytest.raises(DataError, match="need 6 classes of at least 1 image; the data has 5"):
         draw_batch(TaskBatch, split.bank, instances(5), SHAPE, augment, Generator())
 
 

@@ -65,9 +65,8 @@ class Split(NamedTuple):
         """
         labels = self.labels
         if len(labels.names) < ranks:
-            raise DataError(
-                f"{self.name} has {len(labels.names)} classes, too few for {ranks} processes; use fewer processes"
-            )
+            there = counted(len(labels.names), "class")
+            raise DataError(f"{self.name} has {there}, too few for {ranks} processes; use fewer processes")
         own = labels.share(rank, ranks)
         start = int(labels.starts[len(labels.names) * rank // ranks])
         rows = labels.rows[start : start + len(own)]

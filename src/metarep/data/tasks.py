@@ -150,14 +150,16 @@ def usable_classes(labels: Labels, ways: int, shots: int, queries: int) -> Int[T
     if len(usable) < ways:
         able, need = labels.can_give(shots, queries), 1 if labels.kind == "instances" else shots + queries
         shape = f"{ways}-way {_shape(shots, queries)}" if queries else _shape(shots, queries)
-        want = f"{shape} need {ways} classes of at least {need} images"
+        want = f"{shape} need {counted(ways, 'class')} of at least {counted(need, 'image')}"
         if labels.kind == "clusters":
             raise DataError(
                 f"{want}; {len(usable)} of the {len(labels.names)} clusters have as many. Use fewer clusters, ways, "
                 "shots or queries"
             )
         if len(labels.names) < ways:
-            raise DataError(f"{want}; there are {len(labels.names)} classes. Use fewer ways, or add classes")
+            raise DataError(
+                f"{want}; the data has {counted(len(labels.names), 'class')}. Use fewer ways, or add classes"
+            )
         raise DataError(
             f"{want}; {len(usable)} of the {len(labels.names)} classes have as many, and "
             f"{_smallest(labels, able, need)}. Use fewer shots{' or queries' * (queries > 0)}, or add images"
