@@ -87,6 +87,21 @@ def test_another_encoder_is_another_space() -> None:
         ("bad.safetensors", {"arch": "conv4"}, "cannot be read as safetensors"),
         ("bad.safetensors", {"arch": "conv5"}, "did you mean 'conv4'"),
         ("bad.onnx", {}, "not an ONNX graph"),
+        ("nowhere.safetensors", {"arch": "conv4"}, "there is no file nowhere.safetensors"),
+        (
+            "bare.safetensors",
+            {"arch": "conv4:9"},
+            r"does not hold the weights of conv4:9: .* has the shape \(8, 3, 3, 3\)",
+        ),
+        (
+            "bare.safetensors",
+            {"arch": "resnet12"},
+            r"branch\.0\.weight is missing; it should have the shape \(64, 3, 3, 3\)",
+        ),
+        *(
+            (spec, {"arch": "vit"}, f"arch is for a file of weights, and {spec} says itself what network it is")
+            for spec in ("omniglot-protonet", "timm:resnet18", "bad.onnx", "efficientnet-lite0", ".")
+        ),
     ],
 )
 def test_what_cannot_be_had_is_said(
@@ -97,6 +112,8 @@ def test_what_cannot_be_had_is_said(
     monkeypatch.chdir(tmp_path)
     Path("bad.safetensors").write_bytes(b"nothing")
     Path("bad.onnx").write_bytes(b"nothing")
+    if spec == "bare.safetensors":
+        made("bare", tmp_path)
     with pytest.raises(MetarepError, match=message):
         load_representation(spec, **options)
 

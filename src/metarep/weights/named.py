@@ -98,6 +98,9 @@ def _named(spec: str, arch: str | None, size: Size, mean: Numbers, std: Numbers)
         raise MetarepError(f"size must be at most {LARGEST:,} pixels, not {size}")
     if spec == "auto":
         spec = best_installed()
+    told = spec in LITE or spec in zoo_names() or spec.startswith("timm:") or spec.endswith(".onnx")
+    if arch and (told or Path(spec).is_dir()):
+        raise MetarepError(f"arch is for a file of weights, and {spec} says itself what network it is; leave it out")
     if is_hub_name(spec):
         found = fetch(spec)
         return replace(_named(str(found.weights), arch, size, mean, std), name=found.name)
@@ -241,6 +244,8 @@ def _bare(path: Path, arch: str, size: Size, mean: Numbers, std: Numbers) -> Enc
         raise unknown("architecture", arch, {*ENCODERS, *VIT_ARCHS})
     if width and not width.isdecimal():
         raise MetarepError(f"the width of {name} must be a number, as in conv4:64, not {width!r}")
+    if not path.is_file():
+        raise MetarepError(f"there is no file {path}; check the path")
     try:
         with open_tensors(path) as file:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict

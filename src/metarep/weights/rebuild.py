@@ -37,7 +37,11 @@ def rebuild(build: Callable[[], Network], weights: Mapping[str, Tensor]) -> Netw
     saved = {name: tuple(value.shape) for name, value in weights.items()}
     if shapes != saved:
         name = next(name for name in shapes | saved if shapes.get(name) != saved.get(name))
-        raise MetarepError(f"{name} has the shape {saved.get(name)}; it should have {shapes.get(name)}")
+        if name not in saved:
+            raise MetarepError(f"{name} is missing; it should have the shape {shapes[name]}")
+        if name not in shapes:
+            raise MetarepError(f"{name} is not a weight of this network")
+        raise MetarepError(f"{name} has the shape {saved[name]}; it should have {shapes[name]}")
     network = build()
     network.load_state_dict(dict(weights))
     return network
