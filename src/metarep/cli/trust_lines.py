@@ -29,8 +29,6 @@ def trust_line(model: Model) -> str:
         parts = [f"accuracy {trust} expected, by leaving {counted(trust.tested, 'image')} out of the tuning"]
         if model.tuning.names != model.gallery.names:
             parts += [f"measured on the {counted(len(model.tuning.names), 'class')} that it was tuned on"]
-    if trust.interval[0] <= (guess := 100 / len(model.gallery.names)):
-        parts += [f"not surely better than guessing, which is right in {guess:.0f} %"]
     if points := round(trust.lowered_by, 1):
         parts += [f"lowered by {points} points, for the same images have chosen the encoder"]
     untested = [int(n) for n, each in zip(model.gallery.counts, trust.classes, strict=False) if not each.tested]
@@ -41,6 +39,8 @@ def trust_line(model: Model) -> str:
     if trust.calibration != trust.source:
         few = f"{trust.tested} {plural(trust.tested, 'is', 'are')} too few to set probabilities by"
         parts += [f"{few}, which are those of {trust.calibration}" if trust.calibration else few]
+    if trust.interval[0] <= (guess := 100 / len(model.gallery.names)):
+        parts += [f"not surely better than guessing, which is right in {guess:.0f} %"]
     return "; ".join(parts)
 
 

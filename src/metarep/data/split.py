@@ -7,7 +7,7 @@ from metarep.data.images import ImageBank
 from metarep.data.labels import Labels
 from metarep.data.local_bank import LocalBank
 from metarep.data.reading.depth import Depth
-from metarep.errors import Advice, DataError, MetarepError
+from metarep.errors import Advice, DataError, MetarepError, counted
 from metarep.machine.ranks import rank, ranks
 
 
