@@ -129,7 +129,7 @@ def main() -> None:
         kept = json.loads(args.out.read_text("utf-8"))["rows"] if args.out.exists() else []
         rows += [row for row in kept if row["record"] not in {each["record"] for each in rows}]
         rows.sort(key=lambda row: list(RECORDS).index(row["record"]))
-        content = {"hardware": "in the last column", "note": note, "rows": rows}
+        content = {"note": note, "rows": rows}
         args.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 

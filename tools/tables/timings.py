@@ -46,4 +46,5 @@ def render(content: dict[str, Any]) -> str:
         if "left_out" in row:
             reasons.setdefault(row["implementation"], row["left_out"])
     left = f" Left out: {'; '.join(f'{name} ({why})' for name, why in reasons.items())}." if reasons else ""
-    return f"{table}\n\nHardware: {hardware_words(content['hardware'])}. {content['note']}.{left}"
+    hardware = f"Hardware: {hardware_words(content['hardware'])}. " if "hardware" in content else ""  # or in the rows
+    return f"{table}\n\n{hardware}{content['note']}.{left}"

@@ -111,7 +111,8 @@ def _named(spec: str, arch: str | None, size: Size, mean: Numbers, std: Numbers)
     if _is_vit(spec, arch):
         encoder, layout = open_vit(Path(spec), arch=arch or "vit", size=size, mean=mean, std=std)
         features = (arch or "").partition(":")[2]
-        return Representation(encoder, f"{Path(spec).name} ({layout.in_words}{features and f', features {features}'})")
+        chosen = f", features {features}" if features else ""
+        return Representation(encoder, f"{Path(spec).name} ({layout.in_words}{chosen})")
     if arch:
         return Representation(_bare(Path(spec), arch, size, mean, std), spec)
     if mean is not None or std is not None:

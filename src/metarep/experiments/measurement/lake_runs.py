@@ -15,7 +15,7 @@ from metarep.encoders.finite import refuse_lost_rows
 from metarep.encoders.modes import evaluating
 from metarep.experiments.measurement.interval import interval
 from metarep.experiments.measurement.results import commit
-from metarep.experiments.measurement.rows import encoder_name, image_size
+from metarep.experiments.measurement.rows import trained_columns
 from metarep.learners import Learner
 from metarep.machine.device import hardware
 from metarep.weights.checkpoint import Checkpoint
@@ -135,18 +135,13 @@ def runs_row(
     """
     runs = load_runs(Options(size=size, data_dir=data_dir))
     trained.refuse_keys([key for keys in runs.keys for key in keys], RUNS)
-    report, run = error_rate(learner, runs), trained.record
+    report = error_rate(learner, runs)
     draw_errors(learner, runs, folder / "wrong.png")
     return {
-        "method": run.method,
+        **trained_columns(trained),
         "learner": report.learner,
         "data": RUNS,
         "split": "test",
-        "trained_on": f"{run.data.name}/{run.data.split}",
-        "labels": run.labels,
-        "init": run.init or "random",
-        "encoder": encoder_name(trained),
-        "size": image_size(trained.learner.encoder),
         "normalisation": learner.normalisation,
         "ways": report.ways,
         "shots": 1,

@@ -56,6 +56,25 @@ def image_size(encoder: Encoder) -> str:
     return str(height) if height == width else f"{height}x{width}"
 
 
+def trained_columns(trained: Checkpoint) -> dict[str, str]:
+    """The columns that say what was trained, and how.
+
+    >>> from metarep.weights.shipped import load_trained
+    >>> columns = trained_columns(load_trained("omniglot-protonet"))
+    >>> columns["method"], columns["trained_on"], columns["init"], columns["size"]
+    ('protonet', 'omniglot:vinyals/trainval', 'random', '28')
+    """
+    run = trained.record
+    return {
+        "method": run.method,
+        "trained_on": f"{run.data.name}/{run.data.split}".strip("/"),
+        "labels": run.labels,
+        "init": beginning(run.init, run.teacher) if run.data.name else "pretrained",
+        "encoder": encoder_name(trained),
+        "size": image_size(trained.learner.encoder),
+    }
+
+
 def result_row(trained: Checkpoint, name: str, report: Report, path: Path | str, **more: Any) -> dict[str, Any]:  # noqa: ANN401
     """A row of a results table: the report, and how the run was trained.
 
@@ -69,23 +88,18 @@ def result_row(trained: Checkpoint, name: str, report: Report, path: Path | str,
     Returns:
         The value of each column, by name.
     """
-    run = trained.record
-    own = name == "trained"
     source, _, split = report.split.rpartition("/")
+    subject = {**trained_columns(trained), "normalisation": report.normalisation}
+    if name != "trained":
+        subject |= {"method": name, "trained_on": "", "labels": "none", "init": "random"}
+    if name == "raw pixels":
+        subject |= {"init": "", "encoder": "none", "normalisation": "none"}
     return {
         **report.as_dict(),
+        **subject,
         "protocol": report.answers,
-        "method": run.method if own else name,
         "data": source,
         "split": split,
-        "trained_on": f"{run.data.name}/{run.data.split}".strip("/") if own else "",
-        "labels": run.labels if own else "none",
-        "init": (beginning(run.init, run.teacher) if run.data.name else "pretrained")
-        if own
-        else "random" * (name != "raw pixels"),
-        "encoder": encoder_name(trained) if name != "raw pixels" else "none",
-        "size": image_size(trained.learner.encoder),
-        "normalisation": report.normalisation if name != "raw pixels" else "none",
         "seeds": 1,
         "hardware": hardware(),
         "recipe": "",
