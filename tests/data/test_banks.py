@@ -1,6 +1,10 @@
 """Banks on disk: mapped shards give the same pixels as a tensor, are made piece by piece, and are read ahead."""
 
+import ctypes
+import mmap
 import os
+import platform
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +19,7 @@ from metarep import BankWriter, ProtoNet, TrainSettings, load_dataset
 from metarep.data.augment import preset
 from metarep.data.banks import decoded_shard, workers, writer
 from metarep.data.banks.decoded_shard import Job, decode_shard
-from metarep.data.banks.mapped import MappedImages
+from metarep.data.banks.mapped import RANDOM, MappedImages, _advise, map_file
 from metarep.data.banks.read_ahead import ReadAhead, placed, read_ahead
 from metarep.data.batch import Batch, BatchShape, LabelledBatch, LabelledViewBatch, TaskBatch, ViewBatch
 from metarep.data.batches import draw_batch
@@ -218,6 +222,35 @@ def test_batches_are_the_same_when_they_are_read_ahead(eats: type) -> None:
             read_ahead(bank, draw, there)
         torch.rand(1, generator=there)
     assert not bank.expecting, "if steps draw random numbers, reading ahead would be in vain"
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="the page cache is looked at as on Linux")
+def test_images_are_fetched_into_the_page_cache_and_others_are_not(tmp_path: Path) -> None:
+    images, side = 4096, 64  # one page an image
+    shard = writer.write_shard(tmp_path / "0.npy", np.zeros((images, 1, side, side), np.uint8))
+    with open(tmp_path / shard.file, "rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    bank = MappedImages([map_file(tmp_path / shard.file, (images, 1, side, side))])
+    _advise(bank.parts, RANDOM)
+    if resident(bank.parts[0])[100:].any():  # the head was read above
+        pytest.skip("this file system keeps its files in memory")
+    rows = torch.tensor([4000, 7, 2000])
+    bank.fetch(rows)
+    deadline = time.monotonic() + 10
+    while not resident(bank.parts[0])[rows].all():
+        assert time.monotonic() < deadline, "the images were not read"
+        time.sleep(0.01)
+    assert resident(bank.parts[0]).sum() < 100, "nothing else is read"
+
+
+def resident(part: np.ndarray) -> np.ndarray:
+    """Whether the page that begins before each image is in the page cache."""
+    first = part.ctypes.data // mmap.PAGESIZE * mmap.PAGESIZE
+    size = part.ctypes.data + part.nbytes - first
+    pages = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
+    assert ctypes.CDLL(None).mincore(ctypes.c_void_p(first), ctypes.c_size_t(size), pages) == 0
+    starts = part.ctypes.data - first + part[0].nbytes * np.arange(len(part))
+    return (np.frombuffer(pages, np.uint8)[starts // mmap.PAGESIZE] & 1).astype(bool)
 
 
 def test_a_training_from_disk_equals_one_from_memory(

@@ -74,6 +74,11 @@ class ImageBank:
         assert isinstance(self.stored, MappedImages)
         return self.stored.pixels(rows, pinned=torch.device(self.device).type == "cuda")
 
+    def fetch(self, rows: Int[Tensor, " n"]) -> None:
+        """Say that ``pixels`` will soon be asked for these images: those on disk are read at the same time."""
+        if isinstance(self.stored, MappedImages):
+            self.stored.fetch(rows)
+
     def held(self, rows: Int[Tensor, " n"]) -> Int[Tensor, " m"]:
         """Those of the rows that this process holds: all of them, unless this is a ``LocalBank``."""
         return rows

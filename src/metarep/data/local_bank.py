@@ -50,6 +50,10 @@ class LocalBank(ImageBank):
             self._refuse()
         return self.own.pixels(index - self.first)
 
+    def fetch(self, rows: Int[Tensor, " n"]) -> None:
+        """Say that ``pixels`` will soon be asked for these images, all of which this process holds."""
+        self.own.fetch(rows - self.first)
+
     def held(self, rows: Int[Tensor, " n"]) -> Int[Tensor, " m"]:
         """Those of the rows that this process holds."""
         return rows[(rows >= self.first) & (rows < self.first + len(self.own))]

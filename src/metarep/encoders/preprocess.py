@@ -79,6 +79,7 @@ class Preprocess:
         deviation, which are measured on about 2,000 of them.
         """
         rows = bank.held(torch.arange(0, len(bank), max(1, len(bank) // 2000)))
+        bank.fetch(rows)
         at_once = max(1, AT_ONCE // (bank.channels * bank.size[0] * bank.size[1]))
         measured = []
         for some in rows.split(at_once) if len(rows) else ():

@@ -68,26 +68,50 @@ class MappedImages:
         Raises:
             IndexError: there is no such row.
         """
-        index = rows.cpu().numpy()
-        if len(index) and not 0 <= index.min() <= index.max() < self.shape[0]:
-            raise IndexError(f"rows {index.min()} to {index.max()} of a bank of {self.shape[0]} images")
+        index = self._stored_at(rows)
         out = torch.empty(len(index), *self.shape[1:], dtype=torch.uint8, pin_memory=pinned)
-        index = index + (self.spans[:, 1] - self._span_ends)[np.searchsorted(self._span_ends, index, side="right")]
         order = np.argsort(index, kind="stable")
-        ordered, sorted_out = index[order], np.empty(out.shape, np.uint8)
-        bounds = np.searchsorted(ordered, [0, *self._part_ends]).tolist()
-        for number, part in enumerate(self.parts):
-            low, high = bounds[number], bounds[number + 1]
-            if low < high:
-                local = ordered[low:high] - (self._part_ends[number] - len(part))
-                if part.shape[1] == self.channels:
-                    part.take(local, axis=0, out=sorted_out[low:high], mode="clip")
-                else:
-                    sorted_out[low:high] = part[local]
+        sorted_out, low = np.empty(out.shape, np.uint8), 0
+        for part, local in self._by_part(index[order]):
+            high = low + len(local)
+            if part.shape[1] == self.channels:
+                part.take(local, axis=0, out=sorted_out[low:high], mode="clip")
+            else:
+                sorted_out[low:high] = part[local]
+            low = high
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
         np.take(sorted_out, back, axis=0, out=out.numpy(), mode="clip")
         return out
+
+    def fetch(self, rows: Int[Tensor, " n"]) -> None:
+        """Ask the system to read the images at some rows into its page cache, all of them at the same time.
+
+        It returns before they are there. A disk that is asked for one image after the other is much slower. Nothing is
+        done where the system takes no such advice.
+
+        Raises:
+            IndexError: there is no such row.
+        """
+        for part, local in self._by_part(np.sort(self._stored_at(rows))):
+            _advise([part[row] for row in local], WILLNEED)
+
+    def _stored_at(self, rows: Int[Tensor, " n"]) -> Int[np.ndarray, " n"]:
+        """The rows of some of these images in all shards together."""
+        index = rows.cpu().numpy()
+        if len(index) and not 0 <= index.min() <= index.max() < self.shape[0]:
+            raise IndexError(f"rows {index.min()} to {index.max()} of a bank of {self.shape[0]} images")
+        return index + (self.spans[:, 1] - self._span_ends)[np.searchsorted(self._span_ends, index, side="right")]
+
+    def _by_part(
+        self, ordered: Int[np.ndarray, " n"]
+    ) -> Iterator[tuple[UInt8[np.ndarray, "rows c h w"], Int[np.ndarray, " m"]]]:
+        """The shards that hold some rows of all shards together, which are in order; and the rows within each."""
+        bounds = np.searchsorted(ordered, [0, *self._part_ends]).tolist()
+        for number, part in enumerate(self.parts):
+            low, high = bounds[number], bounds[number + 1]
+            if low < high:
+                yield part, ordered[low:high] - (self._part_ends[number] - len(part))
 
     def select(self, ranges: Sequence[tuple[int, int]]) -> "MappedImages":
         """The images of some ranges of rows, ``(start, stop)`` each. Nothing is read."""
@@ -147,13 +171,12 @@ class MappedImages:
         return out
 
     def advise(self, advice: int) -> None:
-        """Tell the system how the images will be read, in a thread, since it may read them at once. Not on Windows.
+        """Tell the system how the images will be read, in a thread, since it may read them now. Not on Windows.
 
         Args:
             advice: ``RANDOM`` or ``WILLNEED``.
         """
-        if platform.system() in ("Linux", "Darwin"):
-            threading.Thread(target=_advise, args=(list(self.pieces()), advice), daemon=True).start()
+        threading.Thread(target=_advise, args=(list(self.pieces()), advice), daemon=True).start()
 
 
 def map_file(path: Path, shape: Sequence[int]) -> UInt8[np.ndarray, "n c h w"]:
@@ -178,6 +201,8 @@ def map_file(path: Path, shape: Sequence[int]) -> UInt8[np.ndarray, "n c h w"]:
 
 
 def _advise(parts: Sequence[np.ndarray], advice: int) -> None:
+    if platform.system() not in ("Linux", "Darwin"):
+        return
     libc = ctypes.CDLL(None)
     for part in parts:
         start = part.ctypes.data // PAGESIZE * PAGESIZE

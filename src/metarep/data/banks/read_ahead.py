@@ -46,16 +46,20 @@ class ReadAhead(ImageBank):
 
     def expect(self, rows: Int[Tensor, " n"]) -> None:
         """Start to read the images at these rows, which ``pixels`` will probably be asked for next."""
-        self._set((rows, self._thread.submit(ImageBank.read, self, rows)), self._misses)
+        self._set((rows, self._thread.submit(self._read, rows)), self._misses)
 
     def read(self, rows: Int[Tensor, " n"]) -> UInt8[Tensor, "n c h w"]:
         """Return the images that were read ahead if they are those at ``rows``; otherwise read them now."""
         if self._next is None:
-            return super().read(rows)
+            return self._read(rows)
         (expected, future), misses = self._next, self._misses
         hit = torch.equal(expected, rows)
         self._set(None, 0 if hit else misses + 1)
-        return future.result() if hit else super().read(rows)
+        return future.result() if hit else self._read(rows)
+
+    def _read(self, rows: Int[Tensor, " n"]) -> UInt8[Tensor, "n c h w"]:
+        self.fetch(rows)  # the disk gets all requests at once, and not one after the other
+        return super().read(rows)
 
 
 class _AskedError(Exception):
