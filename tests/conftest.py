@@ -87,6 +87,17 @@ def keep_glyphs(cache: Path) -> None:
 
 
 @pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Annotations are not checked: for long trainings and simulations of functions that shorter tests check."""
+    import jaxtyping
+
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
+
+
+@pytest.fixture
 def generator() -> "Generator":
     from torch import Generator
 
