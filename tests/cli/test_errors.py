@@ -142,6 +142,9 @@ def test_a_changed_header_is_a_clear_error_whatever_is_missing(small_encoder: Ma
 def test_a_checkpoint_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(MetarepError, match=r"there is no file .*none.safetensors"):
         open_run(tmp_path / "none.safetensors")
+    with pytest.raises(MetarepError, match="is not a run folder; if it holds photographs, measure a model"):
+        open_run(tmp_path)
+    (tmp_path / "settings.json").touch()  # of a training that has no checkpoint yet
     with pytest.raises(MetarepError, match="holds no trained model yet"):
         open_run(tmp_path)
 

@@ -13,7 +13,7 @@ from metarep.cli.progress import progress
 from metarep.cli.trackers import KNOWN, TRACKERS, TrackerWarning
 from metarep.cli.train import TRACKED
 from metarep.errors import MetarepError
-from metarep.experiments.run_folder import SETTINGS
+from metarep.weights.hub.contents import SETTINGS
 
 RECORDS = [
     {"step": 0, "steps": 20, "images": "in memory"},

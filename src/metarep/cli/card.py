@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 def text_of(path: Path) -> str:
     """The card of a model folder or a run folder as it is now."""
     from metarep.experiments.card import run_card
-    from metarep.experiments.run_folder import SETTINGS
+    from metarep.weights.hub.contents import SETTINGS
 
     if is_hub_name(path):
         found = fetch(path)

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from metarep.errors import MetarepError, missing_extra, one_line
-from metarep.experiments.run_folder import SETTINGS
 from metarep.machine.files import replacing
 from metarep.machine.untrusted import parse_json
+from metarep.weights.hub.contents import SETTINGS
 
 KNOWN = "trackers.json"  # in the run folder: the run of each tracker, which a resumed training continues
 PROJECT = "metarep"

@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from metarep.errors import counted
-from metarep.experiments.run_folder import LOG, SETTINGS, RunFolder, read_record
+from metarep.experiments.run_folder import LOG, RunFolder, read_record
 from metarep.methods import METHODS
 from metarep.weights.card import card_text, data_line, escaped, weights_licence
+from metarep.weights.hub.contents import SETTINGS
 from metarep.weights.record import RunRecord
 
 

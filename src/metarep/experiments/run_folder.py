@@ -15,9 +15,9 @@ from metarep.machine.device import environment
 from metarep.machine.files import locked, replacing
 from metarep.methods import Method
 from metarep.weights.checkpoint import save_checkpoint
+from metarep.weights.hub.contents import SETTINGS
 from metarep.weights.record import RunRecord
 
-SETTINGS = "settings.json"
 ENVIRONMENT = "environment.json"  # beside the settings: versions, hardware and threads at the first step
 LOG = "log.jsonl"
 MODEL = "model.safetensors"

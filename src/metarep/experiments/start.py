@@ -18,7 +18,7 @@ from metarep.experiments.job import Job, build, own_settings, train_settings
 from metarep.experiments.pretrained import Pretrained, is_pretrained, open_pretrained
 from metarep.experiments.pseudo_labels import labels_read
 from metarep.experiments.readings import Watch
-from metarep.experiments.run_folder import SETTINGS, RunFolder, read_record
+from metarep.experiments.run_folder import RunFolder, read_record
 from metarep.experiments.saved_states import SavedStates
 from metarep.experiments.training import Outcome, train
 from metarep.machine.deterministic import deterministic
@@ -26,6 +26,7 @@ from metarep.machine.device import Precision, pick_device, pick_precision
 from metarep.methods import METHODS, Baseline, Method
 from metarep.methods.student import Student
 from metarep.weights.checkpoint import Checkpoint, load_checkpoint
+from metarep.weights.hub.contents import SETTINGS
 from metarep.weights.hub.fetch import pinned
 from metarep.weights.hub.names import short_name
 from metarep.weights.record import DataRecord, RunRecord

@@ -12,7 +12,7 @@ from typing_extensions import deprecated
 from metarep.errors import Advice, Call, MetarepError, Slot, unknown
 from metarep.learners import Learner
 from metarep.weights.checkpoint import Checkpoint, load_checkpoint
-from metarep.weights.hub.contents import ENCODER, GALLERY, LABELS, WEIGHTS
+from metarep.weights.hub.contents import ENCODER, GALLERY, LABELS, SETTINGS, WEIGHTS
 from metarep.weights.hub.fetch import fetch
 from metarep.weights.hub.names import is_hub_name
 
@@ -121,6 +121,11 @@ def open_run(path: Path, device: torch.device | str = "cpu", *, called: str = ""
             measure = [Advice("measure it with {test}", test=test)] if measurable else []
             train = Advice("train from its encoder with {encoder}", encoder=called or path / ENCODER)
             raise MetarepError(f"{called or path} is {kind} and not a run folder", advice=[*measure, train])
+        if not (path / SETTINGS).is_file():
+            test = Call("judge", "predict", Slot("MODEL"), called or path, labelled=True)
+            photographs = Advice("if it holds photographs, measure a model on them with {test}", test=test)
+            run = Advice("a run with {data}", data=f"folder:{called or path}")
+            raise MetarepError(f"{called or path} is not a run folder", advice=[photographs, run])
         raise MetarepError(
             f"{called or path} holds no trained model yet (no model.safetensors); train it first, or resume it"
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 from metarep.data.datasets import about
 from metarep.experiments.page.words import listed
-from metarep.experiments.run_folder import SETTINGS
+from metarep.weights.hub.contents import SETTINGS
 
 
 def how_measured(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,18 +14,19 @@ from metarep.machine.version import __version__
 
 MANIFEST = "metarep.json"
 ENCODER, GALLERY, WEIGHTS, CARD = "encoder.safetensors", "gallery.safetensors", "model.safetensors", "README.md"
+SETTINGS = "settings.json"  # of a run
 LABELS = "labels.safetensors"  # of a model of several labels an image, instead of the gallery
 MIB = 1 << 20
 MOST = {  # bytes; files of tensors may have any size, because they are mapped and not read into memory
     MANIFEST: 32 * MIB,
     CARD: 4 * MIB,
-    "settings.json": 4 * MIB,
+    SETTINGS: 4 * MIB,
     "environment.json": 4 * MIB,
     "log.jsonl": 256 * MIB,
 }
 MODEL = (ENCODER, GALLERY, CARD)
 MULTI_LABEL = (ENCODER, LABELS, CARD)
-RUN = (WEIGHTS, CARD, "settings.json", "environment.json", "log.jsonl")
+RUN = (WEIGHTS, CARD, SETTINGS, "environment.json", "log.jsonl")
 IMAGE, IMAGE_BYTES, IMAGES = re.compile(r"images/[0-9]{1,12}\.png", re.ASCII), 64 * MIB, 100_000
 PICKLES = (".bin", ".ckpt", ".joblib", ".npy", ".pickle", ".pkl", ".pt", ".pth")
 CHUNK = 1 << 20
