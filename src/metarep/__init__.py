@@ -1,7 +1,6 @@
 """metarep learns an image representation from many small tasks, so that a new task is solved from a handful of images.
 
-Every public name can be imported from here: ``from metarep import load_learner, evaluate``. A name is imported when it
-is first used, so ``import metarep`` takes a few milliseconds and ``metarep --help`` needs no torch.
+All public names can be imported from here. Each is loaded at its first use, so ``metarep --help`` needs no torch.
 """
 
 from importlib import import_module
@@ -52,6 +51,7 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.encoders import ViT as ViT
     from metarep.encoders import build_encoder as build_encoder
     from metarep.encoders import keep_feature_means as keep_feature_means
+    from metarep.encoders import keep_feature_spread as keep_feature_spread
     from metarep.encoders import space_of as space_of
     from metarep.errors import Advice as Advice
     from metarep.errors import DataError as DataError
@@ -200,6 +200,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "ViT",
         "build_encoder",
         "keep_feature_means",
+        "keep_feature_spread",
         "space_of",
     ),
     # Learners: how a new task is solved

@@ -255,7 +255,7 @@ def test_cut_out_is_a_square_of_the_mean() -> None:
 def test_presets_by_name() -> None:
     assert preset("none") is None
     assert {name for name, value in PRESETS.items() if value is not None} == {
-        "drawings", "photos", "views-drawings", "crops-drawings", "views-32", "few-shot-84"
+        "drawings", "photos", "photos-32", "views-drawings", "crops-drawings", "views-32", "few-shot-84"
     }  # fmt: skip
     assert PRESETS["drawings"] is not None
     assert PRESETS["drawings"].flip == 0, "a mirrored letter is another letter"

@@ -9,14 +9,14 @@ import torch
 
 from metarep.cli import main
 from metarep.data.split import Split
-from metarep.encoders import keep_feature_means
+from metarep.encoders import keep_feature_means, keep_feature_statistics
 from metarep.errors import MetarepError
 from metarep.experiments.measurement.measure import Setting, measure, pick_learner
 from metarep.experiments.measurement.rows import result_row
 from metarep.experiments.training import train
 from metarep.learners import Prototypes
 from metarep.machine.files import read_tensors, write_tensors
-from metarep.methods import ProtoNet
+from metarep.methods import ProtoNet, SimCLR
 from metarep.model.gallery import Gallery
 from metarep.model.head import build_head
 from metarep.model.model import Model
@@ -63,6 +63,38 @@ def test_a_file_without_means_is_read_and_centring_says_what_is_missing(trained:
         write_tensors(tmp_path / "bad", tensors, header | {"feature_means": wrong})
         with pytest.raises(MetarepError, match="'feature_means' is not 2 rows of"):
             load_checkpoint(tmp_path / "bad")
+
+
+def test_a_training_keeps_the_spread_of_its_classes(trained: Checkpoint, drawings: Any, tmp_path: Path) -> None:
+    encoder: Any = trained.learner.encoder
+    kept = encoder.feature_spread
+    keep_feature_statistics(encoder, drawings[0])
+    assert torch.equal(kept, encoder.feature_spread)
+    Representation(encoder, "small").save(tmp_path / "encoder.safetensors")
+    assert torch.equal(load_representation(str(tmp_path / "encoder.safetensors")).encoder.feature_spread, kept)  # type: ignore[arg-type]
+    report = measure(
+        pick_learner(trained, "averaged:whiten=0.5"), drawings[1], Setting(range(4, 5), range(1, 2), 3, 20)
+    )
+    assert report.accuracy > 25
+    tensors, header = read_tensors(tmp_path / "run")
+    wrong = [kept[1:], kept.double(), kept.neg(), kept / 0]
+    for tensor in wrong:
+        write_tensors(tmp_path / "bad", {**tensors, "feature_spread": tensor}, header)
+        with pytest.raises(MetarepError, match="tensor 'feature_spread' is not 16 variances and 16 directions"):
+            load_checkpoint(tmp_path / "bad")
+    del tensors["feature_spread"]
+    write_tensors(tmp_path / "old", tensors, header)
+    with pytest.raises(
+        MetarepError, match="conv4 does not keep how its features differ within classes: its training has"
+    ):
+        pick_learner(load_checkpoint(tmp_path / "old"), "averaged:whiten=0.5")
+
+
+def test_label_free_methods_keep_no_spread(drawings: tuple[Split, Split], small_encoder: Any) -> None:
+    method = SimCLR(small_encoder())
+    train(method, drawings[0], TrainSettings(steps=2, images=8, augment="views-drawings"))
+    assert method.learner.encoder.feature_means is not None
+    assert method.learner.encoder.feature_spread is None
 
 
 @pytest.mark.slow

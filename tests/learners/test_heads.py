@@ -11,7 +11,11 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from metarep.data.augment import preset
-from metarep.encoders import Encoder, Preprocess, keep_feature_means
+from metarep.data.images import ImageBank
+from metarep.data.labels import Labels
+from metarep.encoders import Encoder, Preprocess, keep_feature_means, keep_feature_spread, keep_feature_statistics
+from metarep.encoders.feature_means import centred
+from metarep.encoders.feature_spread import feature_spread, whitened
 from metarep.errors import MetarepError
 from metarep.learners import (
     BDCSPN,
@@ -198,6 +202,50 @@ def test_an_encoder_keeps_means_of_features_on_the_unit_sphere(drawings, small_e
         want = functional.normalize(features.sign() * features.abs() ** power).mean(0)
         torch.testing.assert_close(mean, want.float())
     assert "feature_means" not in encoder.state_dict()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_whitening_divides_by_the_root_of_the_covariance_within_classes(
+    drawings, small_encoder, share: float, monkeypatch
+) -> None:
+    encoder, (split, _) = small_encoder().eval(), drawings
+    monkeypatch.setattr("metarep.encoders.feature_spread.A_CLASS", 20)  # all images of a class
+    with pytest.raises(MetarepError, match="does not keep how its features differ within classes"):
+        feature_spread(encoder)
+    keep_feature_statistics(encoder, split)
+    with torch.no_grad():
+        rows = encoder(split.bank.images)
+    x = centred(rows.double(), encoder)
+    total, free = torch.zeros(encoder.dim, encoder.dim, dtype=torch.float64), 0
+    for name in split.labels.classes.unique():
+        own = x[split.labels.classes == name]
+        assert len(own) == 20
+        for row in own:
+            total += torch.outer(row - own.mean(0), row - own.mean(0))
+        free += len(own) - 1
+    mixed = share * total / free + (1 - share) * (total / free).diagonal().mean() * torch.eye(encoder.dim)
+    values, vectors = torch.linalg.eigh(mixed)
+    want = functional.normalize(x @ vectors @ values.rsqrt().diag() @ vectors.mT, dim=-1)
+    got = whitened(rows.double(), encoder, share)
+    torch.testing.assert_close(got @ got.mT, want @ want.mT, rtol=1e-4, atol=1e-5)  # the basis is another one
+    torch.testing.assert_close(got.norm(dim=-1), torch.ones(len(rows), dtype=torch.float64))
+
+
+def test_whitening_is_refused_where_it_says_nothing(small_encoder) -> None:
+    encoder = small_encoder()
+    with pytest.raises(MetarepError, match="does not keep how its features differ"):
+        AveragedPrototypes(with_means(encoder), whiten=0.5)
+    for wrong in ({"whiten": 1.5}, {"whiten": -0.1}, {"whiten": 0.5, "power": 0.5}):
+        with pytest.raises(MetarepError, match="whiten is from 0 to 1, and goes with power=1"):
+            Prototypes(encoder, **wrong)
+    bank, alone = ImageBank(torch.zeros(3, 1, *encoder.preprocess.size, dtype=torch.uint8)), Labels.of(["a", "b", "c"])
+    keep_feature_spread(encoder, bank, alone)
+    assert encoder.feature_spread is None, "classes of one image do not differ"
+
+
+def with_means(encoder: Encoder) -> Encoder:
+    encoder.feature_means = torch.zeros(2, encoder.dim)
+    return encoder
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from metarep.encoders.conv4 import Conv4
 from metarep.encoders.efficientnet_lite import EfficientNetLite
 from metarep.encoders.encoder import Encoder, computing
 from metarep.encoders.feature_means import keep_feature_means
+from metarep.encoders.feature_spread import keep_feature_spread, keep_feature_statistics
 from metarep.encoders.low_rank import lend_low_rank
 from metarep.encoders.onnx import OnnxBody
 from metarep.encoders.preprocess import Preprocess
@@ -29,6 +30,8 @@ __all__ = [
     "build_encoder",
     "computing",
     "keep_feature_means",
+    "keep_feature_spread",
+    "keep_feature_statistics",
     "space_of",
 ]
 

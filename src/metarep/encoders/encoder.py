@@ -50,6 +50,8 @@ class Encoder(nn.Module):
     Attributes:
         feature_means: the mean features of its training images, which some learners subtract; None if they are not
             known. A training sets them at its end, and :func:`metarep.encoders.keep_feature_means` from given images.
+        feature_spread: how its features differ within training classes, which some learners even out; None if that is
+            not known. See :func:`metarep.encoders.keep_feature_spread`.
 
     Raises:
         MetarepError: the body does not take images of this size, or does not return one row of features an image.
@@ -64,6 +66,7 @@ class Encoder(nn.Module):
     dim: int
     arch: dict[str, Any]
     feature_means: Tensor | None
+    feature_spread: Tensor | None
     still: tuple[str, ...] = ()  # modules of the body that stay in evaluation mode while it is trained
 
     def __init__(self, body: nn.Module, preprocess: Preprocess, arch: dict[str, Any] | None = None) -> None:
@@ -73,6 +76,7 @@ class Encoder(nn.Module):
         self.precision: Precision = "float32"
         self.body, self.dim = self._take(body)
         self.register_buffer("feature_means", None, persistent=False)  # they follow from the weights and are none
+        self.register_buffer("feature_spread", None, persistent=False)
 
     def train(self, mode: bool = True) -> "Encoder":
         """Set training or evaluation mode; what is frozen (:mod:`metarep.encoders.freezing`) stays in evaluation."""

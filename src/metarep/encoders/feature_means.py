@@ -71,6 +71,7 @@ def keep_feature_means(encoder: Encoder, bank: ImageBank, *, most: int = MOST) -
     if not bool(totals.isfinite().all()):
         raise MetarepError("the mean feature of these images is NaN or infinite; a weight or an image is the cause")
     encoder.feature_means = (totals / len(rows)).float().to(device)
+    encoder.feature_spread = None  # that of other means
 
 
 def means_of(features: Float[Tensor, "n dim"]) -> Float[Tensor, "power dim"]:

@@ -69,7 +69,7 @@ def as_onnx(encoder: Encoder) -> Encoder:
     graph = build_encoder("onnx", wanted, size=len(content))
     graph.body.load_state_dict({"content": content})
     graph = Encoder(graph.body, wanted, graph.arch).eval()
-    graph.feature_means = encoder.feature_means
+    graph.feature_means, graph.feature_spread = encoder.feature_means, encoder.feature_spread
     with torch.no_grad():
         want, got = (_rows(each, images) for each in (encoder, graph))
     apart = (want - got).norm() / want.norm().clamp_min(1e-12)

@@ -15,7 +15,7 @@ from metarep.data.batches import batch_of, draw_batch
 from metarep.data.images import ImageBank
 from metarep.data.split import Split
 from metarep.data.strata import Strata
-from metarep.encoders import keep_feature_means
+from metarep.encoders import keep_feature_statistics
 from metarep.encoders.freezing import scale_rates
 from metarep.encoders.normalisation import average_running, synchronised
 from metarep.experiments.hard_classes import HardClasses
@@ -259,7 +259,7 @@ class _Loop:
             self.method.load_state_dict(state.best)
         self.method.eval()
         self.method.learner.merge_updates()
-        keep_feature_means(self.method.learner.encoder, self.split.bank)
+        keep_feature_statistics(self.method.learner.encoder, self.split, labelled=not self.label_free)
         self.saving.save_model()
         self.saving.save_card()
         self.stop.end(self.saving.kept)  # if a signal came in the last step

@@ -25,7 +25,7 @@ class AveragedPrototypes(Prototypes):
         metric, temperature: see :class:`Prototypes`. For the cosine, the features of each copy have unit length.
         copies: number of augmented copies of an image.
         augment: name of the preset of augmentations; ``auto`` is ``drawings`` for drawings and otherwise ``photos``.
-        power, centre: see :class:`Prototypes`.
+        power, centre, whiten: see :class:`Prototypes`.
 
     Raises:
         MetarepError: ``copies`` is not from 0 to 64, there is no such preset, or a setting of ``Prototypes`` is
@@ -51,8 +51,9 @@ class AveragedPrototypes(Prototypes):
         augment: str = "auto",
         power: float = 1.0,
         centre: bool = False,
+        whiten: float = 0.0,
     ) -> None:
-        super().__init__(encoder, metric, temperature, power=power, centre=centre)
+        super().__init__(encoder, metric, temperature, power=power, centre=centre, whiten=whiten)
         self.views, self.augment = Copies(copies, augment, encoder.preprocess), augment
 
     @property

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from metarep.encoders import Encoder
 from metarep.encoders.feature_means import POWERS, centred, feature_means, powered
+from metarep.encoders.feature_spread import feature_spread, whitened
 from metarep.errors import MetarepError, above, one_of
 from metarep.learners.class_means import class_means
 from metarep.learners.distances import squared_distances
@@ -34,12 +35,15 @@ class Prototypes(Settling):
         centre: put features on the unit sphere, subtract their mean over the training images
             (:attr:`Encoder.feature_means`), and put them on the unit sphere again. It comes after ``power``, which may
             then be 1 or 0.5.
+        whiten: also even out the variances of centred features within the training classes
+            (:func:`metarep.encoders.feature_spread.whitened`), from 0, which does not, to 1. It takes ``power`` 1, and
+            centres in any case.
         learn_temperature: train the temperature together with the encoder, from ``temperature`` on. It is kept as its
             logarithm, so it stays above 0 (Chen et al., Meta-Baseline, 2021).
 
     Raises:
         MetarepError: the metric is unknown, the temperature or the power is not above 0, or ``centre`` is set and the
-            encoder keeps no mean for this power.
+            encoder keeps no mean for this power, or ``whiten`` is set and it keeps no spread.
 
     >>> from metarep.encoders import Encoder, Preprocess
     >>> learner = Prototypes(Encoder(torch.nn.Flatten(), Preprocess((1, 1), 1, (0.0,), (1.0,))))
@@ -59,6 +63,7 @@ class Prototypes(Settling):
         *,
         power: float = 1.0,
         centre: bool = False,
+        whiten: float = 0.0,
         learn_temperature: bool = False,
     ) -> None:
         super().__init__(encoder)
@@ -67,10 +72,14 @@ class Prototypes(Settling):
         above("power", power)
         if centre and power not in POWERS:
             raise MetarepError(f"power={power:g} cannot be centred: means are kept for powers of 1 and 0.5")
-        if centre:
+        if not 0 <= whiten <= 1 or (whiten and power != 1):
+            raise MetarepError(f"whiten is from 0 to 1, and goes with power=1; here whiten={whiten:g}, power={power:g}")
+        if centre or whiten:
             feature_means(encoder)  # refuses an encoder without
+        if whiten:
+            feature_spread(encoder)
         self.metric: Metric = metric
-        self.temperature, self.power, self.centre = temperature, power, centre
+        self.temperature, self.power, self.centre, self.whiten = temperature, power, centre, whiten
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature))) if learn_temperature else None
 
     @property
@@ -79,6 +88,7 @@ class Prototypes(Settling):
         own: dict[str, Any] = {"metric": self.metric, "temperature": self.temperature}
         own |= {"power": self.power} if self.power != 1 else {}
         own |= {"centre": True} if self.centre else {}
+        own |= {"whiten": self.whiten} if self.whiten else {}
         return own | ({"learn_temperature": True} if self.log_temperature is not None else {})
 
     def adapt(
@@ -116,6 +126,8 @@ class Prototypes(Settling):
         """Features as the metric compares them; on the unit sphere for the cosine, and after centring."""
         if self.unit:
             return rows
+        if self.whiten:
+            return whitened(rows, self.encoder, self.whiten)
         if self.centre:
             return centred(rows, self.encoder, self.power)
         rows = powered(rows, self.power)

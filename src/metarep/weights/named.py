@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from metarep.encoders import ENCODERS, Encoder, Preprocess, build_encoder
 from metarep.encoders.feature_means import read_feature_means
+from metarep.encoders.feature_spread import SPREAD, read_feature_spread
 from metarep.encoders.finite import refuse_lost_weights
 from metarep.encoders.onnx import OnnxBody
 from metarep.encoders.onnx_graph import read_graph
@@ -278,11 +279,12 @@ def _format(path: Path) -> object:
 def _saved(path: Path) -> Representation:
     """Read a file that :meth:`Representation.save` wrote for an encoder without a run."""
     tensors, header = read_tensors(path)
-    own = {f"body.{name}": value for name, value in tensors.items()}
+    own = {f"body.{name}": value for name, value in tensors.items() if name != SPREAD}
     with damaged(path):
         preprocess = Preprocess.read(header["preprocess"])
         encoder = rebuild(lambda: encoder_of(header["encoder"], preprocess), own)
         if isinstance(encoder.body, OnnxBody):
             encoder = Encoder(encoder.body, preprocess, encoder.arch)  # its dim is known once the graph is loaded
         encoder.feature_means = read_feature_means(header.get("feature_means"), encoder.dim)
+        encoder.feature_spread = read_feature_spread(tensors, encoder.dim)
     return Representation(encoder.eval(), str(header.get("name", path)))
