@@ -19,11 +19,13 @@ def caption(trained: list[Row]) -> str:
         return " or ".join(values(trained, column))
 
     several = len(distinct(trained, ("method", "recipe"))) > 1
-    sizes = f" on images of {each('size')} px" if each("size") else ""
+    sizes = " or ".join(sorted(values(trained, "size"), key=lambda size: [int(side) for side in size.split("x")]))
+    sizes = f" on images of {sizes} px" if sizes else ""
+    queries = "1 query" if each("queries") == "1" else f"{each('queries')} queries"
     tasks = " or ".join(f"{number:,}" for number in sorted(map(int, values(trained, "tasks")), reverse=True))
     facts = [
         "Accuracy in percent ± half its 95 % interval over tasks",
-        f"{tasks} tasks of {each('queries')} queries a class, {_protocol(trained)}",
+        f"{tasks} tasks of {queries} a class, {_protocol(trained)}",
         f"split {trained[0]['data']}/{trained[0]['split']}; encoder {each('encoder')}{sizes}, "
         f"trained on {each('trained_on')}",
     ]
