@@ -76,6 +76,8 @@ def test_a_training_keeps_the_spread_of_its_classes(trained: Checkpoint, drawing
         pick_learner(trained, "averaged:whiten=0.5"), drawings[1], Setting(range(4, 5), range(1, 2), 3, 20)
     )
     assert report.accuracy > 25
+    assert pick_learner(trained, whitening).called == "averaged, whitened"
+    assert pick_learner(trained, "prototypes:whiten=0.5").called == "prototypes, whitened"
     tensors, header = read_tensors(tmp_path / "run")
     wrong = [kept[1:], kept.double(), kept.neg(), kept / 0]
     for tensor in wrong:

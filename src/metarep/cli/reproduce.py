@@ -68,8 +68,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     for row in rows:
         published = f"published {row['published']}" if row.get("published") else "no published result"
+        name = ", ".join(filter(None, (row["method"], row["learner"])))
         print(
-            f"{row['method']:<18} {row['ways']}-way {row['shots']}-shot: {row['accuracy']:.2f} ± {row['ci95']:.2f} % "
+            f"{name:<32} {row['ways']}-way {row['shots']}-shot: {row['accuracy']:.2f} ± {row['ci95']:.2f} % "
             f"on {row['data']}/{row['split']} ({published})"
         )
     return 0

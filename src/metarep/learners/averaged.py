@@ -58,7 +58,7 @@ class AveragedPrototypes(Prototypes):
 
     @property
     def called(self) -> str:
-        return "averaged"
+        return "averaged, whitened" if self.whiten else "averaged"
 
     @property
     def settings(self) -> dict[str, Any]:

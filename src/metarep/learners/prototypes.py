@@ -83,6 +83,10 @@ class Prototypes(Settling):
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature))) if learn_temperature else None
 
     @property
+    def called(self) -> str:
+        return f"{super().called}, whitened" if self.whiten else super().called
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Options that are off are left out, so that earlier versions can read a file without them."""
         own: dict[str, Any] = {"metric": self.metric, "temperature": self.temperature}
