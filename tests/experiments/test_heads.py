@@ -71,12 +71,11 @@ def test_a_training_keeps_the_spread_of_its_classes(trained: Checkpoint, drawing
     keep_feature_statistics(encoder, drawings[0])
     assert torch.equal(kept, encoder.feature_spread)
     Representation(encoder, "small").save(tmp_path / "encoder.safetensors")
-    assert torch.equal(load_representation(str(tmp_path / "encoder.safetensors")).encoder.feature_spread, kept)  # type: ignore[arg-type]
-    report = measure(
-        pick_learner(trained, "averaged:whiten=0.5"), drawings[1], Setting(range(4, 5), range(1, 2), 3, 20)
-    )
-    assert report.accuracy > 25
-    assert pick_learner(trained, whitening).called == "averaged, whitened"
+    again: Any = load_representation(str(tmp_path / "encoder.safetensors")).encoder
+    assert torch.equal(again.feature_spread, kept)
+    learner = pick_learner(trained, "averaged:whiten=0.5")
+    assert measure(learner, drawings[1], Setting(range(4, 5), range(1, 2), 3, 20)).accuracy > 25
+    assert learner.called == "averaged, whitened"
     assert pick_learner(trained, "prototypes:whiten=0.5").called == "prototypes, whitened"
     tensors, header = read_tensors(tmp_path / "run")
     wrong = [kept[1:], kept.double(), kept.neg(), kept / 0]
