@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from metarep.data.augment import PRESETS, Augment, preset
 from metarep.errors import MetarepError
+from metarep.weights.settings import TrainSettings
 
 ALL = Augment(rotate=20, scale=(0.8, 1.2), shear=10, shift=0.1, crop=(0.5, 1.0), flip=0.5, cutout=0.3)
 
@@ -257,6 +258,7 @@ def test_presets_by_name() -> None:
     assert {name for name, value in PRESETS.items() if value is not None} == {
         "drawings", "photos", "photos-32", "views-drawings", "crops-drawings", "views-32", "few-shot-84"
     }  # fmt: skip
+    assert not [name for name in PRESETS if f" {name}" not in str(TrainSettings.__doc__)], "the help names all"
     assert PRESETS["drawings"] is not None
     assert PRESETS["drawings"].flip == 0, "a mirrored letter is another letter"
     with pytest.raises(MetarepError, match="unknown augmentation 'drawing'; did you mean 'drawings'"):

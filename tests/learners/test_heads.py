@@ -204,7 +204,7 @@ def test_an_encoder_keeps_means_of_features_on_the_unit_sphere(drawings, small_e
     assert "feature_means" not in encoder.state_dict()
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
 def test_whitening_divides_by_the_root_of_the_covariance_within_classes(
     drawings, small_encoder, share: float, monkeypatch
 ) -> None:
@@ -235,12 +235,18 @@ def test_whitening_is_refused_where_it_says_nothing(small_encoder) -> None:
     encoder = small_encoder()
     with pytest.raises(MetarepError, match="does not keep how its features differ"):
         AveragedPrototypes(with_means(encoder), whiten=0.5)
-    for wrong in ({"whiten": 1.5}, {"whiten": -0.1}, {"whiten": 0.5, "power": 0.5}):
-        with pytest.raises(MetarepError, match="whiten is from 0 to 1, and goes with power=1"):
+    for wrong in ({"whiten": 1.0}, {"whiten": -0.1}, {"whiten": 0.5, "power": 0.5}):
+        with pytest.raises(MetarepError, match="whiten is from 0 to below 1, and goes with power=1"):
             Prototypes(encoder, **wrong)
     bank, alone = ImageBank(torch.zeros(3, 1, *encoder.preprocess.size, dtype=torch.uint8)), Labels.of(["a", "b", "c"])
     keep_feature_spread(encoder, bank, alone)
     assert encoder.feature_spread is None, "classes of one image do not differ"
+    with pytest.raises(MetarepError, match="there are 3 images and 2 labels"):
+        keep_feature_spread(encoder, bank, Labels.of(["a", "b"]))
+    with torch.no_grad():
+        next(encoder.parameters()).fill_(math.nan)
+    with pytest.raises(MetarepError, match="a feature of these images is NaN or infinite"):
+        keep_feature_spread(encoder, bank, Labels.of(["a", "a", "b"]))
 
 
 def with_means(encoder: Encoder) -> Encoder:

@@ -13,7 +13,7 @@ from metarep.data.split import Split
 from metarep.encoders.encoder import Encoder, computing
 from metarep.encoders.feature_means import centred, keep_feature_means
 from metarep.encoders.modes import evaluating
-from metarep.errors import MetarepError
+from metarep.errors import MetarepError, counted
 
 CLASSES, A_CLASS = 64, 16  # at most so many; with 300 images of each class, accuracies differed by up to 0.2 points
 MOST = 2048  # features: the spread of more takes more than 16 MB
@@ -36,6 +36,11 @@ def keep_feature_statistics(encoder: Encoder, split: Split, *, labelled: bool = 
         keep_feature_spread(encoder, split.bank, split.labels)
 
 
+def drop_feature_statistics(encoder: Encoder) -> None:
+    """Let an encoder forget the means and the spread of its features, since its weights will change."""
+    encoder.feature_means = encoder.feature_spread = None
+
+
 @torch.no_grad()
 def keep_feature_spread(encoder: Encoder, bank: ImageBank, labels: Labels) -> None:
     """Let an encoder keep how its features differ within classes, in ``encoder.feature_spread``.
@@ -51,7 +56,8 @@ def keep_feature_spread(encoder: Encoder, bank: ImageBank, labels: Labels) -> No
         labels: their classes.
 
     Raises:
-        MetarepError: the encoder keeps no means.
+        MetarepError: the encoder keeps no means, there is not one label for each image, or a feature is NaN or
+            infinite.
 
     >>> from metarep import Preprocess
     >>> encoder = Encoder(torch.nn.Flatten(), Preprocess((1, 2), 1, (0.0,), (1.0,)))
@@ -61,6 +67,8 @@ def keep_feature_spread(encoder: Encoder, bank: ImageBank, labels: Labels) -> No
     >>> encoder.feature_spread.shape  # variances, and as many directions
     torch.Size([3, 2])
     """
+    if len(labels) != len(bank):
+        raise MetarepError(f"there are {counted(len(bank), 'image')} and {counted(len(labels), 'label')}")
     counts = labels.counts
     some = torch.nonzero(counts > 1).flatten()
     if not len(some) or encoder.dim > MOST:
@@ -75,6 +83,8 @@ def keep_feature_spread(encoder: Encoder, bank: ImageBank, labels: Labels) -> No
         held = bank.held(torch.cat(rows)).split(128)
         features = [centred(encoder(bank.pixels(part).to(device)), encoder).cpu() for part in held]
     every = bank.gathered(torch.cat(features) if features else torch.empty(0, encoder.dim)).double()
+    if not bool(every.isfinite().all()):
+        raise MetarepError("a feature of these images is NaN or infinite; a weight or an image is the cause")
     apart = torch.cat([part - part.mean(0) for part in every.split([len(each) for each in rows])])
     variances, directions = torch.linalg.eigh(apart.mT @ apart / (len(apart) - len(rows)))
     encoder.feature_spread = torch.cat([variances.clamp_min(0).unsqueeze(0), directions.mT]).float().to(device)
@@ -97,7 +107,7 @@ def whitened(rows: Float[Tensor, "*n dim"], encoder: Encoder, share: float) -> F
     Args:
         rows: features of the encoder.
         encoder: keeps the means and the spread.
-        share: from 0, with which nothing is evened out, to 1.
+        share: from 0, with which nothing is evened out, to below 1: a variance that is measured on few images may be 0.
 
     Raises:
         MetarepError: the encoder keeps no spread.
@@ -105,9 +115,9 @@ def whitened(rows: Float[Tensor, "*n dim"], encoder: Encoder, share: float) -> F
     >>> from metarep import Preprocess
     >>> encoder = Encoder(torch.nn.Flatten(), Preprocess((1, 2), 1, (0.0,), (1.0,)))
     >>> encoder.feature_means = torch.zeros(2, 2)
-    >>> encoder.feature_spread = torch.tensor([[1.0, 4.0], [1.0, 0.0], [0.0, 1.0]])
-    >>> whitened(torch.tensor([[1.0, 2.0]]), encoder, 1.0)
-    tensor([[0.7071, 0.7071]])
+    >>> encoder.feature_spread = torch.tensor([[1.0, 7.0], [1.0, 0.0], [0.0, 1.0]])
+    >>> whitened(torch.tensor([[1.0, 2.0]]), encoder, 0.5)  # divided by the roots of 2.5 and 5.5
+    tensor([[0.5957, 0.8032]])
     """
     spread = feature_spread(encoder).to(rows)
     variances = share * spread[0] + (1 - share) * spread[0].mean()

@@ -15,7 +15,7 @@ from metarep.data.batches import batch_of, draw_batch
 from metarep.data.images import ImageBank
 from metarep.data.split import Split
 from metarep.data.strata import Strata
-from metarep.encoders import keep_feature_statistics
+from metarep.encoders import drop_feature_statistics, keep_feature_statistics
 from metarep.encoders.freezing import scale_rates
 from metarep.encoders.normalisation import average_running, synchronised
 from metarep.experiments.hard_classes import HardClasses
@@ -132,7 +132,7 @@ class _Loop:
         split, parts = split.local(settings.local_shards), settings.local_shards
         self.strata = Strata.of(split.labels, parts) if parts > 1 else None
         self.method, self.split, self.settings, self.validation = method, split, settings, validation
-        method.learner.encoder.feature_means = None  # those of other weights
+        drop_feature_statistics(method.learner.encoder)
         self.device = method.learner.device
         self.augment = preset(settings.augment)
         self.bank, where = placed(split.bank, self.device)

@@ -36,8 +36,8 @@ class Prototypes(Settling):
             (:attr:`Encoder.feature_means`), and put them on the unit sphere again. It comes after ``power``, which may
             then be 1 or 0.5.
         whiten: also even out the variances of centred features within the training classes
-            (:func:`metarep.encoders.feature_spread.whitened`), from 0, which does not, to 1. It takes ``power`` 1, and
-            centres in any case.
+            (:func:`metarep.encoders.feature_spread.whitened`), from 0, which does not, to below 1. It takes ``power``
+            1, and centres in any case.
         learn_temperature: train the temperature together with the encoder, from ``temperature`` on. It is kept as its
             logarithm, so it stays above 0 (Chen et al., Meta-Baseline, 2021).
 
@@ -72,8 +72,9 @@ class Prototypes(Settling):
         above("power", power)
         if centre and power not in POWERS:
             raise MetarepError(f"power={power:g} cannot be centred: means are kept for powers of 1 and 0.5")
-        if not 0 <= whiten <= 1 or (whiten and power != 1):
-            raise MetarepError(f"whiten is from 0 to 1, and goes with power=1; here whiten={whiten:g}, power={power:g}")
+        if not 0 <= whiten < 1 or (whiten and power != 1):
+            here = f"whiten={whiten:g}, power={power:g}"
+            raise MetarepError(f"whiten is from 0 to below 1, and goes with power=1; here {here}")
         if centre or whiten:
             feature_means(encoder)  # refuses an encoder without
         if whiten:

@@ -41,9 +41,9 @@ class TrainSettings:
             reads no image of another's parts.
         statistics: batch statistics of norm layers on several processes: ``synchronised``, those of the whole batch; or
             ``per-process``, as if each part of the batch was normalised on its own.
-        augment: a preset: none, drawings, photos, views-drawings, crops-drawings, views-32 or few-shot-84; the
-            command line chooses one that suits the images. For methods that eat views, and for labels=instances, it
-            chooses one for views, which differ more.
+        augment: a preset: none, drawings, photos, photos-32, views-drawings, crops-drawings, views-32 or few-shot-84;
+            the command line chooses one that suits the images. For methods that eat views, and for labels=instances,
+            it chooses one for views, which differ more.
         validate_every: steps between validations.
         save_every: steps between saved states, from which an interrupted run goes on; none to save with each
             validation. It does not change the result.
