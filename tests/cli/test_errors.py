@@ -135,7 +135,7 @@ def test_a_changed_header_is_a_clear_error_whatever_is_missing(small_encoder: Ma
     with pytest.raises(MetarepError, match=r"model.safetensors"):
         load_checkpoint(path)
     path.write_bytes(b"PK\x03\x04 something else")
-    with pytest.raises(MetarepError, match="damaged or was not written by metarep"):
+    with pytest.raises(MetarepError, match="damaged or was not written by metarep: it is not a safetensors file"):
         load_checkpoint(path)
 
 

@@ -47,7 +47,8 @@ def open_tensors(path: Path) -> Iterator[Any]:
         What ``safetensors.safe_open`` gives.
 
     Raises:
-        ValueError: the header claims more bytes than the file has, is too long for its tensors, or names too many.
+        ValueError: it is another kind of file, or the header claims more bytes than the file has, is too long for its
+            tensors, or names too many.
         SafetensorError: the file is damaged.
         OSError: the file cannot be read.
     """
@@ -70,7 +71,10 @@ def check_header(file: BinaryIO) -> None:
     Raises:
         ValueError: see :func:`open_tensors`.
     """
-    size, length = os.fstat(file.fileno()).st_size, int.from_bytes(file.read(8), "little")
+    start = file.read(9)
+    if start[8:] != b"{":  # the header of a safetensors file is JSON, after its length in eight bytes
+        raise ValueError("it is not a safetensors file")
+    size, length = os.fstat(file.fileno()).st_size, int.from_bytes(start[:8], "little")
     tensors = size - 8 - length
     if tensors < 0:
         raise ValueError(f"its header claims {length:,} bytes, and the file has {size:,}")
