@@ -25,6 +25,7 @@ from metarep.experiments.job import Job
 from metarep.experiments.measurement.measure import Setting, measure, pick_learner
 from metarep.experiments.start import start
 from metarep.machine.device import hardware
+from metarep.weights.checkpoint import Checkpoint
 
 TASKS = 2000
 
@@ -39,6 +40,7 @@ class Record:
         method, settings, train: of the training; see :class:`metarep.experiments.job.Job`.
         learner: what is measured on the encoder, as ``evaluate --learner`` takes it; None for the learner that was
             trained.
+        start: a training that comes first, from whose encoder this one goes on; its time counts.
     """
 
     goal: float
@@ -47,6 +49,7 @@ class Record:
     settings: dict[str, Any]
     train: dict[str, Any] = field(default_factory=dict)
     learner: str | None = None
+    start: "Record | None" = None
 
 
 COMMON = {"schedule": "one-cycle", "weight_decay": 1e-4, "lr": 3e-3}
@@ -58,15 +61,22 @@ RECORDS = {
     ),
     "maml: 95.8 % at 20-way 1-shot": Record(
         *(95.8, 20, "maml"),
-        {
-            "head": "prototype",
-            "inner_steps": 1,
-            "test_steps": 1,
-            "inner_lr": 0.01,
-            "rates": "layer",
-            "anneal_order": 0.5,
+        {"head": "prototype", "inner_steps": 1, "test_steps": 1, "inner_lr": 0.01, "rates": "layer"},
+        COMMON
+        | {
+            "steps": 200,
+            "lr": 3e-4,
+            "clip": 10.0,
+            "ways": 60,
+            "shots": 1,
+            "queries": 5,
+            "tasks": 1,
+            "augment": "drawings",
         },
-        COMMON | {"steps": 1500, "clip": 10.0, "ways": 60, "shots": 1, "queries": 5, "tasks": 1, "augment": "drawings"},
+        start=Record(
+            *(95.8, 20, "protonet", {"metric": "euclidean", "turns": 6}),
+            COMMON | {"steps": 2400, "ways": 60, "shots": 1, "queries": 5, "augment": "drawings"},
+        ),
     ),
     "label-free: 90 % at 5-way 1-shot": Record(
         *(90.0, 5, "simclr", {"temperature": 0.07}),
@@ -76,17 +86,28 @@ RECORDS = {
 }
 
 
+def trained(record: Record, folder: Path, seed: int, train_on: str) -> tuple[Checkpoint, float]:
+    """Train what a record starts from and the record itself: the checkpoint, and the seconds of both trainings."""
+    init, before = None, 0.0
+    if record.start:
+        init = folder / "start"
+        _, before = trained(record.start, init, seed, train_on)
+    settings = record.train | {"seed": seed, "validate_every": 10**6}
+    data: dict[str, Any] = {"data": "omniglot:vinyals", "train_on": train_on, "size": 28}
+    job = Job(record.method, record.settings, settings, init=init and str(init / "run"), **data)
+    checkpoint, outcome = start(job, folder / "run")
+    return checkpoint, before + outcome.seconds
+
+
 def attempt(record: Record, seed: int, val: bool) -> tuple[float, float, float]:
     """The seconds of one training, and its accuracy and interval in percent."""
     train_on, measured = ("train", "val") if val else ("trainval", "test")
-    settings = record.train | {"seed": seed, "validate_every": 10**6}
-    job = Job(record.method, record.settings, settings, data="omniglot:vinyals", train_on=train_on, size=28)
     with tempfile.TemporaryDirectory() as folder:
-        trained, outcome = start(job, Path(folder) / "run")
+        checkpoint, seconds = trained(record, Path(folder), seed, train_on)
     split = load_dataset("omniglot:vinyals", measured)
     setting = Setting(range(record.ways, record.ways + 1), range(1, 2), tasks=TASKS)
-    report = measure(pick_learner(trained, record.learner).to(trained.learner.device), split, setting)
-    return outcome.seconds, report.accuracy, report.ci95
+    report = measure(pick_learner(checkpoint, record.learner).to(checkpoint.learner.device), split, setting)
+    return seconds, report.accuracy, report.ci95
 
 
 def main() -> None:
@@ -119,7 +140,9 @@ def main() -> None:
                 "minutes": f"{median(seconds for seconds, _, _ in tries) / 60:.1f}",
                 "reached": f"{reached} of {len(tries)} seeds",
                 "median_accuracy": f"{median(accuracy for _, accuracy, _ in tries):.2f}",
-                "training": f"{record.method}, {record.train['steps']} steps",
+                "training": ", then ".join(
+                    f"{part.method}, {part.train['steps']} steps" for part in (record.start, record) if part
+                ),
                 "measured": record.learner or "the trained learner",
                 "hardware": hardware(),
             }
