@@ -52,30 +52,21 @@ class Record:
     start: "Record | None" = None
 
 
+EPISODES = {"ways": 60, "shots": 1, "queries": 5, "augment": "drawings"}
 COMMON = {"schedule": "one-cycle", "weight_decay": 1e-4, "lr": 3e-3}
 RECORDS = {
     "98.8 % at 5-way 1-shot": Record(
         *(98.8, 5, "protonet", {"metric": "euclidean", "turns": 6}),
-        COMMON | {"steps": 2100, "ways": 60, "shots": 1, "queries": 5, "augment": "drawings"},
+        COMMON | EPISODES | {"steps": 2100},
         learner="averaged",
     ),
     "maml: 95.8 % at 20-way 1-shot": Record(
         *(95.8, 20, "maml"),
         {"head": "prototype", "inner_steps": 1, "test_steps": 1, "inner_lr": 0.01, "rates": "layer"},
-        COMMON
-        | {
-            "steps": 200,
-            "lr": 3e-4,
-            "clip": 10.0,
-            "ways": 60,
-            "shots": 1,
-            "queries": 5,
-            "tasks": 1,
-            "augment": "drawings",
-        },
+        COMMON | EPISODES | {"steps": 200, "lr": 3e-4, "clip": 10.0, "tasks": 1},
         start=Record(
             *(95.8, 20, "protonet", {"metric": "euclidean", "turns": 6}),
-            COMMON | {"steps": 2400, "ways": 60, "shots": 1, "queries": 5, "augment": "drawings"},
+            COMMON | EPISODES | {"steps": 2400},
         ),
     ),
     "label-free: 90 % at 5-way 1-shot": Record(

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -61,17 +61,39 @@ def keep_feature_means(encoder: Encoder, bank: ImageBank, *, most: int = MOST) -
     """
     if not len(bank):
         raise MetarepError("there are no images to take the mean features of; give at least one")
-    rows = torch.linspace(0, len(bank) - 1, min(len(bank), most)).round().long()
-    device = next(encoder.parameters(), torch.zeros(())).device
+    rows = spaced(len(bank), most)
     totals = torch.zeros(len(POWERS), encoder.dim, dtype=torch.float64)
-    with evaluating(encoder), computing(encoder, "float32"):
-        for part in held.split(128) if len(held := bank.held(rows)) else ():
-            totals += len(part) * means_of(encoder(bank.pixels(part).to(device)).cpu())
+    for features in features_at(encoder, bank, rows):
+        totals += len(features) * means_of(features)
     totals = bank.gathered(totals.unsqueeze(0)).sum(0)
     if not bool(totals.isfinite().all()):
         raise MetarepError("the mean feature of these images is NaN or infinite; a weight or an image is the cause")
-    encoder.feature_means = (totals / len(rows)).float().to(device)
+    encoder.feature_means = (totals / len(rows)).float().to(device_of(encoder))
     encoder.feature_spread = None  # that of other means
+
+
+def spaced(total: int, most: int) -> Int[Tensor, " n"]:
+    """At most ``most`` of the numbers below ``total``, evenly spaced.
+
+    >>> spaced(7, 3), spaced(2, 3)
+    (tensor([0, 3, 6]), tensor([0, 1]))
+    """
+    return torch.linspace(0, total - 1, min(total, most)).round().long()
+
+
+def features_at(encoder: Encoder, bank: ImageBank, rows: Int[Tensor, " n"]) -> list[Float[Tensor, "part dim"]]:
+    """Features of those of some images that this process holds, a few at a time, on the CPU.
+
+    They are in float32, with running statistics. The encoder keeps its mode.
+    """
+    held, device = bank.held(rows), device_of(encoder)
+    with evaluating(encoder), computing(encoder, "float32"), torch.no_grad():
+        return [encoder(bank.pixels(part).to(device)).cpu() for part in (held.split(128) if len(held) else ())]
+
+
+def device_of(encoder: Encoder) -> torch.device:
+    """The device of the weights of an encoder; the CPU if it has none."""
+    return next(encoder.parameters(), torch.zeros(())).device
 
 
 def means_of(features: Float[Tensor, "n dim"]) -> Float[Tensor, "power dim"]:

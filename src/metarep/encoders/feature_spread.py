@@ -3,16 +3,15 @@
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
 from metarep.data.images import ImageBank
 from metarep.data.labels import Labels
 from metarep.data.split import Split
-from metarep.encoders.encoder import Encoder, computing
-from metarep.encoders.feature_means import centred, keep_feature_means
-from metarep.encoders.modes import evaluating
+from metarep.encoders.encoder import Encoder
+from metarep.encoders.feature_means import centred, device_of, features_at, keep_feature_means, spaced
 from metarep.errors import MetarepError, counted
 
 CLASSES, A_CLASS = 64, 16  # at most so many; with 300 images of each class, accuracies differed by up to 0.2 points
@@ -41,7 +40,6 @@ def drop_feature_statistics(encoder: Encoder) -> None:
     encoder.feature_means = encoder.feature_spread = None
 
 
-@torch.no_grad()
 def keep_feature_spread(encoder: Encoder, bank: ImageBank, labels: Labels) -> None:
     """Let an encoder keep how its features differ within classes, in ``encoder.feature_spread``.
 
@@ -69,30 +67,20 @@ def keep_feature_spread(encoder: Encoder, bank: ImageBank, labels: Labels) -> No
     """
     if len(labels) != len(bank):
         raise MetarepError(f"there are {counted(len(bank), 'image')} and {counted(len(labels), 'label')}")
-    counts = labels.counts
-    some = torch.nonzero(counts > 1).flatten()
-    if not len(some) or encoder.dim > MOST:
+    members = [rows for rows in labels.rows.split(labels.counts.tolist()) if len(rows) > 1]
+    if not members or encoder.dim > MOST:
         encoder.feature_spread = None
         return
-    some = some[_spaced(len(some), CLASSES)]
-    order, ends = labels.classes.argsort(stable=True), counts.cumsum(0)
-    members = [order[end - count : end] for end, count in zip(ends[some], counts[some], strict=True)]
-    rows = [each[_spaced(len(each), A_CLASS)] for each in members]
-    device = next(encoder.parameters(), torch.zeros(())).device
-    with evaluating(encoder), computing(encoder, "float32"):
-        held = bank.held(torch.cat(rows)).split(128)
-        features = [centred(encoder(bank.pixels(part).to(device)), encoder).cpu() for part in held]
+    rows = [members[place][spaced(len(members[place]), A_CLASS)] for place in spaced(len(members), CLASSES)]
+    features = [centred(part, encoder) for part in features_at(encoder, bank, torch.cat(rows))]
     every = bank.gathered(torch.cat(features) if features else torch.empty(0, encoder.dim)).double()
     if not bool(every.isfinite().all()):
         raise MetarepError("a feature of these images is NaN or infinite; a weight or an image is the cause")
     apart = torch.cat([part - part.mean(0) for part in every.split([len(each) for each in rows])])
     variances, directions = torch.linalg.eigh(apart.mT @ apart / (len(apart) - len(rows)))
-    encoder.feature_spread = torch.cat([variances.clamp_min(0).unsqueeze(0), directions.mT]).float().to(device)
-
-
-def _spaced(total: int, most: int) -> Int[Tensor, " n"]:
-    """At most ``most`` of the numbers below ``total``, evenly spaced."""
-    return torch.linspace(0, total - 1, min(total, most)).round().long()
+    encoder.feature_spread = (
+        torch.cat([variances.clamp_min(0).unsqueeze(0), directions.mT]).float().to(device_of(encoder))
+    )
 
 
 def whitened(rows: Float[Tensor, "*n dim"], encoder: Encoder, share: float) -> Float[Tensor, "*n dim"]:
@@ -141,6 +129,11 @@ def feature_spread(encoder: Encoder) -> Float[Tensor, "rows dim"]:
             advice=("metarep.keep_feature_spread(encoder, bank, labels) measures it", "take another learner"),
         )
     return encoder.feature_spread
+
+
+def written_feature_spread(encoder: Encoder) -> dict[str, Tensor]:
+    """What a file holds of the spread of an encoder, by name; empty if it keeps none."""
+    return {} if encoder.feature_spread is None else {SPREAD: encoder.feature_spread}
 
 
 def read_feature_spread(tensors: Mapping[str, Tensor], dim: int) -> Float[Tensor, "rows dim"] | None:

@@ -7,6 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from metarep.encoders.feature_means import spaced
+
 LANDMARKS = 800  # rows that t-SNE arranges; each other row is put between its nearest landmarks
 NEAR = 5  # a map is judged by how many of these nearest rows stay nearest
 STEPS = 400
@@ -53,7 +55,7 @@ def neighbour_map(rows: Float[Tensor, "n dim"]) -> tuple[Float[Tensor, "n 2"], f
     (torch.Size([30, 2]), True)
     """
     rows = rows.float()
-    chosen = torch.linspace(0, len(rows) - 1, min(len(rows), LANDMARKS)).round().long()
+    chosen = spaced(len(rows), LANDMARKS)
     landmarks = rows[chosen]
     start = flatten(landmarks)[0] - 0.5 if len(rows) else torch.zeros(0, 2)
     if len(rows) < 4 or not start.any() or torch.cdist(landmarks, landmarks[:1]).max() < 1e-6:

@@ -12,7 +12,7 @@ from torch import Tensor
 from metarep.data.labels import Labels
 from metarep.encoders import BROUGHT, ENCODERS, Preprocess
 from metarep.encoders.feature_means import read_feature_means
-from metarep.encoders.feature_spread import SPREAD, read_feature_spread
+from metarep.encoders.feature_spread import SPREAD, read_feature_spread, written_feature_spread
 from metarep.errors import MetarepError
 from metarep.learners import Learner, build_learner, described
 from metarep.machine.files import read_tensors, write_tensors
@@ -118,8 +118,7 @@ class Checkpoint:
             header["feature_means"] = encoder.feature_means.tolist()
         if frozen := [name for name, weight in encoder.body.named_parameters() if not weight.requires_grad]:
             header["frozen"] = frozen  # otherwise inner steps would change them at test time
-        spread = {} if encoder.feature_spread is None else {SPREAD: encoder.feature_spread}
-        write_tensors(path, {**self.tensors, **spread}, header)
+        write_tensors(path, self.tensors | written_feature_spread(encoder), header)
 
     def refuse_leak(self, labels: Labels, split: str, data: str, part: str) -> None:
         """Raise if an accuracy on these classes would not be one on new classes.
