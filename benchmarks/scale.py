@@ -4,8 +4,8 @@
 
 Both ways train the same batches on the same two cores, in turns: while one process works with two threads, the other
 waits. The ratio is the median over rounds of the throughput of two processes over that of one. Batch statistics are
-synchronised. The processes are joined by gloo over the loopback device, and the time in its calls includes waiting for
-the slower process.
+synchronised. The processes are joined by gloo over the loopback device, and exchange tensors through memory that they
+share (``--network``: by gloo as well). The time of exchanges includes waiting for the slower process.
 
 The other table is arithmetic from the measured bytes: the time of all exchanges of a step for N GPUs, each with the
 batch of the case. A sum over GPUs moves ``2 (N - 1) / N`` times its bytes through each network card, and gathering
@@ -40,6 +40,7 @@ from metarep.data.images import ImageBank
 from metarep.data.labels import Labels
 from metarep.encoders import Preprocess, build_encoder
 from metarep.encoders.normalisation import synchronised
+from metarep.machine import faster
 from metarep.machine import ranks as exchange
 from metarep.machine.device import hardware, keep_freed_memory
 from metarep.machine.ranks import average_gradients, joined
@@ -70,7 +71,7 @@ CASES = [
 
 
 class Exchanges:
-    """Counts the bytes and the seconds of all exchanges, by kind, in place of ``torch.distributed``."""
+    """Counts the bytes and the seconds of all exchanges, by kind."""
 
     def __init__(self) -> None:
         self.kind = ""
@@ -78,27 +79,24 @@ class Exchanges:
         self.calls: dict[str, int] = {}
         self.seconds = 0.0
 
-    def __getattr__(self, name: str) -> Any:
-        function = getattr(dist, name)
-        if name not in ("all_reduce", "all_gather"):
-            return function
+    def counted(self, kind: str, function: Callable[[torch.Tensor], Any]) -> Callable[[torch.Tensor], Any]:
+        """The function of an exchange, which also counts it."""
 
-        def counted(*arguments: Any, **named: Any) -> Any:
-            kind, began = self.kind or ("sum" if name == "all_reduce" else "gather"), time.perf_counter()
-            result = function(*arguments, **named)
+        def exchanged(own: torch.Tensor) -> Any:
+            name, began = self.kind or kind, time.perf_counter()
+            result = function(own)
             self.seconds += time.perf_counter() - began
-            own = arguments[-1]
-            self.bytes[kind] = self.bytes.get(kind, 0) + own.numel() * own.element_size()
-            self.calls[kind] = self.calls.get(kind, 0) + 1
+            self.bytes[name] = self.bytes.get(name, 0) + own.numel() * own.element_size()
+            self.calls[name] = self.calls.get(name, 0) + 1
             return result
 
-        return counted
+        return exchanged
 
     @contextmanager
     def counting(self) -> Iterator[None]:
         """A context in which exchanges are counted; the sum of gathered gradients is a kind of its own."""
-        gather = exchange._GatherRows
-        backward = gather.backward
+        rows = exchange._GatherRows
+        add_all, all_of, backward = exchange.add_all, exchange.all_of, rows.backward
 
         def marked(ctx: Any, above: torch.Tensor) -> Any:
             self.kind = "gradients of gathered rows"
@@ -107,11 +105,12 @@ class Exchanges:
             finally:
                 self.kind = ""
 
-        exchange.dist, gather.backward = self, staticmethod(marked)
+        exchange.add_all, exchange.all_of = self.counted("sum", add_all), self.counted("gather", all_of)
+        rows.backward = staticmethod(marked)
         try:
             yield
         finally:
-            exchange.dist, gather.backward = dist, staticmethod(backward)
+            exchange.add_all, exchange.all_of, rows.backward = add_all, all_of, staticmethod(backward)
 
 
 def trainer(case: Case) -> Callable[[], None]:
@@ -177,9 +176,11 @@ def measure(case: Case, rounds: int, steps: int) -> dict[str, Any]:
     }
 
 
-def work(rank: int, folder: str, rounds: int, steps: int) -> None:
+def work(rank: int, folder: str, rounds: int, steps: int, network: bool) -> None:
     """Run all cases on one of the processes."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    if network:
+        faster.shared_memory = lambda: None
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=RANKS)
     keep_freed_memory()
     rows = [measure(case, rounds, steps) for case in CASES]
@@ -229,19 +230,21 @@ def arithmetic(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few rounds")
+    parser.add_argument("--network", action="store_true", help="exchange all tensors by gloo")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--out", type=Path, help="write the file of the first table; the second is beside it")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rounds, steps = (3, 3) if args.quick else (15, 10)
-        multiprocessing.spawn(work, (folder, rounds, steps), nprocs=RANKS)
+        multiprocessing.spawn(work, (folder, rounds, steps, args.network), nprocs=RANKS)
         rows = json.loads(Path(folder, "rows.json").read_text())
     torch.set_num_threads(RANKS)
     more = arithmetic(rows)
+    joined_by = "are joined by gloo over the loopback device" if args.network else "share memory"
     measured = {
         "hardware": f"{hardware()}, torch {torch.__version__}",
         "note": f"Medians over {rounds} rounds of {steps} steps, the two ways in turns; two processes of one "
-        "thread each are joined by gloo over the loopback device; the share of exchanges includes waiting for the "
+        f"thread each {joined_by}; the share of exchanges includes waiting for the "
         "other process",
         "rows": [{name: value for name, value in row.items() if name != "counts"} for row in rows],
     }

@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-import torch.distributed as dist
 from contrasting import VIEWS, advance, make, views, wide
 from torch import Generator, Tensor, nn
 from torch.nn import functional
@@ -55,13 +54,9 @@ def test_gathered_features_have_no_gradient_or_that_of_another_world_size(monkey
     rows, weight = wide(8, 5), wide(5, 3, 1).requires_grad_()
     halves, sent = [rows[:4], rows[4:]], []
 
-    def gather(parts: list[Tensor], own: Tensor) -> None:
-        for part, half in zip(parts, halves, strict=True):
-            part[: len(half)] = half @ weight.detach()
-
     monkeypatch.setattr(ranks, "ranks", lambda: 2)
-    monkeypatch.setattr(dist, "all_gather", gather)
-    monkeypatch.setattr(dist, "all_reduce", lambda above: above.mul_(2))  # the other rank's is the same
+    monkeypatch.setattr(ranks, "all_of", lambda _: [half @ weight.detach() for half in halves])
+    monkeypatch.setattr(ranks, "add_all", lambda above: above.mul_(2))  # the other rank's is the same
     for rank in range(2):
         monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
         whole = ranks.gather_rows(halves[rank] @ weight, 8)

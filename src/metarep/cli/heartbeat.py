@@ -61,7 +61,7 @@ class Heartbeat(threading.Thread):
         for other in range(self.total):
             key = f"beat/{other}"
             value = self.store.get(key) if self.store.check([key]) else b""
-            if value != self.seen[other][0] or value in (b"", b"done"):
+            if value != self.seen[other][0] or value == b"done":
                 self.seen[other] = value, time.monotonic()
         self.last_exchange = time.monotonic()
 

@@ -95,3 +95,15 @@ def many_tasks(start: Any, x: Tensor, *, always: bool = False) -> Any:  # noqa: 
     if not PRESENT:
         return None
     return _function("many_tasks", "many_tasks")(start, x, always=always)
+
+
+def shared_memory() -> Any:  # noqa: ANN401 - as above
+    """Returns a ``SharedMemory``, by which the processes of torch's process group exchange tensors on the CPU.
+
+    All processes must call this at the same time.
+
+    Returns None unless they are joined by gloo and run on one machine that can share memory (Linux).
+    """
+    if not PRESENT:
+        return None
+    return _function("shared_memory", "shared_memory")()

@@ -16,6 +16,8 @@ import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from metarep.machine.transport import add_all, all_of
+
 _joined = False  # whether this library may use the process group; another program may have made one for itself
 
 
@@ -137,15 +139,14 @@ class _GatherRows(torch.autograd.Function):
         ctx.part = part
         padded = own.new_zeros(part.most, *own.shape[1:])
         padded[: len(own)] = own
-        rows = [torch.empty_like(padded) for _ in range(part.ranks)]
-        dist.all_gather(rows, padded)
+        rows = all_of(padded)
         lengths = [Part(other, part.ranks, part.total).length for other in range(part.ranks)]
         return torch.cat([each[:length] for each, length in zip(rows, lengths, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         above = above.contiguous()
-        dist.all_reduce(above)
+        add_all(above)
         return above[ctx.part.slice], None
 
 
@@ -172,7 +173,7 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
     if ranks() == 1:
         return tensor
     total = tensor.detach().clone()
-    dist.all_reduce(total)
+    add_all(total)
     return total
 
 
@@ -184,9 +185,7 @@ def stacked_over_ranks(tensor: Tensor) -> Tensor:
     """
     if ranks() == 1:
         return tensor.detach().unsqueeze(0)
-    each = [torch.empty_like(tensor) for _ in range(ranks())]
-    dist.all_gather(each, tensor.detach().contiguous())
-    return torch.stack(each)
+    return torch.stack(all_of(tensor.detach().contiguous()))
 
 
 def average(tensors: Iterable[Tensor], weight: float = 1.0) -> None:
@@ -203,7 +202,7 @@ def average(tensors: Iterable[Tensor], weight: float = 1.0) -> None:
         by_type.setdefault(tensor.dtype, []).append(tensor.detach())
     for some in by_type.values():
         flat = torch.cat([*(tensor.reshape(-1) for tensor in some), some[0].new_ones(1)]).mul_(weight)
-        dist.all_reduce(flat)
+        add_all(flat)
         parts = flat[:-1].div_(flat[-1]).split([tensor.numel() for tensor in some])
         torch._foreach_copy_(some, [part.view_as(tensor) for part, tensor in zip(parts, some, strict=True)])
 

@@ -1,0 +1,45 @@
+"""The heartbeat of the processes of one command: who is missed."""
+
+import io
+import os
+import threading
+
+import pytest
+
+from metarep.cli import heartbeat
+
+
+class Store(dict[str, bytes]):
+    """A key-value store in memory, with the methods of torch's."""
+
+    def set(self, key: str, value: str) -> None:
+        self[key] = value.encode()
+
+    def check(self, keys: list[str]) -> bool:
+        return all(key in self for key in keys)
+
+
+def killed(monkeypatch: pytest.MonkeyPatch, other: bytes | None, seconds: float) -> tuple[bool, str]:
+    """Whether the first of two processes ended itself in this time, and what it said; ``other`` is in the store."""
+    ended, said = threading.Event(), io.StringIO()
+    monkeypatch.setattr(heartbeat, "EVERY", 0.1)
+    monkeypatch.setattr(os, "kill", lambda *_: ended.set())
+    store = Store() if other is None else Store({"beat/1": other})
+    beats = heartbeat.Heartbeat(store, 0, 2, said, patience=0.3)
+    beats.start()
+    result = ended.wait(seconds)
+    beats.stop()
+    return result, said.getvalue()
+
+
+@pytest.mark.parametrize("other", [None, b"7"])
+def test_a_process_is_missed_that_has_stopped_or_was_never_heard(
+    monkeypatch: pytest.MonkeyPatch, other: bytes | None
+) -> None:
+    ended, said = killed(monkeypatch, other, 10)
+    assert ended
+    assert "no sign of life from process 1" in said
+
+
+def test_a_process_that_is_done_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert killed(monkeypatch, b"done", 1.5) == (False, "")

@@ -1,0 +1,118 @@
+"""Exchanges through shared memory: those of gloo, and an error when a process ends."""
+
+import os
+import time
+
+import pytest
+import torch
+import torch.distributed as dist
+from ranks import run_ranks
+from torch import Tensor
+
+from metarep.fast import c, shared_memory
+from metarep.machine import transport
+from metarep.machine.ranks import gather_rows, rank, stacked_over_ranks, sum_over_ranks
+
+pytestmark = [
+    pytest.mark.slow,  # processes that import torch take seconds to start
+    pytest.mark.skipif(c.library() is None or not hasattr(os, "memfd_create"), reason="needs the C code and Linux"),
+]
+SHAPES = ((), (0, 3), (129,), (7, 5), (shared_memory.CAPACITY // 8 + 1, 2))  # the last is too large for the memory
+TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.uint8)
+
+
+def own(shape: tuple[int, ...], dtype: torch.dtype, of: int) -> Tensor:
+    """The tensor of a process: other numbers on each, whose sums are exact in any order."""
+    return (torch.arange(max(1, torch.Size(shape).numel())) % 5 + of)[: torch.Size(shape).numel()].view(shape).to(dtype)
+
+
+def exchanged() -> list[str]:
+    """What went wrong."""
+    wrong, n = [], dist.get_world_size()
+    for again in range(3):  # both halves of the memory
+        for shape in SHAPES:
+            for dtype in TYPES:
+                every = torch.stack([own(shape, dtype, of) for of in range(n)])
+                tensor = own(shape, dtype, rank())
+                total = sum_over_ranks(tensor)
+                right = total.dtype == dtype and total.equal(every.sum(0, dtype=dtype)) and tensor.equal(every[rank()])
+                if not (right and stacked_over_ranks(tensor).equal(every)):
+                    wrong.append(f"{again} {shape} {dtype}")
+    rows = torch.ones(1, 2, requires_grad=True)
+    (gather_rows(rows, n) * (rank() + 1)).sum().backward()
+    assert rows.grad is not None
+    if rows.grad.tolist() != [[n * (n + 1) / 2] * 2]:
+        wrong.append("gradient of gathered rows")
+    if transport.shared_memory(dist.group.WORLD) is None:
+        wrong.append("not through shared memory")
+    return wrong
+
+
+def equal_digits() -> list[str]:
+    """Sums of numbers whose sum depends on its order."""
+    sums = [
+        sum_over_ranks(torch.randn(1000, generator=torch.Generator().manual_seed(rank() + 3 * i))) for i in range(9)
+    ]
+    return [str(one.double().sum().item().hex()) for one in sums]
+
+
+def late() -> float:
+    """The sum of two exchanges, to which the first process comes late."""
+    total = 0.0
+    for _ in range(2):
+        if rank() == 0:
+            time.sleep(0.5)
+        total += sum_over_ranks(torch.ones(1)).item()
+    return total
+
+
+def everything() -> tuple[list[str], list[str], float]:
+    return exchanged(), equal_digits(), late()
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_exchanges_are_those_of_gloo_and_all_processes_get_the_same_digits(n: int) -> None:
+    wrong, digits, waited = zip(*run_ranks(n, everything), strict=True)
+    assert wrong == ([],) * n
+    assert all(each == digits[0] for each in digits)
+    assert waited == (2.0 * n,) * n
+
+
+def leave() -> tuple[str, float]:
+    """The error on the process that stays, and the seconds that it took."""
+    sum_over_ranks(torch.ones(1))
+    dist.destroy_process_group = lambda: None  # run_ranks would wait in it for the other
+    if rank() == 1:
+        return "", 0.0
+    began = time.monotonic()
+    try:
+        sum_over_ranks(torch.ones(1))
+    except RuntimeError as error:
+        return str(error), time.monotonic() - began
+    return "no error", 0.0
+
+
+def test_a_process_that_ends_is_noticed() -> None:
+    (message, seconds), _ = run_ranks(2, leave)
+    assert message == "Connection closed by peer: process 1 has ended"
+    assert seconds < 10
+
+
+def without_shared_memory() -> list[tuple[str, bool, float]]:
+    """What takes shared memory from one process, whether this one has it, and the sum of an exchange."""
+    spoilt = [("library", 1), ("_made", 0), ("_opened", 1)]  # no C compiler; forbidden; on another machine
+    results = []
+    for name, of in spoilt:
+        before = getattr(shared_memory, name)
+        if rank() == of:
+            setattr(shared_memory, name, lambda *_, name=name: -1 if name == "_made" else None)
+        transport.shared_memory.cache_clear()
+        has = transport.shared_memory(dist.group.WORLD) is not None
+        results.append((name, has, sum_over_ranks(torch.ones(1)).item()))
+        setattr(shared_memory, name, before)
+    return results
+
+
+def test_all_processes_fall_back_to_gloo_together() -> None:
+    for results in run_ranks(2, without_shared_memory):
+        assert results == [("library", False, 2.0), ("_made", False, 2.0), ("_opened", False, 2.0)]
