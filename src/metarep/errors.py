@@ -1,7 +1,5 @@
 """Error classes and messages. A message says what was given, what is wrong with it, and what to do."""
 
-import difflib
-import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -136,6 +134,8 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> MetarepError:
     unknown method 'protnet'; did you mean 'protonet'? Known: protonet, siamese
     """
     names = sorted(known)
+    import difflib  # here, because it takes longer to import than all of --help
+
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     return MetarepError(f"unknown {kind} {given!r}{hint} Known: {', '.join(names)}")
@@ -152,6 +152,8 @@ def refuse_unknown_settings(name: str, function: Callable[..., object], given: I
     Raises:
         MetarepError: the first unknown setting, with the closest known one.
     """
+    import inspect  # as above
+
     parameters = inspect.signature(function).parameters.values()
     known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
     for setting in given:

@@ -1,7 +1,7 @@
 """Words errors and warnings for the command line: options become flags, and calls become commands."""
 
+import os
 import shlex
-from pathlib import Path
 from typing import Any
 
 from metarep.errors import Advised, Call
@@ -22,6 +22,7 @@ def flag(name: str, value: Any) -> str:  # noqa: ANN401 - the value of any optio
 
     >>> flag("skip_bad", True), flag("stop_on_collapse", False), flag("head", "prototype")
     ('--skip-bad', '--no-stop-on-collapse', '--head prototype')
+    >>> from pathlib import Path
     >>> flag("fit", Call("ModelFolder.create", "fit", "PHOTOS", out=Path("my moths")))
     "metarep fit PHOTOS --out 'my moths'"
     """
@@ -36,4 +37,4 @@ def flag(name: str, value: Any) -> str:  # noqa: ANN401 - the value of any optio
 
 def _typed(value: object) -> str:
     text = f"{value:g}" if isinstance(value, float) else str(value)
-    return shlex.quote(f"./{text}" if isinstance(value, Path) and text.startswith("-") else text)
+    return shlex.quote(f"./{text}" if isinstance(value, os.PathLike) and text.startswith("-") else text)

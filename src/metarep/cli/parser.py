@@ -14,7 +14,6 @@ How a command line is read
 """
 
 import argparse
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
@@ -245,5 +244,7 @@ def nearest(given: str, known: Iterable[str]) -> str:
     >>> nearest("--stesp", ["--steps", "--lr"])
     ' (did you mean --steps?)'
     """
+    import difflib  # here, because no help needs it
+
     near = difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)
     return f" (did you mean {near[0]}?)" if near else ""

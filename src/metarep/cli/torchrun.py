@@ -1,20 +1,16 @@
 """A command on several processes that torchrun has started: joins them, and lets one of them speak."""
 
 import contextlib
-import datetime
-import hashlib
 import os
 import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from metarep.cli.heartbeat import Heartbeat
 from metarep.errors import MetarepError
 
 COMMANDS = ("train", "evaluate", "reproduce", "index build")  # those that share their work
-LIMIT = datetime.timedelta(minutes=30)  # of waiting for another process that is alive
-SHORT = datetime.timedelta(seconds=10)  # of a call of the heartbeat
+LIMIT, SHORT = 1800.0, 10.0  # seconds of waiting for another process that is alive, and of a call of the heartbeat
 OTHERS = 60.0  # seconds in which the first process says what all have seen; torchrun ends the others when it has
 GRACE = 2.0  # seconds for a process that fails to say why, before another one says that it has ended
 ENDED = "a process of this command has ended, and it said nothing: it may have been killed"
@@ -40,9 +36,12 @@ def processes(command: str) -> Iterator["Voice"]:
     if not started():
         yield Voice(None)
         return
+    from datetime import timedelta
+
     import torch
     import torch.distributed as dist
 
+    from metarep.cli.heartbeat import Heartbeat
     from metarep.machine.ranks import joined
 
     rank, total = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -50,8 +49,9 @@ def processes(command: str) -> Iterator["Voice"]:
     agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     prefix = f"metarep/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
-    server = dist.TCPStore(*address, total, is_master=rank == 0 and not agent, timeout=LIMIT)
-    beats, store = (dist.PrefixStore(prefix, each) for each in (dist.TCPStore(*address, timeout=SHORT), server))
+    limit, short = timedelta(seconds=LIMIT), timedelta(seconds=SHORT)
+    server = dist.TCPStore(*address, total, is_master=rank == 0 and not agent, timeout=limit)
+    beats, store = (dist.PrefixStore(prefix, each) for each in (dist.TCPStore(*address, timeout=short), server))
     voice = Voice(store)
     with contextlib.ExitStack() as stack:
         if rank:
@@ -64,7 +64,7 @@ def processes(command: str) -> Iterator["Voice"]:
         own_gpu = torch.cuda.is_available() and beside <= torch.cuda.device_count()
         if torch.cuda.is_available():
             torch.cuda.set_device(local % torch.cuda.device_count())
-        dist.init_process_group("nccl" if own_gpu else "gloo", store=store, rank=rank, world_size=total, timeout=LIMIT)
+        dist.init_process_group("nccl" if own_gpu else "gloo", store=store, rank=rank, world_size=total, timeout=limit)
         heartbeat = Heartbeat(beats, rank, total, voice.error)
         heartbeat.start()
         stack.callback(heartbeat.stop)
@@ -87,7 +87,7 @@ class Voice:
 
     def say(self, line: str) -> None:
         """Print a line on standard error, unless another process has printed it."""
-        if self._first(hashlib.sha256(line.encode()).hexdigest()):
+        if self._first(line):
             self._first("any")
             print(line, file=self.error, flush=True)
 
