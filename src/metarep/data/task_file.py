@@ -77,6 +77,15 @@ def load_tasks(path: Path, split: Split) -> list[TaskIndex]:
         DataError: the tasks are of another data set, split or order of the images; an image number is beyond the data;
             an image or a class is twice in a task; or the digest is that of other tasks.
         MetarepError: it is not a file of tasks, or its tasks are ragged.
+
+    >>> import tempfile
+    >>> from metarep import ImageBank, Labels
+    >>> split = Split(ImageBank(torch.zeros(4, 1, 4, 4, dtype=torch.uint8)), Labels.of(list("aabb")), "letters/test")
+    >>> ways, file = torch.tensor([[0, 1]]), Path(tempfile.mkdtemp(), "tasks.json")
+    >>> save_tasks(file, split, TaskIndex(torch.tensor([[0, 2]]), torch.tensor([[1, 3]]), ways, ways, ways, ways=2))
+    >>> [tasks] = load_tasks(file, split)
+    >>> tasks.support.tolist(), tasks.query.tolist()
+    ([[0, 2]], [[1, 3]])
     """
     try:
         if path.stat().st_size > MOST_BYTES:

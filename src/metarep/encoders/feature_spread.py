@@ -62,8 +62,9 @@ def keep_feature_spread(encoder: Encoder, bank: ImageBank, labels: Labels) -> No
     >>> bank = ImageBank(torch.tensor([[[[9, 0]]], [[[9, 2]]], [[[0, 9]]], [[[2, 9]]]], dtype=torch.uint8))
     >>> keep_feature_means(encoder, bank)
     >>> keep_feature_spread(encoder, bank, Labels.of(["a", "a", "b", "b"]))
-    >>> encoder.feature_spread.shape  # variances, and as many directions
-    torch.Size([3, 2])
+    >>> variances, directions = encoder.feature_spread[0], encoder.feature_spread[1:]
+    >>> [round(each, 3) for each in variances.tolist()], [round(each, 2) for each in directions.abs()[1].tolist()]
+    ([0.0, 0.025], [0.71, 0.71])
     """
     if len(labels) != len(bank):
         raise MetarepError(f"there are {counted(len(bank), 'image')} and {counted(len(labels), 'label')}")

@@ -19,6 +19,13 @@ def run_card(path: Path) -> str:
 
     Raises:
         MetarepError: the folder does not hold the settings of a run, or they are damaged.
+
+    >>> import tempfile
+    >>> run = RunFolder(Path(tempfile.mkdtemp(), "letters"), RunRecord("protonet"), seen=())
+    >>> with run.held():
+    ...     run.log({"step": 250, "accuracy": 71.53, "ci95": 0.8})
+    >>> print(run_card(run.path).partition("## Accuracy")[2][:58].strip())
+    71.53 ± 0.80 % on validation classes, which were not tra
     """
     record = read_record(path / SETTINGS)
     size = f", images of {record.data.size} px" if record.data.size else ""
