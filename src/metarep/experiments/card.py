@@ -72,7 +72,7 @@ def run_card(path: Path) -> str:
 
 
 def _accuracy(record: RunRecord, log: list[dict[str, Any]]) -> list[str]:
-    """What is known of the accuracy of the weights that were kept."""
+    """Sentences about the validation accuracy of the weights that were kept."""
     validated = [each for each in log if "accuracy" in each]
     if not validated:
         return ["Not measured: the training had no validation classes. `metarep evaluate` measures it on test classes."]
@@ -86,7 +86,7 @@ def _accuracy(record: RunRecord, log: list[dict[str, Any]]) -> list[str]:
         f"{counted(record.train.validation_tasks, 'task')}, with half its 95 % interval).",
         f"Protocol: {record.train.validation_ways}-way {shots}-shot, or fewer ways where there are fewer classes; "
         f"weights of step {kept['step']}, {chosen}.",
-        "It is no accuracy on test classes; `metarep evaluate` measures that.",
+        "This is not an accuracy on test classes; `metarep evaluate` measures that.",
     ]
 
 

@@ -130,7 +130,7 @@ def train(
 
 
 class _Loop:
-    """One training: what it reads and changes, and the steps."""
+    """The training loop: its data, its state and its steps."""
 
     def __init__(
         self,
@@ -219,22 +219,22 @@ class _Loop:
             self.stop.end(self.saving.kept, elsewhere=True)
 
     def _stopping(self) -> bool:
-        """Whether a signal has come, on any process; on GPUs the processes ask each other only every few steps."""
+        """Whether any process has received a signal. On GPUs the processes exchange this only every few steps."""
         skipped = ranks() > 1 and self.device.type == "cuda" and self.state.step % LOG_EVERY != 0
         return not skipped and any_rank(self.stop.requested)
 
     @property
     def _evaluation_due(self) -> bool:
-        """Whether the weights of this step are ones to validate, if there are validation tasks."""
+        """Whether the weights after this step are validated, if there are validation tasks."""
         return self.state.step == self.settings.steps or self.state.step % self.settings.validate_every == 0
 
     @property
     def _validation_due(self) -> bool:
-        """Whether the weights of this step are to be validated, and have not been."""
+        """Whether a validation is due at this step and was not done yet."""
         return self.tasks is not None and self._evaluation_due and self.state.validated < self.state.step
 
     def _add_gradient(self, progress: float) -> tuple[Batch, Step, Tensor]:
-        """Draw a batch, and add its share to the gradient of the step; the loss is returned without a graph."""
+        """Draw a batch and add its gradient to that of the step. Returns the batch, the step and the detached loss."""
         state, settings = self.state, self.settings
         batch = self._draw(state.generator)
         if ranks() > 1:
@@ -247,7 +247,7 @@ class _Loop:
         return batch, step, loss.detach()
 
     def _draw(self, generator: Generator) -> Batch:
-        """A batch; of classes that are hard to tell apart, if they are mined and the index of classes exists."""
+        """Draw a batch: of similar classes if classes are mined and their index exists, otherwise of any classes."""
         eats, settings, miner, step = self.method.eats, self.settings, self.state.miner, self.state.step
         spans = self.method.spans_batch
         if miner and step and step % settings.mine_every == 0:
@@ -296,5 +296,5 @@ class _Loop:
 
     @property
     def label_free(self) -> bool:
-        """Whether no true label of a training image is read. Then no label may choose among the weights either."""
+        """Whether training reads no true labels. Then validation labels must not choose among the weights either."""
         return self.method.eats.label_free or self.split.labels.kind != "true"

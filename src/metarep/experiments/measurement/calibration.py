@@ -25,10 +25,10 @@ def confidence_bins(probability: Float[Tensor, " n"], right: Float[Tensor, " n"]
     >>> confidence_bins(torch.tensor([0.5, 1.0]), torch.tensor([0.0, 1.0])).sum(0).tolist() == [2, 1, 3 << 31]
     True
     """
-    place = (probability * BINS).ceil().long().clamp(1, BINS) - 1
+    bin_index = (probability * BINS).ceil().long().clamp(1, BINS) - 1
     units = (probability.double() * UNIT).round().long()
     columns = torch.stack([torch.ones_like(units), right.long(), units], dim=1)
-    return columns.new_zeros(BINS, 3).index_add_(0, place, columns)
+    return columns.new_zeros(BINS, 3).index_add_(0, bin_index, columns)
 
 
 def calibration_error(bins: Int[Tensor, "bin 3"]) -> float:
