@@ -14,8 +14,8 @@ from metarep.encoders.encoder import Encoder
 from metarep.encoders.feature_means import centred, device_of, features_at, keep_feature_means, spaced
 from metarep.errors import MetarepError, counted
 
-CLASSES, A_CLASS = 64, 16  # at most so many; with 300 images of each class, accuracies differed by up to 0.2 points
-MOST = 2048  # features: the spread of more takes more than 16 MB
+CLASSES, A_CLASS = 64, 16  # at most so many are used; with 300 images a class, accuracies differed by up to 0.2 points
+MOST = 2048  # features; the spread of so many takes 16 MB
 SPREAD = "feature_spread"  # its name among the tensors of a file
 
 

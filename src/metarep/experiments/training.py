@@ -281,11 +281,11 @@ class _Loop:
         if self.tasks is None or self.validation is None:
             return
         state, learner, bank, tasks = self.state, self.method.learner, self.validation.bank, self.tasks
-        if ranks() > 1:  # they share the tasks, so none may leave
+        if ranks() > 1:  # each measures a part of the tasks, so none may stop alone
             report = evaluate(learner, bank, tasks)
         else:
             report = self.stop.unless_requested(lambda: evaluate(learner, bank, tasks))
-        if report is None:  # a signal has come; the validation is done again when the training goes on
+        if report is None:  # a signal was received; the resumed training repeats the validation
             return
         state.validated = state.step
         self.readings.report({"step": state.step, "accuracy": report.accuracy, "ci95": report.ci95})

@@ -15,7 +15,7 @@ from metarep.experiments.compare.statistics import Difference, Ranking, holm, pa
 from metarep.experiments.measurement.interval import interval
 
 SIGNIFICANT = 0.05
-# What an accuracy does not say: figures of a measurement, and their headings. Shares are in percent.
+# Figures of a measurement besides accuracy, and their headings. Shares are in percent.
 MORE = {
     "auroc": "open set AUROC",
     "false_alarms": "false alarms at 95 % recall",

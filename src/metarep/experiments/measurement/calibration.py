@@ -6,8 +6,8 @@ from torch import Tensor
 
 BINS = 15  # of the calibration error
 COVERAGE = 0.9  # of the label sets
-UNIT = 1 << 32  # a confidence is added up as a whole number of this part of 1, so that parts add up to the same digits
-SPAN, STEPS = 18.0, 128  # log-odds are told apart from -SPAN to SPAN, in STEPS steps for each unit
+UNIT = 1 << 32  # confidences are added as whole multiples of 1 / UNIT, so that sums over parts are exact
+SPAN, STEPS = 18.0, 128  # log-odds from -SPAN to SPAN are distinguished, in STEPS steps for each unit
 LEVELS = int(2 * SPAN * STEPS)
 
 
@@ -62,7 +62,7 @@ def levels(logits: Float[Tensor, "*query ways"]) -> Int[Tensor, "*query ways"]:
     """
     above = logits - logits.amax(-1, keepdim=True)
     weights, top = above.exp(), logits.argmax(-1, keepdim=True)
-    second = weights.scatter(-1, top, 0.0).sum(-1, keepdim=True)  # of all but the highest: no digits cancel
+    second = weights.scatter(-1, top, 0.0).sum(-1, keepdim=True)  # without the highest: no digits cancel
     others = (1 + second - weights).scatter_(-1, top, second)
     odds = above - others.clamp_min_(torch.finfo(logits.dtype).tiny).log_()
     return odds.add_(SPAN).mul_(STEPS).nan_to_num_(0).clamp_(0, LEVELS - 1).int()
