@@ -161,9 +161,7 @@ def _one_group(of: np.ndarray, firsts: np.ndarray, seconds: np.ndarray) -> bool:
 def _above(scores: Float[Tensor, "n m"], bound: float, most: int) -> Pairs:
     """The rows and columns of the scores that are at least the bound."""
     if most:
-        best, columns = scores.topk(
-            min(most + 1, scores.shape[1]), dim=1
-        )  # one more: a row is compared with itself too
+        best, columns = scores.topk(min(most + 1, scores.shape[1]), dim=1)  # one more, for the row itself
         row, rank = (best >= bound).nonzero(as_tuple=True)
         return row.numpy(), columns[row, rank].numpy()
     whole = scores.shape[1] // STRIP * STRIP
