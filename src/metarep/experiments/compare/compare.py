@@ -85,6 +85,20 @@ def compare(
     Raises:
         LeakageError: a run was trained on the test classes.
         MetarepError: an unknown run, test classes that cannot give the tasks, or a folder of another comparison.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for i in range(8):  # horizontal lines are one class, and vertical lines another
+    ...     image, file = torch.zeros(28, 28, dtype=torch.uint8), folder / "test" / "hv"[i % 2] / f"{i}.png"
+    ...     (image.T if i % 2 else image)[2 + 3 * i] = 255
+    ...     file.parent.mkdir(parents=True, exist_ok=True)
+    ...     Image.fromarray(image.numpy()).save(file)
+    >>> tasks = {"ways": (range(2, 3),), "queries": 3, "tasks": 20}
+    >>> plan = Comparison((f"folder:{folder}",), runs=("omniglot-protonet",), size=28, **tasks)
+    >>> findings = compare(plan, Path(tempfile.mkdtemp(), "out"), device="cpu").findings
+    >>> [findings.cell(name, findings.places[0]).accuracy for name in ("omniglot-protonet", "raw pixels")]
+    [100.0, 0.0]
     """
     out, began = Path(out), time.perf_counter()
     machine = Machine(device, precision, data_dir, skip_bad)
