@@ -136,10 +136,10 @@ async def _refuse_malformed(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _refuse(request: Request, error: Exception) -> JSONResponse:
-    """Respond to what the framework refuses in words of our own, and to what a route refuses in those of the route."""
+    """Respond to an HTTP error. An error of the framework gets a message of this library; that of a route is kept."""
     assert isinstance(error, HTTPException)
     content = {"detail": str(error.detail)}
-    if error.status_code in (400, 404, 405):  # which no route of ours gives by itself
+    if error.status_code in (400, 404, 405):  # of the framework: no route of this server responds with these
         detail, advice = of_a_request(error.status_code, content["detail"], request.method, request.url.path)
         content = {"detail": detail, "advice": advice}
     return JSONResponse(content, error.status_code, headers=error.headers)

@@ -48,11 +48,11 @@ async def rank(
         if not len(model.gallery):
             raise HTTPException(409, "the model has no classes yet; add some images first")
         rows, own = _decoded(model, given) if hashes is None else (rows, hashes)
-        found = suggest(model, rows, number=number, hashes=own) if number else []
-        chosen = [each.row for each in found]
+        suggested = suggest(model, rows, number=number, hashes=own) if number else []
+        chosen = [each.row for each in suggested]
         answers = model.answer(rows[chosen], 0) if chosen else []
         suggestions = []
-        for each, answer in zip(found, answers, strict=True):
+        for each, answer in zip(suggested, answers, strict=True):
             order = sorted(answer.probabilities.items(), key=lambda pair: -pair[1])[:GUESSES]
             fields = replace(each, margin=round(each.margin, 6), stands_for=round(each.stands_for, 6))
             guesses = {name: round(value, 6) for name, value in order}

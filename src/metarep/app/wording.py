@@ -21,14 +21,14 @@ def of_a_field(error: Mapping[str, Any]) -> tuple[str, str]:
     >>> of_a_field({"type": "less_than_equal", "loc": ("query", "neighbours"), "input": "99", "ctx": {"le": 50}})
     ("the parameter 'neighbours' must be at most 50, not 99", '/openapi.json describes every request')
     """
-    kind, (place, *path) = error["type"], error["loc"]
+    kind, (location, *path) = error["type"], error["loc"]
     name = next((part for part in path if isinstance(part, str)), "")
     if kind == "json_invalid":
         return f"the body is not JSON: it breaks off or is wrong at character {path[0] if path else 0}", AS_JSON
     if not name:
         return "the request has no body" if kind == "missing" else "the body is not a JSON object", AS_JSON
     whats = {"query": f"the parameter {name!r}", "path": "the number in the address"}
-    what = whats.get(place, f"the field {name!r}")
+    what = whats.get(location, f"the field {name!r}")
     if kind == "missing":
         return (f"the request brings no image in {what}", AS_FORM) if name in FILES else (f"{what} is missing", ALL)
     if name in FILES:
@@ -44,7 +44,7 @@ def of_a_field(error: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _given(value: Any, *, bare: bool) -> str:  # noqa: ANN401 - whatever a request holds
-    """A value as it stands in a request, cut if it is long; a number that came as text is ``bare`` of quotes."""
+    """A value of a request as text, cut if it is long. A text has quotes unless it is ``bare``, as numbers are."""
     if isinstance(value, str):
         text = value if bare else repr(value)
     else:

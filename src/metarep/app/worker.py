@@ -42,7 +42,7 @@ class Worker:
 
     def __call__(self) -> Any:  # noqa: ANN401 - FastAPI, which imports torch
         """Return the application; uvicorn calls it once in each worker."""
-        # Until there is something to end in order, which takes seconds, a signal ends the worker at once.
+        # Importing takes seconds. Until then nothing has to be shut down in order, so a signal ends the worker at once.
         handlers = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             return self._application()
@@ -63,7 +63,7 @@ class Worker:
 
         folder, limits = open_folder(self.path), Limits(**self.limits)
         torch.set_num_threads(self.threads)
-        warnings.filterwarnings("ignore", module="PIL")  # of odd files
+        warnings.filterwarnings("ignore", module="PIL")  # warnings about unusual files
         app = create_app(folder, limits=limits, token=self.token, hosts=self.hosts, shared=self.shared)
         threading.Thread(target=self._live, args=(app.state.service.metrics,), name="beat", daemon=True).start()
         return app
@@ -78,4 +78,4 @@ class Worker:
         shutil.rmtree(self.shared, ignore_errors=True)  # as the supervisor would have done
         signal.raise_signal(signal.SIGTERM)
         time.sleep(GRACE)
-        os.kill(os.getpid(), 9)  # in whatever way it hangs; Windows ends a process by this number as well
+        os.kill(os.getpid(), 9)  # SIGKILL, in case it does not respond; on Windows any number ends a process

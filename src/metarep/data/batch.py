@@ -51,6 +51,13 @@ class Batch:
     Attributes:
         called: what such a batch holds, as people read it.
         label_free: whether labels are never read. Then they must not choose among weights either.
+
+    >>> import torch
+    >>> batch = Batch(torch.zeros(2, 1, 4, 4), rows=torch.tensor([5, 9]))
+    >>> batch.whole(torch.tensor([[0.5], [0.7]])).shape[0] == len(batch.rows)  # one process has all features
+    True
+    >>> batch.digest == Batch(torch.ones(2, 1, 4, 4), rows=torch.tensor([5, 9])).digest  # the same images were drawn
+    True
     """
 
     called: ClassVar[str]
@@ -103,6 +110,14 @@ class TaskBatch(Batch):
 
     Args:
         tasks: the tasks; support and query are positions in ``images``, or in what ``whole`` gives for them.
+
+    >>> import torch
+    >>> images = torch.tensor([10.0, 11.0, 12.0]).view(3, 1, 1, 1)
+    >>> label, way = torch.zeros(1, 2).long(), torch.zeros(1, 1).long()
+    >>> task = TaskIndex(torch.tensor([[2]]), torch.tensor([[0, 1]]), way, label, classes=way, ways=1)
+    >>> batch = TaskBatch(images, rows=torch.tensor([4, 7, 8]), tasks=task)
+    >>> batch.tasks.of(batch.images.flatten()).query, batch.rows[batch.tasks.query]  # pixels, and rows in the bank
+    (tensor([[10., 11.]]), tensor([[4, 7]]))
     """
 
     called: ClassVar[str] = "tasks"
@@ -128,7 +143,13 @@ class Views(Batch):
 
 @dataclass(frozen=True)
 class ViewBatch(Views):
-    """A batch of two augmented views of each of several images. Labels are never read."""
+    """A batch of two augmented views of each of several images. Labels are never read.
+
+    >>> import torch
+    >>> batch = ViewBatch(torch.zeros(2, 1, 4, 4), rows=torch.tensor([5, 9]), second=torch.ones(2, 1, 4, 4))
+    >>> torch.cat([batch.images, batch.second]).mean((1, 2, 3))  # first views, then second views, in the same order
+    tensor([0., 0., 1., 1.])
+    """
 
     called: ClassVar[str] = "views"
     label_free: ClassVar[bool] = True

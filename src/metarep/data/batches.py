@@ -206,10 +206,10 @@ def _augmented(images: Tensor, total: int, own: slice, augment: Augment | None, 
 
 
 def _own_part(total: int, unit: str) -> Part:
-    """The part of this process.
+    """The part of a batch of ``total`` items that this process computes.
 
     Raises:
-        MetarepError: some process would have none.
+        MetarepError: there are fewer items than processes.
     """
     part = Part.own(total)
     if part.total < part.ranks:

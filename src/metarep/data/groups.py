@@ -95,15 +95,15 @@ def apart_at(groups: Tensor, order: Tensor, drawn: Tensor, shots: int) -> Tensor
         The order to take, of the same shape. A query may appear in it several times.
     """
     ordered = groups.gather(-1, order)
-    meets = (ordered[..., shots:].unsqueeze(-1) == ordered[..., :shots].unsqueeze(-2)).any(-1)
-    kept = meets.sort(dim=-1, stable=True).indices  # queries that may stay are first
-    count = (~meets).sum(-1, keepdim=True)
+    conflicts = (ordered[..., shots:].unsqueeze(-1) == ordered[..., :shots].unsqueeze(-2)).any(-1)
+    kept = conflicts.sort(dim=-1, stable=True).indices  # queries that share no group with the support come first
+    count = (~conflicts).sum(-1, keepdim=True)
     query = order[..., shots:].gather(-1, kept.gather(-1, torch.arange(kept.shape[-1]) % count.clamp_min(1)))
     return torch.where(count > 0, torch.cat([order[..., :shots], query], dim=-1), drawn)
 
 
 def _cuts(sizes: Tensor, key: Tensor, shots: int, queries: int) -> tuple[Tensor, Tensor]:
-    """Sort the groups of each class by ``key``, and tell after which of them a cut leaves enough images on both sides.
+    """Sort the groups of each class by ``key``, and mark those after which a cut leaves enough images on both sides.
 
     Returns:
         The groups in order, empty ones last; and a boolean for each position in that order.

@@ -131,7 +131,7 @@ class Labels:
 
     @cached_property
     def _usable(self) -> dict[tuple[int, int], Tensor]:
-        """What :meth:`usable` has found."""
+        """The cache of :meth:`usable`: usable classes by the numbers of support and query images."""
         return {}
 
     @cached_property

@@ -19,6 +19,12 @@ class Split(NamedTuple):
         labels: the class of each image.
         name: the name of data set and part, such as ``omniglot:vinyals/test``.
         depth: which values were taken for black and white in pictures of more than 8 bits.
+
+    >>> import torch
+    >>> pixels = torch.tensor([10, 20, 11, 21], dtype=torch.uint8).view(4, 1, 1, 1)
+    >>> split = Split(ImageBank(pixels), Labels.of(["a", "b", "a", "b"]), "letters/train")
+    >>> split.bank.pixels((split.labels.classes == 1).nonzero().flatten()).flatten().tolist()  # the images of class b
+    [20, 21]
     """
 
     bank: ImageBank

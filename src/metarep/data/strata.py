@@ -130,10 +130,10 @@ class Strata:
         return _one_after_another(drawn) if whole else _side_by_side(drawn, shape, generator)
 
     def _each(self, total: int, unit: str) -> int:
-        """How many of ``total`` each part gives.
+        """The number of items that are drawn from each part, so that all parts together give ``total``.
 
         Raises:
-            MetarepError: they cannot be equally many.
+            MetarepError: ``total`` is not a multiple of the number of parts.
         """
         each, over = divmod(total, len(self.parts))
         if over:
@@ -146,7 +146,7 @@ class Strata:
 
 
 def _one_after_another(drawn: list[TaskIndex]) -> TaskIndex:
-    """The tasks of all parts."""
+    """Concatenate the tasks of all parts: each task has classes of one part."""
     groups = [index.groups for index in drawn if index.groups is not None]
     return TaskIndex(
         torch.cat([index.support for index in drawn]),
@@ -160,14 +160,14 @@ def _one_after_another(drawn: list[TaskIndex]) -> TaskIndex:
 
 
 def _side_by_side(drawn: list[TaskIndex], shape: BatchShape, generator: Generator) -> TaskIndex:
-    """Tasks that each have the classes of one task of every part, in a random order, which no part can be told from."""
+    """Merge one task of every part into each task. Its classes are in random order, so no class reveals its part."""
     n, ways = len(drawn[0]), shape.ways
     order = torch.arange(ways).expand(n, ways)
     if shape.queries:  # the classes of labelled images are not numbered by their order
         order = torch.rand(n, ways, generator=generator).argsort(-1)
 
     def joined(parts: list[Tensor]) -> Tensor:
-        """Rows of all parts, each ``(task, way * image)``, with the ways in their order."""
+        """Concatenate rows of all parts, each ``(task, way * image)``, and put the ways into the random order."""
         by_way = torch.cat(
             [part.view(n, index.ways, part.shape[1] // index.ways) for part, index in zip(parts, drawn, strict=True)],
             dim=1,

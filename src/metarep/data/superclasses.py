@@ -31,7 +31,7 @@ def superclasses(labels: Labels) -> Int[Tensor, " ways"]:
 
 @lru_cache(8)
 def _numbered(names: tuple[str, ...]) -> Int[Tensor, " ways"]:
-    """As :func:`superclasses`. A training asks for the same names at every step."""
+    """Compute :func:`superclasses`. The result is cached, because every training step needs it for the same names."""
     whole = next((name for name in names if "/" not in name), None)
     if whole is not None:
         raise DataError(

@@ -77,6 +77,15 @@ def load_tasks(path: Path, split: Split) -> list[TaskIndex]:
         DataError: the tasks are of another data set, split or order of the images; an image number is beyond the data;
             an image or a class is twice in a task; or the digest is that of other tasks.
         MetarepError: it is not a file of tasks, or its tasks are ragged.
+
+    >>> import tempfile
+    >>> from metarep import ImageBank, Labels
+    >>> split = Split(ImageBank(torch.zeros(4, 1, 4, 4, dtype=torch.uint8)), Labels.of(list("aabb")), "letters/test")
+    >>> ways, file = torch.tensor([[0, 1]]), Path(tempfile.mkdtemp(), "tasks.json")
+    >>> save_tasks(file, split, TaskIndex(torch.tensor([[0, 2]]), torch.tensor([[1, 3]]), ways, ways, ways, ways=2))
+    >>> [tasks] = load_tasks(file, split)
+    >>> tasks.support.tolist(), tasks.query.tolist()
+    ([[0, 2]], [[1, 3]])
     """
     try:
         if path.stat().st_size > MOST_BYTES:
@@ -121,8 +130,8 @@ def _tasks(tasks: TaskIndex, names: Sequence[str]) -> list[dict[str, Any]]:
 
     columns = (tasks.classes, tasks.support, tasks.support_y, tasks.query, tasks.query_y)
     return [
-        {"classes": [names[each] for each in own], "support": lists(shown, shown_y), "query": lists(asked, asked_y)}
-        for own, shown, shown_y, asked, asked_y in zip(*(each.tolist() for each in columns), strict=True)
+        {"classes": [names[each] for each in own], "support": lists(support, support_y), "query": lists(query, query_y)}
+        for own, support, support_y, query, query_y in zip(*(each.tolist() for each in columns), strict=True)
     ]
 
 
@@ -135,16 +144,16 @@ def _by_class(tasks: TaskIndex) -> TaskIndex:
 
 
 def _read(path: Path, split: Split, number: int, content: Any) -> TaskIndex:  # noqa: ANN401 - whatever the file holds
-    """A set of tasks from what a file holds, after every check."""
+    """Check one set of tasks of a file, and return it."""
     labels, where = split.labels, f"{path}, set {number}"
     try:
         ways, shots, queries, tasks = (content[name] for name in ("ways", "shots", "queries", "tasks"))
-        position = {name: place for place, name in enumerate(labels.names)}
+        position = {name: i for i, name in enumerate(labels.names)}
         classes = _table([[position[name] for name in task["classes"]] for task in tasks], where)
         support = _table([[row for one in task["support"] for row in one] for task in tasks], where)
         query = _table([[row for one in task["query"] for row in one] for task in tasks], where)
         lengths = _table([[len(one) for one in task["support"]] for task in tasks], where)
-        asked = _table([[len(one) for one in task["query"]] for task in tasks], where)
+        query_lengths = _table([[len(one) for one in task["query"]] for task in tasks], where)
     except KeyError as error:
         raise DataError(f"{where}: {error} is missing, or is no class of {split.name}") from error
     except TypeError as error:
@@ -152,7 +161,7 @@ def _read(path: Path, split: Split, number: int, content: Any) -> TaskIndex:  # 
     if not all(type(each) is int and 0 < each < 1_000_000 for each in (ways, shots, queries)):
         raise MetarepError(f"{where}: ways, shots and queries must be whole numbers above 0")
     n = len(classes)
-    right = classes.shape == lengths.shape == asked.shape == (n, ways) and bool((lengths == shots).all())
+    right = classes.shape == lengths.shape == query_lengths.shape == (n, ways) and bool((lengths == shots).all())
     if not right or query.shape != (n, ways * queries) or ways < 2:
         raise MetarepError(
             f"{where}: its tasks do not all have {ways!r} ways, {shots!r} shots and {queries!r} queries a class; put "
@@ -164,7 +173,7 @@ def _read(path: Path, split: Split, number: int, content: Any) -> TaskIndex:  # 
             f"{where}: image {int(both.min()) if int(both.min()) < 0 else int(both.max())} is not one of the "
             f"{len(labels):,} images of {split.name}, which are numbered from 0"
         )
-    support_y, query_y = (_spread(each) for each in (lengths, asked))
+    support_y, query_y = (_spread(each) for each in (lengths, query_lengths))
     named = torch.cat([classes.gather(1, support_y), classes.gather(1, query_y)], dim=1)
     if bool((wrong := labels.classes.cpu()[both] != named).any()):
         row, said = int(both[wrong][0]), labels.names[int(named[wrong][0])]

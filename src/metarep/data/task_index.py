@@ -22,6 +22,12 @@ class Tasks(NamedTuple):
         support_y, query_y: the class of each row within its task, 0 to ways - 1. Each task numbers its classes in its
             own order.
         ways: the number of classes of a task.
+
+    >>> ways = torch.tensor([[0, 1]])
+    >>> index = TaskIndex(torch.tensor([[0, 2]]), torch.tensor([[1, 3]]), ways, ways, classes=ways, ways=2)
+    >>> tasks = index.of(torch.tensor([10.0, 11.0, 20.0, 21.0]))  # one feature for each image
+    >>> tasks.support, tasks.query, tasks.query_y
+    (tensor([[10., 20.]]), tensor([[11., 21.]]), tensor([[0, 1]]))
     """
 
     support: Shaped[Tensor, "task support *row"]

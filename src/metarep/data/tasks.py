@@ -212,7 +212,7 @@ def distinct(population: Int[Tensor, "*shape"], k: int, generator: Generator) ->
 
 
 def _few_distinct(population: Int[Tensor, "*shape"], k: int, generator: Generator) -> Int[Tensor, "*shape k"]:
-    """The same integers as :func:`distinct`, one by one, where there are so few that a tensor operation costs more."""
+    """Draw the integers of :func:`distinct` one by one, which is faster than tensor operations if there are few."""
     n = population.numel()
     numbers = torch.randint(2**62, (k, n), generator=generator).tolist()
     keys = torch.rand(n, k, generator=generator).tolist()
@@ -227,12 +227,12 @@ def _few_distinct(population: Int[Tensor, "*shape"], k: int, generator: Generato
 
 
 def _shape(shots: int, queries: int) -> str:
-    """What needs images of a class: tasks, or batches of labelled images, which have no queries."""
+    """The shape of what is drawn, for messages: tasks, or batches of labelled images, which have no queries."""
     return f"{shots}-shot tasks with {queries} queries" if queries else f"batches with {shots} images a class"
 
 
 def _smallest(labels: Labels, able: Tensor, need: int) -> str:
-    """The part of a message that names the smallest class that is not ``able``, and says what it has."""
+    """The part of a message on the smallest class that is not ``able``: its name and its number of images or groups."""
     worst = int(labels.counts.masked_fill(able, len(labels) + 1).argmin())
     has = f"{labels.names[worst]!r} has {int(labels.counts[worst])}"
     if labels.counts[worst] < need or labels.groups is None:

@@ -122,10 +122,10 @@ class Encoder(nn.Module):
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def _take(self, body: nn.Module) -> tuple[nn.Module, int]:
-        """The body, and the number of its features, found by encoding one blank image.
+        """The body, and its number of features, which is measured on one blank image.
 
-        A body of this library that has shapes but no values (``meta``) says it itself: to run it, torch would import
-        its compiler.
+        A body of this library on the device ``meta`` (shapes without values) states the number instead. To run it
+        there, torch would import its compiler.
         """
         if isinstance(body, Sized) and all(parameter.is_meta for parameter in body.parameters()):
             self.channels_last = True

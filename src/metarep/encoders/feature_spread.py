@@ -14,8 +14,8 @@ from metarep.encoders.encoder import Encoder
 from metarep.encoders.feature_means import centred, device_of, features_at, keep_feature_means, spaced
 from metarep.errors import MetarepError, counted
 
-CLASSES, A_CLASS = 64, 16  # at most so many; with 300 images of each class, accuracies differed by up to 0.2 points
-MOST = 2048  # features: the spread of more takes more than 16 MB
+CLASSES, A_CLASS = 64, 16  # at most so many are used; with 300 images a class, accuracies differed by up to 0.2 points
+MOST = 2048  # features; the spread of so many takes 16 MB
 SPREAD = "feature_spread"  # its name among the tensors of a file
 
 
@@ -62,8 +62,9 @@ def keep_feature_spread(encoder: Encoder, bank: ImageBank, labels: Labels) -> No
     >>> bank = ImageBank(torch.tensor([[[[9, 0]]], [[[9, 2]]], [[[0, 9]]], [[[2, 9]]]], dtype=torch.uint8))
     >>> keep_feature_means(encoder, bank)
     >>> keep_feature_spread(encoder, bank, Labels.of(["a", "a", "b", "b"]))
-    >>> encoder.feature_spread.shape  # variances, and as many directions
-    torch.Size([3, 2])
+    >>> variances, directions = encoder.feature_spread[0], encoder.feature_spread[1:]
+    >>> [round(each, 3) for each in variances.tolist()], [round(each, 2) for each in directions.abs()[1].tolist()]
+    ([0.0, 0.025], [0.71, 0.71])
     """
     if len(labels) != len(bank):
         raise MetarepError(f"there are {counted(len(bank), 'image')} and {counted(len(labels), 'label')}")

@@ -74,16 +74,16 @@ def stages(body: nn.Module) -> list[list[nn.Parameter]]:
     _collect(root, groups)
     if any(parameter is not None for parameter in root._parameters.values()) and len(groups) > 1:
         groups[:2] = [groups[0] + groups[1]]
-    found: list[list[nn.Parameter]] = []
+    blocks: list[list[nn.Parameter]] = []
     seen: set[int] = set()
     for group in groups:
         new = [parameter for parameter in group if id(parameter) not in seen]
         seen |= {id(parameter) for parameter in new}
-        if new and found and all(parameter.ndim <= 1 for parameter in new):
-            found[-1] = found[-1] + new
+        if new and blocks and all(parameter.ndim <= 1 for parameter in new):
+            blocks[-1] = blocks[-1] + new
         elif new:
-            found.append(new)
-    return found
+            blocks.append(new)
+    return blocks
 
 
 def _collect(module: nn.Module, groups: list[list[nn.Parameter]]) -> None:

@@ -39,16 +39,16 @@ class Halves:
 
     @torch.no_grad()
     def maps(self, images: Tensor) -> Float[Tensor, "b *map"]:
-        """What the tail takes for raw images: the maps that the trunk gives, or prepared images without a trunk."""
-        encoder, found = self.encoder, []
+        """The input of the tail for raw images: the feature maps of the trunk, or prepared images without a trunk."""
+        encoder, maps = self.encoder, []
         layout = torch.channels_last if encoder.channels_last else torch.contiguous_format
         for part in images.split(encoder.at_once):
             x = encoder.preprocess(part).to(encoder.kind or torch.float32).contiguous(memory_format=layout)
             fused = fused_layers(self.trunk, x, SameConv, InvertedResidual) if len(self.trunk) else None
             for layer in fused or self.trunk:
                 x = layer(x)
-            found.append(x.clone())
-        return torch.cat(found)
+            maps.append(x.clone())
+        return torch.cat(maps)
 
     def plain(self, images: Tensor) -> list[Float[Tensor, "b *map"]]:
         """The maps from which an image is classified: of the image, and of its mirror image if the encoder uses it."""

@@ -50,7 +50,7 @@ def copied(
         for hook in _functions(layer):
             owner = hook if isinstance(hook, FunctionType) else getattr(hook, "__self__", hook)
             if not any(isinstance(value, nn.Module) for value in _within([owner, *_vars(owner)])):
-                memo[id(owner)] = owner  # an observer outside of the network: the copy calls the same one
+                memo[id(owner)] = owner  # an observer outside of the network: the copy calls the same object
     try:
         for layer in reversed(list(body.modules())):
             if (inner := unwrapped(layer)) is not layer:
@@ -138,7 +138,7 @@ class _Rebinding:
     def _function(self, function: FunctionType) -> FunctionType:
         if id(function) in self.done:
             return self.done[id(function)]
-        self.done[id(function)] = function  # a function that holds itself would not end
+        self.done[id(function)] = function  # otherwise a function that refers to itself would recurse without end
         cells = function.__closure__ or ()
         inside = [_content(cell) for cell in cells]
         defaults, named = function.__defaults__, function.__kwdefaults__

@@ -88,7 +88,7 @@ class OnnxBody(nn.Module):
             content = self.content.cpu().numpy().tobytes()
             refuse_files_beside(content)
             options = onnxruntime.SessionOptions()
-            options.log_severity_level = 4  # what goes wrong is raised, and not also printed
+            options.log_severity_level = 4  # errors are raised; do not print them as well
             options.intra_op_num_threads = torch.get_num_threads()
             options.add_session_config_entry("session.load_model_format", "ONNX")
             try:

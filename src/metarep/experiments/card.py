@@ -19,6 +19,13 @@ def run_card(path: Path) -> str:
 
     Raises:
         MetarepError: the folder does not hold the settings of a run, or they are damaged.
+
+    >>> import tempfile
+    >>> run = RunFolder(Path(tempfile.mkdtemp(), "letters"), RunRecord("protonet"), seen=())
+    >>> with run.held():
+    ...     run.log({"step": 250, "accuracy": 71.53, "ci95": 0.8})
+    >>> print(run_card(run.path).partition("## Accuracy")[2][:58].strip())
+    71.53 ± 0.80 % on validation classes, which were not tra
     """
     record = read_record(path / SETTINGS)
     size = f", images of {record.data.size} px" if record.data.size else ""
@@ -65,7 +72,7 @@ def run_card(path: Path) -> str:
 
 
 def _accuracy(record: RunRecord, log: list[dict[str, Any]]) -> list[str]:
-    """What is known of the accuracy of the weights that were kept."""
+    """Sentences about the validation accuracy of the weights that were kept."""
     validated = [each for each in log if "accuracy" in each]
     if not validated:
         return ["Not measured: the training had no validation classes. `metarep evaluate` measures it on test classes."]
@@ -79,7 +86,7 @@ def _accuracy(record: RunRecord, log: list[dict[str, Any]]) -> list[str]:
         f"{counted(record.train.validation_tasks, 'task')}, with half its 95 % interval).",
         f"Protocol: {record.train.validation_ways}-way {shots}-shot, or fewer ways where there are fewer classes; "
         f"weights of step {kept['step']}, {chosen}.",
-        "It is no accuracy on test classes; `metarep evaluate` measures that.",
+        "This is not an accuracy on test classes; `metarep evaluate` measures that.",
     ]
 
 

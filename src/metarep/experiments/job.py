@@ -116,7 +116,7 @@ class Job:
             )
 
     def _check_teacher(self) -> None:
-        """Raise if the method cannot have a teacher, or settings say how to listen to one and there is none."""
+        """Raise if the method cannot have a teacher, or if settings of distillation are given without a teacher."""
         taught = [name for name, kind in METHODS.items() if issubclass(kind, Student)]
         if self.teacher is not None and self.method not in taught:
             raise MetarepError(
@@ -173,7 +173,7 @@ def train_settings(job: Job, split: Split) -> TrainSettings:
             settings = replace(settings, ways=max(2, min(settings.ways, most)))
         if labels.kind == "true":
             able = labels.can_give(settings.shots, queries)
-            if able.sum() >= settings.ways:  # otherwise there is no training, and its error says it all
+            if able.sum() >= settings.ways:  # otherwise the training fails, and its error names the reason
                 warn_of_small_classes(labels, able, f"training on {split.name}", settings.shots, queries)
     return replace(settings, validation_shots=validation_shots(settings, eats))
 

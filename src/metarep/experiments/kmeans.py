@@ -47,9 +47,10 @@ def kmeans(rows: Float[Tensor, "n dim"], count: int, generator: Generator) -> In
 def _first_centres(rows: Tensor, count: int, generator: Generator) -> Float[Tensor, "count dim"]:
     """Draw the first centres from a sample of the rows by k-means++.
 
-    Several are drawn at once by the distances before them. Each of them then stays with the probability of its distance
-    now, after those that were drawn with it, to its distance then. So each is drawn as if it had been drawn alone, and
-    distances are updated by one matrix product for all that stay.
+    Several candidates are drawn at once, with probabilities by their distances to the centres so far. A candidate is
+    then accepted with the probability ``new / old``. Here ``old`` is its squared distance to the nearest centre, and
+    ``new`` also counts the candidates accepted before it. This rejection sampling has the distribution of drawing one
+    by one, and one matrix product updates the distances for all accepted candidates.
     """
     some = rows[torch.randperm(len(rows), generator=generator)[: max(SAMPLE, count)]]
     squares = some.square().sum(1)
@@ -72,7 +73,7 @@ def _first_centres(rows: Tensor, count: int, generator: Generator) -> Float[Tens
 
 
 def _staying(candidates: Tensor, before: Tensor, chances: Tensor) -> list[int]:
-    """Which of the centres that were drawn at once stay, in order. The first of them always does."""
+    """The positions of the accepted candidates, in order. The first candidate is always accepted."""
     among = torch.cdist(candidates, candidates).square().numpy()
     now, least, stay = before.numpy().copy(), (chances * before).numpy(), []
     for i, each in enumerate(least):

@@ -75,5 +75,5 @@ def open_pretrained(about: Mapping[str, Any], size: tuple[int, int], freeze: str
         raise unknown(
             "encoder", name, [*ENCODERS, *SIZES, *ours, "timm:NAME", "hf:USER/NAME", "FILE.pth", "a run folder"]
         )
-    found = load_representation(name, arch=arch, size=size)
-    return Pretrained(found.encoder, short_name(name), found.digest, found.checkpoint)
+    representation = load_representation(name, arch=arch, size=size)
+    return Pretrained(representation.encoder, short_name(name), representation.digest, representation.checkpoint)

@@ -43,6 +43,13 @@ class RunFolder:
 
     Raises:
         MetarepError: the folder holds another run. The message has each setting that differs, with both values.
+
+    >>> import tempfile
+    >>> run = RunFolder(Path(tempfile.mkdtemp(), "first"), RunRecord("protonet"), seen=())
+    >>> with run.held():
+    ...     run.log({"step": 20, "loss": 1.5})
+    >>> read_record(run.path / "settings.json").method, run.records()
+    ('protonet', [{'step': 20, 'loss': 1.5}])
     """
 
     def __init__(

@@ -92,7 +92,7 @@ def start_on(
         job, out, data_dir, skip_bad, watch: see :func:`start`.
         device, precision: as given by :mod:`metarep.machine.device`.
     """
-    with deterministic(job.train_settings.deterministic, device):  # clusters and the preprocessing are sums, too
+    with deterministic(job.train_settings.deterministic, device):  # also for the sums of clusters and preprocessing
         return _start_on(job, out, device, precision, data_dir, watch, skip_bad=skip_bad)
 
 

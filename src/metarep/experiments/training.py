@@ -30,7 +30,7 @@ from metarep.machine.device import keep_freed_memory
 from metarep.machine.randomness import hand_over, seed_step, set_aside
 from metarep.machine.ranks import any_rank, average_gradients, rank, ranks
 from metarep.machine.stop import Stop
-from metarep.methods import Method, Step
+from metarep.methods.method import Method, Step, joined_carry
 from metarep.weights.settings import TrainSettings
 
 LOG_EVERY = 20  # steps between readings of the loss
@@ -45,6 +45,9 @@ class Outcome:
         accuracy: validation accuracy at this step in percent; None without validation tasks.
         seconds: time of training and validation in seconds, added up over all interruptions.
         validated_on: shape of the validation tasks, such as ``20-way 1-shot``; empty without validation tasks.
+
+    >>> max([Outcome(500, 70.2, 40.0), Outcome(750, 71.5, 60.0)], key=lambda outcome: outcome.accuracy).step
+    750
     """
 
     step: int
@@ -67,15 +70,14 @@ def train(
     Inside :func:`metarep.machine.ranks.joined` all processes train together: each computes its part of every batch, and
     gradients are averaged. The batches, and the weights but for rounding, are those of a single process.
 
-    Without validation the last weights are kept. A training that reads no true labels also keeps the last weights,
-    because validation labels must not choose for it. Its validation is only logged. That holds for methods without
-    labels and for classes that are clusters or instances.
+    Without validation the last weights are kept. So they are if training reads no true labels: with a method without
+    labels, or with clusters or instances as classes. Validation is then only logged, because no label may choose.
 
-    All random numbers come from one generator seeded by ``settings.seed``. Layers that draw from global generators,
-    such as ``nn.Dropout``, find them seeded anew for each step. With a ``run`` folder the training is logged, and
-    saved at every validation or every ``settings.save_every`` steps. Calling ``train`` again with the same folder
-    resumes it. The result is the same, bit for bit, as without the interruption, on the same machine with the same
-    number of threads and of processes; with ``settings.deterministic`` with any number of threads.
+    All random numbers come from one generator seeded by ``settings.seed``. Global generators, as ``nn.Dropout`` uses
+    them, are seeded anew for each step. With a ``run`` folder the training is logged, and saved at every validation or
+    every ``settings.save_every`` steps. Calling ``train`` again with the same folder resumes it. The result is the same
+    bit for bit as without the interruption, on the same machine with as many threads and processes. With
+    ``settings.deterministic`` the number of threads may differ.
 
     In the main thread SIGTERM and SIGINT (Ctrl-C) end a training with a ``run`` folder only after its state was saved:
     after the step that is being computed, or at once during a validation, which is then done when it is resumed.
@@ -86,25 +88,35 @@ def train(
         settings: number of steps, learning rate, batches and so on; None for the defaults of the method.
         validation: images and labels of other classes, to choose among steps; never the test split.
         run: the folder for the log and the weights; None for neither.
-        watch: called now and then with a dictionary of ``step``, ``steps``, ``loss``, ``lr``, ``images_per_second`` and
-            ``seconds_left``; after a validation with ``step``, ``steps``, ``accuracy`` and ``ci95`` in percent; and for
-            images in several shards once with ``step``, ``steps`` and ``images``, which says where these are kept.
+        watch: called now and then with ``step``, ``steps``, ``loss``, ``lr``, ``images_per_second`` and
+            ``seconds_left``; after a validation with ``step``, ``steps``, ``accuracy`` and ``ci95`` in percent; for a
+            bank of several shards also once with ``step``, ``steps`` and ``images``, which says where images are kept.
 
     Raises:
         DivergedError: the loss or a weight is NaN or infinite. The last saved state stays in the run folder.
         CollapsedError: the representation has collapsed to one point, and ``settings.stop_on_collapse`` is set.
         DataError: the split cannot give batches of the requested shape.
-        MetarepError: another process is training in the run folder; or the folder cannot be written, such as on a full
-            disk, and the last saved state stays in it.
+        MetarepError: another process is training in the run folder, or it cannot be written. The saved state stays.
         KeyboardInterrupt, SystemExit: a signal has ended the training (SIGINT, SIGTERM), and its state was saved.
 
     Warns:
         CollapseWarning: the representation has collapsed to one point.
         DamagedStateWarning: the newest state in the run folder is damaged, so the one before it is used.
+
+    >>> from metarep import Encoder, Labels, Preprocess, ProtoNet
+    >>> classes, noise = torch.arange(200) // 10, torch.randint(256, (200,), generator=Generator().manual_seed(0))
+    >>> images = torch.stack([classes * 12, noise], dim=1).view(200, 1, 1, 2)  # the second pixel is noise
+    >>> split = Split(ImageBank(images.to(torch.uint8)), Labels.of(classes.tolist()), "toy/train")
+    >>> body = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 1))
+    >>> _ = torch.nn.init.ones_(body[1].weight)  # both pixels count alike before the training
+    >>> method = ProtoNet(Encoder(body, Preprocess((1, 2), 1, (0.0,), (1.0,))))
+    >>> outcome = train(method, split, TrainSettings(steps=30, ways=5, queries=5, lr=0.1))
+    >>> outcome.step, bool(body[1].weight[0, 0] > 3 * body[1].weight[0, 1].abs())  # it has learned to ignore the noise
+    (30, True)
     """
     settings = settings or TrainSettings(**method.defaults)
     keep_freed_memory()
-    loop = _Loop(method, split, settings, validation, run, watch or _unwatched)
+    loop = _Loop(method, split, settings, validation, run, watch or (lambda _: None))
     with (
         deterministic(settings.deterministic, loop.device),
         run.held() if run and rank() == 0 else nullcontext(),
@@ -118,7 +130,7 @@ def train(
 
 
 class _Loop:
-    """One training: what it reads and changes, and the steps."""
+    """The training loop: its data, its state and its steps."""
 
     def __init__(
         self,
@@ -148,7 +160,7 @@ class _Loop:
         self.stop = Stop(active=run is not None)
         self.saving = Saving(run, self.state, settings)
         kept = f"; the last good state is in {run.path}" if run else ""
-        run, watch = (run, watch) if rank() == 0 else (None, _unwatched)
+        run, watch = (run, watch) if rank() == 0 else (None, lambda _: None)
         self.readings = Readings(self.state, settings, run, watch, kept)
         self._draw(Generator().manual_seed(settings.seed))  # fails now if the labels cannot give a batch
         self.tasks = validation_tasks(validation, settings, method.learner, method.eats) if validation else None
@@ -178,7 +190,7 @@ class _Loop:
         if settings.clip:
             clip_grad_norm_(self.method.parameters(), settings.clip)
         state.optimizer.step()
-        self.method.after_step(_joined([step.carry for step in steps]), progress)
+        self.method.after_step(joined_carry(steps), progress)
         state.step += 1
         self.readings.add(batches[-1], torch.stack(losses).mean())
         if self._evaluation_due:
@@ -207,23 +219,22 @@ class _Loop:
             self.stop.end(self.saving.kept, elsewhere=True)
 
     def _stopping(self) -> bool:
-        """Whether a signal has come, on any process; on GPUs the processes ask each other only every few steps."""
-        if ranks() > 1 and self.device.type == "cuda" and self.state.step % LOG_EVERY:
-            return False
-        return any_rank(self.stop.requested)
+        """Whether any process has received a signal. On GPUs the processes exchange this only every few steps."""
+        skipped = ranks() > 1 and self.device.type == "cuda" and self.state.step % LOG_EVERY != 0
+        return not skipped and any_rank(self.stop.requested)
 
     @property
     def _evaluation_due(self) -> bool:
-        """Whether the weights of this step are ones to validate, if there are validation tasks."""
+        """Whether the weights after this step are validated, if there are validation tasks."""
         return self.state.step == self.settings.steps or self.state.step % self.settings.validate_every == 0
 
     @property
     def _validation_due(self) -> bool:
-        """Whether the weights of this step are to be validated, and have not been."""
+        """Whether a validation is due at this step and was not done yet."""
         return self.tasks is not None and self._evaluation_due and self.state.validated < self.state.step
 
     def _add_gradient(self, progress: float) -> tuple[Batch, Step, Tensor]:
-        """Draw a batch, and add its share to the gradient of the step; the loss is returned without a graph."""
+        """Draw a batch and add its gradient to that of the step. Returns the batch, the step and the detached loss."""
         state, settings = self.state, self.settings
         batch = self._draw(state.generator)
         if ranks() > 1:
@@ -236,7 +247,7 @@ class _Loop:
         return batch, step, loss.detach()
 
     def _draw(self, generator: Generator) -> Batch:
-        """A batch; of classes that are hard to tell apart, if they are mined and the index of classes exists."""
+        """Draw a batch: of similar classes if classes are mined and their index exists, otherwise of any classes."""
         eats, settings, miner, step = self.method.eats, self.settings, self.state.miner, self.state.step
         spans = self.method.spans_batch
         if miner and step and step % settings.mine_every == 0:
@@ -270,11 +281,11 @@ class _Loop:
         if self.tasks is None or self.validation is None:
             return
         state, learner, bank, tasks = self.state, self.method.learner, self.validation.bank, self.tasks
-        if ranks() > 1:  # they share the tasks, so none may leave
+        if ranks() > 1:  # each measures a part of the tasks, so none may stop alone
             report = evaluate(learner, bank, tasks)
         else:
             report = self.stop.unless_requested(lambda: evaluate(learner, bank, tasks))
-        if report is None:  # a signal has come; the validation is done again when the training goes on
+        if report is None:  # a signal was received; the resumed training repeats the validation
             return
         state.validated = state.step
         self.readings.report({"step": state.step, "accuracy": report.accuracy, "ci95": report.ci95})
@@ -285,16 +296,5 @@ class _Loop:
 
     @property
     def label_free(self) -> bool:
-        """Whether no true label of a training image is read. Then no label may choose among the weights either."""
+        """Whether training reads no true labels. Then validation labels must not choose among the weights either."""
         return self.method.eats.label_free or self.split.labels.kind != "true"
-
-
-def _joined(carries: list[Any]) -> Any:  # noqa: ANN401 - it depends on the method
-    """What the batches of a step carry to ``after_step``, as one: tensors are joined by rows, and lists one by one."""
-    if len(carries) == 1 or carries[0] is None:
-        return carries[0]
-    return torch.cat(carries) if isinstance(carries[0], Tensor) else [item for carry in carries for item in carry]
-
-
-def _unwatched(_: dict[str, Any]) -> None:
-    """Ignore a progress record: the default of ``watch``."""

@@ -85,7 +85,7 @@ def rounding() -> tuple[bool, bool]:
 
 
 def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the nearest number with ten mantissa bits, which TF32 keeps exactly, and the rest."""
+    """Splits numbers into two: rounded to ten mantissa bits, which TF32 represents exactly, and the remainder."""
     first = ((x.view(torch.int32) + (1 << 12)) & -(1 << 13)).view(torch.float32)
     return first, x - first
 
@@ -110,7 +110,7 @@ def _filter_gradient(d_y: Float[Tensor, "n taskout h w"], x: Map, tasks: int, *,
 
 
 def _strips(x: Map) -> int:
-    """Returns the number of parts of a sum over all pixels; as one product it would be too small to occupy a GPU."""
+    """Returns the number of parts of a sum over all pixels. One matrix product would be too small to occupy a GPU."""
     rows = x.shape[0] * x.shape[2]
     return max(part for part in range(1, min(rows, 64) + 1) if rows % part == 0)
 

@@ -132,7 +132,7 @@ def _backward(
 
 
 def _kernels(y: Tensor) -> ModuleType | None:
-    """Returns the module with the same three steps as Triton kernels; None if Triton cannot compile them."""
+    """Returns the module of Triton kernels for these three steps; None if Triton cannot compile them."""
     if not y.is_cuda or y.dtype == torch.float64 or importlib.util.find_spec("triton") is None:
         return None
     from metarep.fast import tail_kernels

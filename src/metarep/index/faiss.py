@@ -171,7 +171,7 @@ class FaissIndex(Index):
             self.inner.nprobe = min(self.inner.nlist, self.probes or max(16, self.inner.nlist // 16))
 
     def _fresh(self) -> Any:  # noqa: ANN401 - faiss has no types
-        """Returns an empty faiss index. Lists are a flat index until they are trained."""
+        """Returns an empty faiss index. A kind with inverted lists starts flat, until its lists are trained."""
         product = self.faiss.METRIC_INNER_PRODUCT
         if self.kind == "hnsw":
             made = self.faiss.IndexHNSWFlat(self.dim, self.links, product)

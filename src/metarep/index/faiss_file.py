@@ -26,7 +26,7 @@ def read_faiss(faiss: Any, content: Tensor, kind: str, dim: int, rows: int, *, l
         RuntimeError: faiss cannot read it.
     """
     with _bounded(faiss, content.numel() + 1024):
-        # The table is for distances, and these are inner products; it would be larger than the bound.
+        # The precomputed table is only used for L2 distances, and it may be larger than the limit.
         inner = faiss.deserialize_index(content.numpy(), getattr(faiss, "IO_FLAG_SKIP_PRECOMPUTE_TABLE", 0))
     names = {"IndexHNSWFlat"} if kind == "hnsw" else {LISTS[kind]} if learned else FLAT
     _check(type(inner).__name__ in names, f"it holds a {type(inner).__name__}")
@@ -45,7 +45,7 @@ def read_faiss(faiss: Any, content: Tensor, kind: str, dim: int, rows: int, *, l
 
 @contextmanager
 def _bounded(faiss: Any, most: int) -> Iterator[None]:  # noqa: ANN401 - it has no types
-    """Let faiss read no vector of more than ``most`` bytes for a while. Versions before 1.14 have no such bound."""
+    """A context in which faiss reads no vector of more than ``most`` bytes. Versions before 1.14 have no such limit."""
     if not hasattr(faiss, "set_deserialization_vector_byte_limit"):
         yield
         return
@@ -89,7 +89,7 @@ def _check_graph(faiss: Any, graph: Any, rows: int) -> None:  # noqa: ANN401
 
 
 def _check_lists(faiss: Any, inner: Any, rows: int) -> None:  # noqa: ANN401
-    """Check that every row is in one list, and find the place of each row anew."""
+    """Check that every row is in one list, and rebuild the map from rows to lists."""
     lists = inner.invlists
     _check(lists.nlist == inner.nlist and lists.code_size == inner.code_size, "its lists are of another kind")
     sizes = [lists.list_size(number) for number in range(inner.nlist)]

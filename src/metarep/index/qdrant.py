@@ -94,7 +94,7 @@ class QdrantIndex(Index):
     ) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
         models = self.module.models
         chosen = None if allowed is None else models.Filter(must=[models.HasIdCondition(has_id=allowed.tolist())])
-        served = self.url.startswith("http")  # the stand-in has no graph to search
+        served = self.url.startswith("http")  # the client's local mode has no graph to search
         width = models.SearchParams(exact=self.exact, hnsw_ef=max(k, self.search_width)) if served else None
         requests = [models.QueryRequest(query=row, limit=k, filter=chosen, params=width) for row in queries.tolist()]
         scores, ids = torch.full((len(queries), k), -torch.inf), torch.full((len(queries), k), -1)
@@ -150,7 +150,7 @@ class QdrantIndex(Index):
             key = os.environ.get("QDRANT_API_KEY")
             return self.module.QdrantClient(
                 url=self.url, api_key=key, check_compatibility=False
-            )  # a thread would check late
+            )  # the check would run in a thread, and report too late
         if self.url == ":memory:":
             return self.module.QdrantClient(":memory:")
         return self.module.QdrantClient(path=self.url)

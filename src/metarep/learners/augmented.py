@@ -35,8 +35,12 @@ class AugmentedLinear(Linear):
     >>> import torch
     >>> from metarep.encoders import Preprocess
     >>> learner = AugmentedLinear(Encoder(torch.nn.Flatten(), Preprocess((4, 4), 1, (0.0,), (1.0,))), copies=3)
-    >>> learner.prepare(torch.zeros(2, 1, 4, 4, dtype=torch.uint8)).shape  # image, view, feature
-    torch.Size([2, 4, 16])
+    >>> image = torch.arange(0, 256, 16, dtype=torch.uint8).view(1, 1, 4, 4)
+    >>> rows = learner.prepare(torch.cat([image, image]))  # image, view, feature
+    >>> rows[:1, 0].equal(learner.embed(image)), rows[0, 1].equal(rows[0, 0])  # the first view is the plain image
+    (True, False)
+    >>> rows[0].equal(rows[1])  # all images get the same transforms
+    True
     """
 
     of_copies = True

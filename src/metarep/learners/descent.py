@@ -29,6 +29,7 @@ from metarep.learners.inner_loop import (
     descend_head,
     meta_loss,
     query_logits,
+    refuse_idle_steps,
     refuse_missing_classes,
 )
 from metarep.learners.inner_loop.adam import mean_moments
@@ -66,6 +67,15 @@ class GradientDescent(Learner):
 
     Raises:
         MetarepError: a setting is invalid, or two settings exclude each other. The message says why.
+
+    >>> from metarep import Preprocess
+    >>> encoder = Encoder(nn.Flatten(), Preprocess((1, 1), 1, (0.0,), (1.0,)))
+    >>> learner, support = GradientDescent(encoder, head="shared", inner_lr=1.0).eval(), torch.tensor([[[0.0], [2.0]]])
+    >>> def probability(steps):  # that the second support image is of its class
+    ...     learner.use(test_steps=steps)
+    ...     return learner.logits(learner.adapt(support, torch.tensor([[0, 1]]), 2), support).softmax(2)[0, 1, 1].item()
+    >>> [round(probability(steps), 2) for steps in (0, 1, 10)]
+    [0.5, 0.88, 0.95]
     """
 
     def __init__(
@@ -96,8 +106,6 @@ class GradientDescent(Learner):
         self.normalisation: Normalisation = "running" if scope == "head" else normalisation
         self.head = Head(head, encoder.dim, ways, temperature)
         inner_lr = inner_lr if inner_lr is not None else 0.5 if head == "cosine" else 0.01
-        for taken in (self.steps, self.test_steps):
-            self._refuse_idle_steps(taken)
         self.ways = ways if head == "rows" else None
         self.rates = Rates(rates, [self._shapes()[i] for i in self._in_scope], steps, inner_lr)
         self.path: Path = "auto"
@@ -238,7 +246,7 @@ class GradientDescent(Learner):
         if test_steps is not None:
             if test_steps < 0:
                 raise MetarepError(f"test_steps must be at least 0, not {test_steps}")
-            self._refuse_idle_steps(test_steps)
+            refuse_idle_steps(self.scope, self.head.kind, test_steps)
             self.test_steps = test_steps
 
     @contextmanager
@@ -250,14 +258,6 @@ class GradientDescent(Learner):
             yield
         finally:
             self.normalisation, self.test_steps = before
-
-    def _refuse_idle_steps(self, steps: int) -> None:
-        if self.head.kind == "shared" and self.scope != "head" and steps < 2:
-            raise MetarepError(
-                f"steps={steps} is too few for head=shared: with one shared row every class starts from the same "
-                "logits, so in the first step the gradient of the features is zero and the body does not change; "
-                "take steps=2 or more, or head=rows"
-            )
 
     @property
     def start(self) -> Start:

@@ -128,7 +128,7 @@ class Neighbours(Settling):
         return functional.normalize(rows, dim=-1) if self.metric == "cosine" and not self.unit else rows
 
     def _vote(self, near: Tensor, onehot: Tensor, voters: int | None = None) -> Tensor:
-        """The logits from the similarities of all support rows, of which ``voters`` may vote (None: all)."""
+        """The logits from the similarities of all support rows. ``voters`` is the number of rows that may vote."""
         k = min(self.k, near.shape[-1] if voters is None else voters)
         if k < near.shape[-1]:
             floor = near.topk(k, dim=-1).values[..., -1:]

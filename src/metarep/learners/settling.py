@@ -1,4 +1,4 @@
-"""Settling: what a learner does to the features of an image in every task alike is done once."""
+"""Settling: the transform of features that is the same in every task, computed once for each image."""
 
 from abc import abstractmethod
 from copy import copy
@@ -10,13 +10,13 @@ from metarep.learners.learner import Learner
 
 
 class Settling(Learner):
-    """A learner that compares features in one form, such as on the unit sphere, and can be given them in that form.
+    """A learner that transforms features before it compares them, such as to the unit sphere, and can do so in advance.
 
-    A class that can sets ``unit = False`` in its own body. A subclass of it may compare features in another way, so it
-    does not inherit this: its rows stay as they are, unless it sets ``unit`` itself.
+    A class allows this by ``unit = False`` in its own body. A subclass does not inherit the permission, because it may
+    compare features in another way. Its rows are not transformed in advance unless it sets ``unit`` itself.
     """
 
-    unit = False  # whether the rows are as the learner compares them already
+    unit = False  # whether the rows are transformed already
 
     def settle(self, rows: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
         return self._features(rows) if "unit" in vars(type(self)) else rows
@@ -24,10 +24,10 @@ class Settling(Learner):
     def settled(self) -> Learner:
         if "unit" not in vars(type(self)):
             return self
-        same = copy(self)  # with the same encoder
+        same = copy(self)  # a shallow copy, with the same encoder
         same.unit = True
         return same
 
     @abstractmethod
     def _features(self, rows: Tensor) -> Tensor:
-        """Features as the learner compares them; the rows themselves if ``unit`` says that they are."""
+        """Features in the form that the learner compares; unchanged if ``unit`` says that they have this form."""

@@ -34,9 +34,12 @@ class Baseline(Student[LabelledBatch]):
         teacher_weight: with a teacher, the weight of the loss from its softened logits.
         teacher_temperature: with a teacher, divides its logits and our own.
 
-    >>> from metarep import Preprocess, build_encoder
-    >>> Baseline(build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,))), classes=100).head.weight.shape
-    torch.Size([100, 64])
+    >>> import torch
+    >>> from metarep import Preprocess
+    >>> method = Baseline(Encoder(nn.Flatten(), Preprocess((1, 2), 1, (0.0,), (1.0,))), classes=2, temperature=0.5)
+    >>> _ = nn.init.eye_(method.head.weight)
+    >>> method.classify(torch.tensor([[[[255, 0]]]], dtype=torch.uint8)).tolist()  # cosines divided by the temperature
+    [[2.0, 0.0]]
     """
 
     eats: ClassVar[type[Batch]] = LabelledBatch

@@ -64,9 +64,12 @@ class _AllTriplets(torch.autograd.Function):
         order = each.argsort(descending=True, stable=True)
         rows = gap.masked_fill(~negative, torch.inf)[order]  # no positive is beyond an infinite distance
         anchor, column = positive.nonzero(as_tuple=True)  # the positives of an anchor follow one another
-        place = order.argsort()[anchor], torch.arange(len(anchor), device=gap.device) - (each.cumsum(0) - each)[anchor]
+        position = (
+            order.argsort()[anchor],
+            torch.arange(len(anchor), device=gap.device) - (each.cumsum(0) - each)[anchor],
+        )
         near = gap.new_zeros(len(gap), int(each.max()))
-        near[place] = gap[anchor, column]
+        near[position] = gap[anchor, column]
         weight, own = torch.zeros_like(rows), torch.zeros_like(near)
         have = (each.unsqueeze(1) > torch.arange(near.shape[1], device=gap.device)).sum(0).tolist()
         height = max(1, NUMBERS.get(gap.device.type, ELSEWHERE) // max(1, len(gap)))
@@ -87,7 +90,7 @@ class _AllTriplets(torch.autograd.Function):
                 counts.append(counted.sum())
         active = torch.stack(counts).sum()
         whole = torch.empty_like(weight).index_copy_(0, order, weight)
-        whole[anchor, column] = own[place]
+        whole[anchor, column] = own[position]
         ctx.save_for_backward(whole, active)
         ctx.margin = margin
         ctx.mark_non_differentiable(active)

@@ -1,6 +1,7 @@
 """Method: the base class of all training methods."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
@@ -28,6 +29,18 @@ class Step(NamedTuple):
     loss: Float[Tensor, ""]
     logs: dict[str, Tensor]
     carry: Any = None
+
+
+def joined_carry(steps: Sequence[Step]) -> Any:  # noqa: ANN401 - it depends on the method
+    """The ``carry`` of several steps as one: tensors are concatenated by rows, and lists one after another.
+
+    >>> joined_carry([Step(torch.zeros(()), {}, torch.tensor([value])) for value in (1.0, 2.0)])
+    tensor([1., 2.])
+    """
+    carries = [step.carry for step in steps]
+    if len(carries) == 1 or carries[0] is None:
+        return carries[0]
+    return torch.cat(carries) if isinstance(carries[0], Tensor) else [item for carry in carries for item in carry]
 
 
 B = TypeVar("B", bound=Batch)

@@ -49,9 +49,13 @@ class MoCo(Method[ViewBatch]):
             normalises the whole batch, which leaks the pairs.
 
     >>> from metarep.encoders import Preprocess, build_encoder
-    >>> method = MoCo(build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,))), queue=1024, outputs=64)
-    >>> method.queue.keys.shape, method.eats.called
-    (torch.Size([1024, 64]), 'views')
+    >>> encoder = build_encoder("conv4", Preprocess((16, 16), 1, (0.0,), (1.0,)), width=4)
+    >>> method = MoCo(encoder, momentum=0.9, queue=3, outputs=2)
+    >>> weight, slow = next(encoder.parameters()), next(method.target.parameters())
+    >>> weight.data += 1.0  # as a step of the optimiser would
+    >>> method.after_step(carry=torch.eye(2), progress=0.0)  # two keys
+    >>> round((weight - slow).mean().item(), 3), method.queue.valid.tolist()
+    (0.9, [True, True, False])
     """
 
     eats: ClassVar[type[Batch]] = ViewBatch

@@ -19,7 +19,7 @@ SETTINGS = ("label_weight", "teacher_weight", "teacher_temperature")
 
 @dataclass(frozen=True)
 class Teacher:
-    """A frozen method in evaluation mode. It is no module, so its weights are not those of the method it teaches.
+    """A frozen method in evaluation mode. It is not a module, so its weights are not parameters of the student.
 
     Args:
         method: changed in place.

@@ -31,7 +31,12 @@ Watch = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Hit:
-    """One result of a search: the path of an image, and its cosine to the query, -1 to 1."""
+    """One result of a search: the path of an image, and its cosine to the query, -1 to 1.
+
+    >>> hits = [Hit("cups/3.png", 0.91), Hit("plates/7.png", 0.34)]
+    >>> [hit.path for hit in hits if hit.score > 0.5]
+    ['cups/3.png']
+    """
 
     path: str
     score: float

@@ -42,6 +42,15 @@ class Checkpoint:
             files of metarep 0.1.0, which do not have them.
         training: weights that only training needs, by their names in the method: projectors, queues, target networks.
         trained: the method, if it is already in memory.
+
+    >>> import tempfile
+    >>> from metarep import ProtoNet, build_encoder
+    >>> method = ProtoNet(build_encoder("conv4", Preprocess((16, 16), 1, (0.0,), (1.0,)), width=4))
+    >>> letters, file = Labels.of(["a", "b"]), Path(tempfile.mkdtemp(), "model.safetensors")
+    >>> Checkpoint.of(method, RunRecord("protonet"), seen=digests(letters.keys)).save(file)
+    >>> load_checkpoint(file).refuse_seen(Labels.of(["b", "c"]), "letters/test")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    metarep.errors.LeakageError: 1 of the 2 classes of letters/test were seen in training (b): ...
     """
 
     learner: Learner

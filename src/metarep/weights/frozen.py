@@ -44,10 +44,10 @@ def load_to_measure(
     may_be_frozen = is_hub_name(text) or is_trained_name(text) or Path(text).is_file()
     if not may_be_frozen or text in zoo_names() or Path(text).is_dir():
         return load_trained(name, device)
-    found = load_representation(text, size=size)
-    if found.checkpoint is None:
-        return _frozen(found, device)
-    return load_trained(found.name if is_hub_name(text) else name, device)
+    representation = load_representation(text, size=size)
+    if representation.checkpoint is None:
+        return _frozen(representation, device)
+    return load_trained(representation.name if is_hub_name(text) else name, device)
 
 
 def _frozen(representation: Representation, device: torch.device | str) -> Checkpoint:

@@ -99,12 +99,12 @@ def _named(spec: str, arch: str | None, size: Size, mean: Numbers, std: Numbers)
         raise MetarepError(f"size must be at most {LARGEST:,} pixels, not {size}")
     if spec == "auto":
         spec = best_installed()
-    told = spec in LITE or spec in zoo_names() or spec.startswith("timm:") or spec.endswith(".onnx")
-    if arch and (told or Path(spec).is_dir()):
+    states_arch = spec in LITE or spec in zoo_names() or spec.startswith("timm:") or spec.endswith(".onnx")
+    if arch and (states_arch or Path(spec).is_dir()):
         raise MetarepError(f"arch is for a file of weights, and {spec} says itself what network it is; leave it out")
     if is_hub_name(spec):
-        found = fetch(spec)
-        return replace(_named(str(found.weights), arch, size, mean, std), name=found.name)
+        fetched = fetch(spec)
+        return replace(_named(str(fetched.weights), arch, size, mean, std), name=fetched.name)
     if spec.startswith("timm:"):
         return Representation(_timm(spec.removeprefix("timm:"), size, mean, std), spec)
     if spec.endswith(".onnx"):

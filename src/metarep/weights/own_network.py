@@ -60,7 +60,7 @@ def represent(
 
 
 def _refuse_unsteady(encoder: Encoder, name: str) -> None:
-    """Raise if the features of an image change from call to call, or with the other images of a batch."""
+    """Raise if the features of an image differ between two calls, or depend on the other images of a batch."""
     preprocess = encoder.preprocess
     noise = torch.randint(256, (2, preprocess.channels, *preprocess.size), generator=Generator().manual_seed(0))
     images = noise.to(torch.uint8)

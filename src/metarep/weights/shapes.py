@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class _Undrawn(TorchFunctionMode):
-    """Leaves random initialisation out; without values, torch would import its compiler for it, for over a second."""
+    """Skips random initialisation. On tensors without values, torch would import its compiler, for over a second."""
 
     def __torch_function__(
         self,

@@ -47,7 +47,7 @@ def general_mean(name: str) -> Tensor | None:
 
 
 def kind_of(folder: Path) -> str:
-    """What a folder is that holds an encoder and is no run: ``a model folder`` or ``an index``; empty for others."""
+    """The kind of a folder that has an encoder and is not a run: ``a model folder``, ``an index``, or empty text."""
     if not (folder / ENCODER).is_file() or (folder / WEIGHTS).is_file():
         return ""
     return "an index" if (folder / "index.safetensors").is_file() else "a model folder"
@@ -93,8 +93,8 @@ def load_trained(name: str | Path, device: torch.device | str = "cpu") -> Checkp
         with as_file(files("metarep.weights") / f"{name}.safetensors") as path:
             return load_checkpoint(path, device)
     if is_hub_name(name):
-        found = fetch(name)
-        return open_run(found.folder, device, called=found.name)
+        fetched = fetch(name)
+        return open_run(fetched.folder, device, called=fetched.name)
     if not Path(name).exists():
         raise unknown("model or run folder", str(name), [*zoo_names(), "hf:USER/NAME"])
     return open_run(Path(name), device)

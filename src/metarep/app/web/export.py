@@ -136,7 +136,7 @@ def _points(model: Model) -> Tensor:
 
 
 def _worker(content: bytes, version: str, names: list[str]) -> bytes:
-    """The service worker with the version and the files of this page in it."""
+    """Fill the version and the file names of this page into the script of the service worker."""
     text = content.decode()
     for mark, value in (('"VERSION"', json.dumps(version)), ('["FILES"]', json.dumps(names))):
         if text.count(mark) != 1:

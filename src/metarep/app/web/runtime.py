@@ -45,21 +45,21 @@ def read_runtime(given: Path | None = None) -> dict[str, bytes]:
     source = _cached() if given is None else given
     if not source.exists():
         raise MetarepError(f"there is no {source}; npm pack {PACKAGE} makes a file to give")
-    found = _from_folder(source) if source.is_dir() else _from_tarball(source)
+    contents = _from_folder(source) if source.is_dir() else _from_tarball(source)
     content = {}
     for name, (target, digest) in FILES.items():
-        if name not in found:
+        if name not in contents:
             raise MetarepError(f"{source} has no {name}; give the npm package {PACKAGE}")
-        if hashlib.sha256(found[name]).hexdigest() != digest:
+        if hashlib.sha256(contents[name]).hexdigest() != digest:
             raise MetarepError(f"{name} in {source} is damaged or of another version; give the npm package {PACKAGE}")
-        content[target] = found[name]
+        content[target] = contents[name]
     return content
 
 
 def _from_folder(folder: Path) -> dict[str, bytes]:
-    places = (folder, folder / "dist", folder / "package/dist", folder / "node_modules/onnxruntime-web/dist")
-    place = next((each for each in places if (each / next(iter(FILES))).is_file()), folder)
-    return {name: (place / name).read_bytes() for name in FILES if (place / name).is_file()}
+    folders = (folder, folder / "dist", folder / "package/dist", folder / "node_modules/onnxruntime-web/dist")
+    source = next((each for each in folders if (each / next(iter(FILES))).is_file()), folder)
+    return {name: (source / name).read_bytes() for name in FILES if (source / name).is_file()}
 
 
 def _from_tarball(path: Path) -> dict[str, bytes]:

@@ -47,10 +47,11 @@ class Augment:
     Raises:
         MetarepError: a setting is out of range, such as a probability above 1.
 
-    >>> photos = torch.zeros(8, 3, 32, 32, dtype=torch.uint8)
-    >>> negatives = Augment(solarise=1.0, threshold=0.0)(photos, Generator().manual_seed(0))
-    >>> negatives.shape, negatives.min().item()
-    (torch.Size([8, 3, 32, 32]), 1.0)
+    >>> image, g = torch.tensor([[[[0, 0, 255]]]], dtype=torch.uint8), Generator().manual_seed(0)
+    >>> Augment(flip=1.0)(image, g).tolist()  # mirrored; values are from 0 to 1 afterwards
+    [[[[1.0, 0.0, 0.0]]]]
+    >>> Augment(solarise=1.0, threshold=0.0)(image, g).tolist()  # every value is inverted
+    [[[[1.0, 1.0, 0.0]]]]
     """
 
     rotate: float = 0.0

@@ -141,7 +141,7 @@ def joined(shards: Sequence[DecodedShard]) -> MappedImages:
 
 
 def _content(path: Path) -> bytes | None:
-    """The content of a file that is not large, so that it is read once; None leaves reading it to the decoder."""
+    """The content of a file, to read it only once. None for a large or unreadable file, which the decoder reads."""
     try:
         status = path.stat()
         return path.read_bytes() if stat.S_ISREG(status.st_mode) and status.st_size <= READ_ONCE else None

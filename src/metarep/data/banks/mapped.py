@@ -97,7 +97,7 @@ class MappedImages:
             _advise([part[row] for row in local], WILLNEED)
 
     def _stored_at(self, rows: Int[Tensor, " n"]) -> Int[np.ndarray, " n"]:
-        """The rows of some of these images in all shards together."""
+        """The rows of these images, counted over all shards. A bank may hold only some ranges of them."""
         index = rows.cpu().numpy()
         if len(index) and not 0 <= index.min() <= index.max() < self.shape[0]:
             raise IndexError(f"rows {index.min()} to {index.max()} of a bank of {self.shape[0]} images")
@@ -106,7 +106,7 @@ class MappedImages:
     def _by_part(
         self, ordered: Int[np.ndarray, " n"]
     ) -> Iterator[tuple[UInt8[np.ndarray, "rows c h w"], Int[np.ndarray, " m"]]]:
-        """The shards that hold some rows of all shards together, which are in order; and the rows within each."""
+        """Yield each shard with some of these rows, and the rows within it. ``ordered`` counts over all shards."""
         bounds = np.searchsorted(ordered, [0, *self._part_ends]).tolist()
         for number, part in enumerate(self.parts):
             low, high = bounds[number], bounds[number + 1]

@@ -13,14 +13,14 @@ from metarep.data.local_bank import LocalBank
 from metarep.errors import counted
 from metarep.machine.device import available_bytes
 
-GIVE_UP = 3  # batches expected in vain, one after the other, after which no more are expected
+GIVE_UP = 3  # wrong predictions in a row, after which no batch is read ahead any more
 
 
 class ReadAhead(ImageBank):
-    """A mapped bank with a thread that reads rows before they are asked for.
+    """A mapped bank with a thread that reads rows before they are requested.
 
-    It never changes what is read. If other rows are asked for than were expected, they are read then, and what was
-    read ahead is dropped.
+    It never changes what is read. If other rows are requested than were expected, they are read then, and the images
+    that were read ahead are dropped.
 
     Args:
         bank: a bank of mapped images.
@@ -36,16 +36,16 @@ class ReadAhead(ImageBank):
     _misses: int
 
     def _set(self, expected: tuple[Tensor, Future] | None, misses: int) -> None:
-        object.__setattr__(self, "_next", expected)  # the dataclass is frozen, and what is read ahead is no part of it
+        object.__setattr__(self, "_next", expected)  # the dataclass is frozen, and this is not one of its fields
         object.__setattr__(self, "_misses", misses)
 
     @property
     def expecting(self) -> bool:
-        """Whether to expect further batches: False after some were expected in vain."""
+        """Whether to read further batches ahead: False after ``GIVE_UP`` wrong predictions in a row."""
         return self._misses < GIVE_UP
 
     def expect(self, rows: Int[Tensor, " n"]) -> None:
-        """Start to read the images at these rows, which ``pixels`` will probably be asked for next."""
+        """Start to read the images at these rows, which will probably be requested next."""
         self._set((rows, self._thread.submit(self._read, rows)), self._misses)
 
     def read(self, rows: Int[Tensor, " n"]) -> UInt8[Tensor, "n c h w"]:
@@ -62,18 +62,18 @@ class ReadAhead(ImageBank):
         return super().read(rows)
 
 
-class _AskedError(Exception):
-    """Ends a draw at the point where it asks for pixels."""
+class _PixelsRequestedError(Exception):
+    """Ends the drawing of a batch where it reads pixels. It carries the rows that would be read."""
 
     def __init__(self, rows: Tensor) -> None:
         self.rows = rows
 
 
-class _Asking(ImageBank):
-    """A bank that gives no pixels, and tells which were asked for."""
+class _WithoutPixels(ImageBank):
+    """A bank that reads no pixels. A request for pixels raises an error with the requested rows."""
 
     def pixels(self, index: Tensor) -> Tensor:
-        raise _AskedError(index)
+        raise _PixelsRequestedError(index)
 
 
 def read_ahead(bank: ImageBank, draw: Callable[[ImageBank, Generator], object], generator: Generator) -> None:
@@ -93,9 +93,9 @@ def read_ahead(bank: ImageBank, draw: Callable[[ImageBank, Generator], object], 
     copy = Generator()
     copy.set_state(generator.get_state())
     try:
-        draw(_Asking(bank.stored, bank.device), copy)
-    except _AskedError as asked:
-        inner.expect(asked.rows - first)
+        draw(_WithoutPixels(bank.stored, bank.device), copy)
+    except _PixelsRequestedError as request:
+        inner.expect(request.rows - first)
 
 
 def placed(bank: ImageBank, device: torch.device | str) -> tuple[ImageBank, str]:

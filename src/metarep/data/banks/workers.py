@@ -25,7 +25,7 @@ from metarep.data.reading.depth import Depth
 from metarep.errors import DataError, MetarepError
 from metarep.machine.files import replacing
 
-FEW = 4000  # files that are decoded by threads of this process: others would not have started before it is done
+FEW = 4000  # up to so many files are decoded by threads of this process: other processes would start too late
 LEAST = 1000  # files in a shard, where that is needed to give every process some
 
 Tell = Callable[[int, int], None]  # called with the finished files and all files
@@ -85,7 +85,7 @@ def decode_files(
 
 
 def _plan(folder: Path, files: int, size: tuple[int, int]) -> int:
-    """The number of files in a shard; that of the run that is continued, which may have had other cores."""
+    """The number of files in a shard. An interrupted run keeps its number, even if there are other cores now."""
     try:
         planned = json.loads((folder / PLAN).read_text(encoding="utf-8"))["files"]
         if isinstance(planned, int) and planned > 0:
@@ -105,11 +105,11 @@ def _decoded_here(job: Job) -> int:
 
 
 def _in_processes(job: Callable[[int], Job], numbers: Sequence[int]) -> Iterator[int]:
-    """Do the jobs in processes, and yield the number of each when it is done."""
+    """Run the jobs in several processes, and yield the number of each job when it is done."""
     waiting, done = queue.SimpleQueue[int](), queue.SimpleQueue[int | BaseException]()
     for number in numbers:
         waiting.put(number)
-    modules = os.pathsep.join(filter(None, sys.path))  # and not what the current folder may hold
+    modules = os.pathsep.join(filter(None, sys.path))  # so that no module is imported from the current folder
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": modules, "PYTHONSAFEPATH": "1"}
     command = [sys.executable, "-m", __name__]
     with ExitStack() as stack:
@@ -160,7 +160,7 @@ def _feed(
 
 
 def _answer(process: subprocess.Popen[str], job: Job) -> str:
-    """What a process answers to a job; nothing if it has ended."""
+    """Send a job to a process and wait for its answer; the answer is empty if the process has ended."""
     jobs, answers = process.stdin, process.stdout
     assert jobs
     assert answers

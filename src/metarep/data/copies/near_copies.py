@@ -110,7 +110,7 @@ def _candidates(
 
 
 def _codes(pairs: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]], n: int) -> np.ndarray:
-    """Number the pairs of ``n`` pictures, so that each pair in either order has one number; each number once."""
+    """The distinct numbers of pairs of ``n`` pictures. A pair has the same number in either order."""
     codes = [np.minimum(one, other) * n + np.maximum(one, other) for one, other, _ in pairs]
     return np.unique(np.concatenate(codes)) if codes else np.empty(0, np.int64)
 

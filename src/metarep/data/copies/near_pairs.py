@@ -161,7 +161,7 @@ def _one_group(of: np.ndarray, firsts: np.ndarray, seconds: np.ndarray) -> bool:
 def _above(scores: Float[Tensor, "n m"], bound: float, most: int) -> Pairs:
     """The rows and columns of the scores that are at least the bound."""
     if most:
-        best, columns = scores.topk(min(most + 1, scores.shape[1]), dim=1)  # one more: a row may meet itself
+        best, columns = scores.topk(min(most + 1, scores.shape[1]), dim=1)  # one more, for the row itself
         row, rank = (best >= bound).nonzero(as_tuple=True)
         return row.numpy(), columns[row, rank].numpy()
     whole = scores.shape[1] // STRIP * STRIP
@@ -177,7 +177,7 @@ def _above(scores: Float[Tensor, "n m"], bound: float, most: int) -> Pairs:
 
 
 def _products(rows: Tensor, partners: Tensor, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The cosines of pairs: from one matrix product where the pairs fill much of it, and otherwise pair by pair."""
+    """The cosines of pairs: by one matrix product if it has few other cells than the pairs, otherwise pair by pair."""
     left, at_left = np.unique(one, return_inverse=True)
     right, at_right = np.unique(other, return_inverse=True)
     if 4 * len(one) > len(left) * len(right) // 8:
@@ -191,11 +191,11 @@ def _split(values: np.ndarray, size: int = 8192) -> list[np.ndarray]:
 
 
 def _bounded(rows: Tensor, partners: Tensor, threshold: float) -> tuple[Tensor, Tensor, float]:
-    """Shorten the vectors so that no product of two short ones is below the cosine of the long ones.
+    """Shorten the vectors so that the product of two short vectors is an upper bound of the cosine of the long ones.
 
     The product is exact along the directions of largest variance. Of the rest of a vector only the norm is kept, and
-    the product of two rests is at most the product of their norms. The bound takes the fewest directions with which
-    few pairs of a sample pass it. If no number of directions does that, the vectors are compared as they are.
+    the product of two rests is at most the product of their norms. The number of directions is the smallest at which
+    few pairs of a sample pass the bound. If there is no such number, the vectors are returned unchanged.
 
     Returns:
         The short ``rows``, the short ``partners``, and the least product of a pair that may be near.
@@ -243,5 +243,5 @@ def _left(short: Tensor) -> Tensor:
 
 
 def _right(short: Tensor) -> Tensor:
-    """The right factor: its 1 meets the correction of the left vector, and its correction meets the 1 of the left."""
+    """The right factor. Its 1 is multiplied by the correction of the left vector, and its correction by the left 1."""
     return torch.cat([short[:, :-1], torch.ones(len(short), 1), short[:, -1:]], 1)

@@ -90,7 +90,7 @@ def _cuts(steps: int, kept: int, compared: int) -> Float[Tensor, "offsets compar
 
 
 def _by_tile(left: Float[Tensor, "n 144"], right: Float[Tensor, "n 144"]) -> Float[Tensor, " n"]:
-    """The correlation within the second-worst tile; two tiles that show next to nothing correlate fully."""
+    """The second-lowest correlation among the tiles of two pictures. Two nearly uniform tiles have correlation 1."""
     points = waves(centres(GRID), COMPARED)
     side = GRID // TILES
 

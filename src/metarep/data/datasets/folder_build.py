@@ -69,7 +69,7 @@ def build(part: Path, tree: FolderTree, size: int, depth: Depth) -> Manifest:
 
 
 class _Sources(Sequence[tuple[Path, str]]):
-    """The path of each file, and its name in messages; made when they are asked for."""
+    """The path of each file and its name in messages, which are built only when they are accessed."""
 
     def __init__(self, root: Path, files: FileList) -> None:
         self.root, self.files = root, files
@@ -88,7 +88,7 @@ class _Sources(Sequence[tuple[Path, str]]):
 
 
 def _skipped(shards: Sequence[DecodedShard], files: int) -> tuple[list[tuple[int, str]], np.ndarray]:
-    """The files that could not be decoded, with the reasons, and for each file whether it could."""
+    """The rows of the files that could not be decoded, with the reasons; and a mask of the files that could."""
     skipped, readable, first = [], np.ones(files, bool), 0
     for each in shards:
         for position, reason in each.skipped:

@@ -92,7 +92,7 @@ def decode(
                 box=crop_box(picture.width, picture.height, size, stretch),
             )
         pixels = np.array(picture.convert("L" if channels == 1 else "RGB"))
-    except ValueError as error:  # the file has been read: what goes wrong from here on is our own arithmetic
+    except ValueError as error:  # the file has been read, so this is an error of metarep
         raise MetarepError(
             f"{name}, a picture of {picture.width} x {picture.height} pixels, could not be scaled to {size} ({error}): "
             "that is a fault of metarep and not of the file; please report it"
@@ -127,7 +127,7 @@ def decode_all(
     if workers == 1:
         yield from map(attempt, sources)
         return
-    window = 32 * workers  # a pool's own map would hold every result of a large folder at once
+    window = 32 * workers  # Executor.map would hold all results of a large folder in memory
     ahead: deque[Future[np.ndarray | DataError]] = deque()  # decoded while the caller works on earlier ones
     pool = ThreadPoolExecutor(workers)
     try:
@@ -137,7 +137,7 @@ def decode_all(
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
-    finally:  # without waiting: an iterator that was given up may be collected in any thread, also in one of the pool
+    finally:  # do not wait: garbage collection may close an abandoned iterator in a thread of this pool
         pool.shutdown(wait=False, cancel_futures=True)
 
 

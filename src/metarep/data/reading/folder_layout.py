@@ -84,9 +84,9 @@ def find_layout(root: Path, argument: str, *, teach: bool = False, deep: bool = 
         homes = [(home, "") for home in tops]
     if not homes:
         raise _no_classes(argument, root, loose)
-    notes += _too_high(homes, argument)
+    notes += _note_inner_folders(homes, argument)
     held_out: tuple[Path, ...] = ()
-    if teach and _torn(homes):
+    if teach and _share_classes(homes):
         others = [top for top in parts if SPLITS[plain(top.name)] != "train" and subfolders(top)]
         held_out = tuple(sorted(others, key=lambda top: SPLITS[plain(top.name)]))  # test before val
         homes = [(home, split) for home, split in homes if split == "train"]
@@ -103,19 +103,19 @@ def is_split(folder: Path) -> bool:
 
 
 def _inner(folder: Path) -> Path:
-    """Descend to the folder that holds the classes, as long as only one folder holds images and has several inside."""
+    """Descend to the folder with the classes: into the only subfolder with images, while it has several inside."""
     while not loose_images(folder):
-        full = _full(folder)
+        full = _with_images(folder)
         if len(full) != 1 or plain(full[0].name) in SPLITS or loose_images(full[0]):
             break
-        inside = _full(full[0])
+        inside = _with_images(full[0])
         if len(inside) < 2 and not any(plain(sub.name) in SPLITS for sub in inside) and _inner(full[0]) == full[0]:
             break
         folder = full[0]
     return folder
 
 
-def _full(folder: Path) -> list[Path]:
+def _with_images(folder: Path) -> list[Path]:
     """The first two subfolders that hold images."""
     return list(islice(filter(holds_images, subfolders(folder)), 2))
 
@@ -132,14 +132,14 @@ def _class_folders(folder: Path, made: list[Path]) -> list[Path]:
     return subfolders(folder, made)
 
 
-def _torn(homes: list[tuple[Path, str]]) -> bool:
-    """Whether a class of ``train`` is in another split too."""
+def _share_classes(homes: list[tuple[Path, str]]) -> bool:
+    """Whether ``train`` shares a class with another split."""
     trained = {plain(home.name) for home, split in homes if split == "train"}
     return any(split != "train" and plain(home.name) in trained for home, split in homes)
 
 
-def _too_high(homes: list[tuple[Path, str]], argument: str) -> list[str]:
-    """A note where classes have their images in inner folders, since those may be the classes that the user means."""
+def _note_inner_folders(homes: list[tuple[Path, str]], argument: str) -> list[str]:
+    """A note on classes whose images are all in inner folders, because the user may mean these as the classes."""
     deep = [(home, lowest) for home, _ in homes if (lowest := _level_of_classes(home))]
     if len(homes) < 2 or not deep:
         return []
@@ -152,9 +152,9 @@ def _too_high(homes: list[tuple[Path, str]], argument: str) -> list[str]:
 
 
 def _level_of_classes(folder: Path) -> Path | None:
-    """The folder, this one or one below, that seems to hold a folder of images for each class; None if none does."""
+    """The first folder, from this one down, that seems to hold a folder of images for each class; None if none does."""
     while not has_loose_images(folder):
-        inside = _full(folder)
+        inside = _with_images(folder)
         if not inside:
             return None
         if any(map(is_split, inside)) or any(map(has_loose_images, inside)):

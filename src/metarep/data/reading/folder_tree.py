@@ -147,7 +147,7 @@ def _tree(layout: Layout) -> FolderTree:
     """List the classes and files of a folder whose class folders are known."""
     root = layout.root
     homes = [(home, split, _name(home)) for home, split in layout.homes]
-    _refuse_twins(root, homes)
+    _refuse_overlaps(root, homes)
     ignored: Counter[str] = Counter({OUTSIDE: layout.loose} if layout.loose else {})
     drawn = split_by_class(list(dict.fromkeys(name for _, _, name in homes)))
     folders: dict[tuple[str, str], list[Path]] = defaultdict(list)  # of each split and class
@@ -183,7 +183,7 @@ def _name(home: Path) -> str:
         raise DataError(f"folder {shown(home.parent)!r}: {error}") from error
 
 
-def _refuse_twins(root: Path, homes: list[tuple[Path, str, str]]) -> None:
+def _refuse_overlaps(root: Path, homes: list[tuple[Path, str, str]]) -> None:
     """Refuse a class that is in two splits, inside another class, or reached by a link from another class.
 
     In each of these cases, images of one class would be in two classes or two splits, which is leakage.
@@ -211,9 +211,9 @@ def _refuse_twins(root: Path, homes: list[tuple[Path, str, str]]) -> None:
                     f"class {shown(home, root)!r} holds {shown(folder)!r}, a link to {shown(other)!r}, so it would "
                     "have the images of another class; remove the link"
                 )
-            twin, _ = first.get(plain(shown(folder.name)), (home, ""))
-            if twin != home:
-                where = f"{shown(twin, root)!r} and inside another class, {shown(folder, root)!r}"
+            namesake, _ = first.get(plain(shown(folder.name)), (home, ""))
+            if namesake != home:
+                where = f"{shown(namesake, root)!r} and inside another class, {shown(folder, root)!r}"
                 raise DataError(f"class {shown(folder.name)!r} is there twice, {where}; merge the two or rename one")
 
 

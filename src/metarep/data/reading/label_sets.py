@@ -62,8 +62,8 @@ def read_label_sets(file: Path, *, none: bool = False) -> LabelSets:
     ...     for name in ("1.png", "2.png", "3.png"):
     ...         (Path(folder) / name).touch()
     ...     _ = (Path(folder) / "some.csv").write_text("path,label\n1.png,dog|cat\n2.png,cat\n3.png,\n2.png,owl\n")
-    ...     found = read_label_sets(Path(folder) / "some.csv")
-    >>> found.labels, found.names
+    ...     label_sets = read_label_sets(Path(folder) / "some.csv")
+    >>> label_sets.labels, label_sets.names
     ((('cat', 'dog'), ('cat', 'owl'), ()), ('cat', 'dog', 'owl'))
     """
     file = file.expanduser()
@@ -81,25 +81,25 @@ def read_label_sets(file: Path, *, none: bool = False) -> LabelSets:
     first: dict[str, int] = {}  # the first line of each image
     again = 0
     for entry, path in located(file):
-        place = os.path.abspath(file.parent / path)
+        key = os.path.abspath(file.parent / path)
         own = _labels(entry, name)
-        before = labels.setdefault(place, set())
-        if place in paths and bool(own) != bool(before):
-            with_it, without = sorted((first[place], entry.line), reverse=not before)
+        before = labels.setdefault(key, set())
+        if key in paths and bool(own) != bool(before):
+            with_it, without = sorted((first[key], entry.line), reverse=not before)
             some = SIGN.join(sorted(own | before))
             raise DataError(
                 f"{name}: {entry.path!r} has {some!r} in line {with_it} and no label in line {without}",
                 advice="remove one of the two lines",
             )
-        again += place in paths and own <= before
+        again += key in paths and own <= before
         before |= own
-        paths.setdefault(place, path)
-        first.setdefault(place, entry.line)
-    found = LabelSets(file.parent, tuple(paths.values()), tuple(tuple(sorted(labels[place])) for place in paths))
-    if not found.names and not none:
+        paths.setdefault(key, path)
+        first.setdefault(key, entry.line)
+    label_sets = LabelSets(file.parent, tuple(paths.values()), tuple(tuple(sorted(labels[key])) for key in paths))
+    if not label_sets.names and not none:
         raise DataError(f"{name} gives no label to any image", advice="write label|label in the column label")
-    notes = repeat_lines(again, name) + look_alike_lines(look_alikes(found.names))
-    return LabelSets(found.root, found.files, found.labels, tuple(notes))
+    notes = repeat_lines(again, name) + look_alike_lines(look_alikes(label_sets.names))
+    return LabelSets(label_sets.root, label_sets.files, label_sets.labels, tuple(notes))
 
 
 def _labels(entry: Entry, name: str) -> set[str]:

@@ -103,8 +103,8 @@ def read_list(file: Path) -> FolderTree:
         classes.setdefault(label, {})[path] = None
     notes = repeat_lines(again, name)
     notes += look_alike_lines(look_alikes(sorted(classes)))
-    found = (FolderClass(label, "train", FileList(sorted(classes[label]))) for label in sorted(classes))
-    return FolderTree(file.parent, tuple(found), {}, own_splits=False, notes=tuple(notes))
+    folder_classes = (FolderClass(label, "train", FileList(sorted(classes[label]))) for label in sorted(classes))
+    return FolderTree(file.parent, tuple(folder_classes), {}, own_splits=False, notes=tuple(notes))
 
 
 def located(file: Path) -> list[tuple[Entry, Path]]:
@@ -117,17 +117,17 @@ def located(file: Path) -> list[tuple[Entry, Path]]:
     entries = list(_table(text, name) if file.suffix.lower() in TABLE else _lines(text, name))
     if not entries:
         raise DataError(f"{name} lists no image", advice="write a line for each image")
-    found: list[tuple[Entry, Path]] = []
+    images: list[tuple[Entry, Path]] = []
     lost: list[tuple[Entry, DataError]] = []
     for entry in entries:
         try:
-            found.append((entry, _found(file, entry)))
+            images.append((entry, _image_path(file, entry)))
         except DataError as error:
             lost.append((entry, error))
     if lost:
         more = f" ({counted(len(lost) - 1, 'more line')} like this)" if len(lost) > 1 else ""
         raise DataError(f"{name}, line {lost[0][0].line}: {lost[0][1].message}{more}", advice=lost[0][1].advice)
-    return found
+    return images
 
 
 def repeat_lines(again: int, name: str) -> list[str]:
@@ -183,7 +183,7 @@ def _table(text: str, name: str) -> Iterator[Entry]:
     table = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = [cell.strip() for cell in next((row for row in table if any(row)), [])]
-        places = [_place(column, header, name) for column in COLUMNS]
+        indices = [_column_index(column, header, name) for column in COLUMNS]
         for row in table:
             if not any(cell.strip() for cell in row):
                 continue
@@ -193,7 +193,7 @@ def _table(text: str, name: str) -> Iterator[Entry]:
                     f"{name}, line {line} has {counted(len(row), 'column')}, and the first line has {len(header)}; put "
                     f"quotes around a name that holds a comma ({ONE})"
                 )
-            cells = [row[place].strip() if place < len(row) else "" for place in places]
+            cells = [row[index].strip() if index < len(row) else "" for index in indices]
             if not cells[0]:
                 raise DataError(f"{name}, line {line} has no path; write one or remove the line")
             yield Entry(line, *cells)
@@ -201,8 +201,12 @@ def _table(text: str, name: str) -> Iterator[Entry]:
         raise DataError(f"{name}, line {table.line_num} cannot be read as CSV: {error}; check its quotes") from error
 
 
-def _place(column: str, header: list[str], name: str) -> int:
-    """The position of a column."""
+def _column_index(column: str, header: list[str], name: str) -> int:
+    """The index of a column.
+
+    Raises:
+        DataError: the header does not have the column exactly once.
+    """
     names = [cell.casefold() for cell in header]
     if names.count(column) == 1:
         return names.index(column)
@@ -233,26 +237,26 @@ def _lines(text: str, name: str) -> Iterator[Entry]:
         yield Entry(line, path.strip(), labels[0].strip() if labels else None)
 
 
-def _found(file: Path, entry: Entry) -> Path:
+def _image_path(file: Path, entry: Entry) -> Path:
     """The path of the image of an entry, relative to the folder of the list."""
     folder, given = file.parent, entry.path
     for path in (given, given.replace("\\", "/")):
         for form in (path, unicodedata.normalize("NFC", path), unicodedata.normalize("NFD", path)):
-            if _is(Path.is_file, folder / form):
+            if _exists(Path.is_file, folder / form):
                 return Path(form)
-    if _is(Path.is_dir, folder / given):
+    if _exists(Path.is_dir, folder / given):
         raise DataError(f"{given!r} is a folder", advice="write a line for each of its images")
     for sign in (" ", ",", ";"):
         before, _, label = given.rpartition(sign)
-        if before and _is(Path.is_file, folder / before.strip()):
+        if before and _exists(Path.is_file, folder / before.strip()):
             raise DataError(
                 f"there is no image {given!r}, but {before.strip()!r}; write a tab before {label.strip()!r}"
             )
     raise DataError(f"there is no image {given!r} in {shown(folder)!r}", advice="paths are relative to the list")
 
 
-def _is(kind: Callable[[Path], bool], path: Path) -> bool:
-    """Whether there is a file or a folder of this name; a name that is too long for the system is none."""
+def _exists(kind: Callable[[Path], bool], path: Path) -> bool:
+    """Whether there is a file or a folder of this name; False if the name is too long for the system."""
     try:
         return kind(path)
     except OSError:

@@ -51,7 +51,7 @@ class Replica:
             if (other := _instead(path, layer, differentiable)) is not layer
         }
         self.twin, self.copies = copied(body, instead)
-        for layer in self.twin.modules():  # a second forward pass, at the backward pass, would use other weights
+        for layer in self.twin.modules():  # the repeated forward pass would use other weights
             layer.__dict__.update({name: False for name in _CHECKPOINTING if vars(layer).get(name) is True})
         own = {id(parameter): name for name, parameter in self.twin.named_parameters()}
         self.names = [own[id(parameter)] for parameter in body.parameters()]

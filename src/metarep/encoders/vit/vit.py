@@ -47,8 +47,12 @@ class ViT(nn.Module):
     Raises:
         MetarepError: a setting is out of range, or two settings contradict each other.
 
-    >>> ViT(3, width=16, depth=2, heads=2, patch=4, grid=8).eval()(torch.zeros(2, 3, 24, 32)).shape
-    torch.Size([2, 16])
+    >>> vit = ViT(3, width=16, depth=2, heads=2, patch=4, grid=8).eval()
+    >>> image = torch.rand(1, 3, 24, 32, generator=torch.Generator().manual_seed(0))  # of 6 x 8 patches
+    >>> shifted = image.roll(4, dims=-1)  # the same patches in another order
+    >>> _ = torch.nn.init.zeros_(vit.positions)  # without positions, their order has no effect
+    >>> vit(image).allclose(vit(shifted), atol=1e-5)
+    True
     """
 
     def __init__(

@@ -85,6 +85,20 @@ def compare(
     Raises:
         LeakageError: a run was trained on the test classes.
         MetarepError: an unknown run, test classes that cannot give the tasks, or a folder of another comparison.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for i in range(8):  # horizontal lines are one class, and vertical lines another
+    ...     image, file = torch.zeros(28, 28, dtype=torch.uint8), folder / "test" / "hv"[i % 2] / f"{i}.png"
+    ...     (image.T if i % 2 else image)[2 + 3 * i] = 255
+    ...     file.parent.mkdir(parents=True, exist_ok=True)
+    ...     Image.fromarray(image.numpy()).save(file)
+    >>> tasks = {"ways": (range(2, 3),), "queries": 3, "tasks": 20}
+    >>> plan = Comparison((f"folder:{folder}",), runs=("omniglot-protonet",), size=28, **tasks)
+    >>> findings = compare(plan, Path(tempfile.mkdtemp(), "out"), device="cpu").findings
+    >>> [findings.cell(name, findings.places[0]).accuracy for name in ("omniglot-protonet", "raw pixels")]
+    [100.0, 0.0]
     """
     out, began = Path(out), time.perf_counter()
     machine = Machine(device, precision, data_dir, skip_bad)
@@ -136,11 +150,11 @@ def compare(
 
 def _ranking(findings: Findings) -> dict[str, Any] | None:
     """The ranks over data sets, by the names of the entrants."""
-    found = findings.by_data
-    if found is None:
+    ranking = findings.by_data
+    if ranking is None:
         return None
-    mean = {each.name: rank for each, rank in zip(findings.entrants, found.mean, strict=True)}
-    return {"mean": mean, "data_sets": found.data_sets, "critical_difference": found.critical, "p": found.p}
+    mean = {each.name: rank for each, rank in zip(findings.entrants, ranking.mean, strict=True)}
+    return {"mean": mean, "data_sets": ranking.data_sets, "critical_difference": ranking.critical, "p": ranking.p}
 
 
 def without_nan(content: Any) -> Any:  # noqa: ANN401 - anything JSON holds
@@ -153,7 +167,7 @@ def without_nan(content: Any) -> Any:  # noqa: ANN401 - anything JSON holds
 
 
 class _Splits:
-    """The test classes of each data set, at the image size of the learner that is measured. One is kept at a time."""
+    """Loads the test split of a data set at the image size of a learner. Only the last one is kept in memory."""
 
     def __init__(self, plan: Comparison, machine: Machine) -> None:
         self.plan, self.machine = plan, machine
@@ -168,7 +182,7 @@ class _Splits:
         return self.kept[key]
 
     def facts(self, data: str) -> dict[str, Any]:
-        """Classes, images and digest of labels of each part of a data set, as far as it has them."""
+        """The number of classes and images and the digest of the labels, for each part that the data set has."""
         facts = {}
         for part in ("train", "val", "test"):
             with suppress(MetarepError):  # a folder need not have all parts
@@ -183,7 +197,7 @@ class _Splits:
 
 
 def _refuse_encoder(plan: Comparison, split: Split) -> None:
-    """Raise an error for a wrong encoder before anything is written, and not after the first steps are timed."""
+    """Raise an error for an invalid encoder before anything is written and before any step is timed."""
     if not plan.methods or not plan.encoder:
         return
     if is_pretrained(plan.encoder):
@@ -194,7 +208,7 @@ def _refuse_encoder(plan: Comparison, split: Split) -> None:
 
 
 def _refuse_another(plan: Comparison, out: Path) -> None:
-    """Raise if the folder holds trainings of another comparison, or something else."""
+    """Raise if the folder holds the trainings of another comparison, or files that are not a comparison."""
     path = out / COMPARE
     if not path.exists():
         strange = [each.name for each in out.iterdir() if not each.name.startswith(".")] if out.is_dir() else []
@@ -254,8 +268,8 @@ def _measure_all(
                         outlook.measuring_done(name, now=False)
                         continue
                     with torch.no_grad():
-                        tell = outlook.measuring(name)
-                        one = measurements.measure(entrant, seed, opened, data, split, setting, tell, prepared)
+                        on_progress = outlook.measuring(name)
+                        one = measurements.measure(entrant, seed, opened, data, split, setting, on_progress, prepared)
                     measured.append(one)
                     outlook.measuring_done(name, now=True)
     return measured

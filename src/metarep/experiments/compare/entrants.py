@@ -161,7 +161,7 @@ def _of_any_seed(record: RunRecord) -> RunRecord:
 
 
 def _another_seed(opened: Checkpoint, members: Sequence[tuple[str, Checkpoint]]) -> bool:
-    """Whether a run was trained with another seed than all of these. Without a training there are no seeds."""
+    """Whether a run was trained with a seed that none of the members has. An encoder without a training has no seed."""
     seed = opened.record.train.seed
     return opened.record.method in METHODS and all(each.record.train.seed != seed for _, each in members)
 

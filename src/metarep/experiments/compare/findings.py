@@ -15,7 +15,7 @@ from metarep.experiments.compare.statistics import Difference, Ranking, holm, pa
 from metarep.experiments.measurement.interval import interval
 
 SIGNIFICANT = 0.05
-# What an accuracy does not say: figures of a measurement, and their headings. Shares are in percent.
+# Figures of a measurement besides accuracy, and their headings. Shares are in percent.
 MORE = {
     "auroc": "open set AUROC",
     "false_alarms": "false alarms at 95 % recall",
@@ -133,12 +133,12 @@ class Findings:
 
     def _mean_ranks(self, names: Sequence[str]) -> dict[str, float]:
         """The mean rank of each entrant over all sets of tasks that it was measured on."""
-        found: dict[str, list[float]] = {name: [] for name in names}
+        ranks: dict[str, list[float]] = {name: [] for name in names}
         for place in self.places:
             here = [name for name in names if (name, place) in self.cells]
             for name, rank in zip(here, ranks_of([self.cells[name, place].accuracy for name in here]), strict=True):
-                found[name].append(rank)
-        return {name: mean(ranks) if ranks else float(len(names)) for name, ranks in found.items()}
+                ranks[name].append(rank)
+        return {name: mean(own) if own else float(len(names)) for name, own in ranks.items()}
 
     def _compare(self) -> list[Pair]:
         pairs = []

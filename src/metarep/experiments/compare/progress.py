@@ -44,11 +44,11 @@ class Outlook:
         """A function for the next measurement, to call with the finished share."""
         self.began = time.monotonic()
 
-        def tell(share: float) -> None:
+        def report_share(share: float) -> None:
             passed = time.monotonic() - self.began
             self._say(name, passed * (1 - share) / max(share, 1e-9))
 
-        return tell
+        return report_share
 
     def measuring_done(self, name: str, *, now: bool) -> None:
         """Count a measurement; ``now`` if it was not read from a file."""
@@ -63,7 +63,7 @@ class Outlook:
         self.watch({**record, "seconds_left": own + self._rest(0.0, measuring=True)})
 
     def _rest(self, present: float, *, measuring: bool = False) -> float:
-        """Seconds for what comes after the present training or measurement."""
+        """The estimated seconds of all trainings and measurements after the present one."""
         trainings = 0 if measuring else self.trainings - self.trained - 1
         measurements = max(0, self.measurements - self.measured - measuring)
         usual = self.budget or _mean(self.took["training"], present)

@@ -124,34 +124,34 @@ def differences(findings: Findings) -> list[dict[str, Any]]:
 
 
 def _pair(findings: Findings, one: str, other: str, place: Place, most: float) -> dict[str, Any] | None:
-    found = findings.pair(one, other, place) if one != other else None
-    if found is None:
+    pair = findings.pair(one, other, place) if one != other else None
+    if pair is None:
         return None
-    mean, p = found.difference.mean, found.corrected
+    mean, p = pair.difference.mean, pair.corrected
     says = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
     return {
         "text": f"{mean:+.1f}".replace("-", "−"),
-        "title": f"{one} minus {other}: {mean:+.2f} ± {found.difference.ci95:.2f} points, {says} after Holm",
-        "significant": found.significant,
+        "title": f"{one} minus {other}: {mean:+.2f} ± {pair.difference.ci95:.2f} points, {says} after Holm",
+        "significant": pair.significant,
         "side": "better" if mean > 0 else "worse",
-        "strength": f"{8 + 34 * min(1.0, abs(mean) / most):.0f}" if found.significant else "0",
+        "strength": f"{8 + 34 * min(1.0, abs(mean) / most):.0f}" if pair.significant else "0",
     }
 
 
 def ranks(findings: Findings) -> dict[str, Any]:
     """The mean rank of each entrant over data sets, and what its differences mean; with bars for a chart."""
-    found, names = findings.by_data, [each.name for each in findings.entrants]
-    if found is None:
+    ranking, names = findings.by_data, [each.name for each in findings.entrants]
+    if ranking is None:
         return {"bars": [], "critical": "", "sets": 0, "can_tell": False, "p": "", "few": True, "most": 0}
-    ordered = sorted(zip(found.mean, names, strict=True))
+    ordered = sorted(zip(ranking.mean, names, strict=True))
     most = len(names)
     return {
         "bars": [(name, f"{rank:.2f}", f"{100 * (rank - 1) / max(1, most - 1):.1f}") for rank, name in ordered],
-        "critical": f"{found.critical:.2f}",
-        "sets": found.data_sets,
-        "can_tell": found.can_tell,
-        "few": found.data_sets < 10,
-        "p": "below 0.001" if found.p < 0.001 else f"{found.p:.3f}",
+        "critical": f"{ranking.critical:.2f}",
+        "sets": ranking.data_sets,
+        "can_tell": ranking.can_tell,
+        "few": ranking.data_sets < 10,
+        "p": "below 0.001" if ranking.p < 0.001 else f"{ranking.p:.3f}",
         "most": most - 1,
     }
 

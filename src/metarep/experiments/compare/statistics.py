@@ -79,8 +79,8 @@ def holm(p: Sequence[float]) -> list[float]:
     [0.03, 0.06, 0.06]
     """
     corrected, least = [0.0] * len(p), 0.0
-    for place, number in enumerate(sorted(range(len(p)), key=p.__getitem__)):
-        least = max(least, min(1.0, (len(p) - place) * p[number]))
+    for position, number in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        least = max(least, min(1.0, (len(p) - position) * p[number]))
         corrected[number] = least
     return corrected
 

@@ -6,8 +6,8 @@ from torch import Tensor
 
 BINS = 15  # of the calibration error
 COVERAGE = 0.9  # of the label sets
-UNIT = 1 << 32  # a confidence is added up as a whole number of this part of 1, so that parts add up to the same digits
-SPAN, STEPS = 18.0, 128  # log-odds are told apart from -SPAN to SPAN, in STEPS steps for each unit
+UNIT = 1 << 32  # confidences are added as whole multiples of 1 / UNIT, so that sums over parts are exact
+SPAN, STEPS = 18.0, 128  # log-odds from -SPAN to SPAN are distinguished, in STEPS steps for each unit
 LEVELS = int(2 * SPAN * STEPS)
 
 
@@ -25,10 +25,10 @@ def confidence_bins(probability: Float[Tensor, " n"], right: Float[Tensor, " n"]
     >>> confidence_bins(torch.tensor([0.5, 1.0]), torch.tensor([0.0, 1.0])).sum(0).tolist() == [2, 1, 3 << 31]
     True
     """
-    place = (probability * BINS).ceil().long().clamp(1, BINS) - 1
+    bin_index = (probability * BINS).ceil().long().clamp(1, BINS) - 1
     units = (probability.double() * UNIT).round().long()
     columns = torch.stack([torch.ones_like(units), right.long(), units], dim=1)
-    return columns.new_zeros(BINS, 3).index_add_(0, place, columns)
+    return columns.new_zeros(BINS, 3).index_add_(0, bin_index, columns)
 
 
 def calibration_error(bins: Int[Tensor, "bin 3"]) -> float:
@@ -62,7 +62,7 @@ def levels(logits: Float[Tensor, "*query ways"]) -> Int[Tensor, "*query ways"]:
     """
     above = logits - logits.amax(-1, keepdim=True)
     weights, top = above.exp(), logits.argmax(-1, keepdim=True)
-    second = weights.scatter(-1, top, 0.0).sum(-1, keepdim=True)  # of all but the highest: no digits cancel
+    second = weights.scatter(-1, top, 0.0).sum(-1, keepdim=True)  # without the highest: no digits cancel
     others = (1 + second - weights).scatter_(-1, top, second)
     odds = above - others.clamp_min_(torch.finfo(logits.dtype).tiny).log_()
     return odds.add_(SPAN).mul_(STEPS).nan_to_num_(0).clamp_(0, LEVELS - 1).int()

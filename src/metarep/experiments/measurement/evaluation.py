@@ -81,23 +81,23 @@ def evaluate(
     sets = [tasks] if isinstance(tasks, TaskIndex) else list(tasks)
     _refuse_none(sets)
     ready = learner.state_numbers or (prepared is not None and prepared.rows is not None)
-    before = 0.0 if ready else 0.8  # share of the time for preparing images; almost none if it is done, or is no work
+    before = 0.0 if ready else 0.8  # share of the time for preparing rows; 0 if they are ready, or are the images
     refuse_lost_weights(learner.encoder)
     with torch.no_grad(), evaluating(learner):
         name = split or "the data"
 
-        def told(done: float) -> object:
+        def report_preparing(done: float) -> object:
             return on_progress and on_progress(done * before)
 
-        rows = prepare_all(learner, bank, sets, batch, told, name, prepared)
+        rows = prepare_all(learner, bank, sets, batch, report_preparing, name, prepared)
         unknown, lacking = _unknown(labels, sets) if reliability else (None, "")
         if unknown is not None:
             prepare_more(learner, bank, rows, sets, unknown, batch, name)
 
-        def tell(done: float) -> object:
+        def report_running(done: float) -> object:
             return on_progress and on_progress(before + done * (1 - before))
 
-        per_task, tally = run_tasks(learner.settled(), rows, sets, tell, shard, reliability, unknown)
+        per_task, tally = run_tasks(learner.settled(), rows, sets, report_running, shard, reliability, unknown)
     return _report(learner, sets, split, per_task, tally, lacking, started)
 
 
@@ -168,7 +168,7 @@ def _report(
 
 
 def _unknown(labels: Labels | None, sets: Sequence[TaskIndex]) -> tuple[list[Tensor] | None, str]:
-    """The unknown queries of each set of tasks, always the same for the same tasks; or why there are none."""
+    """The unknown queries of each set of tasks, or None and the reason. The same tasks give the same queries."""
     if labels is None:
         return None, "the labels were not given"
     generator = torch.Generator().manual_seed(int(digest_of(sets), 16))

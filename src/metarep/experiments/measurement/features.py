@@ -112,7 +112,7 @@ def read_features(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None
 
 
 def _learner(learner: str | Learner, dim: int, training: Any, settings: dict[str, Any]) -> Learner:  # noqa: ANN401
-    """The learner, on an encoder that is never run."""
+    """The learner with a placeholder for its encoder, because features are given instead of images."""
     if isinstance(learner, str):
         if learner not in LEARNERS:
             raise unknown("learner", learner, LEARNERS)

@@ -99,7 +99,7 @@ def _used(sets: Sequence[TaskIndex]) -> Tensor:
 
 
 def _zeros(n: int, like: Tensor) -> Tensor:
-    """Rows of zeros. On the CPU their memory is taken by those that are written: a bank may have millions of images."""
+    """Rows of zeros. On the CPU only rows that are written take memory, because a bank may have millions of images."""
     if like.device.type != "cpu" or like.dtype != torch.float32:
         return like.new_zeros(n, *like.shape[1:])
     return torch.from_numpy(np.zeros((n, *like.shape[1:]), np.float32))

@@ -124,7 +124,7 @@ class Tally:
         counts = {name: torch.tensor(content[name]) for name in COUNTS if name != "per_task"}
         shapes = [tuple(each.shape) for each in counts.values()]
         if shapes != [(BINS, 3), (2, LEVELS), (2, LEVELS)] or per_task.shape[1] != 3 or not content["seconds"] >= 0:
-            raise ValueError("these are no counts of a measurement")
+            raise ValueError("the counts of a measurement have other shapes")
         if any(each.dtype != torch.long or int(each.min()) < 0 for each in counts.values()):
             raise ValueError("the counts are not whole numbers")
         return Tally(per_task, **counts, seconds=content["seconds"])

@@ -83,8 +83,8 @@ def measure_retrieval(
         MetarepError: an unknown metric, or a ``k`` below 1.
 
     >>> features = torch.tensor([[0.0], [1.0], [10.0], [12.0]])
-    >>> found = measure_retrieval(features, list("aabb"), ks=[1], metric="euclidean")
-    >>> found.recall, found.map_at_r
+    >>> retrieval = measure_retrieval(features, list("aabb"), ks=[1], metric="euclidean")
+    >>> retrieval.recall, retrieval.map_at_r
     ({1: 100.0}, 100.0)
     """
     one_of("metric", metric, get_args(Metric))
@@ -106,9 +106,9 @@ def measure_retrieval(
         most = int(others[some].max())
         depth = min(max(most, *ks), len(rows) - 1)
         right = own[near.topk(depth, dim=1).indices] == own[some].unsqueeze(1)
-        place = torch.arange(1, most + 1, device=right.device)
-        within = right[:, :most] & (place <= others[some].unsqueeze(1))
-        precision = within.cumsum(1).double() / place
+        rank = torch.arange(1, most + 1, device=right.device)
+        within = right[:, :most] & (rank <= others[some].unsqueeze(1))
+        precision = within.cumsum(1).double() / rank
         parts = [right[:, :k].any(1).double() for k in ks]
         parts += [within.sum(1).double() / others[some], (precision * within).sum(1) / others[some]]
         totals += torch.stack(parts).sum(1)
@@ -123,7 +123,7 @@ def checked_features(
     """Features as a float32 tensor, and their labels.
 
     Raises:
-        DataError: they have different lengths, features are no table of finite numbers, or there are none.
+        DataError: they have different lengths, features are not a table of finite numbers, or it is empty.
 
     >>> checked_features(np.eye(2), ["b", "a"])[1].names
     ('a', 'b')

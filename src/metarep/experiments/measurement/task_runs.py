@@ -94,9 +94,9 @@ def _scores(
     rows: Tensor,
     unknown: Int[Tensor, "task other"] | None,
 ) -> tuple[Tensor, Tensor] | tuple[()]:
-    """How well the queries of known and of unknown classes fit the classes of their tasks.
+    """The scores by which queries of known and of unknown classes are told apart: how well they fit the task's classes.
 
-    A transductive learner gets both together, as it would in use; its accuracy is that of the known ones alone.
+    A transductive learner gets both kinds together, as it would in use. Accuracy is measured on the known queries.
     """
     if unknown is None:
         return ()

@@ -26,8 +26,8 @@ def row_of(trial: FrozenTrial) -> Row:
     A trial that is done has the mean accuracy over its seeds. A pruned one has its accuracy at the step where it ended.
     A figure that a trial does not have is None.
     """
-    told, accuracies = trial.user_attrs, trial.user_attrs.get("accuracies", [])
-    rank = told.get("rank", trial.number)
+    attributes, accuracies = trial.user_attrs, trial.user_attrs.get("accuracies", [])
+    rank = attributes.get("rank", trial.number)
     step, last = max(trial.intermediate_values.items(), default=(None, None))
     return {
         "trial": rank,
@@ -37,10 +37,10 @@ def row_of(trial: FrozenTrial) -> Row:
         "seeds": len(accuracies),
         **trial.params,
         "step": step if trial.state == TrialState.PRUNED else None,
-        "validated_on": told.get("validated_on", ""),
-        "seconds": round(told["seconds"]) if "seconds" in told else None,
+        "validated_on": attributes.get("validated_on", ""),
+        "seconds": round(attributes["seconds"]) if "seconds" in attributes else None,
         "folder": f"trial-{rank:04d}",
-        "reason": told.get("reason", ""),
+        "reason": attributes.get("reason", ""),
     }
 
 

@@ -26,8 +26,8 @@ from metarep.experiments.sweep.sampler import Sampler
 from metarep.experiments.sweep.space import Choice, Range, Space
 from metarep.machine.files import locked
 
-BEAT = 60.0  # seconds between two signs of life of a trial
-SILENCE = 600.0  # seconds without one after which another machine runs the trial again
+BEAT = 60.0  # seconds between two heartbeats of a trial
+SILENCE = 600.0  # seconds without a heartbeat after which another machine runs the trial again
 ATTEMPTS = 5  # to open a storage: two processes that make its tables at the same time disturb each other
 
 
@@ -134,7 +134,7 @@ class SharedStudy:
                     self.study.enqueue_trial(each.params, {"again": each.number, "rank": each.user_attrs["rank"]})
 
     def _interrupted(self, trial: FrozenTrial) -> bool:
-        """Whether the process that ran a trial has ended. On this machine its lock tells, else its signs of life."""
+        """Whether the process that ran a trial has ended: by its lock on this machine, by its heartbeat on another."""
         if trial.user_attrs.get("at") == self._here and self._lock(trial.user_attrs["rank"]).exists():
             try:
                 with locked(self._lock(trial.user_attrs["rank"]), MetarepError("it is running")) as held:
@@ -145,7 +145,7 @@ class SharedStudy:
 
     @property
     def _here(self) -> str:
-        """A name of this machine, also among others with the same host name, and of the folder on it."""
+        """A unique name of this machine and of the folder on it. Other machines may have the same host name."""
         return f"{socket.gethostname()}-{uuid.getnode():x}:{self.out.resolve()}"
 
     def _lock(self, rank: int) -> Path:
@@ -211,7 +211,7 @@ def open_storage(text: str) -> BaseStorage:
 
 @contextmanager
 def reachable() -> Iterator[None]:
-    """A context in which errors of a database are errors of ours.
+    """A context that turns errors of a database into a :class:`MetarepError`.
 
     Raises:
         MetarepError: the database could not be read or written.
@@ -244,7 +244,7 @@ def _suggest(trial: Trial, name: str, values: Choice | Range) -> Any:  # noqa: A
 
 @contextmanager
 def _beating(trial: Trial) -> Iterator[None]:
-    """Store a sign of life of a trial every minute, so that other machines know that it goes on."""
+    """Store a heartbeat of a trial every minute, so that other machines know that it is still running."""
     end = threading.Event()
 
     def beat() -> None:

@@ -117,7 +117,7 @@ def sweep(
     with reachable():
         swept = _write(out, job, space, shared)
         while deadline is None or time.monotonic() < deadline:
-            # A trial is finished by another machine that has not heard of this one for long, and runs the trial again.
+            # UpdateFinishedTrialError: another machine saw no heartbeat for long, and has taken the trial over.
             with suppress(OutOfTimeError, UpdateFinishedTrialError), shared.next(most) as attempt:
                 if attempt is None:
                     break
@@ -145,7 +145,7 @@ def _run(
         state = TrialState.PRUNED
     except MetarepError as error:
         if not isinstance(error, DivergedError | CollapsedError) and not attempt.again:
-            raise  # of missing data, for example; the trial is tried once more when the sweep goes on
+            raise  # such as missing data; the trial is repeated when the sweep is continued
         state = TrialState.FAIL
         trial.set_user_attr("reason", error.message)
     trial.set_user_attr("accuracies", accuracies)

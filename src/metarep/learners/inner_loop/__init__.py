@@ -2,7 +2,7 @@
 
 from metarep.learners.inner_loop.adam import Adam
 from metarep.learners.inner_loop.adaptation import Adapted, adapt_tasks, query_logits
-from metarep.learners.inner_loop.checks import check_settings
+from metarep.learners.inner_loop.checks import check_settings, refuse_idle_steps
 from metarep.learners.inner_loop.head import Head, HeadKind, TaskHead, refuse_missing_classes
 from metarep.learners.inner_loop.head_only import descend_head
 from metarep.learners.inner_loop.meta_loss import meta_loss
@@ -26,5 +26,6 @@ __all__ = [
     "descend_head",
     "meta_loss",
     "query_logits",
+    "refuse_idle_steps",
     "refuse_missing_classes",
 ]

@@ -37,3 +37,22 @@ def check_settings(
             f"head=cosine compares features of length 1, which are computed once, so it needs scope=head; with "
             f"scope={scope} take head=prototype"
         )
+    for number in (steps, steps if test_steps is None else test_steps):
+        refuse_idle_steps(scope, head, number)
+
+
+def refuse_idle_steps(scope: str, head: str, steps: int) -> None:
+    """Raise if so few inner steps would not change the body, although it is in the scope.
+
+    Args:
+        scope, head, steps: see :class:`metarep.learners.GradientDescent`.
+
+    Raises:
+        MetarepError: the head is ``shared`` and there are fewer than two steps.
+    """
+    if head == "shared" and scope != "head" and steps < 2:
+        raise MetarepError(
+            f"steps={steps} is too few for head=shared: with one shared row every class starts from the same "
+            "logits, so in the first step the gradient of the features is zero and the body does not change; "
+            "take steps=2 or more, or head=rows"
+        )

@@ -53,7 +53,7 @@ def sup_con(
     its own, this is :func:`nt_xent`.
 
     The mean cosine with the positives comes from the sum of the features of each class, so no mask of n x n is made.
-    Trap: a view is no positive of itself; with it, the loss is lower and rewards nothing.
+    Trap: a view is not a positive of itself. Counting it would lower the loss without teaching anything.
 
     Args:
         first, second: two views of each image, in the same order; any length, they are normalised here.
@@ -166,18 +166,18 @@ class _InfoNCE(torch.autograd.Function):
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - as above
         queries, keys, negatives, valid, mean, losses = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:2]
-        if torch.is_grad_enabled():  # of a graph of the gradient
+        if torch.is_grad_enabled():  # create_graph: a second derivative is requested
             loss = _from_all(queries, keys, negatives, ctx.temperature, valid)
             inputs = [rows for rows, own in zip((queries, keys), wanted, strict=True) if own]
-            found = list(torch.autograd.grad(loss, inputs, above, create_graph=True))
-            return *(found.pop(0) if own else None for own in wanted), None, None, None
+            gradients = list(torch.autograd.grad(loss, inputs, above, create_graph=True))
+            return *(gradients.pop(0) if own else None for own in wanted), None, None, None
         share = above / (ctx.temperature * len(queries))
         of_keys = queries * torch.expm1(-losses) * share if wanted[1] else None
         return (mean - keys) * share if wanted[0] else None, of_keys, None, None, None
 
 
 def _mean_over_rows(total: Callable[..., Tensor], rows: Tensor, temperature: float, chunk: int) -> Tensor:
-    """The mean over all rows of what ``total`` sums over some rows; computed in chunks if there are many."""
+    """The mean of a loss over all rows. ``total`` sums it over a chunk; the backward pass computes chunks again."""
     if len(rows) <= chunk:
         return total(rows, 0, len(rows), temperature) / len(rows)
     parts = [

@@ -60,21 +60,21 @@ def fetch(name: str | Path) -> Fetched:
     """
     hub = HubName.read(name)
     with worded(hub), quiet_bars():
-        found = _cached(hub) if hub.pinned or offline() else None
-        if found is None and offline():
+        fetched = _cached(hub) if hub.pinned or offline() else None
+        if fetched is None and offline():
             why = f"{hub} is not in the cache, and HF_HUB_OFFLINE is set"
             raise MetarepError(why, advice="unset it and load the model once with a network")
-        if found is None:
+        if fetched is None:
             try:
-                found = _downloaded(hub)
+                fetched = _downloaded(hub)
             except Exception as error:
-                found = _cached(hub) if unreachable(error) else None
-                if found is None:
+                fetched = _cached(hub) if unreachable(error) else None
+                if fetched is None:
                     raise
-                warnings.warn(f"the Hub cannot be reached; {found.name} is in the cache and used", HubWarning, 3)
+                warnings.warn(f"the Hub cannot be reached; {fetched.name} is in the cache and used", HubWarning, 3)
     if not hub.pinned:
-        warnings.warn(f"{hub} is {found.name} now; this longer name loads the same files for good", HubWarning, 3)
-    return found
+        warnings.warn(f"{hub} is {fetched.name} now; this longer name loads the same files for good", HubWarning, 3)
+    return fetched
 
 
 def pinned(name: str) -> str:
@@ -96,17 +96,17 @@ def pull(name: str | Path, out: str | Path) -> Fetched:
     Raises:
         MetarepError: see :func:`fetch`; or there is something at ``out`` already.
     """
-    found, out = fetch(name), Path(out)
-    last = next(name for name in (GALLERY, LABELS, WEIGHTS) if name in found.files)
-    parts = {MANIFEST} | {file.partition("/")[0] for file in found.files} - {last}
+    fetched, out = fetch(name), Path(out)
+    last = next(name for name in (GALLERY, LABELS, WEIGHTS) if name in fetched.files)
+    parts = {MANIFEST} | {file.partition("/")[0] for file in fetched.files} - {last}
     exists = MetarepError(f"{out} is there already", advice="choose another folder")
     busy = MetarepError(f"another process is making {out}", advice="wait until it has ended")
     with making(out.resolve(), last, parts, exists=exists, busy=busy) as partial:
-        for file in found.files:
+        for file in fetched.files:
             if file != MANIFEST:
                 (partial / file).parent.mkdir(exist_ok=True)
-                shutil.copyfile(found.folder / file, partial / file)
-    return found
+                shutil.copyfile(fetched.folder / file, partial / file)
+    return fetched
 
 
 def _downloaded(hub: HubName) -> Fetched:
@@ -120,7 +120,7 @@ def _downloaded(hub: HubName) -> Fetched:
         names = contents.chosen(listed, str(hub))
         for name in names:
             contents.refuse_large(name, listed[name].size, str(hub))
-        if MANIFEST in names:  # it comes first, so that half a download can be told from a whole one
+        if MANIFEST in names:  # downloaded first: without its other files, the download is incomplete
             _snapshot(hub.at(info.sha), allow_patterns=[MANIFEST])
         folder = Path(_snapshot(hub, allow_patterns=names))
         if folder.name == info.sha:
@@ -129,7 +129,7 @@ def _downloaded(hub: HubName) -> Fetched:
 
 
 def _cached(hub: HubName) -> Fetched | None:
-    """What the cache has of a name, checked; None if it does not have all of it."""
+    """The files of a name in the cache, after a check; None if the cache does not have all of them."""
     try:
         folder = Path(_snapshot(hub, allow_patterns=[MANIFEST], local_files_only=True))
         there = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
@@ -160,7 +160,7 @@ def _snapshot(hub: HubName, **options: Any) -> str:  # noqa: ANN401 - of snapsho
 
 
 def _entry(sibling: Any) -> Entry:  # noqa: ANN401 - RepoSibling
-    """What the Hub says of a file. Of a large one, git only has a pointer, but the Hub has its SHA-256."""
+    """The size and the hash of a file on the Hub: the SHA-256 of a large file (Git LFS), or the git blob id."""
     if sibling.lfs is not None:
         return Entry(sibling.lfs.size, sibling.lfs.sha256)
     return Entry(sibling.size, blob=sibling.blob_id or "")

@@ -94,7 +94,7 @@ def push(
 
 
 def _kind_of(path: Path) -> tuple[str, ...]:
-    """The files that a folder may hold, and all of which can be sent: those of a model of either kind, or of a run."""
+    """The names of the files that are sent from a folder, by its kind: a model, a multi-label model, or a run."""
     for kind in (MODEL, MULTI_LABEL):
         if all((path / name).is_file() for name in kind if name != CARD):
             return kind
@@ -127,7 +127,7 @@ def _copied(path: Path, folder: Path, kind: tuple[str, ...], *, images: bool) ->
 
 
 def _refuse_damaged(folder: Path, kind: tuple[str, ...]) -> None:
-    """Raise if the weights cannot be read as this library reads them, so that no file in disguise is sent."""
+    """Raise if this library cannot read the weights, so that only files of weights are sent."""
     if kind is not RUN:
         load_representation(folder / ENCODER)
         read_tensors(folder / (GALLERY if kind is MODEL else LABELS))
@@ -140,7 +140,7 @@ def _card_of(path: Path) -> str | None:
 
 
 def _for_the_hub(text: str, path: Path, hub: HubName) -> str:
-    """A card whose example loads the model from the Hub. A card that somebody has made their own stays as it is."""
+    """The text of a card whose example loads the model from the Hub. A card that a user has edited is not changed."""
     if MARK not in text:
         return text
     own = path.resolve().name
@@ -153,7 +153,7 @@ def _made(api: Any, hub: HubName, *, private: bool) -> bool:  # noqa: ANN401 - h
     """Make the repository if it does not exist. Returns whether it is private.
 
     Raises:
-        MetarepError: it is to be private, and it exists and is not.
+        MetarepError: ``private`` is set, and the repository exists and is public.
     """
     api.HfApi().create_repo(hub.repo, private=private, exist_ok=True)
     now = bool(api.HfApi().model_info(hub.repo).private)
@@ -164,7 +164,7 @@ def _made(api: Any, hub: HubName, *, private: bool) -> bool:  # noqa: ANN401 - h
 
 
 def _commit(api: Any, hub: HubName, files: dict[str, Path]) -> str:  # noqa: ANN401 - huggingface_hub
-    """Send the files as one commit, which also removes what an earlier model had and this one has not."""
+    """Send the files as one commit, which also removes the files of an earlier model that this one does not have."""
     there = api.HfApi().list_repo_files(hub.repo)
     gone = [name for name in there if contents.belongs(name) and name not in files and name != CARD]
     operations = [api.CommitOperationAdd(name, str(source)) for name, source in sorted(files.items())]

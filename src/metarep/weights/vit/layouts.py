@@ -134,7 +134,7 @@ def _grid(tower: Tower, *, rope: bool) -> list[int]:
 
 
 def _heads(width: int, *, rope: bool) -> int:
-    """The number of attention heads, which no shape tells: those of all published networks of this width."""
+    """The number of attention heads of all published networks of this width. The shapes do not determine it."""
     if rope and width == 1280:
         return 20
     heads = HEADS.get(width, width // 64)
@@ -144,7 +144,7 @@ def _heads(width: int, *, rope: bool) -> int:
 
 
 def _clip_activation(tower: Tower, arch: str) -> str:
-    """The activation of CLIP, which names and shapes do not tell unless OpenAI's marks are in the file."""
+    """The activation of CLIP. Names and shapes determine it only if the file has the tensors of OpenAI's format."""
     if arch == "open-clip":
         return "gelu"
     if arch == "clip" or {"input_resolution", "context_length", "vocab_size"} & tower.rest:
