@@ -32,6 +32,10 @@ class Answer:
             :class:`metarep.model.trust.trust.Trust`.
         probabilities: the probability of each class, by name.
         neighbours: the most similar images of the gallery, the nearest first.
+
+    >>> answer = Answer("cup", 0.9, True, ("cup",), {"cup": 0.9, "mug": 0.1}, ())
+    >>> answer.label if answer.known and len(answer.label_set) == 1 else "ask a person"
+    'cup'
     """
 
     label: str

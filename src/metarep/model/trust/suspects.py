@@ -19,6 +19,10 @@ class Suspect:
         row: its row in the gallery.
         likelier: the index of the class that it looks like.
         probability: the probability of that class, between 0 and 1, when the image is left out.
+
+    >>> suspects = [Suspect(4, 1, 0.6), Suspect(2, 0, 0.98)]
+    >>> max(suspects, key=lambda suspect: suspect.probability).row  # the image to look at first
+    2
     """
 
     row: int
