@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ def run_ranks(n: int, function: Callable[..., Any], *arguments: Any) -> list[Any
 def _work(rank: int, n: int, folder: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=n)
+    limit = timedelta(seconds=float(os.environ.get("RANKS_LIMIT", "600")))  # of waiting for each other
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=n, timeout=limit)
     with joined():
         torch.save(function(*arguments), Path(folder, str(rank)))
     dist.destroy_process_group()

@@ -3,6 +3,7 @@
 import io
 import os
 import threading
+import time
 
 import pytest
 
@@ -32,14 +33,25 @@ def killed(monkeypatch: pytest.MonkeyPatch, other: bytes | None, seconds: float)
     return result, said.getvalue()
 
 
-@pytest.mark.parametrize("other", [None, b"7"])
-def test_a_process_is_missed_that_has_stopped_or_was_never_heard(
-    monkeypatch: pytest.MonkeyPatch, other: bytes | None
-) -> None:
-    ended, said = killed(monkeypatch, other, 10)
+def test_a_process_that_has_stopped_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended, said = killed(monkeypatch, b"7", 10)
     assert ended
     assert "no sign of life from process 1" in said
 
 
-def test_a_process_that_is_done_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert killed(monkeypatch, b"done", 1.5) == (False, "")
+@pytest.mark.parametrize("other", [None, b"done"])
+def test_a_process_that_has_not_begun_or_is_done_is_not_missed(
+    monkeypatch: pytest.MonkeyPatch, other: bytes | None
+) -> None:
+    assert killed(monkeypatch, other, 1.5) == (False, "")
+
+
+def test_a_process_is_heard_before_it_works() -> None:
+    store = Store()
+    beats = heartbeat.Heartbeat(store, 0, 2, io.StringIO())
+    beats.start()
+    began = time.monotonic()
+    while "beat/0" not in store and time.monotonic() - began < heartbeat.EVERY:
+        time.sleep(0.01)
+    beats.stop()
+    assert time.monotonic() - began < heartbeat.EVERY / 2

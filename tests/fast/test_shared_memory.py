@@ -43,7 +43,12 @@ def exchanged() -> list[str]:
     assert rows.grad is not None
     if rows.grad.tolist() != [[n * (n + 1) / 2] * 2]:
         wrong.append("gradient of gathered rows")
-    if transport.shared_memory(dist.group.WORLD) is None:
+    ahead = torch.zeros(n, 2, requires_grad=True)  # its gradient is that of the gathered rows, the same tensor
+    (ahead * 2 + gather_rows(rows, n)).sum().backward()
+    assert ahead.grad is not None
+    if ahead.grad.tolist() != [[2.0, 2.0]] * n:
+        wrong.append("gradient of another branch")
+    if transport.shared_memory() is None:
         wrong.append("not through shared memory")
     return wrong
 
@@ -78,11 +83,16 @@ def test_exchanges_are_those_of_gloo_and_all_processes_get_the_same_digits(n: in
     assert waited == (2.0 * n,) * n
 
 
-def leave() -> tuple[str, float]:
-    """The error on the process that stays, and the seconds that it took."""
+def lose(how: str) -> tuple[str, float]:
+    """The error on the process that waits for another one, and the seconds that it took."""
     sum_over_ranks(torch.ones(1))
+    destroy = dist.destroy_process_group
     dist.destroy_process_group = lambda: None  # run_ranks would wait in it for the other
     if rank() == 1:
+        if how == "leave":
+            destroy()
+        if how != "end":
+            time.sleep(4)
         return "", 0.0
     began = time.monotonic()
     try:
@@ -92,10 +102,37 @@ def leave() -> tuple[str, float]:
     return "no error", 0.0
 
 
-def test_a_process_that_ends_is_noticed() -> None:
-    (message, seconds), _ = run_ranks(2, leave)
-    assert message == "Connection closed by peer: process 1 has ended"
-    assert seconds < 10
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("end", "Connection closed by peer: process 1 has ended, or has left the others"),
+        ("leave", "Connection closed by peer: process 1 has ended, or has left the others"),
+        ("sleep", "Connection timed out: a process has not come for 2 s"),
+    ],
+)
+def test_a_process_that_does_not_come_is_noticed(monkeypatch: pytest.MonkeyPatch, how: str, message: str) -> None:
+    monkeypatch.setenv("RANKS_LIMIT", "2")
+    (said, seconds), _ = run_ranks(2, lose, how)
+    assert said == message
+    assert seconds < 5
+
+
+def late_end() -> str:
+    """What a process that is held up says of one that has come to the last meeting and ended meanwhile."""
+    shared = transport.shared_memory()
+    if rank() == 1:
+        time.sleep(1)
+        shared.add_all(torch.ones(1))
+        return ""
+    real, shared_memory._is_alive = shared_memory._is_alive, lambda _: time.sleep(1)  # the other one comes meanwhile
+    tensor = torch.ones(1)
+    shared.add_all(tensor)
+    shared_memory._is_alive = real
+    return str(tensor.item())
+
+
+def test_a_process_that_came_and_ended_is_not_lost() -> None:
+    assert run_ranks(2, late_end) == ["2.0", ""]
 
 
 def without_shared_memory() -> list[tuple[str, bool, float]]:
@@ -106,8 +143,8 @@ def without_shared_memory() -> list[tuple[str, bool, float]]:
         before = getattr(shared_memory, name)
         if rank() == of:
             setattr(shared_memory, name, lambda *_, name=name: -1 if name == "_made" else None)
-        transport.shared_memory.cache_clear()
-        has = transport.shared_memory(dist.group.WORLD) is not None
+        transport._memories.clear()
+        has = transport.shared_memory() is not None
         results.append((name, has, sum_over_ranks(torch.ones(1)).item()))
         setattr(shared_memory, name, before)
     return results

@@ -17,7 +17,7 @@ ALLOWED = {
     *("_foreach_copy_", "_foreach_lerp_", "_foreach_mul", "_foreach_norm"),
     *("_current_level", "_C", "_functorch", "_version", "_BatchNorm", "_load_from_state_dict"),
     *("_buffers", "_modules", "_parameters", "_forward_hooks", "_forward_pre_hooks"),
-    *("_convolution_pointwise", "_reorder_convolution_weight"),
+    *("_convolution_pointwise", "_reorder_convolution_weight", "_get_backend", "_timeout"),
     *("_ArgumentGroup", "_SubParsersAction", "_actions", "_action_groups", "_group_actions", "_option_string_actions"),
     "_replace",  # of a named tuple
 }

@@ -4,6 +4,7 @@ If a process dies, its connections close, and the others get an error at once. I
 wait for it until the time-out of torch.
 """
 
+import itertools
 import os
 import signal
 import threading
@@ -40,13 +41,13 @@ class Heartbeat(threading.Thread):
 
     def run(self) -> None:
         threading.Thread(target=self._watch, name="metarep-heartbeat-watch", daemon=True).start()
-        beat = 0
-        while not self.stopped.wait(EVERY):
-            beat += 1
+        for beat in itertools.count():  # the first at once, because only who was heard is missed
             try:
                 self._exchange(str(beat))
             except Exception:
-                continue
+                pass
+            if self.stopped.wait(EVERY):
+                return
 
     def stop(self) -> None:
         """Tell the others that this process is done, and stop watching them."""
@@ -61,7 +62,7 @@ class Heartbeat(threading.Thread):
         for other in range(self.total):
             key = f"beat/{other}"
             value = self.store.get(key) if self.store.check([key]) else b""
-            if value != self.seen[other][0] or value == b"done":
+            if value != self.seen[other][0] or value in (b"", b"done"):  # an empty one has not begun yet
                 self.seen[other] = value, time.monotonic()
         self.last_exchange = time.monotonic()
 

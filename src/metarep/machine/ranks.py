@@ -144,10 +144,11 @@ class _GatherRows(torch.autograd.Function):
         return torch.cat([each[:length] for each, length in zip(rows, lengths, strict=True)])
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        above = above.contiguous()
-        add_all(above)
-        return above[ctx.part.slice], None
+        total = above.clone(memory_format=torch.contiguous_format)  # another branch may have the same gradient
+        add_all(total)
+        return total[ctx.part.slice], None
 
 
 def gather_all(own: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The two exchanges of tensors between ranks: by shared memory on one machine, else by torch.distributed."""
 
-import functools
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
@@ -9,10 +9,12 @@ from torch import Tensor
 
 from metarep.machine import faster
 
+_memories: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()  # of each process group; it goes with the group
+
 
 def add_all(tensor: Tensor) -> None:
     """Replace a contiguous tensor by its sum over ranks."""
-    shared = shared_memory(dist.group.WORLD)
+    shared = shared_memory()
     if shared is not None and shared.takes(tensor):
         shared.add_all(tensor)
     else:
@@ -28,7 +30,7 @@ def all_of(tensor: Tensor) -> list[Tensor]:
     Returns:
         Tensors that the next exchange may overwrite, so copy them before.
     """
-    shared = shared_memory(dist.group.WORLD)
+    shared = shared_memory()
     if shared is not None and shared.takes(tensor):
         return shared.gather(tensor)
     each = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
@@ -36,7 +38,9 @@ def all_of(tensor: Tensor) -> list[Tensor]:
     return each
 
 
-@functools.lru_cache(maxsize=1)
-def shared_memory(group: object) -> Any:  # noqa: ANN401, ARG001 - a process group; the next one has other memory
+def shared_memory() -> Any:  # noqa: ANN401 - see faster
     """The memory that all ranks share, made at the first exchange of a process group; None if they share none."""
-    return faster.shared_memory()
+    group = dist.group.WORLD
+    if group not in _memories:
+        _memories[group] = faster.shared_memory()
+    return _memories[group]
