@@ -13,6 +13,8 @@ from torch import multiprocessing
 
 from metarep.machine.ranks import joined
 
+LIMIT = timedelta(minutes=10)  # of waiting for each other
+
 
 def run_ranks(n: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
     """The results of ``function(*arguments)`` on each of ``n`` processes; an error on one of them is raised."""
@@ -24,8 +26,7 @@ def run_ranks(n: int, function: Callable[..., Any], *arguments: Any) -> list[Any
 def _work(rank: int, n: int, folder: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
-    limit = timedelta(seconds=float(os.environ.get("RANKS_LIMIT", "600")))  # of waiting for each other
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=n, timeout=limit)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=n, timeout=LIMIT)
     with joined():
         torch.save(function(*arguments), Path(folder, str(rank)))
     dist.destroy_process_group()
