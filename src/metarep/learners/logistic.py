@@ -97,9 +97,10 @@ def logistic(
     new = ahead = rows.new_zeros(tasks, rows.shape[-1], ways)
     pace = torch.ones_like(bound[:, :1])
     share = pace * FIRST_SHARE if rows.shape[-2] >= MANY_ROWS else None
-    new_logits = ahead_logits = _product(rows, ahead)
+    product = torch.matmul if len(rows) == tasks else _product_of_shared
+    new_logits = ahead_logits = product(rows, ahead)
     for step in range(most):
-        gradient = _product(rows.mT, (ahead_logits.softmax(-1) - targets) * weigh) + strength * ahead
+        gradient = product(rows.mT, (ahead_logits.softmax(-1) - targets) * weigh) + strength * ahead
         left = (gradient.square() / whole).sum((1, 2)).amax().sqrt()
         if step % 5 == 4 and left < tolerance:
             return ahead - gradient / whole
@@ -111,7 +112,7 @@ def logistic(
         following = (1 + (1 + 4 * pace.square()).sqrt()) / 2
         momentum = torch.where(against, torch.zeros_like(pace), (pace - 1) / following)
         ahead, pace = new + momentum * (new - last), following
-        ahead_logits = _product(rows, ahead) if share is None else new_logits + momentum * (new_logits - last_logits)
+        ahead_logits = product(rows, ahead) if share is None else new_logits + momentum * (new_logits - last_logits)
     _warn(most, left, tolerance, strength)
     return new
 
@@ -134,7 +135,7 @@ def _by_share(
     probabilities = logits.softmax(-1)
     while True:
         new = ahead - gradient / (share * bound + strength)
-        new_logits = _product(rows, new)
+        new_logits = rows @ new if len(rows) == len(new) else _product_of_shared(rows, new)
         change = (new_logits - logits) * (new_logits.softmax(-1) - probabilities) * weigh
         allowed = share * ((new - ahead).square() * bound).sum((1, 2), keepdim=True)
         steep = (change.sum((1, 2), keepdim=True) > allowed) & (share < 1)
@@ -143,10 +144,10 @@ def _by_share(
         share = torch.where(steep, (2 * share).clamp_max(1), share)
 
 
-def _product(left: Float[Tensor, "#task n m"], right: Float[Tensor, "task m ways"]) -> Float[Tensor, "task n ways"]:
-    """Matrix products of all tasks; one product if they share the left factor."""
-    if len(left) == len(right):
-        return left @ right
+def _product_of_shared(
+    left: Float[Tensor, "1 n m"], right: Float[Tensor, "task m ways"]
+) -> Float[Tensor, "task n ways"]:
+    """The matrix products of tasks that share the left factor, as one product."""
     return (left[0] @ right.transpose(0, 1).flatten(1)).view(-1, *right.shape[::2]).transpose(0, 1)
 
 
