@@ -216,6 +216,7 @@ def test_all_right_is_not_certainty() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("ways", "shots"),
     [(5, 2), *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((5, 5), (20, 2), (20, 5)))],
