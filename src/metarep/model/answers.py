@@ -12,6 +12,10 @@ class Neighbour:
         item: the name that people use for it, mostly its path.
         label: its class.
         similarity: the cosine of the two features, -1 to 1.
+
+    >>> nearest = Neighbour(3, "photos/hawkmoth/1.jpg", "hawkmoth", 0.93)
+    >>> f"most like {nearest.item} ({nearest.similarity:.2f})"
+    'most like photos/hawkmoth/1.jpg (0.93)'
     """
 
     id: int

@@ -33,6 +33,10 @@ class Suggestion:
             than without it, as a share of the weight of these, 0 to 1.
         known: whether the image is like any class of the model; see :class:`metarep.model.answers.Answer`.
         copies: the rows of unlabelled images that are near copies of this one, and are not suggested.
+
+    >>> doubt = Suggestion(7, "owlet", "hawkmoth", margin=0.04, stands_for=0.1, known=True)
+    >>> f"image {doubt.row}: {doubt.label} or {doubt.second}?"
+    'image 7: owlet or hawkmoth?'
     """
 
     row: int

@@ -93,8 +93,14 @@ def pull(name: str | Path, out: str | Path) -> Fetched:
         name: see :func:`fetch`.
         out: the folder, which must not exist or must be empty.
 
+    Returns:
+        The commit that was copied, with the names of its files.
+
     Raises:
         MetarepError: see :func:`fetch`; or there is something at ``out`` already.
+
+    >>> "gallery.safetensors" in pull("hf:me/moths", "moths").files  # doctest: +SKIP
+    True
     """
     fetched, out = fetch(name), Path(out)
     last = next(name for name in (GALLERY, LABELS, WEIGHTS) if name in fetched.files)

@@ -65,9 +65,15 @@ def push(
         private: whether only you are to see it.
         card: the text of ``README.md``; None for that of the folder.
 
+    Returns:
+        The name of the new commit, by which everybody loads exactly these files, and what was sent.
+
     Raises:
         MetarepError: the folder holds no model and no run, a file is damaged, nobody is logged in, the Hub refuses it,
             or the repository can be seen by everybody and ``private`` is true.
+
+    >>> push("moths", "hf:me/moths").name  # doctest: +SKIP
+    'hf:me/moths@2f9a0e7c1d34b5f6a7c8d9e0f1a2b3c4d5e6f708'
     """
     path, hub = Path(path), HubName.read(name)
     if hub.revision:
