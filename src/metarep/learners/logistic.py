@@ -1,6 +1,8 @@
 """Multinomial logistic regression on few rows, for many tasks at the same time, solved to a tolerance."""
 
 import warnings
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -98,7 +100,8 @@ def logistic(
     pace = torch.ones_like(bound[:, :1])
     share = pace * FIRST_SHARE if rows.shape[-2] >= MANY_ROWS else None
     product = torch.matmul if len(rows) == tasks else _product_of_shared
-    new_logits = ahead_logits = product(rows, ahead)
+    logits_of = partial(product, rows)
+    new_logits = ahead_logits = logits_of(ahead)
     for step in range(most):
         gradient = product(rows.mT, (ahead_logits.softmax(-1) - targets) * weigh) + strength * ahead
         left = (gradient.square() / whole).sum((1, 2)).amax().sqrt()
@@ -106,19 +109,19 @@ def logistic(
             return ahead - gradient / whole
         last, last_logits, new = new, new_logits, ahead - gradient / whole
         if share is not None:
-            new, new_logits, share = _by_share(rows, ahead, ahead_logits, gradient, weigh, bound, strength, share)
+            new, new_logits, share = _by_share(logits_of, ahead, ahead_logits, gradient, weigh, bound, strength, share)
         against = (gradient * (new - last)).sum((1, 2), keepdim=True) > 0
         pace = torch.where(against, torch.ones_like(pace), pace)
         following = (1 + (1 + 4 * pace.square()).sqrt()) / 2
         momentum = torch.where(against, torch.zeros_like(pace), (pace - 1) / following)
         ahead, pace = new + momentum * (new - last), following
-        ahead_logits = product(rows, ahead) if share is None else new_logits + momentum * (new_logits - last_logits)
+        ahead_logits = logits_of(ahead) if share is None else new_logits + momentum * (new_logits - last_logits)
     _warn(most, left, tolerance, strength)
     return new
 
 
 def _by_share(
-    rows: Float[Tensor, "#task n rank"],
+    logits_of: Callable[[Tensor], Tensor],
     ahead: Float[Tensor, "task rank ways"],
     logits: Float[Tensor, "task n ways"],
     gradient: Float[Tensor, "task rank ways"],
@@ -129,13 +132,19 @@ def _by_share(
 ) -> tuple[Float[Tensor, "task rank ways"], Float[Tensor, "task n ways"], Float[Tensor, "task one one"]]:
     """A step of :func:`logistic` from ``ahead`` by a share of the bound that is at least the curvature along the step.
 
+    Args:
+        logits_of: gives the logits of weights.
+        ahead, logits, gradient: the weights before the step, their logits, and the gradient there.
+        weigh, bound, strength: the weight of each row, the bound of the data term, and the regularisation.
+        share: the share of the bound that is tried first, for each task.
+
     Returns:
         The weights after the step, their logits, and the share to begin with at the next step.
     """
     probabilities = logits.softmax(-1)
     while True:
         new = ahead - gradient / (share * bound + strength)
-        new_logits = rows @ new if len(rows) == len(new) else _product_of_shared(rows, new)
+        new_logits = logits_of(new)
         change = (new_logits - logits) * (new_logits.softmax(-1) - probabilities) * weigh
         allowed = share * ((new - ahead).square() * bound).sum((1, 2), keepdim=True)
         steep = (change.sum((1, 2), keepdim=True) > allowed) & (share < 1)
