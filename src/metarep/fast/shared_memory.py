@@ -48,8 +48,9 @@ def shared_memory() -> "SharedMemory | None":
 class SharedMemory:
     """Exchanges tensors on the CPU with the other processes. All must call the same methods in the same order.
 
-    A process writes to one half of the memory in odd meetings and to the other in even ones. So it can go on after a
-    meeting at once: it comes to the one after the next, and writes here again, only when all have read.
+    Each exchange has one barrier (a meeting): all processes wait there until all have written. They write to one half
+    of the memory before odd meetings, and to the other half before even ones. So a process can go on at once after a
+    meeting. It writes to the same half again after the next one, to which the others come when they have read.
 
     Args:
         memory: the memory, which all processes map.
