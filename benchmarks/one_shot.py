@@ -26,7 +26,8 @@ from metarep.data.split import Split
 from metarep.data.tasks import draw_tasks
 from metarep.learners import Learner
 from metarep.model.model import Model
-from metarep.model.trust.familiarity import familiarity, spread
+from metarep.model.trust.familiarity import familiarity
+from metarep.model.trust.points import PLAIN, PointSpace
 from metarep.model.trust.trust import HeldOut, Trust, measure_trust
 from metarep.weights.named import LITE, load_representation
 from metarep.weights.shipped import general_mean, zoo_names
@@ -96,7 +97,7 @@ def main() -> None:
                         source.labels,
                         ways,
                         source=f"{source.called} with one image each",
-                        general=general_mean(name),
+                        space=model.point_space,
                     )
                 facts = {key: value for key, value in trust.as_dict().items() if key != "classes"}
                 size = list(representation.encoder.preprocess.size)
@@ -113,7 +114,7 @@ def measure_one_shot(
     ways: int,
     *,
     source: str,
-    general: Float[Tensor, " dim"] | None = None,
+    space: PointSpace = PLAIN,
     false_alarms: float = 0.05,
     tasks: int = 300,
 ) -> Trust:
@@ -126,7 +127,7 @@ def measure_one_shot(
         labels: the class of each of these images.
         ways: classes of a task.
         source: the name of these data.
-        general: see :func:`metarep.model.trust.familiarity.familiarity`.
+        space: where familiarity compares the images.
         false_alarms: see :class:`metarep.model.trust.trust.Trust`.
         tasks: how many, of 5 queries a class.
     """
@@ -136,7 +137,8 @@ def measure_one_shot(
         state = learner.adapt(rows[index.support[some]], index.support_y[some], ways)
         scores.append(learner.logits(state, rows[index.query[some]]).flatten(0, 1))
     for support, classes, query in zip(index.support, index.support_y, index.query, strict=True):
-        familiar.append(familiarity(features[support], classes, ways, general).score(features[query]))
+        like = familiarity(space.points(features[support]), classes, ways, space)
+        familiar.append(like.score(space.points(features[query])))
     asked = index.query_y.flatten()
     known = torch.cat(familiar).quantile(false_alarms).item()
     held = HeldOut(torch.cat(scores), torch.arange(len(asked)), gain=0.0)
@@ -146,7 +148,8 @@ def measure_one_shot(
 def write_mean(name: str, model: Model, source: Source) -> None:
     path = WEIGHTS / "photographs.npz"
     means = dict(np.load(path)) if path.exists() else {}
-    means[name] = spread(model.prepare(source.images)).mean(0).numpy().astype(np.float16)
+    space = PointSpace(model.learner.encoder.classifier)
+    means[name] = space.points(model.prepare(source.images)).mean(0).numpy().astype(np.float16)
     np.savez_compressed(path, **means)
     general_mean.cache_clear()
 

@@ -257,7 +257,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.part == "features":
         return encode(args)
-    known = Encoder(nn.Flatten(), Preprocess((1, 1), 1, (0.0,), (1.0,)))  # never run: features are given
+    encoder = load_representation(NAME, size=SIZE).encoder
+    known = Encoder(nn.Flatten(), Preprocess((1, encoder.dim), 1, (0.0,), (1.0,)))  # never run: features are given
+    known.classifier = encoder.classifier
     base = Model(Representation(known, NAME))
     data = {name: each for name, each in read(args.cache).items() if name in (args.only or DATA)}
     if args.part == "strangers":

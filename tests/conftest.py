@@ -7,6 +7,7 @@ import gc
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,6 +42,12 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["METAREP_CACHE"] = config.stash[CACHE][0]
     for drawn in kept_glyphs().glob("glyphs-*"):
         shutil.copytree(drawn, Path(config.stash[CACHE][0], drawn.name))
+
+
+def pytest_runtest_setup() -> None:
+    """Let the annotations of each function be checked again in each test, where they are checked."""
+    if checker := sys.modules.get("typechecker"):
+        checker.next_test()
 
 
 def pytest_collection_finish() -> None:
@@ -84,17 +91,6 @@ def keep_glyphs(cache: Path) -> None:
         part.rename(kept_glyphs())
     except OSError:  # a folder that may only be read, a full disk, or another run was first
         pass
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Annotations are not checked: for long trainings and simulations of functions that shorter tests check."""
-    import jaxtyping
-
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @pytest.fixture

@@ -101,7 +101,6 @@ def test_other_archives_are_refused(small: Path) -> None:
         load_dataset("caltech-101:easy")
 
 
-@pytest.mark.usefixtures("unchecked")
 @pytest.mark.slow
 @pytest.mark.skipif(
     not os.environ.get("METAREP_DATA"), reason="METAREP_DATA is not set: it names the official archives"

@@ -47,7 +47,6 @@ def parts_of(spec: str) -> dict[str, Split]:
     return {part: load_dataset(spec, part) for part in ("train", "val", "test")}
 
 
-@pytest.mark.usefixtures("unchecked")
 @real
 @pytest.mark.parametrize(("spec", "counts"), [("cifar-fs", (64, 16, 20)), ("fc100", (60, 20, 20))])
 def test_cifar_has_six_hundred_of_every_class(spec: str, counts: tuple[int, ...]) -> None:
@@ -82,7 +81,6 @@ def test_cifar_pixels_are_the_official_ones() -> None:
     assert sea[0] < sea[2]
 
 
-@pytest.mark.usefixtures("unchecked")
 @real
 def test_the_order_of_the_archive_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     images, names = cifar.load_classes(Options())

@@ -146,7 +146,6 @@ def test_few_labels_are_said_in_the_row_and_the_folder(data: dict[str, Split], t
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", METHODS)
 def test_every_learner_takes_every_representation(name: str, data: dict[str, Split], tmp_path: Path) -> None:
     """Whatever trained it: any ways, any shots, better than chance, and the report says which learner it was."""

@@ -118,7 +118,6 @@ def test_the_same_command_repeats_nothing(done: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("pull", ["2 of 2", "1 of 2", "measuring maml"])
 def test_an_interrupted_comparison_ends_as_a_whole_one(done: Path, tmp_path: Path, pull: str) -> None:
     plan = Comparison(

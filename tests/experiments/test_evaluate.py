@@ -72,7 +72,6 @@ def test_accuracy_and_interval_by_hand(drawings: Drawings, preprocess: Preproces
     assert "per_task" not in report.as_dict()
 
 
-@pytest.mark.usefixtures("unchecked")
 @pytest.mark.slow
 def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     """Labels that mean nothing: the true accuracy is chance, and 95 of 100 intervals hold it."""

@@ -56,7 +56,6 @@ def some_encoder(path: Path, make: Make) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("name", "labels"),
     [(name, kind) for name in METHODS for kind in (("true",) if name in VIEWS else ("instances", "clusters"))],

@@ -269,7 +269,6 @@ def test_a_gpu_gives_the_results_of_the_cpu(
     assert (on_gpu - on_cpu).abs().max() < 0.01 * on_cpu.std()
 
 
-@pytest.mark.usefixtures("unchecked")
 @pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 def test_it_learns(variant: Variant, drawings: Drawings, device: str) -> None:

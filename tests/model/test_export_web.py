@@ -27,7 +27,6 @@ from metarep.errors import MetarepError
 from metarep.model.folder import ModelFolder
 from metarep.model.gallery import Gallery
 from metarep.model.model import Model
-from metarep.model.trust.familiarity import spread
 from metarep.weights.named import load_representation
 
 NODE = shutil.which("node")
@@ -231,7 +230,7 @@ def test_answers_of_the_page_are_those_of_the_graph_until_something_is_added(
     facts = page_facts(model, "signs")
     new = [model.prepare([drawing(kind, seed)]) for kind, seed in (("comb", 1), ("comb", 2), ("ring", 70))]
     asked = model.prepare([drawing(kind, 50) for kind in KINDS])
-    points = [(spread(rows) - familiarity.mean).double().numpy() for rows in (torch.cat(new), asked)]
+    points = [(model.points_of(rows) - familiarity.mean).double().numpy() for rows in (torch.cat(new), asked)]
     shares = [list(each.probabilities.values()) for each in model.answer(asked)]
     given = {
         "model": facts,

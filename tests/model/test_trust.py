@@ -14,7 +14,8 @@ from metarep.learners import Prototypes
 from metarep.model.confusion import confusion
 from metarep.model.gallery import Gallery
 from metarep.model.model import Model
-from metarep.model.trust.familiarity import familiarity, held_out_familiarity, known_threshold, spread
+from metarep.model.trust.familiarity import SHORT, familiarity, held_out_familiarity, known_threshold
+from metarep.model.trust.points import PLAIN, PointSpace
 from metarep.model.trust.suspects import find_suspects
 from metarep.model.trust.trust import HeldOut, Trust, fit_scale, measure_trust, wilson
 
@@ -47,27 +48,36 @@ def test_small_classes_are_not_swallowed(counts: list[int]) -> None:
     assert not {each.row for each in model.suspects} & set(range(counts[0], len(y))), "right images are not accused"
 
 
-@pytest.mark.parametrize("general", [None, torch.full((6,), 0.4, dtype=torch.float64)])
-def test_the_formula_of_familiarity_equals_the_loop(general: torch.Tensor | None) -> None:
+@pytest.mark.parametrize("general", [None, 0.4])
+@pytest.mark.parametrize("guesses", [0, 5])
+def test_the_formula_of_familiarity_equals_the_loop(general: float | None, guesses: int) -> None:
     x, y = draw(13, 6, 4)
     y[12] = 3
     units = torch.arange(13)
     units[4] = units[0]  # copies
-    found = held_out_familiarity(x, y, 4, units, general, carried=False)
+    classifier = torch.randn(guesses, 7, generator=Generator().manual_seed(3)).double() if guesses else None
+    mean = None if general is None else torch.full((6 + guesses,), general, dtype=torch.float64)
+    space = PointSpace(classifier, mean)
+    placed = nn.functional.normalize(x.sign() * x.abs() ** 0.7, dim=1)
+    if classifier is not None:
+        logits = (x @ classifier[:, :6].T + classifier[:, 6]).exp()
+        placed = torch.cat([placed, 0.4 * (logits / logits.sum(1, keepdim=True)).sqrt()], 1)
+    torch.testing.assert_close(space.points(x), placed)
+    found = held_out_familiarity(placed, y, 4, units, space, carried=False)
     from metarep.model.trust import familiarity as module
 
-    weight = module._weight(x, y, 4, general)
+    weight = module._weight(placed, y, 4, mean)
     for row in range(13):
         stays = units != units[row]
-        placed = spread(x)
         many = int((~stays).sum())
-        kept = placed[stays].sum(0) + (0 if general is None else weight * general)
-        mean = kept / (13 - many + weight)
+        kept = placed[stays].sum(0) + (0 if mean is None else weight * mean)
+        middle = kept / (13 - many + weight)
         # other rows are left out of their class alone, so the prototypes of the other classes are of all their images
-        means = [(placed[stays & (y == c)] - mean).mean(0) for c in range(4)]
-        query = nn.functional.normalize(placed[row] - mean, dim=0)
+        means = [(placed[stays & (y == c)] - middle).mean(0) for c in range(4)]
+        query = nn.functional.normalize(placed[row] - middle, dim=0)
         cosines = torch.stack([query @ nn.functional.normalize(each, dim=0) for each in means])
-        torch.testing.assert_close(found[row], (12 * cosines).logsumexp(0) / 12)
+        length = (placed[row] - middle).norm().clamp_min(SHORT) if guesses else torch.tensor(1.0).double()
+        torch.testing.assert_close(found[row], (12 * cosines).logsumexp(0) / 12 / length.sqrt())
 
 
 def gallery_of(ways: int, shots: int, generator: Generator, dim: int = 64) -> tuple[torch.Tensor, ...]:
@@ -93,6 +103,7 @@ def test_known_images_are_turned_away_as_rarely_as_said(ways: int, shots: int, m
     alarms, strangers = [], []
     for seed in range(120):
         x, y, known, strange = gallery_of(ways, shots, Generator().manual_seed(seed))
+        x, known, strange = (PLAIN.points(each) for each in (x, known, strange))
         threshold = known_threshold(x, y, ways, torch.arange(len(x)))
         like = familiarity(x, y, ways)
         alarms.append((like.score(known) < threshold).float().mean())
@@ -112,12 +123,9 @@ def test_far_images_are_none_of_these_under_neighbours(k: int) -> None:
 
 
 def test_a_single_class_has_strangers_where_photographs_are_known() -> None:
-    x, _, known, strange = gallery_of(1, 8, Generator().manual_seed(2))
-    y, mean = (
-        torch.zeros(8, dtype=torch.long),
-        spread(torch.randn(500, 64, generator=Generator().manual_seed(9)).relu()).mean(0),
-    )
-    like = familiarity(x, y, 1, mean)
+    x, _, known, strange = (PLAIN.points(each) for each in gallery_of(1, 8, Generator().manual_seed(2)))
+    mean = PLAIN.points(torch.randn(500, 64, generator=Generator().manual_seed(9)).relu()).mean(0)
+    like = familiarity(x, torch.zeros(8, dtype=torch.long), 1, PointSpace(general=mean))
     assert like.score(known).mean() > like.score(strange).mean() + 0.2
 
 
@@ -216,7 +224,6 @@ def test_all_right_is_not_certainty() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("ways", "shots"),
     [(5, 2), *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((5, 5), (20, 2), (20, 5)))],

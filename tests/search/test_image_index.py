@@ -130,7 +130,6 @@ def _add_all(path: str, photos: str) -> None:
     ImageIndex.create(Path(path), load_representation(MODEL)).add([Path(photos)])
 
 
-@pytest.mark.usefixtures("unchecked")
 @pytest.mark.slow
 def test_killed_again_and_again_it_gets_done(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGKILL at any moment; the same call goes on, and ends with what an uninterrupted one has."""

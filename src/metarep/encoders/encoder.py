@@ -52,6 +52,8 @@ class Encoder(nn.Module):
             known. A training sets them at its end, and :func:`metarep.encoders.keep_feature_means` from given images.
         feature_spread: how its features differ within training classes, which some learners even out; None if that is
             not known. See :func:`metarep.encoders.keep_feature_spread`.
+        classifier: the classifier that it was pretrained with, as :func:`metarep.encoders.classifier.pack_classifier`
+            makes it; None if that is not known. A training drops it, because its features will change.
 
     Raises:
         MetarepError: the body does not take images of this size, or does not return one row of features an image.
@@ -67,6 +69,7 @@ class Encoder(nn.Module):
     arch: dict[str, Any]
     feature_means: Tensor | None
     feature_spread: Tensor | None
+    classifier: Tensor | None
     still: tuple[str, ...] = ()  # modules of the body that stay in evaluation mode while it is trained
 
     def __init__(self, body: nn.Module, preprocess: Preprocess, arch: dict[str, Any] | None = None) -> None:
@@ -77,6 +80,7 @@ class Encoder(nn.Module):
         self.body, self.dim = self._take(body)
         self.register_buffer("feature_means", None, persistent=False)  # they follow from the weights and are none
         self.register_buffer("feature_spread", None, persistent=False)
+        self.register_buffer("classifier", None, persistent=False)
 
     def train(self, mode: bool = True) -> "Encoder":
         """Set training or evaluation mode; what is frozen (:mod:`metarep.encoders.freezing`) stays in evaluation."""

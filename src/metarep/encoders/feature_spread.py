@@ -36,8 +36,8 @@ def keep_feature_statistics(encoder: Encoder, split: Split, *, labelled: bool = 
 
 
 def drop_feature_statistics(encoder: Encoder) -> None:
-    """Let an encoder forget the means and the spread of its features, since its weights will change."""
-    encoder.feature_means = encoder.feature_spread = None
+    """Let an encoder forget what belongs to its features of now, since its weights will change."""
+    encoder.feature_means = encoder.feature_spread = encoder.classifier = None
 
 
 def keep_feature_spread(encoder: Encoder, bank: ImageBank, labels: Labels) -> None:

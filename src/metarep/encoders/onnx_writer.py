@@ -70,6 +70,7 @@ def as_onnx(encoder: Encoder) -> Encoder:
     graph.body.load_state_dict({"content": content})
     graph = Encoder(graph.body, wanted, graph.arch).eval()
     graph.feature_means, graph.feature_spread = encoder.feature_means, encoder.feature_spread
+    graph.classifier = encoder.classifier
     with torch.no_grad():
         want, got = (_rows(each, images) for each in (encoder, graph))
     apart = (want - got).norm() / want.norm().clamp_min(1e-12)

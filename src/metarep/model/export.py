@@ -13,7 +13,6 @@ from metarep.model.model import Model
 from metarep.model.multi_label.graph import OUTPUTS as LABEL_OUTPUTS
 from metarep.model.multi_label.graph import DeployedLabels, label_facts
 from metarep.model.multi_label.model import MultiLabelModel
-from metarep.model.trust.familiarity import spread
 
 OUTPUTS = ("probabilities", "scores", "familiarity")
 POINTS = "points"  # a further output, for programs that learn classes of their own
@@ -36,7 +35,7 @@ class Deployed(nn.Module):
             raise MetarepError("the model has fewer than two classes, and cannot be exported; add another class first")
         refuse_no_graph(model.learner, model.gallery.rows)
         self.learner, self.scale = model.learner, model.trust.scale
-        self.familiarity = model.self_test.familiarity
+        self.familiarity, self.space = model.self_test.familiarity, model.point_space
         self.names = list(model.state)
         for name in self.names:
             self.register_buffer(f"state_{name}", model.state[name])
@@ -48,29 +47,37 @@ class Deployed(nn.Module):
 
         An image is like the classes if its familiarity is at least ``trust.known``.
         """
-        return self.answer(self.learner.prepare(images))
+        rows = self.learner.prepare(images)
+        return self.answer(rows, self.points(rows))
 
-    def answer(self, rows: Tensor) -> tuple[Float[Tensor, "b ways"], Float[Tensor, "b ways"], Float[Tensor, " b"]]:
-        """Returns what :meth:`forward` does, from prepared images."""
+    def points(self, rows: Tensor) -> Float[Tensor, "b points"]:
+        """Returns the points of prepared images."""
+        return self.space.points(rows)
+
+    def answer(
+        self, rows: Tensor, points: Tensor
+    ) -> tuple[Float[Tensor, "b ways"], Float[Tensor, "b ways"], Float[Tensor, " b"]]:
+        """Returns what :meth:`forward` does, from prepared images and their points."""
         state = {name: self.get_buffer(f"state_{name}") for name in self.names}
         scores = self.learner.logits(state, rows.unsqueeze(0))[0]
-        return (scores * self.scale).softmax(-1), scores, self.familiarity.score(rows)
+        return (scores * self.scale).softmax(-1), scores, self.familiarity.score(points)
 
 
 class DeployedWithPoints(Deployed):
-    """The same, with the features of each image as :class:`metarep.model.trust.familiarity.Familiarity` compares them.
+    """The same, with the point of each image, as :class:`metarep.model.trust.familiarity.Familiarity` compares them.
 
     Args:
         model: see :class:`Deployed`.
     """
 
-    def forward(self, images: UInt8[Tensor, "b c h w"]) -> tuple[Tensor, Tensor, Tensor, Float[Tensor, "b dim"]]:
-        """Returns what :class:`Deployed` returns, and the spread and centred features of shape ``(b, dim)``.
+    def forward(self, images: UInt8[Tensor, "b c h w"]) -> tuple[Tensor, Tensor, Tensor, Float[Tensor, "b points"]]:
+        """Returns what :class:`Deployed` returns, and the centred points of shape ``(b, points)``.
 
         The mean of these points over the images of a class is a row of ``familiarity.prototypes``.
         """
         rows = self.learner.prepare(images)
-        return *self.answer(rows), spread(rows) - self.familiarity.mean
+        points = self.points(rows)
+        return *self.answer(rows, points), points - self.familiarity.mean
 
 
 def export_onnx(model: Model | MultiLabelModel, path: Path, *, points: bool = False) -> None:

@@ -21,13 +21,13 @@ from metarep.model.answers import Answer, Neighbour
 from metarep.model.gallery import Gallery
 from metarep.model.head import build_head
 from metarep.model.trust.expected import shipped_trust
+from metarep.model.trust.points import PointSpace
 from metarep.model.trust.self_test import SelfTest
 from metarep.model.trust.suspects import Suspect
 from metarep.model.trust.trust import HeldOut, Trust, check_share
 from metarep.model.tuning.verdict import Tuning, Verdict
 from metarep.weights.own_network import represent
 from metarep.weights.representation import Representation
-from metarep.weights.shipped import general_mean
 
 
 class Model:
@@ -228,14 +228,15 @@ class Model:
         """The test of the model on its own images. It runs when one of its results is first used."""
         name, ways = self.representation.name if self.representation else "", len(self.gallery.names)
         size = self.learner.encoder.preprocess.size
+        shipped = shipped_trust(name, self.head, ways, self.false_alarms, size) if name and ways > 1 else None
         return SelfTest(
             self.learner,
             self.gallery,
-            self._own,
+            self.point_space.points(self._own),
             self.features,
-            general=general_mean(name) if name else None,
+            space=self.point_space,
             false_alarms=self.false_alarms,
-            shipped=shipped_trust(name, self.head, ways, self.false_alarms, size) if name and ways > 1 else None,
+            shipped=shipped,
             learned=self.tuning is not None,
         )
 
@@ -263,7 +264,16 @@ class Model:
 
     def familiar(self, rows: Shaped[Tensor, "n *row"]) -> Float[Tensor, " n"]:
         """Returns how similar each row is to the classes, shape ``(n,)``; unknown images score below ``known``."""
-        return self.self_test.familiarity.score(self.features_of(rows))
+        return self.self_test.familiarity.score(self.points_of(rows))
+
+    def points_of(self, rows: Shaped[Tensor, "n *row"]) -> Float[Tensor, "n points"]:
+        """Returns the points of prepared rows, shape ``(n, points)``."""
+        return self.point_space.points(self.features_of(rows))
+
+    @cached_property
+    def point_space(self) -> PointSpace:
+        """The space that the familiarity of the model compares images in."""
+        return PointSpace.of(self.learner.encoder, self.representation.name if self.representation else "")
 
     @cached_property
     def state(self) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from metarep.data.labels import Labels
 from metarep.encoders import BROUGHT, ENCODERS, Preprocess
 from metarep.encoders.feature_means import read_feature_means
-from metarep.encoders.feature_spread import SPREAD, read_feature_spread, written_feature_spread
+from metarep.encoders.kept import KEPT, read_kept, written_kept
 from metarep.errors import MetarepError
 from metarep.learners import Learner, build_learner, described
 from metarep.machine.files import read_tensors, write_tensors
@@ -127,7 +127,7 @@ class Checkpoint:
             header["feature_means"] = encoder.feature_means.tolist()
         if frozen := [name for name, weight in encoder.body.named_parameters() if not weight.requires_grad]:
             header["frozen"] = frozen  # otherwise inner steps would change them at test time
-        write_tensors(path, self.tensors | written_feature_spread(encoder), header)
+        write_tensors(path, self.tensors | written_kept(encoder), header)
 
     def refuse_leak(self, labels: Labels, split: str, data: str, part: str) -> None:
         """Raise if an accuracy on these classes would not be one on new classes.
@@ -243,7 +243,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoin
         for name, keys in kept.items():
             if not isinstance(keys, list) or not all(isinstance(each, str) for each in keys):
                 raise TypeError(f"its entry {name!r} is not a list of digests")  # otherwise leakage would go unnoticed
-        others = {name: value for name, value in tensors.items() if not name.startswith(DEPLOYED) and name != SPREAD}
+        others = {name: value for name, value in tensors.items() if not name.startswith(DEPLOYED) and name not in KEPT}
         training = {name: value.to(device) for name, value in others.items()}
         fitted = frozenset(kept["fitted"]) if "fitted" in kept else None
         return Checkpoint(learner.to(device).eval(), record, frozenset(kept["seen"]), fitted, training)
@@ -257,7 +257,7 @@ def _rebuild(tensors: dict[str, Tensor], header: dict[str, Any], record: RunReco
     def build() -> Learner:
         encoder = encoder_of(header["encoder"], preprocess)
         encoder.feature_means = read_feature_means(header.get("feature_means"), encoder.dim)
-        encoder.feature_spread = read_feature_spread(tensors, encoder.dim)
+        read_kept(tensors, encoder)
         if about:
             return build_learner(encoder=encoder, **about)
         from metarep.methods import build_method  # only the method can make this learner

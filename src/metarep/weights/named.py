@@ -11,9 +11,10 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from metarep.encoders import ENCODERS, Encoder, Preprocess, build_encoder
+from metarep.encoders.classifier import pack_classifier
 from metarep.encoders.feature_means import read_feature_means
-from metarep.encoders.feature_spread import SPREAD, read_feature_spread
 from metarep.encoders.finite import refuse_lost_weights
+from metarep.encoders.kept import KEPT, read_kept
 from metarep.encoders.onnx import OnnxBody
 from metarep.encoders.onnx_graph import read_graph
 from metarep.encoders.timm import TimmBody
@@ -190,6 +191,7 @@ def _lite(variant: int, size: Size) -> Encoder:
     if [value.shape for value in weights] != [value.shape for value in own.values()]:
         raise MetarepError(f"{path} does not hold the weights of efficientnet-lite{variant}")
     encoder.body.load_state_dict(dict(zip(own, weights, strict=True)))
+    encoder.classifier = pack_classifier(loaded["_fc.weight"], loaded["_fc.bias"])
     return encoder
 
 
@@ -279,12 +281,12 @@ def _format(path: Path) -> object:
 def _saved(path: Path) -> Representation:
     """Read a file that :meth:`Representation.save` wrote for an encoder without a run."""
     tensors, header = read_tensors(path)
-    own = {f"body.{name}": value for name, value in tensors.items() if name != SPREAD}
+    own = {f"body.{name}": value for name, value in tensors.items() if name not in KEPT}
     with damaged(path):
         preprocess = Preprocess.read(header["preprocess"])
         encoder = rebuild(lambda: encoder_of(header["encoder"], preprocess), own)
         if isinstance(encoder.body, OnnxBody):
             encoder = Encoder(encoder.body, preprocess, encoder.arch)  # its dim is known once the graph is loaded
         encoder.feature_means = read_feature_means(header.get("feature_means"), encoder.dim)
-        encoder.feature_spread = read_feature_spread(tensors, encoder.dim)
+        read_kept(tensors, encoder)
     return Representation(encoder.eval(), str(header.get("name", path)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from metarep.data.reading.depth import Depth
 from metarep.encoders import BROUGHT, ENCODERS, Encoder, space_of
-from metarep.encoders.feature_spread import written_feature_spread
+from metarep.encoders.kept import written_kept
 from metarep.encoders.onnx_writer import as_onnx
 from metarep.encoders.output import Picked
 from metarep.errors import MetarepError
@@ -91,5 +91,5 @@ class Representation:
             header = {"format": FORMAT, "encoder": self.encoder.arch, "preprocess": asdict(self.encoder.preprocess)}
             if self.encoder.feature_means is not None:
                 header["feature_means"] = self.encoder.feature_means.tolist()
-            tensors = dict(self.encoder.body.state_dict()) | written_feature_spread(self.encoder)
+            tensors = dict(self.encoder.body.state_dict()) | written_kept(self.encoder)
             write_tensors(path, tensors, header | {"name": self.name})

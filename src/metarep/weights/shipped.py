@@ -32,7 +32,7 @@ def zoo_names() -> list[str]:
 
 @cache
 def general_mean(name: str) -> Tensor | None:
-    """The mean feature of photographs in general, after :func:`metarep.model.trust.familiarity.spread`.
+    """The mean point of photographs in general; see :class:`metarep.model.trust.points.PointSpace`.
 
     ``benchmarks/one_shot.py`` measured it on the training classes of CIFAR-FS.
 
@@ -40,7 +40,7 @@ def general_mean(name: str) -> Tensor | None:
         name: name of an encoder.
 
     Returns:
-        The mean, of shape ``(dim,)`` in float32; None for an encoder that was not measured.
+        The mean, of shape ``(points,)`` in float32; None for an encoder that was not measured.
     """
     with as_file(files("metarep.weights") / "photographs.npz") as path, np.load(path) as means:
         return torch.from_numpy(means[name].astype(np.float32)) if name in means else None

@@ -17,7 +17,7 @@ from metarep.machine.files import making
 from metarep.model.export import DeployedWithPoints, export_facts, export_onnx
 from metarep.model.model import Model
 from metarep.model.summary import summary
-from metarep.model.trust.familiarity import SHARPNESS, spread
+from metarep.model.trust.familiarity import SHARPNESS, SHORT
 
 OWN = files("metarep") / "app" / "web" / "page"
 SERVED = files("metarep") / "app" / "page"  # the page of metarep serve, whose modules are used here as they are
@@ -106,6 +106,8 @@ def page_facts(model: Model, name: str) -> dict[str, Any]:
         "encoder": known["encoder"],
         "trust": known["trust"],
         "sharpness": SHARPNESS,
+        "root": model.point_space.root,
+        "short": SHORT,
         "prototype_scale": prototype_scale(model),
     }
 
@@ -131,8 +133,8 @@ def prototype_scale(model: Model) -> float:
 
 
 def _points(model: Model) -> Tensor:
-    """The features of the gallery as familiarity compares them."""
-    return spread(model.features_of(model.gallery.rows)) - model.self_test.familiarity.mean
+    """The centred points of the gallery, as familiarity compares them."""
+    return model.points_of(model.gallery.rows) - model.self_test.familiarity.mean
 
 
 def _worker(content: bytes, version: str, names: list[str]) -> bytes:

@@ -9,8 +9,10 @@ from scipy.special import betainc, ndtri, stdtrit
 from torch import Tensor
 from torch.nn import functional
 
-POWER = 0.7  # exponent of the magnitude of each feature
+from metarep.model.trust.points import PLAIN, PointSpace
+
 SHARPNESS = 12.0  # factor on the cosines in the soft maximum over classes
+SHORT = 0.2  # centred points of photographs are 0.5 to 1.1 long
 FEW = 10  # with fewer images, their lowest score is not a reliable quantile
 FAMILIAR = 20.0  # the largest weight of the mean of photographs in general, in classes
 
@@ -19,59 +21,61 @@ FAMILIAR = 20.0  # the largest weight of the mean of photographs in general, in 
 class Familiarity:
     """Scores how similar an image is to the classes of a gallery. It does not depend on the learner.
 
-    Features are raised to a power, normalised to length 1, and centred by a mean. Centring removes what all photographs
-    share. The score of an image is the soft maximum of its cosines with the class means. The mean is that of the
-    gallery, shrunk towards the mean of photographs in general where the two are near. With few classes the gallery's
-    own mean is close to the class means themselves. The amount of shrinkage is an empirical Bayes estimate (Efron and
-    Morris, 1973).
+    The points of images (:class:`metarep.model.trust.points.PointSpace`) are centred by a mean. Centring removes what
+    all photographs share. The score of an image is the soft maximum of its cosines with the class means, divided by a
+    power of the length of its centred point. The mean is that of the gallery, shrunk towards the mean of photographs in
+    general where the two are near. With few classes the gallery's own mean is close to the class means themselves. The
+    amount of shrinkage is an empirical Bayes estimate (Efron and Morris, 1973).
 
     Args:
-        mean: the vector that is subtracted from the spread features, shape ``(dim,)``.
-        prototypes: the mean of the centred features of each class, shape ``(ways, dim)``. They are not of length 1.
+        mean: the vector that is subtracted from the points, shape ``(dim,)``.
+        prototypes: the mean of the centred points of each class, shape ``(ways, dim)``. They are not of length 1.
+        root: the exponent of the length; see :attr:`metarep.model.trust.points.PointSpace.root`.
     """
 
     mean: Float[Tensor, " dim"]
     prototypes: Float[Tensor, "ways dim"]
+    root: float = 0.0
 
-    def score(self, features: Float[Tensor, "n dim"]) -> Float[Tensor, " n"]:
-        """Returns the score of each image, shape ``(n,)``, for features as the encoder gives them.
+    def score(self, points: Float[Tensor, "n dim"]) -> Float[Tensor, " n"]:
+        """Returns the score of each image, shape ``(n,)``, from its point.
 
-        A higher score means more like one of the classes. An image that equals its class mean scores about 1.
+        A higher score means more like one of the classes. An image that equals its class mean scores about 1, if its
+        centred point has length 1.
         """
-        centred = functional.normalize(spread(features) - self.mean, dim=-1)
-        return _soft_maximum(centred @ functional.normalize(self.prototypes, dim=-1).mT)
+        centred = points - self.mean
+        cosines = functional.normalize(centred, dim=-1) @ functional.normalize(self.prototypes, dim=-1).mT
+        return _score(cosines, centred, self.root)
 
 
 def familiarity(
-    features: Float[Tensor, "n dim"],
+    points: Float[Tensor, "n dim"],
     classes: Int[Tensor, " n"],
     ways: int,
-    general: Float[Tensor, " dim"] | None = None,
+    space: PointSpace = PLAIN,
 ) -> Familiarity:
     """Computes the familiarity of a gallery.
 
     Args:
-        features: the features of its images as the encoder gives them, shape ``(n, dim)``.
+        points: the points of its images, shape ``(n, dim)``.
         classes: the class index of each image, shape ``(n,)``.
         ways: the number of classes.
-        general: the mean of the spread features of photographs in general, shape ``(dim,)``; None if it was not
-            measured for this encoder.
+        space: where the points come from.
 
     >>> moths_and_flies = familiarity(torch.eye(2), torch.tensor([0, 1]), 2)
     >>> [round(score, 2) for score in moths_and_flies.score(torch.tensor([[1.0, 0.0], [-1.0, -1.0]])).tolist()]
     [1.0, 0.06]
     """
-    points, weight = spread(features), _weight(features, classes, ways, general)
-    mean = _mean(points, weight, general)
-    return Familiarity(mean, _prototypes(points - mean, classes, ways))
+    mean = _mean(points, _weight(points, classes, ways, space.general), space.general)
+    return Familiarity(mean, _prototypes(points - mean, classes, ways), space.root)
 
 
 def held_out_familiarity(
-    features: Float[Tensor, "n dim"],
+    points: Float[Tensor, "n dim"],
     classes: Int[Tensor, " n"],
     ways: int,
     units: Int[Tensor, " n"],
-    general: Float[Tensor, " dim"] | None = None,
+    space: PointSpace = PLAIN,
     *,
     carried: bool = True,
 ) -> Float[Tensor, " tested"]:
@@ -81,7 +85,7 @@ def held_out_familiarity(
     mean by a known vector, and with it every prototype by that same vector.
 
     Args:
-        features, classes, ways, general: see :func:`familiarity`.
+        points, classes, ways, space: see :func:`familiarity`.
         units: a number for each image, shape ``(n,)``. Images with the same number are copies of each other, and are
             left out together.
         carried: whether to raise the cosine with the own class to what it would be with all images of the class. The
@@ -91,9 +95,8 @@ def held_out_familiarity(
         The scores, shape ``(tested,)``, in the order of the gallery. An image is not tested if its class has no other
         unit.
     """
-    weight = _weight(features, classes, ways, general)
-    points = spread(features)
-    centred = points - _mean(points, weight, general)
+    weight = _weight(points, classes, ways, space.general)
+    centred = points - _mean(points, weight, space.general)
     sums = centred.new_zeros(ways, centred.shape[1]).index_add(0, classes, centred)
     counts = classes.bincount(minlength=ways).to(centred)
     prototypes = sums / counts.unsqueeze(1)
@@ -103,7 +106,8 @@ def held_out_familiarity(
     size = unit_of.bincount().to(centred)
     out, many = own_sum[unit_of], size[unit_of].unsqueeze(1)
     shift = out / (len(points) + weight - many)  # by this every centred row moves when the mean is that of the others
-    query = functional.normalize(centred + shift, dim=-1)
+    moved = centred + shift
+    query = functional.normalize(moved, dim=-1)
     left = counts[classes].unsqueeze(1) - many
     rest = (sums[classes] - out) / left.clamp_min(1) + shift
     own = (query * functional.normalize(rest, dim=-1)).sum(1)
@@ -112,15 +116,15 @@ def held_out_familiarity(
     squares = prototypes.square().sum(1) + 2 * shift @ prototypes.mT + shift.square().sum(1, keepdim=True)
     cosines = (query @ prototypes.mT + (query * shift).sum(1, keepdim=True)) / squares.clamp_min(1e-12).sqrt()
     cosines = cosines.scatter(1, classes.unsqueeze(1), own.unsqueeze(1))
-    return _soft_maximum(cosines)[left.flatten() > 0]
+    return _score(cosines, moved, space.root)[left.flatten() > 0]
 
 
 def known_threshold(
-    features: Float[Tensor, "n dim"],
+    points: Float[Tensor, "n dim"],
     classes: Int[Tensor, " n"],
     ways: int,
     units: Int[Tensor, " n"],
-    general: Float[Tensor, " dim"] | None = None,
+    space: PointSpace = PLAIN,
     false_alarms: float = 0.05,
 ) -> float:
     """Returns the familiarity below which an image belongs to none of the classes.
@@ -135,14 +139,14 @@ def known_threshold(
       mean, so each class costs a degree of freedom.
 
     Args:
-        features, classes, ways, units, general: see :func:`held_out_familiarity`.
+        points, classes, ways, units, space: see :func:`held_out_familiarity`.
         false_alarms: the share of images of known classes that may score lower, between 0 and 1.
 
     Returns:
         The threshold; minus infinity if fewer than two images can be left out.
     """
-    enough = false_alarms * (len(features) + 1) >= 1
-    scores = held_out_familiarity(features, classes, ways, units, general, carried=enough)
+    enough = false_alarms * (len(points) + 1) >= 1
+    scores = held_out_familiarity(points, classes, ways, units, space, carried=enough)
     return quantile_of(scores, int(classes.unique().numel()), false_alarms)
 
 
@@ -166,14 +170,13 @@ def quantile_of(scores: Float[Tensor, " n"], ways: int, false_alarms: float = 0.
     return (scores.sort().values * torch.from_numpy(edges).diff()).sum().item()
 
 
-def spread(features: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
-    """Raises the magnitude of each feature to the power 0.7, keeps its sign, and normalises the rows to length 1."""
-    return functional.normalize(features.sign() * features.abs().pow(POWER), dim=-1)
+def _score(cosines: Float[Tensor, "n ways"], centred: Float[Tensor, "n dim"], root: float) -> Float[Tensor, " n"]:
+    """Returns the score of each image, shape ``(n,)``. The soft maximum is a smooth upper bound of the largest cosine.
 
-
-def _soft_maximum(cosines: Float[Tensor, "n ways"]) -> Float[Tensor, " n"]:
-    """Returns the soft maximum of each row, shape ``(n,)``: a smooth upper bound of the largest cosine."""
-    return (SHARPNESS * cosines).logsumexp(1) / SHARPNESS
+    Lengths below ``SHORT`` count as that, so that an image at the very mean is not familiar.
+    """
+    largest = (SHARPNESS * cosines).logsumexp(1) / SHARPNESS
+    return largest / centred.norm(dim=-1).clamp_min(SHORT) ** root if root else largest
 
 
 def _mean(points: Tensor, weight: float, general: Tensor | None) -> Float[Tensor, " dim"]:
@@ -183,7 +186,7 @@ def _mean(points: Tensor, weight: float, general: Tensor | None) -> Float[Tensor
     return (points.sum(0) + weight * general.to(points)) / (len(points) + weight)
 
 
-def _weight(features: Tensor, classes: Tensor, ways: int, general: Tensor | None) -> float:
+def _weight(points: Tensor, classes: Tensor, ways: int, general: Tensor | None) -> float:
     """Returns the number of images that the mean of photographs in general counts for.
 
     Products of different classes give an unbiased estimate of the squared distance between the two means. The mean
@@ -194,15 +197,15 @@ def _weight(features: Tensor, classes: Tensor, ways: int, general: Tensor | None
         return math.inf if general is None else 1e6  # a single class is equal to its own mean
     if general is None:
         return 0.0
-    apart = _prototypes(spread(features) - general.to(features), classes, ways)
+    apart = _prototypes(points - general.to(points), classes, ways)
     squares = apart.square().sum(1)
     shift = (apart.sum(0).square().sum() - squares.sum()).clamp_min(0) / (ways * (ways - 1))
     classes_of_weight = ((squares.mean() - shift) / shift.clamp_min(1e-3)).clamp(0, FAMILIAR)
-    return classes_of_weight.item() * len(features) / ways
+    return classes_of_weight.item() * len(points) / ways
 
 
 def _prototypes(centred: Tensor, classes: Tensor, ways: int) -> Float[Tensor, "ways dim"]:
-    """Returns the mean of the centred features of each class."""
+    """Returns the mean of the centred points of each class."""
     sums = centred.new_zeros(ways, centred.shape[1]).index_add(0, classes, centred)
     return sums / classes.bincount(minlength=ways).clamp_min(1).unsqueeze(1)
 

@@ -13,6 +13,7 @@ from metarep.learners import Learner
 from metarep.model.gallery import Gallery
 from metarep.model.trust.familiarity import Familiarity, familiarity, known_threshold
 from metarep.model.trust.folds import MOST, deal_folds
+from metarep.model.trust.points import PointSpace
 from metarep.model.trust.suspects import Suspect, find_suspects
 from metarep.model.trust.trust import FEWEST, HeldOut, Trust, measure_trust
 
@@ -25,9 +26,9 @@ class SelfTest:
     Args:
         learner: the learner of the model.
         gallery: the images that it was shown.
-        features: their features, as the encoder gives them.
-        unit: the same features, each of length 1.
-        general: mean of the spread features of photographs in general, where the encoder has one.
+        points: their points.
+        unit: their features, each of length 1.
+        space: where the points come from.
         false_alarms: see :class:`metarep.model.trust.trust.Trust`.
         shipped: the trust that was measured of this encoder beforehand, for galleries with too few images to leave out.
         learned: whether the encoder has learned these images, so that leaving one out of the gallery tests nothing.
@@ -37,16 +38,17 @@ class SelfTest:
         self,
         learner: Learner,
         gallery: Gallery,
-        features: Float[Tensor, "n dim"],
+        points: Float[Tensor, "n points"],
         unit: Float[Tensor, "n dim"],
         *,
-        general: Float[Tensor, " dim"] | None,
+        space: PointSpace,
         false_alarms: float,
         shipped: Trust | None,
         learned: bool = False,
     ) -> None:
-        self.learner, self.gallery, self.features, self.unit = learner, gallery, features, unit
-        self.general, self.false_alarms, self.shipped, self.learned = general, false_alarms, shipped, learned
+        self.learner, self.gallery, self.points, self.unit = learner, gallery, points, unit
+        self.space, self.false_alarms, self.learned = space, false_alarms, learned
+        self.shipped = shipped if shipped is None or space.measured else replace(shipped, known=-math.inf)
         self.ways = len(gallery.names)
 
     @cached_property
@@ -96,11 +98,11 @@ class SelfTest:
     @cached_property
     def familiarity(self) -> Familiarity:
         """The similarity of an image to the classes of the gallery; it does not depend on the learner."""
-        return familiarity(self.features, self.gallery.classes, self.ways, self.general)
+        return familiarity(self.points, self.gallery.classes, self.ways, self.space)
 
     def _known(self) -> float:
         """The familiarity below which an image is none of the classes."""
         gallery = self.gallery
         if not self.ways or int(gallery.counts.max()) < 2:
             return -math.inf
-        return known_threshold(self.features, gallery.classes, self.ways, self.units, self.general, self.false_alarms)
+        return known_threshold(self.points, gallery.classes, self.ways, self.units, self.space, self.false_alarms)

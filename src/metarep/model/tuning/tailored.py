@@ -137,6 +137,7 @@ def with_tail(
         first, dot, rest = name.partition(".")
         weights[f"{int(first) + cut}{dot}{rest}" if cut else name] = value
     new.encoder.body.load_state_dict(weights)
+    new.encoder.classifier = None  # it read the features of before
     if new.encoder.feature_means is not None:
         keep_feature_means(new.encoder, ImageBank(images))
     return replace(new, name=f"{representation.name}, {how}")

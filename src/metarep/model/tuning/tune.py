@@ -13,6 +13,7 @@ from metarep.data.copies.picture_hash import picture_hash
 from metarep.model.model import Model
 from metarep.model.trust.familiarity import familiarity, quantile_of
 from metarep.model.trust.folds import deal_folds
+from metarep.model.trust.points import PLAIN
 from metarep.model.trust.trust import HeldOut, measure_trust
 from metarep.model.tuning.clock import Clock
 from metarep.model.tuning.fitting import add_views, expect_times, fit_tail, prepare, steps_of, views_of
@@ -135,7 +136,7 @@ def tune(
             rows = prepared.rows(fit_tail(prepared, classes, ways, others, clock))
             clock.finished("pass")
             after = scores_of(learner, rows, classes, ways, others, fold)
-            near = familiarity(rows[others], classes[others], ways).score(rows[fold])
+            near = familiarity(PLAIN.points(rows[others]), classes[others], ways).score(PLAIN.points(rows[fold]))
             given = kept.put(piece, {"after": after, "near": near})
             clock.finished("score")
         found.append(given | {"before": scores_of(learner, frozen, classes, ways, others, fold)})
