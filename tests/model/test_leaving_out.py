@@ -7,7 +7,7 @@ from torch import Generator, nn
 
 from metarep.encoders import Preprocess, build_encoder
 from metarep.learners import INDUCTIVE, LEARNERS, GradientDescent, Learner, Linear, Neighbours, Prototypes
-from metarep.learners.logistic import NotSolvedWarning, logistic, orthogonal
+from metarep.learners.logistic import MANY_ROWS, NotSolvedWarning, logistic, orthogonal
 from metarep.model.trust.folds import deal_folds
 
 ROWS = [name for name in INDUCTIVE if name != "augmented"]  # whose rows have an axis of views
@@ -115,16 +115,17 @@ def test_what_all_classes_share_says_nothing_after_centring() -> None:
 
 @pytest.mark.parametrize("strength", [1e-4, 0.1, 10.0])
 @pytest.mark.parametrize("balance", [False, True])
-def test_logistic_regression_is_at_its_optimum(strength: float, balance: bool) -> None:
+@pytest.mark.parametrize("n", [40, MANY_ROWS])
+def test_logistic_regression_is_at_its_optimum(n: int, strength: float, balance: bool) -> None:
     """Against the minimum that scipy finds of the loss as it is written, in float64."""
     from scipy.optimize import minimize
 
-    x, y = draw(40, 5, 3)
+    x, y = draw(n, 5, 3)
     y[:14] = 0
     learner = Linear(features(5), strength=strength, normalise=False, balance=balance)
     weights = learner.adapt(x.float()[None], y[None], 3)["weights"][0].double()
-    rows = torch.cat([x, torch.ones(40, 1, dtype=torch.float64)], 1)
-    weigh = 40 / 3 / y.bincount()[y] if balance else torch.ones(40)
+    rows = torch.cat([x, torch.ones(n, 1, dtype=torch.float64)], 1)
+    weigh = n / 3 / y.bincount()[y] if balance else torch.ones(n)
 
     def loss(flat: torch.Tensor) -> torch.Tensor:
         w = flat.view(6, 3)
@@ -153,11 +154,23 @@ def test_ridge_keeps_its_digits_at_a_small_strength() -> None:
     assert (found - want).norm() < 0.01 * want.norm()
 
 
-def test_a_solver_that_stops_early_says_so() -> None:
-    ones = torch.ones(1, 40, dtype=torch.float64)
-    rows, _ = orthogonal(draw(40, 5, 3)[0].unsqueeze(0), ones)
-    onehot = nn.functional.one_hot(torch.arange(40) % 3, 3).double().unsqueeze(0)
+@pytest.mark.parametrize(("n", "most"), [(40, 5), (MANY_ROWS, 2)])
+def test_a_solver_that_stops_early_says_so(n: int, most: int) -> None:
+    ones = torch.ones(1, n, dtype=torch.float64)
+    rows, _ = orthogonal(draw(n, 5, 3)[0].unsqueeze(0), ones)
+    onehot = nn.functional.one_hot(torch.arange(n) % 3, 3).double().unsqueeze(0)
     with pytest.warns(
-        NotSolvedWarning, match="stopped after 5 steps with a gradient of .* take a strength above 1e-06"
+        NotSolvedWarning, match=f"stopped after {most} steps with a gradient of .* take a strength above 1e-06"
     ):
-        logistic(rows, onehot, 1e-6, ones, most=5)
+        logistic(rows, onehot, 1e-6, ones, most=most)
+
+
+def test_folds_of_many_images_equal_trainings_without_them() -> None:
+    x, y = draw(MANY_ROWS + 40, 30, 6)
+    learner = Linear(features(30), strength=0.1)
+    folds = [torch.arange(0, 60), torch.arange(60, 90)]
+    together = learner.held_out(x.float(), y, 6, folds)
+    for fold, scores in zip(folds, together.split([60, 30]), strict=True):
+        stays = torch.ones(len(y), dtype=torch.bool).index_fill(0, fold, False)
+        state = learner.adapt(x.float()[stays][None], y[stays][None], 6)
+        torch.testing.assert_close(scores, learner.logits(state, x.float()[fold][None])[0], atol=1e-2, rtol=0)

@@ -12,7 +12,7 @@ from metarep.encoders import Encoder
 from metarep.encoders.feature_means import powered
 from metarep.errors import above, one_of
 from metarep.learners.learner import Learner, State
-from metarep.learners.logistic import TOLERANCE, logistic, orthogonal, unrolled
+from metarep.learners.logistic import MANY_ROWS, TOLERANCE, logistic, orthogonal, unrolled
 
 FEW = 128  # with at most this many images, one image changes their mean noticeably
 HELD = 1 << 28  # values in the weights of all folds that are held at a time
@@ -111,7 +111,9 @@ class Linear(Learner):
         base = self._weigh(labels.unsqueeze(0), ways, x)
         rows, _ = orthogonal(x, base)
         targets = functional.one_hot(labels, ways).to(rows).unsqueeze(0)
+        many = self.solver == "logistic" and len(labels) >= MANY_ROWS
         tolerance = TOLERANCE if len(labels) <= FEW else 100 * TOLERANCE
+        whole = logistic(rows, targets, self.strength, base, tolerance=tolerance) if many else None  # folds are near it
         scores, step = [], max(1, HELD // (16 * rows[0].numel() + 16 * len(labels) * ways))
         for start in range(0, len(folds), step):
             now = folds[start : start + step]
@@ -120,7 +122,7 @@ class Linear(Learner):
             if self.solver == "ridge":
                 weights = ridge(rows, targets, self.strength, weigh)
             else:
-                weights = logistic(rows, targets, self.strength, weigh, base, tolerance=tolerance)
+                weights = logistic(rows, targets, self.strength, weigh, base, whole, tolerance=tolerance)
             scores += [rows[0, out] @ own for out, own in zip(now, weights, strict=True)]
         logits = torch.cat(scores)
         return logits * self.scale if self.solver == "ridge" else logits

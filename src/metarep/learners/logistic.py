@@ -1,17 +1,16 @@
 """Multinomial logistic regression on few rows, for many tasks at the same time, solved to a tolerance."""
 
 import warnings
-from collections.abc import Callable
-from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metarep.learners.newton import newton
+
 TOLERANCE = 1e-5  # length of the gradient in the metric of the bound; logits are then exact to about 1e-4
 MOST_STEPS = 2000
-MANY_ROWS = 200  # from which the test of a share of the bound costs less than it saves
-FIRST_SHARE, LATER_SHARE = 1 / 8, 0.95  # of the bound, at the first step, and of that of the step before
+MANY_ROWS = 200  # from which Newton's method is faster
 
 
 class NotSolvedWarning(UserWarning):
@@ -57,6 +56,7 @@ def logistic(
     strength: float,
     weights: Float[Tensor, "#task n"],
     base: Float[Tensor, "one n"] | None = None,
+    start: Float[Tensor, "one rank ways"] | None = None,
     *,
     tolerance: float = TOLERANCE,
     most: int = MOST_STEPS,
@@ -68,9 +68,8 @@ def logistic(
     orthogonal under the weights, as :func:`orthogonal` makes them. The bound is then diagonal, so a step costs two
     matrix products and is the same for all tasks.
 
-    The bound holds everywhere, and near the solution a part of it is enough. So with many rows a step takes a share of
-    the bound, which shrinks from step to step. Where the curvature along the step is larger, the share is doubled and
-    the step taken again (backtracking, with the test of Becker, Candes and Grant, TFOCS, 2011).
+    The bound is far above the curvature where there are many classes. So with many rows, Newton's method takes the
+    steps (:func:`metarep.learners.newton.newton`), on the same rows and to the same tolerance.
 
     Args:
         rows: reduced rows. One task of rows may be given for all tasks that differ only in ``weights``.
@@ -78,6 +77,7 @@ def logistic(
         strength: L2 regularisation, above 0.
         weights: weight of each row in the loss; 0 leaves a row out.
         base: the weights under which the columns are orthogonal, if they are not ``weights``.
+        start: the weights of the rows to begin with, used where there are many rows; by default 0.
         tolerance: stop when the gradient, in the metric of the bound, is shorter than this in every task.
         most: largest number of steps.
 
@@ -97,60 +97,33 @@ def logistic(
     bound = (most_of_base * (rows.square() * base.unsqueeze(-1)).sum(-2) / 2).unsqueeze(-1)
     whole = bound + strength
     new = ahead = rows.new_zeros(tasks, rows.shape[-1], ways)
-    pace = torch.ones_like(bound[:, :1])
-    share = pace * FIRST_SHARE if rows.shape[-2] >= MANY_ROWS else None
     product = torch.matmul if len(rows) == tasks else _product_of_shared
-    logits_of = partial(product, rows)
-    new_logits = ahead_logits = logits_of(ahead)
+
+    def length(gradient: Tensor) -> Tensor:
+        return (gradient.square() / whole).sum((1, 2)).amax().sqrt()
+
+    if rows.shape[-2] >= MANY_ROWS:
+        first = new if start is None else start.expand_as(new)
+        about = {"tolerance": tolerance, "most": most}
+        weights, gradient, left = newton(rows, targets, strength, weigh, first, product, length, **about)
+        if left < tolerance:
+            return weights - gradient / whole
+        _warn(most, left, tolerance, strength)
+        return weights
+    pace = torch.ones_like(bound[:, :1])
     for step in range(most):
-        gradient = product(rows.mT, (ahead_logits.softmax(-1) - targets) * weigh) + strength * ahead
-        left = (gradient.square() / whole).sum((1, 2)).amax().sqrt()
+        gradient = product(rows.mT, (product(rows, ahead).softmax(-1) - targets) * weigh) + strength * ahead
+        left = length(gradient)
         if step % 5 == 4 and left < tolerance:
             return ahead - gradient / whole
-        last, last_logits, new = new, new_logits, ahead - gradient / whole
-        if share is not None:
-            new, new_logits, share = _by_share(logits_of, ahead, ahead_logits, gradient, weigh, bound, strength, share)
+        last, new = new, ahead - gradient / whole
         against = (gradient * (new - last)).sum((1, 2), keepdim=True) > 0
         pace = torch.where(against, torch.ones_like(pace), pace)
         following = (1 + (1 + 4 * pace.square()).sqrt()) / 2
         momentum = torch.where(against, torch.zeros_like(pace), (pace - 1) / following)
         ahead, pace = new + momentum * (new - last), following
-        ahead_logits = logits_of(ahead) if share is None else new_logits + momentum * (new_logits - last_logits)
     _warn(most, left, tolerance, strength)
     return new
-
-
-def _by_share(
-    logits_of: Callable[[Tensor], Tensor],
-    ahead: Float[Tensor, "task rank ways"],
-    logits: Float[Tensor, "task n ways"],
-    gradient: Float[Tensor, "task rank ways"],
-    weigh: Float[Tensor, "#task n one"],
-    bound: Float[Tensor, "task rank one"],
-    strength: float,
-    share: Float[Tensor, "task one one"],
-) -> tuple[Float[Tensor, "task rank ways"], Float[Tensor, "task n ways"], Float[Tensor, "task one one"]]:
-    """A step of :func:`logistic` from ``ahead`` by a share of the bound that is at least the curvature along the step.
-
-    Args:
-        logits_of: gives the logits of weights.
-        ahead, logits, gradient: the weights before the step, their logits, and the gradient there.
-        weigh, bound, strength: the weight of each row, the bound of the data term, and the regularisation.
-        share: the share of the bound that is tried first, for each task.
-
-    Returns:
-        The weights after the step, their logits, and the share to begin with at the next step.
-    """
-    probabilities = logits.softmax(-1)
-    while True:
-        new = ahead - gradient / (share * bound + strength)
-        new_logits = logits_of(new)
-        change = (new_logits - logits) * (new_logits.softmax(-1) - probabilities) * weigh
-        allowed = share * ((new - ahead).square() * bound).sum((1, 2), keepdim=True)
-        steep = (change.sum((1, 2), keepdim=True) > allowed) & (share < 1)
-        if not steep.any():
-            return new, new_logits, share * LATER_SHARE
-        share = torch.where(steep, (2 * share).clamp_max(1), share)
 
 
 def _product_of_shared(
