@@ -123,7 +123,8 @@ def test_far_images_are_none_of_these_under_neighbours(k: int) -> None:
 
 
 def test_a_single_class_has_strangers_where_photographs_are_known() -> None:
-    x, _, known, strange = (PLAIN.points(each) for each in gallery_of(1, 8, Generator().manual_seed(2)))
+    x, _, known, strange = gallery_of(1, 8, Generator().manual_seed(2))
+    x, known, strange = (PLAIN.points(each) for each in (x, known, strange))
     mean = PLAIN.points(torch.randn(500, 64, generator=Generator().manual_seed(9)).relu()).mean(0)
     like = familiarity(x, torch.zeros(8, dtype=torch.long), 1, PointSpace(general=mean))
     assert like.score(known).mean() > like.score(strange).mean() + 0.2

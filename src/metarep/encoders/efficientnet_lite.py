@@ -118,15 +118,15 @@ class EfficientNetLite(nn.Sequential):
     def forward(self, input: Tensor) -> Tensor:
         """Features ``(b, 1280)`` of normalised images ``(b, c, h, w)``."""
         both = self.mirror and not self.training
+        x = torch.cat([input, input.flip(-1)]) if both else input  # one batch: filters are read once, graphs are small
         layers = fused_layers(self, input, SameConv, InvertedResidual)
         if layers is None:
-            features = super().forward(input)
-            return (features + super().forward(input.flip(-1))) / 2 if both else features
-        x = torch.cat([input, input.flip(-1)]) if both else input  # one batch, so that filters are read once
-        x = x.contiguous(memory_format=torch.channels_last)
-        for layer in layers:
-            x = layer(x)
-        return (x[: len(input)] + x[len(input) :]) / 2 if both else x
+            x = super().forward(x)
+        else:
+            x = x.contiguous(memory_format=torch.channels_last)
+            for layer in layers:
+                x = layer(x)
+        return x.unflatten(0, (2, -1)).mean(0) if both else x
 
 
 def _layer(channels: int, width: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:

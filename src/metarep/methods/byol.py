@@ -28,9 +28,14 @@ class BYOL(Method[ViewBatch]):
         hidden: units of projector and predictor; 4096 in the paper.
         outputs: length of a projection; 256 in the paper.
 
-    >>> from metarep.encoders import Preprocess, build_encoder
-    >>> BYOL(build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,)))).eats.called
-    'views'
+    >>> from metarep import Preprocess, build_encoder
+    >>> encoder = build_encoder("conv4", Preprocess((16, 16), 1, (0.0,), (1.0,)), width=4)
+    >>> method = BYOL(encoder, tau=0.9)
+    >>> weight, slow = next(encoder.parameters()), next(method.target.parameters())
+    >>> weight.data += 1.0  # as a step of the optimiser would
+    >>> method.after_step(carry=None, progress=0.0)
+    >>> round((weight - slow).mean().item(), 3)  # the target moves a tenth of the way
+    0.9
     """
 
     eats: ClassVar[type[Batch]] = ViewBatch

@@ -37,9 +37,18 @@ class MAML(Method[TaskBatch]):
             less; after it, only the loss after the last step counts. 0 counts only the last step from the beginning.
         anneal_order: share of training that is first order, before it becomes second order.
 
-    >>> from metarep import Preprocess, build_encoder
-    >>> MAML(build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,)))).learner.protocol
-    'inductive'
+    >>> import torch
+    >>> from metarep import Preprocess, TaskBatch, TaskIndex
+    >>> images = 255 * torch.tensor([[1, 0], [0, 1], [1, 0], [0, 1]], dtype=torch.uint8).view(4, 1, 1, 2)
+    >>> both = torch.tensor([[0, 1]])  # the support holds one image of each of two classes, and so do the queries
+    >>> batch = TaskBatch(images, torch.arange(4), tasks=TaskIndex(both, both + 2, both, both, both, ways=2))
+    >>> pixels = Encoder(torch.nn.Flatten(), Preprocess((1, 2), 1, (0.0,), (1.0,)))
+    >>> method = MAML(pixels, ways=2, inner_lr=1.0)
+    >>> for weight in method.learner.head.parameters():
+    ...     _ = torch.nn.init.zeros_(weight)
+    >>> step = method.step(batch, progress=0.0, generator=torch.Generator())
+    >>> round(step.loss.item(), 4)  # one inner step makes the logits 0.25 and -0.25: log(1 + exp(-0.5))
+    0.4741
     """
 
     eats: ClassVar[type[Batch]] = TaskBatch

@@ -31,9 +31,15 @@ class ProtoNet(Student[TaskBatch]):
         teacher_weight: with a teacher, the weight of the loss from its softened logits.
         teacher_temperature: with a teacher, divides its logits and our own.
 
-    >>> from metarep import Preprocess, build_encoder
-    >>> ProtoNet(build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,)))).eats.called
-    'tasks'
+    >>> import torch
+    >>> from metarep import Preprocess, TaskBatch, TaskIndex
+    >>> images = 255 * torch.tensor([[1, 0], [0, 1], [1, 0], [0, 1]], dtype=torch.uint8).view(4, 1, 1, 2)
+    >>> both = torch.tensor([[0, 1]])  # the support holds one image of each of two classes, and so do the queries
+    >>> batch = TaskBatch(images, torch.arange(4), tasks=TaskIndex(both, both + 2, both, both, both, ways=2))
+    >>> pixels = Encoder(torch.nn.Flatten(), Preprocess((1, 2), 1, (0.0,), (1.0,)))
+    >>> step = ProtoNet(pixels).step(batch, progress=0.0, generator=torch.Generator())
+    >>> round(step.loss.item(), 4)  # squared distances 0 and 2: log(1 + exp(-2))
+    0.1269
     """
 
     eats: ClassVar[type[Batch]] = TaskBatch

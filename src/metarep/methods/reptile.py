@@ -37,9 +37,16 @@ class Reptile(Method[TaskBatch]):
             for low-rank updates, here of rank 8.
         normalisation: which statistics batch norms use: support or transductive.
 
-    >>> from metarep import Preprocess, build_encoder
-    >>> Reptile(build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,)))).learner.adaptation
-    'adam'
+    >>> import torch
+    >>> from metarep import Preprocess, TaskBatch, TaskIndex
+    >>> images = 255 * torch.tensor([[1, 0], [0, 1], [1, 0], [0, 1]], dtype=torch.uint8).view(4, 1, 1, 2)
+    >>> both = torch.tensor([[0, 1]])  # the support holds one image of each of two classes, and so do the queries
+    >>> batch = TaskBatch(images, torch.arange(4), tasks=TaskIndex(both, both + 2, both, both, both, ways=2))
+    >>> pixels = Encoder(torch.nn.Flatten(), Preprocess((1, 2), 1, (0.0,), (1.0,)))
+    >>> method = Reptile(pixels, ways=2, inner_steps=1, inner_lr=0.1)
+    >>> step = method.step(batch, progress=0.0, generator=torch.Generator())
+    >>> round(step.loss.item(), 4)  # Adam's first step moves each of the 6 numbers of the head by 0.1: 6 * 0.01 / 2
+    0.03
     """
 
     eats: ClassVar[type[Batch]] = TaskBatch

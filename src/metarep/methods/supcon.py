@@ -26,9 +26,14 @@ class SupCon(Method[LabelledViewBatch]):
         hidden: units of the projector's hidden layer; 0 for a linear projector.
         outputs: length of a projection.
 
-    >>> from metarep import Preprocess, build_encoder
-    >>> SupCon(build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,)))).eats.called
-    'labelled views'
+    >>> from metarep import Preprocess, LabelledViewBatch
+    >>> images = 255 * torch.eye(2, dtype=torch.uint8).view(2, 1, 1, 2)
+    >>> pixels = Encoder(torch.nn.Flatten(), Preprocess((1, 2), 1, (0.0,), (1.0,)))
+    >>> same = torch.tensor([0, 0])  # both images are of one class
+    >>> batch = LabelledViewBatch(images, torch.arange(2), second=images, labels=same, classes=same)
+    >>> step = SupCon(pixels, temperature=1e6).step(batch, progress=0.0, generator=torch.Generator())
+    >>> round(step.loss.item(), 4)  # at such a temperature each of the 3 other views is as likely: log(3)
+    1.0986
     """
 
     eats: ClassVar[type[Batch]] = LabelledViewBatch

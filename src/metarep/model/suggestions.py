@@ -66,6 +66,10 @@ class ClassNeed:
         why: why it needs more images: ``single`` (nothing could be left out), ``inaccurate`` (see
             :class:`metarep.model.trust.trust.ClassTrust`), or ``few`` (less than half of the images of the median
             class); empty if it does not need them more than the others.
+
+    >>> need = ClassNeed("owlet", images=4, accuracy=25.0, taken_for={"moth": 3.0}, why="inaccurate")
+    >>> f"{need.label}: {need.accuracy:.0f} % of {need.images} right, taken for {', '.join(need.taken_for)}"
+    'owlet: 25 % of 4 right, taken for moth'
     """
 
     label: str

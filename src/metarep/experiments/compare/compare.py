@@ -47,6 +47,10 @@ class Compared(NamedTuple):
     Attributes:
         findings: the figures.
         content: the content of ``results.json``.
+
+    >>> nothing = Compared(Findings([], []), {"seeds": 3})
+    >>> nothing.findings.entrants, nothing.content["seeds"]
+    ([], 3)
     """
 
     findings: Findings

@@ -153,6 +153,12 @@ class Reliability:
         task_seconds: seconds to adapt to a task and to answer its queries, in the batches of the measurement.
         without_unknown: why there are no open-set figures; empty where there are.
         tally: the counts of these tasks.
+
+    >>> logits = 9 * torch.eye(2).expand(4, 2, 2)  # four tasks of two queries, all right
+    >>> tally = Tally.of(logits, torch.tensor([[0, 1]]).expand(4, 2), first=0, seconds=2.0)
+    >>> measured = Reliability.of(tally, torch.full((4,), 100.0), without_unknown="no further class")
+    >>> measured.worst_class, measured.coverage, measured.task_seconds
+    (100.0, 100.0, 0.5)
     """
 
     auroc: float

@@ -29,6 +29,10 @@ class Fetched:
         folder: the folder of the commit.
         name: ``hf:USER/NAME@COMMIT``, which stands for the same files for good.
         files: the names of its files.
+
+    >>> run = Fetched(Path("cache"), "hf:ada/moths@" + 40 * "0", ("model.safetensors", "README.md"))
+    >>> run.weights.name
+    'model.safetensors'
     """
 
     folder: Path

@@ -38,6 +38,10 @@ class Pushed:
         private: whether only its owner sees it.
         files: the size of each file in bytes, by name.
         kept: the number of images in the folder that were not sent.
+
+    >>> sent = Pushed("hf:ada/moths@" + 40 * "0", "https://example.org/ada/moths", False, {"README.md": 1200}, kept=60)
+    >>> sum(sent.files.values()), sent.name.partition("@")[0]
+    (1200, 'hf:ada/moths')
     """
 
     name: str
