@@ -22,7 +22,7 @@ from metarep.index import build_index
 from metarep.learners import Neighbours, Prototypes
 from metarep.learners.distances import distances
 from metarep.methods import Siamese, Triplet
-from metarep.methods.losses import contrastive, pair_loss, same_class, triplet_loss
+from metarep.methods.losses import pair_loss, same_class, triplet_loss
 
 Drawings = tuple[Split, Split]
 Make = Callable[..., Encoder]
@@ -34,13 +34,14 @@ Make = Callable[..., Encoder]
 @pytest.mark.parametrize(("same", "end"), [(True, 0.0), (False, 1.0)])
 def test_pairs_of_a_class_are_pushed_apart_and_others_left_alone(same: bool, end: float) -> None:
     points = torch.tensor([[0.0, 0.0], [0.5, 0.0]], requires_grad=True)
+    labels = torch.tensor([0, 0 if same else 1])
+    first, _ = pair_loss(points, labels, 1.0)
+    assert first.item() == pytest.approx(0.125 / 2, abs=1e-5), "halves of squares, as in the paper; half of each kind"
     for _ in range(200):
-        gap = (points[0] - points[1]).norm()
-        (gradient,) = torch.autograd.grad(contrastive(gap, torch.tensor(same), 1.0), points)
+        (gradient,) = torch.autograd.grad(2 * pair_loss(points, labels, 1.0)[0], points)
         with torch.no_grad():
             points -= 0.1 * gradient
     assert (points[0] - points[1]).norm().item() == pytest.approx(end, abs=1e-3)
-    assert contrastive(torch.tensor(0.5), torch.tensor(same), 1.0).item() == 0.125, "halves of squares, as in the paper"
 
 
 def test_the_gradient_of_a_distance_of_zero_is_nan() -> None:

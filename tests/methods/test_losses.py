@@ -10,7 +10,6 @@ from torch import Generator, Tensor
 from metarep.learners.class_means import class_means
 from metarep.learners.distances import distances, squared_distances, task_cross_entropy
 from metarep.methods.losses import (
-    contrastive,
     mean_where,
     pair_loss,
     same_class,
@@ -253,12 +252,12 @@ def test_mean_where_of_nothing_is_zero_with_gradient() -> None:
     assert mean_where(torch.tensor([1.0, math.inf, 3.0]), torch.tensor([True, False, True])).item() == 2
 
 
-def descend(loss: Callable[[Tensor, Tensor, float], Tensor], same: bool, margin: float) -> tuple[float, float]:
+def descend(loss: Callable[[Tensor, bool, float], Tensor], same: bool, margin: float) -> tuple[float, float]:
     """Two free points in the plane, half a unit apart: their distance after descent, and the first gradient's norm."""
     points = torch.tensor([[0.0, 0.0], [0.3, 0.4]], dtype=torch.float64, requires_grad=True)
     first = 0.0
     for step in range(800):
-        value = loss((points[0] - points[1]).norm(), torch.tensor(same), margin)
+        value = loss(points, same, margin)
         (gradient,) = torch.autograd.grad(value, points)
         first = gradient.norm().item() if step == 0 else first
         with torch.no_grad():
@@ -266,9 +265,13 @@ def descend(loss: Callable[[Tensor, Tensor, float], Tensor], same: bool, margin:
     return (points[0] - points[1]).norm().item(), first
 
 
-def inverted_contrastive(distance: Tensor, same: Tensor, margin: float) -> Tensor:
+def contrastive(points: Tensor, same: bool, margin: float) -> Tensor:
+    return 2 * pair_loss(points, torch.tensor([0, 0 if same else 1]), margin)[0]
+
+
+def inverted_contrastive(points: Tensor, same: bool, margin: float) -> Tensor:
     """``max(0, margin - y * d**2)`` with y = 1 for the same class, as it is often printed."""
-    return (margin - same.to(distance) * distance.square()).clamp_min(0)
+    return (margin - same * (points[0] - points[1]).square().sum()).clamp_min(0)
 
 
 @pytest.mark.slow

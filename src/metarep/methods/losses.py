@@ -10,9 +10,9 @@ from torch.nn import functional
 from metarep.errors import MetarepError
 from metarep.learners.distances import distances, squared_distances
 from metarep.methods.batch_all import all_triplets
+from metarep.methods.pairs import AllPairs, Negatives
 
 Mining = Literal["batch-all", "semi-hard", "batch-hard"]
-Negatives = Literal["all", "active", "hardest"]
 
 
 def same_class(labels: Int[Tensor, " n"]) -> tuple[Bool[Tensor, "n n"], Bool[Tensor, "n n"]]:
@@ -39,25 +39,15 @@ def centred(features: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
     return features - features.detach().mean(0)
 
 
-def contrastive(distance: Float[Tensor, "*pair"], same: Bool[Tensor, "*pair"], margin: float) -> Float[Tensor, "*pair"]:
-    """The contrastive loss of each pair: pull the same class together, push others beyond the margin.
-
-    ``same: d**2 / 2``, ``different: max(0, margin - d)**2 / 2``. Hadsell, Chopra, LeCun, Dimensionality Reduction by
-    Learning an Invariant Mapping, 2006 (where Y = 1 means *dissimilar*; here the argument says which).
-
-    The form ``max(0, m - y * d**2)`` that is often printed, with y = 1 for the same class, does the opposite for
-    positive pairs and nothing for negative ones.
-
-    >>> contrastive(torch.tensor([0.5, 0.5]), torch.tensor([True, False]), 1.0)
-    tensor([0.1250, 0.1250])
-    """
-    return torch.where(same, distance.square(), (margin - distance).clamp_min(0).square()) / 2
-
-
 def pair_loss(
     features: Float[Tensor, "n dim"], labels: Int[Tensor, " n"], margin: float, negatives: Negatives = "all"
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """The contrastive loss of a batch: half the mean over positive pairs plus half the mean over negative pairs.
+
+    Of a pair of one class at distance ``d`` the loss is ``d**2 / 2``, of another pair ``max(0, margin - d)**2 / 2``
+    (Hadsell, Chopra, LeCun, Dimensionality Reduction by Learning an Invariant Mapping, 2006, where Y = 1 means
+    *dissimilar*). The form ``max(0, m - y * d**2)`` that is often printed, with y = 1 for the same class, does the
+    opposite for positive pairs and nothing for negative ones.
 
     A batch has far more negative pairs than positive ones, so a plain mean would almost ignore the positive ones.
 
@@ -76,16 +66,8 @@ def pair_loss(
     >>> round(loss.item(), 3), active.item()
     (2.75, 0.5)
     """
-    positive, negative = same_class(labels)
-    gap = distances(features, features)
-    loss = contrastive(gap, positive, margin)
-    active = negative & (loss > 0)
-    if negatives == "hardest":
-        nearest = gap.masked_fill(~negative, torch.inf).amin(1, keepdim=True)
-        counted = negative & (gap <= nearest)
-    else:
-        counted = {"all": negative, "active": active}[negatives]
-    return (mean_where(loss, positive) + mean_where(loss, counted)) / 2, active.sum() / negative.sum().clamp_min(1)
+    loss, active = AllPairs.apply(features, labels, margin, negatives)
+    return loss, active
 
 
 def triplet_loss(
