@@ -89,21 +89,24 @@ def main() -> None:
         for source in photographs(args, representation.checkpoint is not None) if photos else drawings(args):
             prepared = model.prepare(source.images)
             for ways in (ways for ways in WAYS if ways <= len(source.labels.names)):
-                with torch.no_grad():
-                    trust = measure_one_shot(
-                        model.learner,
-                        prepared,
-                        model.features_of(prepared),
-                        source.labels,
-                        ways,
-                        source=f"{source.called} with one image each",
-                        space=model.point_space,
-                    )
+                trust = measure(model, prepared, source, ways, model.point_space)
                 facts = {key: value for key, value in trust.as_dict().items() if key != "classes"}
                 size = list(representation.encoder.preprocess.size)
-                rows.append({"encoder": name, "head": model.head, "ways": ways, "size": size, "trust": facts})
+                row = {"encoder": name, "head": model.head, "ways": ways, "size": size, "trust": facts}
+                if model.point_space.classifier is not None:  # encoders in folders of earlier versions have none
+                    assert model.point_space.general is not None
+                    plain = PointSpace(general=model.point_space.general[: representation.encoder.dim])
+                    row["known_without_classifier"] = measure(model, prepared, source, ways, plain).known
+                rows.append(row)
                 print(name, ways, source.called, f"{trust}", flush=True)
     out.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def measure(model: Model, prepared: Tensor, source: Source, ways: int, space: PointSpace) -> Trust:
+    called = f"{source.called} with one image each"
+    with torch.no_grad():
+        features = model.features_of(prepared)
+        return measure_one_shot(model.learner, prepared, features, source.labels, ways, source=called, space=space)
 
 
 def measure_one_shot(

@@ -216,6 +216,18 @@ def test_gradients_are_right(name: str, batch: tuple[Tensor, Tensor]) -> None:
     assert torch.autograd.gradcheck(lambda rows: LOSSES[name](rows, labels), x.clone().requires_grad_())
 
 
+@pytest.mark.parametrize("negatives", ["all", "active", "hardest"])
+def test_pairs_have_a_second_derivative(negatives: str, batch: tuple[Tensor, Tensor]) -> None:
+    x, labels = batch
+    weight = torch.eye(x.shape[1], dtype=x.dtype).requires_grad_()
+    loss = lambda weight: pair_loss(x @ weight, labels, 1.5, negatives)[0]  # noqa: E731
+    assert torch.autograd.gradgradcheck(loss, weight)
+    torch.testing.assert_close(torch.func.grad(loss)(weight.detach()), torch.autograd.grad(loss(weight), weight)[0])
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = pair_loss(x.float(), labels, 1.5, negatives)[0]
+    assert mixed.item() == pytest.approx(pair_loss(x, labels, 1.5, negatives)[0].item(), rel=1e-5)
+
+
 @pytest.mark.parametrize("name", list(LOSSES))
 @pytest.mark.parametrize("rows", ["all equal", "all zero", "one pair equal"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -174,3 +174,16 @@ def test_folds_of_many_images_equal_trainings_without_them() -> None:
         stays = torch.ones(len(y), dtype=torch.bool).index_fill(0, fold, False)
         state = learner.adapt(x.float()[stays][None], y[stays][None], 6)
         torch.testing.assert_close(scores, learner.logits(state, x.float()[fold][None])[0], atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("strength", [0.1, 1e-3, 1e-6])
+@pytest.mark.parametrize("weight", [1.0, 1e6])
+def test_many_rows_of_random_labels_are_solved_as_in_float64(strength: float, weight: float) -> None:
+    """Rounding drives nothing away: neither along what changes no probability, nor to NaN."""
+    generator = Generator().manual_seed(0)
+    x, y = torch.randn(1, 300, 20, generator=generator), torch.randint(3, (300,), generator=generator)
+    rows, _ = orthogonal(torch.cat([x, torch.ones(1, 300, 1)], 2), torch.ones(1, 300))
+    targets, weights = nn.functional.one_hot(y, 3).float().unsqueeze(0), torch.full((1, 300), weight)
+    found = logistic(rows, targets, strength * weight, weights)
+    exact = logistic(rows.double(), targets.double(), strength * weight, weights.double(), tolerance=1e-9)
+    assert (rows.double() @ (found.double() - exact)).abs().max() < 1e-4

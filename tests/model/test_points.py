@@ -79,7 +79,7 @@ def test_a_classifier_is_saved_and_belongs_to_no_feature_space(small_encoder: An
     read_kept({}, encoder)
 
 
-def test_a_folder_without_the_classifier_has_no_threshold_that_belongs_to_it() -> None:
+def test_a_folder_without_the_classifier_keeps_the_thresholds_of_its_points() -> None:
     name = "efficientnet-lite0"
     general = general_mean(name)
     assert general is not None
@@ -88,8 +88,9 @@ def test_a_folder_without_the_classifier_has_no_threshold_that_belongs_to_it() -
     head = Model(Representation(encoder, name)).head
     older = Model(Representation(encoder, name), head, gallery)
     assert torch.equal(older.point_space.general, general[:1280])
-    assert older.trust.known == float("-inf")
+    assert not older.point_space.measured
     encoder.classifier = torch.zeros(len(general) - 1280, 1281)
     newer = Model(Representation(encoder, name), head, gallery)
-    assert newer.trust.known > -1
+    assert older.trust.known != newer.trust.known
+    assert older.trust.known == pytest.approx(newer.trust.known, abs=0.01)
     assert replace(newer.trust, known=older.trust.known) == older.trust

@@ -3,6 +3,7 @@
 import copy
 
 from metarep.encoders.encoder import Encoder
+from metarep.encoders.feature_spread import drop_feature_statistics
 from metarep.encoders.low_rank import low_rank_parameters, merge_low_rank
 from metarep.errors import Advice, MetarepError
 
@@ -38,6 +39,7 @@ def warm_start(encoder: Encoder, trained: Encoder, name: str) -> None:
         )
     encoder.body.load_state_dict(weights)
     encoder.preprocess = trained.preprocess
+    drop_feature_statistics(encoder)
 
 
 def refuse_other_images(encoder: Encoder, trained: Encoder, name: str) -> None:

@@ -144,7 +144,6 @@ class _Loop:
         split, parts = split.local(settings.local_shards), settings.local_shards
         self.strata = Strata.of(split.labels, parts) if parts > 1 else None
         self.method, self.split, self.settings, self.validation = method, split, settings, validation
-        drop_feature_statistics(method.learner.encoder)
         self.device = method.learner.device
         self.augment = preset(settings.augment)
         self.bank, where = placed(split.bank, self.device)
@@ -165,6 +164,7 @@ class _Loop:
         self._draw(Generator().manual_seed(settings.seed))  # fails now if the labels cannot give a batch
         self.tasks = validation_tasks(validation, settings, method.learner, method.eats) if validation else None
         hand_over(self.state.generator, method)
+        drop_feature_statistics(method.learner.encoder)
         if where:
             watch({"step": 0, "steps": settings.steps, "images": where})
 

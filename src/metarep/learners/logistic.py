@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metarep.learners.newton import newton
+from metarep.learners.newton import STEPS, newton
 
 TOLERANCE = 1e-5  # length of the gradient in the metric of the bound; logits are then exact to about 1e-4
 MOST_STEPS = 2000
@@ -69,7 +69,8 @@ def logistic(
     matrix products and is the same for all tasks.
 
     The bound is far above the curvature where there are many classes. So with many rows, Newton's method takes the
-    steps (:func:`metarep.learners.newton.newton`), on the same rows and to the same tolerance.
+    steps (:func:`metarep.learners.newton.newton`), on the same rows and to the same tolerance, in float64 where float32
+    does not reach it.
 
     Args:
         rows: reduced rows. One task of rows may be given for all tasks that differ only in ``weights``.
@@ -103,13 +104,15 @@ def logistic(
         return (gradient.square() / whole).sum((1, 2)).amax().sqrt()
 
     if rows.shape[-2] >= MANY_ROWS:
-        first = new if start is None else start.expand_as(new)
+        weights, most = new if start is None else start.expand_as(new), min(most, STEPS)
         about = {"tolerance": tolerance, "most": most}
-        weights, gradient, left = newton(rows, targets, strength, weigh, first, product, length, **about)
-        if left < tolerance:
-            return weights - gradient / whole
+        for kind in dict.fromkeys((rows.dtype, torch.float64)):  # the latter where rounding stops the former
+            x, y, first, weighed = (each.to(kind) for each in (rows, targets, weights, weigh))
+            weights, left = newton(x, y, strength, weighed, first, product, length, **about)
+            if left < tolerance:
+                return weights.to(rows.dtype)
         _warn(most, left, tolerance, strength)
-        return weights
+        return weights.to(rows.dtype)
     pace = torch.ones_like(bound[:, :1])
     for step in range(most):
         gradient = product(rows.mT, (product(rows, ahead).softmax(-1) - targets) * weigh) + strength * ahead

@@ -66,7 +66,9 @@ def pair_loss(
     >>> round(loss.item(), 3), active.item()
     (2.75, 0.5)
     """
-    loss, active = AllPairs.apply(features, labels, margin, negatives)
+    with torch.autocast(features.device.type, enabled=False):
+        wide = features if features.dtype == torch.float64 else features.float()
+        loss, active, _ = AllPairs.apply(wide, labels, margin, negatives)
     return loss, active
 
 

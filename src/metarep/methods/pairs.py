@@ -5,14 +5,15 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from metarep.learners.distances import distances
 
 Negatives = Literal["all", "active", "hardest"]
-EPS = 1e-6  # under the root, as in metarep.learners.distances.distances
+EPS = 1e-6  # under the root, as in distances
 
 
 class AllPairs(torch.autograd.Function):
-    """Half the mean loss of positive pairs plus half that of negative pairs, and the number of active pairs.
+    """Half the mean loss of positive pairs plus half that of negative pairs.
 
     Of a pair at distance ``d`` the loss is ``d**2 / 2`` if both images are of one class, and
     ``max(0, margin - d)**2 / 2`` if not. Its derivative in ``d**2`` is one number a pair. So a forward pass ends with a
@@ -22,13 +23,9 @@ class AllPairs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,  # noqa: ANN401 - what torch passes
-        x: Float[Tensor, "n dim"],
-        labels: Int[Tensor, " n"],
-        margin: float,
-        negatives: Negatives,
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Returns the loss, and the share of negative pairs within the margin."""
+        x: Float[Tensor, "n dim"], labels: Int[Tensor, " n"], margin: float, negatives: Negatives
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, "n dim"]]:
+        """Returns the loss, the share of negative pairs within the margin, and the gradient in the features."""
         squares = x.square().sum(1)
         gap = (x @ x.mT).mul_(-2).add_(squares.unsqueeze(1)).add_(squares).clamp_min_(0).add_(EPS).sqrt_()
         same = labels.unsqueeze(0) == labels.unsqueeze(1)
@@ -36,23 +33,44 @@ class AllPairs(torch.autograd.Function):
         active, others = hinge.count_nonzero(), same.numel() - same.sum()
         counted = active if negatives == "active" else others
         if negatives == "hardest":
-            apart = gap.masked_fill(same, torch.inf)
-            nearest = ~same & (apart <= apart.amin(1, keepdim=True))
+            nearest = _nearest(gap, same)
             hinge, counted = hinge.mul_(nearest), nearest.sum()
-        far = hinge.square().sum() / counted.clamp_min(1)
-        near = gap.square().mul_(same).fill_diagonal_(0).sum() / (same.sum() - len(x)).clamp_min(1)
-        slope = hinge.div_(gap).div_(-counted.clamp_min(1))
+        counted, pairs = counted.clamp_min(1), (same.sum() - len(x)).clamp_min(1)
+        loss = hinge.square().sum() / counted + gap.square().mul_(same).fill_diagonal_(0).sum() / pairs
+        slope = hinge.div_(gap).div_(-counted)
         if negatives == "hardest":
             slope = (slope + slope.mT) / 2  # otherwise it is symmetric
-        slope = torch.where(same, 1 / (same.sum() - len(x)).clamp_min(1).to(x.dtype), slope).fill_diagonal_(0)
-        ctx.save_for_backward(slope.sum(1, keepdim=True) * x - slope @ x)
-        share = active / others.clamp_min(1)
-        ctx.mark_non_differentiable(share)
-        return (near + far) / 4, share
+        slope = torch.where(same, 1 / pairs.to(x.dtype), slope).fill_diagonal_(0)
+        return loss / 4, active / others.clamp_min(1), slope.sum(1, keepdim=True) * x - slope @ x
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: ANN401 - of torch
+        """Keeps what the backward pass needs."""
+        x, labels, *ctx.settings = inputs
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(x, labels, output[2])
+
+    @staticmethod
     def backward(ctx: Any, above: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - as above
-        """Returns the gradient in the features."""
-        (gradient,) = ctx.saved_tensors
+        """Returns the gradient in the features; computed plainly if a second derivative is asked for."""
+        x, labels, gradient = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            loss = _plain(x, labels, *ctx.settings)
+            return *torch.autograd.grad(loss, x, above, create_graph=True), None, None, None
         return gradient * above, None, None, None
+
+
+def _plain(x: Tensor, labels: Tensor, margin: float, negatives: Negatives) -> Float[Tensor, ""]:
+    """Returns the loss of :class:`AllPairs` by operations that have all derivatives."""
+    gap, same = distances(x, x), labels.unsqueeze(0) == labels.unsqueeze(1)
+    hinge = (margin - gap).clamp_min(0)
+    counted = {"all": ~same, "active": ~same & (hinge > 0), "hardest": _nearest(gap, same)}[negatives]
+    positive = same.clone().fill_diagonal_(False)
+    near, far = torch.where(positive, gap, 0).square().sum(), torch.where(counted, hinge, 0).square().sum()
+    return (near / positive.sum().clamp_min(1) + far / counted.sum().clamp_min(1)) / 4
+
+
+def _nearest(gap: Tensor, same: Tensor) -> Tensor:
+    """Returns the mask of the pairs of an image and its nearest image of another class."""
+    apart = gap.masked_fill(same, torch.inf)
+    return ~same & (apart <= apart.amin(1, keepdim=True))

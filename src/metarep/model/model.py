@@ -228,7 +228,8 @@ class Model:
         """The test of the model on its own images. It runs when one of its results is first used."""
         name, ways = self.representation.name if self.representation else "", len(self.gallery.names)
         size = self.learner.encoder.preprocess.size
-        shipped = shipped_trust(name, self.head, ways, self.false_alarms, size) if name and ways > 1 else None
+        about = {"classified": self.point_space.measured}
+        shipped = shipped_trust(name, self.head, ways, self.false_alarms, size, **about) if name and ways > 1 else None
         return SelfTest(
             self.learner,
             self.gallery,

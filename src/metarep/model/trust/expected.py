@@ -10,7 +10,7 @@ from metarep.model.trust.trust import Trust
 
 
 def shipped_trust(
-    name: str, head: dict[str, Any], ways: int, false_alarms: float, size: tuple[int, int]
+    name: str, head: dict[str, Any], ways: int, false_alarms: float, size: tuple[int, int], *, classified: bool = True
 ) -> Trust | None:
     """Returns the calibration that was measured for an encoder and a head, with one image a class.
 
@@ -26,6 +26,8 @@ def shipped_trust(
         false_alarms: see :class:`metarep.model.trust.trust.Trust`.
         size: height and width of the images of the model, in pixels. The source names the size of a measurement if it
             is another one.
+        classified: whether the encoder has its classifier, where it was measured with one. Encoders in folders of
+            earlier versions have none, and a threshold of their own.
 
     Returns:
         The trust; None if this encoder was not measured with this head.
@@ -45,7 +47,7 @@ def shipped_trust(
         interval=(low, high) if len(trusts) > 1 else trusts[0].interval,
         tested=sum(trust.tested for trust in trusts),
         scale=math.exp(sum(math.log(trust.scale) for trust in trusts) / len(trusts)),
-        known=min(trust.known for trust in trusts),
+        known=min(_threshold(row, classified) for row in nearest.values()),
         likely=min(trust.likely for trust in trusts),
         false_alarms=trusts[0].false_alarms,
         source=source,
@@ -56,6 +58,12 @@ def shipped_trust(
 def _distance(row: dict[str, Any], ways: int, false_alarms: float) -> tuple[float, float]:
     """Returns how far a measurement is from the wanted number of classes, and from the wanted share of false alarms."""
     return abs(math.log(row["ways"] / ways)), abs(row["trust"]["false_alarms"] - false_alarms)
+
+
+def _threshold(row: dict[str, Any], classified: bool) -> float:
+    """Returns the threshold of familiarity of a measurement, for points with or without the classifier."""
+    known = row["trust"]["known"]
+    return known if classified else row.get("known_without_classifier", known)
 
 
 def _source(row: dict[str, Any], size: tuple[int, int]) -> str:

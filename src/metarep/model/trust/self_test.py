@@ -47,8 +47,7 @@ class SelfTest:
         learned: bool = False,
     ) -> None:
         self.learner, self.gallery, self.points, self.unit = learner, gallery, points, unit
-        self.space, self.false_alarms, self.learned = space, false_alarms, learned
-        self.shipped = shipped if shipped is None or space.measured else replace(shipped, known=-math.inf)
+        self.space, self.false_alarms, self.shipped, self.learned = space, false_alarms, shipped, learned
         self.ways = len(gallery.names)
 
     @cached_property

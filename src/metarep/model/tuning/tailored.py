@@ -10,7 +10,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from metarep.data.images import ImageBank
-from metarep.encoders import Encoder, keep_feature_means
+from metarep.encoders import Encoder, drop_feature_statistics, keep_feature_means
 from metarep.encoders.halves import Halves
 from metarep.encoders.onnx import OnnxBody
 from metarep.errors import Advice, MetarepError
@@ -137,7 +137,8 @@ def with_tail(
         first, dot, rest = name.partition(".")
         weights[f"{int(first) + cut}{dot}{rest}" if cut else name] = value
     new.encoder.body.load_state_dict(weights)
-    new.encoder.classifier = None  # it read the features of before
-    if new.encoder.feature_means is not None:
+    means = new.encoder.feature_means
+    drop_feature_statistics(new.encoder)
+    if means is not None:
         keep_feature_means(new.encoder, ImageBank(images))
     return replace(new, name=f"{representation.name}, {how}")
