@@ -7,16 +7,18 @@ pass: a training calls the same functions a thousand times, with the same shapes
 import functools
 import inspect
 from collections.abc import Callable
+from types import CodeType
 from typing import Any
 
 import jaxtyping
 from beartype import BeartypeConf, beartype
 
-CALLS = 3  # of each function in each test that are checked
+CALLS = 2  # of each function in each test that are checked
 
 check = beartype(conf=BeartypeConf(is_pep484_tower=True))
 _every_call = jaxtyping.jaxtyped
 _test = 0
+_counted: dict[CodeType, list[int]] = {}  # of each function: the test, and its calls in it
 
 
 def next_test() -> None:
@@ -28,23 +30,25 @@ def next_test() -> None:
 def first_calls(function: Any = None, **settings: Any) -> Any:
     """Decorates a function as ``jaxtyping.jaxtyped`` does, for its first calls in each test.
 
-    What checks the function is made at its first call, because making it takes milliseconds.
+    What checks the function is made at its first call, because making it takes milliseconds. A function in a function
+    is made again and again, so it is checked at the first calls of all tests together.
     """
     if function is None:
         return functools.partial(first_calls, **settings)
     if not inspect.isfunction(function):
         return _every_call(function, **settings)
     checked: Callable[..., Any] | None = None
-    counted, calls = -1, 0
+    inner = "<locals>" in function.__qualname__
+    counted = _counted.setdefault(function.__code__, [-1, 0])
 
     @functools.wraps(function)
     def call(*args: Any, **named: Any) -> Any:
-        nonlocal checked, counted, calls
-        if counted != _test:
-            counted, calls = _test, 0
-        calls += 1
-        if calls > CALLS:
+        nonlocal checked
+        if counted[0] != _test and not inner:
+            counted[:] = _test, 0
+        if counted[1] >= CALLS:
             return function(*args, **named)
+        counted[1] += 1
         checked = checked or _every_call(function, **settings)
         return checked(*args, **named)
 
