@@ -24,10 +24,7 @@ KEPT: list[object] = []  # what must not be freed
 WHY = {
     ("tasks-one-by-one", "easyfsl"): "a call of draw_tasks makes tensors and checks; take many tasks and .chunks(1)",
     ("tasks-one-by-one", "learn2learn"): "as easyfsl; and it gives a list of numbers, no tensors",
-    (
-        "kmeans-34000-rows",
-        "faiss",
-    ): "it starts from random rows, and ours by k-means++, which costs a tenth of the time",
+    ("kmeans-34000-rows", "faiss"): "it starts from random rows, ours by k-means++ (a tenth of the time)",
     **{
         (f"inner-{body}-order-2-1-steps", rival): "both run the same layers of torch, which is nearly all of the time"
         for body in ("resnet12", "group-norm", "vit")

@@ -22,7 +22,8 @@ from metarep.index import build_index
 from metarep.learners import Neighbours, Prototypes
 from metarep.learners.distances import distances
 from metarep.methods import Siamese, Triplet
-from metarep.methods.losses import pair_loss, same_class, triplet_loss
+from metarep.methods.losses import pair_loss, triplet_loss
+from metarep.methods.pairs import same_class
 
 Drawings = tuple[Split, Split]
 Make = Callable[..., Encoder]

@@ -8,7 +8,8 @@ from torch.nn import functional
 from metarep.errors import MetarepError
 from metarep.learners.distances import distances
 from metarep.methods import batch_all
-from metarep.methods.losses import mean_where, same_class, triplet_loss
+from metarep.methods.losses import triplet_loss
+from metarep.methods.pairs import mean_where, same_class
 
 UNEVEN = torch.tensor([5, 1, 9, 2, 30, 1, 4]).repeat_interleave(torch.tensor([3, 1, 7, 2, 25, 1, 2]))
 

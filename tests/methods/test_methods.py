@@ -23,7 +23,8 @@ from metarep.experiments.measurement.evaluation import evaluate
 from metarep.experiments.training import train
 from metarep.learners import Prototypes
 from metarep.methods import METHODS, Baseline, Method, build_method
-from metarep.methods.losses import pair_loss, same_class, triplet_loss
+from metarep.methods.losses import pair_loss, triplet_loss
+from metarep.methods.pairs import same_class
 from metarep.weights.checkpoint import load_checkpoint, save_checkpoint
 from metarep.weights.record import RunRecord
 from metarep.weights.settings import TrainSettings

@@ -4,6 +4,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+EPS = 1e-6  # under the root of a squared distance
+
 
 def squared_distances(x: Float[Tensor, "*task a dim"], y: Float[Tensor, "*task b dim"]) -> Float[Tensor, "*task a b"]:
     """Squared Euclidean distances between all rows, by one matrix product; never below zero.
@@ -20,7 +22,7 @@ def squared_distances(x: Float[Tensor, "*task a dim"], y: Float[Tensor, "*task b
 
 
 def distances(
-    x: Float[Tensor, "*task a dim"], y: Float[Tensor, "*task b dim"], eps: float = 1e-6
+    x: Float[Tensor, "*task a dim"], y: Float[Tensor, "*task b dim"], eps: float = EPS
 ) -> Float[Tensor, "*task a b"]:
     """Euclidean distances; ``eps`` under the root keeps the gradient finite where two rows are equal."""
     return (squared_distances(x, y) + eps).sqrt()

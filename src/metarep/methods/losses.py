@@ -3,28 +3,16 @@
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
 from metarep.errors import MetarepError
 from metarep.learners.distances import distances, squared_distances
 from metarep.methods.batch_all import all_triplets
-from metarep.methods.pairs import AllPairs, Negatives
+from metarep.methods.pairs import AllPairs, Negatives, mean_where, same_class
 
 Mining = Literal["batch-all", "semi-hard", "batch-hard"]
-
-
-def same_class(labels: Int[Tensor, " n"]) -> tuple[Bool[Tensor, "n n"], Bool[Tensor, "n n"]]:
-    """The masks of the positive pairs (two different images of one class) and of the negative pairs (two classes).
-
-    >>> same_class(torch.tensor([0, 0, 1]))[0].int()
-    tensor([[0, 1, 0],
-            [1, 0, 0],
-            [0, 0, 0]], dtype=torch.int32)
-    """
-    same = labels.unsqueeze(0) == labels.unsqueeze(1)
-    return same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device), ~same
 
 
 def centred(features: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
@@ -151,12 +139,3 @@ def distillation_loss(
     """
     own, wanted = (logits / temperature).log_softmax(-1), (teacher / temperature).log_softmax(-1)
     return temperature**2 * (wanted.exp() * (wanted - own)).sum(-1).mean()
-
-
-def mean_where(values: Float[Tensor, "*n"], mask: Bool[Tensor, "*n"]) -> Float[Tensor, ""]:
-    """The mean of the values where the mask is true. If it is nowhere true, the result is zero and has a gradient.
-
-    >>> mean_where(torch.tensor([1.0, 2.0, 6.0]), torch.tensor([True, False, True]))
-    tensor(3.5000)
-    """
-    return torch.where(mask, values, 0).sum() / mask.sum().clamp_min(1)

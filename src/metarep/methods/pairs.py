@@ -1,15 +1,35 @@
-"""The contrastive loss of all pairs of a batch, and its gradient, which is written out."""
+"""The pairs of a batch, and the contrastive loss of all of them, whose gradient is written out."""
 
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from metarep.learners.distances import distances
+from metarep.learners.distances import EPS, distances
 
 Negatives = Literal["all", "active", "hardest"]
-EPS = 1e-6  # under the root, as in distances
+
+
+def same_class(labels: Int[Tensor, " n"]) -> tuple[Bool[Tensor, "n n"], Bool[Tensor, "n n"]]:
+    """The masks of the positive pairs (two different images of one class) and of the negative pairs (two classes).
+
+    >>> same_class(torch.tensor([0, 0, 1]))[0].int()
+    tensor([[0, 1, 0],
+            [1, 0, 0],
+            [0, 0, 0]], dtype=torch.int32)
+    """
+    same = labels.unsqueeze(0) == labels.unsqueeze(1)
+    return same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device), ~same
+
+
+def mean_where(values: Float[Tensor, "*n"], mask: Bool[Tensor, "*n"]) -> Float[Tensor, ""]:
+    """The mean of the values where the mask is true. If it is nowhere true, the result is zero and has a gradient.
+
+    >>> mean_where(torch.tensor([1.0, 2.0, 6.0]), torch.tensor([True, False, True]))
+    tensor(3.5000)
+    """
+    return torch.where(mask, values, 0).sum() / mask.sum().clamp_min(1)
 
 
 class AllPairs(torch.autograd.Function):
@@ -62,12 +82,13 @@ class AllPairs(torch.autograd.Function):
 
 def _plain(x: Tensor, labels: Tensor, margin: float, negatives: Negatives) -> Float[Tensor, ""]:
     """Returns the loss of :class:`AllPairs` by operations that have all derivatives."""
-    gap, same = distances(x, x), labels.unsqueeze(0) == labels.unsqueeze(1)
+    gap, (positive, negative) = distances(x, x), same_class(labels)
     hinge = (margin - gap).clamp_min(0)
-    counted = {"all": ~same, "active": ~same & (hinge > 0), "hardest": _nearest(gap, same)}[negatives]
-    positive = same.clone().fill_diagonal_(False)
-    near, far = torch.where(positive, gap, 0).square().sum(), torch.where(counted, hinge, 0).square().sum()
-    return (near / positive.sum().clamp_min(1) + far / counted.sum().clamp_min(1)) / 4
+    if negatives == "hardest":
+        negative = _nearest(gap, ~negative)
+    elif negatives == "active":
+        negative = negative & (hinge > 0)
+    return (mean_where(gap.square(), positive) + mean_where(hinge.square(), negative)) / 4
 
 
 def _nearest(gap: Tensor, same: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ from metarep.encoders import Encoder
 from metarep.errors import above, one_of
 from metarep.learners.pairwise import Pairwise
 from metarep.learners.prototypes import Prototypes
-from metarep.methods.losses import Negatives, centred, mean_where, pair_loss, same_class
+from metarep.methods.losses import centred, pair_loss
 from metarep.methods.method import Method, Step
+from metarep.methods.pairs import Negatives, mean_where, same_class
 
 
 class Siamese(Method[LabelledBatch]):

@@ -228,8 +228,9 @@ class Model:
         """The test of the model on its own images. It runs when one of its results is first used."""
         name, ways = self.representation.name if self.representation else "", len(self.gallery.names)
         size = self.learner.encoder.preprocess.size
-        about = {"classified": self.point_space.measured}
-        shipped = shipped_trust(name, self.head, ways, self.false_alarms, size, **about) if name and ways > 1 else None
+        shipped, classified = None, self.point_space.measured
+        if name and ways > 1:
+            shipped = shipped_trust(name, self.head, ways, self.false_alarms, size, classified=classified)
         return SelfTest(
             self.learner,
             self.gallery,
