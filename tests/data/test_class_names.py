@@ -132,8 +132,7 @@ Gate = Callable[[list[str], Path], list[str]]
 
 @pytest.fixture(autouse=True)
 def by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cache of its own, and no picture of confusions, which takes a while."""
-    monkeypatch.setattr("metarep.model.confusion.draw_confusion", lambda *_: False)
+    """A cache of its own."""
     monkeypatch.setenv("METAREP_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("METAREP_DATA", raising=False)
 

@@ -8,9 +8,9 @@ import torch
 from PIL import Image, ImageDraw
 
 from metarep.data.drawing import fonts
+from metarep.data.drawing.confusion_picture import MOST_NAMES, confused_pairs, draw_counts, shorten
 from metarep.data.drawing.contact_sheet import MOST_IMAGES, contact_sheet
-from metarep.data.drawing.fonts import Pen, choose_fonts, matplotlib_fonts, note_on
-from metarep.model.confusion import MOST_NAMES, confused_pairs, draw_counts, shorten
+from metarep.data.drawing.fonts import Pen, choose_fonts, installed, note_on
 
 CAT = "猫"
 
@@ -69,17 +69,22 @@ def test_what_is_installed_is_found() -> None:
     assert (len(found), missing) == (1, "")
 
 
-@pytest.mark.slow
+def test_plain_cuts_come_before_styled_ones() -> None:
+    """Matplotlib brings an extra light cut, whose file comes first in the alphabet."""
+    names = [Path(file).stem for file in installed()]
+    assert names.index("DejaVuSans") < min(names.index(f"DejaVuSans-{cut}") for cut in ("Bold", "Oblique"))
+    assert all(names.index("DejaVuSans") < at for at, name in enumerate(names) if "Light" in name or "Display" in name)
+
+
 def test_confusion_in_any_script(monkeypatch: pytest.MonkeyPatch, cat_font: str, tmp_path: Path) -> None:
     """Warnings are errors in these tests, so that a missing glyph would end it."""
     names, notes, drawn = [f"{CAT * 3} ${i}" for i in range(5)], [], []
     for files in ([cat_font], []):
         only(monkeypatch, *files)
-        with matplotlib_fonts(names) as note:
-            notes.append(note)
+        notes.append(Pen(10, names).note)
         draw_counts(torch.eye(5) * 2, names, tmp_path / "cats.png", title="$a cat$")
         with Image.open(tmp_path / "cats.png") as picture:
-            black = (np.asarray(picture.convert("RGB")) < 30).all(-1)
+            black = (np.asarray(picture.convert("RGB")) < 40).all(-1)
         drawn.append(np.lib.stride_tricks.sliding_window_view(black, (6, 6)).all((-1, -2)).sum())
     assert notes == ["", note_on(CAT)]
     assert drawn[0] > 100, "its black squares"
@@ -104,7 +109,25 @@ def test_the_most_confused_come_first() -> None:
     assert shorten("蝴蝶" * 20) == "蝴蝶" * 5 + "蝴…"
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("ways", [1, 2, 40, 41, 151, 1600])
+def test_shares_are_drawn_where_they_belong(ways: int, tmp_path: Path) -> None:
+    """The classes are taken for each other in pairs; the middle of each square has the darkest or the lightest blue."""
+    partner = torch.arange(ways) ^ 1 if ways > 1 and ways % 2 == 0 else torch.arange(ways)
+    draw_counts(torch.eye(ways)[partner] * 3, [f"class {i}" for i in range(ways)], tmp_path / "c.png", title="")
+    with Image.open(tmp_path / "c.png") as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    frame = (pixels == 0x22).all(-1)
+    left, top = int(frame.sum(0).argmax()) + 1, int(frame.sum(1).argmax()) + 1
+    side = frame[top - 1, left - 1 :].argmin() - 2
+    middles = ((np.arange(min(ways, 150)) + (0.25 if ways < 40 else 0.5)) * side / ways).astype(int)
+    across = middles[partner[: len(middles)].clamp(max=len(middles) - 1)]
+    if ways <= side:
+        assert (pixels[top + middles, left + across] == [8, 48, 107]).all()
+        assert ways == 1 or (pixels[top + middles, left + np.roll(across, 1 + (ways > 2))] == [247, 251, 255]).all()
+    else:
+        assert (pixels[top + middles, left + across] < 247).any(-1).all(), "several classes share a pixel"
+
+
 def test_the_names_of_many_classes_are_drawn(tmp_path: Path) -> None:
     """At the side of its row, below its column, and on the list: without them there would be less ink."""
     counts = torch.eye(64).roll(1, 0)

@@ -38,7 +38,6 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
             put(f"data/train/{kind}", kind, *range(5))
             put(f"data/test/{kind}", kind, *range(10, 14))
         put("data/test/comb", "comb", 1, 2)
-        patch.setattr("metarep.model.confusion.draw_confusion", lambda *_: False)
         assert main(["fit", "data", "--out", "model", "--encoder", ENCODER]) == 0
     return root
 
@@ -112,14 +111,6 @@ def test_how_right_a_model_is(model: ModelFolder, capsys: pytest.CaptureFixture[
     assert lines.endswith("what is taken for what: x.png\n")
 
 
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No pictures of confusions, which take a while."""
-    monkeypatch.setattr("metarep.model.confusion.draw_confusion", lambda *_: False)
-    monkeypatch.setattr("metarep.model.confusion.draw_counts", lambda *_, **__: None)
-
-
-@pytest.mark.usefixtures("undrawn")
 def test_pictures_that_were_learned_are_no_test(model: ModelFolder, capsys: pytest.CaptureFixture[str]) -> None:
     put("mixed/ring", "ring", 0, 20)
     facts = json.loads(run(capsys, "predict", "model", "mixed", "--labelled", "--json"))
@@ -131,7 +122,6 @@ def test_pictures_that_were_learned_are_no_test(model: ModelFolder, capsys: pyte
     assert "the model has learned every one of these images; give new ones" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_classes_of_the_folder_go_by_the_rule_of_names(model: ModelFolder, capsys: pytest.CaptureFixture[str]) -> None:
     put("spelled/ring ", "ring", 30)
     put("spelled/CROSS", "cross", 30)
@@ -173,7 +163,6 @@ def test_what_to_type_instead(model: ModelFolder, line: str, message: str, capsy
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("undrawn")
 def test_fit_says_how_to_test(model: ModelFolder, capsys: pytest.CaptureFixture[str]) -> None:
     lines = run(capsys, "fit", "data", "--out", "again", "--encoder", ENCODER)
     next_line = lines.splitlines()[-1]
@@ -199,7 +188,6 @@ ADDED = {  # folders, what is added, and the new images of each class, or words 
 }
 
 
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("name", few(ADDED, 4))
 def test_folders_that_are_added(model: ModelFolder, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     folders, given, want = ADDED[name]

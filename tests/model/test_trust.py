@@ -14,7 +14,7 @@ from metarep.learners import Prototypes
 from metarep.model.confusion import confusion
 from metarep.model.gallery import Gallery
 from metarep.model.model import Model
-from metarep.model.trust.familiarity import SHORT, familiarity, held_out_familiarity, known_threshold
+from metarep.model.trust.familiarity import SHORT, familiarity, held_out_familiarity, known_threshold, quantile_of
 from metarep.model.trust.points import PLAIN, PointSpace
 from metarep.model.trust.suspects import find_suspects
 from metarep.model.trust.trust import HeldOut, Trust, fit_scale, measure_trust, wilson
@@ -89,6 +89,32 @@ def gallery_of(ways: int, shots: int, generator: Generator, dim: int = 64) -> tu
 
     y = torch.arange(ways).repeat_interleave(shots)
     return images(y), y, images(torch.arange(ways).repeat(20)), images(ways + torch.arange(ways).repeat(20))
+
+
+@pytest.mark.parametrize("n", [10, 18, 19, 25, 38, 39, 100])
+def test_a_threshold_has_the_share_below_it_that_it_should(n: int) -> None:
+    """Over many samples of a normal distribution, whichever of its rules is taken."""
+    samples = torch.randn(2000, n, generator=Generator().manual_seed(n))
+    below = torch.special.ndtr(torch.tensor([quantile_of(sample, n) for sample in samples]))
+    assert below.mean().item() == pytest.approx(0.05, abs=0.01)
+    thresholds = [quantile_of(sample, n, 0.2) for sample in samples[:500]]
+    assert torch.special.ndtr(torch.tensor(thresholds)).mean().item() == pytest.approx(0.2, abs=0.02)
+
+
+@pytest.mark.parametrize("shots", [2, 3, 6])
+def test_scores_are_carried_to_all_images_of_a_class(shots: int) -> None:
+    """Held-out scores have the mean and the spread of those of new images, which are compared with more images."""
+    generator = Generator().manual_seed(0)
+    means = torch.randn(100, 256, generator=generator)
+
+    def images(each: int) -> torch.Tensor:
+        return means.repeat_interleave(each, 0) + 0.8 * torch.randn(100 * each, 256, generator=generator)
+
+    y = torch.arange(100).repeat_interleave(shots)
+    x, new = PLAIN.points(images(shots)), PLAIN.points(images(20))
+    asked, held = familiarity(x, y, 100).score(new), held_out_familiarity(x, y, 100, torch.arange(len(x)))
+    assert held.mean().item() == pytest.approx(asked.mean().item(), abs=0.003)
+    assert 0.02 < (asked < held.quantile(0.05)).double().mean() < 0.06, "0.016 of two images, with the spread of one"
 
 
 @pytest.mark.slow

@@ -27,7 +27,6 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     monkeypatch.chdir(tmp_path)
     for kind, name in NAMES.items():
         put(tmp_path / "photos" / name, kind, *range(4))
-    monkeypatch.setattr("metarep.model.confusion.draw_confusion", lambda *_: False)
     assert main(["fit", "photos", "--out", "my model", "--encoder", ENCODER]) == 0
     capsys.readouterr()
     return tmp_path / "my model"

@@ -89,7 +89,7 @@ def _tell_alike(folder: ModelFolder, tree: FolderTree) -> None:
 
 def _draw(verdict: Verdict, path: Path) -> str | None:
     """Draw the confusion matrix as a PNG. Return its path; warn and return None if it cannot be written."""
-    from metarep.model.confusion import draw_counts
+    from metarep.data.drawing.confusion_picture import draw_counts
 
     known, title = len(verdict.judged), f"{counted(len(verdict.strangers), 'image')} of strangers"
     if known:

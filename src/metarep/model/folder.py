@@ -1,17 +1,16 @@
 """ModelFolder: a model on disk. A write is atomic, two writers wait for each other, and nothing is pickled."""
 
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from typing_extensions import deprecated
 
 from metarep.data.copies.picture_hash import picture_hash
+from metarep.data.drawing.png import write_png
 from metarep.data.reading.depth import Depth
 from metarep.data.reading.photographs import LeftOut
 from metarep.errors import Advice, Call, MetarepError, Slot, counted
@@ -235,6 +234,4 @@ class ModelFolder(ModelStore[Model]):
     def _draw(self, number: int, pixels: Tensor) -> None:
         path = self.image(number)
         path.parent.mkdir(exist_ok=True)
-        array = pixels.permute(1, 2, 0).numpy()
-        picture = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
-        picture.save(path, compress_level=1, compress_type=zlib.Z_RLE)  # 0.8 of the time for files of the same size
+        write_png(path, pixels.permute(1, 2, 0).numpy())

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 # are the starts of file names, in lower case, letters and digits only.
 PREFERRED = ("notosanscjk", "notosanssc", "sourcehansans", "pingfang", "hiragino", "msyh", "wqy", "droidsansfallback")
 PREFERRED = (*PREFERRED, "simhei", "malgun", "applesdgothic", "notosans", "dejavusans", "freesans", "arialunicode")
+STYLES = ("bold", "italic", "oblique", "mono", "serif", "black", "light", "thin", "condensed", "display")
 SELECTORS = frozenset(map(chr, range(0xFE00, 0xFE10)))  # variation selectors: they are not drawn themselves
 
 
@@ -90,6 +91,7 @@ class Pen:
         texts: all texts that will be written; the fonts are chosen for them.
 
     Attributes:
+        height: height of a line in pixels.
         note: the note on characters that no font has; see :func:`note_on`.
     """
 
@@ -100,7 +102,7 @@ class Pen:
         letters = {*map(chr, range(32, 127)), "…", *"".join(texts)}
         has = {letter for letter in letters if _draws(first, letter)}
         chosen, missing = choose_fonts(texts, has)
-        self.note = note_on(missing)
+        self.note, self.height = note_on(missing), sum(first.getmetrics())
         self._fonts = [(first, has)] + [(ImageFont.truetype(file, size), characters(file)) for file in chosen]
 
     def width(self, text: str) -> float:
@@ -142,7 +144,10 @@ class Pen:
         return [self.fit(line, width) for line in lines if line]
 
     def _runs(self, text: str) -> list[tuple[ImageFont.FreeTypeFont, str]]:
-        """Split a text into runs of characters that are written in the same font."""
+        """Split a text into runs of characters that are written in the same font: one run if a font has them all."""
+        for font, has in self._fonts:
+            if has.issuperset(text):
+                return [(font, text)]
         runs: list[tuple[ImageFont.FreeTypeFont, str]] = []
         for letter in text:
             font = next((font for font, has in self._fonts if letter in has), self._fonts[0][0])
@@ -167,7 +172,7 @@ def _rank(file: str) -> tuple[int, bool, str]:
     """Sort key of a font file: its position in ``PREFERRED``, whether it is a styled cut, and its path."""
     name = "".join(filter(str.isalnum, Path(file).stem.lower()))
     position = next((i for i, start in enumerate(PREFERRED) if name.startswith(start)), len(PREFERRED))
-    return position, any(word in name for word in ("bold", "italic", "oblique", "mono", "serif", "black")), file
+    return position, any(word in name for word in STYLES), file
 
 
 @lru_cache(maxsize=4096)

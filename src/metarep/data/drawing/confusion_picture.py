@@ -1,0 +1,159 @@
+"""Draw a confusion matrix: a square for each pair of classes, and beside it the pairs that are confused most."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from unicodedata import east_asian_width
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from metarep.data.drawing.fonts import Pen
+
+MOST_NUMBERS = 30  # classes; with more, a number would not fit into its square
+MOST_WIDE = 40  # classes with squares of WIDE pixels
+MOST_NAMES = 150  # classes with squares of NARROW pixels; with more, a name would not fit beside its row
+FEW = 12  # classes; with so few, the numbers in the squares need no list beside them
+LONGEST = 24  # letters of a name that are drawn
+WIDE, NARROW, LEAST, MOST = 36, 18, 364, 1560  # pixels: the sides of a square, and of the whole matrix
+GAP, TICK, BAR = 12, 5, 18  # pixels: space between two parts, length of a tick, width of the colour bar
+INK, PALE, RULE = "#222222", "#5f5f5f", "#dddddd"
+# Colours of shares from 0 to 1: nine blues of ColorBrewer, with straight lines between them.
+BLUES = ("f7fbff", "deebf7", "c6dbef", "9ecae1", "6baed6", "4292c6", "2171b5", "08519c", "08306b")
+
+
+def draw_counts(counts: Float[Tensor, "ways ways"], names: Sequence[str], path: Path, *, title: str) -> None:
+    """Draw a confusion matrix as PNG, and beside it the pairs of classes that are confused most.
+
+    Args:
+        counts: the confusion matrix, with a row for the true class and a column for the predicted one.
+        names: the names of the classes, in any script.
+        path: the file to write.
+        title: the title of the picture: what was counted.
+    """
+    ways, names = len(counts), [shorten(name) for name in names]
+    side = max(LEAST, WIDE * ways) if ways <= MOST_WIDE else NARROW * ways if ways <= MOST_NAMES else MOST
+    small, plain = Pen(13 if ways <= MOST_WIDE else 10, names), Pen(14, [title, *names])
+    beside, line = names if ways <= MOST_NAMES else [], plain.height + 3
+    long = max(map(small.width, beside), default=0)
+    left, top = int(GAP + plain.height + long + 2 * TICK + GAP / 2), 2 * GAP + plain.height
+    pairs = _table(counts, names, side // line - 2) if ways > FEW else []
+    columns = [max(plain.width(cells[i]) for cells in pairs) + GAP for i in range(3)] if pairs else []
+    beyond = left + side + GAP + BAR + TICK + plain.width("0.0") + plain.height + 2 * GAP  # where the list begins
+    foot = top + side + TICK + GAP + plain.height + long
+    wide = max(beyond + sum(columns) + GAP, left + plain.width(title) + GAP)
+    notes = plain.wrap(plain.note, wide - 2 * GAP)
+    picture = Image.new("RGB", (int(wide), int(foot + GAP + line * len(notes))), "white")
+    draw = ImageDraw.Draw(picture)
+
+    shares = counts / counts.sum(1, keepdim=True).clamp_min(1)
+    resample = Image.Resampling.NEAREST if ways <= side else Image.Resampling.BOX
+    picture.paste(Image.fromarray(_blue(shares)).resize((side, side), resample), (left, top))
+    for number in range(10, ways, 10) if ways > MOST_NUMBERS else ():  # lines that help to follow a row or a column
+        at = number * side // ways
+        draw.line([(left, top + at), (left + side, top + at)], RULE)
+        draw.line([(left + at, top), (left + at, top + side)], RULE)
+    draw.rectangle((left - 1, top - 1, left + side, top + side), outline=INK)
+
+    middles = [int((i + 0.5) * side / ways) for i in range(ways)]
+    for at, name in zip(middles, beside, strict=False):
+        draw.line([(left - TICK, top + at), (left, top + at)], INK)
+        draw.line([(left + at, top + side), (left + at, top + side + TICK)], INK)
+        corner = left - 2 * TICK - small.width(name), top + at - small.height / 2
+        small.write(draw, corner, name, INK)
+        turned = _upright(small, name, INK)
+        picture.paste(turned, (left + at - turned.width // 2, top + side + 2 * TICK))
+    for row, column in counts.nonzero().tolist() if ways <= MOST_NUMBERS else ():
+        text, colour = _number(counts[row, column]), "white" if shares[row, column] > 0.5 else INK
+        corner = left + middles[column] - small.width(text) / 2, top + middles[row] - small.height / 2
+        small.write(draw, corner, text, colour)
+
+    plain.write(draw, (left, GAP), title, INK)
+    middle = "taken for", top + side + 2 * TICK + long + GAP / 2
+    plain.write(draw, (left + (side - plain.width(middle[0])) / 2, middle[1]), middle[0], INK)
+    turned = _upright(plain, "is", INK)
+    picture.paste(turned, (GAP // 2, top + (side - turned.height) // 2))
+    _draw_bar(picture, draw, plain, (left + side + GAP, top), min(side, 325))
+    for number, cells in enumerate(pairs):
+        at = beyond
+        for text, width in zip(cells, columns, strict=True):
+            plain.write(draw, (at, top + line * number), text, INK if number else PALE)
+            at += width
+    for number, note in enumerate(notes):
+        plain.write(draw, (GAP, foot + line * number), note, PALE)
+    picture.save(path, "PNG")
+
+
+def confused_pairs(counts: Float[Tensor, "ways ways"]) -> list[tuple[int, int]]:
+    """List the pairs ``(true class, predicted class)`` that are confused, the most frequent first.
+
+    Of equal counts, the larger share of the true class comes first.
+
+    >>> confused_pairs(torch.tensor([[3.0, 1.0, 0.0], [0.0, 4.0, 0.0], [2.0, 0.0, 2.0]]))
+    [(2, 0), (0, 1)]
+    """
+    wrong = counts.clone().fill_diagonal_(0)
+    where = wrong.nonzero(as_tuple=True)
+    shares = (wrong / counts.sum(1, keepdim=True).clamp_min(1))[where]
+    pairs = sorted(zip((-wrong[where]).tolist(), (-shares).tolist(), *(each.tolist() for each in where), strict=True))
+    return [(true, predicted) for _, _, true, predicted in pairs]
+
+
+def shorten(name: str) -> str:
+    """Shorten a name so that it fits beside a row. A wide character counts as two letters.
+
+    >>> shorten("a name that goes on and on and on")
+    'a name that goes on and…'
+    """
+    end = next((i for i in range(len(name)) if _columns(name[: i + 1]) > LONGEST), None)
+    return name if end is None else name[: end - 1].rstrip() + "…"
+
+
+def _columns(text: str) -> int:
+    """The width of a text in letters."""
+    return sum(2 if east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def _number(count: Tensor) -> str:
+    """A number of images, with one decimal if it is a fraction."""
+    return f"{count.item():.1f}".removesuffix(".0")
+
+
+def _table(counts: Float[Tensor, "ways ways"], names: Sequence[str], most: int) -> list[tuple[str, str, str]]:
+    """The lines of the list of confused pairs: a heading, at most ``most`` pairs, and how many more there are."""
+    pairs = confused_pairs(counts)
+    lines = [(names[i], names[j], f"{_number(counts[i, j])} of {_number(counts[i].sum())}") for i, j in pairs[:most]]
+    more = len(pairs) - len(lines)
+    rest = [(f"and {more:,} more {'pair' if more == 1 else 'pairs'}", "", "")] if more else []
+    return [("is", "taken for", "images"), *lines, *rest] if lines else []
+
+
+def _blue(shares: Float[Tensor, "*rest"]) -> np.ndarray:
+    """The colour of each share, uint8 with a last dimension of 3."""
+    stops = np.array([list(bytes.fromhex(blue)) for blue in BLUES])
+    at = shares.clamp(0, 1).numpy() * (len(BLUES) - 1)
+    return np.stack([np.interp(at, range(len(BLUES)), stop) for stop in stops.T], -1).round().astype(np.uint8)
+
+
+def _upright(pen: Pen, text: str, colour: str) -> Image.Image:
+    """A line of text that is read from below to above."""
+    line = Image.new("RGB", (int(pen.width(text)) + 2, pen.height), "white")
+    pen.write(ImageDraw.Draw(line), (1, 0), text, colour)
+    return line.transpose(Image.Transpose.ROTATE_90)
+
+
+def _draw_bar(picture: Image.Image, draw: ImageDraw.ImageDraw, pen: Pen, corner: tuple[int, int], high: int) -> None:
+    """Draw the colours of the shares from 1 down to 0, with their values."""
+    left, top = corner
+    colours = _blue(torch.linspace(1, 0, high).view(-1, 1).expand(-1, BAR))
+    picture.paste(Image.fromarray(colours), (left, top))
+    draw.rectangle((left - 1, top - 1, left + BAR, top + high), outline=INK)
+    for tenth in range(0, 11, 2):
+        at = top + high - high * tenth // 10
+        draw.line([(left + BAR, at), (left + BAR + TICK, at)], INK)
+        pen.write(draw, (left + BAR + 2 * TICK, at - pen.height / 2), f"{tenth / 10:.1f}", INK)
+    turned = _upright(pen, "share of the class", PALE)
+    across = left + BAR + 2 * TICK + int(pen.width("0.0")) + GAP // 2
+    picture.paste(turned, (across, top + (high - turned.height) // 2))
