@@ -52,6 +52,7 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.encoders import build_encoder as build_encoder
     from metarep.encoders import keep_feature_means as keep_feature_means
     from metarep.encoders import keep_feature_spread as keep_feature_spread
+    from metarep.encoders import keep_view_spread as keep_view_spread
     from metarep.encoders import space_of as space_of
     from metarep.errors import Advice as Advice
     from metarep.errors import DataError as DataError
@@ -201,23 +202,13 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "build_encoder",
         "keep_feature_means",
         "keep_feature_spread",
+        "keep_view_spread",
         "space_of",
     ),
     # Learners: how a new task is solved
     "metarep.learners": (
-        "LEARNERS",
-        "BDCSPN",
-        "AugmentedLinear",
-        "AveragedPrototypes",
-        "GradientDescent",
-        "LabelledIndex",
-        "Learner",
-        "Linear",
-        "Neighbours",
-        "Pairwise",
-        "Prototypes",
-        "SimpleShot",
-        "State",
+        *("LEARNERS", "BDCSPN", "AugmentedLinear", "AveragedPrototypes", "GradientDescent", "LabelledIndex"),
+        *("Learner", "Linear", "Neighbours", "Pairwise", "Prototypes", "SimpleShot", "State"),
     ),
     # Methods: how a representation is trained; and what a method of your own is made of
     "metarep.methods": (

@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from metarep.data.drawing import fonts
-from metarep.data.drawing.confusion_picture import MOST_NAMES, confused_pairs, draw_counts, shorten
+from metarep.data.drawing.confusion_picture import MOST_NARROW, confused_pairs, draw_counts, shorten
 from metarep.data.drawing.contact_sheet import MOST_IMAGES, contact_sheet
 from metarep.data.drawing.fonts import Pen, choose_fonts, installed, note_on
 
@@ -119,7 +119,7 @@ def test_shares_are_drawn_where_they_belong(ways: int, tmp_path: Path) -> None:
     frame = (pixels == 0x22).all(-1)
     left, top = int(frame.sum(0).argmax()) + 1, int(frame.sum(1).argmax()) + 1
     side = frame[top - 1, left - 1 :].argmin() - 2
-    middles = ((np.arange(min(ways, 150)) + (0.25 if ways < 40 else 0.5)) * side / ways).astype(int)
+    middles = ((np.arange(min(ways, 150)) + (0.1 if ways <= 40 else 0.5)) * side / ways).astype(int)
     across = middles[partner[: len(middles)].clamp(max=len(middles) - 1)]
     if ways <= side:
         assert (pixels[top + middles, left + across] == [8, 48, 107]).all()
@@ -135,7 +135,7 @@ def test_the_names_of_many_classes_are_drawn(tmp_path: Path) -> None:
     draw_counts(counts, [" "] * 64, tmp_path / "bare.png", title="")
     named, bare = ink(tmp_path / "named.png"), ink(tmp_path / "bare.png")
     assert named > bare + 64 * 3 * 30
-    assert MOST_NAMES > 101
+    assert MOST_NARROW > 101
 
 
 def test_long_rows_of_a_sheet_wrap_and_what_is_left_out_is_said(

@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from metarep.cli import main
+from metarep.data.augment import preset
 from metarep.data.split import Split
-from metarep.encoders import keep_feature_means, keep_feature_statistics
+from metarep.encoders import keep_feature_means, keep_feature_statistics, keep_view_spread
 from metarep.errors import MetarepError
 from metarep.experiments.measurement.measure import Setting, measure, pick_learner
 from metarep.experiments.measurement.rows import result_row
+from metarep.experiments.pseudo_labels import instances
 from metarep.experiments.training import train
 from metarep.learners import Prototypes
 from metarep.machine.files import read_tensors, write_tensors
@@ -91,11 +93,23 @@ def test_a_training_keeps_the_spread_of_its_classes(trained: Checkpoint, drawing
         pick_learner(load_checkpoint(tmp_path / "old"), "averaged:whiten=0.5")
 
 
-def test_label_free_methods_keep_no_spread(drawings: tuple[Split, Split], small_encoder: Any) -> None:
-    method = SimCLR(small_encoder())
-    train(method, drawings[0], TrainSettings(steps=2, images=8, augment="views-drawings"))
-    assert method.learner.encoder.feature_means is not None
-    assert method.learner.encoder.feature_spread is None
+@pytest.mark.parametrize("name", ["simclr", "protonet"])
+def test_trainings_without_labels_keep_the_spread_of_views(
+    name: str, drawings: tuple[Split, Split], small_encoder: Any
+) -> None:
+    """Also where every image is a class of its own; the classes themselves are never read."""
+    split = drawings[0]
+    if name == "simclr":
+        method: Any = SimCLR(small_encoder())
+        train(method, split, TrainSettings(steps=2, images=8, augment="views-drawings"))
+    else:
+        method = ProtoNet(small_encoder())
+        split = split._replace(labels=instances(len(split.bank)))
+        train(method, split, TrainSettings(steps=2, ways=4, shots=1, queries=2, augment="views-drawings"))
+    encoder = method.learner.encoder
+    kept = encoder.feature_spread
+    keep_view_spread(encoder, split.bank, preset("views-drawings"))
+    assert torch.equal(kept, encoder.feature_spread)
 
 
 @pytest.mark.slow

@@ -13,9 +13,16 @@ from torch.nn import functional
 from metarep.data.augment import preset
 from metarep.data.images import ImageBank
 from metarep.data.labels import Labels
-from metarep.encoders import Encoder, Preprocess, keep_feature_means, keep_feature_spread, keep_feature_statistics
+from metarep.encoders import (
+    Encoder,
+    Preprocess,
+    keep_feature_means,
+    keep_feature_spread,
+    keep_feature_statistics,
+    keep_view_spread,
+)
 from metarep.encoders.feature_means import centred
-from metarep.encoders.feature_spread import feature_spread, whitened
+from metarep.encoders.feature_spread import VIEWS, feature_spread, whitened
 from metarep.errors import MetarepError
 from metarep.learners import (
     BDCSPN,
@@ -231,6 +238,38 @@ def test_whitening_divides_by_the_root_of_the_covariance_within_classes(
     torch.testing.assert_close(got.norm(dim=-1), torch.ones(len(rows), dtype=torch.float64))
 
 
+def test_without_labels_the_covariance_is_that_of_views(drawings, small_encoder) -> None:
+    """Against a loop in float64, and as the sum over two processes of which each holds every other image."""
+    encoder, (split, _), augment = small_encoder().eval(), drawings, preset("views-drawings")
+    bank = split.bank.between(0, 40)
+    keep_feature_means(encoder, bank)
+    keep_view_spread(encoder, bank, augment)
+    assert encoder.feature_spread is not None
+    variances, directions = encoder.feature_spread[0].double(), encoder.feature_spread[1:].double()
+    generator = Generator().manual_seed(0)
+    with torch.no_grad():
+        views = [centred(encoder(augment(bank.images, generator)), encoder).double() for _ in range(VIEWS)]
+    covariance = torch.zeros(encoder.dim, encoder.dim, dtype=torch.float64)
+    for image in range(40):
+        own = torch.stack([view[image] for view in views])
+        covariance += (own - own.mean(0)).mT @ (own - own.mean(0)) / (40 * (VIEWS - 1))
+    torch.testing.assert_close(directions.mT @ variances.diag() @ directions, covariance, rtol=1e-4, atol=1e-7)
+
+    totals = []
+    for process in range(2):
+
+        class Half(ImageBank):
+            def held(self, rows, process=process):
+                return rows[rows % 2 == process]
+
+            def gathered(self, rows):
+                totals.append(rows)
+                return torch.cat(totals)
+
+        keep_view_spread(encoder, Half(bank.stored), augment)
+    torch.testing.assert_close(encoder.feature_spread[0].double(), variances, rtol=1e-4, atol=1e-7)
+
+
 def test_whitening_is_refused_where_it_says_nothing(small_encoder) -> None:
     encoder = small_encoder()
     with pytest.raises(MetarepError, match="does not keep how its features differ"):
@@ -247,6 +286,8 @@ def test_whitening_is_refused_where_it_says_nothing(small_encoder) -> None:
         next(encoder.parameters()).fill_(math.nan)
     with pytest.raises(MetarepError, match="a feature of these images is NaN or infinite"):
         keep_feature_spread(encoder, bank, Labels.of(["a", "a", "b"]))
+    with pytest.raises(MetarepError, match="a feature of these images is NaN or infinite"):
+        keep_view_spread(encoder, bank, preset("drawings"))
 
 
 def with_means(encoder: Encoder) -> Encoder:

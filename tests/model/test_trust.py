@@ -101,6 +101,31 @@ def test_a_threshold_has_the_share_below_it_that_it_should(n: int) -> None:
     assert torch.special.ndtr(torch.tensor(thresholds)).mean().item() == pytest.approx(0.2, abs=0.02)
 
 
+def test_a_threshold_follows_the_share_without_steps() -> None:
+    """Also where its rules meet, and with one image that belongs elsewhere."""
+    for n in (18, 19, 38, 39, 60):
+        scores = torch.linspace(0.5, 0.9, n)
+        scores[0] = 0.0
+        shares = torch.linspace(1.2 / (n + 1), 0.3, 400)
+        thresholds = torch.tensor([quantile_of(scores, n // 3, share) for share in shares.tolist()])
+        steps = thresholds.diff()
+        assert steps.min() >= -1e-6
+        assert steps.max() < 0.02
+    assert abs(quantile_of(scores[:38], 13) - quantile_of(scores[:39], 13)) < 0.02
+
+
+def test_classes_of_one_image_change_no_threshold_of_others() -> None:
+    x, y, _, _ = gallery_of(6, 4, Generator().manual_seed(0))
+    several = known_threshold(x, y, 6, torch.arange(24))
+    alone = x[-1:].flip(1).repeat(9, 1) * torch.rand(9, x.shape[1], generator=Generator().manual_seed(1))
+    more = torch.cat([x, alone]), torch.cat([y, 6 + torch.arange(9)])
+    assert known_threshold(*more, 15, torch.arange(33)) == pytest.approx(several, abs=0.1)
+    small = x[:8], y[:8], torch.arange(8)  # eight images of two classes are too few for a quantile
+    bare = known_threshold(small[0], small[1], 2, small[2])
+    with_others = torch.cat([small[0], alone]), torch.cat([small[1], 2 + torch.arange(9)])
+    assert known_threshold(*with_others, 11, torch.arange(17)) == pytest.approx(bare, abs=0.25)
+
+
 @pytest.mark.parametrize("shots", [2, 3, 6])
 def test_scores_are_carried_to_all_images_of_a_class(shots: int) -> None:
     """Held-out scores have the mean and the spread of those of new images, which are compared with more images."""

@@ -6,7 +6,12 @@ from metarep.encoders.conv4 import Conv4
 from metarep.encoders.efficientnet_lite import EfficientNetLite
 from metarep.encoders.encoder import Encoder, computing
 from metarep.encoders.feature_means import keep_feature_means
-from metarep.encoders.feature_spread import drop_feature_statistics, keep_feature_spread, keep_feature_statistics
+from metarep.encoders.feature_spread import (
+    drop_feature_statistics,
+    keep_feature_spread,
+    keep_feature_statistics,
+    keep_view_spread,
+)
 from metarep.encoders.low_rank import lend_low_rank
 from metarep.encoders.onnx import OnnxBody
 from metarep.encoders.preprocess import Preprocess
@@ -33,6 +38,7 @@ __all__ = [
     "keep_feature_means",
     "keep_feature_spread",
     "keep_feature_statistics",
+    "keep_view_spread",
     "space_of",
 ]
 

@@ -270,7 +270,7 @@ class _Loop:
             self.method.load_state_dict(state.best)
         self.method.eval()
         self.method.learner.merge_updates()
-        keep_feature_statistics(self.method.learner.encoder, self.split, labelled=not self.label_free)
+        keep_feature_statistics(self.method.learner.encoder, self.split, self.augment if self.label_free else None)
         self.saving.save_model()
         self.saving.save_card()
         self.stop.end(self.saving.kept)  # if a signal came in the last step

@@ -35,7 +35,7 @@ class Prototypes(Settling):
         centre: put features on the unit sphere, subtract their mean over the training images
             (:attr:`Encoder.feature_means`), and put them on the unit sphere again. It comes after ``power``, which may
             then be 1 or 0.5.
-        whiten: also even out the variances of centred features within the training classes
+        whiten: also even out the variances of centred features within the training classes or between views
             (:func:`metarep.encoders.feature_spread.whitened`), from 0, which does not, to below 1. It takes ``power``
             1, and centres in any case.
         learn_temperature: train the temperature together with the encoder, from ``temperature`` on. It is kept as its

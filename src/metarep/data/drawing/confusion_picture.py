@@ -12,9 +12,8 @@ from torch import Tensor
 
 from metarep.data.drawing.fonts import Pen
 
-MOST_NUMBERS = 30  # classes; with more, a number would not fit into its square
-MOST_WIDE = 40  # classes with squares of WIDE pixels
-MOST_NAMES = 150  # classes with squares of NARROW pixels; with more, a name would not fit beside its row
+MOST_WIDE = 40  # classes with squares of WIDE pixels, into which a number fits
+MOST_NARROW = 150  # classes with squares of NARROW pixels; with more, some of the names stand beside their rows
 FEW = 12  # classes; with so few, the numbers in the squares need no list beside them
 LONGEST = 24  # letters of a name that are drawn
 WIDE, NARROW, LEAST, MOST = 36, 18, 364, 1560  # pixels: the sides of a square, and of the whole matrix
@@ -34,12 +33,11 @@ def draw_counts(counts: Float[Tensor, "ways ways"], names: Sequence[str], path: 
         title: the title of the picture: what was counted.
     """
     ways, names = len(counts), [shorten(name) for name in names]
-    side = max(LEAST, WIDE * ways) if ways <= MOST_WIDE else NARROW * ways if ways <= MOST_NAMES else MOST
-    small, plain = Pen(13 if ways <= MOST_WIDE else 10, names), Pen(14, [title, *names])
-    beside, line = names if ways <= MOST_NAMES else [], plain.height + 3
-    long = max(map(small.width, beside), default=0)
+    side = max(LEAST, WIDE * ways) if ways <= MOST_WIDE else NARROW * ways if ways <= MOST_NARROW else MOST
+    small, plain = Pen(13 if ways <= MOST_WIDE else 12, names), Pen(14, [title, *names])
+    line, long = plain.height + 3, max(map(small.width, names))
     left, top = int(GAP + plain.height + long + 2 * TICK + GAP / 2), 2 * GAP + plain.height
-    pairs = _table(counts, names, side // line - 2) if ways > FEW else []
+    pairs, more = _table(counts, names, side // line - 2) if ways > FEW else ([], "")
     columns = [max(plain.width(cells[i]) for cells in pairs) + GAP for i in range(3)] if pairs else []
     beyond = left + side + GAP + BAR + TICK + plain.width("0.0") + plain.height + 2 * GAP  # where the list begins
     foot = top + side + TICK + GAP + plain.height + long
@@ -51,36 +49,36 @@ def draw_counts(counts: Float[Tensor, "ways ways"], names: Sequence[str], path: 
     shares = counts / counts.sum(1, keepdim=True).clamp_min(1)
     resample = Image.Resampling.NEAREST if ways <= side else Image.Resampling.BOX
     picture.paste(Image.fromarray(_blue(shares)).resize((side, side), resample), (left, top))
-    for number in range(10, ways, 10) if ways > MOST_NUMBERS else ():  # lines that help to follow a row or a column
+    for number in range(10, ways, 10) if MOST_WIDE < ways <= MOST_NARROW else ():  # they help to follow a row
         at = number * side // ways
         draw.line([(left, top + at), (left + side, top + at)], RULE)
         draw.line([(left + at, top), (left + at, top + side)], RULE)
     draw.rectangle((left - 1, top - 1, left + side, top + side), outline=INK)
 
     middles = [int((i + 0.5) * side / ways) for i in range(ways)]
-    for at, name in zip(middles, beside, strict=False):
+    for at, name in list(zip(middles, names, strict=True))[:: -(-NARROW * ways // side)]:
         draw.line([(left - TICK, top + at), (left, top + at)], INK)
         draw.line([(left + at, top + side), (left + at, top + side + TICK)], INK)
-        corner = left - 2 * TICK - small.width(name), top + at - small.height / 2
-        small.write(draw, corner, name, INK)
-        turned = _upright(small, name, INK)
-        picture.paste(turned, (left + at - turned.width // 2, top + side + 2 * TICK))
-    for row, column in counts.nonzero().tolist() if ways <= MOST_NUMBERS else ():
-        text, colour = _number(counts[row, column]), "white" if shares[row, column] > 0.5 else INK
-        corner = left + middles[column] - small.width(text) / 2, top + middles[row] - small.height / 2
-        small.write(draw, corner, text, colour)
+        small.write(draw, (left - 2 * TICK - small.width(name), top + at - small.height / 2), name, INK)
+        _write_upright(picture, small, (left + at, top + side + 2 * TICK), name, INK)
+    for row, column in counts.nonzero().tolist() if ways <= MOST_WIDE else ():
+        text, colour = _number(counts[row, column]), "white" if shares[row, column] > 0.55 else INK
+        if small.width(text) < side / ways:
+            corner = left + middles[column] - small.width(text) / 2, top + middles[row] - small.height / 2
+            small.write(draw, corner, text, colour)
 
     plain.write(draw, (left, GAP), title, INK)
     middle = "taken for", top + side + 2 * TICK + long + GAP / 2
     plain.write(draw, (left + (side - plain.width(middle[0])) / 2, middle[1]), middle[0], INK)
-    turned = _upright(plain, "is", INK)
-    picture.paste(turned, (GAP // 2, top + (side - turned.height) // 2))
+    _write_upright(picture, plain, (GAP // 2 + plain.height // 2, top + side // 2), "is", INK)
     _draw_bar(picture, draw, plain, (left + side + GAP, top), min(side, 325))
+    plain.write(draw, (beyond, GAP), "confused most often" if pairs else "", INK)
     for number, cells in enumerate(pairs):
         at = beyond
         for text, width in zip(cells, columns, strict=True):
             plain.write(draw, (at, top + line * number), text, INK if number else PALE)
             at += width
+    plain.write(draw, (beyond, top + line * len(pairs)), more, PALE)
     for number, note in enumerate(notes):
         plain.write(draw, (GAP, foot + line * number), note, PALE)
     picture.save(path, "PNG")
@@ -102,11 +100,12 @@ def confused_pairs(counts: Float[Tensor, "ways ways"]) -> list[tuple[int, int]]:
 
 
 def shorten(name: str) -> str:
-    """Shorten a name so that it fits beside a row. A wide character counts as two letters.
+    """Shorten a name to one line that fits beside a row. A wide character counts as two letters.
 
     >>> shorten("a name that goes on and on and on")
     'a name that goes on and…'
     """
+    name = " ".join(name.split())
     end = next((i for i in range(len(name)) if _columns(name[: i + 1]) > LONGEST), None)
     return name if end is None else name[: end - 1].rstrip() + "…"
 
@@ -121,13 +120,15 @@ def _number(count: Tensor) -> str:
     return f"{count.item():.1f}".removesuffix(".0")
 
 
-def _table(counts: Float[Tensor, "ways ways"], names: Sequence[str], most: int) -> list[tuple[str, str, str]]:
-    """The lines of the list of confused pairs: a heading, at most ``most`` pairs, and how many more there are."""
+def _table(
+    counts: Float[Tensor, "ways ways"], names: Sequence[str], most: int
+) -> tuple[list[tuple[str, str, str]], str]:
+    """The list of confused pairs: a heading and at most ``most`` pairs; and how many more there are, in words."""
     pairs = confused_pairs(counts)
     lines = [(names[i], names[j], f"{_number(counts[i, j])} of {_number(counts[i].sum())}") for i, j in pairs[:most]]
     more = len(pairs) - len(lines)
-    rest = [(f"and {more:,} more {'pair' if more == 1 else 'pairs'}", "", "")] if more else []
-    return [("is", "taken for", "images"), *lines, *rest] if lines else []
+    rest = f"and {more:,} more {'pair' if more == 1 else 'pairs'}" if more else ""
+    return [("is", "taken for", "images"), *lines] if lines else [], rest
 
 
 def _blue(shares: Float[Tensor, "*rest"]) -> np.ndarray:
@@ -137,11 +138,21 @@ def _blue(shares: Float[Tensor, "*rest"]) -> np.ndarray:
     return np.stack([np.interp(at, range(len(BLUES)), stop) for stop in stops.T], -1).round().astype(np.uint8)
 
 
-def _upright(pen: Pen, text: str, colour: str) -> Image.Image:
-    """A line of text that is read from below to above."""
-    line = Image.new("RGB", (int(pen.width(text)) + 2, pen.height), "white")
-    pen.write(ImageDraw.Draw(line), (1, 0), text, colour)
-    return line.transpose(Image.Transpose.ROTATE_90)
+def _write_upright(picture: Image.Image, pen: Pen, at: tuple[int, int], text: str, colour: str) -> None:
+    """Write a line of text that is read from below to above, and leave what is behind it.
+
+    Args:
+        picture: the picture to write into.
+        pen: writes the text.
+        at: the middle of the line across, and its upper end.
+        text: the line.
+        colour: a colour as Pillow takes it.
+    """
+    high = 2 * pen.height  # accents may stand above the height of a line
+    line = Image.new("L", (int(pen.width(text)) + 2, high))
+    pen.write(ImageDraw.Draw(line), (1, pen.height // 2), text, "white")
+    turned = line.transpose(Image.Transpose.ROTATE_90)
+    picture.paste(colour, (at[0] - high // 2, at[1]), turned)
 
 
 def _draw_bar(picture: Image.Image, draw: ImageDraw.ImageDraw, pen: Pen, corner: tuple[int, int], high: int) -> None:
@@ -154,6 +165,6 @@ def _draw_bar(picture: Image.Image, draw: ImageDraw.ImageDraw, pen: Pen, corner:
         at = top + high - high * tenth // 10
         draw.line([(left + BAR, at), (left + BAR + TICK, at)], INK)
         pen.write(draw, (left + BAR + 2 * TICK, at - pen.height / 2), f"{tenth / 10:.1f}", INK)
-    turned = _upright(pen, "share of the class", PALE)
-    across = left + BAR + 2 * TICK + int(pen.width("0.0")) + GAP // 2
-    picture.paste(turned, (across, top + (high - turned.height) // 2))
+    across = left + BAR + 2 * TICK + int(pen.width("0.0")) + GAP // 2 + pen.height // 2
+    title = "share of the class"
+    _write_upright(picture, pen, (across, top + int(high - pen.width(title)) // 2), title, PALE)

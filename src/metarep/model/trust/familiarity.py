@@ -14,6 +14,7 @@ from metarep.model.trust.points import PLAIN, PointSpace
 SHARPNESS = 12.0  # factor on the cosines in the soft maximum over classes
 SHORT = 0.2  # centred points of photographs are 0.5 to 1.1 long
 FEW = 10  # with fewer images, their lowest score is not a reliable quantile
+EARLY = 2.5  # how fast the estimate of a quantile becomes that of Harrell and Davis, in ranks of the wanted score
 LASTING = 1.5  # what more images of a class leave of the variance of a cosine with its mean, in variances of one image
 FAMILIAR = 20.0  # the largest weight of the mean of photographs in general, in classes
 
@@ -137,11 +138,10 @@ def known_threshold(
     The threshold is a low quantile of the held-out scores. How it is estimated depends on the number of images ``n``:
 
     - With enough images it is the quantile estimate of Harrell and Davis (1982). That is a weighted mean of many of the
-      lowest scores, which varies less than a single score.
-    - With fewer, that estimate would be too high. The threshold then lies between the two lowest scores. The score of
-      rank ``r`` has an expected share of ``r / (n + 1)`` below it.
-    - With still fewer, the wanted quantile lies below the lowest score. The threshold is then that score minus the
-      distance of the two quantiles of a normal distribution.
+      lowest scores, which varies less than a single score. With few scores it would be too high, so a lower quantile is
+      then estimated; the share falls to 0, that is to the lowest score, where the wanted one has the rank 1.
+    - With fewer, the wanted quantile lies below the lowest score, which has a share of about ``1 / (n + 1)`` below it.
+      The threshold is then the lowest score minus the distance of these two quantiles of a normal distribution.
     - With fewer than ten, it is the lower end of a prediction interval (Student's t). The images of a class share its
       mean, so each class costs a degree of freedom.
 
@@ -152,9 +152,10 @@ def known_threshold(
     Returns:
         The threshold; minus infinity if fewer than two images can be left out.
     """
-    enough = false_alarms * (len(points) + 1) >= 1
+    several = torch.stack([classes, units], 1).unique(dim=0)[:, 0].bincount(minlength=ways) > 1  # classes with a test
+    enough = false_alarms * (int(several[classes].sum()) + 1) >= 1
     scores = held_out_familiarity(points, classes, ways, units, space, carried=enough)
-    return quantile_of(scores, int(classes.unique().numel()), false_alarms)
+    return quantile_of(scores, int(several.sum()), false_alarms)
 
 
 def quantile_of(scores: Float[Tensor, " n"], ways: int, false_alarms: float = 0.05) -> float:
@@ -173,9 +174,8 @@ def quantile_of(scores: Float[Tensor, " n"], ways: int, false_alarms: float = 0.
     if rank < 1:
         apart = ndtri(1 - false_alarms) - ndtri(n / (n + 1))
         return (scores[0] - apart * scores.std()).item()
-    if rank < 2:
-        return torch.lerp(scores[0], scores[1], rank - 1).item()
-    edges = betainc((n + 1) * false_alarms, (n + 1) * (1 - false_alarms), torch.arange(n + 1).numpy() / n)
+    share = max(1e-9, false_alarms * -math.expm1(EARLY * (1 - rank)))
+    edges = betainc((n + 1) * share, (n + 1) * (1 - share), torch.arange(n + 1).numpy() / n)
     return (scores * torch.from_numpy(edges).diff()).sum().item()
 
 
