@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 from unicodedata import east_asian_width
 
 import numpy as np
@@ -23,6 +24,19 @@ INK, PALE, RULE = "#222222", "#5f5f5f", "#dddddd"
 BLUES = ("f7fbff", "deebf7", "c6dbef", "9ecae1", "6baed6", "4292c6", "2171b5", "08519c", "08306b")
 
 
+class _Place(NamedTuple):
+    """Where the matrix stands in the picture, in pixels, and how many classes it has."""
+
+    left: int
+    top: int
+    side: int
+    ways: int
+
+    def middle(self, number: int) -> int:
+        """The middle of the row or column of a class, from the edge of the matrix."""
+        return int((number + 0.5) * self.side / self.ways)
+
+
 def draw_counts(counts: Float[Tensor, "ways ways"], names: Sequence[str], path: Path, *, title: str) -> None:
     """Draw a confusion matrix as PNG, and beside it the pairs of classes that are confused most.
 
@@ -36,49 +50,30 @@ def draw_counts(counts: Float[Tensor, "ways ways"], names: Sequence[str], path: 
     side = max(LEAST, WIDE * ways) if ways <= MOST_WIDE else NARROW * ways if ways <= MOST_NARROW else MOST
     small, plain = Pen(13 if ways <= MOST_WIDE else 12, names), Pen(14, [title, *names])
     line, long = plain.height + 3, max(map(small.width, names))
-    left, top = int(GAP + plain.height + long + 2 * TICK + GAP / 2), 2 * GAP + plain.height
+    place = _Place(int(GAP + plain.height + long + 2 * TICK + GAP / 2), 2 * GAP + plain.height, side, ways)
     pairs, more = _table(counts, names, side // line - 2) if ways > FEW else ([], "")
     columns = [max(plain.width(cells[i]) for cells in pairs) + GAP for i in range(3)] if pairs else []
-    beyond = left + side + GAP + BAR + TICK + plain.width("0.0") + plain.height + 2 * GAP  # where the list begins
-    foot = top + side + TICK + GAP + plain.height + long
-    wide = max(beyond + sum(columns) + GAP, left + plain.width(title) + GAP)
+    beyond = place.left + side + GAP + BAR + TICK + plain.width("0.0") + plain.height + 2 * GAP  # the list begins here
+    below, foot = place.top + side + 2 * TICK, place.top + side + TICK + GAP + plain.height + long
+    wide = max(beyond + sum(columns) + GAP, place.left + plain.width(title) + GAP)
     notes = plain.wrap(plain.note, wide - 2 * GAP)
     picture = Image.new("RGB", (int(wide), int(foot + GAP + line * len(notes))), "white")
-    draw = ImageDraw.Draw(picture)
 
-    shares = counts / counts.sum(1, keepdim=True).clamp_min(1)
-    resample = Image.Resampling.NEAREST if ways <= side else Image.Resampling.BOX
-    picture.paste(Image.fromarray(_blue(shares)).resize((side, side), resample), (left, top))
-    for number in range(10, ways, 10) if MOST_WIDE < ways <= MOST_NARROW else ():  # they help to follow a row
-        at = number * side // ways
-        draw.line([(left, top + at), (left + side, top + at)], RULE)
-        draw.line([(left + at, top), (left + at, top + side)], RULE)
-    draw.rectangle((left - 1, top - 1, left + side, top + side), outline=INK)
-
-    middles = [int((i + 0.5) * side / ways) for i in range(ways)]
-    for at, name in list(zip(middles, names, strict=True))[:: -(-NARROW * ways // side)]:
-        draw.line([(left - TICK, top + at), (left, top + at)], INK)
-        draw.line([(left + at, top + side), (left + at, top + side + TICK)], INK)
-        small.write(draw, (left - 2 * TICK - small.width(name), top + at - small.height / 2), name, INK)
-        _write_upright(picture, small, (left + at, top + side + 2 * TICK), name, INK)
-    for row, column in counts.nonzero().tolist() if ways <= MOST_WIDE else ():
-        text, colour = _number(counts[row, column]), "white" if shares[row, column] > 0.55 else INK
-        if small.width(text) < side / ways:
-            corner = left + middles[column] - small.width(text) / 2, top + middles[row] - small.height / 2
-            small.write(draw, corner, text, colour)
-
-    plain.write(draw, (left, GAP), title, INK)
-    middle = "taken for", top + side + 2 * TICK + long + GAP / 2
-    plain.write(draw, (left + (side - plain.width(middle[0])) / 2, middle[1]), middle[0], INK)
-    _write_upright(picture, plain, (GAP // 2 + plain.height // 2, top + side // 2), "is", INK)
-    _draw_bar(picture, draw, plain, (left + side + GAP, top), min(side, 325))
+    draw, shares = ImageDraw.Draw(picture), counts / counts.sum(1, keepdim=True).clamp_min(1)
+    _draw_shares(picture, draw, place, shares)
+    _draw_names(picture, draw, place, small, names)
+    if ways <= MOST_WIDE:
+        _draw_numbers(draw, place, small, counts, shares)
+    _draw_bar(picture, draw, plain, (place.left + side + GAP, place.top), min(side, 325))
+    plain.write(draw, (place.left, GAP), title, INK)
+    plain.write(draw, (place.left + (side - plain.width("taken for")) / 2, below + long + GAP / 2), "taken for", INK)
+    _write_upright(picture, plain, (GAP // 2 + plain.height // 2, place.top + side // 2), "is", INK)
     plain.write(draw, (beyond, GAP), "confused most often" if pairs else "", INK)
     for number, cells in enumerate(pairs):
-        at = beyond
-        for text, width in zip(cells, columns, strict=True):
-            plain.write(draw, (at, top + line * number), text, INK if number else PALE)
-            at += width
-    plain.write(draw, (beyond, top + line * len(pairs)), more, PALE)
+        for i, text in enumerate(cells):
+            at = beyond + sum(columns[:i]), place.top + line * number
+            plain.write(draw, at, text, INK if number else PALE)
+    plain.write(draw, (beyond, place.top + line * len(pairs)), more, PALE)
     for number, note in enumerate(notes):
         plain.write(draw, (GAP, foot + line * number), note, PALE)
     picture.save(path, "PNG")
@@ -136,6 +131,46 @@ def _blue(shares: Float[Tensor, "*rest"]) -> np.ndarray:
     stops = np.array([list(bytes.fromhex(blue)) for blue in BLUES])
     at = shares.clamp(0, 1).numpy() * (len(BLUES) - 1)
     return np.stack([np.interp(at, range(len(BLUES)), stop) for stop in stops.T], -1).round().astype(np.uint8)
+
+
+def _draw_shares(
+    picture: Image.Image, draw: ImageDraw.ImageDraw, place: _Place, shares: Float[Tensor, "ways ways"]
+) -> None:
+    """Draw a square for each pair of classes; and lines between some of them, which help to follow a row."""
+    left, top, side, ways = place
+    resample = Image.Resampling.NEAREST if ways <= side else Image.Resampling.BOX
+    picture.paste(Image.fromarray(_blue(shares)).resize((side, side), resample), (left, top))
+    for number in range(10, ways, 10) if MOST_WIDE < ways <= MOST_NARROW else ():
+        at = number * side // ways
+        draw.line([(left, top + at), (left + side, top + at)], RULE)
+        draw.line([(left + at, top), (left + at, top + side)], RULE)
+    draw.rectangle((left - 1, top - 1, left + side, top + side), outline=INK)
+
+
+def _draw_names(picture: Image.Image, draw: ImageDraw.ImageDraw, place: _Place, pen: Pen, names: Sequence[str]) -> None:
+    """Write the names of as many classes as there is room for, left of the rows and below the columns."""
+    left, top, side, ways = place
+    for number in range(0, ways, -(-NARROW * ways // side)):
+        at, name = place.middle(number), names[number]
+        draw.line([(left - TICK, top + at), (left, top + at)], INK)
+        draw.line([(left + at, top + side), (left + at, top + side + TICK)], INK)
+        pen.write(draw, (left - 2 * TICK - pen.width(name), top + at - pen.height / 2), name, INK)
+        _write_upright(picture, pen, (left + at, top + side + 2 * TICK), name, INK)
+
+
+def _draw_numbers(
+    draw: ImageDraw.ImageDraw,
+    place: _Place,
+    pen: Pen,
+    counts: Float[Tensor, "ways ways"],
+    shares: Float[Tensor, "ways ways"],
+) -> None:
+    """Write the numbers of images into the squares, but for those that would not fit."""
+    for row, column in counts.nonzero().tolist():
+        text, colour = _number(counts[row, column]), "white" if shares[row, column] > 0.55 else INK
+        if (width := pen.width(text)) < place.side / place.ways:
+            across, down = place.left + place.middle(column), place.top + place.middle(row)
+            pen.write(draw, (across - width / 2, down - pen.height / 2), text, colour)
 
 
 def _write_upright(picture: Image.Image, pen: Pen, at: tuple[int, int], text: str, colour: str) -> None:
