@@ -12,13 +12,15 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from metarep.data.drawing.fonts import Pen
+from metarep.errors import counted
 
 MOST_WIDE = 40  # classes with squares of WIDE pixels, into which a number fits
 MOST_NARROW = 150  # classes with squares of NARROW pixels; with more, some of the names stand beside their rows
 FEW = 12  # classes; with so few, the numbers in the squares need no list beside them
 LONGEST = 24  # letters of a name that are drawn
 WIDE, NARROW, LEAST, MOST = 36, 18, 364, 1560  # pixels: the sides of a square, and of the whole matrix
-GAP, TICK, BAR = 12, 5, 18  # pixels: space between two parts, length of a tick, width of the colour bar
+GAP, TICK = 12, 5  # pixels: space between two parts, length of a tick
+BAR, BAR_HIGH = 18, 325  # pixels: width and height of the colour bar, which is less than that of any matrix
 INK, PALE, RULE = "#222222", "#5f5f5f", "#dddddd"
 # Colours of shares from 0 to 1: nine blues of ColorBrewer, with straight lines between them.
 BLUES = ("f7fbff", "deebf7", "c6dbef", "9ecae1", "6baed6", "4292c6", "2171b5", "08519c", "08306b")
@@ -64,7 +66,7 @@ def draw_counts(counts: Float[Tensor, "ways ways"], names: Sequence[str], path: 
     _draw_names(picture, draw, place, small, names)
     if ways <= MOST_WIDE:
         _draw_numbers(draw, place, small, counts, shares)
-    _draw_bar(picture, draw, plain, (place.left + side + GAP, place.top), min(side, 325))
+    _draw_bar(picture, draw, plain, (place.left + side + GAP, place.top))
     plain.write(draw, (place.left, GAP), title, INK)
     plain.write(draw, (place.left + (side - plain.width("taken for")) / 2, below + long + GAP / 2), "taken for", INK)
     _write_upright(picture, plain, (GAP // 2 + plain.height // 2, place.top + side // 2), "is", INK)
@@ -122,7 +124,7 @@ def _table(
     pairs = confused_pairs(counts)
     lines = [(names[i], names[j], f"{_number(counts[i, j])} of {_number(counts[i].sum())}") for i, j in pairs[:most]]
     more = len(pairs) - len(lines)
-    rest = f"and {more:,} more {'pair' if more == 1 else 'pairs'}" if more else ""
+    rest = f"and {counted(more, 'more pair')}" if more else ""
     return [("is", "taken for", "images"), *lines] if lines else [], rest
 
 
@@ -190,16 +192,16 @@ def _write_upright(picture: Image.Image, pen: Pen, at: tuple[int, int], text: st
     picture.paste(colour, (at[0] - high // 2, at[1]), turned)
 
 
-def _draw_bar(picture: Image.Image, draw: ImageDraw.ImageDraw, pen: Pen, corner: tuple[int, int], high: int) -> None:
+def _draw_bar(picture: Image.Image, draw: ImageDraw.ImageDraw, pen: Pen, corner: tuple[int, int]) -> None:
     """Draw the colours of the shares from 1 down to 0, with their values."""
     left, top = corner
-    colours = _blue(torch.linspace(1, 0, high).view(-1, 1).expand(-1, BAR))
+    colours = _blue(torch.linspace(1, 0, BAR_HIGH).view(-1, 1).expand(-1, BAR))
     picture.paste(Image.fromarray(colours), (left, top))
-    draw.rectangle((left - 1, top - 1, left + BAR, top + high), outline=INK)
+    draw.rectangle((left - 1, top - 1, left + BAR, top + BAR_HIGH), outline=INK)
     for tenth in range(0, 11, 2):
-        at = top + high - high * tenth // 10
+        at = top + BAR_HIGH - BAR_HIGH * tenth // 10
         draw.line([(left + BAR, at), (left + BAR + TICK, at)], INK)
         pen.write(draw, (left + BAR + 2 * TICK, at - pen.height / 2), f"{tenth / 10:.1f}", INK)
     across = left + BAR + 2 * TICK + int(pen.width("0.0")) + GAP // 2 + pen.height // 2
     title = "share of the class"
-    _write_upright(picture, pen, (across, top + int(high - pen.width(title)) // 2), title, PALE)
+    _write_upright(picture, pen, (across, top + int(BAR_HIGH - pen.width(title)) // 2), title, PALE)

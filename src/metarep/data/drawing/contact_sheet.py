@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageOps
 from metarep.data.drawing.fonts import Pen
 from metarep.data.reading.decode import decode
 from metarep.data.reading.folder_tree import shown
-from metarep.errors import DataError, MetarepError
+from metarep.errors import DataError, MetarepError, counted
 
 TILE, GAP, TEXT = 144, 12, 40  # pixels: side of an image, space between two, height of the text below one
 COLUMNS = 8  # images in a line; longer rows are wrapped
@@ -81,7 +81,7 @@ def _left_out(rows: Sequence[Row], drawn: Sequence[Row]) -> str:
     """The note on rows that are not shown, and on images of the shown rows that are not; empty if all are."""
     images = sum(map(len, rows[: len(drawn)])) - sum(map(len, drawn))
     parts = [(len(rows) - len(drawn), "row"), (images, "image")]
-    counts = [f"{count:,} more {kind}{'s' * (count > 1)}" for count, kind in parts if count]
+    counts = [counted(count, f"more {kind}") for count, kind in parts if count]
     return f"not shown: {' and '.join(counts)}" if counts else ""
 
 
