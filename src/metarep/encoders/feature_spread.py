@@ -89,9 +89,9 @@ def keep_feature_spread(encoder: Encoder, bank: ImageBank, labels: Labels) -> No
 def keep_view_spread(encoder: Encoder, bank: ImageBank, augment: Augment) -> None:
     """Let an encoder keep how its features differ between views of one image, in ``encoder.feature_spread``.
 
-    This needs no labels. What differs between the views that a network was trained to tell nothing from says little
-    about the class of the image. What is kept has the form that :func:`keep_feature_spread` gives it. ``VIEWS`` views
-    of at most ``IMAGES`` images are looked at, and they are always the same ones.
+    This needs no labels. A network without labels is trained to give all views of an image the same features, so what
+    still differs says little about its class. What is kept has the form that :func:`keep_feature_spread` gives it.
+    ``VIEWS`` views of at most ``IMAGES`` images are looked at, and they are always the same ones.
 
     Args:
         encoder: changed in place. It keeps its mode.
