@@ -139,7 +139,7 @@ def known_threshold(
 
     - With enough images it is the quantile estimate of Harrell and Davis (1982). That is a weighted mean of many of the
       lowest scores, which varies less than a single score. With few scores that estimate is too high, so a lower
-      quantile is estimated. Its share falls to 0, which is the lowest score, as the rank of the wanted score falls to 1.
+      quantile is estimated. Its share falls to 0, which is the lowest score, as the rank of the wanted one falls to 1.
     - With fewer, the wanted quantile lies below the lowest score, which has a share of about ``1 / (n + 1)`` below it.
       The threshold is then the lowest score minus the distance of these two quantiles of a normal distribution.
     - With fewer than ten, it is the lower end of a prediction interval (Student's t). The images of a class share its
