@@ -144,7 +144,7 @@ def measure_one_shot(
         familiar.append(like.score(space.points(features[query])))
     asked = index.query_y.flatten()
     known = torch.cat(familiar).quantile(false_alarms).item()
-    held = HeldOut(torch.cat(scores), torch.arange(len(asked)), gain=0.0)
+    held = HeldOut(torch.cat(scores), torch.arange(len(asked)))
     return measure_trust(held, asked, ways, false_alarms, source, known=known)
 
 

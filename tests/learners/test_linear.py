@@ -1,6 +1,8 @@
-"""Tests of the linear learners against scikit-learn."""
+"""Tests of the linear learners against scikit-learn, and of their levels against loops."""
 
+import math
 import warnings
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from metarep.learners import Linear
+from metarep.learners.class_sizes import shared_cosine
 
 
 def with_one(rows: Tensor, normalise: bool) -> np.ndarray:
@@ -59,3 +62,37 @@ def test_logistic_regression_reaches_its_optimum_on_features_as_they_come() -> N
     x = torch.cat([support, torch.ones(3, 25, 1)], dim=-1)
     gradient = x.mT @ ((x @ weights).softmax(-1) - functional.one_hot(y, 5)) + weights
     assert gradient.norm() < 1e-2 * (x.mT @ (0.2 - functional.one_hot(y, 5).float())).norm()
+
+
+def test_the_shared_cosine_is_that_of_all_pairs_of_a_class() -> None:
+    generator = Generator().manual_seed(0)
+    rows = torch.randn(3, 20, 4, generator=generator, dtype=torch.float64) + 1
+    labels = torch.randint(5, (3, 20), generator=generator)
+    labels[2, :19], labels[2, 19] = 0, 3  # one class of many, one of one
+    for task in range(3):
+        pairs: dict[int, list[float]] = {}
+        for i in range(20):
+            for j in range(i):
+                if labels[task, i] == labels[task, j]:
+                    cosine = functional.cosine_similarity(rows[task, i], rows[task, j], dim=0).item()
+                    pairs.setdefault(int(labels[task, i]), []).append(cosine)
+        means = [sum(own) / len(own) for own in pairs.values()]
+        assert shared_cosine(rows, labels, 5)[task].item() == pytest.approx(sum(means) / len(means))
+    assert shared_cosine(rows, torch.arange(20).expand(3, -1), 20).tolist() == [1, 1, 1], "no class has two images"
+
+
+@pytest.mark.parametrize("solver", ["ridge", "logistic"])
+def test_levels_multiply_scores_less_their_mean(solver: Literal["ridge", "logistic"]) -> None:
+    support, y, query = rows_of(tasks=2, labels=[0, 1, 1, 2, 2, 2, 2, 2, 2])
+    plain, level = (Linear(pixels(), solver, centre=True, balance=True, level=on) for on in (False, True))
+    was, now = (solve(each, support, y, query) for each in (plain, level))
+    for task in range(2):
+        unit = functional.normalize(support[task], dim=-1)
+        centred = functional.normalize(unit - unit.mean(0), dim=-1).unsqueeze(0)
+        shared = shared_cosine(centred, y[task : task + 1], 3).item()
+        lengths = [math.sqrt(shared + (1 - shared) / count) for count in (1, 2, 6)]
+        factors = torch.tensor([(length / lengths[1]) ** 2 for length in lengths], dtype=was.dtype)
+        less = was[task] - was[task].mean(-1, keepdim=True)
+        torch.testing.assert_close(now[task], less * factors)
+    even = torch.arange(9).expand(2, -1) % 3
+    assert solve(plain, support, even, query).equal(solve(level, support, even, query)), "equal classes stay"

@@ -230,7 +230,7 @@ def test_answers_of_the_page_are_those_of_the_graph_until_something_is_added(
     facts = page_facts(model, "signs")
     new = [model.prepare([drawing(kind, seed)]) for kind, seed in (("comb", 1), ("comb", 2), ("ring", 70))]
     asked = model.prepare([drawing(kind, 50) for kind in KINDS])
-    points = [(model.points_of(rows) - familiarity.mean).double().numpy() for rows in (torch.cat(new), asked)]
+    points = [(model.points_of(rows) - familiarity.centre.mean).double().numpy() for rows in (torch.cat(new), asked)]
     shares = [list(each.probabilities.values()) for each in model.answer(asked)]
     given = {
         "model": facts,
@@ -267,6 +267,12 @@ def test_answers_of_the_page_are_those_of_the_graph_until_something_is_added(
     wanted = odds / odds.sum(1, keepdims=True)
     for row, told in zip(wanted, after, strict=True):
         assert list(told["probabilities"].values()) == pytest.approx(row, abs=1e-6)
+    images = torch.tensor([*facts["counts"], 2])
+    images[facts["classes"].index("ring")] += 1
+    levels = familiarity.centre.length(images) / familiarity.centre.length(torch.tensor(facts["typical"]))
+    like = np.log(np.exp(12 * now * levels.numpy()).sum(1)) / 12
+    lengths = np.linalg.norm(points[1], axis=-1) ** facts["root"]
+    assert [each["familiarity"] for each in after] == pytest.approx(like / lengths, abs=1e-6)
     assert [each["label"] for each in after] == list(KINDS)
     assert before[3]["label"] != "comb"
 

@@ -51,6 +51,8 @@ def test_a_class_of_one_image_is_no_obstacle(name: str) -> None:
         Linear(features(6), "ridge", 1e-4, balance=True),
         Linear(features(6), strength=0.1, power=0.7),
         Linear(features(6), strength=0.1, power=0.7, centre=True, balance=True),
+        Linear(features(6), strength=0.1, balance=True, level=True),
+        Linear(features(6), "ridge", 0.5, level=True),
     ],
     ids=lambda learner: f"{learner.called}-{getattr(learner, 'solver', '')}",
 )

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from metarep.cli import main
+from metarep.machine.files import read_tensors, write_tensors
 from metarep.model.export import export_onnx
 from metarep.model.folder import ModelFolder
 from metarep.model.repeats import find_repeats
@@ -260,3 +261,19 @@ def test_an_export_that_fails_leaves_what_was_there(photos: Path, monkeypatch: p
         export_onnx(ModelFolder.open(Path("model")).model, Path("moths.onnx"))
     assert Path("moths.onnx").read_bytes() == b"the last one"
     assert sorted(os.listdir()) == ["model", "moths.onnx", photos.name]
+
+
+@pytest.mark.parametrize("removed", [0, 2])
+def test_an_old_trust_of_classes_of_different_sizes_is_measured_anew(photos: Path, removed: int) -> None:
+    """It did not allow for the sizes, so its threshold and its accuracy are of other scores."""
+    for number in range(removed):
+        (photos / "fly" / f"{number}.png").unlink()
+    assert fit() == 0
+    path = Path("model", "gallery.safetensors")
+    tensors, header = read_tensors(path)
+    assert header.pop("trust_version") == 2
+    now = header["trust"]["scale"]
+    header["trust"]["scale"] = 123.0
+    write_tensors(path, tensors, header)
+    found = ModelFolder.open(Path("model")).model.trust.scale
+    assert found == pytest.approx(now if removed else 123.0)

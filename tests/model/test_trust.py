@@ -13,15 +13,18 @@ from metarep.errors import MetarepError
 from metarep.learners import Prototypes
 from metarep.model.confusion import confusion
 from metarep.model.gallery import Gallery
+from metarep.model.head import HEAD
 from metarep.model.model import Model
-from metarep.model.trust.familiarity import SHORT, familiarity, held_out_familiarity, known_threshold, quantile_of
+from metarep.model.trust.centre import centre_of
+from metarep.model.trust.familiarity import SHORT, familiarity, held_out_familiarity
 from metarep.model.trust.points import PLAIN, PointSpace
 from metarep.model.trust.suspects import find_suspects
+from metarep.model.trust.threshold import known_threshold, quantile_of
 from metarep.model.trust.trust import HeldOut, Trust, fit_scale, measure_trust, wilson
 
 
 def each_once(scores: torch.Tensor) -> HeldOut:
-    return HeldOut(scores, torch.arange(len(scores)), 0.0)
+    return HeldOut(scores, torch.arange(len(scores)))
 
 
 @pytest.mark.slow
@@ -64,28 +67,27 @@ def test_the_formula_of_familiarity_equals_the_loop(general: float | None, guess
         placed = torch.cat([placed, 0.4 * (logits / logits.sum(1, keepdim=True)).sqrt()], 1)
     torch.testing.assert_close(space.points(x), placed)
     found = held_out_familiarity(placed, y, 4, units, space, carried=False)
-    from metarep.model.trust import familiarity as module
-
-    weight = module._weight(placed, y, 4, mean)
+    centre = centre_of(placed, y, 4, mean)
+    rest = 1 - centre.shares.sum()
     for row in range(13):
         stays = units != units[row]
-        many = int((~stays).sum())
-        kept = placed[stays].sum(0) + (0 if mean is None else weight * mean)
-        middle = kept / (13 - many + weight)
-        # other rows are left out of their class alone, so the prototypes of the other classes are of all their images
-        means = [(placed[stays & (y == c)] - middle).mean(0) for c in range(4)]
+        means = torch.stack([placed[stays & (y == c)].mean(0) for c in range(4)])
+        shares = centre.shares * y[stays].bincount() / y.bincount()
+        middle = (shares @ means + (0 if mean is None else rest * mean)) / (shares.sum() + rest)
         query = nn.functional.normalize(placed[row] - middle, dim=0)
-        cosines = torch.stack([query @ nn.functional.normalize(each, dim=0) for each in means])
+        cosines = (nn.functional.normalize(means - middle, dim=1) @ query) * centre.levels
         length = (placed[row] - middle).norm().clamp_min(SHORT) if guesses else torch.tensor(1.0).double()
         torch.testing.assert_close(found[row], (12 * cosines).logsumexp(0) / 12 / length.sqrt())
 
 
-def gallery_of(ways: int, shots: int, generator: Generator, dim: int = 64) -> tuple[torch.Tensor, ...]:
+def gallery_of(
+    ways: int, shots: int, generator: Generator, dim: int = 64, noise: float = 0.7
+) -> tuple[torch.Tensor, ...]:
     """Features of a gallery, of known queries, and of strangers."""
     means = torch.randn(2 * ways, dim, generator=generator)
 
     def images(of: torch.Tensor) -> torch.Tensor:
-        return (means[of] + 0.7 * torch.randn(len(of), dim, generator=generator)).relu()
+        return (means[of] + noise * torch.randn(len(of), dim, generator=generator)).relu()
 
     y = torch.arange(ways).repeat_interleave(shots)
     return images(y), y, images(torch.arange(ways).repeat(20)), images(ways + torch.arange(ways).repeat(20))
@@ -140,6 +142,27 @@ def test_scores_are_carried_to_all_images_of_a_class(shots: int) -> None:
     asked, held = familiarity(x, y, 100).score(new), held_out_familiarity(x, y, 100, torch.arange(len(x)))
     assert held.mean().item() == pytest.approx(asked.mean().item(), abs=0.003)
     assert 0.02 < (asked < held.quantile(0.05)).double().mean() < 0.06, "0.016 of two images, with the spread of one"
+
+
+@pytest.mark.parametrize("sizes", [[1] * 10 + [20] * 10, [2] * 6 + [10] * 6])
+def test_small_classes_are_known_and_told_apart_beside_large_ones(sizes: list[int]) -> None:
+    """The head without levels takes them for large classes; one threshold without them rejects their images."""
+    ways, counts, away, right = len(sizes), torch.tensor(sizes), [], []
+    small, y = counts == min(sizes), torch.arange(len(sizes)).repeat_interleave(counts)
+    base = Model(None, {**HEAD, "level": False}), Model(None)
+    for seed in range(8):
+        x, _, known, _ = gallery_of(ways, max(sizes), Generator().manual_seed(seed), noise=1.4)
+        x = torch.cat([own[:size] for own, size in zip(x.split(max(sizes)), sizes, strict=True)])
+        gallery = Gallery.empty().add(x, [f"{i:02}" for i in y.tolist()], [""] * len(y))
+        models = [each.changed(gallery) for each in base]
+        away.append((models[1].familiar(known) < models[1].trust.known).double().view(-1, ways).mean(0))
+        hits = [each.scores(known).argmax(-1).view(-1, ways) == torch.arange(ways) for each in models]
+        right.append(torch.stack([each.double().mean(0) for each in hits]))
+    away, right = torch.stack(away).mean(0), torch.stack(right).mean(0)
+    assert away[small].mean() < 0.15
+    assert away.mean() < 0.09
+    assert right[1, small].mean() > right[0, small].mean() + 0.04
+    assert right[1].mean() > right[0].mean() + 0.02
 
 
 @pytest.mark.slow

@@ -33,8 +33,32 @@ def test_a_class_that_is_always_right_needs_nothing():
 
 def test_no_accuracy_is_above_100():
     for images in range(2, 40):
-        gains = (0.01 * images, 1 / images)
-        assert all(carried_accuracy(torch.ones(images), torch.arange(images) % 2, gain)[0] == 100.0 for gain in gains)
+        counts = torch.tensor([images, images])
+        for left in (counts - 1.0, counts / 2.0):
+            assert carried_accuracy(torch.ones(images), torch.arange(images) % 2, counts, left)[0] == 100.0
+
+
+def test_classes_that_are_not_tested_count_as_classes_of_one_image():
+    """They are answered less well, and nobody knows how much, so the accuracy is lower and the interval wider."""
+    right, classes = (torch.arange(60) % 20 > 0).float(), torch.arange(60) % 6
+    accuracies, widths = [], []
+    for alone in range(4):
+        counts = torch.tensor([10] * 6 + [1] * alone)
+        accuracy, (low, high) = carried_accuracy(right, classes, counts, (counts - 1.0).clamp_min(1))
+        assert low < accuracy < high
+        accuracies.append(accuracy)
+        widths.append(high - low)
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert widths == sorted(widths)
+    assert accuracies[3] < accuracies[0] - 5
+
+
+def test_the_gain_is_that_of_the_classes_where_images_were_wrong():
+    counts, left = torch.tensor([2, 20]), torch.tensor([1.0, 19.0])
+    classes = torch.arange(2).repeat_interleave(20)
+    small, large = ((torch.arange(40) - start) % 40 >= 4 for start in (0, 20))
+    gained = [carried_accuracy(right.float(), classes, counts, left)[0] for right in (small, large)]
+    assert gained[0] > gained[1] + 2 > 92, "a second image helps more than a twentieth"
 
 
 def test_classes_that_are_not_tested_are_told():

@@ -1,7 +1,7 @@
 """Tables of expected and real accuracy, made from ``results/trust.json``, which ``benchmarks/trust.py`` writes."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,10 @@ from tools.tables.places import NOTHING, fill_places
 STRANGERS = ("turned_away", "backgrounds_accepted", "left_out_accepted")
 PROMISED = ("promised", "real", "bias", "interval holds it", "calibration error")
 TURNED = ("known, turned away", "backgrounds accepted", "left-out classes accepted")
+UNEQUAL = (
+    *("smallest classes right", "all classes right", "promised", "interval holds it"),
+    *("smallest, turned away", "all, turned away", "left-out classes accepted"),
+)
 Row = dict[str, Any]
 
 
@@ -18,7 +22,7 @@ def fill_trust(text: str, results: Path) -> str:
     r"""Fill the tables of trust in a text.
 
     A place for a table is a line ``<!-- trust:PART -->`` and a line ``<!-- /trust -->``. PART is ``promise``,
-    ``strangers``, ``heads`` or ``before``.
+    ``strangers``, ``unequal``, ``heads`` or ``before``.
 
     Args:
         text: Markdown.
@@ -43,9 +47,14 @@ def _table(part: str, rows: list[Row]) -> str:
         return NOTHING
     head, cells = TABLES[part]
     rows = sorted(rows, key=lambda row: (row["data"], row["ways"], row["shots"]))
-    lines = [[row["data"], f"{row['ways']} x {row['shots']}", str(row["draws"]), *cells(row)] for row in rows]
+    lines = [[row["data"], _sizes(row), str(row["draws"]), *cells(row)] for row in rows]
     full = ["data", "classes x images", "draws", *head]
     return markdown([full, ["---", "---", *["---:"] * (len(full) - 2)], *lines])
+
+
+def _sizes(row: Row) -> str:
+    """The classes and their images, such as ``12 x 5``; or ``3 of 1, 9 of 5`` where they are unequal."""
+    return row["shots"] if isinstance(row["shots"], str) else f"{row['ways']} x {row['shots']}"
 
 
 def _promise(row: Row) -> list[str]:
@@ -58,8 +67,18 @@ def _promise(row: Row) -> list[str]:
     ]
 
 
+def _with_intervals(row: Row, names: Iterable[str]) -> list[str]:
+    return [f"{row[name]:.1f} ± {row[f'{name}_ci95']:.1f}" if name in row else "" for name in names]
+
+
 def _strangers(row: Row) -> list[str]:
-    return [f"{row[name]:.1f} ± {row[f'{name}_ci95']:.1f}" if name in row else "" for name in STRANGERS]
+    return _with_intervals(row, STRANGERS)
+
+
+def _unequal(row: Row) -> list[str]:
+    shares = ("small_turned_away", "turned_away", "left_out_accepted")
+    right = [f"{row['small_real']:.1f}", f"{row['real']:.1f}", f"{row['promised']:.1f}", f"{row['coverage']:.0f} %"]
+    return [*right, *_with_intervals(row, shares)]
 
 
 def _heads(row: Row) -> list[str]:
@@ -69,6 +88,7 @@ def _heads(row: Row) -> list[str]:
 TABLES: dict[str, tuple[list[str], Callable[[Row], list[str]]]] = {
     "promise": ([*PROMISED], _promise),
     "strangers": ([*TURNED], _strangers),
+    "unequal": ([*UNEQUAL], _unequal),
     "heads": (["default head", "scikit-learn", "difference"], _heads),
     "before": ([*PROMISED, *TURNED], lambda row: [*_promise(row), *_strangers(row)]),
 }

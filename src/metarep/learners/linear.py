@@ -11,6 +11,7 @@ from torch.nn import functional
 from metarep.encoders import Encoder
 from metarep.encoders.feature_means import powered
 from metarep.errors import above, one_of
+from metarep.learners.class_sizes import levels, shared_cosine
 from metarep.learners.learner import Learner, State
 from metarep.learners.logistic import MANY_ROWS, TOLERANCE, logistic, orthogonal, unrolled
 
@@ -38,6 +39,10 @@ class Linear(Learner):
             all classes of a task have in common then has no effect.
         balance: give all classes the same weight in the loss, whatever the number of their images. The weights of the
             images sum to their number, so nothing changes if all classes have equally many images.
+        level: multiply the scores of each class, less their mean, by the square of its level
+            (:func:`metarep.learners.class_sizes.levels`). A classifier fits its own images alike whatever the size of
+            their class, but a new image is farther from the few images of a small class. Without the factor it is
+            taken for one of a large class. Nothing changes if all classes have equally many images.
 
     Raises:
         MetarepError: the solver is unknown, or ``strength`` or ``power`` is not above 0.
@@ -60,18 +65,20 @@ class Linear(Learner):
         power: float = 1.0,
         centre: bool = False,
         balance: bool = False,
+        level: bool = False,
     ) -> None:
         super().__init__(encoder)
         one_of("solver", solver, ("ridge", "logistic"))
         above("strength", strength)
         above("power", power)
         self.solver, self.strength, self.normalise, self.scale = solver, strength, normalise, scale
-        self.power, self.centre, self.balance = power, centre, balance
+        self.power, self.centre, self.balance, self.level = power, centre, balance, level
 
     @property
     def settings(self) -> dict[str, Any]:
+        """Its settings. ``level`` is left out if it is off, so that earlier versions can read a file without it."""
         names = ("solver", "strength", "normalise", "scale", "power", "centre", "balance")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names} | ({"level": True} if self.level else {})
 
     def adapt(
         self, support: Float[Tensor, "task support dim"], labels: Int[Tensor, "task support"], ways: int
@@ -81,11 +88,13 @@ class Linear(Learner):
         x = self._features(support, centre)
         weigh, targets = self._weigh(labels, ways, x), functional.one_hot(labels, ways).to(x)
         if self.solver == "ridge":
-            return {"weights": ridge(x, targets, self.strength, weigh), "centre": centre}
-        if x.requires_grad:
-            return {"weights": x.mT @ unrolled(x @ x.mT, targets, self.strength, weigh), "centre": centre}
-        rows, back = orthogonal(x, weigh)
-        return {"weights": back @ logistic(rows, targets, self.strength, weigh), "centre": centre}
+            weights = ridge(x, targets, self.strength, weigh)
+        elif x.requires_grad:
+            weights = x.mT @ unrolled(x @ x.mT, targets, self.strength, weigh)
+        else:
+            rows, back = orthogonal(x, weigh)
+            weights = back @ logistic(rows, targets, self.strength, weigh)
+        return {"weights": self._levelled(weights, x, labels, targets.sum(1)), "centre": centre}
 
     def logits(self, state: State, query: Float[Tensor, "task query dim"]) -> Float[Tensor, "task query ways"]:
         """The linear scores of each class; those of ``ridge`` are multiplied by ``scale``."""
@@ -123,6 +132,8 @@ class Linear(Learner):
                 weights = ridge(rows, targets, self.strength, weigh)
             else:
                 weights = logistic(rows, targets, self.strength, weigh, base, whole, tolerance=tolerance)
+            counts = stays.to(rows) @ targets
+            weights = self._levelled(weights, x, labels.unsqueeze(0), counts[0])
             scores += [rows[0, out] @ own for out, own in zip(now, weights, strict=True)]
         logits = torch.cat(scores)
         return logits * self.scale if self.solver == "ridge" else logits
@@ -137,6 +148,16 @@ class Linear(Learner):
         counts = like.new_zeros(len(labels), ways).scatter_add_(1, labels, stays.to(like.dtype))
         classes = (counts > 0).sum(1, keepdim=True)
         return stays * stays.sum(1, keepdim=True) / classes / counts.clamp_min(1).gather(1, labels)
+
+    def _levelled(
+        self, weights: Float[Tensor, "task dim ways"], x: Tensor, labels: Tensor, counts: Float[Tensor, "task ways"]
+    ) -> Float[Tensor, "task dim ways"]:
+        """The weights, so that their scores have the same level for classes of any number of images."""
+        if not self.level or bool((counts == counts[:, :1]).all()):
+            return weights
+        shared = shared_cosine(x[..., :-1], labels, counts.shape[-1]).unsqueeze(-1)
+        factor = levels(shared, counts.clamp_min(1)).square().unsqueeze(-2)
+        return (weights - weights.mean(-1, keepdim=True)) * factor
 
     def _normalised(self, rows: Tensor) -> Tensor:
         """Features after ``power`` and ``normalise``."""

@@ -77,7 +77,7 @@ class DeployedWithPoints(Deployed):
         """
         rows = self.learner.prepare(images)
         points = self.points(rows)
-        return *self.answer(rows, points), points - self.familiarity.mean
+        return *self.answer(rows, points), points - self.familiarity.centre.mean
 
 
 def export_onnx(model: Model | MultiLabelModel, path: Path, *, points: bool = False) -> None:

@@ -16,6 +16,7 @@ from metarep.model.model import Model
 from metarep.weights.representation import Representation
 
 FORMAT = "model-1"
+TRUST = 2  # the version of a stored trust; 1 did not allow for classes of different sizes
 STATE = "state."  # prefix of the tensors of the learner's state
 LARGEST = 20_000_000  # a state with more numbers is not stored but computed anew
 
@@ -45,7 +46,7 @@ def write_gallery(path: Path, model: Model, representation: Representation) -> N
         header["adapting"] = model.adapting.as_dict()
     tensors = {"rows": gallery.rows, "classes": gallery.classes, "ids": gallery.ids, "hashes": gallery.hashed}
     if "trust" in vars(model):  # it has been computed
-        header["trust"] = model.trust.as_dict()
+        header |= {"trust": model.trust.as_dict(), "trust_version": TRUST}
         small = sum(part.numel() for part in model.state.values()) <= LARGEST
         tensors |= {STATE + name: part for name, part in model.state.items() if small}
     write_tensors(path, tensors, header)
@@ -53,6 +54,8 @@ def write_gallery(path: Path, model: Model, representation: Representation) -> N
 
 def read_gallery(path: Path, representation: Representation) -> Model:
     """Read a model from the file that :func:`write_gallery` wrote.
+
+    The trust of an earlier version is measured anew when it is first used, if its classes have different sizes.
 
     Args:
         path: the file.
@@ -69,7 +72,8 @@ def read_gallery(path: Path, representation: Representation) -> Model:
         about = {"false_alarms": alarms, "depth": depth, "tuning": tuning, "adapting": adapting}
         model = Model(representation, header["head"], gallery, **about)
         state = {name[len(STATE) :]: part for name, part in tensors.items() if name.startswith(STATE)}
-        if "trust" in header:
+        even = len(gallery.counts.unique()) == 1
+        if "trust" in header and (even or header.get("trust_version", 1) == TRUST):
             model = model.restore_calibration(checked_trust(header["trust"]), state or None)
         check_model(model)
     return model

@@ -17,6 +17,7 @@ HEAD: dict[str, Any] = {
     "power": 0.7,
     "centre": True,
     "balance": True,
+    "level": True,
 }
 
 

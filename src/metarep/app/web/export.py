@@ -98,7 +98,7 @@ def page_facts(model: Model, name: str) -> dict[str, Any]:
         model: the model.
         name: its name.
     """
-    known = summary(model)
+    known, centre = summary(model), model.self_test.familiarity.centre
     return {
         **export_facts(model),
         "name": name,
@@ -108,6 +108,8 @@ def page_facts(model: Model, name: str) -> dict[str, Any]:
         "sharpness": SHARPNESS,
         "root": model.point_space.root,
         "short": SHORT,
+        "shared": centre.shared,
+        "typical": centre.counts.median().item(),
         "prototype_scale": prototype_scale(model),
     }
 
@@ -134,7 +136,7 @@ def prototype_scale(model: Model) -> float:
 
 def _points(model: Model) -> Tensor:
     """The centred points of the gallery, as familiarity compares them."""
-    return model.points_of(model.gallery.rows) - model.self_test.familiarity.mean
+    return model.points_of(model.gallery.rows) - model.self_test.familiarity.centre.mean
 
 
 def _worker(content: bytes, version: str, names: list[str]) -> bytes:

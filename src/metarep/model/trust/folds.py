@@ -1,7 +1,9 @@
 """Folds of cross-validation: which images of a model are left out together."""
 
+from collections.abc import Sequence
+
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 MOST = 20  # folds of one partition, at most
@@ -48,6 +50,17 @@ def deal_folds(
                 dealt[turn % count].append(own[order[turn % len(own)]])
         folds += [torch.cat(rows).sort().values for rows in dealt]
     return folds
+
+
+def images_left(folds: Sequence[Int[Tensor, " _"]], classes: Int[Tensor, " n"], ways: int) -> Float[Tensor, " ways"]:
+    """Returns the number of images that each class keeps when a fold is left out, the geometric mean over the folds.
+
+    >>> images_left([torch.tensor([0, 3]), torch.tensor([1])], torch.tensor([0, 0, 0, 1, 1]), 2).round(decimals=2)
+    tensor([2.0000, 1.4100])
+    """
+    counts = classes.bincount(minlength=ways)
+    kept = torch.stack([counts - classes[fold].bincount(minlength=ways) for fold in folds])
+    return kept.log().mean(0).exp()
 
 
 def _units_of(rows: Int[Tensor, " m"], units: Int[Tensor, " n"]) -> list[Int[Tensor, " _"]]:

@@ -11,10 +11,11 @@ from torch import Tensor
 from metarep.data.copies.near_copies import near_copies
 from metarep.learners import Learner
 from metarep.model.gallery import Gallery
-from metarep.model.trust.familiarity import Familiarity, familiarity, known_threshold
-from metarep.model.trust.folds import MOST, deal_folds
+from metarep.model.trust.familiarity import Familiarity, familiarity
+from metarep.model.trust.folds import MOST, deal_folds, images_left
 from metarep.model.trust.points import PointSpace
 from metarep.model.trust.suspects import Suspect, find_suspects
+from metarep.model.trust.threshold import known_threshold
 from metarep.model.trust.trust import FEWEST, HeldOut, Trust, measure_trust
 
 MANY, FEW = 300, 5  # with more images than MANY, only FEW folds: a figure of many images needs fewer folds
@@ -73,12 +74,10 @@ class SelfTest:
             else []
         )
         if not folds:
-            return HeldOut(torch.zeros(0, ways), torch.zeros(0, dtype=torch.long), 0.0)
+            return HeldOut(torch.zeros(0, ways), torch.zeros(0, dtype=torch.long))
         with torch.no_grad():
             scores = self.learner.held_out(gallery.rows, gallery.classes, ways, folds)
-        left = torch.stack([gallery.counts - gallery.classes[fold].bincount(minlength=ways) for fold in folds])
-        gain = (gallery.counts / left).log()[:, left.amin(0) < gallery.counts].mean().item()
-        return HeldOut(scores, torch.cat(folds), gain)
+        return HeldOut(scores, torch.cat(folds), images_left(folds, gallery.classes, ways))
 
     def trust(self) -> Trust:
         """The trust that follows from the held-out scores; where there are too few, that of the encoder beforehand."""

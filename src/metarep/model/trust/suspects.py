@@ -45,7 +45,7 @@ def find_suspects(held: HeldOut, classes: Int[Tensor, " n"], scale: float) -> li
         The suspects, the most probable first.
 
     >>> scores = torch.tensor([[4.0, 0.0], [0.0, 4.0], [4.0, 0.0]])  # the last image is in class 1, and looks like 0
-    >>> held = HeldOut(scores, rows=torch.arange(3), gain=0.0)
+    >>> held = HeldOut(scores, rows=torch.arange(3))
     >>> [suspect] = find_suspects(held, torch.tensor([0, 1, 1]), scale=1.0)
     >>> suspect.row, suspect.likelier, round(suspect.probability, 2)
     (2, 0, 0.98)

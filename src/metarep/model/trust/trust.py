@@ -124,16 +124,17 @@ class HeldOut:
     Args:
         scores: the logits, shape ``(tested, ways)``: one row for each time that an image was left out.
         rows: the gallery row that each row of ``scores`` belongs to, shape ``(tested,)``; it may occur several times.
-        gain: the log of the images a class in the whole gallery, minus the log of those that a fold keeps.
+        left: the number of images that each class kept meanwhile, shape ``(ways,)``; None if scores are not to be
+            carried to all images.
 
-    >>> held = HeldOut(torch.tensor([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]]), torch.tensor([0, 1, 0]), gain=0.0)
+    >>> held = HeldOut(torch.tensor([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]]), torch.tensor([0, 1, 0]))
     >>> held.each(torch.tensor([1.0, 1.0, 0.0]))
     (tensor([0, 1]), tensor([0.5000, 1.0000]))
     """
 
     scores: Float[Tensor, "tested ways"]
     rows: Int[Tensor, " tested"]
-    gain: float
+    left: Float[Tensor, " ways"] | None = None
 
     def each(self, values: Float[Tensor, " tested"]) -> tuple[Int[Tensor, " images"], Float[Tensor, " images"]]:
         """Returns the gallery rows that were left out, ascending, and the mean of ``values`` for each of them."""
@@ -162,7 +163,7 @@ def measure_trust(
         classes: the class index of each image of the gallery, shape ``(n,)``.
         ways: the number of classes.
         false_alarms, source: see :class:`Trust`.
-        known: the threshold that :func:`metarep.model.trust.familiarity.known_threshold` returns.
+        known: the threshold that :func:`metarep.model.trust.threshold.known_threshold` returns.
 
     Returns:
         The trust. With fewer than 6 images left out, or a single class, it holds no calibration.
@@ -170,7 +171,7 @@ def measure_trust(
     Raises:
         MetarepError: ``false_alarms`` is not between 0 and 1.
 
-    >>> held = HeldOut(torch.eye(3).repeat(20, 1) * 4, torch.arange(60), gain=0.0)
+    >>> held = HeldOut(torch.eye(3).repeat(20, 1) * 4, torch.arange(60))
     >>> trust = measure_trust(held, torch.arange(3).repeat(20), 3)
     >>> trust.accuracy, trust.tested, trust.classes[0].accuracy
     (100.0, 60, 100.0)
@@ -180,7 +181,9 @@ def measure_trust(
         return Trust(None, None, 0, known=known, false_alarms=false_alarms, source=source)
     labels = classes[held.rows]
     images, right = held.each((held.scores.argmax(-1) == labels).float())
-    accuracy, interval = carried_accuracy(right, classes[images], held.gain)
+    counts = classes.bincount(minlength=ways)
+    left = counts.double() if held.left is None else held.left
+    accuracy, interval = carried_accuracy(right, classes[images], counts, left)
     trust = Trust(
         accuracy,
         interval,
@@ -192,7 +195,8 @@ def measure_trust(
     )
     if len(images) < FEWEST or ways < 2:
         return trust
-    scale = fit_scale(held.scores, labels, _balanced(held.rows, labels)) * math.exp(-SOFTER * held.gain)
+    gain = (counts / left).log()[labels.unique()].mean().item()
+    scale = fit_scale(held.scores, labels, _balanced(held.rows, labels)) * math.exp(-SOFTER * gain)
     own = held.each((held.scores * scale).softmax(-1).gather(1, labels.unsqueeze(1)).flatten())[1]
     rank = math.floor(false_alarms * (len(own) + 1))
     likely = own.sort().values[rank - 1].item() if rank else 0.0

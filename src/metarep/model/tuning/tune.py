@@ -11,9 +11,10 @@ from torch.nn import functional
 from metarep.data.copies.near_copies import near_copies
 from metarep.data.copies.picture_hash import picture_hash
 from metarep.model.model import Model
-from metarep.model.trust.familiarity import familiarity, quantile_of
-from metarep.model.trust.folds import deal_folds
+from metarep.model.trust.familiarity import familiarity
+from metarep.model.trust.folds import deal_folds, images_left
 from metarep.model.trust.points import PLAIN
+from metarep.model.trust.threshold import quantile_of
 from metarep.model.trust.trust import HeldOut, measure_trust
 from metarep.model.tuning.clock import Clock
 from metarep.model.tuning.fitting import add_views, expect_times, fit_tail, prepare, steps_of, views_of
@@ -147,9 +148,7 @@ def tune(
         return representation, None, verdict
     tail = fit_tail(prepared, classes, ways, torch.arange(len(classes)), clock)
     tuned = with_tail(representation, prepared.halves, tail, images, "tuned")
-    missing = torch.stack([classes.bincount(minlength=ways) - classes[f].bincount(minlength=ways) for f in folds])
-    gain = (classes.bincount(minlength=ways) / missing).log().mean().item()
-    held = HeldOut(after, left, gain)
+    held = HeldOut(after, left, images_left(folds, classes, ways))
     known = quantile_of(held.each(near)[1], ways, false_alarms)
     trust = measure_trust(held, classes, ways, false_alarms, known=known).lowered(verdict.discount)
     return tuned, Tuning(verdict, trust, tuple(names)), verdict

@@ -129,7 +129,7 @@ def judge(
     """
     labels, right, likely = classes[rows], [], []
     for scores in (before, after):
-        held = HeldOut(scores, rows, 0.0)
+        held = HeldOut(scores, rows)
         right.append(held.each((scores.argmax(-1) == labels).float())[1])
         logs = (scores * fit_scale(scores, labels)).log_softmax(-1).gather(1, labels.unsqueeze(1)).flatten()
         likely.append(held.each(logs)[1])

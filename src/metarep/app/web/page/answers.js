@@ -46,7 +46,7 @@ export function classesWith(model, added) {
 // a class that was added is its scaled cosine; the model's own classes share what their cosines have together, by the
 // probabilities of the graph, and images that were added to one move it by what they change in its cosine.
 export function answer(model, classes, { probabilities, familiarity, points }) {
-  const { trust, prototype_scale: scale, sharpness, root, short } = model;
+  const { trust, prototype_scale: scale, sharpness, root, short, shared, typical } = model;
   let shares = Array.from(probabilities);
   let known = familiarity;
   if (classes.some(({ before, after }) => !before || before.some((each, i) => Math.abs(each - after[i]) > 1e-9))) {
@@ -59,8 +59,10 @@ export function answer(model, classes, { probabilities, familiarity, points }) {
     );
     const total = logSum(logits);
     shares = logits.map((each) => Math.exp(each - total));
+    const spread = (images) => Math.sqrt(shared + (1 - shared) / images);
+    const like = after.map((each, i) => (each * spread(classes[i].count)) / spread(typical)); // see Centre.levels
     const length = Math.max(Math.sqrt(dot(points, points)), short);
-    known = logSum(after.map((each) => sharpness * each)) / sharpness / length ** root;
+    known = logSum(like.map((each) => sharpness * each)) / sharpness / length ** root;
   }
   const order = shares.map((_, i) => i).sort((a, b) => shares[b] - shares[a]);
   const likely = order.filter((i) => shares[i] >= trust.likely);

@@ -1,0 +1,60 @@
+"""Class sizes: how near further images are to the mean of a class, by the number of images that it is a mean of."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+LEAST, MOST = 0.05, 0.99  # of the cosine of two images of a class
+
+
+def shared_cosine(
+    rows: Float[Tensor, "task n dim"], labels: Int[Tensor, "task n"], ways: int
+) -> Float[Tensor, " task"]:
+    """Returns the mean cosine of two rows of a class, over the classes that have two; 1 if there are none.
+
+    Args:
+        rows: features, centred, so that rows of different classes have a cosine near 0.
+        labels: the class of each row.
+        ways: the number of classes.
+
+    >>> rows = torch.tensor([[[2.0, 0.0], [3.0, 4.0], [0.0, 1.0]]])
+    >>> shared_cosine(rows, torch.tensor([[0, 0, 1]]), 2)
+    tensor([0.6000])
+    """
+    unit, tasks = functional.normalize(rows, dim=-1), len(rows)
+    place = (labels + ways * torch.arange(tasks, device=labels.device).unsqueeze(1)).flatten()
+    sums = unit.new_zeros(tasks * ways, unit.shape[-1]).index_add(0, place, unit.flatten(0, 1))
+    squares = sums.square().sum(-1).view(tasks, ways)
+    sizes = place.bincount(minlength=tasks * ways).view(tasks, ways)
+    several = sizes > 1
+    pairs = torch.where(several, (squares - sizes) / (sizes * (sizes - 1)).clamp_min(1), 0.0).sum(-1)
+    classes = several.sum(-1)
+    return torch.where(classes > 0, (pairs / classes.clamp_min(1)).clamp(LEAST, MOST), 1.0)
+
+
+def mean_length(shared: float | Tensor, images: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """Returns the length of the mean of so many unit vectors, if two of them have the cosine ``shared``.
+
+    A further vector of the class has the cosine ``shared / length`` with that mean: the smaller, the fewer images.
+
+    >>> mean_length(0.5, torch.tensor([1.0, 2.0, 100.0])).round(decimals=2)
+    tensor([1.0000, 0.8700, 0.7100])
+    """
+    return (shared + (1 - shared) / images).sqrt()
+
+
+def levels(shared: float | Tensor, counts: Float[Tensor, "*task ways"]) -> Float[Tensor, "*task ways"]:
+    """Returns the factor on cosines with class means that makes classes of few and of many images comparable.
+
+    Args:
+        shared: the mean cosine of two images of a class; a number, or of shape ``(task, 1)``.
+        counts: the number of images of each class, above 0.
+
+    Returns:
+        The factors. A class of the median size has 1.
+
+    >>> levels(0.5, torch.tensor([1.0, 4.0, 16.0])).round(decimals=2)
+    tensor([1.2600, 1.0000, 0.9200])
+    """
+    return mean_length(shared, counts) / mean_length(shared, counts.median(-1, keepdim=True).values)
