@@ -64,23 +64,6 @@ def test_logistic_regression_reaches_its_optimum_on_features_as_they_come() -> N
     assert gradient.norm() < 1e-2 * (x.mT @ (0.2 - functional.one_hot(y, 5).float())).norm()
 
 
-def test_the_shared_cosine_is_that_of_all_pairs_of_a_class() -> None:
-    generator = Generator().manual_seed(0)
-    rows = torch.randn(3, 20, 4, generator=generator, dtype=torch.float64) + 1
-    labels = torch.randint(5, (3, 20), generator=generator)
-    labels[2, :19], labels[2, 19] = 0, 3  # one class of many, one of one
-    for task in range(3):
-        pairs: dict[int, list[float]] = {}
-        for i in range(20):
-            for j in range(i):
-                if labels[task, i] == labels[task, j]:
-                    cosine = functional.cosine_similarity(rows[task, i], rows[task, j], dim=0).item()
-                    pairs.setdefault(int(labels[task, i]), []).append(cosine)
-        means = [sum(own) / len(own) for own in pairs.values()]
-        assert shared_cosine(rows, labels, 5)[task].item() == pytest.approx(sum(means) / len(means))
-    assert shared_cosine(rows, torch.arange(20).expand(3, -1), 20).tolist() == [1, 1, 1], "no class has two images"
-
-
 @pytest.mark.parametrize("solver", ["ridge", "logistic"])
 def test_levels_multiply_scores_less_their_mean(solver: Literal["ridge", "logistic"]) -> None:
     support, y, query = rows_of(tasks=2, labels=[0, 1, 1, 2, 2, 2, 2, 2, 2])

@@ -67,6 +67,7 @@ def test_scores_are_those_of_one_task_a_label(name: str) -> None:
     rows, marks = torch.randn(12, 5), torch.rand(12, 3) < 0.5
     model = MultiLabelModel(None, ["a", "b", "c"], rows, marks, ["x"] * 12, head={"name": name})
     _, learner = build_head(None, {"name": name})
+    learner.level = False
     query = torch.randn(4, 5)
     for label in range(3):
         state = learner.adapt(rows[None], marks[None, :, label].long(), 2)

@@ -58,3 +58,50 @@ def levels(shared: float | Tensor, counts: Float[Tensor, "*task ways"]) -> Float
     tensor([1.2600, 1.0000, 0.9200])
     """
     return mean_length(shared, counts) / mean_length(shared, counts.median(-1, keepdim=True).values)
+
+
+def sizes_differ(labels: Int[Tensor, "task n"], ways: int) -> bool:
+    """Whether the classes of a task have different numbers of rows, and each has some.
+
+    >>> sizes_differ(torch.tensor([[0, 1, 1]]), 2), sizes_differ(torch.tensor([[0, 1]]), 2)
+    (True, False)
+    """
+    counts = class_counts(labels, ways)
+    return bool((counts != counts[:, :1]).any() & (counts > 0).all())
+
+
+def class_counts(labels: Int[Tensor, "task n"], ways: int) -> Int[Tensor, "task ways"]:
+    """Returns the number of rows of each class."""
+    ones = torch.ones_like(labels)
+    return labels.new_zeros(len(labels), ways).scatter_add_(1, labels, ones)
+
+
+def shrunk_means(
+    means: Float[Tensor, "task ways dim"], rows: Float[Tensor, "task n dim"], labels: Int[Tensor, "task n"]
+) -> Float[Tensor, "task ways dim"]:
+    """Returns class means, those of small classes drawn towards the mean of all classes.
+
+    The squared distance of an image to the mean of ``k`` images contains the chance of these, ``v / k``, so that images
+    of small classes look far from their own class. An empirical Bayes estimate of the means (James and Stein,
+    Estimation with Quadratic Loss, 1961) draws each by what chance is of its distance. Here only the differences
+    between classes are applied: the mean of the largest class stays.
+
+    Args:
+        means: the mean of the rows of each class.
+        rows, labels: the support, with at least one row of each class.
+
+    >>> rows = torch.tensor([[[0.0], [2.0], [9.0], [5.0]]])
+    >>> means = torch.tensor([[[1.0], [9.0], [5.0]]])
+    >>> shrunk_means(means, rows, torch.tensor([[0, 0, 1, 2]])).round(decimals=1)
+    tensor([[[1.0000],
+             [8.6000],
+             [5.0000]]])
+    """
+    counts = class_counts(labels, means.shape[1]).to(rows)
+    own = means.gather(1, labels.unsqueeze(-1).expand(-1, -1, means.shape[-1]))
+    spread = (rows - own).square().sum((1, 2)) / (counts.sum(1) - means.shape[1]).clamp_min(1)
+    chance, middle = spread.unsqueeze(1) / counts, means.mean(1, keepdim=True)
+    apart = ((means - middle).square().sum(-1) - chance).mean(1, keepdim=True)
+    apart = apart.clamp_min(chance.amax(1, keepdim=True) * LEAST).clamp_min(torch.finfo(rows.dtype).tiny)
+    share = apart / (apart + chance)
+    return middle + (share / share.amax(1, keepdim=True)).unsqueeze(-1) * (means - middle)

@@ -53,6 +53,7 @@ class Learner(nn.Module, ABC):
     ways: int | None = None
     of_copies: bool = False
     metric: Metric = "euclidean"  # in which features are near each other
+    level: bool = False  # whether it allows for classes of different sizes
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()

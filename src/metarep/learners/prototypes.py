@@ -14,16 +14,20 @@ from metarep.encoders.feature_means import POWERS, centred, feature_means, power
 from metarep.encoders.feature_spread import feature_spread, whitened
 from metarep.errors import MetarepError, above, one_of
 from metarep.learners.class_means import class_means
+from metarep.learners.class_sizes import class_counts, levels, shared_cosine, shrunk_means, sizes_differ
 from metarep.learners.distances import squared_distances
 from metarep.learners.learner import Metric, State
 from metarep.learners.settling import Settling
+
+EASED = 0.75  # the power of levels; with their full effect small classes take images of large ones
 
 
 class Prototypes(Settling):
     """Nearest-class-mean classification: each class is the mean of its support features (its prototype).
 
     Snell et al., Prototypical Networks for Few-shot Learning, 2017. Trap: the distance is *squared*. Logits from plain
-    distances have another scale and another gradient.
+    distances have another scale and another gradient. If the classes of a support have different sizes, that is allowed
+    for (:mod:`metarep.learners.class_sizes`); tasks that are drawn have classes of one size.
 
     Args:
         encoder: the representation.
@@ -53,6 +57,7 @@ class Prototypes(Settling):
     """
 
     unit = False  # whether the rows are as the metric compares them already
+    level = True
     log_temperature: nn.Parameter | None
 
     def __init__(
@@ -99,15 +104,27 @@ class Prototypes(Settling):
     def adapt(
         self, support: Float[Tensor, "task support dim"], labels: Int[Tensor, "task support"], ways: int
     ) -> State:
-        """The prototype of each class, ``task ways dim``."""
-        return {"prototypes": class_means(self._features(support), labels, ways)}
+        """The prototype of each class, ``task ways dim``; and with classes of different sizes their levels for cosines.
+
+        Of such classes small ones have means that are more due to chance, so images of theirs seem far from them. That
+        is allowed for, by levels or by :func:`metarep.learners.class_sizes.shrunk_means`.
+        """
+        rows = self._features(support)
+        means = class_means(rows, labels, ways)
+        if self.training or not self.level or not sizes_differ(labels, ways):
+            return {"prototypes": means}
+        if self.metric == "euclidean":
+            return {"prototypes": shrunk_means(means, rows, labels)}
+        shared = shared_cosine(rows, labels, ways).unsqueeze(-1)
+        return {"prototypes": means, "levels": levels(shared, class_counts(labels, ways).to(rows)) ** EASED}
 
     def logits(self, state: State, query: Float[Tensor, "task query dim"]) -> Float[Tensor, "task query ways"]:
         """The similarity of each query to each prototype, divided by the temperature."""
         query, prototypes = self._features(query), state["prototypes"]
         temperature = self.temperature if self.log_temperature is None else self.log_temperature.exp()
         if self.metric == "cosine":
-            return query @ functional.normalize(prototypes, dim=-1).mT / temperature
+            cosines = query @ functional.normalize(prototypes, dim=-1).mT
+            return (cosines * state["levels"].unsqueeze(1) if "levels" in state else cosines) / temperature
         return -squared_distances(query, prototypes) / temperature
 
     def held_out(
@@ -118,6 +135,8 @@ class Prototypes(Settling):
         folds: Sequence[Int[Tensor, " _"]],
     ) -> Float[Tensor, "tested ways"]:
         """Cross-validation scores: the rows of each fold are subtracted from the sums of the classes."""
+        if self.level and sizes_differ(labels.unsqueeze(0), ways):
+            return super().held_out(support, labels, ways, folds)
         rows, counts = self._features(support), labels.bincount(minlength=ways)
         sums = rows.new_zeros(ways, rows.shape[1]).index_add(0, labels, rows)
         scores = []

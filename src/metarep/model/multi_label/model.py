@@ -1,6 +1,7 @@
 """MultiLabelModel: says of each of a user's labels whether an image has it; an image may have several, or none."""
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any
@@ -69,7 +70,8 @@ class MultiLabelModel:
         depth: Depth | None = None,
     ) -> None:
         self.base = Model(representation, head, Gallery.empty(), depth=depth)  # reads and encodes images
-        self.representation, self.head, self.learner = self.base.representation, self.base.head, self.base.learner
+        self.representation, self.head, self.learner = self.base.representation, self.base.head, copy(self.base.learner)
+        self.learner.level = False  # images without a label are no class that is alike, however many they are
         self.names, self.rows, self.marks, self.items = tuple(names), rows, marks, tuple(items)
         self.hashes = no_hashes(len(rows)) if hashes is None else hashes
         self.depth = self.base.depth
