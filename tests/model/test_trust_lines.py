@@ -67,6 +67,7 @@ def test_classes_that_are_not_tested_are_told():
     assert "by leaving 8 images out" in line
     assert "1 class has one image and is not tested" in line
     assert "1 class has near copies of one image only and is not tested" in line
+    assert "what is expected of classes that are not tested is estimated from the others" in line
     assert copy_lines(model) == ["near copies, counted as one: 9.jpg, 10.jpg, 11.jpg and 2 more"]
 
 

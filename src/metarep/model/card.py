@@ -99,12 +99,14 @@ def _accuracy(model: Model) -> list[str]:
             model.tuning,
             f"{trust.accuracy:.1f} % expected on further images like these (95 % interval {low:.1f} to {high:.1f}),",
         )
+    alone = any(not each.tested for each in trust.classes)
     return [
         *adapted,
         f"{trust.accuracy:.1f} % expected on further images like these (95 % interval {low:.1f} to {high:.1f}),",
         f"all classes weighing the same. Protocol: {counted(trust.tested, 'image')} of the model left out and",
         "classified by a model of the others, one of every class at a time, near copies together; corrected for",
         "the image a class that is missing then. It was not measured on other images.",
+        *(["Classes of one image cannot be tested; what they reach is estimated from the others."] if alone else []),
     ]
 
 
