@@ -98,6 +98,9 @@ def test_a_filter_chooses_trained_rows_and_keeps_the_references_beside_them(resu
     assert "| raw pixels |" in filled
     assert "protonet" not in filled
     assert "20-way" not in filled
+    several = fill_tables(PLACE.format(" method=siamese,protonet"), results)
+    assert "| siamese |" in several
+    assert "| protonet |" in several
 
 
 def test_what_differs_between_rows_gets_a_column(results: Path) -> None:

@@ -31,9 +31,9 @@ def fill_tables(text: str, results: Path) -> str:
     r"""Fill the tables of accuracies in a text.
 
     A place for a table is a line ``<!-- table:NAME column=value ... -->`` and a line ``<!-- /table -->``. The table has
-    the rows of ``results/NAME.csv`` with these values, of the test split unless a filter names another split. Reference
-    rows of the same setting are below the trained ones, even if the filter does not match how they were trained. If no
-    row matches, the table is the line ``not measured yet``.
+    the rows of ``results/NAME.csv`` with these values (``column=one,two`` for one of several), of the test split unless
+    a filter names another split. Reference rows of the same setting are below the trained ones, even if the filter does
+    not match how they were trained. If no row matches, the table is the line ``not measured yet``.
 
     Args:
         text: Markdown.
@@ -86,7 +86,7 @@ def _filter(text: str) -> tuple[str, str]:
 
 def _choose(rows: list[Row], wanted: dict[str, str]) -> list[Row]:
     wanted = {"split": "test"} | wanted
-    chosen = [row for row in _trained(rows) if all(row[column] == value for column, value in wanted.items())]
+    chosen = [row for row in _trained(rows) if all(row[name] in value.split(",") for name, value in wanted.items())]
     measured = distinct(chosen, SETTING)
     beside = [row for name in REFERENCES for row in rows if row["method"] == name]
     encoders = {row["encoder"] for row in chosen} | {"", "none"}  # an untrained one of another kind says nothing here
