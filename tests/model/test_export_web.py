@@ -260,17 +260,20 @@ def test_answers_of_the_page_are_those_of_the_graph_until_something_is_added(
     means = familiarity.prototypes.double().numpy()
     sums = np.vstack([means * np.array(facts["counts"])[:, None], points[0][:2].sum(0)])
     sums[facts["classes"].index("ring")] += points[0][2]
-    was, now = unit(points[1]) @ unit(means).T, unit(points[1]) @ unit(sums).T
+    images = torch.tensor([*facts["counts"], 2])
+    typical = familiarity.centre.length(torch.tensor(facts["typical"]))
+    before_levels = (familiarity.centre.length(images[:3]) / typical).numpy()
+    images[facts["classes"].index("ring")] += 1
+    levels = (familiarity.centre.length(images) / typical).numpy()
+    cosines = unit(points[1]) @ unit(sums).T
+    was, now = unit(points[1]) @ unit(means).T * before_levels**0.75, cosines * levels**0.75
     scale = facts["prototype_scale"]
     mass = np.exp(scale * was).sum(1, keepdims=True)
     odds = np.hstack([np.array(shares) * mass * np.exp(scale * (now[:, :3] - was)), np.exp(scale * now[:, 3:])])
     wanted = odds / odds.sum(1, keepdims=True)
     for row, told in zip(wanted, after, strict=True):
         assert list(told["probabilities"].values()) == pytest.approx(row, abs=1e-6)
-    images = torch.tensor([*facts["counts"], 2])
-    images[facts["classes"].index("ring")] += 1
-    levels = familiarity.centre.length(images) / familiarity.centre.length(torch.tensor(facts["typical"]))
-    like = np.log(np.exp(12 * now * levels.numpy()).sum(1)) / 12
+    like = np.log(np.exp(12 * cosines * levels).sum(1)) / 12
     lengths = np.linalg.norm(points[1], axis=-1) ** facts["root"]
     assert [each["familiarity"] for each in after] == pytest.approx(like / lengths, abs=1e-6)
     assert [each["label"] for each in after] == list(KINDS)

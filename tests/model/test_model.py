@@ -134,17 +134,18 @@ def test_fit_and_predict_on_the_command_line(
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::metarep.model.repeats.RepeatWarning")  # of the lonely one
 def test_a_class_is_added_and_forgotten(folder: ModelFolder, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (new,) = sorted((photos / "other").iterdir())[:1]
-    images = sorted(str(path) for path in new.iterdir())
+    new, another = sorted((photos / "other").iterdir())
+    images, alone = (sorted(str(path) for path in each.iterdir()) for each in (new, another))
     assert main(["add", str(folder.path), str(new)]) == 0
     assert "now 7 classes" in capsys.readouterr().out
-    assert main(["add", str(folder.path), images[0], "--to", "lonely"]) == 0
+    assert main(["add", str(folder.path), alone[0], "--to", "lonely"]) == 0
     assert folder.model.gallery.counts.tolist() == [SHOTS] * WAYS + [len(images), 1]
     capsys.readouterr()
     assert main(["predict", str(folder.path), images[1]]) == 0
     assert f": {new.name}  " in capsys.readouterr().out
+    assert main(["predict", str(folder.path), alone[1]]) == 0
+    assert ": lonely  " in capsys.readouterr().out, "one image is not lost beside classes of several"
     ids = folder.model.gallery.ids[-1:].tolist()
     assert folder.image(ids[0]).is_file()
     assert main(["remove", str(folder.path), new.name, "lonely"]) == 0

@@ -144,10 +144,13 @@ def test_scores_are_carried_to_all_images_of_a_class(shots: int) -> None:
     assert 0.02 < (asked < held.quantile(0.05)).double().mean() < 0.06, "0.016 of two images, with the spread of one"
 
 
-@pytest.mark.parametrize("sizes", [[1] * 10 + [20] * 10, [2] * 6 + [10] * 6])
+@pytest.mark.parametrize("sizes", [[1] * 10 + [20] * 10, [2] * 6 + [10] * 6, [1] * 9 + [30]])
 def test_small_classes_are_known_and_told_apart_beside_large_ones(sizes: list[int]) -> None:
-    """The head without levels takes them for large classes; one threshold without them rejects their images."""
-    ways, counts, away, right = len(sizes), torch.tensor(sizes), [], []
+    """The head without levels takes them for large classes; one threshold without them rejects their images.
+
+    What is promised of all classes is true on average, and inside the interval, also of those that cannot be tested.
+    """
+    ways, counts, away, right, promised, inside = len(sizes), torch.tensor(sizes), [], [], [], 0
     small, y = counts == min(sizes), torch.arange(len(sizes)).repeat_interleave(counts)
     base = Model(None, {**HEAD, "level": False}), Model(None)
     for seed in range(8):
@@ -158,11 +161,17 @@ def test_small_classes_are_known_and_told_apart_beside_large_ones(sizes: list[in
         away.append((models[1].familiar(known) < models[1].trust.known).double().view(-1, ways).mean(0))
         hits = [each.scores(known).argmax(-1).view(-1, ways) == torch.arange(ways) for each in models]
         right.append(torch.stack([each.double().mean(0) for each in hits]))
+        promised.append(models[1].trust.accuracy)
+        low, high = models[1].trust.interval
+        inside += low <= 100 * right[-1][1].mean().item() <= high
     away, right = torch.stack(away).mean(0), torch.stack(right).mean(0)
     assert away[small].mean() < 0.15
     assert away.mean() < 0.09
     assert right[1, small].mean() > right[0, small].mean() + 0.04
     assert right[1].mean() > right[0].mean() + 0.02
+    assert right[1, ~small].mean() > 0.65
+    assert inside >= 6
+    assert sum(promised) / 8 == pytest.approx(100 * right[1].mean().item(), abs=8)
 
 
 @pytest.mark.slow

@@ -33,6 +33,18 @@ def shared_cosine(
     return torch.where(classes > 0, (pairs / classes.clamp_min(1)).clamp(LEAST, MOST), 1.0)
 
 
+def even_mean(
+    rows: Float[Tensor, "task n dim"], labels: Int[Tensor, "task n"], ways: int
+) -> Float[Tensor, "task 1 dim"]:
+    """Returns the mean of the class means: of classes of different sizes, none is nearer to it because of its size.
+
+    >>> even_mean(torch.tensor([[[0.0], [0.0], [3.0]]]), torch.tensor([[0, 0, 1]]), 2)
+    tensor([[[1.5000]]])
+    """
+    weights = 1 / class_counts(labels, ways).to(rows).clamp_min(1).gather(1, labels) / ways
+    return weights.unsqueeze(1) @ rows
+
+
 def mean_length(shared: float | Tensor, images: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     """Returns the length of the mean of so many unit vectors, if two of them have the cosine ``shared``.
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 from metarep.encoders import Encoder
 from metarep.encoders.feature_means import powered
 from metarep.errors import above, one_of
-from metarep.learners.class_sizes import levels, shared_cosine
+from metarep.learners.class_sizes import even_mean, levels, shared_cosine
 from metarep.learners.learner import Learner, State
 from metarep.learners.logistic import MANY_ROWS, TOLERANCE, logistic, orthogonal, unrolled
 
@@ -155,7 +155,8 @@ class Linear(Learner):
         """The weights, so that their scores have the same level for classes of any number of images."""
         if not self.level or bool((counts == counts[:, :1]).all()):
             return weights
-        shared = shared_cosine(x[..., :-1], labels, counts.shape[-1]).unsqueeze(-1)
+        rows, ways = x[..., :-1], counts.shape[-1]
+        shared = shared_cosine(rows - even_mean(rows, labels, ways), labels, ways).unsqueeze(-1)
         factor = levels(shared, counts.clamp_min(1)).square().unsqueeze(-2)
         return (weights - weights.mean(-1, keepdim=True)) * factor
 

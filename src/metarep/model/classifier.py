@@ -18,7 +18,7 @@ from metarep.encoders.finite import refuse_lost_features
 from metarep.errors import MetarepError, counted
 from metarep.model.answers import Answer
 from metarep.model.gallery import Gallery
-from metarep.model.head import HEAD
+from metarep.model.head import HEAD, without_level
 from metarep.model.model import Model
 from metarep.weights.named import Representation, load_representation
 
@@ -203,7 +203,8 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         from metarep.model.folder import ModelFolder
 
         model = ModelFolder.open(Path(path)).model
-        name = "auto" if model.head in (HEAD, {"name": "trained"}) else model.head["name"]
+        usual = without_level(model.head) == without_level(HEAD) or model.head == {"name": "trained"}
+        name = "auto" if usual else model.head["name"]
         classifier = cls(model.representation or "auto", name, false_alarms=model.false_alarms)
         classifier.model_, classifier.classes_ = model, np.unique(model.gallery.names)
         classifier._names = {name: name for name in model.gallery.names}

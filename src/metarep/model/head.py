@@ -21,6 +21,17 @@ HEAD: dict[str, Any] = {
 }
 
 
+def without_level(head: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a head but for ``level``, which earlier versions did not have.
+
+    With one image a class, or any other number that is the same for all, it changes nothing.
+
+    >>> without_level(HEAD) == without_level({**HEAD, "level": False})
+    True
+    """
+    return {name: value for name, value in head.items() if name != "level"}
+
+
 def build_head(
     representation: Representation | None, head: dict[str, Any] | None = None
 ) -> tuple[dict[str, Any], Learner]:

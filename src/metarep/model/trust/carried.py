@@ -1,8 +1,8 @@
 """Extrapolates the accuracy with some images of every class left out to the accuracy with all of them."""
 
 import math
+from typing import NamedTuple
 
-import torch
 from jaxtyping import Float, Int
 from scipy.special import betaincinv
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 SLOPE, SLOPE_SD = (0.35, 0.55), 0.3
 WIDER = 1.8  # images of a model share its support set, so they are worth fewer independent images
 NONE_WRONG = 99.0  # percent: an upper end above this is set to 100
+EACH = 3.0  # images that a class of one image is worth: classes differ, and all depends on that image
 SETTLED = 30  # turns after which a share and the slope that it has agree
 TINY = 1e-9  # errors of each class that are added, so that there is a mean gain where none is wrong
 FEW_WRONG = 3.0  # images: with at most so many wrong the upper end is 100, for the true number may be 0
@@ -23,13 +24,14 @@ def carried_accuracy(
     classes: Int[Tensor, " n"],
     counts: Int[Tensor, " ways"],
     left: Float[Tensor, " ways"],
+    alone: Float[Tensor, " classes"] | None = None,
 ) -> tuple[float, tuple[float, float]]:
     """Estimates the accuracy of a model with all its images, from the accuracy with some left out.
 
     The log odds of being right grow with the logarithm of the number of images a class. The slope was measured
-    beforehand. Classes of different sizes gain differently; what counts is the gain where images were wrong. For a
-    class that was not tested, because it has a single image (or copies of one), the same slope goes back from the size
-    of the tested ones to one image.
+    beforehand. Classes of different sizes gain differently; what counts is the gain where images were wrong. A class of
+    a single image (or of copies of one) is not tested. It gets the accuracy of tested classes that keep one image; if
+    that was not measured, the same slope goes back from the size of the tested ones to one image.
     The interval combines the Jeffreys interval of the tested images with the uncertainty of the slope between data
     sets. Its upper end is 100 if it is above 99, or if at most three images would be wrong.
 
@@ -38,6 +40,8 @@ def carried_accuracy(
         classes: the class index of each of these images, shape ``(n,)``.
         counts: the number of images of each class in the whole gallery, shape ``(ways,)``.
         left: the number of images that each class kept while others were left out, shape ``(ways,)``.
+        alone: the shares of the images of some classes that were classified rightly while their class kept a single
+            image, shape ``(classes,)``.
 
     Returns:
         The accuracy, with all classes weighted equally, and the ends of its 95 % interval; all in percent.
@@ -50,46 +54,65 @@ def carried_accuracy(
     """
     tested, class_index, times = classes.unique(return_inverse=True, return_counts=True)
     shares = right.double().new_zeros(len(tested)).index_add(0, class_index, right.double()) / times
-    share, sizes = shares.mean().item(), counts.double().log()
-    gains = sizes[tested] - left[tested].double().log()
-    gain = ((1 - shares + TINY) @ gains / (1 - shares + TINY).sum()).item()
-    images = len(tested) ** 2 / (1 / times.double()).sum().item() / WIDER
-    wrong = images * (1 - share)
-    low, high = (
-        betaincinv(images * share + 0.5, wrong + 0.5, 0.025),
-        betaincinv(images * share + 0.5, wrong + 0.5, 0.975),
-    )
-    low, high = (0.0 if share == 0 else low), (1.0 if share == 1 else high)
-    slope = SLOPE[0] + SLOPE[1] * share
-    middle = _log_odds((images * share + 0.5) / (images + 1))
+    share, gains = shares.mean().item(), (counts / left.double()).log()[tested]
+    found = _Found(share, len(tested) ** 2 / (1 / times.double()).sum().item() / WIDER)
+    gain, slope = ((1 - shares + TINY) @ gains / (1 - shares + TINY).sum()).item(), SLOPE[0] + SLOPE[1] * share
+    odds = math.exp(slope * gain) * share
+    accuracy = round(100 * odds / (odds + 1 - share), 2)
+    bottom, top = found.ends(gain, slope)
+    few = len(right) * (1 - accuracy / 100) <= FEW_WRONG
+    whole = (accuracy, min(bottom, accuracy), max(100.0 if few else top, accuracy))
+    untested = len(counts) - len(tested)
+    if untested:
+        other = found.of_one_image(left[tested].double()) if alone is None else _of_some(alone, untested)
+        both = zip(whole, other, strict=True)
+        whole = tuple((len(tested) * own + untested * theirs) / len(counts) for own, theirs in both)
+    accuracy, bottom, top = (round(each, 2) for each in whole)
+    return accuracy, (bottom, 100.0 if top > NONE_WRONG else top)
 
-    def ends(by: float, slope: float) -> list[float]:
-        """The ends in percent, after so much more of the logarithm of the number of images."""
+
+class _Found(NamedTuple):
+    """The share of tested images that is right, and the number of independent images that it is worth."""
+
+    share: float
+    images: float
+
+    @property
+    def middle(self) -> float:
+        """The log odds of being right."""
+        return _log_odds((self.images * self.share + 0.5) / (self.images + 1))
+
+    def ends(self, by: float, slope: float) -> tuple[float, float]:
+        """The ends of the interval in percent, after so much more of the logarithm of the number of images."""
         found = []
-        for end, side in ((low, -1), (high, 1)):
+        for end, side in zip(_jeffreys(self.share, self.images), (-1, 1), strict=True):
             if end in (0.0, 1.0):
                 found.append(100 * end)
                 continue
-            away = math.hypot(_log_odds(end) - middle, 1.96 * SLOPE_SD * by)
-            found.append(100 * _share(middle + slope * by + side * away))
-        return found
+            away = math.hypot(_log_odds(end) - self.middle, 1.96 * SLOPE_SD * by)
+            found.append(100 * _share(self.middle + slope * by + side * away))
+        return found[0], found[1]
 
-    odds = math.exp(slope * gain) * share
-    accuracy = round(100 * odds / (odds + 1 - share), 2)
-    bottom, top = ends(gain, slope)
-    few = len(right) * (1 - accuracy / 100) <= FEW_WRONG
-    bottom, top = min(bottom, accuracy), max(100.0 if few or top > NONE_WRONG else top, accuracy)
-    untested = torch.ones_like(counts, dtype=torch.bool).index_fill(0, tested, False)
-    if untested.any():
-        back = gain - sizes[tested].mean().item()
-        part, other = untested.double().mean().item(), share
+    def of_one_image(self, left: Float[Tensor, " tested"]) -> tuple[float, float, float]:
+        """The accuracy of classes of one image and its ends, by the slope; ``left`` is what tested classes kept."""
+        back, share = -left.log().mean().item(), self.share
         for _ in range(SETTLED):
-            other = _share(middle + (SLOPE[0] + SLOPE[1] * other) * back)  # the slope is that of the fewer images
-        low_end, high_end = ends(back, SLOPE[0] + SLOPE[1] * other)
-        other *= 100
-        mixed = ((accuracy, other), (bottom, min(low_end, other)), (top, max(high_end, other)))
-        accuracy, bottom, top = (round((1 - part) * own + part * theirs, 2) for own, theirs in mixed)
-    return accuracy, (round(bottom, 2), round(top, 2))
+            share = _share(self.middle + (SLOPE[0] + SLOPE[1] * share) * back)  # the slope is that of one image
+        low, high = self.ends(back, SLOPE[0] + SLOPE[1] * share)
+        return 100 * share, min(low, 100 * share), max(high, 100 * share)
+
+
+def _of_some(alone: Float[Tensor, " classes"], untested: int) -> tuple[float, float, float]:
+    """The accuracy of untested classes and its ends, from that of tested classes that keep one image."""
+    share, images = alone.mean().item(), EACH / (1 / len(alone) + 1 / untested)
+    low, high = _jeffreys(share, images)
+    return 100 * share, 100 * low, 100 * high
+
+
+def _jeffreys(share: float, images: float) -> tuple[float, float]:
+    """The ends of the 95 % Jeffreys interval of a share; 0 and 1 for shares of none and all."""
+    low, high = (float(betaincinv(images * share + 0.5, images * (1 - share) + 0.5, end)) for end in (0.025, 0.975))
+    return (0.0 if share == 0 else low), (1.0 if share == 1 else high)
 
 
 def _log_odds(share: float) -> float:

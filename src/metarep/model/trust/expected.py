@@ -6,6 +6,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from metarep.model.head import without_level
 from metarep.model.trust.trust import Trust
 
 
@@ -32,7 +33,7 @@ def shipped_trust(
     Returns:
         The trust; None if this encoder was not measured with this head.
     """
-    rows = [row for row in _measured() if row["encoder"] == name and _for_one(row["head"]) == _for_one(head)]
+    rows = [row for row in _measured() if row["encoder"] == name and without_level(row["head"]) == without_level(head)]
     nearest = {}
     for row in sorted(rows, key=lambda row: _distance(row, ways, false_alarms), reverse=True):
         nearest[row["trust"]["source"]] = row
@@ -53,11 +54,6 @@ def shipped_trust(
         source=source,
         calibration=source,
     )
-
-
-def _for_one(head: dict[str, Any]) -> dict[str, Any]:
-    """Returns the settings of a head that matter with one image a class: all but ``level``, which compares sizes."""
-    return {name: value for name, value in head.items() if name != "level"}
 
 
 def _distance(row: dict[str, Any], ways: int, false_alarms: float) -> tuple[float, float]:

@@ -79,7 +79,8 @@ def held_out_familiarity(
     """Computes the scores that the images of a gallery would have if each was left out together with its copies.
 
     A formula replaces the loop over images. Leaving rows out changes the prototype of their class. It also moves the
-    mean by a known vector, and with it every prototype by that same vector. Levels and shares of classes stay.
+    mean by a known vector, and with it every prototype by that same vector. Levels stay, and the share of the class in
+    the mean falls as its number of images does.
 
     Args:
         points, classes, ways, space: see :func:`familiarity`.

@@ -1,24 +1,27 @@
 """SelfTest: what a model says of its own images when they are left out, and what follows from that for new ones."""
 
 import math
+from collections import defaultdict
 from dataclasses import replace
 from functools import cached_property
+from statistics import fmean
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from metarep.data.copies.near_copies import near_copies
 from metarep.learners import Learner
 from metarep.model.gallery import Gallery
 from metarep.model.trust.familiarity import Familiarity, familiarity
-from metarep.model.trust.folds import MOST, deal_folds, images_left
+from metarep.model.trust.folds import MOST, deal_folds, deal_to_one, images_left
 from metarep.model.trust.points import PointSpace
 from metarep.model.trust.suspects import Suspect, find_suspects
 from metarep.model.trust.threshold import known_threshold
 from metarep.model.trust.trust import FEWEST, HeldOut, Trust, measure_trust
 
 MANY, FEW = 300, 5  # with more images than MANY, only FEW folds: a figure of many images needs fewer folds
+WORK = 20_000  # images that classes are classified beside while they keep one image, in all
 
 
 class SelfTest:
@@ -79,9 +82,33 @@ class SelfTest:
             scores = self.learner.held_out(gallery.rows, gallery.classes, ways, folds)
         return HeldOut(scores, torch.cat(folds), images_left(folds, gallery.classes, ways))
 
+    @cached_property
+    def alone(self) -> Float[Tensor, " classes"] | None:
+        """How often images are answered rightly if only one image of their class is left: a share for some classes.
+
+        This is measured if there are classes that cannot be tested, because they have a single image; else it is None.
+        """
+        gallery, tested = self.gallery, self.gallery.classes[self.held_out.rows].unique()
+        if not 0 < len(tested) < self.ways:
+            return None
+        most = max(FEW, min(MOST, WORK // len(gallery)))
+        pairs = [each for each in deal_to_one(gallery.classes, most=most) if self._others(*each).any()]
+        with torch.no_grad():
+            found = self.learner.held_out(gallery.rows, gallery.classes, self.ways, [out for _, out in pairs])
+        shares: defaultdict[int, list[float]] = defaultdict(list)
+        for (kept, out), scores in zip(pairs, found.split([len(out) for _, out in pairs]), strict=True):
+            own = int(gallery.classes[kept])
+            shares[own].append((scores.argmax(-1) == own)[self._others(kept, out)].double().mean().item())
+        return torch.tensor([fmean(each) for each in shares.values()])
+
+    def _others(self, kept: int, out: Int[Tensor, " k"]) -> Bool[Tensor, " k"]:
+        """Which of the rows are not copies of the one that is kept."""
+        return self.units[out] != self.units[kept]
+
     def trust(self) -> Trust:
         """The trust that follows from the held-out scores; where there are too few, that of the encoder beforehand."""
-        own = measure_trust(self.held_out, self.gallery.classes, self.ways, self.false_alarms, known=self._known())
+        held, classes = self.held_out, self.gallery.classes
+        own = measure_trust(held, classes, self.ways, self.false_alarms, known=self._known(), alone=self.alone)
         if own.tested >= FEWEST or self.shipped is None:
             return own
         if not own.tested:

@@ -150,6 +150,7 @@ def measure_trust(
     source: str = "leave-one-out",
     *,
     known: float = -math.inf,
+    alone: Float[Tensor, " classes"] | None = None,
 ) -> Trust:
     """Calibrates a model by its scores on images of known class that it had not seen.
 
@@ -164,6 +165,7 @@ def measure_trust(
         ways: the number of classes.
         false_alarms, source: see :class:`Trust`.
         known: the threshold that :func:`metarep.model.trust.threshold.known_threshold` returns.
+        alone: see :func:`metarep.model.trust.carried.carried_accuracy`.
 
     Returns:
         The trust. With fewer than 6 images left out, or a single class, it holds no calibration.
@@ -183,7 +185,7 @@ def measure_trust(
     images, right = held.each((held.scores.argmax(-1) == labels).float())
     counts = classes.bincount(minlength=ways)
     left = counts.double() if held.left is None else held.left
-    accuracy, interval = carried_accuracy(right, classes[images], counts, left)
+    accuracy, interval = carried_accuracy(right, classes[images], counts, left, alone)
     trust = Trust(
         accuracy,
         interval,

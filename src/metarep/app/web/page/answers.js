@@ -46,21 +46,24 @@ export function classesWith(model, added) {
 // a class that was added is its scaled cosine; the model's own classes share what their cosines have together, by the
 // probabilities of the graph, and images that were added to one move it by what they change in its cosine.
 export function answer(model, classes, { probabilities, familiarity, points }) {
-  const { trust, prototype_scale: scale, sharpness, root, short, shared, typical } = model;
+  const { counts, trust, prototype_scale: scale, sharpness, root, short, shared, typical } = model;
   let shares = Array.from(probabilities);
   let known = familiarity;
   if (classes.some(({ before, after }) => !before || before.some((each, i) => Math.abs(each - after[i]) > 1e-9))) {
     const own = unit(points);
-    const after = classes.map((each) => dot(own, each.after));
-    const before = classes.map((each) => (each.before ? dot(own, each.before) : 0));
+    const spread = (images) => Math.sqrt(shared + (1 - shared) / images);
+    const level = (images) => spread(images) / spread(typical); // see Centre.levels
+    const eased = (images) => level(images) ** 0.75; // as the learner `prototypes` takes it
+    const cosines = classes.map((each) => dot(own, each.after));
+    const after = classes.map((each, i) => cosines[i] * eased(each.count));
+    const before = classes.map((each, i) => (each.before ? dot(own, each.before) * eased(counts[i]) : 0));
     const mass = logSum(classes.flatMap((each, i) => (each.before ? [scale * before[i]] : [])));
     const logits = classes.map((each, i) =>
       each.before ? Math.log(Math.max(shares[i], 1e-30)) + mass + scale * (after[i] - before[i]) : scale * after[i],
     );
     const total = logSum(logits);
     shares = logits.map((each) => Math.exp(each - total));
-    const spread = (images) => Math.sqrt(shared + (1 - shared) / images);
-    const like = after.map((each, i) => (each * spread(classes[i].count)) / spread(typical)); // see Centre.levels
+    const like = cosines.map((each, i) => each * level(classes[i].count));
     const length = Math.max(Math.sqrt(dot(points, points)), short);
     known = logSum(like.map((each) => sharpness * each)) / sharpness / length ** root;
   }
