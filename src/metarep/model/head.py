@@ -9,7 +9,7 @@ from metarep.errors import Advice, MetarepError, unknown
 from metarep.learners import INDUCTIVE, LEARNERS, Learner
 from metarep.weights.representation import Representation
 
-# The learner for encoders without one: it was best on photographs of unseen classes (docs/your-own-images.md).
+# The learner for encoders without one: it was best on photographs of unseen classes (docs/is-it-true.md).
 HEAD: dict[str, Any] = {
     "name": "linear",
     "solver": "logistic",
