@@ -45,7 +45,7 @@ MANY = 1000  # images of a gallery, from which a quarter of the draws is taken
 MOST = 60  # images of a CIFAR-FS class
 BACKGROUND, TWICE = "BACKGROUND_Google", "Faces_easy"  # no class, and the pictures of another class cut out
 UNEQUAL = (  # images: classes
-    *({1: 10, 20: 10}, {1: 9, 30: 1}, {1: 3, 5: 9}),
+    *({1: 1, 20: 1}, {1: 1, 20: 2}, {1: 10, 20: 10}, {1: 9, 30: 1}, {1: 3, 5: 9}),
     *({2: 6, 10: 6}, {2: 5, 5: 5, 20: 5}, {3: 11, 20: 1}),
 )
 DATA = ("caltech-101", "cifar-fs", "orl", "glyphs")

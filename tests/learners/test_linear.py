@@ -1,6 +1,5 @@
 """Tests of the linear learners against scikit-learn, and of their levels against loops."""
 
-import math
 import warnings
 from typing import Literal
 
@@ -65,18 +64,23 @@ def test_logistic_regression_reaches_its_optimum_on_features_as_they_come() -> N
 
 
 @pytest.mark.parametrize("solver", ["ridge", "logistic"])
-def test_levels_multiply_scores_less_their_mean(solver: Literal["ridge", "logistic"]) -> None:
+def test_scores_are_shifted_by_a_part_of_what_new_images_can_expect(solver: Literal["ridge", "logistic"]) -> None:
     support, y, query = rows_of(tasks=2, labels=[0, 1, 1, 2, 2, 2, 2, 2, 2])
     plain, level = (Linear(pixels(), solver, centre=True, balance=True, level=on) for on in (False, True))
-    was, now = (solve(each, support, y, query) for each in (plain, level))
+    was, now, own = (solve(learner, support, y, x) for learner, x in ((plain, query), (level, query), (plain, support)))
+    scale = 10 if solver == "ridge" else 1
     for task in range(2):
         unit = functional.normalize(support[task], dim=-1)
-        centred = functional.normalize(unit - unit.mean(0), dim=-1).unsqueeze(0)
-        even = torch.stack([centred[0, y[task] == way].mean(0) for way in range(3)]).mean(0)
-        shared = shared_cosine(centred - even, y[task : task + 1], 3).item()
-        lengths = [math.sqrt(shared + (1 - shared) / count) for count in (1, 2, 6)]
-        factors = torch.tensor([(length / lengths[1]) ** 2 for length in lengths], dtype=was.dtype)
-        less = was[task] - was[task].mean(-1, keepdim=True)
-        torch.testing.assert_close(now[task], less * factors)
+        centred = functional.normalize(unit - unit.mean(0), dim=-1)
+        even = torch.stack([centred[y[task] == way].mean(0) for way in range(3)]).mean(0)
+        shared = shared_cosine((centred - even).unsqueeze(0), y[task : task + 1], 3).item()
+        expected = torch.tensor(
+            [
+                own[task][y[task] == way, way].mean().item() * shared / (shared + (1 - shared) / count)
+                for way, count in enumerate((1, 2, 6))
+            ]
+        )
+        shift = 0.7 * (expected - expected.mean())
+        torch.testing.assert_close((was[task] - now[task]) / scale, (shift / scale).expand(7, -1).to(was.dtype))
     alike = torch.arange(9).expand(2, -1) % 3
     assert solve(plain, support, alike, query).equal(solve(level, support, alike, query)), "equal classes stay"

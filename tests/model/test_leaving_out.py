@@ -64,8 +64,8 @@ def test_short_ways_of_leaving_out_equal_the_loop(learner: Learner) -> None:
     if getattr(learner, "centre", False):  # it stays that of all images where there are many
         assert (found.argmax(-1) == loop.argmax(-1)).float().mean() > 0.97
     else:
-        near = 0.03 if isinstance(learner, Linear) and learner.level else 0.01  # levels stay those of all images
-        torch.testing.assert_close(found, loop, rtol=near, atol=0.01)
+        level = isinstance(learner, Linear) and learner.level  # what images of a class share stays that of all images
+        torch.testing.assert_close(found, loop, rtol=0.03 if level else 0.01, atol=0.02 if level else 0.01)
 
 
 def test_neighbours_leave_out_exactly_above_fifty_images() -> None:

@@ -22,7 +22,7 @@ def fill_trust(text: str, results: Path) -> str:
     r"""Fill the tables of trust in a text.
 
     A place for a table is a line ``<!-- trust:PART -->`` and a line ``<!-- /trust -->``. PART is ``promise``,
-    ``strangers``, ``unequal``, ``heads`` or ``before``.
+    ``strangers``, ``unequal``, ``unequal-before``, ``unequal-means``, ``heads`` or ``before``.
 
     Args:
         text: Markdown.
@@ -81,6 +81,10 @@ def _unequal(row: Row) -> list[str]:
     return [*right, *_with_intervals(row, shares)]
 
 
+def _means(row: Row) -> list[str]:
+    return [row["encoder"], row["metric"], f"{row['without']:.1f}", f"{row['with']:.1f}"]
+
+
 def _heads(row: Row) -> list[str]:
     return [f"{row['ours']:.2f}", f"{row['theirs']:.2f}", f"{row['gain']:+.2f} ± {row['gain_ci95']:.2f}"]
 
@@ -89,6 +93,8 @@ TABLES: dict[str, tuple[list[str], Callable[[Row], list[str]]]] = {
     "promise": ([*PROMISED], _promise),
     "strangers": ([*TURNED], _strangers),
     "unequal": ([*UNEQUAL], _unequal),
+    "unequal-before": ([*UNEQUAL], _unequal),
+    "unequal-means": (["encoder", "metric", "right without", "right with"], _means),
     "heads": (["default head", "scikit-learn", "difference"], _heads),
     "before": ([*PROMISED, *TURNED], lambda row: [*_promise(row), *_strangers(row)]),
 }

@@ -36,7 +36,8 @@ def trust_line(model: Model) -> str:
     for many, what in ((alone, "one image"), (copied, "near copies of one image only")):
         have, are = plural(many, "has", "have"), plural(many, "is", "are")
         parts += [f"{counted(many, 'class')} {have} {what} and {are} not tested"] if many else []
-    parts += ["what is expected of classes that are not tested is estimated from the others"] if untested else []
+    if untested:
+        parts[-1] += ", but estimated from the others"
     if trust.calibration != trust.source:
         few = f"{trust.tested} {plural(trust.tested, 'is', 'are')} too few to set probabilities by"
         parts += [f"{few}, which are those of {trust.calibration}" if trust.calibration else few]

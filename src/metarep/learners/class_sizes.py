@@ -22,7 +22,8 @@ def shared_cosine(
     >>> shared_cosine(rows, torch.tensor([[0, 0, 1]]), 2)
     tensor([0.6000])
     """
-    unit, tasks = functional.normalize(rows, dim=-1), len(rows)
+    whole = rows.to(torch.promote_types(rows.dtype, torch.float32))  # sums of many rows overflow in float16
+    unit, tasks = functional.normalize(whole, dim=-1), len(rows)
     place = (labels + ways * torch.arange(tasks, device=labels.device).unsqueeze(1)).flatten()
     sums = unit.new_zeros(tasks * ways, unit.shape[-1]).index_add(0, place, unit.flatten(0, 1))
     squares = sums.square().sum(-1).view(tasks, ways)
@@ -30,7 +31,7 @@ def shared_cosine(
     several = sizes > 1
     pairs = torch.where(several, (squares - sizes) / (sizes * (sizes - 1)).clamp_min(1), 0.0).sum(-1)
     classes = several.sum(-1)
-    return torch.where(classes > 0, (pairs / classes.clamp_min(1)).clamp(LEAST, MOST), 1.0)
+    return torch.where(classes > 0, (pairs / classes.clamp_min(1)).clamp(LEAST, MOST), 1.0).to(rows.dtype)
 
 
 def even_mean(

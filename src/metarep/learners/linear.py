@@ -11,11 +11,12 @@ from torch.nn import functional
 from metarep.encoders import Encoder
 from metarep.encoders.feature_means import powered
 from metarep.errors import above, one_of
-from metarep.learners.class_sizes import even_mean, levels, shared_cosine
+from metarep.learners.class_sizes import even_mean, mean_length, shared_cosine
 from metarep.learners.learner import Learner, State
 from metarep.learners.logistic import MANY_ROWS, TOLERANCE, logistic, orthogonal, unrolled
 
 FEW = 128  # with at most this many images, one image changes their mean noticeably
+LEVELLED = 0.7  # of the expected score; 0.3 and 0.5 leave more to large classes (Caltech-101, CIFAR-FS)
 HELD = 1 << 28  # values in the weights of all folds that are held at a time
 
 
@@ -39,10 +40,10 @@ class Linear(Learner):
             all classes of a task have in common then has no effect.
         balance: give all classes the same weight in the loss, whatever the number of their images. The weights of the
             images sum to their number, so nothing changes if all classes have equally many images.
-        level: multiply the scores of each class, less their mean, by the square of its level
-            (:func:`metarep.learners.class_sizes.levels`). A classifier fits its own images alike whatever the size of
-            their class, but a new image is farther from the few images of a small class. Without the factor it is
-            taken for one of a large class. Nothing changes if all classes have equally many images.
+        level: subtract from the scores of each class a part of the score that a new image of it can expect. A
+            classifier fits its own images alike whatever the size of their class, but a new image is farther from the
+            few images of a small class, and is taken for one of a large class (:mod:`metarep.learners.class_sizes`).
+            Nothing changes if all classes have equally many images.
 
     Raises:
         MetarepError: the solver is unknown, or ``strength`` or ``power`` is not above 0.
@@ -94,7 +95,10 @@ class Linear(Learner):
         else:
             rows, back = orthogonal(x, weigh)
             weights = back @ logistic(rows, targets, self.strength, weigh)
-        return {"weights": self._levelled(weights, x, labels, targets.sum(1)), "centre": centre}
+        shift = self._shift(x, x @ weights, targets)
+        if shift is not None:
+            weights = torch.cat([weights[:, :-1], weights[:, -1:] - shift], 1)  # the bias
+        return {"weights": weights, "centre": centre}
 
     def logits(self, state: State, query: Float[Tensor, "task query dim"]) -> Float[Tensor, "task query ways"]:
         """The linear scores of each class; those of ``ridge`` are multiplied by ``scale``."""
@@ -132,9 +136,10 @@ class Linear(Learner):
                 weights = ridge(rows, targets, self.strength, weigh)
             else:
                 weights = logistic(rows, targets, self.strength, weigh, base, whole, tolerance=tolerance)
-            counts = stays.to(rows) @ targets
-            weights = self._levelled(weights, x, labels.unsqueeze(0), counts[0])
-            scores += [rows[0, out] @ own for out, own in zip(now, weights, strict=True)]
+            for keep, out, own in zip(stays, now, weights, strict=True):
+                shift = self._shift(x, rows @ own, targets * keep.unsqueeze(-1))
+                found = rows[0, out] @ own
+                scores.append(found if shift is None else found - shift[0])
         logits = torch.cat(scores)
         return logits * self.scale if self.solver == "ridge" else logits
 
@@ -149,16 +154,30 @@ class Linear(Learner):
         classes = (counts > 0).sum(1, keepdim=True)
         return stays * stays.sum(1, keepdim=True) / classes / counts.clamp_min(1).gather(1, labels)
 
-    def _levelled(
-        self, weights: Float[Tensor, "task dim ways"], x: Tensor, labels: Tensor, counts: Float[Tensor, "task ways"]
-    ) -> Float[Tensor, "task dim ways"]:
-        """The weights, so that their scores have the same level for classes of any number of images."""
+    def _shift(
+        self, x: Float[Tensor, "task n dim"], scores: Float[Tensor, "task n ways"], member: Float[Tensor, "task n ways"]
+    ) -> Float[Tensor, "task 1 ways"] | None:
+        """What is subtracted from the scores of each class, so that images of any class can expect the same.
+
+        The images of a class score alike in its own classifier. A new image has with their mean not the cosine that
+        they have, the length of the mean, but ``shared / length`` (:mod:`metarep.learners.class_sizes`).
+
+        Args:
+            x: features of the support, with a column of ones.
+            scores: their scores.
+            member: their classes, one-hot; a row of zeros leaves an image out.
+
+        Returns:
+            The shift; None without ``level``, or if all classes have equally many images.
+        """
+        counts = member.sum(1)
         if not self.level or bool((counts == counts[:, :1]).all()):
-            return weights
-        rows, ways = x[..., :-1], counts.shape[-1]
+            return None
+        rows, labels, ways = x[..., :-1], member.argmax(-1), counts.shape[-1]
         shared = shared_cosine(rows - even_mean(rows, labels, ways), labels, ways).unsqueeze(-1)
-        factor = levels(shared, counts.clamp_min(1)).square().unsqueeze(-2)
-        return (weights - weights.mean(-1, keepdim=True)) * factor
+        own = (scores * member).sum(1) / counts.clamp_min(1)
+        expected = own * shared / mean_length(shared, counts.clamp_min(1)).square()
+        return LEVELLED * (expected - expected.mean(-1, keepdim=True)).unsqueeze(1)
 
     def _normalised(self, rows: Tensor) -> Tensor:
         """Features after ``power`` and ``normalise``."""

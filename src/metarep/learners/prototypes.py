@@ -107,7 +107,8 @@ class Prototypes(Settling):
         """The prototype of each class, ``task ways dim``; and with classes of different sizes their levels for cosines.
 
         Of such classes small ones have means that are more due to chance, so images of theirs seem far from them. That
-        is allowed for, by levels or by :func:`metarep.learners.class_sizes.shrunk_means`.
+        is allowed for, by levels or by :func:`metarep.learners.class_sizes.shrunk_means`; not in training mode, where
+        tasks have classes of one size.
         """
         rows = self._features(support)
         means = class_means(rows, labels, ways)

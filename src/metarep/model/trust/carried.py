@@ -64,7 +64,8 @@ def carried_accuracy(
     whole = (accuracy, min(bottom, accuracy), max(100.0 if few else top, accuracy))
     untested = len(counts) - len(tested)
     if untested:
-        other = found.of_one_image(left[tested].double()) if alone is None else _of_some(alone, untested)
+        other = found.of_one_image(left[tested].double())
+        other = other if alone is None else _of_some(alone, len(counts), untested, other[0])
         both = zip(whole, other, strict=True)
         whole = tuple((len(tested) * own + untested * theirs) / len(counts) for own, theirs in both)
     accuracy, bottom, top = (round(each, 2) for each in whole)
@@ -102,10 +103,14 @@ class _Found(NamedTuple):
         return 100 * share, min(low, 100 * share), max(high, 100 * share)
 
 
-def _of_some(alone: Float[Tensor, " classes"], untested: int) -> tuple[float, float, float]:
-    """The accuracy of untested classes and its ends, from that of tested classes that keep one image."""
-    share, images = alone.mean().item(), EACH / (1 / len(alone) + 1 / untested)
-    low, high = _jeffreys(share, images)
+def _of_some(alone: Float[Tensor, " classes"], ways: int, untested: int, guess: float) -> tuple[float, float, float]:
+    """The accuracy of untested classes and its ends, from that of tested classes that keep one image.
+
+    A class that keeps one image is one large class less beside it. With few classes that makes it too easy. So the
+    estimate by the slope, ``guess``, has a weight of one in so many classes.
+    """
+    share = alone.mean().item() * (1 - 1 / ways) + guess / 100 / ways
+    low, high = _jeffreys(share, EACH / (1 / len(alone) + 1 / untested))
     return 100 * share, 100 * low, 100 * high
 
 

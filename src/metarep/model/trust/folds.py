@@ -63,23 +63,27 @@ def images_left(folds: Sequence[Int[Tensor, " _"]], classes: Int[Tensor, " n"], 
     return kept.log().mean(0).exp()
 
 
-def deal_to_one(classes: Int[Tensor, " n"], *, most: int = MOST) -> list[tuple[int, Int[Tensor, " _"]]]:
+def deal_to_one(
+    classes: Int[Tensor, " n"], units: Int[Tensor, " n"], *, most: int = MOST
+) -> list[tuple[int, Int[Tensor, " _"]]]:
     """Leaves one image of a class, for classes of several: what a class of a single image would be like.
 
     Args:
         classes: the class index of each image, shape ``(n,)``.
+        units: see :func:`deal_folds`. Classes of a single unit are passed over.
         most: the largest number of pairs.
 
     Returns:
         Pairs of the row that stays and the rows that are left out, which are the others of its class. With few classes
         each occurs several times, with another image that stays. The same arguments give the same pairs.
 
-    >>> [(kept, out.tolist()) for kept, out in deal_to_one(torch.tensor([0, 0, 1, 0]), most=2)]
+    >>> classes = torch.tensor([0, 0, 1, 0])
+    >>> [(kept, out.tolist()) for kept, out in deal_to_one(classes, torch.arange(4), most=2)]
     [(3, [0, 1]), (0, [1, 3])]
     """
     generator = Generator().manual_seed(0)
     members = [(classes == each).nonzero().flatten() for each in classes.unique().tolist()]
-    members = [own[torch.randperm(len(own), generator=generator)] for own in members if len(own) > 1]
+    members = [own[torch.randperm(len(own), generator=generator)] for own in members if len(units[own].unique()) > 1]
     members = [members[i] for i in torch.randperm(len(members), generator=generator).tolist()]
     longest = max((len(own) for own in members), default=0)
     pairs = [(own, turn) for turn in range(longest) for own in members if turn < len(own)][:most]

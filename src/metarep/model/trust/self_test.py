@@ -7,7 +7,7 @@ from functools import cached_property
 from statistics import fmean
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from metarep.data.copies.near_copies import near_copies
@@ -68,19 +68,35 @@ class SelfTest:
         return [rows for rows in groups.values() if len(rows) > 1]
 
     @cached_property
+    def _folds(self) -> list[Int[Tensor, " _"]]:
+        """The rows that are left out together, one image of every class at a time."""
+        most = MOST if len(self.gallery) <= MANY else FEW
+        return deal_folds(self.gallery.classes, self.units, most=most) if self.ways > 1 and not self.learned else []
+
+    @cached_property
+    def _pairs(self) -> list[tuple[int, Int[Tensor, " _"]]]:
+        """For classes that keep one image: its row and the rows that are left out; none if every class is tested."""
+        classes = self.gallery.classes
+        if not self._folds or len(classes[torch.cat(self._folds)].unique()) == self.ways:
+            return []
+        return deal_to_one(classes, self.units, most=max(FEW, min(MOST, WORK // len(classes))))
+
+    @cached_property
+    def _scores(self) -> tuple[Tensor, ...]:
+        """The scores of the rows of each fold, and then of each pair: all at once, so that a learner starts once."""
+        parts = [*self._folds, *(out for _, out in self._pairs)]
+        with torch.no_grad():
+            found = self.learner.held_out(self.gallery.rows, self.gallery.classes, self.ways, parts)
+        return found.split([len(part) for part in parts])
+
+    @cached_property
     def held_out(self) -> HeldOut:
         """The scores of the gallery's images, with one image of every class left out at a time."""
-        gallery, ways = self.gallery, self.ways
-        folds = (
-            deal_folds(gallery.classes, self.units, most=MOST if len(gallery) <= MANY else FEW)
-            if ways > 1 and not self.learned
-            else []
-        )
+        folds, ways = self._folds, self.ways
         if not folds:
             return HeldOut(torch.zeros(0, ways), torch.zeros(0, dtype=torch.long))
-        with torch.no_grad():
-            scores = self.learner.held_out(gallery.rows, gallery.classes, ways, folds)
-        return HeldOut(scores, torch.cat(folds), images_left(folds, gallery.classes, ways))
+        left = images_left(folds, self.gallery.classes, ways)
+        return HeldOut(torch.cat(self._scores[: len(folds)]), torch.cat(folds), left)
 
     @cached_property
     def alone(self) -> Float[Tensor, " classes"] | None:
@@ -88,22 +104,12 @@ class SelfTest:
 
         This is measured if there are classes that cannot be tested, because they have a single image; else it is None.
         """
-        gallery, tested = self.gallery, self.gallery.classes[self.held_out.rows].unique()
-        if not 0 < len(tested) < self.ways:
-            return None
-        most = max(FEW, min(MOST, WORK // len(gallery)))
-        pairs = [each for each in deal_to_one(gallery.classes, most=most) if self._others(*each).any()]
-        with torch.no_grad():
-            found = self.learner.held_out(gallery.rows, gallery.classes, self.ways, [out for _, out in pairs])
+        found = self._scores[len(self._folds) :] if self._pairs else ()
         shares: defaultdict[int, list[float]] = defaultdict(list)
-        for (kept, out), scores in zip(pairs, found.split([len(out) for _, out in pairs]), strict=True):
-            own = int(gallery.classes[kept])
-            shares[own].append((scores.argmax(-1) == own)[self._others(kept, out)].double().mean().item())
-        return torch.tensor([fmean(each) for each in shares.values()])
-
-    def _others(self, kept: int, out: Int[Tensor, " k"]) -> Bool[Tensor, " k"]:
-        """Which of the rows are not copies of the one that is kept."""
-        return self.units[out] != self.units[kept]
+        for (kept, out), scores in zip(self._pairs, found, strict=True):
+            own, others = int(self.gallery.classes[kept]), self.units[out] != self.units[kept]
+            shares[own].append((scores.argmax(-1) == own)[others].double().mean().item())
+        return torch.tensor([fmean(each) for each in shares.values()]) if shares else None
 
     def trust(self) -> Trust:
         """The trust that follows from the held-out scores; where there are too few, that of the encoder beforehand."""
