@@ -55,3 +55,24 @@ def test_a_process_is_heard_before_it_works() -> None:
         time.sleep(0.01)
     beats.stop()
     assert time.monotonic() - began < heartbeat.EVERY / 2
+
+
+def test_a_process_does_not_end_in_a_call_of_the_store() -> None:
+    """Python aborts a process whose thread is in C++ then."""
+    inside, left = threading.Event(), threading.Event()
+
+    class Slow(Store):
+        def check(self, keys: list[str]) -> bool:
+            inside.set()
+            time.sleep(0.3)
+            left.set()
+            return super().check(keys)
+
+    store = Slow()
+    beats = heartbeat.Heartbeat(store, 0, 2, io.StringIO())
+    beats.start()
+    assert inside.wait(5)
+    beats.stop()
+    assert left.is_set()
+    assert not beats.is_alive()
+    assert store["beat/0"] == b"done", "it is the last word"

@@ -260,7 +260,7 @@ def test_answers_of_the_page_are_those_of_the_graph_until_something_is_added(
     means = familiarity.prototypes.double().numpy()
     sums = np.vstack([means * np.array(facts["counts"])[:, None], points[0][:2].sum(0)])
     sums[facts["classes"].index("ring")] += points[0][2]
-    images = torch.tensor([*facts["counts"], 2])
+    images = torch.tensor([*facts["counts"], 2]).float()
     typical = familiarity.centre.length(torch.tensor(facts["typical"]))
     before_levels = (familiarity.centre.length(images[:3]) / typical).numpy()
     images[facts["classes"].index("ring")] += 1

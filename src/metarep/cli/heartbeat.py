@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 EVERY, PATIENCE = 3.0, 45.0  # seconds between two signs of life, and without one
+LONGEST = 30.0  # seconds that an exchange may still take when a process ends
 
 
 class Heartbeat(threading.Thread):
@@ -50,8 +51,14 @@ class Heartbeat(threading.Thread):
                 return
 
     def stop(self) -> None:
-        """Tell the others that this process is done, and stop watching them."""
+        """Tell the others that this process is done, and stop watching them.
+
+        It waits for a call of the store that is under way. Python aborts a process that ends while a thread is in one.
+        """
         self.stopped.set()
+        self.join(LONGEST)
+        if self.is_alive():
+            return
         try:
             self.store.set(f"beat/{self.rank}", "done")
         except Exception:

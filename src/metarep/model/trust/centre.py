@@ -34,7 +34,7 @@ class Centre:
     shared: float
     levels: Float[Tensor, " ways"]
 
-    def length(self, images: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    def length(self, images: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
         """Returns the length of the mean of so many images of a class, if each has length 1."""
         return mean_length(self.shared, images)
 
