@@ -7,8 +7,9 @@ from torch import Generator, nn
 
 from metarep.encoders import Preprocess, build_encoder
 from metarep.learners import INDUCTIVE, LEARNERS, GradientDescent, Learner, Linear, Neighbours, Prototypes
+from metarep.learners.class_sizes import even_mean, shared_cosine
 from metarep.learners.logistic import MANY_ROWS, NotSolvedWarning, logistic, orthogonal
-from metarep.model.trust.folds import deal_folds
+from metarep.model.trust.folds import deal_folds, deal_to_one
 
 ROWS = [name for name in INDUCTIVE if name != "augmented"]  # whose rows have an axis of views
 
@@ -66,6 +67,23 @@ def test_short_ways_of_leaving_out_equal_the_loop(learner: Learner) -> None:
     else:
         level = isinstance(learner, Linear) and learner.level  # what images of a class share stays that of all images
         torch.testing.assert_close(found, loop, rtol=0.03 if level else 0.01, atol=0.02 if level else 0.01)
+
+
+def test_what_images_of_a_class_share_is_that_of_all_images_in_every_fold() -> None:
+    """Also where a fold leaves one image of a class: the others do not count as images of another class."""
+    x, y = draw(150, 6, 4)
+    y[:60], (kept, out) = 1, deal_to_one(y, torch.arange(150), most=1)[0]
+    out = (y == y[kept]).nonzero().flatten()
+    out = out[out != kept]
+    plain, level = (Linear(features(6), strength=0.1, normalise=False, level=on) for on in (False, True))
+    was, now = (learner.held_out(x, y, 4, [out])[0] for learner in (plain, level))
+    stays = torch.ones(150, dtype=torch.bool).index_fill(0, out, False)
+    own = plain.logits(plain.adapt(x[stays][None], y[stays][None], 4), x[stays][None])[0]
+    shared = shared_cosine(x[None] - even_mean(x[None], y[None], 4), y[None], 4).item()
+    counts = y[stays].bincount(minlength=4)
+    means = torch.stack([own[y[stays] == way, way].mean() for way in range(4)])
+    expected = means * shared / (shared + (1 - shared) / counts)
+    torch.testing.assert_close(was - now, 0.7 * (expected - expected.mean()), rtol=0.02, atol=0.02)
 
 
 def test_neighbours_leave_out_exactly_above_fifty_images() -> None:

@@ -95,7 +95,7 @@ class Linear(Learner):
         else:
             rows, back = orthogonal(x, weigh)
             weights = back @ logistic(rows, targets, self.strength, weigh)
-        shift = self._shift(x, x @ weights, targets)
+        shift = self._shift(x, x @ weights, labels, targets)
         if shift is not None:
             weights = torch.cat([weights[:, :-1], weights[:, -1:] - shift], 1)  # the bias
         return {"weights": weights, "centre": centre}
@@ -137,7 +137,7 @@ class Linear(Learner):
             else:
                 weights = logistic(rows, targets, self.strength, weigh, base, whole, tolerance=tolerance)
             for keep, out, own in zip(stays, now, weights, strict=True):
-                shift = self._shift(x, rows @ own, targets * keep.unsqueeze(-1))
+                shift = self._shift(x, rows @ own, labels.unsqueeze(0), targets * keep.unsqueeze(-1))
                 found = rows[0, out] @ own
                 scores.append(found if shift is None else found - shift[0])
         logits = torch.cat(scores)
@@ -155,7 +155,11 @@ class Linear(Learner):
         return stays * stays.sum(1, keepdim=True) / classes / counts.clamp_min(1).gather(1, labels)
 
     def _shift(
-        self, x: Float[Tensor, "task n dim"], scores: Float[Tensor, "task n ways"], member: Float[Tensor, "task n ways"]
+        self,
+        x: Float[Tensor, "task n dim"],
+        scores: Float[Tensor, "task n ways"],
+        labels: Int[Tensor, "task n"],
+        member: Float[Tensor, "task n ways"],
     ) -> Float[Tensor, "task 1 ways"] | None:
         """What is subtracted from the scores of each class, so that images of any class can expect the same.
 
@@ -165,7 +169,8 @@ class Linear(Learner):
         Args:
             x: features of the support, with a column of ones.
             scores: their scores.
-            member: their classes, one-hot; a row of zeros leaves an image out.
+            labels: their classes.
+            member: their classes, one-hot; a row of zeros leaves an image out, but for what images of a class share.
 
         Returns:
             The shift; None without ``level``, or if all classes have equally many images.
@@ -173,7 +178,7 @@ class Linear(Learner):
         counts = member.sum(1)
         if not self.level or bool((counts == counts[:, :1]).all()):
             return None
-        rows, labels, ways = x[..., :-1], member.argmax(-1), counts.shape[-1]
+        rows, ways = x[..., :-1], counts.shape[-1]
         shared = shared_cosine(rows - even_mean(rows, labels, ways), labels, ways).unsqueeze(-1)
         own = (scores * member).sum(1) / counts.clamp_min(1)
         expected = own * shared / mean_length(shared, counts.clamp_min(1)).square()
