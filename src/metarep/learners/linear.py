@@ -95,8 +95,8 @@ class Linear(Learner):
         else:
             rows, back = orthogonal(x, weigh)
             weights = back @ logistic(rows, targets, self.strength, weigh)
-        shift = self._shift(x, x @ weights, labels, targets)
-        if shift is not None:
+        if self.level and not _even(targets.sum(1)):
+            shift = _shift(x @ weights, targets, _shared(x, labels, ways))
             weights = torch.cat([weights[:, :-1], weights[:, -1:] - shift], 1)  # the bias
         return {"weights": weights, "centre": centre}
 
@@ -127,6 +127,7 @@ class Linear(Learner):
         many = self.solver == "logistic" and len(labels) >= MANY_ROWS
         tolerance = TOLERANCE * (1 if len(labels) <= FEW else 1000 if many else 100)  # scores are exact to about 0.01
         whole = logistic(rows, targets, self.strength, base, tolerance=tolerance) if many else None  # folds are near it
+        shared = _shared(x, labels.unsqueeze(0), ways) if self.level else None
         scores, step = [], max(1, HELD // (16 * rows[0].numel() + 16 * len(labels) * ways))
         for start in range(0, len(folds), step):
             now = folds[start : start + step]
@@ -137,9 +138,10 @@ class Linear(Learner):
             else:
                 weights = logistic(rows, targets, self.strength, weigh, base, whole, tolerance=tolerance)
             for keep, out, own in zip(stays, now, weights, strict=True):
-                shift = self._shift(x, rows @ own, labels.unsqueeze(0), targets * keep.unsqueeze(-1))
-                found = rows[0, out] @ own
-                scores.append(found if shift is None else found - shift[0])
+                found, member = rows[0, out] @ own, targets * keep.unsqueeze(-1)
+                if shared is not None and not _even(member.sum(1)):
+                    found = found - _shift(rows @ own, member, shared)[0]
+                scores.append(found)
         logits = torch.cat(scores)
         return logits * self.scale if self.solver == "ridge" else logits
 
@@ -154,36 +156,6 @@ class Linear(Learner):
         classes = (counts > 0).sum(1, keepdim=True)
         return stays * stays.sum(1, keepdim=True) / classes / counts.clamp_min(1).gather(1, labels)
 
-    def _shift(
-        self,
-        x: Float[Tensor, "task n dim"],
-        scores: Float[Tensor, "task n ways"],
-        labels: Int[Tensor, "task n"],
-        member: Float[Tensor, "task n ways"],
-    ) -> Float[Tensor, "task 1 ways"] | None:
-        """What is subtracted from the scores of each class, so that images of any class can expect the same.
-
-        The images of a class score alike in its own classifier. A new image has with their mean not the cosine that
-        they have, the length of the mean, but ``shared / length`` (:mod:`metarep.learners.class_sizes`).
-
-        Args:
-            x: features of the support, with a column of ones.
-            scores: their scores.
-            labels: their classes.
-            member: their classes, one-hot; a row of zeros leaves an image out, but for what images of a class share.
-
-        Returns:
-            The shift; None without ``level``, or if all classes have equally many images.
-        """
-        counts = member.sum(1)
-        if not self.level or bool((counts == counts[:, :1]).all()):
-            return None
-        rows, ways = x[..., :-1], counts.shape[-1]
-        shared = shared_cosine(rows - even_mean(rows, labels, ways), labels, ways).unsqueeze(-1)
-        own = (scores * member).sum(1) / counts.clamp_min(1)
-        expected = own * shared / mean_length(shared, counts.clamp_min(1)).square()
-        return LEVELLED * (expected - expected.mean(-1, keepdim=True)).unsqueeze(1)
-
     def _normalised(self, rows: Tensor) -> Tensor:
         """Features after ``power`` and ``normalise``."""
         rows = powered(rows, self.power)
@@ -195,6 +167,35 @@ class Linear(Learner):
         if self.centre:
             rows = functional.normalize(rows - centre, dim=-1) if self.normalise else rows - centre
         return torch.cat([rows, rows.new_ones(*rows.shape[:-1], 1)], dim=-1)
+
+
+def _even(counts: Float[Tensor, "task ways"]) -> bool:
+    """Whether all classes of each task have equally many images."""
+    return bool((counts == counts[:, :1]).all())
+
+
+def _shared(x: Float[Tensor, "task n dim"], labels: Int[Tensor, "task n"], ways: int) -> Float[Tensor, "task one"]:
+    """The mean cosine of two images of a class around the mean of the classes, for features with a column of ones."""
+    rows = x[..., :-1]
+    return shared_cosine(rows - even_mean(rows, labels, ways), labels, ways).unsqueeze(-1)
+
+
+def _shift(
+    scores: Float[Tensor, "task n ways"], member: Float[Tensor, "task n ways"], shared: Float[Tensor, "task one"]
+) -> Float[Tensor, "task 1 ways"]:
+    """What is subtracted from the scores of each class, so that images of any class can expect the same.
+
+    The images of a class score alike in its own classifier. A new image has with their mean not the cosine that they
+    have, the length of the mean, but ``shared / length`` (:mod:`metarep.learners.class_sizes`).
+
+    Args:
+        scores: the scores of the support.
+        member: its classes, one-hot; a row of zeros leaves an image out.
+        shared: see :func:`_shared`.
+    """
+    counts = member.sum(1).clamp_min(1)
+    expected = (scores * member).sum(1) / counts * shared / mean_length(shared, counts).square()
+    return LEVELLED * (expected - expected.mean(-1, keepdim=True)).unsqueeze(1)
 
 
 def ridge(

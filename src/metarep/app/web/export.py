@@ -13,6 +13,7 @@ from metarep.app.web.runtime import VERSION, read_runtime
 from metarep.encoders.onnx_writer import require_onnx
 from metarep.errors import MetarepError
 from metarep.experiments.page.pages import render
+from metarep.learners.prototypes import EASED
 from metarep.machine.files import making
 from metarep.model.export import DeployedWithPoints, export_facts, export_onnx
 from metarep.model.model import Model
@@ -110,6 +111,7 @@ def page_facts(model: Model, name: str) -> dict[str, Any]:
         "short": SHORT,
         "shared": centre.shared,
         "typical": centre.counts.median().item(),
+        "eased": EASED,
         "prototype_scale": prototype_scale(model),
     }
 

@@ -46,17 +46,16 @@ export function classesWith(model, added) {
 // a class that was added is its scaled cosine; the model's own classes share what their cosines have together, by the
 // probabilities of the graph, and images that were added to one move it by what they change in its cosine.
 export function answer(model, classes, { probabilities, familiarity, points }) {
-  const { counts, trust, prototype_scale: scale, sharpness, root, short, shared, typical } = model;
+  const { counts, trust, prototype_scale: scale, sharpness, root, short, shared, typical, eased } = model;
   let shares = Array.from(probabilities);
   let known = familiarity;
   if (classes.some(({ before, after }) => !before || before.some((each, i) => Math.abs(each - after[i]) > 1e-9))) {
     const own = unit(points);
     const spread = (images) => Math.sqrt(shared + (1 - shared) / images);
     const level = (images) => spread(images) / spread(typical); // see Centre.levels
-    const eased = (images) => level(images) ** 0.75; // as the learner `prototypes` takes it
     const cosines = classes.map((each) => dot(own, each.after));
-    const after = classes.map((each, i) => cosines[i] * eased(each.count));
-    const before = classes.map((each, i) => (each.before ? dot(own, each.before) * eased(counts[i]) : 0));
+    const after = classes.map((each, i) => cosines[i] * level(each.count) ** eased);
+    const before = classes.map((each, i) => (each.before ? dot(own, each.before) * level(counts[i]) ** eased : 0));
     const mass = logSum(classes.flatMap((each, i) => (each.before ? [scale * before[i]] : [])));
     const logits = classes.map((each, i) =>
       each.before ? Math.log(Math.max(shares[i], 1e-30)) + mass + scale * (after[i] - before[i]) : scale * after[i],
