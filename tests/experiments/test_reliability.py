@@ -18,6 +18,7 @@ from metarep.encoders import Encoder, Preprocess
 from metarep.errors import MetarepError
 from metarep.experiments.measurement.calibration import (
     BINS,
+    LEVELS,
     calibration_error,
     confidence_bins,
     conformal_threshold,
@@ -25,7 +26,7 @@ from metarep.experiments.measurement.calibration import (
 )
 from metarep.experiments.measurement.evaluation import evaluate, evaluate_rows
 from metarep.experiments.measurement.open_set import auroc, false_alarms
-from metarep.experiments.measurement.reliability import FIGURES
+from metarep.experiments.measurement.reliability import FIGURES, Reliability, Tally
 from metarep.experiments.measurement.shards import Shard, merge_shards, write_shard
 from metarep.learners import LEARNERS, Learner, Neighbours, Prototypes
 
@@ -92,13 +93,36 @@ def test_levels_and_threshold_by_hand() -> None:
     generator = Generator().manual_seed(0)
     logits = 5 * torch.randn(500, 6, generator=generator)
     exact = logits.double().softmax(-1)
-    odds = (exact / (1 - exact)).log().clamp(-18, 18)
-    assert (levels(logits) - (odds + 18) * 128).abs().max() < 1.01, "in the same step of 1/128"
+    ratio = (5 * exact / (1 - exact)).log()  # 0 for a guess
+    size = (ratio.abs().log2() + 20) * 256
+    assert (levels(logits) - (10240 + size.clamp_min(0) * ratio.sign())).abs().max() < 1.01, "in the same step"
     true = levels(logits)[:, 0]
-    counts = true.bincount(minlength=4608)
+    counts = true.bincount(minlength=LEVELS)
     kth = sorted(true.tolist(), reverse=True)[math.ceil(501 * 0.9) - 1]
     assert conformal_threshold(counts) == kth
     assert levels(torch.full((1, 2), math.nan)).tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize("times", [1e-3, 0.01, 1.0, 30.0, 1000.0])
+def test_label_sets_are_those_of_float64_however_flat_or_steep_the_logits_are(times: float) -> None:
+    generator = Generator().manual_seed(0)
+    query_y = torch.arange(5).repeat(3).expand(400, 15)
+    logits = torch.randn(400, 15, 5, generator=generator) + 2 * torch.nn.functional.one_hot(query_y, 5)
+    tally = Tally.of(times * logits, query_y, 0, 0.0)
+    found = Reliability.of(tally, torch.zeros(400))
+    exact = (times * logits).double()
+    above = exact - exact.amax(-1, keepdim=True)
+    rest = torch.stack([torch.cat([above[..., :k], above[..., k + 1 :]], -1).logsumexp(-1) for k in range(5)], -1)
+    odds = above - rest  # in the order of softmax probabilities, also where these are 1 in float64
+    own = odds.gather(-1, query_y.unsqueeze(-1)).squeeze(-1)
+    size = held = 0.0
+    for half in (0, 1):
+        other = own[1 - half :: 2].flatten().sort(descending=True).values
+        least = other[math.ceil((len(other) + 1) * 0.9) - 1]
+        size += (odds[half::2] >= least).sum().item() / own.numel()
+        held += 100 * (own[half::2] >= least).sum().item() / own.numel()
+    assert found.set_size == pytest.approx(size, abs=0.02)
+    assert found.coverage == pytest.approx(held, abs=0.2)
 
 
 def test_label_sets_cover_as_often_as_they_say() -> None:
@@ -192,7 +216,7 @@ def test_shards_merge_to_the_same_figures(
     whole, (merged,) = evaluate(pixels, split.bank, tasks, **how).as_dict(), merge_shards(paths)
     same = {*FIGURES, "accuracy", "ci95", "tasks"} - {"task_seconds"}
     assert {name: merged[name] for name in same} == {name: whole[name] for name in same}
-    for old, new in (('"true": [[', '"true": [[-'), ('"tally"', '"other"')):
+    for old, new in (('"true": [[0', '"true": [[-1'), ('"tally"', '"other"')):
         paths[0].write_text(paths[0].read_text().replace(old, new, 1))
         with pytest.raises(MetarepError, match=r"is not a shard|only some of the shards measured"):
             merge_shards(paths)

@@ -15,6 +15,10 @@ UNEQUAL = (
     *("smallest classes right", "all classes right", "promised", "interval holds it"),
     *("smallest, turned away", "all, turned away", "left-out classes accepted"),
 )
+GROUPS = (
+    *("right on new things", "promised", "interval holds it"),
+    *("promised without groups", "interval holds it then"),
+)
 MEANS = ("right without", "right with", "difference")
 Row = dict[str, Any]
 
@@ -24,7 +28,7 @@ def fill_trust(text: str, results: Path) -> str:
 
     A place for a table is a line ``<!-- trust:PART -->`` and a line ``<!-- /trust -->``. PART is ``promise``,
     ``strangers``, ``unequal``, ``unequal-before``, ``means-euclidean``, ``means-cosine``,
-    ``heads`` or ``before``.
+    ``groups``, ``heads`` or ``before``.
 
     Args:
         text: Markdown.
@@ -87,6 +91,16 @@ def _means(row: Row) -> list[str]:
     return [f"{row['without']:.1f}", f"{row['with']:.1f}", f"{row['gain']:+.1f} ± {row['gain_ci95']:.1f}"]
 
 
+def _groups(row: Row) -> list[str]:
+    return [
+        f"{row['real']:.1f}",
+        f"{row['promised']:.1f}",
+        f"{row['coverage']:.0f} %",
+        f"{row['without_promised']:.1f}",
+        f"{row['without_coverage']:.0f} %",
+    ]
+
+
 def _heads(row: Row) -> list[str]:
     return [f"{row['ours']:.2f}", f"{row['theirs']:.2f}", f"{row['gain']:+.2f} ± {row['gain_ci95']:.2f}"]
 
@@ -98,6 +112,7 @@ TABLES: dict[str, tuple[list[str], Callable[[Row], list[str]]]] = {
     "unequal-before": ([*UNEQUAL], _unequal),
     "means-euclidean": ([*MEANS], _means),
     "means-cosine": ([*MEANS], _means),
+    "groups": ([*GROUPS], _groups),
     "heads": (["default head", "scikit-learn", "difference"], _heads),
     "before": ([*PROMISED, *TURNED], lambda row: [*_promise(row), *_strangers(row)]),
 }

@@ -92,6 +92,7 @@ class ChangeFiles:
         for image, content in change.pictures.items():
             tensors[f"{PICTURE}{image}"] = torch.frombuffer(bytearray(content), dtype=torch.uint8)
         header = {"items": part.items, "own": part.names, "next_id": part.next_id, "names": change.names}
+        header["groups"] = part.groups
         # Without space on the disk it cannot be undone; but the change itself is done, so the request has succeeded.
         with suppress(OSError, MetarepError):
             write_tensors(self._path(number), tensors, header)
@@ -104,7 +105,8 @@ class ChangeFiles:
         except (OSError, MetarepError):
             return None
         rows, classes, ids, hashes = (tensors.pop(name) for name in ("rows", "classes", "ids", "hashes"))
-        part = Gallery(rows, classes, ids, tuple(header["items"]), tuple(header["own"]), header["next_id"], hashes)
+        items, own, groups = (tuple(header[name]) for name in ("items", "own", "groups"))
+        part = Gallery(rows, classes, ids, items, own, header["next_id"], hashes, groups)
         pictures = {int(name.removeprefix(PICTURE)): content.numpy().tobytes() for name, content in tensors.items()}
         return Change(part, tuple(header["names"]), pictures)
 

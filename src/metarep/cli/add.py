@@ -7,11 +7,12 @@ from pathlib import Path
 
 from metarep.cli.fit import draw_confusion, tell_ignored
 from metarep.cli.images import find_images
-from metarep.cli.options import add_output, add_reading, add_threads, print_json, set_threads
+from metarep.cli.options import add_grouping, add_output, add_reading, add_threads, print_json, set_threads
 from metarep.cli.parser import Parser
 from metarep.cli.trust_lines import copy_lines, trust_line
 from metarep.data.class_names import warn_of_look_alikes
 from metarep.data.reading.depth import Depth
+from metarep.data.reading.folder_groups import subfolder_groups, within
 from metarep.data.reading.folder_layout import is_split
 from metarep.data.reading.folder_tree import scan
 from metarep.data.reading.folder_walk import holds_images, loose_images, shown, subfolders
@@ -54,6 +55,7 @@ def add(parser: Parser) -> None:
         metavar="CLASS",
         help="the class of these images (default: the name of their folder); for several labels an image, LABEL|LABEL",
     )
+    add_grouping(parser)
     add_reading(parser)
     add_threads(parser)
     add_output(parser)
@@ -68,10 +70,11 @@ def run(args: argparse.Namespace) -> int:
         return add_to(folder, args)
     before = folder.model.gallery
     given = [each for name in args.images for each in sources(name, before, args)]
-    images, labels, items = [each[0] for each in given], [each[1] for each in given], [each[2] for each in given]
+    images, labels = [each[0] for each in given], [each[1] for each in given]
+    items, groups = [each[2] for each in given], [each[3] for each in given]
     depth = notice_depth(images, folder.model.depth | Depth.of(args.depth))
     left_out = LeftOut() if args.skip_bad else None
-    added = len(folder.learn(images, labels, items, once=True, depth=depth, left_out=left_out))
+    added = len(folder.learn(images, labels, items, once=True, depth=depth, left_out=left_out, groups=groups))
     names = folder.model.gallery.names
     warn_of_look_alikes(names, set(names) - set(before.names))
     folder.calibrate()
@@ -89,8 +92,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def sources(name: str, gallery: Gallery, args: argparse.Namespace) -> list[tuple[Path | bytes, str, str]]:
-    """List the images of one argument: each as a path or as its bytes, its class, and its name.
+def sources(name: str, gallery: Gallery, args: argparse.Namespace) -> list[tuple[Path | bytes, str, str, str]]:
+    """List the images of one argument: each as a path or as its bytes, its class, its name, and its group.
 
     Args:
         name, gallery, args: see :func:`labelled`; ``name`` may also be what a page has saved.
@@ -101,12 +104,12 @@ def sources(name: str, gallery: Gallery, args: argparse.Namespace) -> list[tuple
     """
     if is_labelled_zip(Path(name)):
         _refuse_to(name, args)
-        return list(read_labelled_zip(Path(name)))
-    return [(path, label, str(path)) for path, label in labelled(name, gallery, args)]
+        return [(*each, "") for each in read_labelled_zip(Path(name))]
+    return [(path, label, str(path), group) for path, label, group in labelled(name, gallery, args)]
 
 
-def labelled(name: str, gallery: Gallery, args: argparse.Namespace) -> list[tuple[Path, str]]:
-    """List the images of one argument, each with its class.
+def labelled(name: str, gallery: Gallery, args: argparse.Namespace) -> list[tuple[Path, str, str]]:
+    """List the images of one argument, each with its class and its group.
 
     Args:
         name: an image, the folder of a class, a folder that holds class folders, or a list of labelled images.
@@ -121,22 +124,29 @@ def labelled(name: str, gallery: Gallery, args: argparse.Namespace) -> list[tupl
     if is_list(path):
         return _listed(name, args)
     if args.to is not None:
-        return [(image, args.to) for image in find_images([name])]
+        return _of_class(name, args.to, args)
     if path.exists() and not path.is_dir():
         args.parser.error(f"{name} is a single image and its class is not given; give it with --to CLASS")
     label = shown(os.path.basename(os.path.abspath(name)))
     if path.is_dir() and holds_classes(path, label, gallery):
         tree = scan(name, teach=True, deep=False)
         tell_ignored(tree)
-        return tree.pairs
-    return [(image, label) for image in find_images([name])]
+        groups = subfolder_groups(tree) if args.group_subfolders else {}
+        return [(path, own, groups.get(path, "")) for path, own in tree.pairs]
+    return _of_class(name, label, args)
 
 
-def _listed(name: str, args: argparse.Namespace) -> list[tuple[Path, str]]:
+def _of_class(name: str, label: str, args: argparse.Namespace) -> list[tuple[Path, str, str]]:
+    """The images of one class: a file, or all below a folder."""
+    home = [Path(name)] if args.group_subfolders and Path(name).is_dir() else []
+    return [(image, label, within(image, home) if home else "") for image in find_images([name])]
+
+
+def _listed(name: str, args: argparse.Namespace) -> list[tuple[Path, str, str]]:
     _refuse_to(name, args)
     tree = read_list(Path(name))
     tell_ignored(tree)
-    return tree.pairs
+    return [(path, label, tree.groups.get(path, "")) for path, label in tree.pairs]
 
 
 def _refuse_to(name: str, args: argparse.Namespace) -> None:

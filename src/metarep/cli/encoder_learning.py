@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -21,13 +22,14 @@ from metarep.model.tuning.verdict import Verdict
 
 
 def learn_encoder(
-    model: Model, pairs: list[tuple[Path, str]], args: argparse.Namespace
+    model: Model, pairs: list[tuple[Path, str]], groups: Mapping[Path, str], args: argparse.Namespace
 ) -> tuple[Model, dict[str, Verdict]]:
     """Let the encoder of a model without classes learn from images, as ``--unlabelled`` and ``--tune`` ask for.
 
     Args:
         model: a model without images.
         pairs: the labelled images, each with the name of its class.
+        groups: the group of images that have one.
         args: those of ``metarep fit``.
 
     Returns:
@@ -39,15 +41,16 @@ def learn_encoder(
     """
     refuse_existing(args.out)  # now, and not after minutes
     images, left_out = _read(model, [path for path, _ in pairs], args.skip_bad)
-    labels = [label for row, (_, label) in enumerate(pairs) if row not in left_out.errors]
+    kept = [pair for row, pair in enumerate(pairs) if row not in left_out.errors]
+    labels, own = [label for _, label in kept], [groups.get(path, "") for path, _ in kept]
     verdicts, unfinished = dict[str, Verdict](), unfinished_of(args.out)
     if args.unlabelled:
         others = _unlabelled(model, {path.resolve() for path, _ in pairs}, args)
         with measuring("adapting to unlabelled images", quiet=args.json) as tell:
-            model, verdicts["adapting"] = adapt_model(model, images, labels, others, tell, unfinished)
+            model, verdicts["adapting"] = adapt_model(model, images, labels, others, tell, unfinished, own)
     if args.tune:
         with measuring("tuning", quiet=args.json) as tell:
-            model, verdicts["tuning"] = tune_model(model, images, labels, tell, unfinished)
+            model, verdicts["tuning"] = tune_model(model, images, labels, tell, unfinished, own)
     if unfinished.reused:
         parts = counted(len(unfinished.reused), "part")
         print(f"{parts} of the learning had been finished by the same command, which was stopped", file=sys.stderr)

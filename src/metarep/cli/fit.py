@@ -3,10 +3,11 @@
 import argparse
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from metarep.cli.options import (
+    add_grouping,
     add_output,
     add_reading,
     add_threads,
@@ -18,6 +19,7 @@ from metarep.cli.parser import Parser
 from metarep.cli.trust_lines import class_lines, copy_lines, trust_line
 from metarep.data.datasets.options import LeftOutWarning
 from metarep.data.reading.depth import Depth
+from metarep.data.reading.folder_groups import subfolder_groups
 from metarep.data.reading.folder_tree import OUTSIDE, FolderTree, warn_of_notes
 from metarep.data.reading.formats import HINTS
 from metarep.data.reading.labelled_list import find_classes, is_list
@@ -37,7 +39,9 @@ EXAMPLE = """examples:
   metarep fit photos --out moths
       photos/<class>/<image>, 1 to 50 images of each
   metarep fit labels.csv --out moths
-      path,label in each line; paths are relative to labels.csv
+      path,label in each line; paths are relative to labels.csv; a third column, group, says what shows the same thing
+  metarep fit photos --out moths --group-subfolders
+      photos/<class>/<specimen>/<image>: images of one specimen are left out together in the test
   metarep fit labels.csv --out scenes --multi-label
       path,label|label in each line: an image may have several labels
   metarep predict moths new.jpg
@@ -87,6 +91,7 @@ def add(parser: Parser) -> None:
         help="let the encoder learn from unlabelled images of the same kind as yours (SimCLR; at most 600 of them), "
         "and keep that only if it is better for your labelled ones",
     )
+    add_grouping(parser)
     add_reading(parser)
     add_threads(parser)
     add_output(parser)
@@ -126,6 +131,7 @@ def run(args: argparse.Namespace) -> int:
 
         return fit(args)
     tree = find_classes(args.photos)
+    groups = _groups(tree, args)
     if len(tree.classes) < 2:
         only = ", ".join(repr(entry.name) for entry in tree.classes)
         add = "images" if is_list(Path(args.photos)) else "a folder of images"
@@ -141,9 +147,9 @@ def run(args: argparse.Namespace) -> int:
     if args.tune or args.unlabelled:
         from metarep.cli.encoder_learning import learn_encoder, unfinished_of
 
-        model, verdicts = learn_encoder(model, _labelled(tree), args)
+        model, verdicts = learn_encoder(model, _labelled(tree), groups, args)
     with ModelFolder.making(args.out, model) as folder:
-        learn_tree(folder, tree, skip_bad=args.skip_bad)
+        learn_tree(folder, tree, groups, skip_bad=args.skip_bad)
         folder.calibrate()
     if args.tune or args.unlabelled:
         unfinished_of(args.out).forget()
@@ -160,16 +166,29 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _groups(tree: FolderTree, args: argparse.Namespace) -> Mapping[Path, str]:
+    """The group of each image that has one: that of the list, or the subfolder of its class."""
+    if not args.group_subfolders:
+        return tree.groups
+    if is_list(Path(args.photos).expanduser()):
+        args.parser.error(f"{args.photos} is a list, which says in a column group what an image shows; leave "
+                          "--group-subfolders out")  # fmt: skip
+    return subfolder_groups(tree)
+
+
 def _labelled(tree: FolderTree) -> list[tuple[Path, str]]:
     """Every image of every class, and the name of its class."""
     return sorted(tree.pairs, key=lambda pair: pair[1])  # a tree sorts them by split first
 
 
-def learn_tree(folder: ModelFolder, tree: FolderTree, *, skip_bad: bool) -> None:
-    """Add every image of every class to a model folder."""
+def learn_tree(
+    folder: ModelFolder, tree: FolderTree, groups: Mapping[Path, str] | None = None, *, skip_bad: bool = False
+) -> None:
+    """Add every image of every class to a model folder; ``groups`` has the group of images that have one."""
     files = _labelled(tree)
     paths, labels = [path for path, _ in files], [label for _, label in files]
-    folder.learn(paths, labels, [str(path) for path in paths], once=True, skip_bad=skip_bad)
+    of = [(groups or {}).get(path, "") for path in paths]
+    folder.learn(paths, labels, [str(path) for path in paths], once=True, skip_bad=skip_bad, groups=of)
     gallery = folder.model.gallery
     if missing := {gallery.called(label) for label in labels} - set(gallery.names):
         raise DataError(f"class {min(missing)!r} has no readable image", advice="mend or remove it")

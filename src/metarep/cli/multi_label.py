@@ -39,8 +39,8 @@ def fit(args: argparse.Namespace) -> int:
         args.parser.error(
             "--false-alarms is for models of one class an image; leave it out, or leave --multi-label out"
         )
-    for flag in ("tune", "unlabelled"):
-        if getattr(args, flag):
+    for flag in ("tune", "unlabelled", "group-subfolders"):
+        if getattr(args, flag.replace("-", "_")):
             args.parser.error(f"--{flag} is for models of one class an image; leave it out, or leave --multi-label out")
     refuse_existing(args.out)  # before images are read
     sets = read_label_sets(Path(args.photos))
@@ -50,7 +50,8 @@ def fit(args: argparse.Namespace) -> int:
     depth = notice_depth(files, representation.depth | Depth.of(args.depth))
     head = {"name": args.learner} if args.learner else None
     started = time.perf_counter()
-    model = MultiLabelModel.fit(representation, files, sets.labels, head=head, depth=depth, skip_bad=args.skip_bad)
+    about = {"head": head, "depth": depth, "skip_bad": args.skip_bad, "groups": sets.groups}
+    model = MultiLabelModel.fit(representation, files, sets.labels, **about)
     MultiLabelFolder.create(args.out, model)
     seconds = time.perf_counter() - started
     if args.json:

@@ -21,10 +21,10 @@ def add_to(folder: MultiLabelFolder, args: argparse.Namespace) -> int:
     """Add the images of lists, or images with ``--to LABEL|LABEL``, and measure the model again."""
     before = folder.model
     given = [each for name in args.images for each in _labelled(name, args)]
-    images, labels = [path for path, _ in given], [own for _, own in given]
+    images, labels, groups = [each[0] for each in given], [each[1] for each in given], [each[2] for each in given]
     depth = notice_depth(images, before.depth | Depth.of(args.depth))
     items = [str(path) for path in images]
-    added = folder.learn(images, labels, items, depth=depth, skip_bad=args.skip_bad)
+    added = folder.learn(images, labels, items, depth=depth, skip_bad=args.skip_bad, groups=groups)
     warn_of_look_alikes(added.model.names, set(added.labels))
     if args.json:
         known = [{"image": item, "same_as": same} for item, same in added.known]
@@ -55,8 +55,8 @@ def remove_from(folder: MultiLabelFolder, args: argparse.Namespace) -> int:
     return 0
 
 
-def _labelled(name: str, args: argparse.Namespace) -> list[tuple[Path, tuple[str, ...]]]:
-    """List the images of one argument, each with its labels."""
+def _labelled(name: str, args: argparse.Namespace) -> list[tuple[Path, tuple[str, ...], str]]:
+    """List the images of one argument, each with its labels and its group."""
     if is_list(Path(name)):
         if args.to is not None:
             args.parser.error(
@@ -64,11 +64,12 @@ def _labelled(name: str, args: argparse.Namespace) -> list[tuple[Path, tuple[str
             )
         sets = read_label_sets(Path(name), none=True)
         warn_of(sets.notes)
-        return [(sets.root / file, labels) for file, labels in zip(sets.files, sets.labels, strict=True)]
+        own = zip(sets.files, sets.labels, sets.groups, strict=True)
+        return [(sets.root / file, labels, group) for file, labels, group in own]
     if args.to is None:
         args.parser.error(
             f"{name} has no labels, and an image of this model may have several; give a list (path,label|label), or "
             "--to 'LABEL|LABEL' (--to '' for none)"
         )
     labels = labels_in(str(args.to), "--to")
-    return [(image, labels) for image in find_images([name])]
+    return [(image, labels, "") for image in find_images([name])]

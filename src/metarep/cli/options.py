@@ -66,6 +66,16 @@ def add_reading(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> No
     add_depth(parser)
 
 
+def add_grouping(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add the flag that says which images of a folder show the same thing."""
+    parser.add_argument(
+        "--group-subfolders",
+        action="store_true",
+        help="images of a class that lie in one subfolder show the same thing, such as one specimen: they are left out "
+        "together in the test, which would be too easy otherwise (a list says so in a column group)",
+    )
+
+
 def add_depth(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Add the flag that sets black and white of pictures of more than 8 bits a channel."""
     parser.add_argument(

@@ -22,8 +22,9 @@ def trust_line(model: Model) -> str:
             f"accuracy: unknown, for no class has a second image to test with; somewhere between {low} and {high} %, "
             f"as with one image a class elsewhere: {trust.source}"
         )
+    what = "one group, or image without a group," if any(model.gallery.groups) else "one"
     parts = [
-        f"accuracy {trust} expected, by leaving {counted(trust.tested, 'image')} out, one of every class at a time"
+        f"accuracy {trust} expected, by leaving {counted(trust.tested, 'image')} out, {what} of every class at a time"
     ]
     if model.tuning is not None:
         parts = [f"accuracy {trust} expected, by leaving {counted(trust.tested, 'image')} out of the tuning"]
@@ -33,7 +34,8 @@ def trust_line(model: Model) -> str:
         parts += [f"lowered by {points} points, for the same images have chosen the encoder"]
     untested = [int(n) for n, each in zip(model.gallery.counts, trust.classes, strict=False) if not each.tested]
     alone, copied = (sum((n == 1) is single for n in untested) for single in (True, False))
-    for many, what in ((alone, "one image"), (copied, "near copies of one image only")):
+    copies = "images of one group or near copies only" if any(model.gallery.groups) else "near copies of one image only"
+    for many, what in ((alone, "one image"), (copied, copies)):
         have, are = plural(many, "has", "have"), plural(many, "is", "are")
         parts += [f"{counted(many, 'class')} {have} {what} and {are} not tested"] if many else []
     if untested:

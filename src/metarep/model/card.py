@@ -104,10 +104,18 @@ def _accuracy(model: Model) -> list[str]:
         *adapted,
         f"{trust.accuracy:.1f} % expected on further images like these (95 % interval {low:.1f} to {high:.1f}),",
         f"all classes weighing the same. Protocol: {counted(trust.tested, 'image')} of the model left out and",
-        "classified by a model of the others, one of every class at a time, near copies together; corrected for",
-        "the image a class that is missing then. It was not measured on other images.",
+        f"classified by a model of the others, one of every class at a time, {_together(model)}; corrected for",
+        "the images that are missing then. It was not measured on other images.",
         *(["Classes of one image cannot be tested; what they reach is estimated from the others."] if alone else []),
     ]
+
+
+def _together(model: Model) -> str:
+    """Returns which images were left out together."""
+    grouped = sum(map(bool, model.gallery.groups))
+    return (
+        f"near copies together, and {counted(grouped, 'image')} by their groups" if grouped else "near copies together"
+    )
 
 
 def _adapted(verdict: Verdict) -> str:

@@ -77,12 +77,14 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         self.size, self.batch_size, self.depth, self.mean, self.std = size, batch_size, depth, mean, std
         self.tune = tune
 
-    def fit(self, X: Any, y: Any, *, unlabelled: Any = None) -> "FewShotClassifier":  # noqa: ANN401 - scikit-learn's names
+    def fit(self, X: Any, y: Any, *, unlabelled: Any = None, groups: Any = None) -> "FewShotClassifier":  # noqa: ANN401
         """Learns classes from images ``X`` and their labels ``y``, and forgets all that was learned before.
 
         Labels that are the same name (:mod:`metarep.data.class_names`) are one class, such as ``café`` typed on two
         systems. The encoder first learns from the images ``unlabelled``, if there are any, and that is kept if it is
-        better for the labelled ones (:func:`metarep.model.tuning.unlabelled.adapt`).
+        better for the labelled ones (:func:`metarep.model.tuning.unlabelled.adapt`). ``groups`` is what each
+        image shows, such as one specimen, or an empty text: images of a class and a group are left out together when
+        the accuracy is estimated.
 
         Raises:
             BadNameError: a label cannot be the name of a class.
@@ -92,13 +94,19 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         """
         for name in ("model_", "classes_", "_names", "verdict_", "adapting_"):
             self.__dict__.pop(name, None)
-        return self._learn(X, y, unlabelled)
+        return self._learn(X, y, groups, unlabelled)
 
-    def partial_fit(self, X: Any, y: Any, classes: Any = None) -> "FewShotClassifier":  # noqa: ANN401, ARG002
+    def partial_fit(
+        self,
+        X: Any,  # noqa: ANN401
+        y: Any,  # noqa: ANN401
+        classes: Any = None,  # noqa: ANN401, ARG002
+        groups: Any = None,  # noqa: ANN401
+    ) -> "FewShotClassifier":
         """Learns more images, of known or of new classes. ``classes`` is ignored: any call may add new classes."""
-        return self._learn(X, y)
+        return self._learn(X, y, groups)
 
-    def _learn(self, X: Any, y: Any, unlabelled: Any = None) -> "FewShotClassifier":  # noqa: ANN401
+    def _learn(self, X: Any, y: Any, groups: Any, unlabelled: Any = None) -> "FewShotClassifier":  # noqa: ANN401
         first = not hasattr(self, "model_")
         if are_features(X):
             X, y = self._features(X, y, reset=first)
@@ -114,17 +122,19 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
                 f"{counted(len(X), 'image')} and {counted(len(labels), 'label')} do not match; give one label for each "
                 "image"
             )
+        groups = None if groups is None else ["" if each is None else str(each) for each in groups]
         model = self._fresh(are_features(X)) if first else self.model_
         depth = notice_depth(X, model.depth | Depth.of(self.depth)) if model.representation else model.depth
         if first and (self.tune or unlabelled is not None):
-            model = self._with_learned_encoder(model, X, labels, unlabelled, depth)
+            model = self._with_learned_encoder(model, X, labels, groups, unlabelled, depth)
         rows = model.prepare(X, batch=self.batch_size, depth=depth)
         items = [str(x) if isinstance(x, str | Path) else f"image {i}" for i, x in enumerate(X)]
         known = np.concatenate([self.classes_, labels]) if not first else labels
         names, gallery = {} if first else dict(self._names), model.gallery
         for label in dict.fromkeys(labels.tolist()):
             names.setdefault(label, gallery.called(str(label)))
-        self.model_: Model = model.changed(gallery.add(rows, [names[label] for label in labels.tolist()], items), depth)
+        called = [names[label] for label in labels.tolist()]
+        self.model_: Model = model.changed(gallery.add(rows, called, items, groups=groups), depth)
         self.classes_, self._names = _one_each(np.unique(known), names), names
         warn_of_look_alikes(self.model_.gallery.names, set(self.model_.gallery.names) - set(gallery.names))
         return self
@@ -230,6 +240,7 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         model: Model,
         X: Any,  # noqa: ANN401
         labels: np.ndarray,
+        groups: list[str] | None,
         unlabelled: Any,  # noqa: ANN401
         depth: Depth,
     ) -> Model:
@@ -245,9 +256,9 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         if unlabelled is not None:
             parts = list(read_images(unlabelled, preprocess, batch=self.batch_size, depth=depth))
             others = torch.cat([images[:0], *parts])
-            model, self.adapting_ = adapt_model(model, images, names, others)
+            model, self.adapting_ = adapt_model(model, images, names, others, groups=groups)
         if self.tune:
-            model, self.verdict_ = tune_model(model, images, names)
+            model, self.verdict_ = tune_model(model, images, names, groups=groups)
         return model
 
     def _features(self, X: Any, y: Any = "no_validation", *, reset: bool) -> Any:  # noqa: ANN401

@@ -88,6 +88,7 @@ class ModelFolder(ModelStore[Model]):
         depth: Depth | None = None,
         skip_bad: bool = False,
         left_out: LeftOut | None = None,
+        groups: Sequence[str] | None = None,
     ) -> list[int]:
         """Encodes images, adds them, and returns their ids. The folder is locked only after encoding, which takes time.
 
@@ -99,6 +100,7 @@ class ModelFolder(ModelStore[Model]):
             depth: black and white of these images, if they have more than 8 bits. The model remembers it.
             skip_bad: whether to leave out images that cannot be read.
             left_out: collects the images that cannot be read; if it is given, they are left out.
+            groups: what each image shows, such as one specimen; see :class:`metarep.model.gallery.Gallery`.
 
         Raises:
             MetarepError: an image cannot be read, or none is left.
@@ -109,11 +111,12 @@ class ModelFolder(ModelStore[Model]):
         """
         refuse_copy(self.origin)  # now, and not only after the images are encoded
         left_out = left_out or (LeftOut() if skip_bad else None)
+        groups = [""] * len(items) if groups is None else groups
         read = list(self.model.read(images, batch=batch, depth=depth, left_out=left_out))
         if left_out:
             left_out.tell(len(labels))
-            labels, items = (
-                [each[i] for i in range(len(each)) if i not in left_out.errors] for each in (labels, items)
+            labels, items, groups = (
+                [each[i] for i in range(len(each)) if i not in left_out.errors] for each in (labels, items, groups)
             )
         if not read:
             what = (
@@ -122,7 +125,7 @@ class ModelFolder(ModelStore[Model]):
             raise MetarepError(f"{what}; give at least one that can be read")
         rows, pixels = torch.cat([rows for _, rows in read]), [image for some, _ in read for image in some]
         labels = list(map(self.model.gallery.called, labels))
-        return self.keep(pixels, rows, labels, items, once=once, depth=depth)
+        return self.keep(pixels, rows, labels, items, once=once, depth=depth, groups=groups)
 
     def keep(
         self,
@@ -134,13 +137,14 @@ class ModelFolder(ModelStore[Model]):
         allow: Allow | None = None,
         depth: Depth | None = None,
         once: bool = False,
+        groups: Sequence[str] | None = None,
     ) -> list[int]:
         """Adds images that are encoded already, and returns their ids.
 
         Args:
             pixels: each image as the encoder saw it, uint8 of shape ``(c, h, w)``.
             rows: the prepared row of each image, shape ``(n, *row)``.
-            labels, items, once: see :meth:`learn`.
+            labels, items, once, groups: see :meth:`learn`.
             allow: called with the gallery before and after the change. If it raises, nothing is changed.
             depth: how they were read.
         """
@@ -149,10 +153,11 @@ class ModelFolder(ModelStore[Model]):
                 kept = first_of_each(self.model, self.image, pixels, rows, labels, items)
                 rows, pixels = rows[kept], [pixels[i] for i in kept]
                 labels, items = [labels[i] for i in kept], [items[i] for i in kept]
+                groups = None if groups is None else [groups[i] for i in kept]
             if not len(rows):
                 return []
             before = self.model.gallery
-            gallery = before.add(rows, labels, items, picture_hash(torch.stack(list(pixels))))
+            gallery = before.add(rows, labels, items, picture_hash(torch.stack(list(pixels))), groups)
             if allow:
                 allow(before, gallery)
             ids = gallery.ids[-len(rows) :].tolist()

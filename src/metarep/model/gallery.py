@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import compress
 
 import torch
 from jaxtyping import Int, Int8, Shaped
@@ -30,6 +31,8 @@ class Gallery:
         names: the names of the classes, in the order in which they were added.
         next_id: the id of the next image.
         hashes: the :func:`metarep.data.copies.picture_hash.picture_hash` of each image, shape ``(n, length)``.
+        groups: what each image shows, such as one specimen or one place; empty texts for images by themselves. Images
+            of a class and a group are left out together.
 
     >>> moths = Gallery.empty().add(torch.rand(2, 8), ["moth", "moth"], ["a.jpg", "b.jpg"])
     >>> two = moths.add(torch.rand(1, 8), ["fly"], ["c.jpg"])
@@ -48,6 +51,7 @@ class Gallery:
     names: tuple[str, ...]
     next_id: int = 0
     hashes: Int8[Tensor, "n length"] | None = None
+    groups: tuple[str, ...] = ()
 
     @classmethod
     def empty(cls) -> "Gallery":
@@ -65,6 +69,11 @@ class Gallery:
         return no_hashes(len(self)) if self.hashes is None else self.hashes
 
     @property
+    def grouped(self) -> tuple[str, ...]:
+        """The group of each image; empty texts where groups are not known."""
+        return self.groups or ("",) * len(self)
+
+    @property
     def counts(self) -> Int[Tensor, " ways"]:
         """The number of images of each class, shape ``(ways,)``."""
         return self.classes.bincount(minlength=len(self.names))
@@ -80,6 +89,7 @@ class Gallery:
         labels: Sequence[str],
         items: Sequence[str],
         hashes: Int8[Tensor, "b length"] | None = None,
+        groups: Sequence[str] | None = None,
     ) -> "Gallery":
         """Returns a gallery with more images, of known or of new classes.
 
@@ -88,17 +98,22 @@ class Gallery:
             labels: the class name of each.
             items: the name that people use for each, mostly its path.
             hashes: the picture hash of each; None if the pixels are not known.
+            groups: the group of each; None if each is by itself.
 
         Raises:
             BadNameError: a label cannot be the name of a class.
-            MetarepError: the numbers of rows, labels and items differ, or the rows have another shape than those of
-                the gallery.
+            MetarepError: the numbers of rows, labels, items and groups differ, or the rows have another shape than
+                those of the gallery.
         """
+        groups = ("",) * len(rows) if groups is None else tuple(groups)
         if not len(rows) == len(labels) == len(items):
             raise MetarepError(
                 f"{counted(len(rows), 'image')}, {counted(len(labels), 'label')} and {counted(len(items), 'name')} "
                 "do not match; give one label and one name for each image"
             )
+        if len(groups) != len(rows):
+            given = f"{counted(len(rows), 'image')} and {counted(len(groups), 'group')}"
+            raise MetarepError(f"{given} do not match; give one group for each image, an empty text for none")
         if len(self) and rows.shape[1:] != self.rows.shape[1:]:
             own, new = tuple(self.rows.shape[1:]), tuple(rows.shape[1:])
             raise MetarepError(
@@ -117,6 +132,7 @@ class Gallery:
             names,
             self.next_id + len(rows),
             torch.cat([self.hashed, no_hashes(len(rows)) if hashes is None else hashes]),
+            (*self.grouped, *groups),
         )
 
     def called(self, given: str) -> str:
@@ -232,7 +248,8 @@ class Gallery:
         used = set(labels)
         kept = tuple(name for name in dict.fromkeys((*names, *self.names)) if name in used)
         new_index = {name: i for i, name in enumerate(kept)}
-        items = [item for item, stay in zip(self.items, stays.tolist(), strict=True) if stay] + list(part.items)
+        items = [*compress(self.items, stays.tolist()), *part.items]
+        groups = [*compress(self.grouped, stays.tolist()), *part.grouped]
         return Gallery(
             torch.cat([self.rows[stays], part.rows])[order] if len(self) else part.rows[order],
             torch.tensor([new_index[label] for label in labels], dtype=torch.long)[order],
@@ -241,6 +258,7 @@ class Gallery:
             kept,
             max(self.next_id, part.next_id),
             torch.cat([self.hashed[stays], part.hashed])[order],
+            tuple(groups[i] for i in order.tolist()),
         )
 
     @cached_property
@@ -263,10 +281,11 @@ class Gallery:
             self.rows[kept],
             new_index[self.classes[kept]] if left else self.classes[kept],
             self.ids[kept],
-            tuple(item for item, stays in zip(self.items, kept.tolist(), strict=True) if stays),
+            tuple(compress(self.items, kept.tolist())),
             tuple(self.names[i] for i in left),
             self.next_id,
             self.hashed[kept],
+            tuple(compress(self.grouped, kept.tolist())),
         )
 
 

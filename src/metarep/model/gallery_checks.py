@@ -58,15 +58,17 @@ def checked_gallery(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) ->
 
     Args:
         tensors: ``rows``, ``classes``, ``ids`` and perhaps ``hashes``.
-        header: ``names``, ``items`` and ``next_id``.
+        header: ``names``, ``items`` and ``next_id``, and perhaps ``groups``.
 
     Raises:
         KeyError, TypeError, ValueError: a part is missing, or does not fit the others.
     """
     names, items = (_texts(header, part) for part in ("names", "items"))
+    groups = _texts(header, "groups") if "groups" in header else ()
     rows, classes, ids = (tensors[part] for part in ("rows", "classes", "ids"))
-    gallery = Gallery(rows, classes, ids, items, names, header["next_id"], tensors.get("hashes"))
-    if not (rows.ndim and len(rows) == classes.numel() == ids.numel() == len(items) == len(gallery.hashed)):
+    gallery = Gallery(rows, classes, ids, items, names, header["next_id"], tensors.get("hashes"), groups)
+    lengths = {len(items), classes.numel(), ids.numel(), len(gallery.hashed), len(gallery.grouped)}
+    if not (rows.ndim and lengths == {len(rows)}):
         raise ValueError("its tensors and lists have different lengths")
     for part in ("classes", "ids"):
         if tensors[part].dtype != torch.int64 or tensors[part].ndim != 1:

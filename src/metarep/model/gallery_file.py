@@ -40,6 +40,8 @@ def write_gallery(path: Path, model: Model, representation: Representation) -> N
         "items": gallery.items,
         "next_id": gallery.next_id,
     }
+    if any(gallery.groups):
+        header["groups"] = gallery.groups
     if model.tuning is not None:
         header["tuning"] = model.tuning.as_dict()
     if model.adapting is not None:

@@ -27,6 +27,7 @@ def summary(model: Model) -> dict[str, Any]:
         "head": model.head,
         **({"depth": model.depth.as_dict()} if model.depth.ranges else {}),
         "trust": trust,
+        **({"groups": len(set(gallery.groups) - {""})} if any(gallery.groups) else {}),
         "copies": [
             [{"id": int(gallery.ids[row]), "item": gallery.items[row]} for row in rows] for rows in model.copies
         ],

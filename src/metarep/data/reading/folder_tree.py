@@ -3,7 +3,8 @@
 import hashlib
 import warnings
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from metarep.data.class_names import BadNameError, clean_name, look_alike_lines, look_alikes, plain
@@ -53,11 +54,13 @@ class FolderClass:
         name: the name of the class.
         split: ``train``, ``val`` or ``test``.
         files: its images, as paths relative to the root, sorted.
+        homes: the folders of the class, relative to the root; none in a list of images.
     """
 
     name: str
     split: str
     files: FileList
+    homes: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class FolderTree:
         own_splits: whether the folder has split folders, so that metarep does not split its classes.
         held_out: split folders with the same classes as the training split. They are kept for testing.
         notes: lines for the user on how the folder was read.
+        groups: the group of each image of a list that gives it one, by its path as in :attr:`pairs`.
     """
 
     root: Path
@@ -79,6 +83,7 @@ class FolderTree:
     own_splits: bool
     held_out: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
+    groups: Mapping[Path, str] = field(default_factory=dict)
 
     @property
     def pairs(self) -> list[tuple[Path, str]]:
@@ -171,7 +176,8 @@ def _tree(layout: Layout) -> FolderTree:
     if len(made) > MOST:
         notes.append(f"passed over: {counted(len(made) - MOST, 'more folder')} that metarep made")
     notes += look_alike_lines(look_alikes(sorted(name for _, name in folders)))
-    classes = tuple(FolderClass(name, split, files[split, name]) for split, name in order)
+    homes_of = {key: tuple(home.relative_to(root) for home in own) for key, own in folders.items()}
+    classes = tuple(FolderClass(key[1], key[0], files[key], homes_of[key]) for key in order)
     return FolderTree(root, classes, dict(ignored), layout.own_splits, layout.held_out, (*layout.notes, *notes))
 
 

@@ -1,19 +1,13 @@
 """Lists of images with several labels each: a CSV file, or a text file, in which ``|`` stands between the labels."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from metarep.data.class_names import look_alike_lines, look_alikes
 from metarep.data.reading.folder_walk import shown
-from metarep.data.reading.labelled_list import (
-    Entry,
-    clean_label,
-    folder_label,
-    is_list,
-    located,
-    repeat_lines,
-)
+from metarep.data.reading.labelled_list import clean_label, folder_label, is_list, repeat_lines
+from metarep.data.reading.list_lines import Entry, located
 from metarep.errors import DataError
 
 SIGN = "|"  # what stands between the labels of an image; predict --csv writes it too
@@ -29,12 +23,14 @@ class LabelSets:
         files: the images, relative to ``root``, in the order of the list.
         labels: the labels of each, sorted; empty if it has none of them.
         notes: what a reader of the list should know, one line each.
+        groups: the group of each image; an empty text for one by itself.
     """
 
     root: Path
     files: tuple[Path, ...]
     labels: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -79,6 +75,7 @@ def read_label_sets(file: Path, *, none: bool = False) -> LabelSets:
     labels: dict[str, set[str]] = {}
     paths: dict[str, Path] = {}
     first: dict[str, int] = {}  # the first line of each image
+    groups: dict[str, str] = {}
     again = 0
     for entry, path in located(file):
         key = os.path.abspath(file.parent / path)
@@ -91,15 +88,19 @@ def read_label_sets(file: Path, *, none: bool = False) -> LabelSets:
                 f"{name}: {entry.path!r} has {some!r} in line {with_it} and no label in line {without}",
                 advice="remove one of the two lines",
             )
+        if groups.setdefault(key, entry.group) != entry.group:
+            where = f"{name}, line {entry.line}: {entry.path!r}"
+            raise DataError(f"{where} has another group than in line {first[key]}; mend the list")
         again += key in paths and own <= before
         before |= own
         paths.setdefault(key, path)
         first.setdefault(key, entry.line)
-    label_sets = LabelSets(file.parent, tuple(paths.values()), tuple(tuple(sorted(labels[key])) for key in paths))
+    sets = tuple(tuple(sorted(labels[key])) for key in paths)
+    label_sets = LabelSets(file.parent, tuple(paths.values()), sets, groups=tuple(groups[key] for key in paths))
     if not label_sets.names and not none:
         raise DataError(f"{name} gives no label to any image", advice="write label|label in the column label")
     notes = repeat_lines(again, name) + look_alike_lines(look_alikes(label_sets.names))
-    return LabelSets(label_sets.root, label_sets.files, label_sets.labels, tuple(notes))
+    return replace(label_sets, notes=tuple(notes))
 
 
 def _labels(entry: Entry, name: str) -> set[str]:

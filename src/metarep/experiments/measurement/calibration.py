@@ -1,5 +1,7 @@
 """Calibration: whether probabilities are right as often as they say, and sets of labels that hold the right one."""
 
+import math
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -7,8 +9,9 @@ from torch import Tensor
 BINS = 15  # of the calibration error
 COVERAGE = 0.9  # of the label sets
 UNIT = 1 << 32  # confidences are added as whole multiples of 1 / UNIT, so that sums over parts are exact
-SPAN, STEPS = 18.0, 128  # log-odds from -SPAN to SPAN are distinguished, in STEPS steps for each unit
-LEVELS = int(2 * SPAN * STEPS)
+OCTAVES, STEPS = 20, 256  # logarithms from 2**-OCTAVES to 2**OCTAVES are told apart, in STEPS steps of each octave
+MIDDLE = 2 * OCTAVES * STEPS
+LEVELS = 2 * MIDDLE + 1
 
 
 def confidence_bins(probability: Float[Tensor, " n"], right: Float[Tensor, " n"]) -> Int[Tensor, "bin 3"]:
@@ -53,19 +56,25 @@ def calibration_error(bins: Int[Tensor, "bin 3"]) -> float:
 
 
 def levels(logits: Float[Tensor, "*query ways"]) -> Int[Tensor, "*query ways"]:
-    """The log-odds of the softmax probability of each class, rounded down to 1/128, as a number from 0 to 4,607.
+    """How the softmax probability of each class compares with a guess, as a number from 0 to 20,480.
 
-    Probabilities near 0 and 1 are told apart, which bins of the probability itself would not do.
+    It is the ratio of its odds to those of one of ``ways`` equal classes. The logarithm of this ratio is 0 for a guess,
+    tiny where logits are nearly equal, and hundreds where they are far apart. So its size is rounded down to 1/256 of
+    an octave, and the order of probabilities is kept at any temperature. Sizes below one millionth count as 0.
 
-    >>> levels(torch.tensor([0.0, 0.0])).tolist(), levels(torch.tensor([90.0, 0.0])).tolist()
-    ([2304, 2304], [4607, 0])
+    >>> levels(torch.tensor([0.0, 0.0])).tolist(), levels(torch.tensor([1e-3, 0.0])).tolist()
+    ([10240, 10240], [12808, 7672])
+    >>> levels(torch.tensor([900.0, 0.0])).tolist(), levels(torch.tensor([800.0, 0.0])).tolist()
+    ([17872, 2608], [17828, 2652])
     """
     above = logits - logits.amax(-1, keepdim=True)
     weights, top = above.exp(), logits.argmax(-1, keepdim=True)
     second = weights.scatter(-1, top, 0.0).sum(-1, keepdim=True)  # without the highest: no digits cancel
-    others = (1 + second - weights).scatter_(-1, top, second)
-    odds = above - others.clamp_min_(torch.finfo(logits.dtype).tiny).log_()
-    return odds.add_(SPAN).mul_(STEPS).nan_to_num_(0).clamp_(0, LEVELS - 1).int()
+    others = (1 + second - weights).log_()
+    rest = above.scatter(-1, top, -math.inf).logsumexp(-1, keepdim=True)  # and nothing underflows
+    ratio = above - others.scatter_(-1, top, rest) + math.log(max(1, logits.shape[-1] - 1))
+    size = ((ratio.abs().clamp_(2.0**-OCTAVES, 2.0**OCTAVES).log2_() + OCTAVES) * STEPS).floor_()
+    return (MIDDLE + size * ratio.sign()).nan_to_num_(0).int()
 
 
 def conformal_threshold(counts: Int[Tensor, " level"], coverage: float = COVERAGE) -> int:

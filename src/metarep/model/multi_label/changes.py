@@ -40,6 +40,7 @@ def add_images(
     labels: Sequence[Sequence[str]],
     items: Sequence[str],
     depth: Depth | None = None,
+    groups: Sequence[str] | None = None,
 ) -> Added:
     """Returns a model with more images, of known or of new labels.
 
@@ -53,6 +54,7 @@ def add_images(
         labels: the labels of each; an empty list if it has none.
         items: the name that people use for each, mostly its path.
         depth: black and white of images of more than 8 bits; None for that of the model.
+        groups: the group of each; None if each is by itself.
 
     Raises:
         BadNameError: a new label cannot be a name.
@@ -70,6 +72,7 @@ def add_images(
     names = list(model.names)
     sets = [{names[i] for i in own.nonzero().flatten().tolist()} for own in model.marks]
     every, all_items = torch.cat([model.rows, rows]), [*model.items, *items]
+    all_groups = [*model.groups, *(groups or [""] * len(items))]
     first = first_with_the_picture(every, torch.cat([model.hashes, hashes]), len(model.rows))
     kept, known, against = list(range(len(sets))), [], []
     for number, given in enumerate(labels, len(sets)):
@@ -93,6 +96,7 @@ def add_images(
         [all_items[number] for number in kept],
         torch.cat([model.hashes, hashes])[kept],
         depth,
+        [all_groups[number] for number in kept],
     )
     return Added(after, len(kept) - len(model.rows), tuple(known), tuple(names[len(model.names) :]))
 
@@ -119,7 +123,7 @@ def remove_labels(model: MultiLabelModel, labels: Sequence[str]) -> MultiLabelMo
     if not kept:
         raise MetarepError("no label would be left, and a model needs one", advice="add images of another label first")
     names = [model.names[index] for index in kept]
-    return model.changed(names, model.rows, model.marks[:, kept], model.items, model.hashes)
+    return model.changed(names, model.rows, model.marks[:, kept], model.items, model.hashes, groups=model.groups)
 
 
 def called(names: Sequence[str], given: str) -> str:

@@ -38,6 +38,8 @@ def write_labels(path: Path, model: MultiLabelModel, representation: Representat
         "calibration": asdict(model.calibration),
         "trust": asdict(model.trust) if model.trust else None,
     }
+    if any(model.groups):
+        header["groups"] = list(model.groups)
     tensors = {"rows": model.rows, "marks": model.marks.to(torch.uint8), "hashes": model.hashes}
     write_tensors(path, tensors, header)
 
@@ -55,11 +57,16 @@ def read_labels(path: Path, representation: Representation) -> MultiLabelModel:
     with checked_file(path, FORMAT, representation) as (tensors, header):
         rows, marks, hashes = tensors["rows"], tensors["marks"], tensors["hashes"]
         names, items = header["names"], header["items"]
-        if not all(isinstance(text, str) for text in [*names, *items]) or len(set(names)) < len(names):
+        groups = header.get("groups", [""] * len(items))
+        if not all(isinstance(text, str) for text in [*names, *items, *groups]) or len(set(names)) < len(names):
             raise ValueError("its names are not all texts, or two of them are the same")
         if rows.shape != (len(items), representation.encoder.dim) or not rows.isfinite().all():
             raise ValueError(f"its rows have shape {tuple(rows.shape)}, or are not all finite")
-        if marks.shape != (len(items), len(names)) or hashes.shape != (len(items), LENGTH):
+        if (
+            marks.shape != (len(groups), len(names))
+            or hashes.shape != (len(groups), LENGTH)
+            or len(groups) != len(items)
+        ):
             raise ValueError("its tensors and lists have different lengths")
         model = MultiLabelModel(
             representation,
@@ -70,6 +77,7 @@ def read_labels(path: Path, representation: Representation) -> MultiLabelModel:
             head=header["head"],
             hashes=hashes.to(torch.int8),
             depth=Depth.of(header["depth"]),
+            groups=groups,
         )
         trust = header.get("trust")
         verdict = None if trust is None else _trust(trust, set(names))

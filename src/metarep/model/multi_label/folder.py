@@ -66,6 +66,7 @@ class MultiLabelFolder(ModelStore[MultiLabelModel]):
         batch: int = 64,
         depth: Depth | None = None,
         skip_bad: bool = False,
+        groups: Sequence[str] | None = None,
     ) -> Added:
         """Encodes images and adds them; see :func:`metarep.model.multi_label.changes.add_images`.
 
@@ -79,6 +80,7 @@ class MultiLabelFolder(ModelStore[MultiLabelModel]):
             batch: the number of images that are encoded at a time.
             depth: black and white of these images, if they have more than 8 bits. The model remembers it.
             skip_bad: whether to leave out images that cannot be read.
+            groups: what each image shows, such as one specimen; None if each is by itself.
 
         Raises:
             MetarepError: an image cannot be read, none is left, or the model is a copy from the Hub.
@@ -90,8 +92,9 @@ class MultiLabelFolder(ModelStore[MultiLabelModel]):
         rows, hashes, kept = encoded(self.model.base, images, batch=batch, depth=depth, skip_bad=skip_bad)
         with self.writing() as put:
             model = self.model
-            given = [labels[i] for i in kept], [items[i] for i in kept]
-            added = add_images(model, rows, hashes, *given, (depth or Depth()) | model.depth)
+            given = [labels[i] for i in kept], [items[i] for i in kept], (depth or Depth()) | model.depth
+            own = None if groups is None else [groups[i] for i in kept]
+            added = add_images(model, rows, hashes, *given, own)
             put(added.model)
         return added
 

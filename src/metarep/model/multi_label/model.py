@@ -23,6 +23,7 @@ from metarep.model.model import Model
 from metarep.model.multi_label.calibration import Calibration
 from metarep.model.multi_label.rows import encoded, first_with_the_picture, label_scores, marked, merged
 from metarep.model.multi_label.scores import LabelVerdict, measure_labels
+from metarep.model.trust.units import join_groups
 from metarep.weights.own_network import represent
 from metarep.weights.representation import Representation
 
@@ -45,6 +46,8 @@ class MultiLabelModel:
         head: the learner and its settings, as for :class:`metarep.model.model.Model`.
         hashes: the picture hash of each image, shape ``(n, length)``; None if the pixels are not known.
         depth: black and white of images of more than 8 bits.
+        groups: what each image shows, such as one specimen; images of a group are left out together. Empty texts for
+            images by themselves.
 
     Raises:
         MetarepError: there is no label or no image, a label is of no image or of all of them, or the learner adapts the
@@ -68,13 +71,14 @@ class MultiLabelModel:
         head: dict[str, Any] | None = None,
         hashes: Int8[Tensor, "n length"] | None = None,
         depth: Depth | None = None,
+        groups: Sequence[str] = (),
     ) -> None:
         self.base = Model(representation, head, Gallery.empty(), depth=depth)  # reads and encodes images
         self.representation, self.head, self.learner = self.base.representation, self.base.head, copy(self.base.learner)
         self.learner.level = False  # images without a label are no class that is alike, however many they are
         self.names, self.rows, self.marks, self.items = tuple(names), rows, marks, tuple(items)
         self.hashes = no_hashes(len(rows)) if hashes is None else hashes
-        self.depth = self.base.depth
+        self.depth, self.groups = self.base.depth, tuple(groups) or ("",) * len(rows)
         if rows.ndim != 2 or not rows.is_floating_point():
             raise MetarepError(
                 f"the learner {self.learner.called!r} adapts the encoder, so it cannot learn several labels an image",
@@ -102,6 +106,7 @@ class MultiLabelModel:
         depth: Depth | None = None,
         batch: int = 64,
         skip_bad: bool = False,
+        groups: Sequence[str] | None = None,
     ) -> "MultiLabelModel":
         """Learns labels from images. A picture that is given several times is learned once, with all its labels.
 
@@ -113,6 +118,7 @@ class MultiLabelModel:
             depth: black and white of images of more than 8 bits.
             batch: the number of images that are encoded at a time.
             skip_bad: whether to leave out images that cannot be read.
+            groups: see the class; None if each image is by itself.
 
         Raises:
             DataError: an image cannot be read.
@@ -138,11 +144,14 @@ class MultiLabelModel:
             rows, hashes, kept = encoded(base, images, batch=batch, skip_bad=skip_bad)
         sets = [{clean_name(label) for label in labels[position]} for position in kept]
         items = [name_of(images, position) for position in kept]
+        own = [(groups or [""] * len(images))[position] for position in kept]
         if hashes is not None:
             once = merged(sets, first_with_the_picture(rows, hashes), items)
             rows, hashes, sets, items = rows[once], hashes[once], [sets[i] for i in once], [items[i] for i in once]
+            own = [own[i] for i in once]
         names = sorted(set().union(*sets))
-        return cls(representation, names, rows, marked(sets, names), items, head=head, hashes=hashes, depth=depth)
+        marks = marked(sets, names)
+        return cls(representation, names, rows, marks, items, head=head, hashes=hashes, depth=depth, groups=own)
 
     def changed(
         self,
@@ -152,13 +161,15 @@ class MultiLabelModel:
         items: Sequence[str],
         hashes: Int8[Tensor, "n length"],
         depth: Depth | None = None,
+        groups: Sequence[str] = (),
     ) -> "MultiLabelModel":
         """Returns the same model with other labels and images, and with ``depth`` if it is given.
 
         What it says of itself (:attr:`trust`, :attr:`calibration`) is measured again.
         """
         depth = self.depth if depth is None else depth
-        return type(self)(self.representation, names, rows, marks, items, head=self.head, hashes=hashes, depth=depth)
+        about = {"head": self.head, "hashes": hashes, "depth": depth, "groups": groups}
+        return type(self)(self.representation, names, rows, marks, items, **about)
 
     def restore_calibration(self, calibration: Calibration, trust: LabelVerdict | None) -> "MultiLabelModel":
         """Stores results that were computed earlier for these images, and returns the model itself.
@@ -210,8 +221,8 @@ class MultiLabelModel:
     @cached_property
     def held_out(self) -> Float[Tensor, "n labels"]:
         """The scores of the model's own images when they are left out; NaN for a label that cannot be left out."""
-        groups = near_copies(functional.normalize(self.rows, dim=-1), self.hashes)
-        fold = groups % FOLDS
+        units = join_groups(near_copies(functional.normalize(self.rows, dim=-1), self.hashes), self.groups)
+        fold = units % FOLDS
         folds = [(fold == number).nonzero().flatten() for number in fold.unique().tolist()]
         order = torch.cat(folds)
         scores = torch.full(self.marks.shape, float("nan"))

@@ -19,6 +19,7 @@ from metarep.model.trust.points import PointSpace
 from metarep.model.trust.suspects import Suspect, find_suspects
 from metarep.model.trust.threshold import known_threshold
 from metarep.model.trust.trust import FEWEST, HeldOut, Trust, measure_trust
+from metarep.model.trust.units import join_groups
 
 MANY, FEW = 300, 5  # with more images than MANY, only FEW folds: a figure of many images needs fewer folds
 WORK = 20_000  # images that classes are classified beside while they keep one image, in all
@@ -55,16 +56,21 @@ class SelfTest:
         self.ways = len(gallery.names)
 
     @cached_property
-    def units(self) -> Tensor:
-        """A number for each image of the gallery; near copies of each other share it and are left out together."""
+    def _near(self) -> Tensor:
+        """A number for each image of the gallery, which near copies of each other share."""
         return near_copies(self.unit, self.gallery.hashed) if len(self.gallery) else self.gallery.classes
+
+    @cached_property
+    def units(self) -> Tensor:
+        """A number for each image, shared by near copies and by a group of a class: they are left out together."""
+        return join_groups(self._near, self.gallery.grouped, self.gallery.classes)
 
     @property
     def copies(self) -> list[list[int]]:
         """Groups of rows whose images are near copies of each other."""
         groups: dict[int, list[int]] = {}
-        for row, unit in enumerate(self.units.tolist()):
-            groups.setdefault(unit, []).append(row)
+        for row, near in enumerate(self._near.tolist()):
+            groups.setdefault(near, []).append(row)
         return [rows for rows in groups.values() if len(rows) > 1]
 
     @cached_property
@@ -114,7 +120,8 @@ class SelfTest:
     def trust(self) -> Trust:
         """The trust that follows from the held-out scores; where there are too few, that of the encoder beforehand."""
         held, classes = self.held_out, self.gallery.classes
-        own = measure_trust(held, classes, self.ways, self.false_alarms, known=self._known(), alone=self.alone)
+        known, alarms = self._known(), self.false_alarms
+        own = measure_trust(held, classes, self.ways, alarms, known=known, alone=self.alone, units=self.units)
         if own.tested >= FEWEST or self.shipped is None:
             return own
         if not own.tested:

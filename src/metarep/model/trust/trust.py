@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metarep.errors import MetarepError
 from metarep.model.trust.carried import carried_accuracy
+from metarep.model.trust.units import lowest, mean_of_units
 
 FEWEST = 6  # with fewer images left out, nothing is calibrated
 DOUBT = 0.25  # weight of a pseudo-image of uniform answers, which keeps the scale finite where all images are right
@@ -25,7 +26,7 @@ class ClassTrust:
 
     Args:
         accuracy: the accuracy in percent on the images of this class that were left out; None if there were none.
-        interval: Wilson's 95 % interval of the accuracy, in percent.
+        interval: Wilson's 95 % interval of the accuracy, in percent; images of a group, or near copies, count as one.
         tested: the number of images of this class that were left out.
         needs: whether this class is among those that need more images most. Either it has only one image, or the upper
             end of its interval is below the model's accuracy and more than one of its images was classified wrongly.
@@ -138,8 +139,7 @@ class HeldOut:
 
     def each(self, values: Float[Tensor, " tested"]) -> tuple[Int[Tensor, " images"], Float[Tensor, " images"]]:
         """Returns the gallery rows that were left out, ascending, and the mean of ``values`` for each of them."""
-        images, position, times = self.rows.unique(return_inverse=True, return_counts=True)
-        return images, values.new_zeros(len(images)).index_add(0, position, values) / times
+        return mean_of_units(values, self.rows)
 
 
 def measure_trust(
@@ -151,13 +151,13 @@ def measure_trust(
     *,
     known: float = -math.inf,
     alone: Float[Tensor, " classes"] | None = None,
+    units: Int[Tensor, " n"] | None = None,
 ) -> Trust:
     """Calibrates a model by its scores on images of known class that it had not seen.
 
-    ``likely`` is a conformal threshold (Vovk, Gammerman, Shafer, Algorithmic Learning in a Random World, 2005): the
-    ``floor(false_alarms * (n + 1))``-th smallest probability of the own class, so that the share of further images like
-    these whose label set lacks their class is at most ``false_alarms``. Trap: with too few images this
-    rank is 0. The threshold is then 0, and every class is in the label set.
+    ``likely`` is a conformal threshold (:func:`metarep.model.trust.units.lowest`): the share of further images like
+    these whose label set lacks their class is at most ``false_alarms``. Images of a unit count as one, here and in the
+    accuracy.
 
     Args:
         held: the scores of the images that were left out.
@@ -166,6 +166,8 @@ def measure_trust(
         false_alarms, source: see :class:`Trust`.
         known: the threshold that :func:`metarep.model.trust.threshold.known_threshold` returns.
         alone: see :func:`metarep.model.trust.carried.carried_accuracy`.
+        units: a number for each image of the gallery; images of a class with the same one count as one. By default
+            each image is a unit of its own.
 
     Returns:
         The trust. With fewer than 6 images left out, or a single class, it holds no calibration.
@@ -185,7 +187,10 @@ def measure_trust(
     images, right = held.each((held.scores.argmax(-1) == labels).float())
     counts = classes.bincount(minlength=ways)
     left = counts.double() if held.left is None else held.left
-    accuracy, interval = carried_accuracy(right, classes[images], counts, left, alone)
+    units = torch.arange(len(classes)) if units is None else units
+    unit = (units * ways + classes)[images]  # a unit of two classes is one in each
+    each, whole = mean_of_units(right, unit)
+    accuracy, interval = carried_accuracy(whole, each % ways, counts, left, alone)
     trust = Trust(
         accuracy,
         interval,
@@ -193,16 +198,14 @@ def measure_trust(
         known=known,
         false_alarms=false_alarms,
         source=source,
-        classes=_by_class(images, right, classes, ways, accuracy),
+        classes=_by_class(whole, each % ways, classes[images].bincount(minlength=ways), accuracy),
     )
     if len(images) < FEWEST or ways < 2:
         return trust
     gain = (counts / left).log()[labels.unique()].mean().item()
     scale = fit_scale(held.scores, labels, _balanced(held.rows, labels)) * math.exp(-SOFTER * gain)
     own = held.each((held.scores * scale).softmax(-1).gather(1, labels.unsqueeze(1)).flatten())[1]
-    rank = math.floor(false_alarms * (len(own) + 1))
-    likely = own.sort().values[rank - 1].item() if rank else 0.0
-    return Trust(**{**trust.__dict__, "scale": scale, "likely": likely, "calibration": source})
+    return replace(trust, scale=scale, likely=lowest(own, unit, false_alarms), calibration=source)
 
 
 def check_share(false_alarms: float) -> None:
@@ -278,17 +281,20 @@ def _balanced(rows: Int[Tensor, " tested"], labels: Int[Tensor, " tested"]) -> F
 
 
 def _by_class(
-    images: Int[Tensor, " images"], right: Float[Tensor, " images"], classes: Tensor, ways: int, accuracy: float
+    right: Float[Tensor, " units"], classes: Int[Tensor, " units"], images: Int[Tensor, " ways"], accuracy: float
 ) -> tuple[ClassTrust, ...]:
-    """Returns the accuracy of each class, given for each tested image the share of times that it was right."""
-    tested = classes[images].bincount(minlength=ways).tolist()
-    rights = right.new_zeros(ways).index_add(0, classes[images], right).tolist()
+    """Returns the accuracy of each class, given the share of times that each tested unit was right, and its class.
+
+    ``images`` is the number of tested images of each class.
+    """
+    units = classes.bincount(minlength=len(images)).tolist()
+    rights = right.new_zeros(len(images)).index_add(0, classes, right).tolist()
     trusts = []
-    for count, own in zip(tested, rights, strict=True):
+    for tested, count, own in zip(images.tolist(), units, rights, strict=True):
         if not count:
             trusts.append(ClassTrust(None, None, 0, needs=True))
             continue
         interval = wilson(own, count)
         needs = interval[1] < accuracy and count - own >= WRONG
-        trusts.append(ClassTrust(round(100 * own / count, 2), interval, count, needs=needs))
+        trusts.append(ClassTrust(round(100 * own / count, 2), interval, tested, needs=needs))
     return tuple(trusts)

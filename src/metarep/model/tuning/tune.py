@@ -16,6 +16,7 @@ from metarep.model.trust.folds import deal_folds, images_left
 from metarep.model.trust.points import PLAIN
 from metarep.model.trust.threshold import quantile_of
 from metarep.model.trust.trust import HeldOut, measure_trust
+from metarep.model.trust.units import join_groups
 from metarep.model.tuning.clock import Clock
 from metarep.model.tuning.fitting import add_views, expect_times, fit_tail, prepare, steps_of, views_of
 from metarep.model.tuning.tailored import FEWEST, check_images, encoder_of, others_than, scores_of, tunable, with_tail
@@ -32,6 +33,7 @@ def tune_model(
     labels: Sequence[str],
     on_progress: Callable[[float], None] | None = None,
     unfinished: Unfinished | None = None,
+    groups: Sequence[str] | None = None,
 ) -> tuple[Model, Verdict]:
     """Tunes the encoder of a model without images, and keeps that only if it is better on images that were left out.
 
@@ -41,6 +43,7 @@ def tune_model(
         labels: their classes.
         on_progress: called with the finished share, from 0 to 1.
         unfinished: keeps what is finished, so that a tuning that is killed goes on from there.
+        groups: see :func:`tune`.
 
     Returns:
         A model without images whose encoder is tuned, or the given model if it was not better; and the verdict. See
@@ -64,6 +67,7 @@ def tune_model(
         false_alarms=alarms,
         on_progress=on_progress,
         unfinished=unfinished,
+        groups=groups,
     )
     if tuning is None:
         return model, verdict
@@ -79,6 +83,7 @@ def tune(
     false_alarms: float = 0.05,
     on_progress: Callable[[float], None] | None = None,
     unfinished: Unfinished | None = None,
+    groups: Sequence[str] | None = None,
 ) -> tuple[Representation, Tuning | None, Verdict]:
     """Adapts an encoder to labelled images, and keeps the change only if it is better on images that were left out.
 
@@ -95,6 +100,8 @@ def tune(
         false_alarms: see :class:`metarep.model.trust.trust.Trust`.
         on_progress: called with the finished share, from 0 to 1.
         unfinished: keeps what each fold gave, so that a tuning that is killed goes on from there.
+        groups: what each image shows, such as one specimen, or an empty text. Images of a class and a group are left
+            out together.
 
     Returns:
         The tuned representation, or the given one if it was not better; what the model is to remember of it, or None;
@@ -118,7 +125,8 @@ def tune(
     prepared = add_views(prepared, images, clock)
     frozen = prepared.rows(prepared.halves.tail)
     clock.finished("pass")
-    units = near_copies(functional.normalize(frozen, dim=-1), picture_hash(images))
+    groups = groups or [""] * len(classes)
+    units = join_groups(near_copies(functional.normalize(frozen, dim=-1), picture_hash(images)), groups, classes)
     folds = deal_folds(classes, units, most=FOLDS)
     folds = folds[: min(FOLDS, max((len(units[classes == each].unique()) for each in range(ways)), default=0))]
     tested = len(torch.cat(folds).unique()) if folds else 0
@@ -126,7 +134,8 @@ def tune(
         why = "no class has a second image to test with" if not tested else f"{tested} images can be left out"
         return representation, None, Verdict(False, why=f"{why}, and {FEWEST} are needed to tell whether it helps")
     kept = unfinished or Unfinished()
-    pieces = {f"{key_of(representation, head, labels, images)}-{number}": fold for number, fold in enumerate(folds)}
+    key = key_of(representation, head, labels, images, groups=groups)
+    pieces = {f"{key}-{number}": fold for number, fold in enumerate(folds)}
     _plan(clock, len(classes), [len(fold) for piece, fold in pieces.items() if kept.get(piece) is None])
     clock.passed()
     found: list[dict[str, Tensor]] = []
@@ -143,14 +152,14 @@ def tune(
         found.append(given | {"before": scores_of(learner, frozen, classes, ways, others, fold)})
     before, after, near = (torch.cat([each[name] for each in found]) for name in ("before", "after", "near"))
     left = torch.cat(folds)
-    verdict = judge(before, after, left, classes, len(folds))
+    verdict = judge(before, after, left, classes, len(folds), units)
     if not verdict.kept:
         return representation, None, verdict
     tail = fit_tail(prepared, classes, ways, torch.arange(len(classes)), clock)
     tuned = with_tail(representation, prepared.halves, tail, images, "tuned")
     held = HeldOut(after, left, images_left(folds, classes, ways))
     known = quantile_of(held.each(near)[1], ways, false_alarms)
-    trust = measure_trust(held, classes, ways, false_alarms, known=known).lowered(verdict.discount)
+    trust = measure_trust(held, classes, ways, false_alarms, known=known, units=units).lowered(verdict.discount)
     return tuned, Tuning(verdict, trust, tuple(names)), verdict
 
 

@@ -14,7 +14,7 @@ from metarep.errors import MetarepError
 from metarep.machine.files import read_tensors, write_tensors
 from metarep.weights.representation import Representation
 
-FORMAT = 1  # to be raised when a piece means something else
+FORMAT = 2  # to be raised when a piece means something else
 
 
 class Unfinished:
@@ -74,6 +74,7 @@ def key_of(
     head: dict[str, Any] | None,
     labels: Sequence[str],
     *images: UInt8[Tensor, "n c h w"],
+    groups: Sequence[str] = (),
 ) -> str:
     """A name for work on these images with this encoder, which no other work has.
 
@@ -82,8 +83,9 @@ def key_of(
         head: name and settings of the learner.
         labels: the classes of the labelled images.
         images: the labelled images, and others.
+        groups: the groups of the labelled images.
     """
-    about = [FORMAT, representation.digest, head, list(labels), [list(each.shape) for each in images]]
+    about = [FORMAT, representation.digest, head, list(labels), list(groups), [list(each.shape) for each in images]]
     digest = hashlib.sha256(json.dumps(about).encode())
     for each in images:
         digest.update(each.contiguous().numpy().tobytes())

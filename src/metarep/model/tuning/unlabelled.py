@@ -18,6 +18,7 @@ from metarep.errors import MetarepError
 from metarep.methods.contrastive import Projector, nt_xent
 from metarep.model.model import Model
 from metarep.model.trust.folds import deal_folds
+from metarep.model.trust.units import join_groups
 from metarep.model.tuning.clock import Clock
 from metarep.model.tuning.fitting import BATCH, add_views, prepare, train_tail, views_of
 from metarep.model.tuning.tailored import FEWEST, check_images, encoder_of, others_than, scores_of, tunable, with_tail
@@ -37,6 +38,7 @@ def adapt_model(
     unlabelled: UInt8[Tensor, "m c h w"],
     on_progress: Callable[[float], None] | None = None,
     unfinished: Unfinished | None = None,
+    groups: Sequence[str] | None = None,
 ) -> tuple[Model, Verdict]:
     """Adapts the encoder of a model without images to unlabelled images, if that is better for the labelled ones.
 
@@ -47,6 +49,7 @@ def adapt_model(
         unlabelled: images of the same domain, at the same size, and of any class.
         on_progress: called with the finished share, from 0 to 1.
         unfinished: keeps the adapted layers until the model is made, so that a command that is killed goes on.
+        groups: see :func:`metarep.model.tuning.tune.tune`.
 
     Returns:
         A model without images whose encoder is adapted, or the given model if that was not better; and the verdict. See
@@ -63,7 +66,14 @@ def adapt_model(
     """
     start, names = encoder_of(model), [model.gallery.called(label) for label in labels]
     adapted, verdict = adapt(
-        start, images, names, unlabelled, head=model.head, on_progress=on_progress, unfinished=unfinished
+        start,
+        images,
+        names,
+        unlabelled,
+        head=model.head,
+        on_progress=on_progress,
+        unfinished=unfinished,
+        groups=groups,
     )
     if adapted is start:
         return model, verdict
@@ -80,6 +90,7 @@ def adapt(
     head: dict[str, Any] | None = None,
     on_progress: Callable[[float], None] | None = None,
     unfinished: Unfinished | None = None,
+    groups: Sequence[str] | None = None,
 ) -> tuple[Representation, Verdict]:
     """Adapts an encoder to unlabelled images by SimCLR, and keeps that only if labelled images are classified better.
 
@@ -96,6 +107,7 @@ def adapt(
         head: name and settings of the learner, as for :class:`metarep.model.model.Model`.
         on_progress: called with the finished share, from 0 to 1.
         unfinished: keeps the adapted layers until the model is made, so that a command that is killed goes on.
+        groups: see :func:`metarep.model.tuning.tune.tune`.
 
     Returns:
         The adapted representation, or the given one if it was not better; and the verdict. If fewer than 20 labelled
@@ -120,7 +132,9 @@ def adapt(
     began = time.perf_counter()
     frozen = labelled.rows(labelled.halves.tail)
     seconds = (time.perf_counter() - began) / (len(images) * len(labelled.plain))
-    folds = deal_folds(classes, near_copies(functional.normalize(frozen, dim=-1), picture_hash(images)))
+    units = near_copies(functional.normalize(frozen, dim=-1), picture_hash(images))
+    units = join_groups(units, groups or [""] * len(classes), classes)
+    folds = deal_folds(classes, units)
     tested = len(torch.cat(folds).unique()) if folds else 0
     if ways < 2 or tested < FEWEST:
         why = f"{tested} labelled images can be left out, and {FEWEST} are needed to tell whether it helps"
@@ -138,7 +152,7 @@ def adapt(
         torch.cat([scores_of(learner, rows, classes, ways, others_than(fold, len(classes)), fold) for fold in folds])
         for rows in (frozen, labelled.rows(tail))
     )
-    verdict = judge(before, after, torch.cat(folds), classes, len(folds))
+    verdict = judge(before, after, torch.cat(folds), classes, len(folds), units)
     verdict = replace(verdict, unlabelled=len(some))
     if not verdict.kept:
         return representation, verdict

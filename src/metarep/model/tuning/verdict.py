@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metarep.errors import counted
 from metarep.model.trust.trust import ClassTrust, HeldOut, Trust, fit_scale
+from metarep.model.trust.units import mean_of_units
 
 Z = 1.96  # standard errors in half a 95 % interval
 
@@ -107,6 +108,7 @@ def judge(
     rows: Int[Tensor, " tested"],
     classes: Int[Tensor, " n"],
     folds: int,
+    units: Int[Tensor, " n"] | None = None,
 ) -> Verdict:
     """Compares the scores of images that were left out.
 
@@ -120,6 +122,7 @@ def judge(
         rows: the image that each score belongs to; an image may be left out several times, and then counts once.
         classes: the class of each image.
         folds: number of tunings.
+        units: a number for each image; images with the same one count as one. By default each image is a unit.
 
     >>> import torch
     >>> rows, classes = torch.arange(40), torch.arange(2).repeat_interleave(20)
@@ -127,16 +130,16 @@ def judge(
     >>> judge(torch.rand(40, 2), good, rows, classes, 5).kept, judge(good, good, rows, classes, 5).kept
     (True, False)
     """
-    labels, right, likely = classes[rows], [], []
+    labels, images, right, likely = classes[rows], rows.unique(), [], []
+    own = images if units is None else units[images]
     for scores in (before, after):
-        held = HeldOut(scores, rows)
-        right.append(held.each((scores.argmax(-1) == labels).float())[1])
         logs = (scores * fit_scale(scores, labels)).log_softmax(-1).gather(1, labels.unsqueeze(1)).flatten()
-        likely.append(held.each(logs)[1])
+        for found, values in ((right, (scores.argmax(-1) == labels).float()), (likely, logs)):
+            found.append(mean_of_units(HeldOut(scores, rows).each(values)[1], own)[1])
     gain, surprise = (paired(100 * (right[1] - right[0])), paired(likely[1] - likely[0]))
     kept = gain[0] >= 0 and surprise[0] > (surprise[2] - surprise[0]) / Z
     was, now = (round(100 * each.mean().item(), 2) for each in right)
-    return Verdict(kept, was, now, gain, surprise, len(right[0]), folds)
+    return Verdict(kept, was, now, gain, surprise, len(images), folds)
 
 
 def paired(differences: Float[Tensor, " n"]) -> tuple[float, float, float]:
