@@ -72,7 +72,7 @@ def test_features_come_from_a_file(capsys: pytest.CaptureFixture[str], tmp_path:
         (["run", "--data", "a,b", "--save-tasks", "t.json"], "a file of tasks is of one data set"),
         (["run", "--data", "a,omniglot-runs"], "measure it alone"),
         (["run", "--shard", "1/2", "--out", "s.json", "--retrieval"], "a shard is not a result"),
-        (["--features", "x.npz", "--results", "r.csv"], "--results does not go with --features"),
+        (["--features", "x.npz", "--within"], "--within does not go with --features"),
     ],
 )
 def test_what_does_not_go_together_is_said(

@@ -16,7 +16,7 @@ from metarep.experiments.measurement.measure import Setting, measure, pick_learn
 from metarep.experiments.measurement.rows import result_row
 from metarep.experiments.pseudo_labels import instances
 from metarep.experiments.training import train
-from metarep.learners import Prototypes
+from metarep.learners import Prototypes, described
 from metarep.machine.files import read_tensors, write_tensors
 from metarep.methods import ProtoNet, SimCLR
 from metarep.model.gallery import Gallery
@@ -67,6 +67,23 @@ def test_a_file_without_means_is_read_and_centring_says_what_is_missing(trained:
             load_checkpoint(tmp_path / "bad")
 
 
+@pytest.mark.parametrize(
+    ("given", "called"),
+    [
+        ("linear:strength=3,centre=true", "linear:centre=true,strength=3"),
+        ("prototypes:metric=euclidean", "prototypes"),  # as by default
+        ("prototypes:whiten=0.25", "prototypes:whiten=0.25"),
+        ("descent:steps=3", "descent:steps=3, 3 steps"),
+        ("descent", "descent, 10 steps"),
+        ("bd-cspn", "bd-cspn"),
+    ],
+)
+def test_rows_of_other_settings_have_other_names(trained: Checkpoint, given: str, called: str) -> None:
+    learner = pick_learner(trained, given)
+    assert learner.called == called
+    assert described(pick_learner(trained, called.split(",")[0] if "steps" in called else called)) == described(learner)
+
+
 def test_a_training_keeps_the_spread_of_its_classes(trained: Checkpoint, drawings: Any, tmp_path: Path) -> None:
     encoder: Any = trained.learner.encoder
     kept = encoder.feature_spread
@@ -77,8 +94,7 @@ def test_a_training_keeps_the_spread_of_its_classes(trained: Checkpoint, drawing
     assert torch.equal(again.feature_spread, kept)
     learner = pick_learner(trained, "averaged:whiten=0.5")
     assert measure(learner, drawings[1], Setting(range(4, 5), range(1, 2), 3, 20)).accuracy > 25
-    assert learner.called == "averaged, whitened"
-    assert pick_learner(trained, "prototypes:whiten=0.5").called == "prototypes, whitened"
+    assert learner.called == "averaged:whiten=0.5"
     tensors, header = read_tensors(tmp_path / "run")
     wrong = [kept[1:], kept.double(), kept.neg(), kept / 0]
     for tensor in wrong:
@@ -127,12 +143,12 @@ def test_reports_and_rows_say_how_queries_are_balanced(trained: Checkpoint, draw
     assert said == {
         ("simpleshot", "balanced"): "inductive",
         ("simpleshot", "dirichlet"): "inductive, dirichlet",
-        ("augmented", "balanced"): "inductive",
-        ("augmented", "dirichlet"): "inductive, dirichlet",
+        ("augmented:copies=2", "balanced"): "inductive",
+        ("augmented:copies=2", "dirichlet"): "inductive, dirichlet",
         ("bd-cspn", "balanced"): "transductive, balanced",
         ("bd-cspn", "dirichlet"): "transductive, dirichlet",
-        ("descent, cosine, 10 steps", "balanced"): "inductive",
-        ("descent, cosine, 10 steps", "dirichlet"): "inductive, dirichlet",
+        ("descent:head=cosine, 10 steps", "balanced"): "inductive",
+        ("descent:head=cosine, 10 steps", "dirichlet"): "inductive, dirichlet",
     }
     with pytest.raises(MetarepError, match="unbalanced queries need tasks of one shape"):
         measure(trained.learner, drawings[1], Setting(range(3, 5), range(1, 2), 3, 20, balance="dirichlet"))
@@ -161,7 +177,7 @@ def test_the_command_line_names_heads_and_refuses_in_one_line(capsys: pytest.Cap
     command = "evaluate omniglot-protonet --data glyphs --split val --tasks 20 --queries 2 --no-references --json"
     assert main([*command.split(), "--learner", "bd-cspn:confident=2", "--balance", "dirichlet"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
-    assert (row["learner"], row["protocol"]) == ("bd-cspn", "transductive, dirichlet")
+    assert (row["learner"], row["protocol"]) == ("bd-cspn:confident=2", "transductive, dirichlet")
     for flags, message in (
         (["--learner", "bdcspn"], "unknown learner 'bdcspn'; did you mean 'bd-cspn'"),
         (["--learner", "descent:scope=all,head=cosine"], "head=cosine compares features of length 1"),

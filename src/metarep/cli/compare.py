@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from metarep.cli.evaluate import WAYS
 from metarep.cli.measured import names_of
@@ -11,6 +12,7 @@ from metarep.cli.progress import progress
 from metarep.cli.sweep import seconds
 from metarep.errors import MetarepError
 from metarep.experiments.compare import Compared, Comparison, compare
+from metarep.experiments.measurement.report import Balance
 from metarep.methods import METHODS
 from metarep.weights.frozen import load_to_measure
 
@@ -23,6 +25,10 @@ EXAMPLE = """examples:
   metarep compare runs/mine runs/yours --data glyphs
       runs that are trained already
   metarep compare runs/mine --methods protonet --data folder:PHOTOS
+  metarep compare efficientnet-lite0 --data cifar-fs --learner prototypes --learner bd-cspn
+      several learners on one encoder
+  metarep compare mine.npz theirs.npz --ways 5,20 --shots 1,5
+      features that were computed elsewhere, of the same images
 The same command continues a comparison that was interrupted.
 """
 
@@ -33,7 +39,8 @@ def add(parser: Parser) -> None:
         nargs="*",
         metavar="RUN",
         help="a trained run to measure as well: a run folder, a .safetensors file, a model that ships, or a "
-        "third-party encoder such as efficientnet-lite0",
+        "third-party encoder such as efficientnet-lite0; or .npz files of features and labels alone, as in evaluate "
+        "--features",
     )
     parser.add_argument(
         "--methods", type=names, default=(), metavar="NAMES", help=f"all, or some of: {', '.join(METHODS)}"
@@ -80,6 +87,20 @@ def add(parser: Parser) -> None:
         help="query images of each class (default: 15, or fewer if a class is small)",
     )
     group.add_argument("--tasks", type=int, default=2000, metavar="N", help="tasks in each measurement (default: 2000)")
+    group.add_argument(
+        "--learner",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="solve the tasks on the encoder of every RUN by this learner, as in evaluate; give it several times for "
+        "several rows (default: as trained)",
+    )
+    group.add_argument(
+        "--balance",
+        choices=get_args(Balance),
+        default="balanced",
+        help="how many queries a class has, as in evaluate (default: balanced)",
+    )
     group.add_argument("--task-seed", type=int, default=1, metavar="N", help="seed of the tasks (default: 1)")
     group = parser.add_argument_group("files")
     group.add_argument("--size", type=int, metavar="PX", help="side of the images (default: the data set's own)")
@@ -115,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
     encoder = None
     if args.encoder or args.width is not None:
         encoder = {"name": args.encoder or "conv4"} | ({} if args.width is None else {"width": args.width})
-    learned = [load_to_measure(run).record.data.name for run in args.runs]
+    learned = [load_to_measure(run).record.data.name for run in args.runs if not run.endswith(".npz")]
     plan = Comparison(
         data=args.data or (next(iter(learned), None) or "glyphs",),
         methods=args.methods,
@@ -129,6 +150,8 @@ def run(args: argparse.Namespace) -> int:
         queries=args.queries,
         tasks=args.tasks,
         task_seed=args.task_seed,
+        learners=tuple(args.learner),
+        balance=args.balance,
         size=args.size,
         encoder=encoder,
     )

@@ -1,14 +1,18 @@
 """What ``metarep evaluate`` measures: tasks that are drawn or come from a file, data sets, or arrays of features."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from metarep.cli.options import print_json
+from metarep.data.labels import Labels
 from metarep.data.split import Split
-from metarep.data.task_file import load_tasks
-from metarep.experiments.measurement.features import evaluate_features, read_features
+from metarep.data.task_file import load_tasks, save_tasks
+from metarep.experiments.measurement.features import evaluate_features, features_row, read_features
 from metarep.experiments.measurement.measure import Setting
-from metarep.experiments.measurement.retrieval import measure_retrieval
+from metarep.experiments.measurement.results import read, record
+from metarep.experiments.measurement.retrieval import checked_features, measure_retrieval
 from metarep.learners import read_learner
 
 SHAPE = ("ways", "shots", "queries", "seed", "balance", "within")
@@ -46,7 +50,7 @@ def refuse_shape(args: argparse.Namespace) -> None:
         args.parser.error(f"--{changed[0]} goes with tasks that are drawn; those of {args.tasks} have their own")
 
 
-def settings_of(args: argparse.Namespace, split: Split) -> list[Setting]:
+def settings_of(args: argparse.Namespace, split: Split | Labels) -> list[Setting]:
     """The tasks of each measurement."""
     if isinstance(args.tasks, Path):
         settings = [Setting.of_tasks(load_tasks(args.tasks, split))]
@@ -61,44 +65,44 @@ def settings_of(args: argparse.Namespace, split: Split) -> list[Setting]:
 
 def measure_features(args: argparse.Namespace) -> int:
     """Measure the arrays of ``--features``."""
-    given = {"data": args.data, "shard": args.shard, "results": args.results, "save-tasks": args.save_tasks}
-    given |= {"tasks": isinstance(args.tasks, Path), "normalisation": args.normalisation, "test-steps": args.test_steps}
-    given["within"] = args.within
+    given = {"data": args.data, "shard": args.shard, "normalisation": args.normalisation}
+    given |= {"test-steps": args.test_steps, "within": args.within}
+    given |= {name.replace("_", "-"): getattr(args, name) != args.parser.get_default(name) for name in OF_IMAGES}
     if wrong := next((name for name, value in given.items() if value), None):
         args.parser.error(f"--{wrong} does not go with --features")
-    changed = [name for name in OF_IMAGES if getattr(args, name) != args.parser.get_default(name)]
-    if changed:
-        args.parser.error(f"--{changed[0].replace('_', '-')} does not go with --features")
     features, labels, training = read_features(args.features)
     learner, own = read_learner(args.learner or "prototypes")
-    rows = []
-    for ways in args.ways:
-        for shots in args.shots:
-            report = evaluate_features(
-                features,
-                labels,
-                learner,
-                ways=ways,
-                shots=shots,
-                queries=args.queries,
-                tasks=args.tasks,
-                seed=args.seed,
-                split=args.features.stem,
-                reliability=args.reliability,
-                balance=args.balance,
-                training=training,
-                **own,
-            )
-            rows.append(report.as_dict())
-            if not args.json:
-                print(f"{'features':<18} {report}", flush=True)
-                if report.reliability:
-                    print(f"{'':<18} {report.reliability}", flush=True)
-    if args.retrieval:
-        found = measure_retrieval(features, labels)
-        rows = [row | {"retrieval": found.as_dict()} for row in rows]
+    rows, known = checked_features(features, labels)
+    if args.results:
+        read(args.results)  # fail before the measurements if the table cannot be read
+    settings = settings_of(args, known)
+    if args.save_tasks:
+        save_tasks(args.save_tasks, known, settings[0].draw(known))
+    found: list[dict[str, Any]] = []
+    for setting in settings:
+        report = evaluate_features(
+            rows,
+            known,
+            learner,
+            tasks=setting.draw(known),
+            split=args.features.stem,
+            reliability=args.reliability,
+            training=training,
+            **own,
+        )
+        report = replace(report, balance=setting.balance)
+        found.append(features_row(args.features, report, rows.shape[1]))
         if not args.json:
-            print(f"{'retrieval':<18} {found}")
+            print(f"{'features':<18} {report}", flush=True)
+            if report.reliability:
+                print(f"{'':<18} {report.reliability}", flush=True)
+    if args.retrieval:
+        retrieval = measure_retrieval(features, labels)
+        found = [row | {"retrieval": retrieval.as_dict()} for row in found]
+        if not args.json:
+            print(f"{'retrieval':<18} {retrieval}")
+    if args.results:
+        record(args.results, found)
     if args.json:
-        print_json(rows)
+        print_json(found)
     return 0

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metarep.data.labels import Labels
 from metarep.data.split import Split
 from metarep.data.task_index import TaskIndex, digest_of
 from metarep.errors import Advice, Call, DataError, MetarepError, Slot, TooLargeError
@@ -20,12 +21,12 @@ MOST_BYTES = 1 << 30  # of a file; 100,000 5-way 5-shot tasks take 60 MB
 MADE_BY = Advice("{made} writes such a file", made=Call("save_tasks", "evaluate", Slot("RUN"), save_tasks=Slot("FILE")))
 
 
-def save_tasks(path: Path, split: Split, tasks: TaskIndex | Sequence[TaskIndex]) -> None:
+def save_tasks(path: Path, split: Split | Labels, tasks: TaskIndex | Sequence[TaskIndex]) -> None:
     """Write a set of tasks as JSON. ``docs/protocol.md`` describes the format.
 
     Args:
         path: the file; its folder is made if it does not exist, and it is replaced if it does.
-        split: the images and labels that the tasks were drawn from.
+        split: the images and labels that the tasks were drawn from; or labels alone, as of features.
         tasks: from ``draw_tasks``; or several sets of different shapes.
 
     >>> import tempfile
@@ -39,9 +40,9 @@ def save_tasks(path: Path, split: Split, tasks: TaskIndex | Sequence[TaskIndex])
     >>> load_tasks(file, split)[0].digest == tasks.digest
     True
     """
-    labels = split.labels
+    labels, name = _named(split)
     sets = [_by_class(each) for each in ([tasks] if isinstance(tasks, TaskIndex) else tasks)]
-    data, _, part = split.name.rpartition("/")
+    data, _, part = name.rpartition("/")
     content = {
         "format": FORMAT,
         "data": data,
@@ -62,12 +63,13 @@ def save_tasks(path: Path, split: Split, tasks: TaskIndex | Sequence[TaskIndex])
         partial.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
 
-def load_tasks(path: Path, split: Split) -> list[TaskIndex]:
+def load_tasks(path: Path, split: Split | Labels) -> list[TaskIndex]:
     """The tasks of a file that :func:`save_tasks` or another program has written.
 
     Args:
         path: the file. It may come from a stranger: everything in it is checked.
-        split: the images and labels that the tasks are of.
+        split: the images and labels that the tasks are of; or labels alone, as of features, and then the name of the
+            data is not compared.
 
     Returns:
         The sets of tasks, as ``evaluate`` takes them.
@@ -101,16 +103,17 @@ def load_tasks(path: Path, split: Split) -> list[TaskIndex]:
         raise MetarepError(f"{path} is not a file of tasks: {error}", advice=MADE_BY) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise MetarepError(f"{path} is not a file of tasks: its format must be {FORMAT!r}", advice=MADE_BY)
-    own = dict(zip(("data", "split"), split.name.rpartition("/")[::2], strict=True)) | {"images": len(split.labels)}
-    for name, value in own.items():
+    labels, called = _named(split)
+    own = dict(zip(("data", "split"), called.rpartition("/")[::2], strict=True)) if isinstance(split, Split) else {}
+    for name, value in (own | {"images": len(labels)}).items():
         if content.get(name) != value:
             raise DataError(
-                f"{path} has tasks of another data set: its {name} is {content.get(name)!r}, and that of {split.name} "
+                f"{path} has tasks of another data set: its {name} is {content.get(name)!r}, and that of {called} "
                 f"is {value!r}"
             )
     if not isinstance(content.get("sets"), list) or not content["sets"]:
         raise MetarepError(f"{path} is not a file of tasks: it has no sets")
-    sets = [_read(path, split, number, each) for number, each in enumerate(content["sets"], 1)]
+    sets = [_read(path, labels, called, number, each) for number, each in enumerate(content["sets"], 1)]
     if digest_of(sets) != content.get("digest"):
         raise DataError(
             f"{path} says that its digest is {content.get('digest')!r}, and its tasks have {digest_of(sets)!r}; they "
@@ -143,9 +146,14 @@ def _by_class(tasks: TaskIndex) -> TaskIndex:
     return TaskIndex(*rows, *labels, tasks.classes, tasks.ways)
 
 
-def _read(path: Path, split: Split, number: int, content: Any) -> TaskIndex:  # noqa: ANN401 - whatever the file holds
+def _named(split: Split | Labels) -> tuple[Labels, str]:
+    """The labels, and what they are called in a file and in errors."""
+    return (split.labels, split.name) if isinstance(split, Split) else (split, "the features")
+
+
+def _read(path: Path, labels: Labels, called: str, number: int, content: Any) -> TaskIndex:  # noqa: ANN401 - anything
     """Check one set of tasks of a file, and return it."""
-    labels, where = split.labels, f"{path}, set {number}"
+    where = f"{path}, set {number}"
     try:
         ways, shots, queries, tasks = (content[name] for name in ("ways", "shots", "queries", "tasks"))
         position = {name: i for i, name in enumerate(labels.names)}
@@ -155,7 +163,7 @@ def _read(path: Path, split: Split, number: int, content: Any) -> TaskIndex:  # 
         lengths = _table([[len(one) for one in task["support"]] for task in tasks], where)
         query_lengths = _table([[len(one) for one in task["query"]] for task in tasks], where)
     except KeyError as error:
-        raise DataError(f"{where}: {error} is missing, or is no class of {split.name}") from error
+        raise DataError(f"{where}: {error} is missing, or is no class of {called}") from error
     except TypeError as error:
         raise MetarepError(f"{where}: a task must have classes, support and query, by class") from error
     if not all(type(each) is int and 0 < each < 1_000_000 for each in (ways, shots, queries)):
@@ -171,14 +179,14 @@ def _read(path: Path, split: Split, number: int, content: Any) -> TaskIndex:  # 
     if int(both.min()) < 0 or int(both.max()) >= len(labels):
         raise DataError(
             f"{where}: image {int(both.min()) if int(both.min()) < 0 else int(both.max())} is not one of the "
-            f"{len(labels):,} images of {split.name}, which are numbered from 0"
+            f"{len(labels):,} images of {called}, which are numbered from 0"
         )
     support_y, query_y = (_spread(each) for each in (lengths, query_lengths))
     named = torch.cat([classes.gather(1, support_y), classes.gather(1, query_y)], dim=1)
     if bool((wrong := labels.classes.cpu()[both] != named).any()):
         row, said = int(both[wrong][0]), labels.names[int(named[wrong][0])]
         raise DataError(
-            f"{where}: image {row} is of class {labels.names[int(labels.classes[row])]!r} in {split.name}, and the "
+            f"{where}: image {row} is of class {labels.names[int(labels.classes[row])]!r} in {called}, and the "
             f"file says {said!r}; its images are in another order"
         )
     for what, table in (("an image", both), ("a class", classes)):

@@ -1,5 +1,6 @@
 """Learners: what is deployed, an encoder together with a way to solve a new task from its support set."""
 
+from inspect import signature
 from typing import Any, get_args, get_type_hints
 
 from metarep.encoders import Encoder
@@ -34,6 +35,7 @@ __all__ = [
     "build_learner",
     "described",
     "read_learner",
+    "written",
 ]
 
 LEARNERS: dict[str, type[Learner]] = {
@@ -95,6 +97,24 @@ def read_learner(text: str) -> tuple[str, dict[str, Any]]:
             wanted = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
             raise MetarepError(f"{setting} of {name} must be {wanted}, not {value!r}") from None
     return name, settings
+
+
+def written(name: str, settings: dict[str, Any]) -> str:
+    """The name and the settings of a learner as :func:`read_learner` takes them, without those that change nothing.
+
+    Returns:
+        The settings in the order of their names; empty if none of them differs from what it is by default.
+
+    >>> written("linear", {"centre": True, "strength": 3.0, "solver": "logistic"}), written("linear", {})
+    ('linear:centre=true,strength=3', '')
+    """
+    usual = {each.name: each.default for each in signature(LEARNERS[name].__init__).parameters.values()}
+    texts = [f"{key}={_text(value)}" for key, value in sorted(settings.items()) if value != usual[key]]
+    return f"{name}:{','.join(texts)}" if texts else ""
+
+
+def _text(value: Any) -> str:  # noqa: ANN401 - of a setting
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _kind(hint: Any) -> type:  # noqa: ANN401 - a type hint

@@ -62,7 +62,7 @@ class AugmentedLinear(Linear):
         self.copies, self.augment, self.average = copies, augment, average
 
     @property
-    def called(self) -> str:
+    def kind(self) -> str:
         return "augmented, averaged" if self.average else "augmented"
 
     @property

@@ -57,7 +57,7 @@ class AveragedPrototypes(Prototypes):
         self.views, self.augment = Copies(copies, augment, encoder.preprocess), augment
 
     @property
-    def called(self) -> str:
+    def kind(self) -> str:
         return "averaged, whitened" if self.whiten else "averaged"
 
     @property

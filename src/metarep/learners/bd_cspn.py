@@ -53,7 +53,7 @@ class BDCSPN(Learner):
         self.temperature, self.epsilon, self.confident = temperature, epsilon, confident
 
     @property
-    def called(self) -> str:
+    def kind(self) -> str:
         return "bd-cspn"
 
     @property

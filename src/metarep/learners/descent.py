@@ -13,7 +13,7 @@ from torch.nn import functional
 from metarep.encoders import Encoder
 from metarep.encoders.low_rank import add_low_rank, low_rank_parameters
 from metarep.encoders.normalisation import Normalisation
-from metarep.errors import MetarepError, one_of
+from metarep.errors import MetarepError, counted, one_of
 from metarep.learners.inner_loop import (
     Adam,
     Adapted,
@@ -118,8 +118,11 @@ class GradientDescent(Learner):
 
     @property
     def called(self) -> str:
-        name = "descent, cosine" if self.head.temperature else "descent"
-        return f"{name}, {self.test_steps} steps" if self.test_steps != 1 else f"{name}, 1 step"
+        return f"{self.chosen or self.kind}, {counted(self.test_steps, 'step')}"
+
+    @property
+    def kind(self) -> str:
+        return "descent, cosine" if self.head.temperature else "descent"
 
     @property
     def settings(self) -> dict[str, Any]:

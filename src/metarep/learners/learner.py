@@ -54,6 +54,7 @@ class Learner(nn.Module, ABC):
     of_copies: bool = False
     metric: Metric = "euclidean"  # in which features are near each other
     level: bool = False  # whether it allows for classes of different sizes
+    chosen: str = ""  # what --learner says to get it, where settings were chosen
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -66,7 +67,12 @@ class Learner(nn.Module, ABC):
 
     @property
     def called(self) -> str:
-        """Its name in reports and on the command line."""
+        """Its name in reports: what ``--learner`` says to get it, where settings were chosen, or else its kind."""
+        return self.chosen or self.kind
+
+    @property
+    def kind(self) -> str:
+        """The name of what it does, without the settings that were chosen."""
         return type(self).__name__.lower()
 
     @property

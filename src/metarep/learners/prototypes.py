@@ -89,8 +89,8 @@ class Prototypes(Settling):
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature))) if learn_temperature else None
 
     @property
-    def called(self) -> str:
-        return f"{super().called}, whitened" if self.whiten else super().called
+    def kind(self) -> str:
+        return f"{super().kind}, whitened" if self.whiten else super().kind
 
     @property
     def settings(self) -> dict[str, Any]:

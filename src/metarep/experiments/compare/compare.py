@@ -1,10 +1,8 @@
 """compare: train what is missing, measure everything on the same test tasks, and write the page and the tables."""
 
-import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +12,7 @@ from metarep.data.datasets import load_dataset
 from metarep.data.split import Split
 from metarep.encoders import Preprocess, build_encoder
 from metarep.errors import MetarepError
+from metarep.experiments.compare.content import content_of, without_nan
 from metarep.experiments.compare.entrants import (
     Entrant,
     of_runs,
@@ -22,6 +21,7 @@ from metarep.experiments.compare.entrants import (
     refuse_leaks,
     unmeasurable,
 )
+from metarep.experiments.compare.features import compare_features, of_features
 from metarep.experiments.compare.findings import Findings
 from metarep.experiments.compare.measurements import Measurement, Measurements
 from metarep.experiments.compare.plan import Comparison
@@ -34,7 +34,7 @@ from metarep.experiments.measurement.measure import Setting
 from metarep.experiments.measurement.prepared import Prepared
 from metarep.experiments.pretrained import is_pretrained, open_pretrained
 from metarep.experiments.readings import Watch
-from metarep.machine.device import environment, pick_device
+from metarep.machine.device import pick_device
 from metarep.machine.files import locked
 from metarep.weights.checkpoint import Checkpoint
 
@@ -105,10 +105,14 @@ def compare(
     [100.0, 0.0]
     """
     out, began = Path(out), time.perf_counter()
+    if of_features(plan):
+        return Compared(*compare_features(plan, out))
     machine = Machine(device, precision, data_dir, skip_bad)
     splits = _Splits(plan, machine)
-    settings = {data: plan.settings(splits.of(data)) for data in plan.data}  # first: data that cannot give the tasks
-    given = of_runs(plan.runs)
+    settings = {
+        data: plan.settings(splits.of(data).labels) for data in plan.data
+    }  # first: data that cannot give the tasks
+    given = of_runs(plan.runs, plan.learners)
     for data in plan.data:
         refuse_leaks(given, splits.of(data), data)
     trainings = Trainings(plan, out, machine)
@@ -130,44 +134,13 @@ def compare(
         measured = _measure_all(every, splits, settings, Measurements(out, pick_device(device)), outlook)
         unique = {each.name: each for entrants in every.values() for each in entrants}
         findings = Findings([*unique.values()], measured)
-        content = {
-            "plan": plan.as_dict(),
-            "entrants": [{"name": each.name, "family": each.family, "paper": each.paper} for each in findings.entrants],
-            "rows": findings.rows(),
-            "runs": [each.row for each in measured],
-            "differences": findings.differences(),
-            "ranks": findings.ranks,
-            "ranking": _ranking(findings),
-            "trainings": [each.__dict__ for each in trained],
-            "data": {data: splits.facts(data) for data in plan.data},
-            "settings": {data: settings[data][0].queries for data in plan.data},
-            "environment": environment(),
-            "date": datetime.now(UTC).date().isoformat(),
-            "seconds": time.perf_counter() - began,
-            "out": str(out),
-        }
+        queries = {data: settings[data][0].queries for data in plan.data}
+        facts = {data: splits.facts(data) for data in plan.data}
+        content = content_of(plan, out, findings, measured, trained, facts, queries, time.perf_counter() - began)
         write_values(out / "results.json", without_nan(content))
         write_tables(out, findings, content)
         write_report(out / "report.html", findings, content, {data: (every[data], splits) for data in plan.data})
     return Compared(findings, content)
-
-
-def _ranking(findings: Findings) -> dict[str, Any] | None:
-    """The ranks over data sets, by the names of the entrants."""
-    ranking = findings.by_data
-    if ranking is None:
-        return None
-    mean = {each.name: rank for each, rank in zip(findings.entrants, ranking.mean, strict=True)}
-    return {"mean": mean, "data_sets": ranking.data_sets, "critical_difference": ranking.critical, "p": ranking.p}
-
-
-def without_nan(content: Any) -> Any:  # noqa: ANN401 - anything JSON holds
-    """The same values with None for NaN, which JSON cannot hold."""
-    if isinstance(content, float):
-        return None if math.isnan(content) else content
-    if isinstance(content, dict):
-        return {name: without_nan(value) for name, value in content.items()}
-    return [without_nan(value) for value in content] if isinstance(content, list | tuple) else content
 
 
 class _Splits:

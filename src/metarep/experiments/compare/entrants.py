@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from metarep.data.split import Split
 from metarep.errors import MetarepError
 from metarep.experiments.compare.trainings import Trained
+from metarep.experiments.measurement.measure import pick_learner
 from metarep.experiments.measurement.references import raw_pixels, untrained
 from metarep.learners import Learner
 from metarep.methods import METHODS
@@ -72,14 +73,16 @@ def of_trainings(trainings: Sequence[Trained]) -> list[Entrant]:
     return entrants
 
 
-def of_runs(names: Sequence[str]) -> list[Entrant]:
+def of_runs(names: Sequence[str], learners: Sequence[str] = ()) -> list[Entrant]:
     """Entrants for runs that are trained already. Those that differ in nothing but their seed are one entrant.
 
     Args:
         names: run folders, files, models that ship, or names of third-party encoders.
+        learners: what solves the tasks on the encoder of every run, each in a row of its own; by default the learner
+            that was trained with a run.
 
     Raises:
-        MetarepError: there is no such run, or its file is damaged.
+        MetarepError: there is no such run, its file is damaged, or a learner cannot be used with its encoder.
     """
     groups: list[tuple[RunRecord, list[tuple[str, Checkpoint]]]] = []
     for name in names:
@@ -98,7 +101,22 @@ def of_runs(names: Sequence[str]) -> list[Entrant]:
         if record.method in METHODS:
             family, paper = METHODS[record.method].family, METHODS[record.method].paper
         entrants.append(Entrant(called, family, paper, seeds))
-    return entrants
+    return [_with(each, learner) for each in entrants for learner in learners] or entrants
+
+
+def _with(entrant: Entrant, learner: str) -> Entrant:
+    """The same runs with another learner."""
+
+    def opener(seed: Seed) -> Callable[[], Checkpoint]:
+        def opened() -> Checkpoint:
+            own = seed.open()
+            return replace(own, learner=pick_learner(own, learner).eval())
+
+        opened()  # a learner that this encoder cannot have is refused now, and not after trainings
+        return opened
+
+    seeds = tuple(replace(each, open=opener(each)) for each in entrant.seeds)
+    return replace(entrant, name=f"{entrant.name}, {learner}", seeds=seeds)
 
 
 def references(first: Entrant, seeds: int) -> list[Entrant]:

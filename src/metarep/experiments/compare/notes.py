@@ -10,6 +10,11 @@ from metarep.data.datasets import about
 from metarep.experiments.page.words import listed
 from metarep.weights.hub.contents import SETTINGS
 
+REFERENCES = {
+    "references": "class means (cosine) of raw pixels, and of an encoder with random weights for each seed",
+    "memory": "the most that a training took, in addition to what the process held before",
+}
+
 
 def how_measured(content: Mapping[str, Any]) -> dict[str, Any]:
     """The protocol, the data, the tasks and the trainings, for the section on measurements."""
@@ -17,7 +22,8 @@ def how_measured(content: Mapping[str, Any]) -> dict[str, Any]:
     packages = ", ".join(f"{name} {version}" for name, version in content["environment"]["packages"].items())
     protocols = sorted({row["protocol"] for row in rows})
     norms = listed(sorted({row["normalisation"] for row in rows if row["normalisation"] != "none"}) or ["no"])
-    facts = {name: f"{about(name.partition(':')[0])}" for name in plan["data"]}
+    given = {row["run"] for row in runs if row["family"] == "features"}
+    facts = {name: "arrays that were given" if given else about(name.partition(":")[0]) for name in plan["data"]}
     facts |= {
         f"classes of {name}": "; ".join(
             f"{part} {each['classes']:,}, with {each['images']:,} images (labels {each['digest']})"
@@ -33,8 +39,7 @@ def how_measured(content: Mapping[str, Any]) -> dict[str, Any]:
         "intervals": "of accuracies: 1.96 standard errors over tasks, of the mean over seeds; of differences: "
         "Student's t over tasks, and over seeds where there are several",
         "significance": f"at 0.05 after Holm's correction for all {len(content['differences']):,} pairs of this page",
-        "references": "class means (cosine) of raw pixels, and of an encoder with random weights for each seed",
-        "memory": "the most that a training took, in addition to what the process held before",
+        **({} if given else REFERENCES),
         "hardware": rows[0]["hardware"],
         "versions": f"Python {content['environment']['python']}, {packages}",
         "time": f"{content['seconds']:,.0f} s of the last call, in which finished parts were not repeated",
@@ -83,7 +88,10 @@ def _settings(run: Path) -> str:
 def commands(content: Mapping[str, Any]) -> list[str]:
     """The command that makes this page again, and one that measures each run alone."""
     plan = content["plan"]
-    flags = [*plan["runs"], "--data", ",".join(plan["data"])]
+    features = any(row["family"] == "features" for row in content["runs"])
+    flags = [*plan["runs"], *([] if features else ["--data", ",".join(plan["data"])])]
+    flags += [flag for learner in plan["learners"] for flag in ("--learner", learner)]
+    flags += ["--balance", plan["balance"]] if plan["balance"] != "balanced" else []
     flags += ["--methods", ",".join(plan["methods"])] if plan["methods"] else []
     flags += ["--ways", ",".join(plan["ways"]), "--shots", ",".join(plan["shots"])]
     flags += ["--budget", f"{plan['budget']:g}s"] if plan["budget"] is not None else []
@@ -103,6 +111,10 @@ def _alone(content: Mapping[str, Any]) -> list[str]:
     run = next((row for row in content["runs"] if row["run"]), None)
     if run is None:
         return []
-    flags = ["--data", run["data"], "--ways", run["ways"], "--shots", run["shots"], "--queries", run["queries"]]
+    features = run["family"] == "features"
+    flags = [] if features else ["--data", run["data"]]
+    flags += ["--learner", content["plan"]["learners"][0]] if content["plan"]["learners"] else []
+    flags += ["--ways", run["ways"], "--shots", run["shots"], "--queries", run["queries"]]
     flags += ["--tasks", run["tasks"], "--seed", content["plan"]["task_seed"]]
-    return [shlex.join(["metarep", "evaluate", run["run"], *map(str, flags)])]
+    of = ["--features", run["run"]] if features else [run["run"]]
+    return [shlex.join(["metarep", "evaluate", *of, *map(str, flags)])]

@@ -5,13 +5,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from metarep.data.split import Split
+from metarep.data.labels import Labels
 from metarep.data.tasks import usable_classes
 from metarep.errors import Advice, MetarepError, above, unknown
 from metarep.experiments.job import Job
 from metarep.experiments.measurement.measure import Setting
-from metarep.experiments.measurement.report import span
+from metarep.experiments.measurement.report import Balance, span
 from metarep.experiments.recipes import recipe_names
+from metarep.learners import read_learner
 from metarep.methods import METHODS
 from metarep.weights.shipped import zoo_names
 
@@ -35,6 +36,9 @@ class Comparison:
         queries: query images of each class; None for 15, or for fewer if the classes are too small.
         tasks: the number of test tasks of each measurement.
         task_seed: seed of the test tasks, which are the same for all.
+        learners: what solves the tasks on the encoder of every run, as ``evaluate`` takes it; each makes a row. Empty
+            for the learner that was trained with a run.
+        balance: how many queries a class has: ``balanced``, or ``dirichlet``.
         size: side of the images in pixels; None for the size of the data set.
         encoder: name and settings of the encoder of the trainings; None for that of the recipe, or ``conv4``.
 
@@ -57,6 +61,8 @@ class Comparison:
     queries: int | None = None
     tasks: int = 2000
     task_seed: int = 1
+    learners: tuple[str, ...] = ()
+    balance: Balance = "balanced"
     size: int | None = None
     encoder: dict[str, Any] | None = field(default=None)
 
@@ -75,9 +81,14 @@ class Comparison:
                 if name in zoo_names() or Path(name).exists():
                     raise MetarepError(f"{name} is a trained model and no method; name it first, as a run")
                 raise unknown("method", name, [*METHODS, "all"])
-        for what, given in (("methods", self.methods), ("runs", self.runs), ("data sets", self.data)):
+        kinds = {"methods": self.methods, "runs": self.runs, "data sets": self.data, "learners": self.learners}
+        for what, given in kinds.items():
             if twice := sorted({each for each in given if given.count(each) > 1}):
                 raise MetarepError(f"{twice[0]} is named twice among the {what}; name it once")
+        for name in self.learners:
+            read_learner(name)
+        if self.learners and not self.runs:
+            raise MetarepError("other learners are for runs that are trained already, and none is named; name some")
         above("seeds", self.seeds)
         if self.budget is not None:
             above("budget", self.budget)
@@ -152,30 +163,31 @@ class Comparison:
         encoder = self.encoder or {"name": "conv4"}
         return Job(method, settings, train, data=data, train_on=self.trained_on, size=self.size, encoder=encoder)
 
-    def settings(self, split: Split) -> list[Setting]:
+    def settings(self, labels: Labels) -> list[Setting]:
         """The test tasks on one data set.
 
         Args:
-            split: images and labels of the test classes.
+            labels: those of the test classes.
 
         Raises:
             DataError: the classes cannot give such tasks.
         """
         most_ways, most_shots = max(max(each) for each in self.ways), max(max(each) for each in self.shots)
-        queries = self._queries(split, most_ways, most_shots)
-        usable_classes(split.labels, most_ways, most_shots, queries)
-        return [Setting(ways, shots, queries, self.tasks, self.task_seed) for ways in self.ways for shots in self.shots]
+        queries = self._queries(labels, most_ways, most_shots)
+        usable_classes(labels, most_ways, most_shots, queries)
+        how = {"queries": queries, "tasks": self.tasks, "seed": self.task_seed, "balance": self.balance}
+        return [Setting(ways, shots, **how) for ways in self.ways for shots in self.shots]
 
-    def _queries(self, split: Split, ways: int, shots: int) -> int:
+    def _queries(self, labels: Labels, ways: int, shots: int) -> int:
         if self.queries is not None:
             return self.queries
-        enough = (number for number in QUERIES if int(split.labels.can_give(shots, number).sum()) >= ways)
+        enough = (number for number in QUERIES if int(labels.can_give(shots, number).sum()) >= ways)
         return next(enough, QUERIES[-1])
 
     def as_dict(self) -> dict[str, Any]:
         """The values by name, as JSON holds them; ranges as text."""
         spans = {"ways": [span(each) for each in self.ways], "shots": [span(each) for each in self.shots]}
-        return asdict(self) | spans | {name: [*getattr(self, name)] for name in ("data", "methods", "runs")}
+        return asdict(self) | spans | {name: [*getattr(self, name)] for name in ("data", "methods", "runs", "learners")}
 
     @property
     def training(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 from metarep.experiments.compare.entrants import PIXELS, Entrant
 from metarep.experiments.compare.findings import MORE, Cell, Findings, Place
 from metarep.experiments.page.words import count, listed, word
+from metarep.weights.frozen import FROZEN
 
 NO_BREAK = "\u00a0"
 
@@ -22,7 +23,7 @@ def headline(findings: Findings, content: Mapping[str, Any]) -> dict[str, Any]:
         "alone": len(own) == 1,
         "among": count(len(own), "method"),
         "data": listed(content["plan"]["data"]),
-        "shape": place.shape,
+        "shape": place.shape if len(content["plan"]["data"]) == 1 else f"{place.shape} (on {place.data})",
         "accuracy": _percent(cell) if cell else "",
         "pixels": _percent(pixels) if pixels else "",
         "level": listed(level, 4) if level else "",
@@ -47,11 +48,17 @@ def lede(findings: Findings, content: Mapping[str, Any]) -> str:
         what = "method" if len(trained) == 1 else f"of {count(len(trained), 'method')}"
         parts.append(f"Each {what} was trained {how}{seeds}.")
     if given := [each for each in own if each.name not in trained]:
-        parts.append(f"{count(len(given), 'trained run').capitalize()} {'was' if len(given) == 1 else 'were'} given.")
-    parts.append(
-        f"All were measured on the same {plan['tasks']:,} tasks of each shape, drawn from classes that no training has "
-        "touched. Nothing was chosen by these measurements."
-    )
+        what = "features file" if given[0].family == "features" else "trained run"
+        parts.append(f"{count(len(given), what).capitalize()} {'was' if len(given) == 1 else 'were'} given.")
+    tasks = f"All were measured on the same {plan['tasks']:,} tasks of each shape"
+    if all(each.family == "features" for each in own):
+        return f"{' '.join(parts)} {tasks}. What their encoders were trained on is not known here."
+    parts.append(f"{tasks}, drawn from classes that no training of this library has touched.")
+    if foreign := [each.name for each in own if each.family == FROZEN]:
+        parts.append(
+            f"What {listed(foreign)} {'was' if len(foreign) == 1 else 'were'} trained on elsewhere may hold them."
+        )
+    parts.append("Nothing was chosen by these measurements.")
     return " ".join(parts)
 
 
@@ -104,7 +111,7 @@ def _line(
         "rank": f"{findings.ranks[entrant.name]:.1f}",
         "seconds": "–" if seconds is None else f"{seconds:,.0f} s",
         "memory": "–" if memory is None else f"{memory:,.0f}",
-        "parameters": f"{row['parameters']:,}",
+        "parameters": f"{row['parameters']:,}" if row["parameters"] else "–",
     }
 
 

@@ -1,6 +1,7 @@
 """Statistics of a comparison: paired differences, Holm's correction, and ranks with their critical difference."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -132,7 +133,9 @@ def ranking(accuracies: Sequence[Sequence[float]]) -> Ranking:
     rows = [ranks_of(row) for row in accuracies]
     mean = [sum(row[method] for row in rows) / sets for method in range(methods)]
     spread = sum(rank**2 for rank in mean) - methods * (methods + 1) ** 2 / 4
-    friedman = 12 * sets / (methods * (methods + 1)) * spread
+    ties = sum(times**3 - times for row in rows for times in Counter(row).values())
+    apart = 1 - ties / (sets * (methods**3 - methods))  # ties make ranks spread less
+    friedman = 12 * sets / (methods * (methods + 1)) * spread / apart if apart > 0 else 0.0
     rest = sets * (methods - 1) - friedman
     if sets < 2:
         p = math.nan

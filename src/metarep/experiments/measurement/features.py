@@ -19,9 +19,10 @@ from metarep.errors import DataError, MetarepError, TooLargeError, unknown
 from metarep.experiments.measurement.evaluation import evaluate_rows
 from metarep.experiments.measurement.measure import Setting
 from metarep.experiments.measurement.report import Balance, Report
+from metarep.experiments.measurement.results import commit
 from metarep.experiments.measurement.retrieval import checked_features
-from metarep.learners import LEARNERS, Learner
-from metarep.machine.device import available_bytes
+from metarep.learners import LEARNERS, Learner, written
+from metarep.machine.device import available_bytes, hardware
 
 
 def evaluate_features(
@@ -111,6 +112,22 @@ def read_features(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None
         raise DataError(f"{path} cannot be read as an .npz file of features and labels: {error}") from error
 
 
+def features_row(path: Path, report: Report, dim: int) -> dict[str, Any]:
+    """A row of a results table for features of a file.
+
+    Args:
+        path: the file.
+        report: their measurement.
+        dim: how many numbers an image has.
+
+    Returns:
+        The value of each column, by name.
+    """
+    about = {"method": "features", "encoder": f"{path.name}, {dim} numbers", "data": path.stem, "split": ""}
+    about |= {"protocol": report.answers, "seeds": 1, "hardware": hardware(), "commit": commit(), "run": str(path)}
+    return report.as_dict() | about
+
+
 def _learner(learner: str | Learner, dim: int, training: Any, settings: dict[str, Any]) -> Learner:  # noqa: ANN401
     """The learner with a placeholder for its encoder, because features are given instead of images."""
     if isinstance(learner, str):
@@ -127,7 +144,8 @@ def _learner(learner: str | Learner, dim: int, training: Any, settings: dict[str
             encoder.feature_means = means_of(table).float()
         elif learner == "simpleshot" or settings.get("centre"):
             raise MetarepError(f"{learner} subtracts the mean of training features; give some as training")
-        learner = LEARNERS[learner](encoder, **settings)
+        name, learner = learner, LEARNERS[learner](encoder, **settings)
+        learner.chosen = written(name, settings)
     if learner.state_numbers or learner.of_copies:
         what = "adapts the body of its encoder" if learner.state_numbers else "augments images"
         raise MetarepError(f"{learner.called} {what}, so it cannot work on features; take another learner")

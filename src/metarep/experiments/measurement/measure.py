@@ -20,7 +20,7 @@ from metarep.experiments.measurement.prepared import Prepared
 from metarep.experiments.measurement.references import raw_pixels, untrained
 from metarep.experiments.measurement.report import Balance, Report, span
 from metarep.experiments.measurement.shards import Shard
-from metarep.learners import LEARNERS, Learner, read_learner
+from metarep.learners import LEARNERS, Learner, read_learner, written
 from metarep.weights.checkpoint import Checkpoint
 
 
@@ -120,7 +120,9 @@ def pick_learner(trained: Checkpoint, name: str | None) -> Learner:
     if name is None:
         return trained.learner
     name, settings = read_learner(name)
-    return LEARNERS[name](trained.learner.encoder, **settings)
+    learner = LEARNERS[name](trained.learner.encoder, **settings)
+    learner.chosen = written(name, settings)
+    return learner
 
 
 def measure(
