@@ -43,7 +43,7 @@ def test_features_are_compared_on_the_same_tasks(arrays: Path) -> None:
     page = (arrays / "out" / "report.html").read_text()
     assert "Two features files were given." in page
     assert "raw pixels" not in page
-    digests = {row["digest"] for row in read(arrays / "out" / "runs.csv")}
+    digests = {row["digest"] for row in found.content["runs"]}
     assert digests == {alone.digest}
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from scipy.stats import friedmanchisquare, ttest_rel
+from scipy.stats import f, friedmanchisquare, ttest_rel
 
 from metarep.errors import MetarepError
 from metarep.experiments.compare.statistics import critical_difference, holm, paired, ranking, ranks_of
@@ -84,6 +84,10 @@ def test_ranks_and_friedman() -> None:
     assert chi2 == pytest.approx(12 * 6 / 20 * spread)
     assert 0 < found.p < 1
     assert ranking([[2.0, 1.0], [2.0, 1.0]]).p == 0
+    tied = [[3.0, 2, 2, 1], [3.0, 3, 2, 1], [1.0, 1, 1, 2], [4.0, 3, 2, 2], [1.0, 2, 3, 3]]
+    chi2 = friedmanchisquare(*zip(*tied, strict=True)).statistic
+    assert ranking(tied).p == pytest.approx(f.sf(4 * chi2 / (5 * 3 - chi2), 3, 12))
+    assert ranking([[1.0, 1.0], [1.0, 1.0]]).p == 1
     assert math.isnan(ranking([[2.0, 1.0]]).p)
 
 

@@ -50,10 +50,9 @@ class GradientDescent(Learner):
         ways: number of classes of a task, for ``rows``.
         head: ``rows``, ``shared``, ``prototype``, or with the scope ``head`` also ``cosine``, for features of any
             scale; see :class:`metarep.learners.inner_loop.Head`.
-        scope: what the steps change besides the head: ``all``, ``all-but-norms`` (not the scale and bias of norm layers
-            of any kind), ``norms`` (only those), ``last-block``, ``lora:RANK`` (only low-rank updates of a copy of the
-            encoder, see :mod:`metarep.encoders.low_rank`), or ``head`` for nothing else. Frozen parameters
-            (``requires_grad=False``) stay in any case.
+        scope: what the steps change besides the head: ``all``, ``all-but-norms`` (not scales and biases of norm layers),
+            ``norms`` (only those), ``last-block``, ``lora:RANK`` (only low-rank updates of a copy of the encoder, see
+            :mod:`metarep.encoders.low_rank`), or ``head``. Frozen parameters (``requires_grad=False``) stay as they are.
         steps: number of inner steps in training; also at test time, unless ``test_steps`` is given.
         inner_lr: inner learning rate, or the initial value of learned rates; None for 0.5 of the head ``cosine`` and
             0.01 of the others.
@@ -101,8 +100,7 @@ class GradientDescent(Learner):
         one_of("normalisation", normalisation, get_args(Normalisation))
         check_settings(scope, head, rates, adaptation, minibatch, steps, test_steps)
         self.steps, self.test_steps = steps, steps if test_steps is None else test_steps
-        self.scope = scope
-        self.adaptation, self.minibatch = adaptation, minibatch
+        self.scope, self.adaptation, self.minibatch = scope, adaptation, minibatch
         self.normalisation: Normalisation = "running" if scope == "head" else normalisation
         self.head = Head(head, encoder.dim, ways, temperature)
         inner_lr = inner_lr if inner_lr is not None else 0.5 if head == "cosine" else 0.01
@@ -110,8 +108,8 @@ class GradientDescent(Learner):
         self.rates = Rates(rates, [self._shapes()[i] for i in self._in_scope], steps, inner_lr)
         self.path: Path = "auto"
         if adaptation == "adam":
-            rows = [(1, encoder.dim), (1,)]  # a head that depends on the task has one row of state for all its classes
-            shapes = [*self._shapes()[:-2], *(self.head.shapes if head == "rows" else rows)]
+            own = self.head.shapes if head == "rows" else [(1, encoder.dim), (1,)]  # one row of state for all classes
+            shapes = [*self._shapes()[:-2], *own]
             for position, i in enumerate(self._in_scope):
                 self.register_buffer(f"second_{position}", torch.zeros(shapes[i]))
             self.register_buffer("adam_steps", torch.zeros(()))
@@ -241,10 +239,8 @@ class GradientDescent(Learner):
         if normalisation is not None and normalisation != self.normalisation:
             one_of("normalisation", normalisation, get_args(Normalisation))
             if self.scope == "head":
-                raise MetarepError(
-                    f"normalisation {normalisation!r} is for learners that adapt the body; this one adapts the head, "
-                    "on features under running statistics"
-                )
+                what = f"normalisation {normalisation!r} is for learners that adapt the body"
+                raise MetarepError(f"{what}; this one adapts the head, on features under running statistics")
             self.normalisation = normalisation
         if test_steps is not None:
             if test_steps < 0:
