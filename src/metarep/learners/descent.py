@@ -50,9 +50,9 @@ class GradientDescent(Learner):
         ways: number of classes of a task, for ``rows``.
         head: ``rows``, ``shared``, ``prototype``, or with the scope ``head`` also ``cosine``, for features of any
             scale; see :class:`metarep.learners.inner_loop.Head`.
-        scope: what the steps change besides the head: ``all``, ``all-but-norms`` (not scales and biases of norm layers),
+        scope: what the steps change besides the head: ``all``, ``all-but-norms`` (not scale and bias of norm layers),
             ``norms`` (only those), ``last-block``, ``lora:RANK`` (only low-rank updates of a copy of the encoder, see
-            :mod:`metarep.encoders.low_rank`), or ``head``. Frozen parameters (``requires_grad=False``) stay as they are.
+            :mod:`metarep.encoders.low_rank`), or ``head``. Frozen parameters (``requires_grad=False``) stay.
         steps: number of inner steps in training; also at test time, unless ``test_steps`` is given.
         inner_lr: inner learning rate, or the initial value of learned rates; None for 0.5 of the head ``cosine`` and
             0.01 of the others.
