@@ -89,6 +89,14 @@ def test_the_calibration_error_by_hand() -> None:
     assert torch.equal(torch.stack(parts).sum(0), confidence_bins(probability, right)), "parts have the same digits"
 
 
+def test_a_lost_score_gives_no_figure() -> None:
+    lost, fine = torch.tensor([[math.nan, 0.2], [0.9, 0.8]]), torch.tensor([[0.1, 0.3], [0.1, 0.3]])
+    for figure, right in ((auroc, 1.0), (false_alarms, 0.0)):
+        for found in (figure(lost, fine), figure(-fine, -lost)):
+            assert math.isnan(found[0])
+            assert found[1] == right
+
+
 def test_levels_and_threshold_by_hand() -> None:
     generator = Generator().manual_seed(0)
     logits = 5 * torch.randn(500, 6, generator=generator)

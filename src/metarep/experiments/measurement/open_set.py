@@ -1,7 +1,7 @@
 """Open set: how well a score tells queries of the known classes of a task from queries of unknown classes."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 RECALL = 0.95  # share of known queries that are accepted, for the false alarms
@@ -19,7 +19,7 @@ def auroc(known: Float[Tensor, "*task n"], unknown: Float[Tensor, "*task m"]) ->
         unknown: scores of the queries of unknown classes.
 
     Returns:
-        The area for each task, from 0 to 1.
+        The area for each task, from 0 to 1; NaN if one of its scores is NaN.
 
     >>> auroc(torch.tensor([0.9, 0.4]), torch.tensor([0.4, 0.1])).item()
     0.875
@@ -27,7 +27,8 @@ def auroc(known: Float[Tensor, "*task n"], unknown: Float[Tensor, "*task m"]) ->
     low = unknown.sort(-1).values
     each = known.contiguous()
     below = torch.searchsorted(low, each) + torch.searchsorted(low, each, right=True)  # ties are in one of the two
-    return below.sum(-1) / (2 * known.shape[-1] * unknown.shape[-1])
+    area = below.sum(-1) / (2 * known.shape[-1] * unknown.shape[-1])
+    return area.masked_fill(_lost(known, unknown), float("nan"))
 
 
 def false_alarms(
@@ -44,11 +45,16 @@ def false_alarms(
         recall: from 0 to 1.
 
     Returns:
-        The share for each task, from 0 to 1.
+        The share for each task, from 0 to 1; NaN if one of its scores is NaN.
 
     >>> false_alarms(torch.tensor([0.9, 0.8, 0.7, 0.2]), torch.tensor([0.75, 0.1]), recall=0.75).item()
     0.5
     """
     refused = int(known.shape[-1] * (1 - recall) + 1e-6)  # 1 - 0.95 is a little less than 0.05
     threshold = known.sort(-1).values[..., refused, None]
-    return (unknown >= threshold).float().mean(-1)
+    return (unknown >= threshold).float().mean(-1).masked_fill(_lost(known, unknown), float("nan"))
+
+
+def _lost(known: Float[Tensor, "*task n"], unknown: Float[Tensor, "*task m"]) -> Bool[Tensor, "*task"]:
+    """Whether a task has a score that is NaN, which sorts above all others."""
+    return known.isnan().any(-1) | unknown.isnan().any(-1)
