@@ -111,6 +111,16 @@ def test_subfolders_are_groups_if_asked_for(photos: Path, capsys: pytest.Capture
     assert (gallery.grouped[-1], gallery.counts.tolist()) == ("thing 0", [10, 11])
 
 
+def test_classes_of_one_group_cannot_be_tested(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("ring", "cross"):
+        for number in range(3):
+            put(photos.parent / "alone" / name / "only" / f"{number}.png")
+    assert main(["fit", "alone", "--group-subfolders", "--out", "model", "--encoder", "omniglot-protonet"]) == 0
+    told = capsys.readouterr()
+    assert "no class has a second group to test with" in told.out
+    assert "inner folders" not in told.err
+
+
 def test_a_list_says_in_a_column_what_an_image_shows(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = sorted(photos.rglob("*.png"))
     lines = [f"{file.relative_to(photos)},{file.relative_to(photos).parts[0]},{file.parent.name}" for file in files]

@@ -4,6 +4,7 @@ import argparse
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from metarep.cli.options import (
@@ -20,6 +21,7 @@ from metarep.cli.trust_lines import class_lines, copy_lines, trust_line
 from metarep.data.datasets.options import LeftOutWarning
 from metarep.data.reading.depth import Depth
 from metarep.data.reading.folder_groups import subfolder_groups
+from metarep.data.reading.folder_layout import INNER
 from metarep.data.reading.folder_tree import OUTSIDE, FolderTree, warn_of_notes
 from metarep.data.reading.formats import HINTS
 from metarep.data.reading.labelled_list import find_classes, is_list
@@ -140,7 +142,8 @@ def run(args: argparse.Namespace) -> int:
         )
     representation = load_representation(args.encoder, arch=args.arch, size=args.size)
     head = {"name": args.learner} if args.learner else None
-    tell_ignored(tree)
+    meant = [note for note in tree.notes if not (args.group_subfolders and INNER in note)]
+    tell_ignored(replace(tree, notes=tuple(meant)))
     depth = notice_depth([file for file, _ in tree.pairs], representation.depth | Depth.of(args.depth))
     model = Model(representation, head, Gallery.empty(), false_alarms=args.false_alarms, depth=depth)
     started, verdicts = time.perf_counter(), dict[str, Verdict]()

@@ -8,21 +8,21 @@ MOST = 5  # classes and groups that are printed
 
 def trust_line(model: Model) -> str:
     """One line on the expected accuracy of a model, and how it was estimated."""
-    trust = model.trust
+    trust, one = model.trust, "group" if any(model.gallery.groups) else "image"
     if len(model.gallery.names) < 2:
         return "accuracy: unknown; there is no second class to tell images from"
     if trust.accuracy is None or trust.interval is None:
         return (
-            "accuracy: unknown; no class has a second image to test with, and the encoder was not measured before, "
+            f"accuracy: unknown; no class has a second {one} to test with, and the encoder was not measured before, "
             "so probabilities are not set, and no image is called none of these"
         )
     if trust.source != "leave-one-out":
         low, high = (f"{end:.0f}" for end in trust.interval)
         return (
-            f"accuracy: unknown, for no class has a second image to test with; somewhere between {low} and {high} %, "
+            f"accuracy: unknown, for no class has a second {one} to test with; somewhere between {low} and {high} %, "
             f"as with one image a class elsewhere: {trust.source}"
         )
-    what = "one group, or image without a group," if any(model.gallery.groups) else "one"
+    what = "one group, or image without a group," if one == "group" else "one"
     parts = [
         f"accuracy {trust} expected, by leaving {counted(trust.tested, 'image')} out, {what} of every class at a time"
     ]
@@ -34,7 +34,7 @@ def trust_line(model: Model) -> str:
         parts += [f"lowered by {points} points, for the same images have chosen the encoder"]
     untested = [int(n) for n, each in zip(model.gallery.counts, trust.classes, strict=False) if not each.tested]
     alone, copied = (sum((n == 1) is single for n in untested) for single in (True, False))
-    copies = "images of one group or near copies only" if any(model.gallery.groups) else "near copies of one image only"
+    copies = "images of one group or near copies only" if one == "group" else "near copies of one image only"
     for many, what in ((alone, "one image"), (copied, copies)):
         have, are = plural(many, "has", "have"), plural(many, "is", "are")
         parts += [f"{counted(many, 'class')} {have} {what} and {are} not tested"] if many else []

@@ -22,6 +22,7 @@ from metarep.errors import DataError, counted
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 A_FILE = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}$")  # the extension of a file; names of folders hardly have one
 NAMED = 3  # folders that a message names
+INNER = "with images in inner folders only"  # in the note on classes that may not be what is meant
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def _note_inner_folders(homes: list[tuple[Path, str]], argument: str) -> list[st
         return []
     home, lowest = deep[0]
     return [
-        f"{argument} has {counted(len(deep), 'class')} with images in inner folders only, such as "
+        f"{argument} has {counted(len(deep), 'class')} {INNER}, such as "
         f"{shown(home.name)!r} ({_some([sub.name for sub in subfolders(lowest)])}); everything below one of them is "
         f"one class. If the inner folders are the classes, give {shown(lowest)} instead"
     ]
