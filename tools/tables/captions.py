@@ -47,9 +47,11 @@ def caption(trained: list[Row]) -> str:
 
 
 def _protocol(trained: list[Row]) -> str:
-    """The protocols, each with the batch statistics that its rows were measured under."""
-    parts = []
-    for protocol in sorted(values(trained, "protocol")):
+    """The protocols, each with the batch statistics that its rows were measured under; several have a column."""
+    protocols, parts = sorted(values(trained, "protocol")), []
+    if len(protocols) > 2:
+        return "with the protocol and the batch statistics that the columns say"
+    for protocol in protocols:
         statistics = values([row for row in trained if row["protocol"] == protocol], "normalisation")
         parts.append(protocol if statistics == [protocol] else f"{protocol} under {' or '.join(statistics)} statistics")
     return ", or ".join(parts)
