@@ -61,21 +61,23 @@ def test_an_adaptation_is_the_same_each_time_and_leaves_the_given_model_alone(
 def test_another_view_of_an_image_is_found_more_often(
     drawn: tuple[torch.Tensor, list[str], torch.Tensor], better: None
 ) -> None:
+    """Over ten views of each of 120 drawings, so that the rounding of a processor does not decide."""
     model, unlabelled, generator = untrained(), drawn[2], torch.Generator().manual_seed(7)
     adapted, _ = adapt_model(model, *drawn)
     random = preset("drawings")
     assert random is not None
-    views = random.apply(unlabelled, random.draw(len(unlabelled), generator, 1.0))
+    views = [random.apply(unlabelled, random.draw(len(unlabelled), generator, 1.0)) for _ in range(10)]
 
     def share(each: Model) -> float:
         assert each.representation is not None
-        one, other = (
-            torch.nn.functional.normalize(each.representation.encoder(x), dim=-1) for x in (unlabelled, views)
+        one, *others = (
+            torch.nn.functional.normalize(each.representation.encoder(x), dim=-1) for x in (unlabelled, *views)
         )
-        return ((one @ other.mT).argmax(1) == torch.arange(len(one))).float().mean().item()
+        found = [(one @ other.mT).argmax(1) == torch.arange(len(one)) for other in others]
+        return torch.stack(found).float().mean().item()
 
     with torch.no_grad():
-        assert share(adapted) > share(model) + 0.1
+        assert share(adapted) > 1.25 * share(model)  # five standard errors of 1,200 trials
 
 
 @pytest.mark.slow
