@@ -61,7 +61,7 @@ def test_scores_that_are_better_on_unseen_images_are_kept_and_others_are_not() -
     assert better.gain[0] == pytest.approx(right[1] - right[0], abs=0.01)
     assert better.gain[1] < better.gain[0] < better.gain[2]
     assert str(better).startswith(f"kept: {right[1]:.1f} % of 40 images left out are right, {right[0]:.1f} % without")
-    assert str(worse).startswith("not kept, as it is not surely better: ")
+    assert str(worse).startswith("not kept, as it is worse: ")
 
 
 def test_an_image_that_is_left_out_twice_counts_once() -> None:

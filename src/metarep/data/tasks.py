@@ -158,7 +158,8 @@ def usable_classes(labels: Labels, ways: int, shots: int, queries: int) -> Int[T
             )
         if len(labels.names) < ways:
             raise DataError(
-                f"{want}; the data has {counted(len(labels.names), 'class')}. Use fewer ways, or add classes"
+                f"{want}; the data has {counted(len(labels.names), 'class')} (a folder is divided by class; the split "
+                "'all' has every one). Use fewer ways, or add classes"
             )
         raise DataError(
             f"{want}; {len(usable)} of the {len(labels.names)} classes have as many, and "

@@ -1,5 +1,7 @@
 """TimmBody: a network of the package timm, as the body of an encoder."""
 
+from importlib.util import find_spec
+
 from torch import Tensor, nn
 
 from metarep.errors import MetarepError, missing_extra
@@ -24,7 +26,12 @@ class TimmBody(nn.Module):
         try:
             import timm  # pyright: ignore[reportMissingImports]
         except (ImportError, RuntimeError) as error:  # a torchvision of another torch raises RuntimeError
-            raise missing_extra(f"the encoder timm:{model}", "timm", "timm", str(error)) from error
+            if find_spec("timm") is None:
+                raise missing_extra(f"the encoder timm:{model}", "timm", "timm", str(error)) from error
+            raise MetarepError(
+                f"timm is installed and cannot be imported: {error}",
+                advice="install the torchvision that belongs to the installed torch, from where that torch came",
+            ) from error
         try:
             self.network = timm.create_model(model, pretrained=pretrained, num_classes=0, in_chans=channels)
         except Exception as error:  # unknown names, no network, no such weights

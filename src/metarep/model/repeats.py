@@ -143,7 +143,11 @@ def first_of_each(
     repeats = repeats_in(model, image, pixels, rows, labels, items)
     out = [each for each in repeats if each.same_class]
     left = {each.row for each in out}
-    tell("left out: ", "others of their class", [f"{each.item} is the same picture as {each.same_as}" for each in out])
+    told = [
+        "is there already" if each.item == each.same_as else f"is the same picture as {each.same_as}" for each in out
+    ]
+    pairs = [f"{each.item} {what}" for each, what in zip(out, told, strict=True)]
+    tell("left out: ", "others of their class", pairs)
     torn = [
         f"{each.item} in {labels[each.row]} is the same picture as {each.same_as} in {each.label}"
         for each in repeats

@@ -96,7 +96,9 @@ def load_trained(name: str | Path, device: torch.device | str = "cpu") -> Checkp
         fetched = fetch(name)
         return open_run(fetched.folder, device, called=fetched.name)
     if not Path(name).exists():
-        raise unknown("model or run folder", str(name), [*zoo_names(), "hf:USER/NAME"])
+        raise unknown(
+            "model or run folder", str(name), [*zoo_names(), "efficientnet-lite0", "timm:NAME", "hf:USER/NAME"]
+        )
     return open_run(Path(name), device)
 
 

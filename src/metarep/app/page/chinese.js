@@ -132,7 +132,7 @@ export const CHINESE = {
   "accuracy.interval": "{accuracy} %（{low} 至 {high} %）",
   "accuracy.expected": "新图片中识别正确的可能占 {low} % 到 {high} %。这是别处每类一张图片时的结果：{source}。某一类有第二张图片之后，才能用您自己的图片来测试。",
   "accuracy.none": "准确率还不知道：至少要有两个类别，每类至少两张图片，才能测试。",
-  "known": "属于您的类别的图片，最多有 {share} % 会被误答为“都不是”。",
+  "known": "属于您的类别的图片，平均约有 {share} % 会被误答为“都不是”。",
   "known.none": "现在还不会回答“都不是”：需要至少 {n} 张图片，且所在类别不少于两张。",
   "needs": "需要更多图片",
   "needs.title": "这些类别需要更多图片",

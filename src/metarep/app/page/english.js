@@ -142,7 +142,7 @@ export const ENGLISH = {
   "accuracy.interval": "{accuracy} % ({low} to {high} %)",
   "accuracy.expected": "Between {low} and {high} % of new images may be recognised. This is what one image per class gave elsewhere: {source}. It can be measured on your own images when a class has a second one.",
   "accuracy.none": "The accuracy is not known yet. It can be measured with at least two classes of at least two images.",
-  "known": "At most {share} % of the images of your classes are wrongly answered with “None of these”.",
+  "known": "About {share} % of the images of your classes, on average over models, are wrongly answered with “None of these”.",
   "known.none": "The answer “None of these” is not given yet. It needs at least {n} images, in classes of at least two.",
   "needs": "needs more images",
   "needs.title": "These classes need more images",

@@ -8,6 +8,7 @@ from typing import Any
 
 from metarep.data.datasets import about
 from metarep.experiments.page.words import listed
+from metarep.weights.frozen import FROZEN
 from metarep.weights.hub.contents import SETTINGS
 
 REFERENCES = {
@@ -113,6 +114,7 @@ def _alone(content: Mapping[str, Any]) -> list[str]:
         return []
     features = run["family"] == "features"
     flags = [] if features else ["--data", run["data"]]
+    flags += ["--size", run["size"]] if run["family"] == FROZEN else []
     flags += ["--learner", content["plan"]["learners"][0]] if content["plan"]["learners"] else []
     flags += ["--ways", run["ways"], "--shots", run["shots"], "--queries", run["queries"]]
     flags += ["--tasks", run["tasks"], "--seed", content["plan"]["task_seed"]]

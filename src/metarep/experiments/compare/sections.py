@@ -48,7 +48,8 @@ def lede(findings: Findings, content: Mapping[str, Any]) -> str:
         what = "method" if len(trained) == 1 else f"of {count(len(trained), 'method')}"
         parts.append(f"Each {what} was trained {how}{seeds}.")
     if given := [each for each in own if each.name not in trained]:
-        what = "features file" if given[0].family == "features" else "trained run"
+        kinds = {each.family for each in given}
+        what = "features file" if kinds == {"features"} else "frozen encoder" if kinds == {FROZEN} else "trained run"
         parts.append(f"{count(len(given), what).capitalize()} {'was' if len(given) == 1 else 'were'} given.")
     tasks = f"All were measured on the same {plan['tasks']:,} tasks of each shape"
     if all(each.family == "features" for each in own):

@@ -10,6 +10,7 @@ from metarep.experiments.measurement.results import COLUMNS
 from metarep.machine.files import replacing
 
 MORE_COLUMNS = ("family", "seed", "parameters", "memory_mib", "seconds", "run")
+SEEDS = ", of the mean over seeds; in brackets the standard deviation over seeds"
 DIFFERENCES = ("data", "ways", "shots", "one", "other", "difference", "ci95", "p", "p_holm", "significant")
 
 
@@ -70,7 +71,7 @@ def markdown(findings: Findings, content: dict[str, Any]) -> str:
         lines += [
             "",
             f"Accuracy in percent ± half its 95 % interval over {plan['tasks']:,} tasks of {content['settings'][data]} "
-            "queries a class, of the mean over seeds; in brackets the standard deviation over seeds. Bold: the best of "
+            f"queries a class{SEEDS if any(row['seeds'] > 1 for row in content['rows']) else ''}. Bold: the best of "
             "a column, and all that do not differ from it at 0.05 (paired over tasks and seeds, Holm over all pairs).",
             "",
         ]

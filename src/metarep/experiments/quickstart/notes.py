@@ -55,7 +55,7 @@ def what_next(content: dict[str, Any]) -> dict[str, str]:
         "What else there is to train": "metarep methods",
     }
     if f"{best}-omniglot" in recipe_names():
-        tries["The field's classic, to its published numbers (20 minutes)"] = f"metarep train {best} --recipe omniglot"
+        tries["The field's classic, beside its published numbers (20 minutes)"] = f"metarep reproduce {best}-omniglot"
     return tries
 
 

@@ -85,7 +85,9 @@ class Verdict:
         if self.surprise is not None:
             rise, least, most = self.surprise
             figures += f"; log-likelihood of the true class {rise:+.3f} ({least:.3f} to {most:.3f})"
-        return f"kept: {figures}" if self.kept else f"not kept, as it is not surely better: {figures}"
+        if self.kept:
+            return f"kept: {figures}"
+        return f"not kept, as it is {'worse' if high < 0 else 'not surely better'}: {figures}"
 
 
 def _mean_before_choice(seen: float) -> float:
