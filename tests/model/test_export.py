@@ -20,6 +20,7 @@ from PIL import Image
 
 from metarep.cli import main
 from metarep.data.reading.photographs import LeftOut, read_images
+from metarep.encoders import Preprocess, build_encoder
 from metarep.errors import MetarepError
 from metarep.learners import INDUCTIVE, LEARNERS
 from metarep.model.export import export_onnx, export_torch
@@ -186,3 +187,21 @@ def test_the_program_of_the_page_says_the_same_of_photographs(
         path.rename(place / path.name)
     assert main(["fit", str(tmp_path / "photos"), "--out", str(tmp_path / "moths"), "--size", "128"]) == 0
     compare(tmp_path / "moths", asked, tmp_path, capsys)
+
+
+@pytest.mark.slow
+def test_a_vision_transformer_answers_any_number_of_images_as_a_graph(tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    encoder = build_encoder("vit-tiny", Preprocess((32, 32), 3, (0.5,) * 3, (0.5,) * 3)).eval()
+    images = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8).numpy()
+    model = Model(encoder, {"name": "prototypes"})
+    rows = model.prepare(images)
+    model = model.changed(Gallery.empty().add(rows, ["a", "b"] * 3, list("012345")))
+    export_onnx(model, tmp_path / "model.onnx")
+    session = runtime.InferenceSession(str(tmp_path / "model.onnx"))
+    (entry,) = session.get_inputs()
+    want = (model.scores(rows) * model.trust.scale).softmax(-1)
+    for n in (1, 3, 6):
+        given = images[:n] if "uint8" in entry.type else images[:n].astype("float32")
+        assert torch.from_numpy(session.run(None, {entry.name: given})[0]).allclose(want[:n], atol=1e-4)

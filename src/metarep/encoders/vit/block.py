@@ -156,7 +156,7 @@ class AttentionPool(nn.Module):
 
     def forward(self, x: Float[Tensor, "b n width"]) -> Float[Tensor, "b width"]:
         """One row of features an image."""
-        q = self.q(self.probe.expand(len(x), 1, -1)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        q = self.q(self.probe.expand(x.shape[0], 1, -1)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         k, v = self.kv(x).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         x = self.out(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))[:, 0]
         return x + self.mlp(self.norm(x))

@@ -136,13 +136,13 @@ class ViT(nn.Module):
         front, turn = [], None
         if self.class_token is not None:
             first = self.class_token if self.positions is None else self.class_token + self.positions[0]
-            front.append(first.expand(len(x), 1, -1))
+            front.append(first.expand(x.shape[0], 1, -1))
         if self.positions is None:
             turn = rotation(grid, self.per_head, x)
         else:
             x = x + resampled(self.positions[len(front) :], self.grid, grid, self.resampling)
         if self.registers is not None:
-            front.append(self.registers.expand(len(x), -1, -1))
+            front.append(self.registers.expand(x.shape[0], -1, -1))
         patches = x.shape[1]
         x = torch.cat([*front, x], dim=1)
         x = x if self.norm_first is None else self.norm_first(x)

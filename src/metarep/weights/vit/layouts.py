@@ -72,7 +72,7 @@ def recognise(tower: Tower, arch: str = "vit", features: str | None = None) -> L
     settings: dict[str, Any] = {
         "width": width,
         "depth": depth,
-        "heads": _heads(width, rope=rope),
+        "heads": heads_of(width, rope=rope, class_token="class_token" in weights),
         "patch": patch.shape[2],
         "grid": grid,
         "registers": len(weights["registers"]) if "registers" in weights else 0,
@@ -133,10 +133,24 @@ def _grid(tower: Tower, *, rope: bool) -> list[int]:
     raise MetarepError(f"its {rows} positions are not those of a square image")
 
 
-def _heads(width: int, *, rope: bool) -> int:
-    """The number of attention heads of all published networks of this width. The shapes do not determine it."""
+def heads_of(width: int, *, rope: bool, class_token: bool) -> int:
+    """The number of attention heads of all published networks of this width. The shapes do not determine it.
+
+    Args:
+        width: features of a token.
+        rope: whether positions are rotations, as in DINOv3.
+        class_token: whether there is one; SigLIP has none.
+
+    Raises:
+        MetarepError: no published network has this width.
+
+    >>> heads_of(1536, rope=False, class_token=True), heads_of(1536, rope=False, class_token=False)
+    (24, 16)
+    """
     if rope and width == 1280:
         return 20
+    if width == 1536 and not class_token:  # SigLIP 2, giant; with a class token it is DINOv2
+        return 16
     heads = HEADS.get(width, width // 64)
     if not heads or width % heads:
         raise MetarepError(f"no published vision transformer has the width {width}, so its heads are not known")
