@@ -266,3 +266,12 @@ def test_weights_have_one_source() -> None:
         Job("protonet", freeze="some")  # pyright: ignore[reportArgumentType]
     with pytest.raises(MetarepError, match="layer_decay must be above 0 and at most 1"):
         Job("protonet", train={"layer_decay": 1.5})
+
+
+@pytest.mark.parametrize("method", ["maml", "reptile"])
+def test_inner_steps_do_not_change_updates_that_are_merged(method: str, tmp_path: Path) -> None:
+    """Such a run adapted all weights once it was read, or could not be read, for the tensors of its state had gone."""
+    job = Job(method, train={"steps": 2, "ways": 5}, freeze="all-but-lora:2")
+    with pytest.raises(MetarepError, match=f"{method} would adapt low-rank updates in training") as told:
+        start(job, tmp_path / "run", device="cpu")
+    assert "lora:2" in str(told.value)

@@ -12,6 +12,7 @@ from metarep.data.labels import Labels
 from metarep.data.reading.depth import Depth
 from metarep.data.split import Split
 from metarep.encoders import computing
+from metarep.encoders.freezing import LORA
 from metarep.encoders.warm_start import refuse_other_images
 from metarep.errors import Advice, MetarepError
 from metarep.experiments.job import Job, build, own_settings, train_settings
@@ -21,6 +22,7 @@ from metarep.experiments.readings import Watch
 from metarep.experiments.run_folder import RunFolder, read_record
 from metarep.experiments.saved_states import SavedStates
 from metarep.experiments.training import Outcome, train
+from metarep.learners import GradientDescent
 from metarep.machine.deterministic import deterministic
 from metarep.machine.device import Precision, pick_device, pick_precision
 from metarep.methods import METHODS, Baseline, Method
@@ -133,6 +135,7 @@ def _start_on(
     settings = train_settings(job, split)
     own = own_settings(job, settings, split)
     method = build(job, split, settings, own, initial, pretrained and pretrained.encoder).to(device)
+    refuse_merged(job, method)
     if teacher:
         teach(method, teacher, split.labels, str(job.teacher))
     models = (initial, source, teacher, pretrained)
@@ -149,6 +152,21 @@ def _start_on(
     with computing(method, precision), taught:  # every encoder of the method, also that of a target network
         outcome = train(method, split, settings, validation=validation, run=folder, watch=watch)
     return Checkpoint.of(method, record, folder.seen, folder.fitted), outcome
+
+
+def refuse_merged(job: Job, method: Method) -> None:
+    """Raise if inner steps change low-rank updates that are merged into the weights after the training.
+
+    They would change all weights afterwards, and their rates and states would be of other tensors.
+    """
+    learner = method.learner
+    if job.freeze.startswith(LORA) and isinstance(learner, GradientDescent) and learner.scope != "head":
+        raise MetarepError(
+            f"{job.method} would adapt low-rank updates in training, and all weights once these are merged into them",
+            advice=Advice(
+                "let inner steps keep the updates with {scope}", scope=f"lora:{job.freeze.removeprefix(LORA)}"
+            ),
+        )
 
 
 def teacher_of(job: Job, kept: Path | None, device: torch.device) -> Checkpoint | None:

@@ -54,9 +54,11 @@ def encoder_lines(representation: Representation) -> list[str]:
     """The facts of an encoder, as items of a list: its name, its input, its licence, and what trained it."""
     encoder, name = representation.encoder, representation.name
     height, width = encoder.preprocess.size
+    whole = name.startswith("hf:") or " (" in name  # a name on the Hub, or a file with its layout, such as ViT-S/16
+    called = name if whole else Path(name).name or name
     kind = {1: "grey", 3: "RGB"}.get(encoder.preprocess.channels, f"{encoder.preprocess.channels} channels")
     lines = [
-        f"- {escaped(Path(name).name or name)}, a network of the kind {escaped(str(encoder.arch['name']))}, for images "
+        f"- {escaped(called)}, a network of the kind {escaped(str(encoder.arch['name']))}, for images "
         f"of {height} x {width} px, {kind}; its feature space has the digest `{representation.digest}`",
         f"- licence of its weights: {encoder_licence(representation)}",
     ]
