@@ -7,7 +7,7 @@ from pathlib import Path
 from metarep.data.class_names import look_alike_lines, look_alikes
 from metarep.data.reading.folder_walk import shown
 from metarep.data.reading.labelled_list import clean_label, folder_label, is_list, repeat_lines
-from metarep.data.reading.list_lines import Entry, located
+from metarep.data.reading.list_lines import Entry, located, refuse_another_group
 from metarep.errors import DataError
 
 SIGN = "|"  # what stands between the labels of an image; predict --csv writes it too
@@ -88,9 +88,7 @@ def read_label_sets(file: Path, *, none: bool = False) -> LabelSets:
                 f"{name}: {entry.path!r} has {some!r} in line {with_it} and no label in line {without}",
                 advice="remove one of the two lines",
             )
-        if groups.setdefault(key, entry.group) != entry.group:
-            where = f"{name}, line {entry.line}: {entry.path!r}"
-            raise DataError(f"{where} has another group than in line {first[key]}; mend the list")
+        refuse_another_group(groups, key, entry, first.get(key, entry.line), name)
         again += key in paths and own <= before
         before |= own
         paths.setdefault(key, path)

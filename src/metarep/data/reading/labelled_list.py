@@ -8,7 +8,7 @@ from metarep.data.class_names import BadNameError, clean_name, look_alike_lines,
 from metarep.data.reading.file_list import FileList
 from metarep.data.reading.folder_tree import FolderClass, FolderTree, scan
 from metarep.data.reading.folder_walk import shown
-from metarep.data.reading.list_lines import LINES, ONE, TABLE, Entry, located, table_of
+from metarep.data.reading.list_lines import LINES, ONE, TABLE, Entry, located, refuse_another_group, table_of
 from metarep.errors import Advice, Call, DataError, Slot, counted
 
 SEVERAL = re.compile(r"[|;]")  # what stands between labels, where an image has several
@@ -67,19 +67,19 @@ def read_list(file: Path) -> FolderTree:
     classes: dict[str, dict[Path, None]] = {}  # the paths as the keys of a dict keep their order
     by_path: dict[str, tuple[int, str]] = {}
     groups: dict[Path, str] = {}
+    group_by_path: dict[str, str] = {}
     again = 0
     for entry, path in located(file):
         label = _label(entry, name)
-        line, before = by_path.setdefault(os.path.abspath(file.parent / path), (entry.line, label))
+        key = os.path.abspath(file.parent / path)
+        line, before = by_path.setdefault(key, (entry.line, label))
         if before != label:
             raise DataError(
                 f"{name}: {entry.path!r} has two labels, {before!r} in line {line} and {label!r} in line {entry.line}",
                 advice=["mend the list", ALL],
             )
-        if groups.setdefault(file.parent / path, entry.group) != entry.group:
-            raise DataError(
-                f"{name}, line {entry.line}: {entry.path!r} has another group in line {line}; mend the list"
-            )
+        refuse_another_group(group_by_path, key, entry, line, name)
+        groups[file.parent / path] = entry.group
         again += line != entry.line
         classes.setdefault(label, {})[path] = None
     notes = repeat_lines(again, name)

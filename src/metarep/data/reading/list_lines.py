@@ -58,6 +58,24 @@ def located(file: Path) -> list[tuple[Entry, Path]]:
     return images
 
 
+def refuse_another_group(groups: dict[str, str], key: str, entry: Entry, first: int, name: str) -> None:
+    """Note the group of an image, and raise if an earlier line gives it another.
+
+    Args:
+        groups: those of earlier lines, by the path of the image; that of this line is added.
+        key: the path of the image.
+        entry: the line.
+        first: the number of the first line of this image.
+        name: the list.
+
+    Raises:
+        DataError: the two groups differ.
+    """
+    if groups.setdefault(key, entry.group) != entry.group:
+        where = f"{name}, line {entry.line}: {entry.path!r}"
+        raise DataError(f"{where} has another group than in line {first}; mend the list")
+
+
 def _text(file: Path) -> str:
     """The text of a list, whose encoding is checked."""
     save = "save it as text in UTF-8"

@@ -12,7 +12,7 @@ from metarep.data.datasets import load_dataset
 from metarep.data.split import Split
 from metarep.encoders import Preprocess, build_encoder
 from metarep.errors import MetarepError
-from metarep.experiments.compare.content import content_of, without_nan
+from metarep.experiments.compare.content import content_of, write_all
 from metarep.experiments.compare.entrants import (
     Entrant,
     of_runs,
@@ -26,8 +26,6 @@ from metarep.experiments.compare.findings import Findings
 from metarep.experiments.compare.measurements import Measurement, Measurements
 from metarep.experiments.compare.plan import Comparison
 from metarep.experiments.compare.progress import Outlook
-from metarep.experiments.compare.report import write_report
-from metarep.experiments.compare.tables import write_tables
 from metarep.experiments.compare.trainings import Machine, Trained, Trainings
 from metarep.experiments.json_files import ANOTHER_FOLDER, read_values, refuse_differing, write_values
 from metarep.experiments.measurement.measure import Setting
@@ -109,9 +107,8 @@ def compare(
         return Compared(*compare_features(plan, out))
     machine = Machine(device, precision, data_dir, skip_bad)
     splits = _Splits(plan, machine)
-    settings = {
-        data: plan.settings(splits.of(data).labels) for data in plan.data
-    }  # first: data that cannot give the tasks
+    # first of all, for data that cannot give the tasks
+    settings = {data: plan.settings(splits.of(data).labels) for data in plan.data}
     given = of_runs(plan.runs, plan.learners)
     for data in plan.data:
         refuse_leaks(given, splits.of(data), data)
@@ -137,9 +134,7 @@ def compare(
         queries = {data: settings[data][0].queries for data in plan.data}
         facts = {data: splits.facts(data) for data in plan.data}
         content = content_of(plan, out, findings, measured, trained, facts, queries, time.perf_counter() - began)
-        write_values(out / "results.json", without_nan(content))
-        write_tables(out, findings, content)
-        write_report(out / "report.html", findings, content, {data: (every[data], splits) for data in plan.data})
+        write_all(out, findings, content, {data: (every[data], splits) for data in plan.data})
     return Compared(findings, content)
 
 

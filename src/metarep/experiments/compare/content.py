@@ -1,4 +1,4 @@
-"""The content of ``results.json``: all that a comparison has found, and how, as JSON can hold it."""
+"""What a comparison has found, and how: the content of ``results.json``, and all files that are written from it."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,10 +6,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from metarep.experiments.compare.entrants import Entrant
 from metarep.experiments.compare.findings import Findings
 from metarep.experiments.compare.measurements import Measurement
 from metarep.experiments.compare.plan import Comparison
+from metarep.experiments.compare.report import Splits, write_report
+from metarep.experiments.compare.tables import write_tables
 from metarep.experiments.compare.trainings import Trained
+from metarep.experiments.json_files import write_values
 from metarep.machine.device import environment
 
 
@@ -51,6 +55,25 @@ def content_of(
         "seconds": seconds,
         "out": str(out),
     }
+
+
+def write_all(
+    out: Path,
+    findings: Findings,
+    content: dict[str, Any],
+    shown: Mapping[str, tuple[Sequence[Entrant], Splits]],
+) -> None:
+    """Write ``results.json``, the tables and the page.
+
+    Args:
+        out: the folder of the comparison.
+        findings: the figures.
+        content: from :func:`content_of`.
+        shown: see :func:`metarep.experiments.compare.report.write_report`.
+    """
+    write_values(out / "results.json", without_nan(content))
+    write_tables(out, findings, content)
+    write_report(out / "report.html", findings, content, shown)
 
 
 def _ranking(findings: Findings) -> dict[str, Any] | None:

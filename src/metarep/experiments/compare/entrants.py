@@ -16,7 +16,7 @@ from metarep.weights.frozen import FROZEN, load_to_measure
 from metarep.weights.hub.names import short_name
 from metarep.weights.record import RunRecord
 
-REFERENCE = "reference"
+REFERENCE, FEATURES = "reference", "features"
 PIXELS, UNTRAINED = "raw pixels", "untrained encoder"
 
 
@@ -43,7 +43,8 @@ class Entrant:
 
     Args:
         name: its name in tables.
-        family: the family of its method, ``frozen`` for third-party encoders, or ``reference``.
+        family: the family of its method; or ``frozen`` for third-party encoders, ``features`` for files of these, or
+            ``reference``.
         paper: authors and year of the method; empty for others.
         seeds: its learners.
     """

@@ -7,20 +7,17 @@ from typing import Any
 
 from metarep.data.labels import Labels
 from metarep.errors import DataError, MetarepError
-from metarep.experiments.compare.content import content_of, without_nan
-from metarep.experiments.compare.entrants import Entrant, Seed
+from metarep.experiments.compare.content import content_of, write_all
+from metarep.experiments.compare.entrants import FEATURES, Entrant, Seed
 from metarep.experiments.compare.findings import Findings
 from metarep.experiments.compare.measurements import Measurement
 from metarep.experiments.compare.plan import Comparison
-from metarep.experiments.compare.report import write_report
-from metarep.experiments.compare.tables import write_tables
-from metarep.experiments.json_files import write_values
 from metarep.experiments.measurement.features import evaluate_features, features_row, read_features
 from metarep.experiments.measurement.retrieval import checked_features
 from metarep.learners import read_learner
 from metarep.weights.checkpoint import Checkpoint
 
-DATA, FAMILY = "features", "features"
+DATA = "features"
 
 
 def of_features(plan: Comparison) -> bool:
@@ -62,12 +59,12 @@ def compare_features(plan: Comparison, out: Path) -> tuple[Findings, dict[str, A
         _refuse_others(name, labels, first, known)
     entrants, measured = list[Entrant](), list[Measurement]()
     tasks = [(setting, setting.draw(known)) for setting in plan.settings(known)]
-    for name in plan.runs:
+    stems = [Path(name).stem for name in plan.runs]
+    for name, stem in zip(plan.runs, stems, strict=True):
         for learner in plan.learners or ("prototypes",):
-            stems = [Path(each).stem for each in plan.runs]
-            called = Path(name).stem if stems.count(Path(name).stem) == 1 else name
+            called = stem if stems.count(stem) == 1 else name
             called += f", {learner}" if len(plan.learners) > 1 else ""
-            entrants.append(Entrant(called, FAMILY, "", (Seed(0, name, _no_images),)))
+            entrants.append(Entrant(called, FEATURES, "", (Seed(0, name, _no_images),)))
             kind, own = read_learner(learner)
             for setting, sets in tasks:
                 report = evaluate_features(
@@ -81,7 +78,14 @@ def compare_features(plan: Comparison, out: Path) -> tuple[Findings, dict[str, A
                     **own,
                 )
                 row = features_row(Path(name), replace(report, balance=setting.balance), rows[name][0].shape[1])
-                row |= {"method": called, "data": DATA, "family": FAMILY, "seed": 0, "parameters": 0, "memory_mib": ""}
+                row |= {
+                    "method": called,
+                    "data": DATA,
+                    "family": FEATURES,
+                    "seed": 0,
+                    "parameters": 0,
+                    "memory_mib": "",
+                }
                 measured.append(Measurement(called, DATA, 0, row | {"train_seconds": ""}, report.per_task))
     findings = Findings(entrants, measured)
     part = {"classes": len(known.names), "images": len(known), "digest": known.digest, "grouped": False}
@@ -89,9 +93,7 @@ def compare_features(plan: Comparison, out: Path) -> tuple[Findings, dict[str, A
     facts, seconds = {DATA: {"test": part}}, time.perf_counter() - began
     content = content_of(replace(plan, data=(DATA,)), out, findings, measured, (), facts, queries, seconds)
     out.mkdir(parents=True, exist_ok=True)
-    write_values(out / "results.json", without_nan(content))
-    write_tables(out, findings, content)
-    write_report(out / "report.html", findings, content, {})
+    write_all(out, findings, content, {})
     return findings, content
 
 

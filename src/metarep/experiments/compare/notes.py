@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from metarep.data.datasets import about
+from metarep.experiments.compare.entrants import FEATURES
 from metarep.experiments.page.words import listed
 from metarep.weights.frozen import FROZEN
 from metarep.weights.hub.contents import SETTINGS
@@ -23,7 +24,7 @@ def how_measured(content: Mapping[str, Any]) -> dict[str, Any]:
     packages = ", ".join(f"{name} {version}" for name, version in content["environment"]["packages"].items())
     protocols = sorted({row["protocol"] for row in rows})
     norms = listed(sorted({row["normalisation"] for row in rows if row["normalisation"] != "none"}) or ["no"])
-    given = {row["run"] for row in runs if row["family"] == "features"}
+    given = {row["run"] for row in runs if row["family"] == FEATURES}
     facts = {name: "arrays that were given" if given else about(name.partition(":")[0]) for name in plan["data"]}
     facts |= {
         f"classes of {name}": "; ".join(
@@ -89,7 +90,7 @@ def _settings(run: Path) -> str:
 def commands(content: Mapping[str, Any]) -> list[str]:
     """The command that makes this page again, and one that measures each run alone."""
     plan = content["plan"]
-    features = any(row["family"] == "features" for row in content["runs"])
+    features = any(row["family"] == FEATURES for row in content["runs"])
     flags = [*plan["runs"], *([] if features else ["--data", ",".join(plan["data"])])]
     flags += [flag for learner in plan["learners"] for flag in ("--learner", learner)]
     flags += ["--balance", plan["balance"]] if plan["balance"] != "balanced" else []
@@ -112,7 +113,7 @@ def _alone(content: Mapping[str, Any]) -> list[str]:
     run = next((row for row in content["runs"] if row["run"]), None)
     if run is None:
         return []
-    features = run["family"] == "features"
+    features = run["family"] == FEATURES
     flags = [] if features else ["--data", run["data"]]
     flags += ["--size", run["size"]] if run["family"] == FROZEN else []
     flags += ["--learner", content["plan"]["learners"][0]] if content["plan"]["learners"] else []

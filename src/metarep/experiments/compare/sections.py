@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from metarep.experiments.compare.entrants import PIXELS, Entrant
+from metarep.experiments.compare.entrants import FEATURES, PIXELS, Entrant
 from metarep.experiments.compare.findings import MORE, Cell, Findings, Place
 from metarep.experiments.page.words import count, listed, word
 from metarep.weights.frozen import FROZEN
@@ -49,10 +49,10 @@ def lede(findings: Findings, content: Mapping[str, Any]) -> str:
         parts.append(f"Each {what} was trained {how}{seeds}.")
     if given := [each for each in own if each.name not in trained]:
         kinds = {each.family for each in given}
-        what = "features file" if kinds == {"features"} else "frozen encoder" if kinds == {FROZEN} else "trained run"
+        what = "features file" if kinds == {FEATURES} else "frozen encoder" if kinds == {FROZEN} else "trained run"
         parts.append(f"{count(len(given), what).capitalize()} {'was' if len(given) == 1 else 'were'} given.")
     tasks = f"All were measured on the same {plan['tasks']:,} tasks of each shape"
-    if all(each.family == "features" for each in own):
+    if all(each.family == FEATURES for each in own):
         return f"{' '.join(parts)} {tasks}. What their encoders were trained on is not known here."
     parts.append(f"{tasks}, drawn from classes that no training of this library has touched.")
     if foreign := [each.name for each in own if each.family == FROZEN]:
