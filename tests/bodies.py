@@ -126,28 +126,54 @@ class ConvNeXt(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, gate: nn.Module) -> None:
         super().__init__()
-        self.fc1, self.fc2 = nn.Conv2d(C, 2, 1), nn.Conv2d(2, C, 1)
+        self.fc1, self.fc2, self.gate = nn.Conv2d(C, 2, 1), nn.Conv2d(2, C, 1), gate
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.fc2(functional.silu(self.fc1(x.mean((2, 3), keepdim=True)))).sigmoid()
+        return x * self.gate(self.fc2(functional.silu(self.fc1(x.mean((2, 3), keepdim=True)))))
 
 
 class MBConv(nn.Module):
     """As EfficientNet's and MobileNet's."""
 
-    def __init__(self) -> None:
+    def __init__(self, gate: type[nn.Module]) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(1, C, 3, 2, 1, bias=False), nn.BatchNorm2d(C), nn.Hardswish())
         self.block = nn.Sequential(
-            nn.Conv2d(C, C, 3, 1, 1, groups=C, bias=False), nn.BatchNorm2d(C), nn.SiLU(), SqueezeExcite(),
+            nn.Conv2d(C, C, 3, 1, 1, groups=C, bias=False), nn.BatchNorm2d(C), nn.SiLU(), SqueezeExcite(gate()),
             nn.Conv2d(C, C, 1, bias=False), nn.BatchNorm2d(C),
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
         return (x + self.block(x)).mean((2, 3))
+
+
+class Reshaping(nn.Module):
+    """Reshapes its maps with ``view``, which does not work in every memory format."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.norm1, self.conv2 = nn.Conv2d(1, C, 3, 2, 1), nn.BatchNorm2d(C), nn.Conv2d(C, C, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.gelu(self.norm1(self.conv1(x)))
+        return self.conv2(torch.tanh(x.view(len(x), -1)).view_as(x)).square().mean((2, 3))
+
+
+class RepVGG(nn.Module):
+    """A block as RepVGG's: beside the 3 x 3 convolution a strided one of 1 x 1 over few channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 3, 1)
+        self.wide, self.narrow = nn.Conv2d(3, C, 3, 2, 1, bias=False), nn.Conv2d(3, C, 1, 2, bias=False)
+        self.norm1, self.norm2 = nn.BatchNorm2d(C), nn.BatchNorm2d(C)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return functional.silu(self.norm1(self.wide(x)) + self.norm2(self.narrow(x))).mean((2, 3))
 
 
 class Small(nn.Module):
@@ -285,7 +311,10 @@ PLAIN: dict[str, Callable[[], nn.Module]] = {
     "instance norm": lambda: Small(nn.InstanceNorm2d(C, affine=True), nn.InstanceNorm2d(C)),
     "ViT": Transformer,
     "Swin": lambda: Transformer(swin=True),
-    "MBConv, squeeze and excite": MBConv,
+    "MBConv, squeeze and excite": lambda: MBConv(nn.Sigmoid),
+    "hard-sigmoid (MobileNetV3)": lambda: MBConv(nn.Hardsigmoid),
+    "view of maps": Reshaping,
+    "strided 1 x 1 of 3 channels (RepVGG)": RepVGG,
     "stochastic depth": lambda: Small(nn.BatchNorm2d(C), nn.BatchNorm2d(C), DropPath()),
     "dropout": lambda: nn.Sequential(Small(nn.BatchNorm2d(C), nn.BatchNorm2d(C)), nn.Dropout(0.3)),
     "norm of two parents, two names": shared,

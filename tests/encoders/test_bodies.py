@@ -40,8 +40,11 @@ def tasks() -> Task:
 
 @contextmanager
 def by_hand(images: int, rows: int) -> Iterator[None]:
-    """While networks run: torch's batch norm takes mean and variance of the first ``rows`` of so many images."""
-    torchs = functional.batch_norm
+    """While networks run: torch's batch norm takes mean and variance of the first ``rows`` of so many images.
+
+    The hard sigmoid is written out, because torch's has no second derivative.
+    """
+    torchs, sigmoid = functional.batch_norm, functional.hardsigmoid
 
     def explicit(
         x: Tensor, mean: Any, variance: Any, weight: Any, bias: Any, training: bool, momentum: Any, eps: float
@@ -53,11 +56,12 @@ def by_hand(images: int, rows: int) -> Iterator[None]:
         return x * weight.view(shape) + bias.view(shape)
 
     functional.batch_norm = explicit
+    functional.hardsigmoid = lambda x, inplace=False: ((x + 3) / 6).clamp(0, 1)  # noqa: ARG005 - as torch's
     try:
         with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
-        functional.batch_norm = torchs
+        functional.batch_norm, functional.hardsigmoid = torchs, sigmoid
 
 
 def logits(body: nn.Module, w: dict[str, Tensor], head: list[Tensor], x: Tensor, rows: int) -> Tensor:

@@ -57,7 +57,7 @@ def test_shapes_alone_are_those_of_the_encoder(name: str, width: dict[str, int],
     with shapes_only():
         bare = build_encoder(name, preprocess, **width)
     encoder = build_encoder(name, preprocess, **width)
-    assert (bare.dim, bare.channels_last) == (encoder.dim, encoder.channels_last)
+    assert (bare.dim, bare.layout) == (encoder.dim, encoder.layout)
     assert {key: value.shape for key, value in bare.state_dict().items()} == {
         key: value.shape for key, value in encoder.state_dict().items()
     }

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from metarep.encoders.eager import eager_on_cpu
+from metarep.encoders.layout import layouts
 from metarep.encoders.modes import evaluating
 from metarep.encoders.output import Picked, key_of
 from metarep.encoders.preprocess import Preprocess
@@ -52,6 +53,7 @@ class Encoder(nn.Module):
             known. A training sets them at its end, and :func:`metarep.encoders.keep_feature_means` from given images.
         feature_spread: how its features differ within training classes, which some learners even out; None if that is
             not known. See :func:`metarep.encoders.keep_feature_spread`.
+        layout: the memory format of feature maps, in which the body computes fastest.
         classifier: the classifier that it was pretrained with, as :func:`metarep.encoders.classifier.pack_classifier`
             makes it; None if that is not known. A training drops it, because its features will change.
 
@@ -70,6 +72,7 @@ class Encoder(nn.Module):
     feature_means: Tensor | None
     feature_spread: Tensor | None
     classifier: Tensor | None
+    layout: torch.memory_format
     still: tuple[str, ...] = ()  # modules of the body that stay in evaluation mode while it is trained
 
     def __init__(self, body: nn.Module, preprocess: Preprocess, arch: dict[str, Any] | None = None) -> None:
@@ -111,7 +114,7 @@ class Encoder(nn.Module):
     def features(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b dim"]:
         """Features of images that are already preprocessed."""
         dtype = x.dtype
-        x = x.to(self.kind or dtype).contiguous(memory_format=self._format())
+        x = x.to(self.kind or dtype).contiguous(memory_format=self.layout)
         if self.precision == "bfloat16":
             with torch.autocast(x.device.type, torch.bfloat16):
                 return self.body(x).float()
@@ -122,9 +125,6 @@ class Encoder(nn.Module):
         """The dtype of the body's weights, to which images are converted; None for a body without weights."""
         return next((parameter.dtype for parameter in self.body.parameters() if parameter.is_floating_point()), None)
 
-    def _format(self) -> torch.memory_format:
-        return torch.channels_last if self.channels_last else torch.contiguous_format
-
     def _take(self, body: nn.Module) -> tuple[nn.Module, int]:
         """The body, and its number of features, which is measured on one blank image.
 
@@ -132,7 +132,7 @@ class Encoder(nn.Module):
         there, torch would import its compiler.
         """
         if isinstance(body, Sized) and all(parameter.is_meta for parameter in body.parameters()):
-            self.channels_last = True
+            self.layout = layouts(body)[0]
             return body, body.dim_at(self.preprocess.size)
         with evaluating(body):
             output = self._run_blank(body)
@@ -146,8 +146,8 @@ class Encoder(nn.Module):
     def _run_blank(self, body: nn.Module) -> Any:  # noqa: ANN401 - whatever it returns
         """What the body returns for one blank image.
 
-        Channels-last is tried first, because it is the faster memory format. A body that reshapes its feature maps with
-        ``view`` cannot be run in it.
+        The fastest memory format that it can be run in is kept. A body that reshapes its feature maps with ``view``
+        cannot be run in channels-last.
         """
         weight = next((each for each in body.parameters() if each.is_floating_point()), torch.zeros(1))
         size = self.preprocess.size
@@ -156,12 +156,11 @@ class Encoder(nn.Module):
         if size[0] * size[1] > LARGE:
             with suppress(Exception):  # a third-party body may not run on this device
                 return self._run_large(body, blank.to("meta"))
-        for channels_last in (True, False):
-            self.channels_last = channels_last
+        for self.layout in layouts(body):
             try:
-                body.to(memory_format=self._format())  # pyright: ignore[reportCallIssue]
+                body.to(memory_format=self.layout)  # pyright: ignore[reportCallIssue]
                 with torch.no_grad():
-                    return body(blank.contiguous(memory_format=self._format()))
+                    return body(blank.contiguous(memory_format=self.layout))
             except MetarepError:
                 raise
             except Exception as error:  # a third-party body may raise anything
@@ -171,11 +170,11 @@ class Encoder(nn.Module):
 
     def _run_large(self, body: nn.Module, blank: Tensor) -> Any:  # noqa: ANN401 - whatever it returns
         """The output for a blank image on the device ``meta``, whose feature maps take no memory."""
-        self.channels_last = True
+        self.layout = layouts(body)[0]
         on_meta = {name: value.to("meta") for name, value in body.state_dict(keep_vars=True).items()}
         with torch.no_grad():
-            output = functional_call(body, on_meta, (blank.contiguous(memory_format=torch.channels_last),))
-        body.to(memory_format=self._format())  # pyright: ignore[reportCallIssue]
+            output = functional_call(body, on_meta, (blank.contiguous(memory_format=self.layout),))
+        body.to(memory_format=self.layout)  # pyright: ignore[reportCallIssue]
         return output
 
 

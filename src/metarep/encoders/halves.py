@@ -41,9 +41,8 @@ class Halves:
     def maps(self, images: Tensor) -> Float[Tensor, "b *map"]:
         """The input of the tail for raw images: the feature maps of the trunk, or prepared images without a trunk."""
         encoder, maps = self.encoder, []
-        layout = torch.channels_last if encoder.channels_last else torch.contiguous_format
         for part in images.split(encoder.at_once):
-            x = encoder.preprocess(part).to(encoder.kind or torch.float32).contiguous(memory_format=layout)
+            x = encoder.preprocess(part).to(encoder.kind or torch.float32).contiguous(memory_format=encoder.layout)
             fused = fused_layers(self.trunk, x, SameConv, InvertedResidual) if len(self.trunk) else None
             for layer in fused or self.trunk:
                 x = layer(x)

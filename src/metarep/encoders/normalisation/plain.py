@@ -1,7 +1,7 @@
-"""Layer, instance and root-mean-square normalisation in plain arithmetic.
+"""Layer, instance and root-mean-square normalisation, and the hard sigmoid, in plain arithmetic.
 
 Trap: under vmap, the second derivatives of torch's own functions are wrong by about one part in ten thousand. Those of
-group normalisation are right.
+group normalisation are right. The hard sigmoid of torch has no second derivative at all.
 
 Ba et al., Layer Normalization, 2016; Ulyanov et al., Instance Normalization, 2016.
 """
@@ -38,11 +38,28 @@ class PlainNorm(nn.Module):
         return instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
 
 
+class PlainHardsigmoid(nn.Module):
+    """Replaces ``nn.Hardsigmoid``, which the gates of MobileNetV3 and GhostNet use, by one with a second derivative."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The hard sigmoid of each number."""
+        return hardsigmoid(x)
+
+
 class InPlainArithmetic(TorchFunctionMode):
-    """A context in which torch's layer, instance and root-mean-square norms run in plain arithmetic, for all layers."""
+    """A context in which the functions of this module take the place of torch's, in all layers."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
         return _PLAIN.get(func, func)(*args, **(kwargs or {}))  # pyright: ignore[reportOptionalCall]
+
+
+def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:  # noqa: ARG001 - the arguments are torch's
+    """Compute ``functional.hardsigmoid`` in operations that can be differentiated twice.
+
+    >>> hardsigmoid(torch.tensor([-4.0, 0.0, 1.5, 4.0]))
+    tensor([0.0000, 0.5000, 0.7500, 1.0000])
+    """
+    return functional.relu6(input + 3) / 6
 
 
 def layer_norm(
@@ -111,5 +128,6 @@ def _last(x: Tensor, shape: Sequence[int]) -> tuple[int, ...]:
 _PLAIN: dict[Callable[..., Any], Callable[..., Any]] = {
     functional.layer_norm: layer_norm,
     functional.instance_norm: instance_norm,
+    functional.hardsigmoid: hardsigmoid,
     **({functional.rms_norm: rms_norm} if hasattr(functional, "rms_norm") else {}),
 }

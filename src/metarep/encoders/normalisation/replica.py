@@ -12,7 +12,7 @@ from metarep.encoders.network_copies import copied, patched, unwrapped
 from metarep.encoders.normalisation.explicit import ExplicitNorm
 from metarep.encoders.normalisation.forward import ExplicitForward
 from metarep.encoders.normalisation.pass_statistics import PassStatistics
-from metarep.encoders.normalisation.plain import PlainNorm
+from metarep.encoders.normalisation.plain import PlainHardsigmoid, PlainNorm
 from metarep.encoders.normalisation.statistics import batch_norms
 from metarep.errors import MetarepError
 
@@ -25,7 +25,7 @@ class Replica:
     """A copy of a network that shares its parameters, and whose batch norms use explicitly chosen statistics.
 
     Batch norms become :class:`ExplicitNorm`. If the copy is differentiated twice, layer and instance norms become
-    :class:`PlainNorm`. Only unchanged layers of torch are replaced: a subclass, or a layer with a hook or a patched
+    :class:`PlainNorm`, and hard sigmoids :class:`PlainHardsigmoid`. Only unchanged layers of torch are replaced: a subclass, or a layer with a hook or a patched
     forward, runs as before, and only its call of ``batch_norm`` is replaced. A layer that occurs twice in the network
     is one layer in the copy, too. ``torch.compile`` and ``DataParallel`` wrappers are removed. Each thread needs its
     own replica, because statistics and weights are set on the copy and never on ``body``.
@@ -124,13 +124,13 @@ def refuse_kept_statistics(body: nn.Module) -> None:
 
 
 def _instead(path: str, layer: nn.Module, differentiable: bool) -> nn.Module:
-    """The replacement of a layer; the layer itself unless it is an unchanged norm layer of torch."""
+    """The replacement of a layer; the layer itself unless it is an unchanged norm or hard sigmoid of torch."""
     if isinstance(layer, _BatchNorm):
         return ExplicitNorm(layer, differentiable=differentiable, path=path) if _bare(layer, _BATCH_NORMS) else layer
     if differentiable and _bare(layer, (nn.LayerNorm, *_INSTANCE_NORMS)):
         assert isinstance(layer, nn.LayerNorm | _InstanceNorm)
         return PlainNorm(layer)
-    return layer
+    return PlainHardsigmoid() if differentiable and _bare(layer, (nn.Hardsigmoid,)) else layer
 
 
 def _bare(layer: nn.Module, kinds: Sequence[type[nn.Module]]) -> bool:

@@ -38,7 +38,7 @@ class Network(TaskNetwork):
         self.apart = False  # whether queries pass after the support: a norm layer gets rows that are not images
         self.normalisation = start.normalisation
         self.running = running_statistics(encoder.body) if start.normalisation == "running" else None
-        self.layout = torch.contiguous_format if differentiable else torch.channels_last
+        self.layout = torch.contiguous_format if differentiable else encoder.layout
         self.mixed = encoder.precision == "bfloat16" and not (differentiable or precise)
         if self.formula is None:
             _ = self.replica
