@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from jaxtyping import TypeCheckError
+from onnx_files import DIM, graph, write
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -184,6 +185,24 @@ def test_low_rank_updates_are_trained_alone_and_are_in_the_weights_afterwards(me
     torch.testing.assert_close(read(images), live.learner.encoder(images), atol=1e-5, rtol=1e-5)
     start(job, tmp_path / "run", device="cpu")  # a finished run is not trained again
     assert "The training started from the encoder" in run_card(tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["baseline", "anil", "maml", "simclr"])
+def test_a_head_is_trained_on_a_frozen_graph_and_the_run_is_read(method: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    path = write(graph(), tmp_path / "graph.onnx")
+    train = {"steps": 4, "validate_every": 2, "validation_tasks": 20}
+    job = Job(method, train=train, encoder={"name": str(path)}, freeze="backbone")
+    live, _ = start(job, tmp_path / "run", device="cpu")
+    path.unlink()
+    read = load_trained(tmp_path / "run")
+    assert read.learner.encoder.dim == DIM
+    assert read.learner.encoder.feature_means.shape == (2, DIM)
+    assert all(torch.equal(value, live.tensors[name]) for name, value in read.method.state_dict().items())
+    images = load_dataset("glyphs", "test").bank.images[:6]
+    assert torch.equal(read.learner.encoder(images), live.learner.encoder(images))
 
 
 @pytest.mark.parametrize(

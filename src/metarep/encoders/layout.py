@@ -1,13 +1,12 @@
-"""Which memory formats a network can compute in: channels-last is the faster one, and some networks do not work in it."""
+"""Memory formats of feature maps: channels-last is the faster one, and some networks do not work in it."""
 
-from torch import memory_format, nn
-from torch import channels_last as CHANNELS_LAST
-from torch import contiguous_format as CONTIGUOUS
+import torch
+from torch import nn
 
 FEWEST = 16  # input channels from which oneDNN computes every convolution in channels-last
 
 
-def layouts(body: nn.Module) -> tuple[memory_format, ...]:
+def layouts(body: nn.Module) -> tuple[torch.memory_format, ...]:
     """The memory formats to try for a network, the faster one first.
 
     Trap: on a CPU, oneDNN computes the weight gradient of a strided 1 x 1 convolution of 2 to 15 channels in
@@ -18,8 +17,8 @@ def layouts(body: nn.Module) -> tuple[memory_format, ...]:
     ((torch.contiguous_format,), (torch.channels_last, torch.contiguous_format))
     """
     if any(_ends_the_process(layer) for layer in body.modules()):
-        return (CONTIGUOUS,)
-    return CHANNELS_LAST, CONTIGUOUS
+        return (torch.contiguous_format,)
+    return torch.channels_last, torch.contiguous_format
 
 
 def _ends_the_process(layer: nn.Module) -> bool:

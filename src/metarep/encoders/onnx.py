@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from metarep.encoders.encoder import Encoder
 from metarep.encoders.onnx_graph import refuse_files_beside
-from metarep.encoders.preprocess import LARGEST
+from metarep.encoders.preprocess import LARGEST, Preprocess
 from metarep.errors import MetarepError, missing_extra, one_line
 
 MOST = 1 << 27  # numbers of a batch of a fixed size: 512 MiB
+WIDEST = 1 << 20  # features of an image
 FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 
 
@@ -27,6 +29,8 @@ class OnnxBody(nn.Module):
     Args:
         channels: channels of the images.
         size: size of the file in bytes, which is the length of the buffer.
+        dim: number of features, which is needed before the graph is loaded; 0 if it is not known, as in files of
+            earlier versions.
 
     Raises:
         MetarepError: onnxruntime is not installed, the file is not an ONNX graph, or its input or output is different.
@@ -34,8 +38,11 @@ class OnnxBody(nn.Module):
 
     content: Tensor
 
-    def __init__(self, channels: int, *, size: int) -> None:  # noqa: ARG002 - the graph knows its channels
+    def __init__(self, channels: int, *, size: int, dim: int = 0) -> None:  # noqa: ARG002 - the graph knows its channels
         super().__init__()
+        if not 0 <= dim <= WIDEST:
+            raise MetarepError(f"an ONNX graph of {dim} features is not supported; there may be {WIDEST} at most")
+        self.dim = dim
         self.register_buffer("content", torch.zeros(size, dtype=torch.uint8))
         self._session: Any = None
         self._process = 0  # the process that opened the session; a forked process does not have its threads
@@ -43,7 +50,7 @@ class OnnxBody(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Features ``(b, dim)`` of normalised images ``(b, c, h, w)``, in the dtype and on the device of ``x``."""
         if self.content.is_meta or not self.content.any():
-            return x.new_zeros(len(x), 1)  # no graph has been loaded yet
+            return x.new_zeros(len(x), self.dim or 1)  # no graph has been loaded yet
         session = self._open()
         images = x.detach().contiguous().cpu().numpy().astype(FLOATS[session.get_inputs()[0].type], copy=False)
         fixed = self.shape[0]
@@ -76,6 +83,8 @@ class OnnxBody(nn.Module):
                 f"the ONNX graph gives {output!r} of the shape {shape} for {count} images; its first output must be "
                 f"one row of features an image, ({count}, dim)"
             )
+        if shape[1] != (self.dim or shape[1]):
+            raise MetarepError(f"the ONNX graph gives {shape[1]} features an image; it was saved as one of {self.dim}")
         return features.reshape(count, -1)[:length]
 
     def _open(self) -> Any:  # noqa: ANN401 - onnxruntime's own
@@ -127,3 +136,15 @@ def _check_input(inputs: Sequence[Any]) -> None:
     if isinstance(shape[1], int) and shape[1] not in (1, 3):
         hint = "; put a Transpose in front of it" if shape[3] in (1, 3) else ""
         raise MetarepError(f"the ONNX graph takes (b, c, h, w) = {shape}, and images have 1 or 3 channels{hint}")
+
+
+def encoder_of_graph(body: OnnxBody, preprocess: Preprocess) -> Encoder:
+    """The encoder of a graph that was loaded, in evaluation mode; what it saves states the number of its features.
+
+    Args:
+        body: the graph.
+        preprocess: how its images are prepared.
+    """
+    encoder = Encoder(body, preprocess, {"name": "onnx", "size": len(body.content)}).eval()
+    encoder.arch["dim"] = body.dim = encoder.dim
+    return encoder

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor, nn
 
-from metarep.encoders import Encoder, build_encoder
+from metarep.encoders import Encoder
+from metarep.encoders.onnx import OnnxBody, encoder_of_graph
 from metarep.errors import MetarepError, missing_extra
 
 CLOSE = 1e-3  # of the length of features: what a graph may give otherwise than the module that it is of
@@ -66,9 +67,9 @@ def as_onnx(encoder: Encoder) -> Encoder:
                 f"{reason}"
             ) from error
         content = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
-    graph = build_encoder("onnx", wanted, size=len(content))
-    graph.body.load_state_dict({"content": content})
-    graph = Encoder(graph.body, wanted, graph.arch).eval()
+    body = OnnxBody(wanted.channels, size=len(content))
+    body.load_state_dict({"content": content})
+    graph = encoder_of_graph(body, wanted)
     graph.feature_means, graph.feature_spread = encoder.feature_means, encoder.feature_spread
     graph.classifier = encoder.classifier
     with torch.no_grad():

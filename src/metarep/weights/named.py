@@ -15,7 +15,7 @@ from metarep.encoders.classifier import pack_classifier
 from metarep.encoders.feature_means import read_feature_means
 from metarep.encoders.finite import refuse_lost_weights
 from metarep.encoders.kept import KEPT, read_kept
-from metarep.encoders.onnx import OnnxBody
+from metarep.encoders.onnx import OnnxBody, encoder_of_graph
 from metarep.encoders.onnx_graph import read_graph
 from metarep.encoders.timm import TimmBody
 from metarep.errors import Advice, Call, MetarepError, Slot, missing_extra, unknown
@@ -238,7 +238,7 @@ def _onnx(path: Path, size: Size, mean: Numbers, std: Numbers) -> Encoder:
             raise MetarepError(f"{path} takes images of {sides} px, not {wanted[0]} x {wanted[1]}; leave the size out")
     else:
         size = fixed[0] or PHOTO_SIZE, fixed[1] or PHOTO_SIZE
-    return Encoder(body, _photos(size, mean, std, channels or 3), {"name": "onnx", "size": len(content)}).eval()
+    return encoder_of_graph(body, _photos(size, mean, std, channels or 3))
 
 
 def _bare(path: Path, arch: str, size: Size, mean: Numbers, std: Numbers) -> Encoder:
@@ -286,7 +286,7 @@ def _saved(path: Path) -> Representation:
         preprocess = Preprocess.read(header["preprocess"])
         encoder = rebuild(lambda: encoder_of(header["encoder"], preprocess), own)
         if isinstance(encoder.body, OnnxBody):
-            encoder = Encoder(encoder.body, preprocess, encoder.arch)  # its dim is known once the graph is loaded
+            encoder = encoder_of_graph(encoder.body, preprocess)  # an earlier version did not state its features
         encoder.feature_means = read_feature_means(header.get("feature_means"), encoder.dim)
         read_kept(tensors, encoder)
     return Representation(encoder.eval(), str(header.get("name", path)))

@@ -25,10 +25,11 @@ class Replica:
     """A copy of a network that shares its parameters, and whose batch norms use explicitly chosen statistics.
 
     Batch norms become :class:`ExplicitNorm`. If the copy is differentiated twice, layer and instance norms become
-    :class:`PlainNorm`, and hard sigmoids :class:`PlainHardsigmoid`. Only unchanged layers of torch are replaced: a subclass, or a layer with a hook or a patched
-    forward, runs as before, and only its call of ``batch_norm`` is replaced. A layer that occurs twice in the network
-    is one layer in the copy, too. ``torch.compile`` and ``DataParallel`` wrappers are removed. Each thread needs its
-    own replica, because statistics and weights are set on the copy and never on ``body``.
+    :class:`PlainNorm`, and hard sigmoids :class:`PlainHardsigmoid`. Only unchanged layers of torch are replaced: a
+    subclass, or a layer with a hook or a patched forward, runs as before, and only its call of ``batch_norm`` is
+    replaced. A layer that occurs twice in the network is one layer in the copy, too. ``torch.compile`` and
+    ``DataParallel`` wrappers are removed. Each thread needs its own replica, because statistics and weights are set on
+    the copy and never on ``body``.
 
     Args:
         body: any network.
