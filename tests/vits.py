@@ -5,6 +5,7 @@ Each maker writes a file into a folder and returns a function from normalised im
 
 import importlib.abc
 import importlib.machinery
+import inspect
 import sys
 import types
 import warnings
@@ -99,18 +100,24 @@ def of_transformers(kind: str, pick: Callable[[Any], Tensor], **settings: Any) -
                 model.embeddings.position_embeddings.data[:, 0] = 0
                 model.config.mask_ratio = 0.0
             model.save_pretrained(folder)
-        return lambda x: pick(model.to(x.dtype)(x))
+        takes = "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
+        return lambda x: pick(model.to(x.dtype)(x, **({"interpolate_pos_encoding": True} if takes else {})))
 
     return make
 
 
 def of_timm(name: str, file: str, prefix: str = "", **settings: Any) -> Maker:
-    """A model of timm, whose names DINO, DINOv2 and MAE share; ``prefix`` is put before them."""
+    """A model of timm, whose names DINO, DINOv2 and MAE share; ``prefix`` is put before them.
+
+    A head is a projection: it has no bias.
+    """
 
     def make(folder: Path) -> Expected:
         timm = import_timm()
         size = {"embed_dim": 128, "depth": 2, "num_heads": 2, "patch_size": 4, "img_size": 32, "num_classes": 0}
-        model = scatter(timm.create_model(name, **{**size, **settings}))
+        model = scatter(timm.create_model(name, dynamic_img_size=True, **{**size, **settings}))
+        if settings.get("num_classes"):
+            torch.nn.init.zeros_(model.head.bias)
         state = {prefix + key: value.clone() for key, value in model.state_dict().items()}
         if file.endswith(".pth"):
             torch.save({"teacher": state, "epoch": 3}, folder / file)
@@ -174,6 +181,14 @@ PUBLISHED: dict[str, tuple[Maker, str, str]] = {  # maker, arch, and what is rec
     "dinov2 registers, timm": (of_timm("vit_base_patch14_reg4_dinov2", "model.pth"), "vit", "DINOv2"),
     "dinov2 giant, timm": (of_timm("vit_giant_patch14_dinov2", "model.pth"), "vit", "DINOv2"),
     "dinov3, timm": (of_timm("vit_base_patch16_dinov3", "model.safetensors", global_pool="token"), "vit", "DINOv3"),
+    "dinov3 gated, timm": (
+        of_timm("vit_small_plus_patch16_dinov3", "model.safetensors", global_pool="token"), "vit", "DINOv3",
+    ),
+    "deit3, timm": (of_timm("deit3_base_patch16_224", "model.safetensors"), "vit", "DeiT III"),
+    "clip, timm": (of_timm("vit_base_patch32_clip_224", "model.safetensors", num_classes=48), "open-clip", "CLIP"),
+    "siglip without pooling, timm": (
+        of_timm("vit_base_patch16_siglip_gap_224", "model.safetensors"), "vit", "unknown",
+    ),
     "siglip, open_clip by timm": (
         of_timm("vit_base_patch16_siglip_224", "model.safetensors", "visual.trunk.", act_layer="gelu_tanh"),
         "vit", "SigLIP",

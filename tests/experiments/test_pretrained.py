@@ -1,5 +1,6 @@
 """Trainings that start from a trained encoder: what may be named, what is frozen, and what the run folder keeps."""
 
+import json
 import sys
 import types
 from collections.abc import Callable
@@ -119,7 +120,8 @@ def test_a_run_starts_from_it_and_needs_it_no_more(
     assert all(torch.equal(value, before[key]) for key, value in method.learner.encoder.state_dict().items())
     record = describe(job, seen, settings, {}, "float32", pretrained.run, pretrained=pretrained)
     assert record.init == pretrained.name
-    assert record.encoder == {**about, "digest": pretrained.digest}
+    layout = {"layout": pretrained.layout} if name is vit_file else {}
+    assert record.encoder == {**about, "digest": pretrained.digest, **layout}
     earlier = pretrained.run.seen if pretrained.run else frozenset()
     assert bool(earlier) == (name is run_folder)
     train(method, seen, settings, run=RunFolder(tmp_path / "run", record, earlier, earlier))
@@ -185,6 +187,20 @@ def test_low_rank_updates_are_trained_alone_and_are_in_the_weights_afterwards(me
     torch.testing.assert_close(read(images), live.learner.encoder(images), atol=1e-5, rtol=1e-5)
     start(job, tmp_path / "run", device="cpu")  # a finished run is not trained again
     assert "The training started from the encoder" in run_card(tmp_path / "run")
+
+
+def test_what_was_recognised_is_told_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name, layout = vit_file(tmp_path)["name"], "DINO ViT-64/5, 2 blocks, positions of 4 x 4 patches, gelu"
+    flags = ["--encoder", name, "--size", "20", "--steps", "1", "--images", "8", "--validation-tasks", "2"]
+    run = tmp_path / "run"
+    for _ in range(2):  # made, and continued
+        assert main(["train", "simclr", *flags, "--out", str(run)]) == 0
+        assert f"dino.pth is {layout}" in capsys.readouterr().err
+    assert main(["train", "simclr", *flags, "--out", str(run), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["layout"] == layout
+    assert layout in (run / "README.md").read_text()
+    assert main(["train", "simclr", "--init", str(run), "--out", str(tmp_path / "other")]) == 2
+    assert f", or start from its whole encoder, which resizes images, with --encoder {run}" in capsys.readouterr().err
 
 
 @pytest.mark.slow

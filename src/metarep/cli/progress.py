@@ -166,8 +166,9 @@ def _training(show: Show) -> Watch:
             latest["validated"] = record["step"]  # it stays on the bar for a while
         step, steps = record["step"], record["steps"]
         tenth = step * 10 // steps
-        due = "accuracy" in record or "images" in record or (tenth > shown if "loss" in record else None)
-        shown = max(shown, tenth) if due and "images" not in record else shown
+        said = "images" in record or "encoder" in record
+        due = "accuracy" in record or said or (tenth > shown if "loss" in record else None)
+        shown = max(shown, tenth) if due and not said else shown
         figures = _figures(latest if sys.stderr.isatty() else record)
         show(f"{_phase(record)} {step:>5} of {steps}", step, steps, figures, due=due)
 
@@ -182,7 +183,7 @@ def _phase(record: dict[str, Any]) -> str:
 
 def _figures(record: dict[str, Any]) -> str:
     """The figures of a record as text."""
-    parts = [record["images"]] if "images" in record else []
+    parts = [record[text] for text in ("encoder", "images") if text in record]
     parts += [f"loss {record['loss']:.4f}"] if "loss" in record else []
     parts += [f"active {record['active']:.2f}"] if "active" in record else []
     parts += [f"spread {record['spread']:.2f}  rank {record['rank']:.1f}"] if "spread" in record else []

@@ -161,7 +161,7 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or Path("runs") / f"{args.method}-{job.data.partition(':')[0]}"
     refuse_inside(out, data=[job.data])
     with progress(quiet=args.json, trackers=trackers_of(args), folder=out) as watch:
-        _, outcome = start(
+        trained, outcome = start(
             job,
             out,
             device=args.device,
@@ -171,7 +171,8 @@ def run(args: argparse.Namespace) -> int:
             watch=watch,
         )
     if args.json:
-        print_json({"run": str(out), **asdict(outcome)})
+        layout = trained.record.encoder.get("layout")  # what was recognised in a file of a published network
+        print_json({"run": str(out), **asdict(outcome), **({"layout": layout} if layout else {})})
         return 0
     best = ""
     if outcome.accuracy is not None:

@@ -200,7 +200,11 @@ def build(
         torch.manual_seed(settings.seed)
         encoder = pretrained or build_encoder(preprocess=Preprocess.of(split.bank), **job.encoder)
         if initial and pretrained is None:
-            warm_start(encoder, initial.learner.encoder, str(job.init))  # before the method makes copies of it
+            try:  # before the method makes copies of it
+                warm_start(encoder, initial.learner.encoder, str(job.init))
+            except MetarepError as error:
+                whole = Advice("start from its whole encoder, which resizes images, with {encoder}", encoder=job.init)
+                raise MetarepError(error.message, advice=(*error.advice, whole)) from None
         freeze(encoder, job.freeze)
         return build_method(job.method, encoder, own)
 

@@ -32,12 +32,14 @@ class Pretrained:
         name: its name, as a result row has it.
         digest: of its weights; a run that is resumed must start from the same ones.
         run: the run that trained it; None for a third-party encoder.
+        layout: what was recognised in a file of a published network; empty for others.
     """
 
     encoder: Encoder
     name: str
     digest: str
     run: Checkpoint | None
+    layout: str = ""
 
 
 def open_pretrained(about: Mapping[str, Any], size: tuple[int, int], freeze: str) -> Pretrained:
@@ -76,4 +78,5 @@ def open_pretrained(about: Mapping[str, Any], size: tuple[int, int], freeze: str
             "encoder", name, [*ENCODERS, *SIZES, *ours, "timm:NAME", "hf:USER/NAME", "FILE.pth", "a run folder"]
         )
     representation = load_representation(name, arch=arch, size=size)
-    return Pretrained(representation.encoder, short_name(name), representation.digest, representation.checkpoint)
+    encoder, run = representation.encoder, representation.checkpoint
+    return Pretrained(encoder, short_name(name), representation.digest, run, representation.layout)

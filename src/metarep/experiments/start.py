@@ -8,12 +8,10 @@ from typing import Any
 import torch
 
 from metarep.data.datasets import load_dataset
-from metarep.data.labels import Labels
 from metarep.data.reading.depth import Depth
 from metarep.data.split import Split
 from metarep.encoders import computing
 from metarep.encoders.freezing import LORA
-from metarep.encoders.warm_start import refuse_other_images
 from metarep.errors import Advice, MetarepError
 from metarep.experiments.job import Job, build, own_settings, train_settings
 from metarep.experiments.pretrained import Pretrained, is_pretrained, open_pretrained
@@ -21,13 +19,14 @@ from metarep.experiments.pseudo_labels import labels_read
 from metarep.experiments.readings import Watch
 from metarep.experiments.run_folder import RunFolder, read_record
 from metarep.experiments.saved_states import SavedStates
+from metarep.experiments.teaching import TEACHER, teach, teacher_of
 from metarep.experiments.training import Outcome, train
 from metarep.learners import GradientDescent
 from metarep.machine.deterministic import deterministic
 from metarep.machine.device import Precision, pick_device, pick_precision
-from metarep.methods import METHODS, Baseline, Method
-from metarep.methods.student import Student
-from metarep.weights.checkpoint import Checkpoint, load_checkpoint
+from metarep.machine.ranks import rank
+from metarep.methods import METHODS, Method
+from metarep.weights.checkpoint import Checkpoint
 from metarep.weights.hub.contents import SETTINGS
 from metarep.weights.hub.fetch import pinned
 from metarep.weights.hub.names import short_name
@@ -36,7 +35,6 @@ from metarep.weights.seen import digests, key_digest, refuse
 from metarep.weights.settings import TrainSettings
 from metarep.weights.shipped import load_trained
 
-TEACHER = "teacher.safetensors"  # in the run folder: a copy of the teacher, which its own run may replace
 CLUSTERS = "clusters.safetensors"  # in the run folder: the pseudo-class of every image
 UNSEEN = "the best step would be chosen on classes that were trained on"
 FROM_OTHERS = (
@@ -134,6 +132,8 @@ def _start_on(
     split = split.local(job.train_settings.local_shards)
     settings = train_settings(job, split)
     own = own_settings(job, settings, split)
+    if watch and pretrained and pretrained.layout and rank() == 0:
+        watch({"step": 0, "steps": settings.steps, "encoder": f"{pretrained.name} is {pretrained.layout}"})
     method = build(job, split, settings, own, initial, pretrained and pretrained.encoder).to(device)
     refuse_merged(job, method)
     if teacher:
@@ -166,45 +166,6 @@ def refuse_merged(job: Job, method: Method) -> None:
             advice=Advice(
                 "let inner steps keep the updates with {scope}", scope=f"lora:{job.freeze.removeprefix(LORA)}"
             ),
-        )
-
-
-def teacher_of(job: Job, kept: Path | None, device: torch.device) -> Checkpoint | None:
-    """The teacher of a job, on a device; None if it has none.
-
-    Args:
-        job: the training.
-        kept: the copy of the teacher in the run folder of a training that is resumed. If it exists, it is used, even if
-            the teacher was trained again since. None for a training that starts.
-        device: where to put its weights.
-    """
-    if job.teacher is None:
-        return None
-    return load_checkpoint(kept, device) if kept and kept.exists() else load_trained(job.teacher, device)
-
-
-def teach(method: Method, teacher: Checkpoint, labels: Labels, name: str) -> None:
-    """Let a method learn from a teacher.
-
-    Args:
-        method: a :class:`metarep.methods.student.Student`.
-        teacher: frozen, and in evaluation mode from now on.
-        labels: the labels to train on.
-        name: name of the teacher's run, for the messages.
-
-    Raises:
-        MetarepError: the teacher is for other images, or its logits are not of the same classes.
-    """
-    assert isinstance(method, Student)
-    refuse_other_images(method.learner.encoder, teacher.learner.encoder, name)
-    try:
-        method.learn_from(teacher.method)
-    except MetarepError as error:
-        raise MetarepError(f"{name}: {error.message}", advice=error.advice) from error
-    if isinstance(method, Baseline) and teacher.record.data.digest != labels.digest:
-        raise MetarepError(
-            f"{name} was trained on other labels, so its logits are not of these classes",
-            advice="take a teacher that was trained on the same data, split and labels",
         )
 
 
@@ -273,6 +234,7 @@ def describe(
         settings=own,
         encoder=job.encoder
         | ({"digest": pretrained.digest} if pretrained else {})
+        | ({"layout": pretrained.layout} if pretrained and pretrained.layout else {})
         | ({"freeze": job.freeze} if job.freeze != "none" else {}),
         train=settings,
         precision=precision,

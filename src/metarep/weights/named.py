@@ -105,7 +105,9 @@ def _named(spec: str, arch: str | None, size: Size, mean: Numbers, std: Numbers)
         raise MetarepError(f"arch is for a file of weights, and {spec} says itself what network it is; leave it out")
     if is_hub_name(spec):
         fetched = fetch(spec)
-        return replace(_named(str(fetched.weights), arch, size, mean, std), name=fetched.name)
+        found = _named(str(fetched.weights), arch, size, mean, std)
+        more = found.name.removeprefix(fetched.weights.name) if found.layout else ""
+        return replace(found, name=fetched.name + more)
     if spec.startswith("timm:"):
         return Representation(_timm(spec.removeprefix("timm:"), size, mean, std), spec)
     if spec.endswith(".onnx"):
@@ -114,7 +116,7 @@ def _named(spec: str, arch: str | None, size: Size, mean: Numbers, std: Numbers)
         encoder, layout = open_vit(Path(spec), arch=arch or "vit", size=size, mean=mean, std=std)
         features = (arch or "").partition(":")[2]
         chosen = f", features {features}" if features else ""
-        return Representation(encoder, f"{Path(spec).name} ({layout.in_words}{chosen})")
+        return Representation(encoder, f"{Path(spec).name} ({layout.in_words}{chosen})", layout=layout.in_words)
     if arch:
         return Representation(_bare(Path(spec), arch, size, mean, std), spec)
     if mean is not None or std is not None:

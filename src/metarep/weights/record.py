@@ -132,8 +132,9 @@ class RunRecord:
     def differences(self, saved: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
         """The settings that differ in a saved record; empty if both describe the same run.
 
-        Two settings are ignored: ``skip_bad``, because the digest of the labels already depends on the images that were
-        read, and ``save_every``, which changes no result. Of another method only the name is listed, because its
+        Three settings are ignored: ``skip_bad``, because the digest of the labels already depends on the images that
+        were read; ``layout``, because it follows from the digest of the encoder; and ``save_every``, which changes no
+        result. Of another method only the name is listed, because its
         settings are others.
 
         Args:
@@ -151,7 +152,7 @@ class RunRecord:
         return [(name, before.get(name), own.get(name)) for name in names if before.get(name) != own.get(name)]
 
 
-ANY_VALUE = ("data.skip_bad", "train.save_every")  # settings that may differ when a run is resumed
+ANY_VALUE = ("data.skip_bad", "encoder.layout", "train.save_every")  # settings that may differ when a run is resumed
 
 
 def _flat(record: Mapping[str, Any]) -> dict[str, Any]:

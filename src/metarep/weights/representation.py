@@ -25,6 +25,7 @@ class Representation:
         encoder: the encoder, in evaluation mode.
         name: the name that it was loaded by.
         checkpoint: the run that trained it; None for a third-party encoder.
+        layout: what was recognised in a file of a published network; empty for others.
 
     >>> from metarep import Preprocess, build_encoder
     >>> encoder = build_encoder("conv4", Preprocess((16, 16), 1, (0.0,), (1.0,)), width=4)
@@ -36,6 +37,7 @@ class Representation:
     encoder: Encoder
     name: str
     checkpoint: Checkpoint | None = None
+    layout: str = ""
 
     @property
     def learner(self) -> Learner | None:

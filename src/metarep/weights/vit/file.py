@@ -77,7 +77,7 @@ def _preprocess(
     mean, std = layout.mean if mean is None else mean, layout.std if std is None else std
     if mean is None or std is None:
         raise MetarepError(
-            "it is a classifier, whose file does not say how its images were normalised; in Python, "
+            f"its layout is {layout.name}, and the file does not say how its images were normalised; in Python, "
             "load_representation takes mean and std, such as mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)"
         )
     sides = layout.size if size is None else size

@@ -88,25 +88,31 @@ def recognise(tower: Tower, arch: str = "vit", features: str | None = None) -> L
     native = grid[0] * settings["patch"]
     mean_std: tuple[Any, Any] = IMAGENET
     # Each library resamples positions in its own way, and its features were measured with that.
-    published_as = "plain" if "embeddings.cls_token" in published else "offset"
-    own: dict[str, Any] = {"resampling": "antialias", "eps": 1e-6, "features": "class"}
+    transformers = any(name.startswith("embeddings.") for name in published)
+    own: dict[str, Any] = {"resampling": "plain" if transformers else "antialias", "eps": 1e-6, "features": "class"}
     if rope:
         name, native, own["eps"] = "DINOv3", NATIVE, 1e-5
     elif settings["norm_first"]:
         name, mean_std, own["eps"] = "CLIP", CLIP, 1e-5
         own["activation"] = _clip_activation(tower, arch)
+        if "head.weight" in published:  # fine-tuned to classify, by some on images that were normalised otherwise
+            name, mean_std = "CLIP, fine-tuned", (None, None)
     elif "pool.probe" in weights:
         name, mean_std = "SigLIP", HALF
         own |= {"features": "attention", "activation": "gelu-tanh"}
+    elif not settings["class_token"]:  # SigLIP without its pooling, I-JEPA and others have the same names and shapes
+        name, mean_std, own["features"] = "unknown", (None, None), "mean"
+    elif scaled and places is not None and len(places) == grid[0] * grid[1] and not settings["registers"]:
+        name = "DeiT III"  # the class token has no position
     elif scaled:
         name, native = "DINOv2", NATIVE
-        own["resampling"] = "antialias" if settings["registers"] else published_as
+        own["resampling"] = "antialias" if settings["registers"] else "plain" if transformers else "offset"
     elif places is not None and settings["class_token"] and not places[0].any():
         name, own["resampling"] = "MAE", "plain"  # its positions are sines, and that of the class token is zero
     elif {"head.weight", "classifier.weight"} & (published | tower.rest):
         name, mean_std = "supervised", (None, None)
     else:
-        name, own["resampling"] = "DINO", published_as
+        name, own["resampling"] = "DINO", "plain" if transformers else "offset"
     settings |= own | ({"features": features} if features else {}) | {"layout": name}
     return Layout(name, settings, native, *mean_std)
 

@@ -44,8 +44,8 @@ INSIDE = (  # the same, of a block
     (r"(?:attn\.proj|attn\.out_proj|attention\.output\.dense|attention\.o_proj|self_attn\.out_proj)" + PART,
      r"attention.out.\1"),
     (r"(?:ls|ls_|layer_scale|gamma_)([12])(?:\.gamma|\.lambda1|)", r"scale\1"),
-    (r"mlp\.(?:fc1|c_fc|up_proj|w2|w12|weights_in)" + PART + r"|intermediate\.dense" + PART, r"mlp.up.\1\2"),
-    (r"mlp\.(?:w1|gate_proj)" + PART, r"mlp.gate.\1"),
+    (r"mlp\.(?:fc1|fc1_x|c_fc|up_proj|w2|w12|weights_in)" + PART + r"|intermediate\.dense" + PART, r"mlp.up.\1\2"),
+    (r"mlp\.(?:w1|fc1_g|gate_proj)" + PART, r"mlp.gate.\1"),
     (r"mlp\.(?:fc2|c_proj|down_proj|w3|weights_out)" + PART + r"|output\.dense" + PART, r"mlp.down.\1\2"),
 )  # fmt: skip
 IGNORED = re.compile(  # of training, of a classifier, or without an effect on the features
@@ -92,6 +92,8 @@ def find_tower(tensors: Mapping[str, Tensor]) -> Tower | None:
     projection = prefix.removesuffix("vision_model.") + "visual_projection.weight"
     if projection in outside:
         inside["visual_projection.weight"] = tensors[projection]
+    if any(name.startswith("norm_pre.") for name in inside) and not _classifies(inside):  # timm's CLIP: its projection
+        inside["visual_projection.weight"] = inside.pop("head.weight")
     weights: dict[str, Tensor] = {}
     for name, value in inside.items():
         own = _own_name(name)
@@ -100,6 +102,11 @@ def find_tower(tensors: Mapping[str, Tensor]) -> Tower | None:
         elif not IGNORED.fullmatch(name):
             raise MetarepError(f"its weight {prefix}{name} belongs to no vision transformer that is known")
     return Tower(_joined(weights), frozenset(inside), prefix, outside)
+
+
+def _classifies(inside: Mapping[str, Tensor]) -> bool:
+    """Whether a tower has no layer ``head``, or one that classifies: it has a bias that is not zero."""
+    return "head.weight" not in inside or bool(inside.get("head.bias", torch.zeros(1)).any())
 
 
 def _own_name(name: str) -> str | None:
