@@ -1,5 +1,6 @@
 """Low-rank updates: the start is the plain encoder, merging changes nothing, and only the factors learn."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -63,7 +64,36 @@ def test_a_trunk_and_its_tail_are_the_encoder(name: str, preprocess: Preprocess,
     with torch.no_grad():
         features = torch.stack([halves.tail(maps) for maps in halves.plain(images)]).mean(0)
         assert apart(features, encoder(images)) < 1e-5
-    assert bool(len(halves.trunk)) == (name != "vit-tiny")
+    assert len(halves.trunk)
+    own = encoder.body.state_dict()
+    assert all(value.equal(own[key]) for key, value in halves.tail.state_dict().items()), "the same names"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"positions": "rope", "registers": 2, "features": "both"},
+        {"features": "attention", "class_token": False, "project": 8, "norm_first": True},
+    ],
+    ids=["rope", "attention"],
+)
+def test_a_vision_transformer_has_as_many_blocks_in_its_tail_as_are_allowed(settings: dict) -> None:
+    encoder = build_encoder("vit", Preprocess((12, 8), 3, (0.5,) * 3, (0.5,) * 3), depth=5, **settings).eval()
+    images = torch.randint(0, 256, (3, 3, 12, 8), dtype=torch.uint8)
+    tokens = 6 + (3 if "registers" in settings else 0)
+    block = 2 * tokens * 64 * (4 * 64 + 2 * 256) + 4 * tokens**2 * 64  # of four layers and two of the perceptron
+    for most, blocks in ((math.inf, 2), (2.1 * block, 2), (1.9 * block, 1), (0, 1)):
+        halves = Halves(encoder, most)
+        names = {name.split(".")[1] for name in halves.tail.state_dict() if name.startswith("blocks.")}
+        assert names == {str(number) for number in range(5 - blocks, 5)}
+        with torch.no_grad():
+            assert apart(halves.tail(halves.maps(images)), encoder(images)) < 1e-5
+
+
+def test_only_the_last_layers_of_a_whole_network_get_updates() -> None:
+    body = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 8))  # of 32, 64 and 64 weights
+    assert len(add_low_rank(body, 1, share=0.6)) == 4
+    assert list(body[0].state_dict()) == ["weight", "bias"]
 
 
 def test_the_update_is_scaled_by_alpha_over_rank() -> None:

@@ -16,9 +16,11 @@ from metarep.cli import main
 from metarep.errors import MetarepError
 from metarep.model.folder import ModelFolder
 from metarep.model.suggestions import class_needs
+from metarep.model.tuning import budget
 from metarep.model.tuning.clock import Clock
 from metarep.model.tuning.fitting import fit_tail
 from metarep.model.tuning.tune import tune, tune_model
+from metarep.model.tuning.unlabelled import adapt_model
 from metarep.model.tuning.verdict import judge
 from metarep.weights.own_network import represent
 
@@ -94,7 +96,7 @@ def test_the_time_left_is_true_from_the_first_on(
     costs: dict[str, int], images: tuple[torch.Tensor, list[str]], better: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a time in which each piece of work takes what ``costs`` says, whatever the trunk's part of it is."""
-    seconds, clocks = [0], list[Clock]()
+    seconds, clocks = [0.0], list[Clock]()
 
     class Told(Clock):
         def __init__(self, tell: Callable[[float], None] | None = None) -> None:
@@ -102,12 +104,12 @@ def test_the_time_left_is_true_from_the_first_on(
             clocks.append(self)
 
         def finished(self, kind: str, number: int = 1) -> None:
-            seconds[0] += costs[kind] * number
+            seconds[0] += costs[kind] * number / 32
             super().finished(kind, number)
 
     for module in ("tune", "fitting"):
         monkeypatch.setattr(f"metarep.model.tuning.{module}.Clock", Told)
-    model, told = untrained(), list[tuple[int, float]]()
+    model, told = untrained(), list[tuple[float, float]]()
     assert model.representation is not None
     tune(model.representation, *images, head=model.head, on_progress=lambda share: told.append((seconds[0], share)))
     assert clocks[0].done == clocks[0].counts
@@ -221,6 +223,29 @@ def test_a_killed_tuning_goes_on_from_its_last_fold(
     assert main([*argv, "n"]) == 0
     assert len(fitted) - 3 - again == again + 2, "two folds were finished"
     assert json.loads(capsys.readouterr().out)["tuning"] == resumed
+
+
+def test_what_would_take_too_long_is_not_tried(
+    images: tuple[torch.Tensor, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = untrained()
+    monkeypatch.setattr(budget, "TOO_LONG", 1e-9)
+    same, verdict = tune_model(model, *images)
+    assert same is model
+    assert str(verdict) == "not tried: it would take about 0 minutes with this encoder; on smaller images it is faster"
+    unlabelled = images[0].flip(-1)
+    same, verdict = adapt_model(model, *images, torch.cat([unlabelled, images[0].flip(-2)]))
+    assert same is model
+    assert str(verdict).startswith("not tried: it would take about 0 minutes with this encoder")
+
+
+def test_the_batch_follows_from_the_operations_of_the_tail() -> None:
+    encoder = untrained().representation.encoder
+    halves, maps = budget.halves_for(encoder, 100, 90), torch.zeros(100, 1)
+    for operations, batch in ((1, 128), (budget.WORK * 100 / (3 * 90 * 40), 40), (1e18, 16)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(budget, "operations", lambda *_, operations=operations: operations)
+            assert budget.batch_for(halves, maps, 90) == batch
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,19 @@
 """Halves of a body: a trunk that is run once, and a tail that a training on few images changes."""
 
+import math
+from collections import OrderedDict
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from metarep.encoders.efficientnet_lite import EfficientNetLite, InvertedResidual, SameConv
 from metarep.encoders.encoder import Encoder
 from metarep.encoders.fused import fused_layers
+from metarep.encoders.preprocess import Preprocess
+from metarep.encoders.vit import ViT
+from metarep.encoders.vit.halves import FirstBlocks, LastBlocks
 
 SHARE = 0.6  # of the weights; the tail is the shortest that holds so many
 
@@ -14,11 +21,18 @@ SHARE = 0.6  # of the weights; the tail is the shortest that holds so many
 class Halves:
     """The layers of an encoder, as a trunk and a tail. Both share their weights with the encoder.
 
-    What the trunk gives for an image can be kept, so that many passes cost those of the tail only. A body whose layers
-    do not run one after the other (a vision transformer) is a tail as a whole.
+    What the trunk gives for an image can be kept, so that many passes cost those of the tail only. Another body than a
+    sequence of layers or a ``ViT`` is a tail as a whole. The weights of the tail have the names that they have in the
+    body.
 
     Args:
         encoder: an encoder in evaluation mode.
+        most: floating-point operations of the tail for an image. The tail of a vision transformer has as many blocks
+            as need no more, one at least and half of them at most; the other tails do not depend on it.
+
+    Attributes:
+        trunk, tail: the layers.
+        share: of the weights of the tail, from the last layer on, that a training should change.
 
     >>> from metarep.encoders import Preprocess, build_encoder
     >>> encoder = build_encoder("conv4", Preprocess((28, 28), 1, (0.0,), (1.0,))).eval()
@@ -27,15 +41,20 @@ class Halves:
     (2, True)
     """
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Encoder, most: float = math.inf) -> None:
         self.encoder = encoder
         body = encoder.body
         self.mirror = bool(getattr(body, "mirror", False))  # at test time, also encode the mirror image
         in_turn = isinstance(body, EfficientNetLite) or type(body).forward is nn.Sequential.forward
-        layers = list(body) if isinstance(body, nn.Sequential) and in_turn else []
-        cut = _cut(layers)
-        self.trunk = nn.Sequential(*layers[:cut]).eval()
-        self.tail: nn.Module = nn.Sequential(*layers[cut:]).eval() if cut else body
+        layers = dict(body.named_children()) if isinstance(body, nn.Sequential) and in_turn else {}
+        cut = _cut(list(layers.values()))
+        self.trunk = nn.Sequential(*list(layers.values())[:cut]).eval()
+        self.tail: nn.Module = nn.Sequential(OrderedDict(list(layers.items())[cut:])).eval() if cut else body
+        if isinstance(body, ViT):
+            cut = len(body.blocks) - _blocks(body, encoder.preprocess, most)
+            self.trunk = nn.Sequential(FirstBlocks(body, cut)).eval()
+            self.tail = LastBlocks(body, cut, encoder.preprocess.size).eval()
+        self.share = 1.0 if len(self.trunk) else SHARE
 
     @torch.no_grad()
     def maps(self, images: Tensor) -> Float[Tensor, "b *map"]:
@@ -52,6 +71,25 @@ class Halves:
     def plain(self, images: Tensor) -> list[Float[Tensor, "b *map"]]:
         """The maps from which an image is classified: of the image, and of its mirror image if the encoder uses it."""
         return [self.maps(images), *([self.maps(images.flip(-1))] if self.mirror else [])]
+
+
+def operations(part: nn.Module, x: Tensor) -> int:
+    """The floating-point operations of convolutions and matrix products in a forward pass.
+
+    >>> operations(nn.Linear(10, 20), torch.zeros(3, 10))  # a product and a sum for each weight and row
+    1200
+    """
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        part(x)
+    return counter.get_total_flops()
+
+
+def _blocks(body: ViT, preprocess: Preprocess, most: float) -> int:
+    """The number of blocks in the tail of a vision transformer: half of them at most, and one at least."""
+    weight = body.patch.weight
+    with torch.no_grad():
+        tokens, _, _ = body.embedded(weight.new_zeros(1, preprocess.channels, *preprocess.size))
+    return int(max(1, min(len(body.blocks) // 2, most / operations(body.blocks[-1], tokens))))
 
 
 def _cut(layers: list[nn.Module]) -> int:

@@ -44,7 +44,7 @@ class LowRank(nn.Module):
         return weight + self.factor * (self.up @ self.down).view_as(weight)
 
 
-def add_low_rank(body: nn.Module, rank: int, seed: int = 0) -> list[nn.Parameter]:
+def add_low_rank(body: nn.Module, rank: int, seed: int = 0, *, share: float = 1.0) -> list[nn.Parameter]:
     """Give every linear layer and every convolution that mixes channels a low-rank update. The features stay the same.
 
     Depthwise convolutions, whose filters are small already, have none. Afterwards the names of the weights in the state
@@ -54,6 +54,7 @@ def add_low_rank(body: nn.Module, rank: int, seed: int = 0) -> list[nn.Parameter
         body: changed in place.
         rank: rank of each update, from 1 to 1,024.
         seed: seed of the random factors.
+        share: of the weights of these layers, from the last one on; the layers before them have no update.
 
     Returns:
         The new parameters: two matrices for each layer.
@@ -69,7 +70,7 @@ def add_low_rank(body: nn.Module, rank: int, seed: int = 0) -> list[nn.Parameter
         raise MetarepError(f"the rank of LoRA must be from 1 to {MOST:,}, not {rank}")
     generator = Generator().manual_seed(seed)
     added: list[nn.Parameter] = []
-    for layer in [each for each in body.modules() if _mixes(each)]:
+    for layer in _last([each for each in body.modules() if _mixes(each)], share):
         update = LowRank(layer.weight, rank, generator)  # pyright: ignore[reportArgumentType]
         parametrize.register_parametrization(layer, "weight", update)
         added += [update.down, update.up]
@@ -155,6 +156,16 @@ def low_rank_parameters(body: nn.Module) -> set[int]:
     True
     """
     return {id(each) for layer in body.modules() if isinstance(layer, LowRank) for each in layer.parameters()}
+
+
+def _last(layers: list[nn.Module], share: float) -> list[nn.Module]:
+    """The last layers, as few as hold this share of the weights, in their order."""
+    sizes = [layer.weight.numel() for layer in layers]  # pyright: ignore[reportCallIssue]
+    held, first = 0, len(layers)
+    while first and held < share * sum(sizes):
+        first -= 1
+        held += sizes[first]
+    return layers[first:]
 
 
 def _mixes(layer: nn.Module) -> bool:

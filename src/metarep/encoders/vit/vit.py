@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metarep.encoders.vit.block import Activation, AttentionPool, Block
+from metarep.encoders.vit.block import Activation, AttentionPool, Block, Rotation
+from metarep.encoders.vit.features import FeatureKind, features_of
 from metarep.encoders.vit.positions import Resampling, resampled, rotation
 from metarep.errors import MetarepError, one_of
 
-FeatureKind = Literal["class", "mean", "both", "attention"]
 MOST, DEEPEST = 1 << 16, 256  # no setting of a published network is larger; a damaged file may ask for more
 
 
@@ -89,7 +89,8 @@ class ViT(nn.Module):
             one_of(name, value, kinds)
         if positions == "rope" and width // heads % 4:
             raise MetarepError(f"positions=rope needs heads of a multiple of 4 features, not {width // heads}")
-        self.width, self.side, self.kind = width, patch, features
+        self.width, self.side = width, patch
+        self.kind: FeatureKind = features
         self.resampling: Resampling = resampling
         self.per_head = width // heads
         hidden = hidden or 4 * width
@@ -114,12 +115,7 @@ class ViT(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b dim"]:
         """Features of normalised images."""
         tokens, patches = self.tokens(x)
-        if self.pool is not None:
-            rows = [self.pool(tokens)]
-        else:
-            rows = [tokens[:, 0]] if self.kind in ("class", "both") else []
-            rows += [tokens[:, -patches:].mean(1)] if self.kind in ("mean", "both") else []
-        return torch.cat([row if self.project is None else self.project(row) for row in rows], dim=1)
+        return features_of(tokens, patches, self.kind, self.pool, self.project)
 
     def tokens(self, x: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b n width"], int]:
         """All tokens after the last norm, and the number of patches, which come last.
@@ -128,6 +124,17 @@ class ViT(nn.Module):
 
         Raises:
             MetarepError: the size of the images is not a multiple of the patch.
+        """
+        x, turn, patches = self.embedded(x)
+        for block in self.blocks:
+            x = block(x, turn)
+        return self.norm(x), patches
+
+    def embedded(self, x: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b n width"], Rotation | None, int]:
+        """All tokens before the first block; the rotation of their positions, if there is one; the number of patches.
+
+        Raises:
+            MetarepError: see :meth:`tokens`.
         """
         self._refuse_rest(*x.shape[-2:])
         x = self.patch(x)
@@ -145,10 +152,7 @@ class ViT(nn.Module):
             front.append(self.registers.expand(x.shape[0], -1, -1))
         patches = x.shape[1]
         x = torch.cat([*front, x], dim=1)
-        x = x if self.norm_first is None else self.norm_first(x)
-        for block in self.blocks:
-            x = block(x, turn)
-        return self.norm(x), patches
+        return x if self.norm_first is None else self.norm_first(x), turn, patches
 
     def _refuse_rest(self, height: int, width: int) -> None:
         """Raise unless the image divides into whole patches."""

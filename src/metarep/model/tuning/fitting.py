@@ -11,15 +11,14 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from metarep.data.augment import preset
-from metarep.encoders import Encoder
 from metarep.encoders.halves import Halves
 from metarep.encoders.low_rank import add_low_rank, merge_low_rank
+from metarep.model.tuning.budget import MOST
 from metarep.model.tuning.clock import Clock
 
 RANK, STEPS, RATE, TEMPERATURE, SMOOTHING = 8, 15, 3e-3, 0.1, 0.1  # chosen on classes that no table measures
 VIEWS = 6  # augmented views of an image, beside the image itself
-BATCH = 128  # images of a step
-MOST_MAPS = 7000  # views that are kept in memory at a time
+MOST_MAPS, MOST_NUMBERS = 7000, 1 << 28  # views that are kept in memory at a time, and the numbers in them
 AT_ONCE = 32  # images whose features are computed at a time
 
 
@@ -31,11 +30,13 @@ class Prepared:
         halves: the layers of the frozen encoder.
         plain: the maps from which each image is classified: of the image, and of its mirror image where it is used.
         views: the maps that are trained on, of the image and of its augmented views, shape ``(views, n, *map)``.
+        batch: images of a step.
     """
 
     halves: Halves
     plain: list[Float[Tensor, "n *map"]]
     views: Float[Tensor, "views n *map"]
+    batch: int = MOST
 
     def rows(self, tail: nn.Module) -> Float[Tensor, "n dim"]:
         """The features of the images under this tail."""
@@ -45,28 +46,28 @@ class Prepared:
 
     def some(self, number: int) -> "Prepared":
         """The same of the first images alone, without mirror images."""
-        return Prepared(self.halves, [self.plain[0][:number]], self.views[:, :number])
+        return Prepared(self.halves, [self.plain[0][:number]], self.views[:, :number], self.batch)
 
-
-def views_of(images: int) -> int:
-    """The number of augmented views of each image, of which so many are kept as memory allows."""
-    return max(1, min(VIEWS, MOST_MAPS // images - 1))
+    @property
+    def more_views(self) -> int:
+        """The number of augmented views of each image, of which so many are kept as memory allows."""
+        maps = self.plain[0]
+        return max(1, min(VIEWS, min(MOST_MAPS // len(maps), MOST_NUMBERS // maps.numel()) - 1))
 
 
 def steps_of(rows: int) -> int:
     """The number of steps of a tuning on so many images."""
-    return STEPS * min(4, math.ceil(rows / BATCH))
+    return STEPS * min(4, math.ceil(rows / MOST))
 
 
-def prepare(encoder: Encoder, images: UInt8[Tensor, "n c h w"], clock: Clock) -> Prepared:
+def prepare(halves: Halves, images: UInt8[Tensor, "n c h w"], clock: Clock) -> Prepared:
     """Runs the trunk of an encoder on images; :func:`add_views` is still to follow.
 
     Args:
-        encoder: in evaluation mode; it is not changed.
+        halves: of an encoder in evaluation mode, which is not changed.
         images: at the encoder's size.
         clock: counts each run as a view.
     """
-    halves = Halves(encoder)
     plain = halves.plain(images)
     clock.finished("view", len(plain))
     return Prepared(halves, plain, plain[0].unsqueeze(0))
@@ -84,7 +85,7 @@ def add_views(prepared: Prepared, images: UInt8[Tensor, "n c h w"], clock: Clock
     random = preset("drawings" if halves.encoder.preprocess.invert else "photos")
     assert random is not None
     views = [prepared.plain[0]]
-    for _ in range(views_of(len(images))):
+    for _ in range(prepared.more_views):
         draws = random.draw(len(images), generator, images.shape[-1] / images.shape[-2])
         views.append(halves.maps(random.apply(images, draws)))
         clock.finished("view")
@@ -102,10 +103,13 @@ def expect_times(prepared: Prepared, classes: Int[Tensor, " n"], ways: int, cloc
         ways: number of classes.
         clock: for these images.
     """
-    some, trial = min(BATCH, len(classes)), Clock()
+    some = min(prepared.batch, len(classes))
+    few, trial = prepared.some(some), Clock()
     for _ in range(2):
         trial = Clock()
-        fit_tail(prepared.some(some), classes[:some], ways, torch.arange(some), trial, steps=1)
+        rows = few.rows(few.halves.tail)
+        trial.finished("pass")
+        fit_tail(few, rows, classes[:some], ways, torch.arange(some), trial, steps=1)
     whole = len(classes) / some * len(prepared.plain)
     clock.expect(**{"step": trial.seconds("step") or 0.0, "pass": whole * (trial.seconds("pass") or 0.0)})
     clock.passed()
@@ -125,22 +129,22 @@ def train_tail(
 
     Args:
         prepared: all images.
-        rows: the images to learn from. A step takes ``BATCH`` of them, and all are taken before one is taken again.
+        rows: the images to learn from. A step takes a batch of them, and all are taken before one is taken again.
         steps: number of steps.
         loss_of: the loss of a tail on a batch, which is given as positions of images. It draws with the generator.
         others: parameters that are trained too, such as those of a classifier.
         clock: counts the steps.
     """
     tail = copy.deepcopy(prepared.halves.tail).eval().requires_grad_(False)
-    weights: Sequence[nn.Parameter] = add_low_rank(tail, RANK)
+    weights: Sequence[nn.Parameter] = add_low_rank(tail, RANK, share=prepared.halves.share)
     optimizer, generator = torch.optim.Adam([*weights, *others], lr=RATE), Generator().manual_seed(0)
-    queue = torch.zeros(0, dtype=torch.long)
+    queue, batch = torch.zeros(0, dtype=torch.long), min(prepared.batch, len(rows))
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = RATE * (1 + math.cos(math.pi * step / steps)) / 2
-        if len(queue) < min(BATCH, len(rows)):
+        if len(queue) < batch:
             queue = torch.randperm(len(rows), generator=generator)
-        part, queue = queue[:BATCH], queue[BATCH:]
+        part, queue = queue[:batch], queue[batch:]
         optimizer.zero_grad()
         with torch.enable_grad():
             loss_of(tail, rows[part], generator).backward()
@@ -152,6 +156,7 @@ def train_tail(
 
 def fit_tail(
     prepared: Prepared,
+    frozen: Float[Tensor, "n dim"],
     classes: Int[Tensor, " n"],
     ways: int,
     rows: Int[Tensor, " m"],
@@ -166,14 +171,14 @@ def fit_tail(
 
     Args:
         prepared: all images.
+        frozen: their features under the tail before it is trained.
         classes: their class indices.
         ways: number of classes.
         rows: the images to learn from; each class should have one.
-        clock: counts the pass over the images and the steps.
+        clock: counts the steps.
         steps: number of steps; by default :func:`steps_of` the images.
     """
-    labels, features = classes[rows], functional.normalize(prepared.rows(prepared.halves.tail)[rows], dim=-1)
-    clock.finished("pass")
+    labels, features = classes[rows], functional.normalize(frozen[rows], dim=-1)
     means = features.new_zeros(ways, features.shape[1]).index_add(0, labels, features)
     heads = nn.Parameter(functional.normalize(means, dim=-1))
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from metarep.data.images import ImageBank
 from metarep.encoders import Encoder, drop_feature_statistics, keep_feature_means
-from metarep.encoders.halves import Halves
 from metarep.encoders.onnx import OnnxBody
 from metarep.errors import Advice, MetarepError
 from metarep.learners import Learner
@@ -120,23 +119,18 @@ def scores_of(
 
 
 def with_tail(
-    representation: Representation, halves: Halves, tail: nn.Module, images: UInt8[Tensor, "n c h w"], how: str
+    representation: Representation, tail: nn.Module, images: UInt8[Tensor, "n c h w"], how: str
 ) -> Representation:
     """A copy of a representation with another tail.
 
     Args:
         representation: the encoder, which is not changed.
-        halves: its layers.
         tail: the trained tail.
         images: those from which the mean features are taken again, if the encoder has any.
         how: what was done, which is added to the name.
     """
-    new, cut = copy.deepcopy(representation), len(halves.trunk)
-    weights = new.encoder.body.state_dict()
-    for name, value in tail.state_dict().items():
-        first, dot, rest = name.partition(".")
-        weights[f"{int(first) + cut}{dot}{rest}" if cut else name] = value
-    new.encoder.body.load_state_dict(weights)
+    new = copy.deepcopy(representation)
+    new.encoder.body.load_state_dict(new.encoder.body.state_dict() | tail.state_dict())
     means = new.encoder.feature_means
     drop_feature_statistics(new.encoder)
     if means is not None:

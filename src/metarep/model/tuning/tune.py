@@ -1,6 +1,7 @@
 """tune: an encoder learns from labelled images, if it is then better on images that were left out of it."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,8 +18,9 @@ from metarep.model.trust.points import PLAIN
 from metarep.model.trust.threshold import quantile_of
 from metarep.model.trust.trust import HeldOut, measure_trust
 from metarep.model.trust.units import join_groups
+from metarep.model.tuning.budget import batch_for, halves_for, takes_too_long
 from metarep.model.tuning.clock import Clock
-from metarep.model.tuning.fitting import add_views, expect_times, fit_tail, prepare, steps_of, views_of
+from metarep.model.tuning.fitting import add_views, expect_times, fit_tail, prepare, steps_of
 from metarep.model.tuning.tailored import FEWEST, check_images, encoder_of, others_than, scores_of, tunable, with_tail
 from metarep.model.tuning.unfinished import Unfinished, key_of
 from metarep.model.tuning.verdict import Tuning, Verdict, judge
@@ -106,7 +108,8 @@ def tune(
     Returns:
         The tuned representation, or the given one if it was not better; what the model is to remember of it, or None;
         and the verdict. A class of a single image is learned but not tested. If fewer than 20 images can be left out,
-        nothing is tuned, because nothing could tell whether it helps.
+        nothing is tuned, because nothing could tell whether it helps. Nor is a network that would take longer than five
+        minutes for 100 images.
 
     Raises:
         MetarepError: the encoder is an ONNX graph, or the learner does not compare features.
@@ -117,11 +120,15 @@ def tune(
     classes, ways = torch.tensor([names.index(label) for label in labels]), len(names)
     clock = Clock(on_progress)
     clock.expect(score=0.0)
-    _plan(clock, len(classes), [len(classes) // FOLDS] * min(FOLDS, int(classes.bincount().max())))
-    prepared = prepare(encoder, images, clock)
-    clock.plan(view=len(prepared.plain) + views_of(len(classes)))
-    if on_progress:
-        expect_times(prepared, classes, ways, clock)
+    planned = [len(classes) // FOLDS] * min(FOLDS, int(classes.bincount().max()))
+    _plan(clock, len(classes), planned)
+    steps = steps_in(len(classes), planned)
+    prepared = prepare(halves_for(encoder, len(images), steps), images, clock)
+    prepared = replace(prepared, batch=batch_for(prepared.halves, prepared.plain[0], steps))
+    clock.plan(view=len(prepared.plain) + prepared.more_views)
+    expect_times(prepared, classes, ways, clock)
+    if too_long := takes_too_long(clock.left() or 0.0, len(classes)):
+        return representation, None, Verdict(False, why=too_long)
     prepared = add_views(prepared, images, clock)
     frozen = prepared.rows(prepared.halves.tail)
     clock.finished("pass")
@@ -143,7 +150,7 @@ def tune(
         others = others_than(fold, len(classes))
         given = kept.get(piece)
         if given is None:
-            rows = prepared.rows(fit_tail(prepared, classes, ways, others, clock))
+            rows = prepared.rows(fit_tail(prepared, frozen, classes, ways, others, clock))
             clock.finished("pass")
             after = scores_of(learner, rows, classes, ways, others, fold)
             near = familiarity(PLAIN.points(rows[others]), classes[others], ways).score(PLAIN.points(rows[fold]))
@@ -155,8 +162,8 @@ def tune(
     verdict = judge(before, after, left, classes, len(folds), units)
     if not verdict.kept:
         return representation, None, verdict
-    tail = fit_tail(prepared, classes, ways, torch.arange(len(classes)), clock)
-    tuned = with_tail(representation, prepared.halves, tail, images, "tuned")
+    tail = fit_tail(prepared, frozen, classes, ways, torch.arange(len(classes)), clock)
+    tuned = with_tail(representation, tail, images, "tuned")
     held = HeldOut(after, left, images_left(folds, classes, ways))
     known = quantile_of(held.each(near)[1], ways, false_alarms)
     trust = measure_trust(held, classes, ways, false_alarms, known=known, units=units).lowered(verdict.discount)
@@ -165,5 +172,9 @@ def tune(
 
 def _plan(clock: Clock, images: int, folds: Sequence[int]) -> None:
     """Tells a clock what is to do: a tuning without each fold, of so many images, and one on all images."""
-    steps = sum(steps_of(images - fold) for fold in folds) + steps_of(images)
-    clock.plan(**{"step": steps, "pass": 2 * len(folds) + 2, "score": len(folds)})
+    clock.plan(**{"step": steps_in(images, folds), "pass": len(folds) + 1, "score": len(folds)})
+
+
+def steps_in(images: int, folds: Sequence[int]) -> int:
+    """The number of steps of a tuning without each fold, of so many images, and of one on all images."""
+    return sum(steps_of(images - fold) for fold in folds) + steps_of(images)

@@ -13,14 +13,14 @@ from torch.nn import functional
 
 from metarep.data.copies.near_copies import near_copies
 from metarep.data.copies.picture_hash import picture_hash
-from metarep.encoders import Encoder
 from metarep.errors import MetarepError
 from metarep.methods.contrastive import Projector, nt_xent
 from metarep.model.model import Model
 from metarep.model.trust.folds import deal_folds
 from metarep.model.trust.units import join_groups
+from metarep.model.tuning.budget import batch_for, halves_for, takes_too_long
 from metarep.model.tuning.clock import Clock
-from metarep.model.tuning.fitting import BATCH, add_views, prepare, train_tail, views_of
+from metarep.model.tuning.fitting import Prepared, add_views, prepare, train_tail
 from metarep.model.tuning.tailored import FEWEST, check_images, encoder_of, others_than, scores_of, tunable, with_tail
 from metarep.model.tuning.unfinished import Unfinished, key_of
 from metarep.model.tuning.verdict import Verdict, judge
@@ -111,7 +111,8 @@ def adapt(
 
     Returns:
         The adapted representation, or the given one if it was not better; and the verdict. If fewer than 20 labelled
-        images can be left out, nothing is adapted, because nothing could tell whether it helps.
+        images can be left out, nothing is adapted, because nothing could tell whether it helps. Nor is a network that
+        would take longer than five minutes for 100 images.
 
     Raises:
         MetarepError: the encoder is an ONNX graph, the learner does not compare features, there are fewer than 32
@@ -128,7 +129,9 @@ def adapt(
         )
     names = list(dict.fromkeys(labels))
     classes, ways = torch.tensor([names.index(label) for label in labels]), len(names)
-    labelled = prepare(encoder, images, Clock())
+    some = torch.randperm(len(unlabelled), generator=Generator().manual_seed(0))[:MOST]
+    halves = halves_for(encoder, len(some), 2 * STEPS)  # two views of each image
+    labelled = prepare(halves, images, Clock())
     began = time.perf_counter()
     frozen = labelled.rows(labelled.halves.tail)
     seconds = (time.perf_counter() - began) / (len(images) * len(labelled.plain))
@@ -139,13 +142,18 @@ def adapt(
     if ways < 2 or tested < FEWEST:
         why = f"{tested} labelled images can be left out, and {FEWEST} are needed to tell whether it helps"
         return representation, Verdict(False, why=why)
-    some = torch.randperm(len(unlabelled), generator=Generator().manual_seed(0))[:MOST]
     kept, piece = unfinished or Unfinished(), key_of(representation, None, (), unlabelled[some])
     weights = kept.get(piece)
     if weights is None:
-        clock = Clock(on_progress)
-        clock.expect(step=3 * 2 * BATCH * seconds)  # two views of each image, forward and back
-        weights = kept.put(piece, _contrasted(encoder, unlabelled[some], clock).state_dict())
+        clock, own = Clock(on_progress), unlabelled[some]
+        prepared = prepare(halves, own, clock)
+        prepared = replace(prepared, batch=batch_for(halves, prepared.plain[0], 2 * STEPS))
+        step = 3 * 2 * min(prepared.batch, len(own)) * seconds  # forward and back
+        if too_long := takes_too_long(STEPS * step, len(own)):
+            return representation, Verdict(False, why=too_long)
+        clock.expect(step=step)
+        clock.plan(view=prepared.more_views + len(prepared.plain), step=STEPS)
+        weights = kept.put(piece, _contrasted(add_views(prepared, own, clock), clock).state_dict())
     tail = copy.deepcopy(labelled.halves.tail)
     tail.load_state_dict(weights)
     before, after = (
@@ -156,7 +164,7 @@ def adapt(
     verdict = replace(verdict, unlabelled=len(some))
     if not verdict.kept:
         return representation, verdict
-    return with_tail(representation, labelled.halves, tail, images, "adapted"), verdict
+    return with_tail(representation, tail, images, "adapted"), verdict
 
 
 def _others(unlabelled: UInt8[Tensor, "m c h w"], labelled: UInt8[Tensor, "n c h w"]) -> UInt8[Tensor, "k c h w"]:
@@ -166,16 +174,12 @@ def _others(unlabelled: UInt8[Tensor, "m c h w"], labelled: UInt8[Tensor, "n c h
     return unlabelled[keep]
 
 
-def _contrasted(encoder: Encoder, images: UInt8[Tensor, "m c h w"], clock: Clock) -> nn.Module:
+def _contrasted(prepared: Prepared, clock: Clock) -> nn.Module:
     """The tail of an encoder after it has contrasted views of the images. The projector is thrown away."""
-    clock.plan(view=views_of(len(images)) + 1, step=STEPS)
-    prepared = prepare(encoder, images, clock)
-    clock.plan(view=views_of(len(images)) + len(prepared.plain))
-    prepared = add_views(prepared, images, clock)
-    count = len(prepared.views)
+    count, images = prepared.views.shape[:2]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        projector = Projector(encoder.dim, OUTPUTS, hidden=HIDDEN)
+        projector = Projector(prepared.halves.encoder.dim, OUTPUTS, hidden=HIDDEN)
 
     def loss_of(tail: nn.Module, batch: Tensor, generator: Generator) -> Tensor:
         one = torch.randint(count, (len(batch),), generator=generator)
@@ -184,4 +188,4 @@ def _contrasted(encoder: Encoder, images: UInt8[Tensor, "m c h w"], clock: Clock
         first, second = projector(found).chunk(2)
         return nt_xent(first, second, TEMPERATURE)
 
-    return train_tail(prepared, torch.arange(len(images)), STEPS, loss_of, list(projector.parameters()), clock)
+    return train_tail(prepared, torch.arange(images), STEPS, loss_of, list(projector.parameters()), clock)
