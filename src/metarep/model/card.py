@@ -1,6 +1,10 @@
 """The card of a model folder: what it was made for and from, how accurate it is, and how it is loaded."""
 
 import hashlib
+from collections.abc import Sequence
+
+from jaxtyping import Int8
+from torch import Tensor
 
 from metarep.data.class_names import composed
 from metarep.errors import counted
@@ -53,9 +57,20 @@ def gallery_digest(gallery: Gallery) -> str:
     >>> gallery_digest(one) == gallery_digest(other)
     True
     """
-    labels = [composed(gallery.names[index]) for index in gallery.classes.tolist()]
-    pairs = zip(labels, (row.tobytes() for row in gallery.hashed.numpy()), strict=True)
-    digests = sorted(hashlib.sha256(label.encode() + b"\0" + row).digest() for label, row in pairs)
+    return images_digest([(gallery.names[index],) for index in gallery.classes.tolist()], gallery.hashed)
+
+
+def images_digest(labels: Sequence[Sequence[str]], hashes: Int8[Tensor, "n length"]) -> str:
+    """Returns a digest of images by their labels, in any order, and their picture hashes.
+
+    >>> import torch
+    >>> hashes = torch.tensor([[1], [2]], dtype=torch.int8)
+    >>> images_digest([["a", "b"], []], hashes) == images_digest([[], ["b", "a"]], hashes.flip(0))
+    True
+    """
+    texts = ["\0".join(sorted(map(composed, each))) for each in labels]
+    pairs = zip(texts, (row.tobytes() for row in hashes.numpy()), strict=True)
+    digests = sorted(hashlib.sha256(text.encode() + b"\0" + row).digest() for text, row in pairs)
     return hashlib.sha256(b"".join(digests)).hexdigest()[:12]
 
 

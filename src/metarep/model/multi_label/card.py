@@ -1,7 +1,7 @@
 """The card of a model of several labels: its labels, how accurate each is, its encoder, and how it is loaded."""
 
 from metarep.errors import counted
-from metarep.model.card import MOST
+from metarep.model.card import MOST, images_digest
 from metarep.model.multi_label.model import MultiLabelModel
 from metarep.weights.card import card_text, encoder_lines, escaped
 
@@ -16,12 +16,14 @@ def labels_card(model: MultiLabelModel, name: str) -> str:
     >>> import torch
     >>> model = MultiLabelModel.fit(None, torch.eye(2), [["sun"], ["sea"]], head={"name": "prototypes"})
     >>> text = labels_card(model, "beach")
-    >>> "2 labels, 2 images" in text, "| sea | 1 | 0.50 |  |" in text
-    (True, True)
+    >>> "2 labels, 2 images" in text, "| sea | 1 | 0.50 |  |" in text, "Digest of the labelled images: `" in text
+    (True, True, True)
     """
     encoder = ["- features that were given; the encoder is not known"]
+    have = [[name for name, mark in zip(model.names, row, strict=True) if mark] for row in model.marks.tolist()]
     data = [
-        f"{model.in_words}, chosen and labelled by whoever made this model. Licence of the images: unknown to metarep.",
+        f"{model.in_words}, chosen and labelled by whoever made this model. Digest of the labelled images: "
+        f"`{images_digest(have, model.hashes)}`. Licence of the images: unknown to metarep.",
         "`labels.safetensors` holds their features and names, and not the images.",
     ]
     limits = [
