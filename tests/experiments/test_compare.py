@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,36 @@ def test_a_folder_of_something_else_is_refused(done: Path, tmp_path: Path, capsy
     (tmp_path / "notes.txt").write_text("mine")
     assert main(["compare", *FLAGS, *TRAIN, "--out", str(tmp_path)]) == 2
     assert f"{tmp_path} holds notes.txt and no comparison; choose another --out" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_tasks_are_exchanged_as_files(done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, file, out = str(next((done / "runs").iterdir())), tmp_path / "tasks.json", tmp_path / "out"
+    flags = [run, "--device", "cpu", "--out"]
+    drawn = [*FLAGS, "--ways", "3-5", "--save-tasks", str(file)]
+    for _ in range(2):  # the same command again finds its own file
+        assert main(["compare", *drawn, *flags, str(tmp_path / "first")]) == 0
+    read = ["compare", "--data", "tiny", "--tasks", str(file)]
+    assert main([*read, *flags, str(out)]) == 0
+    wanted, found = table(tmp_path / "first" / "results.csv"), table(out / "results.csv")
+    same = ("method", "ways", "shots", "queries", "tasks", "accuracy", "ci95", "digest")
+    assert [[row[name] for name in same] for row in found] == [[row[name] for name in same] for row in wanted]
+    assert f"--tasks {file} --out" in (out / "report.html").read_text()
+    assert "--task-seed" not in (out / "report.html").read_text()
+    other = tmp_path / "other.json"  # of the same shape, in the same folder: it is measured anew
+    assert main(["compare", *drawn[:-1], str(other), "--task-seed", "2", *flags, str(tmp_path / "second")]) == 0
+    assert main(["compare", "--data", "tiny", "--tasks", str(other), *flags, str(out)]) == 0
+    assert table(out / "results.csv")[0]["digest"] not in {row["digest"] for row in wanted}
+    capsys.readouterr()
+    for wrong, message in (
+        ([*read, "--ways", "3"], "--ways goes with tasks that are drawn"),
+        (["compare", *drawn, "--task-seed", "2"], "is there already, and these tasks are not in it"),
+        (["compare", *drawn, "--shots", "1,2"], "a file holds one set of tasks"),
+        (["compare", "--data", "tiny,glyphs", "--tasks", str(file)], "a file of tasks is of one data set"),
+    ):
+        with suppress(SystemExit):
+            assert main([*wrong, *flags, str(tmp_path / "third")]) == 2
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import get_args
 
 from metarep.cli.evaluate import WAYS
-from metarep.cli.measured import names_of
+from metarep.cli.measured import names_of, number_or_file, refuse_shape
 from metarep.cli.options import add_machine, add_output, numbers, print_json, refuse_inside, set_threads
 from metarep.cli.parser import Parser
 from metarep.cli.progress import progress
@@ -86,7 +86,16 @@ def add(parser: Parser) -> None:
         metavar="N",
         help="query images of each class (default: 15, or fewer if a class is small)",
     )
-    group.add_argument("--tasks", type=int, default=2000, metavar="N", help="tasks in each measurement (default: 2000)")
+    group.add_argument(
+        "--tasks",
+        type=number_or_file,
+        default=2000,
+        metavar="N",
+        help="tasks in each measurement; or a file of tasks from --save-tasks or another library (default: 2000)",
+    )
+    group.add_argument(
+        "--save-tasks", type=Path, metavar="FILE", help="also write the tasks as JSON, for other libraries"
+    )
     group.add_argument(
         "--learner",
         action="append",
@@ -136,6 +145,9 @@ def run(args: argparse.Namespace) -> int:
     encoder = None
     if args.encoder or args.width is not None:
         encoder = {"name": args.encoder or "conv4"} | ({} if args.width is None else {"width": args.width})
+    given = isinstance(args.tasks, Path)
+    if given:
+        refuse_shape(args, ("ways", "shots", "queries", "task_seed", "balance"))
     learned = [load_to_measure(run).record.data.name for run in args.runs if not run.endswith(".npz")]
     plan = Comparison(
         data=args.data or (next(iter(learned), None) or "glyphs",),
@@ -148,19 +160,20 @@ def run(args: argparse.Namespace) -> int:
         recipes=args.recipes,
         train_on=args.train_on,
         queries=args.queries,
-        tasks=args.tasks,
+        task_file=str(args.tasks) if given else None,
         task_seed=args.task_seed,
         learners=tuple(args.learner),
         balance=args.balance,
         size=args.size,
         encoder=encoder,
+        **({} if given else {"tasks": args.tasks}),
     )
     refuse_inside(args.out, data=[*plan.data, *filter(None, learned)])
     if encoder and not args.methods:
         raise MetarepError("--encoder and --width are for trainings; name what to train with --methods")
     machine = {"device": args.device, "precision": args.precision, "data_dir": args.data_dir, "skip_bad": args.skip_bad}
     with progress(quiet=args.json) as watch:
-        compared = compare(plan, args.out, watch=watch, **machine)
+        compared = compare(plan, args.out, watch=watch, save_to=args.save_tasks, **machine)
     if args.json:
         print_json(compared.content)
         return 0

@@ -1,6 +1,7 @@
 """What ``metarep evaluate`` measures: tasks that are drawn or come from a file, data sets, or arrays of features."""
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,14 @@ def names_of(data: str) -> list[str]:
     return list(dict.fromkeys(name.strip() for name in data.split(",")))  # twice the same is measured once
 
 
-def refuse_shape(args: argparse.Namespace) -> None:
-    """End with a usage error if a shape of tasks is given beside a file of tasks."""
-    changed = [name for name in SHAPE if getattr(args, name) != args.parser.get_default(name)]
+def refuse_shape(args: argparse.Namespace, shape: Sequence[str] = SHAPE) -> None:
+    """End with a usage error if a shape of tasks is given beside a file of tasks.
+
+    Args:
+        args: what the user has given.
+        shape: the flags that say which tasks are drawn.
+    """
+    changed = [name.replace("_", "-") for name in shape if getattr(args, name) != args.parser.get_default(name)]
     if changed:
         args.parser.error(f"--{changed[0]} goes with tasks that are drawn; those of {args.tasks} have their own")
 

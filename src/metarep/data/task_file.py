@@ -63,6 +63,26 @@ def save_tasks(path: Path, split: Split | Labels, tasks: TaskIndex | Sequence[Ta
         partial.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
 
+def keep_tasks(path: Path, split: Split | Labels, tasks: Sequence[TaskIndex]) -> None:
+    """Write a set of tasks, unless the file holds them already, as after a command that was interrupted.
+
+    Args:
+        path, split, tasks: see :func:`save_tasks`.
+
+    Raises:
+        MetarepError: the file holds something else, which is not replaced.
+    """
+    if not path.exists():
+        save_tasks(path, split, tasks)
+        return
+    try:
+        same = digest_of(load_tasks(path, split)) == digest_of([_by_class(each) for each in tasks])
+    except MetarepError:
+        same = False
+    if not same:
+        raise MetarepError(f"{path} is there already, and these tasks are not in it", advice="choose another name")
+
+
 def load_tasks(path: Path, split: Split | Labels) -> list[TaskIndex]:
     """The tasks of a file that :func:`save_tasks` or another program has written.
 

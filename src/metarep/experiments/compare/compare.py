@@ -10,6 +10,7 @@ import torch
 
 from metarep.data.datasets import load_dataset
 from metarep.data.split import Split
+from metarep.data.task_file import keep_tasks
 from metarep.encoders import Preprocess, build_encoder
 from metarep.errors import MetarepError
 from metarep.experiments.compare.content import content_of, write_all
@@ -64,6 +65,7 @@ def compare(
     data_dir: Path | None = None,
     skip_bad: bool = False,
     watch: Watch | None = None,
+    save_to: Path | None = None,
 ) -> Compared:
     """Train what is missing, measure everything on the same test tasks, and write the page and the tables.
 
@@ -80,6 +82,8 @@ def compare(
         skip_bad: leave out images that cannot be read, with a warning for each.
         watch: called now and then with ``phase``, ``step``, ``steps`` and ``seconds_left``; the time is that of the
             whole comparison.
+        save_to: a file for the tasks, so that other libraries can be measured on them. They must be of one data set,
+            with one number or range of ways and of shots.
 
     Returns:
         The figures, and the content of ``results.json``.
@@ -103,12 +107,17 @@ def compare(
     [100.0, 0.0]
     """
     out, began = Path(out), time.perf_counter()
+    if save_to and len(plan.data) * len(plan.ways) * len(plan.shots) > 1:
+        raise MetarepError(
+            "a file holds one set of tasks; give one data set and one number or range of ways and of shots"
+        )
     if of_features(plan):
-        return Compared(*compare_features(plan, out))
+        return Compared(*compare_features(plan, out, save_to))
     machine = Machine(device, precision, data_dir, skip_bad)
     splits = _Splits(plan, machine)
     # first of all, for data that cannot give the tasks
-    settings = {data: plan.settings(splits.of(data).labels) for data in plan.data}
+    plan = plan.shaped(splits.of(plan.data[0]))
+    settings = {data: plan.settings(splits.of(data)) for data in plan.data}
     given = of_runs(plan.runs, plan.learners)
     for data in plan.data:
         refuse_leaks(given, splits.of(data), data)
@@ -120,6 +129,9 @@ def compare(
     _refuse_encoder(plan, splits.of(plan.data[0]))
     busy = MetarepError(f"another process compares in {out}", advice=("wait until it has ended", ANOTHER_FOLDER))
     out.mkdir(parents=True, exist_ok=True)
+    if save_to:
+        split = splits.of(plan.data[0])
+        keep_tasks(save_to, split, settings[plan.data[0]][0].draw(split.labels))
     with locked(out / ".lock", busy):
         if plan.methods:
             write_values(out / COMPARE, plan.training)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from metarep.data.labels import Labels
+from metarep.data.task_file import keep_tasks
 from metarep.errors import DataError, MetarepError
 from metarep.experiments.compare.content import content_of, write_all
 from metarep.experiments.compare.entrants import FEATURES, Entrant, Seed
@@ -35,13 +36,14 @@ def of_features(plan: Comparison) -> bool:
     return any(given)
 
 
-def compare_features(plan: Comparison, out: Path) -> tuple[Findings, dict[str, Any]]:
+def compare_features(plan: Comparison, out: Path, save_to: Path | None = None) -> tuple[Findings, dict[str, Any]]:
     """Measure files of features on the same tasks, and write the page and the tables.
 
     Args:
         plan: its runs are ``.npz`` files with the arrays ``features`` and ``labels``, of the same images in the same
             order, and perhaps ``training``; see :func:`metarep.experiments.measurement.features.read_features`.
         out: a folder for the page and the tables.
+        save_to: a file for the tasks; None for none.
 
     Returns:
         The figures, and the content of ``results.json``.
@@ -58,7 +60,10 @@ def compare_features(plan: Comparison, out: Path) -> tuple[Findings, dict[str, A
     for name, (_, labels) in rows.items():
         _refuse_others(name, labels, first, known)
     entrants, measured = list[Entrant](), list[Measurement]()
+    plan = plan.shaped(known)
     tasks = [(setting, setting.draw(known)) for setting in plan.settings(known)]
+    if save_to:
+        keep_tasks(save_to, known, tasks[0][1])
     stems = [Path(name).stem for name in plan.runs]
     for name, stem in zip(plan.runs, stems, strict=True):
         for learner in plan.learners or ("prototypes",):

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarep.data.split import Split
+from metarep.data.task_index import digest_of
 from metarep.errors import MetarepError
 from metarep.experiments.compare.entrants import Entrant, Seed, parameters_of
 from metarep.experiments.json_files import read_values, write_values
@@ -116,7 +117,9 @@ class Measurements:
 
 def _key(learner: Learner, split: Split, setting: Setting) -> str:
     """A digest of all that a measurement depends on."""
-    tasks = asdict(setting) | {"ways": span(setting.ways), "shots": span(setting.shots)}
+    tasks = asdict(replace(setting, given=())) | {"ways": span(setting.ways), "shots": span(setting.shots)}
+    if setting.given:
+        tasks["given"] = digest_of(setting.given)
     facts = [FORMAT, learner.called, learner.normalisation, repr(learner.settings), repr(learner.encoder.preprocess)]
     facts += [learner.encoder.arch, split.name, split.labels.digest, list(split.bank.size), len(split.bank), tasks]
     digest = hashlib.sha256(json.dumps(facts, default=str).encode())

@@ -93,14 +93,16 @@ def commands(content: Mapping[str, Any]) -> list[str]:
     features = any(row["family"] == FEATURES for row in content["runs"])
     flags = [*plan["runs"], *([] if features else ["--data", ",".join(plan["data"])])]
     flags += [flag for learner in plan["learners"] for flag in ("--learner", learner)]
-    flags += ["--balance", plan["balance"]] if plan["balance"] != "balanced" else []
+    given = plan["task_file"] is not None
+    flags += ["--balance", plan["balance"]] if plan["balance"] != "balanced" and not given else []
     flags += ["--methods", ",".join(plan["methods"])] if plan["methods"] else []
-    flags += ["--ways", ",".join(plan["ways"]), "--shots", ",".join(plan["shots"])]
+    flags += [] if given else ["--ways", ",".join(plan["ways"]), "--shots", ",".join(plan["shots"])]
     flags += ["--budget", f"{plan['budget']:g}s"] if plan["budget"] is not None else []
     flags += ["--recipes"] if plan["recipes"] else []
     flags += ["--seeds", str(plan["seeds"])] if plan["methods"] else []
-    flags += ["--tasks", str(plan["tasks"]), "--task-seed", str(plan["task_seed"])]
-    for name in ("queries", "size", "train_on"):
+    drawn = ["--tasks", str(plan["tasks"]), "--task-seed", str(plan["task_seed"])]
+    flags += ["--tasks", plan["task_file"]] if given else drawn
+    for name in ("size", "train_on") if given else ("queries", "size", "train_on"):
         flags += [f"--{name.replace('_', '-')}", str(plan[name])] if plan[name] is not None else []
     for name, value in (plan["encoder"] or {}).items():
         flags += [f"--{'encoder' if name == 'name' else name}", str(value)]
@@ -117,7 +119,8 @@ def _alone(content: Mapping[str, Any]) -> list[str]:
     flags = [] if features else ["--data", run["data"]]
     flags += ["--size", run["size"]] if run["family"] == FROZEN else []
     flags += ["--learner", content["plan"]["learners"][0]] if content["plan"]["learners"] else []
-    flags += ["--ways", run["ways"], "--shots", run["shots"], "--queries", run["queries"]]
-    flags += ["--tasks", run["tasks"], "--seed", content["plan"]["task_seed"]]
+    drawn = ["--ways", run["ways"], "--shots", run["shots"], "--queries", run["queries"]]
+    drawn += ["--tasks", run["tasks"], "--seed", content["plan"]["task_seed"]]
+    flags += ["--tasks", content["plan"]["task_file"]] if content["plan"]["task_file"] else drawn
     of = ["--features", run["run"]] if features else [run["run"]]
     return [shlex.join(["metarep", "evaluate", *of, *map(str, flags)])]

@@ -1,11 +1,13 @@
 """Comparison: what is compared, on which tasks, and how it is trained."""
 
 import inspect
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from metarep.data.labels import Labels
+from metarep.data.split import Split
+from metarep.data.task_file import load_tasks
 from metarep.data.tasks import usable_classes
 from metarep.errors import Advice, MetarepError, above, unknown
 from metarep.experiments.job import Job
@@ -36,6 +38,8 @@ class Comparison:
         queries: query images of each class; None for 15, or for fewer if the classes are too small.
         tasks: the number of test tasks of each measurement.
         task_seed: seed of the test tasks, which are the same for all.
+        task_file: a file of tasks to measure on instead of drawn ones, from :func:`metarep.data.task_file.save_tasks`;
+            ways, shots, queries, the number of tasks and their balance are then those of the file.
         learners: what solves the tasks on the encoder of every run, as ``evaluate`` takes it; each makes a row. Empty
             for the learner that was trained with a run.
         balance: how many queries a class has: ``balanced``, or ``dirichlet``.
@@ -61,6 +65,7 @@ class Comparison:
     queries: int | None = None
     tasks: int = 2000
     task_seed: int = 1
+    task_file: str | None = None
     learners: tuple[str, ...] = ()
     balance: Balance = "balanced"
     size: int | None = None
@@ -108,6 +113,8 @@ class Comparison:
             raise MetarepError(
                 f"train_on must be train or trainval, not {self.train_on!r}; test classes are never trained on"
             )
+        if self.task_file and len(self.data) > 1:
+            raise MetarepError("a file of tasks is of one data set, and several are named; name one")
         for ways in self.ways:  # a Setting has checks of its own
             Setting(ways, self.shots[0], self.queries or 1, self.tasks)
 
@@ -163,15 +170,33 @@ class Comparison:
         encoder = self.encoder or {"name": "conv4"}
         return Job(method, settings, train, data=data, train_on=self.trained_on, size=self.size, encoder=encoder)
 
-    def settings(self, labels: Labels) -> list[Setting]:
+    def shaped(self, split: Split | Labels) -> "Comparison":
+        """The comparison with the shape of the tasks in its file; without a file it is the same.
+
+        Args:
+            split: the images and labels that the tasks are of; or labels alone, as of features.
+
+        Raises:
+            DataError: the tasks are of other images.
+        """
+        if self.task_file is None:
+            return self
+        (own,) = self.settings(split)
+        shape: dict[str, Any] = {"queries": own.queries, "tasks": own.tasks, "balance": own.balance}
+        return replace(self, ways=(own.ways,), shots=(own.shots,), **shape)
+
+    def settings(self, split: Split | Labels) -> list[Setting]:
         """The test tasks on one data set.
 
         Args:
-            labels: those of the test classes.
+            split: images and labels of the test classes; or labels alone, as of features.
 
         Raises:
-            DataError: the classes cannot give such tasks.
+            DataError: the classes cannot give such tasks, or a file has tasks of other images.
         """
+        if self.task_file is not None:
+            return [Setting.of_tasks(load_tasks(Path(self.task_file), split))]
+        labels = split.labels if isinstance(split, Split) else split
         most_ways, most_shots = max(max(each) for each in self.ways), max(max(each) for each in self.shots)
         queries = self._queries(labels, most_ways, most_shots)
         usable_classes(labels, most_ways, most_shots, queries)
