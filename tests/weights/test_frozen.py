@@ -44,6 +44,12 @@ def test_a_pretrained_encoder_gives_a_row_that_says_so(tmp_path: Path, capsys: p
     }
 
 
+def test_images_are_read_at_the_size_of_the_encoder(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "evaluate efficientnet-lite0 --data glyphs --tasks 20 --no-references --json"
+    assert main(words.split()) == 0
+    assert json.loads(capsys.readouterr().out)[0]["size"] == "20"
+
+
 def test_its_data_must_be_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "efficientnet-lite0"]) == 2
     assert "efficientnet-lite0 was not trained here; name the data with --data" in capsys.readouterr().err

@@ -29,7 +29,7 @@ from metarep.machine.device import pick_device, pick_precision
 from metarep.machine.files import typed
 from metarep.machine.ranks import rank
 from metarep.weights.checkpoint import Checkpoint
-from metarep.weights.frozen import load_to_measure
+from metarep.weights.frozen import FROZEN, load_to_measure
 from metarep.weights.hub.fetch import pinned
 from metarep.weights.shipped import open_run, zoo_names
 
@@ -145,7 +145,7 @@ def add(parser: Parser) -> None:
         help="measure only part I of N of the tasks, in a cluster that runs arrays of jobs; needs --out",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="file of the shard, for metarep merge")
-    add_data(parser, None)
+    add_data(parser, "that of the run", "those of its training, or the encoder's own")
     add_machine(parser, precision="float32")
     add_output(parser)
 
@@ -180,7 +180,9 @@ def _measure(args: argparse.Namespace, trained: Checkpoint, learner: Learner) ->
     names = names_of(args.data) if args.data else [own.name]
     if not names[0]:
         args.parser.error(f"{args.run} was not trained here; name the data with --data")
-    size = args.size or (own.size if args.data is None or not own.name else learner.encoder.preprocess.size[0])
+    frozen = trained.record.method == FROZEN  # it reads images at its own size, as in compare and in fit
+    as_trained = not frozen and (args.data is None or not own.name)
+    size = args.size or (own.size if as_trained else learner.encoder.preprocess.size[0])
     if "omniglot-runs" in names:
         if len(names) > 1 or args.shard or args.save_tasks or args.reliability or args.retrieval:
             args.parser.error("omniglot-runs has runs of its own; measure it alone, without tasks and their figures")

@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+import sys
 from pathlib import Path
 
 from metarep.cli.among import refuse_among_classes
@@ -62,11 +63,13 @@ def run(args: argparse.Namespace) -> int:
         refuse_among_classes(args.web, model.gallery, "folder")
     for write, path in ((export_onnx, args.onnx), (export_torch, args.torch_export)):
         if path:
+            _tell(args, path)
             write(model, path)
             written.append(str(path))
     if args.web and isinstance(model, Model):
         from metarep.app.web.export import export_web
 
+        _tell(args, args.web)
         sizes = export_web(model, folder.name, args.web, args.runtime)
         written.append(str(args.web))
         ours, runtime = sizes["model.onnx"] / 1e6, sizes["ort.wasm"] / 1e6
@@ -80,3 +83,9 @@ def run(args: argparse.Namespace) -> int:
     else:
         print("\n".join([f"{path}: {counted(len(names), kind)}" for path in written] + notes))
     return 0
+
+
+def _tell(args: argparse.Namespace, path: Path) -> None:
+    """Say on standard error what is written, because it takes up to half a minute."""
+    if not args.json:
+        print(f"writing {path} ...", file=sys.stderr, flush=True)

@@ -44,16 +44,18 @@ def add_threads(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     return group
 
 
-def add_data(parser: argparse.ArgumentParser, default: str | None) -> None:
-    """Add the flags that choose a data set; ``default`` is its name, or None for the data set of the run."""
+def add_data(parser: argparse.ArgumentParser, default: str, size: str) -> None:
+    """Add the flags that choose a data set.
+
+    Args:
+        parser: the command's parser.
+        default: which data set is taken, in words.
+        size: at which size its images are read, in words.
+    """
     group = parser.add_argument_group("data")
     text = "data set: a name, or name:argument, such as omniglot:lake or folder:PHOTOS"
-    group.add_argument(
-        "--data", metavar="NAME", default=default, help=f"{text} (default: {default or 'that of the run'})"
-    )
-    group.add_argument(
-        "--size", type=int, metavar="PX", help="height and width of the images (default: the data set's own)"
-    )
+    group.add_argument("--data", metavar="NAME", help=f"{text} (default: {default})")
+    group.add_argument("--size", type=int, metavar="PX", help=f"height and width of the images (default: {size})")
     group.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="folder that already holds the archives (default: METAREP_DATA)"
     )

@@ -139,7 +139,7 @@ def add_settings(parser: Parser, method: str | None, out: str = "run folder (def
     )
     for name, what in TRACKED.items():
         group.add_argument(f"--{name}", action="store_true", help=f"also {what}; needs metarep[{name}]")
-    add_data(parser, None)
+    add_data(parser, "that of the recipe, or glyphs", "the data set's own")
     add_labels(parser)
     own: list[str] = []
     if method:
