@@ -19,6 +19,7 @@ from metarep.errors import LeakageError
 from metarep.experiments.compare import Comparison, compare
 from metarep.experiments.compare import measurements as measuring
 from metarep.experiments.compare import trainings as training
+from metarep.experiments.measurement.results import read
 from metarep.weights.seen import digests
 from metarep.weights.shipped import open_run
 
@@ -260,3 +261,18 @@ def test_several_data_sets_are_ranked_and_only_as_far_as_they_can_be(done: Path,
     assert {place.data for place in compared.findings.places} == {"tiny", "glyphs"}
     assert compared.content["ranking"]["data_sets"] == 2
     assert "No two ranks can be as far apart" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_rows_go_into_a_table_of_results(done: Path, tmp_path: Path) -> None:
+    out, file = tmp_path / "out", tmp_path / "equal-time.csv"
+    shutil.copytree(done, out)
+    assert main(["compare", *FLAGS, *TRAIN, *SHAPES, "--out", str(out), "--results", str(file)]) == 0
+    rows = read(file)
+    assert len(rows) == 4 * 4
+    recipes = {(row["method"], row["recipe"]) for row in rows}
+    assert {("protonet", "compare --budget 0.2s"), ("maml", "compare --budget 0.2s"), ("raw pixels", "")} <= recipes
+    lines = (out / "results.md").read_text().splitlines()
+    assert lines[2].endswith("| rank | training | memory | parameters |")
+    ranks = {row["method"]: float(row["rank"]) for row in table(out / "results.csv")}
+    assert f"| {ranks['protonet']:.2f} |" in next(line for line in lines if line.startswith("| protonet |"))

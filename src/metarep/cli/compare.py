@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from metarep.cli.evaluate import WAYS
 from metarep.cli.measured import names_of, number_or_file, refuse_shape
@@ -13,6 +13,7 @@ from metarep.cli.sweep import seconds
 from metarep.errors import MetarepError
 from metarep.experiments.compare import Compared, Comparison, compare
 from metarep.experiments.measurement.report import Balance
+from metarep.experiments.measurement.results import read, record
 from metarep.methods import METHODS
 from metarep.weights.frozen import load_to_measure
 
@@ -118,6 +119,9 @@ def add(parser: Parser) -> None:
     )
     group.add_argument("--skip-bad", action="store_true", help="leave out images that cannot be read, and list them")
     group.add_argument(
+        "--results", type=Path, metavar="FILE", help="also write the rows, as means over seeds, to this table"
+    )
+    group.add_argument(
         "--out",
         type=Path,
         default=Path("runs/compare"),
@@ -172,14 +176,40 @@ def run(args: argparse.Namespace) -> int:
     if encoder and not args.methods:
         raise MetarepError("--encoder and --width are for trainings; name what to train with --methods")
     machine = {"device": args.device, "precision": args.precision, "data_dir": args.data_dir, "skip_bad": args.skip_bad}
+    if args.results:
+        read(args.results)  # fail before the trainings if the table cannot be read
     with progress(quiet=args.json) as watch:
         compared = compare(plan, args.out, watch=watch, save_to=args.save_tasks, **machine)
+    if args.results:
+        record(args.results, table_rows(compared, plan))
     if args.json:
         print_json(compared.content)
         return 0
     print(table(compared))
     print(f"report: {args.out / 'report.html'}\ntables: {args.out / 'results.md'}, {args.out / 'results.csv'}")
     return 0
+
+
+def table_rows(compared: Compared, plan: Comparison) -> list[dict[str, Any]]:
+    """The rows of a comparison for a table of results, whose recipe says how its own trainings were made.
+
+    Args:
+        compared: what was found.
+        plan: what was compared.
+    """
+    how = (
+        "compare --recipes"
+        if plan.recipes
+        else "compare"
+        if plan.budget is None
+        else f"compare --budget {plan.budget:g}s"
+    )
+    trained, rows = {each["method"] for each in compared.content["trainings"]}, []
+    for row in compared.content["rows"]:
+        took = row["train_seconds"]
+        own = {"recipe": how, "train_seconds": round(took) if took else ""} if row["method"] in trained else {}
+        rows.append(row | own)
+    return rows
 
 
 def table(compared: Compared) -> str:

@@ -174,7 +174,7 @@ class Findings:
                         for name in ("train_seconds", "memory_mib", "seconds", *MORE)
                         if cell.figure(name) is not None
                     }
-                    rows.append({**first, **means, **own})
+                    rows.append({**first, **means, **own, "rank": self.ranks[entrant.name]})
         return rows
 
     def differences(self) -> list[dict[str, Any]]:

@@ -9,8 +9,9 @@ from metarep.experiments.compare.findings import Cell, Findings
 from metarep.experiments.measurement.results import COLUMNS
 from metarep.machine.files import replacing
 
-MORE_COLUMNS = ("family", "seed", "parameters", "memory_mib", "seconds", "run")
+MORE_COLUMNS = ("family", "seed", "parameters", "memory_mib", "seconds", "rank", "run")
 SEEDS = ", of the mean over seeds; in brackets the standard deviation over seeds"
+COSTS = {"training": ("train_seconds", " s"), "memory": ("memory_mib", " MiB"), "parameters": ("parameters", "")}
 DIFFERENCES = ("data", "ways", "shots", "one", "other", "difference", "ci95", "p", "p_holm", "significant")
 
 
@@ -56,8 +57,8 @@ def markdown(findings: Findings, content: dict[str, Any]) -> str:
     for data in plan["data"]:
         places = [place for place in findings.places if place.data == data]
         lines += [f"## {data}", ""]
-        lines += ["| method | " + " | ".join(place.shape for place in places) + " | training |"]
-        lines += ["| --- |" + " ---: |" * (len(places) + 1)]
+        lines += ["| method | " + " | ".join((*(place.shape for place in places), "rank", *COSTS)) + " |"]
+        lines += ["| --- |" + " ---: |" * (len(places) + 1 + len(COSTS))]
         for entrant in findings.entrants:
             cells = [findings.cell(entrant.name, place) for place in places]
             if any(cells):
@@ -65,14 +66,25 @@ def markdown(findings: Findings, content: dict[str, Any]) -> str:
                     _cell(cell, best=entrant.name in findings.leaders(place))
                     for cell, place in zip(cells, places, strict=True)
                 ]
-                seconds = next(cell for cell in cells if cell).figure("train_seconds")
-                texts.append("" if seconds is None else f"{seconds:,.0f} s")
+                texts.append(f"{findings.ranks[entrant.name]:.2f}")
+                first = next(cell for cell in cells if cell)
+                costs = [(first.figure(name), unit) for name, unit in COSTS.values()]
+                texts += [f"{value:,.0f}{unit}" if value else "" for value, unit in costs]
                 lines.append(f"| {entrant.name} | " + " | ".join(texts) + " |")
         lines += [
             "",
             f"Accuracy in percent ± half its 95 % interval over {plan['tasks']:,} tasks of {content['settings'][data]} "
             f"queries a class{SEEDS if any(row['seeds'] > 1 for row in content['rows']) else ''}. Bold: the best of "
-            "a column, and all that do not differ from it at 0.05 (paired over tasks and seeds, Holm over all pairs).",
+            "a column, and all that do not differ from it at 0.05 (paired over tasks and seeds, Holm over all pairs). "
+            "Rank: the mean over all columns of this comparison.",
+            "",
+        ]
+    if findings.by_data is not None:
+        ranking = findings.by_data
+        means = ", ".join(f"{each.name} {rank:.2f}" for each, rank in zip(findings.entrants, ranking.mean, strict=True))
+        lines += [
+            f"Mean rank over {ranking.data_sets} data sets: {means}. Friedman's test: p = {ranking.p:.2g}; two ranks "
+            f"differ at 0.05 if they are {ranking.critical:.2f} or more apart (Nemenyi).",
             "",
         ]
     return "\n".join(lines)
