@@ -6,9 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from metarep.cli import main
+from metarep.cli.measured import FewImagesWarning, warn_of_few_images
+from metarep.data.images import ImageBank
+from metarep.data.labels import Labels
 from metarep.data.split import Split
+from metarep.experiments.measurement.measure import Setting
 from metarep.methods import ProtoNet
 from metarep.weights.checkpoint import Checkpoint
 from metarep.weights.record import RunRecord
@@ -81,3 +86,12 @@ def test_what_does_not_go_together_is_said(
     command = [*command, "--data", "a"] if "run" in command and "--data" not in command else command
     assert main(["evaluate", *command]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_tasks_that_take_half_of_the_images_are_warned_of() -> None:
+    labels = Labels.of([f"{i % 5}" for i in range(40)])
+    split = Split(ImageBank(torch.zeros(40, 1, 2, 2, dtype=torch.uint8)), labels, "beetles/test")
+    few, enough = (Setting(range(5, 6), range(1, 2), queries, 10) for queries in (4, 3))
+    with pytest.warns(FewImagesWarning, match="beetles/test has 40 images, and a task takes up to 25: the intervals"):
+        warn_of_few_images(split, [enough, few])
+    warn_of_few_images(split, [enough])  # a warning would be an error here

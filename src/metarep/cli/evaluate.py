@@ -6,7 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-from metarep.cli.measured import measure_features, names_of, number_or_file, refuse_shape, settings_of
+from metarep.cli.measured import (
+    measure_features,
+    names_of,
+    number_or_file,
+    refuse_shape,
+    settings_of,
+    warn_of_few_images,
+)
 from metarep.cli.options import add_data, add_machine, add_output, numbers, print_json, refuse_existing, set_threads
 from metarep.cli.parser import Parser
 from metarep.cli.progress import measuring
@@ -204,6 +211,8 @@ def _measure(args: argparse.Namespace, trained: Checkpoint, learner: Learner) ->
     settings = settings_of(args, splits[0])
     if args.save_tasks and rank() == 0:
         save_tasks(args.save_tasks, splits[0], settings[0].draw(splits[0].labels))
+    for split in splits if rank() == 0 else ():
+        warn_of_few_images(split, settings)
     rows: list[dict[str, Any]] = []
     reports: list[Report] = []
     how: dict[str, Any] = {"watching": partial(measuring, quiet=args.json), "shard": args.shard}

@@ -1,6 +1,7 @@
 """What ``metarep evaluate`` measures: tasks that are drawn or come from a file, data sets, or arrays of features."""
 
 import argparse
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from metarep.cli.options import print_json
 from metarep.data.labels import Labels
 from metarep.data.split import Split
 from metarep.data.task_file import load_tasks, save_tasks
+from metarep.errors import counted
 from metarep.experiments.measurement.features import evaluate_features, features_row, read_features
 from metarep.experiments.measurement.measure import Setting
 from metarep.experiments.measurement.results import read, record
@@ -67,6 +69,30 @@ def settings_of(args: argparse.Namespace, split: Split | Labels) -> list[Setting
     if args.save_tasks and len(settings) > 1:
         args.parser.error("--save-tasks writes one set of tasks; give one number or range of ways and of shots")
     return settings
+
+
+class FewImagesWarning(UserWarning):
+    """Warns that a task takes most of the images there are, so its interval is not one over images."""
+
+
+def warn_of_few_images(split: Split, settings: Sequence[Setting]) -> None:
+    """Warn if a task takes half of the images or more: all tasks are then nearly the same one.
+
+    Args:
+        split: the images.
+        settings: the tasks.
+
+    Warns:
+        FewImagesWarning: see above.
+    """
+    largest = max(max(each.ways) * (max(each.shots) + each.queries) for each in settings)
+    if 2 * largest > len(split.bank):
+        warnings.warn(
+            f"{split.name} has {counted(len(split.bank), 'image')}, and a task takes up to {largest}: the intervals "
+            "are over tasks of these images, and other images may give accuracies far outside of them",
+            FewImagesWarning,
+            stacklevel=2,
+        )
 
 
 def measure_features(args: argparse.Namespace) -> int:
