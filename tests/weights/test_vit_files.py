@@ -1,6 +1,7 @@
 """Files of published vision transformers: every layout is recognised and gives the features of its own library."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -99,6 +100,15 @@ def test_a_layout_is_told_from_names_and_shapes(
     assert (again.digest, again.name) == (found.digest, found.name)
     both = load_representation(tmp_path / "a.safetensors", arch=f"{arch or 'vit'}:both", size=64)
     assert both.encoder.dim == 2 * found.encoder.dim
+
+
+def test_a_file_on_the_hub_says_what_was_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_file(made("DINO")[1], tmp_path / "model.safetensors")
+    fetched = SimpleNamespace(weights=tmp_path / "model.safetensors", name="hf:ann/vit@0a1b2c3")
+    monkeypatch.setattr("metarep.weights.named.fetch", lambda _: fetched)
+    found = load_representation("hf:ann/vit", arch="vit:both")
+    layout = "DINO ViT-128/8, 2 blocks, positions of 4 x 4 patches, gelu"
+    assert (found.name, found.layout) == (f"hf:ann/vit@0a1b2c3 ({layout}, features both)", layout)
 
 
 @pytest.mark.parametrize(
