@@ -23,6 +23,7 @@ from metarep.encoders.freezing import freeze, scale_rates, stages
 from metarep.errors import MetarepError
 from metarep.experiments.card import run_card
 from metarep.experiments.job import Job, build, own_settings, train_settings
+from metarep.experiments.measurement.measure import Setting, measure_all
 from metarep.experiments.pretrained import open_pretrained
 from metarep.experiments.run_folder import RunFolder
 from metarep.experiments.start import describe, start
@@ -219,6 +220,11 @@ def test_a_head_is_trained_on_a_frozen_graph_and_the_run_is_read(method: str, tm
     assert all(torch.equal(value, live.tensors[name]) for name, value in read.method.state_dict().items())
     images = load_dataset("glyphs", "test").bank.images[:6]
     assert torch.equal(read.learner.encoder(images), live.learner.encoder(images))
+    with pytest.raises(MetarepError, match="run is an ONNX graph, which stays frozen"):  # the run is no other thing
+        open_pretrained({"name": str(tmp_path / "run")}, (28, 28), "none")
+    setting = Setting(range(5, 6), range(1, 2), 1, 3)
+    found = [name for name, _ in measure_all(read.learner, load_dataset("glyphs", "test"), [setting], references=True)]
+    assert found == ["trained", "raw pixels"], "a graph has no untrained form"
 
 
 @pytest.mark.parametrize(

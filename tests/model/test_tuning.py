@@ -239,6 +239,43 @@ def test_what_would_take_too_long_is_not_tried(
     assert str(verdict).startswith("not tried: it would take about 0 minutes with this encoder")
 
 
+class Asking(torch.nn.Module):
+    """Hands an expanded parameter to a layer, as the pooling by attention of SigLIP does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.token = torch.nn.Linear(28 * 28, 8), torch.nn.Parameter(torch.randn(8))
+        self.query = torch.nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.first(x.flatten(1)) * self.query(self.token.expand(len(x), -1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_networks_of_any_dtype_are_tuned(
+    dtype: torch.dtype, images: tuple[torch.Tensor, list[str]], better: None
+) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = Asking().to(dtype)
+    pixels, labels = images
+    own = represent(network, size=28, mean=(0.5,), std=(0.25,))
+    classifier = FewShotClassifier(own, "prototypes", tune=True).fit(pixels.numpy(), labels)
+    assert classifier.verdict_.kept
+    tuned = classifier.model_.representation.encoder
+    assert tuned.kind == dtype
+    assert not torch.equal(tuned.body.first.weight, network.first.weight)
+    more = torch.cat([pixels.flip(-1), pixels.flip(-2)])
+    FewShotClassifier(own, "prototypes").fit(pixels.numpy(), labels, unlabelled=more.numpy())
+
+
+def test_one_class_is_not_tuned(images: tuple[torch.Tensor, list[str]]) -> None:
+    pixels, _ = images
+    _, verdict = tune_model(untrained(), pixels, ["letter"] * len(pixels))
+    assert str(verdict) == "not tried: there is one class only"
+
+
 def test_the_batch_follows_from_the_operations_of_the_tail() -> None:
     encoder = untrained().representation.encoder
     halves, maps = budget.halves_for(encoder, 100, 90), torch.zeros(100, 1)

@@ -18,7 +18,7 @@ def test_a_table_of_tuning_holds_paired_gains_of_each_data_set(tmp_path: Path) -
     text = fill_tuning("<!-- tuning:tune -->\n<!-- /tuning -->", tmp_path)
     lines = [line for line in text.splitlines() if line.startswith(("| a", "| b"))]
     assert lines == [
-        "| a | 1 | 90.00 | 90.00 | +0.00 (+0.00 to +0.00) | 0 of 1 | +0.0 | 60 |",
-        "| b | 2 | 75.00 | 77.00 | +2.00 (+0.04 to +3.96) | 2 of 2 | +1.0 | 40 |",
+        "| a | 160 | 1 | 90.00 | 90.00 | +0.00 (+0.00 to +0.00) | 0 of 1 | +0.0 | 60 |",
+        "| b | 160 | 2 | 75.00 | 77.00 | +2.00 (+0.04 to +3.96) | 2 of 2 | +1.0 | 40 |",
     ]
-    assert "net at 160 px, cpu." in text
+    assert "net, cpu." in text

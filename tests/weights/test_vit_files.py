@@ -56,6 +56,9 @@ def made(kind: str) -> tuple[ViT, dict[str, Tensor]]:
         "DINOv3": {"layer_scale": 0.3, "positions": "rope", "registers": 4},
         "CLIP as a classifier": {"norm_first": True, "patch_bias": False},
         "no class token": {"class_token": False, "features": "mean"},
+        "rotary without registers": {"layer_scale": 0.3, "positions": "rope"},
+        "rotary beside learned": {"layer_scale": 0.3},
+        "CLIP with pooling": {"norm_first": True},
     }
     body, state = published(META, **form.get(kind, {}), eps=1e-5 if kind == "DINOv3" else 1e-6)
     if kind == "MAE":
@@ -64,6 +67,15 @@ def made(kind: str) -> tuple[ViT, dict[str, Tensor]]:
         state |= {"decoder_embed.weight": torch.zeros(3, 3), "mask_token": torch.zeros(1, 1, 3)}
     if kind == "DINOv3":
         state |= {"rope_embed.periods": torch.ones(16), "blocks.0.attn.qkv.bias_mask": torch.ones(384)}
+    if kind == "rotary beside learned":  # timm's rope_ape: no position of the class token
+        state["pos_embed"] = state["pos_embed"][:, 1:]
+        state = {name.replace("ls1.gamma", "gamma_1").replace("ls2.gamma", "gamma_2"): v for name, v in state.items()}
+    if kind == "learned rotary":
+        state["rope.freqs"] = torch.zeros(2, 2, 8)
+    if kind == "two class tokens":
+        state["cls_token"] = state["cls_token"].repeat(1, 2, 1)
+    if kind == "CLIP with pooling":
+        state |= {"attn_pool.latent": torch.zeros(1, 1, 128)}
     if kind in ("supervised", "CLIP as a classifier"):
         state |= {"head.weight": torch.zeros(7, 128), "head.bias": torch.ones(7)}
     return body, state
@@ -117,6 +129,11 @@ def test_a_file_on_the_hub_says_what_was_recognised(tmp_path: Path, monkeypatch:
         ("CLIP", {}, r"files do not say which activation .*; take arch='clip' .*, or arch='open-clip'"),
         ("supervised", {}, "does not say how its images were normalised; in Python, load_representation takes mean"),
         ("CLIP as a classifier", {"arch": "clip"}, "layout is CLIP, fine-tuned, and the file does not say how its im"),
+        ("rotary without registers", {}, "it has neither positions nor registers"),
+        ("rotary beside learned", {}, "its names are those of DeiT III and of networks with rotary positions beside"),
+        ("learned rotary", {}, "its weight rope.freqs belongs to no vision transformer that is known"),
+        ("two class tokens", {}, r"its class token has the shape \(1, 2, 128\), as in no network that is known"),
+        ("CLIP with pooling", {"arch": "open-clip"}, "a norm before its blocks, as CLIP, and pooling by attention"),
         ("no class token", {}, "layout is unknown, and the file does not say how its images were normalised"),
         ("DINO", {"size": 30}, "images of 30 x 30 px do not divide into patches of 8 px; take a size of 32"),
         ("DINO", {"arch": "vit:some"}, "unknown kind of features 'some'"),

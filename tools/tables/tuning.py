@@ -9,7 +9,17 @@ from metarep.model.tuning.verdict import paired
 from tools.tables.captions import markdown
 from tools.tables.places import NOTHING, fill_places
 
-HEAD = ("data", "draws", "frozen", "with --{by}", "gain (95 % interval)", "kept in", "worst draw", "seconds, median")
+HEAD = (
+    "data",
+    "px",
+    "draws",
+    "frozen",
+    "with --{by}",
+    "gain (95 % interval)",
+    "kept in",
+    "worst draw",
+    "seconds, median",
+)
 
 
 def fill_tuning(text: str, results: Path) -> str:
@@ -44,7 +54,7 @@ def _table(rows: list[dict[str, str]]) -> str:
         return NOTHING
     head = [each.format(by=rows[0]["by"]) for each in HEAD]
     lines = [_line(data, [row for row in rows if row["data"] == data]) for data in sorted({r["data"] for r in rows})]
-    about = ", ".join(sorted({f"{row['encoder']} at {row['size']} px, {row['hardware']}" for row in rows}))
+    about = ", ".join(sorted({f"{row['encoder']}, {row['hardware']}" for row in rows}))
     return markdown([head, ["---", *["---:"] * (len(HEAD) - 1)], *lines]) + f"\n\n{about}."
 
 
@@ -57,4 +67,13 @@ def _line(data: str, rows: list[dict[str, str]]) -> list[str]:
     interval = f"{gain:+.2f} ({low:+.2f} to {high:+.2f})"
     means = [f"{each.mean().item():.2f}" for each in (frozen, guarded)]
     worst = f"{(guarded - frozen).min().item():+.1f}"
-    return [data, str(len(rows)), *means, interval, f"{kept} of {len(rows)}", worst, f"{seconds.median().item():.0f}"]
+    return [
+        data,
+        rows[0]["size"],
+        str(len(rows)),
+        *means,
+        interval,
+        f"{kept} of {len(rows)}",
+        worst,
+        f"{seconds.median().item():.0f}",
+    ]

@@ -1,12 +1,15 @@
 """Halves of a body: a trunk that is run once, and a tail that a training on few images changes."""
 
+import copy
 import math
 from collections import OrderedDict
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from metarep.encoders.efficientnet_lite import EfficientNetLite, InvertedResidual, SameConv
 from metarep.encoders.encoder import Encoder
@@ -19,11 +22,11 @@ SHARE = 0.6  # of the weights; the tail is the shortest that holds so many
 
 
 class Halves:
-    """The layers of an encoder, as a trunk and a tail. Both share their weights with the encoder.
+    """The layers of an encoder, as a trunk and a tail. Both share their weights with the encoder if these are float32.
 
     What the trunk gives for an image can be kept, so that many passes cost those of the tail only. Another body than a
     sequence of layers or a ``ViT`` is a tail as a whole. The weights of the tail have the names that they have in the
-    body.
+    body. Maps and tail are in float32, whatever the dtype of the body.
 
     Args:
         encoder: an encoder in evaluation mode.
@@ -55,6 +58,8 @@ class Halves:
             self.trunk = nn.Sequential(FirstBlocks(body, cut)).eval()
             self.tail = LastBlocks(body, cut, encoder.preprocess.size).eval()
         self.share = 1.0 if len(self.trunk) else SHARE
+        if encoder.kind not in (None, torch.float32):
+            self.tail = copy.deepcopy(self.tail).float()
 
     @torch.no_grad()
     def maps(self, images: Tensor) -> Float[Tensor, "b *map"]:
@@ -65,7 +70,7 @@ class Halves:
             fused = fused_layers(self.trunk, x, SameConv, InvertedResidual) if len(self.trunk) else None
             for layer in fused or self.trunk:
                 x = layer(x)
-            maps.append(x.clone())
+            maps.append(x.to(torch.float32, copy=True))
         return torch.cat(maps)
 
     def plain(self, images: Tensor) -> list[Float[Tensor, "b *map"]]:
@@ -79,9 +84,24 @@ def operations(part: nn.Module, x: Tensor) -> int:
     >>> operations(nn.Linear(10, 20), torch.zeros(3, 10))  # a product and a sum for each weight and row
     1200
     """
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with torch.no_grad(), _Counter() as counter:
         part(x)
-    return counter.get_total_flops()
+    return counter.total
+
+
+class _Counter(TorchDispatchMode):
+    """Adds up the operations of all calls by torch's formulas.
+
+    torch's ``FlopCounterMode`` also follows modules, and fails where a parameter is expanded and handed to one.
+    """
+
+    total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+        found = func(*args, **(kwargs or {}))
+        if formula := flop_registry.get(func._overloadpacket):
+            self.total += formula(*args, **(kwargs or {}), out_val=found)
+        return found
 
 
 def _blocks(body: ViT, preprocess: Preprocess, most: float) -> int:

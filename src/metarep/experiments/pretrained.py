@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from metarep.encoders import ENCODERS, Encoder
+from metarep.encoders.onnx import OnnxBody
 from metarep.encoders.vit import SIZES
 from metarep.errors import Advice, MetarepError, unknown
 from metarep.weights.checkpoint import Checkpoint
@@ -59,13 +60,7 @@ def open_pretrained(about: Mapping[str, Any], size: tuple[int, int], freeze: str
     if other := sorted(about.keys() - {"name", "arch"}):
         raise MetarepError(f"{name} is a trained encoder, so its {other[0]} cannot be set; leave it out")
     if name.endswith(".onnx") and freeze != "backbone":
-        raise MetarepError(
-            f"{name} is an ONNX graph, which stays frozen: it can be used and not trained",
-            advice=(
-                Advice("take {freeze} and a method with a head of its own (baseline, anil)", freeze="backbone"),
-                "take a file of weights of the same network",
-            ),
-        )
+        raise _stays_frozen(name)
     ours = (*LITE, *zoo_names(), "auto")
     if (
         name not in ours
@@ -74,9 +69,20 @@ def open_pretrained(about: Mapping[str, Any], size: tuple[int, int], freeze: str
         and not Path(name).exists()
         and "." not in name
     ):
-        raise unknown(
-            "encoder", name, [*ENCODERS, *SIZES, *ours, "timm:NAME", "hf:USER/NAME", "FILE.pth", "a run folder"]
-        )
+        others = ("timm:NAME", "hf:USER/NAME", "FILE.pth", "FILE.onnx", "a run folder")
+        raise unknown("encoder", name, [*ENCODERS, *SIZES, *ours, *others])
     representation = load_representation(name, arch=arch, size=size)
+    if isinstance(representation.encoder.body, OnnxBody) and freeze != "backbone":  # of a run or a model folder
+        raise _stays_frozen(name)
     encoder, run = representation.encoder, representation.checkpoint
     return Pretrained(encoder, short_name(name), representation.digest, run, representation.layout)
+
+
+def _stays_frozen(name: str) -> MetarepError:
+    return MetarepError(
+        f"{name} is an ONNX graph, which stays frozen: it can be used and not trained",
+        advice=(
+            Advice("take {freeze} and a method with a head of its own (baseline, anil)", freeze="backbone"),
+            "take a file of weights of the same network",
+        ),
+    )

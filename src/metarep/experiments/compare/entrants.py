@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from metarep.data.split import Split
+from metarep.encoders.onnx import OnnxBody
 from metarep.errors import MetarepError
 from metarep.experiments.compare.trainings import Trained
 from metarep.experiments.measurement.measure import pick_learner
@@ -137,8 +138,10 @@ def references(first: Entrant, seeds: int) -> list[Entrant]:
         opened = one.open()
         return replace(opened, learner=untrained(opened.learner.encoder, seed).eval(), trained=None)
 
-    random = tuple(Seed(seed, "", lambda seed=seed: fresh(seed)) for seed in range(seeds))
     nothing = Entrant(PIXELS, REFERENCE, "", (Seed(0, "", pixels),))
+    if isinstance(one.open().learner.encoder.body, OnnxBody):  # a graph holds its weights, so there is none without
+        return [nothing]
+    random = tuple(Seed(seed, "", lambda seed=seed: fresh(seed)) for seed in range(seeds))
     return [Entrant(UNTRAINED, REFERENCE, "", random), nothing]
 
 

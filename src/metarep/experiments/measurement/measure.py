@@ -14,6 +14,7 @@ from metarep.data.task_index import TaskIndex
 from metarep.data.tasks import draw_tasks, draw_varied_tasks
 from metarep.data.unbalanced import draw_unbalanced_tasks
 from metarep.encoders.normalisation import Normalisation
+from metarep.encoders.onnx import OnnxBody
 from metarep.errors import MetarepError, one_of
 from metarep.experiments.measurement.evaluation import evaluate
 from metarep.experiments.measurement.prepared import Prepared
@@ -175,7 +176,8 @@ def measure_all(
         learner: the learner, on its device.
         split: images and labels of classes that were not trained on.
         settings: the tasks of each measurement.
-        references: whether to measure ``untrained encoder`` and ``raw pixels`` on the same tasks too.
+        references: whether to measure ``untrained encoder`` and ``raw pixels`` on the same tasks too. An ONNX graph has
+            no untrained form.
         watching: called with a description of each measurement. It returns a context that gives a function, which is
             called with the finished share, from 0 to 1; see :func:`metarep.cli.progress.measuring`.
         shard: measure only this part of the tasks.
@@ -187,7 +189,8 @@ def measure_all(
     rows: dict[str, Learner] = {"trained": learner}
     if references:
         device = learner.device
-        rows["untrained encoder"] = untrained(learner.encoder).to(device)
+        if not isinstance(learner.encoder.body, OnnxBody):  # a graph holds its weights, so there is none without
+            rows["untrained encoder"] = untrained(learner.encoder).to(device)
         rows["raw pixels"] = raw_pixels(learner.encoder.preprocess).to(device)
     prepared = {name: Prepared() for name in rows}  # each image goes through the encoder once
     for setting in settings:

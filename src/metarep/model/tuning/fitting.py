@@ -151,7 +151,8 @@ def train_tail(
         optimizer.step()
         clock.finished("step")
     merge_low_rank(tail)
-    return tail
+    kind = prepared.halves.encoder.kind or torch.float32
+    return tail if kind == torch.float32 else tail.to(kind).float()  # as the encoder will hold it
 
 
 def fit_tail(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from metarep.data.images import ImageBank
 from metarep.encoders import Encoder, drop_feature_statistics, keep_feature_means
 from metarep.encoders.onnx import OnnxBody
-from metarep.errors import Advice, MetarepError
+from metarep.errors import Advice, MetarepError, counted
 from metarep.learners import Learner
 from metarep.model.head import build_head
 from metarep.model.model import Model
@@ -84,6 +84,23 @@ def tunable(representation: Representation, head: dict[str, Any] | None, image: 
             advice=Advice("fit with {learner}", learner="prototypes"),
         )
     return learner
+
+
+def too_few(ways: int, tested: int, what: str) -> str:
+    """Why nothing can tell whether a change is better.
+
+    Args:
+        ways: number of classes.
+        tested: number of images that can be left out.
+        what: what they are called.
+
+    >>> too_few(1, 24, "image"), too_few(6, 12, "image")
+    ('there is one class only', '12 images can be left out, and 20 are needed to tell whether it helps')
+    """
+    if ways < 2:
+        return "there is one class only"
+    can = f"{counted(tested, what)} can be left out" if tested else "no class has a second image to test with"
+    return f"{can}, and {FEWEST} are needed to tell whether it helps"
 
 
 def others_than(fold: Int[Tensor, " k"], images: int) -> Int[Tensor, " m"]:

@@ -21,7 +21,16 @@ from metarep.model.trust.units import join_groups
 from metarep.model.tuning.budget import batch_for, halves_for, takes_too_long
 from metarep.model.tuning.clock import Clock
 from metarep.model.tuning.fitting import add_views, expect_times, fit_tail, prepare, steps_of
-from metarep.model.tuning.tailored import FEWEST, check_images, encoder_of, others_than, scores_of, tunable, with_tail
+from metarep.model.tuning.tailored import (
+    FEWEST,
+    check_images,
+    encoder_of,
+    others_than,
+    scores_of,
+    too_few,
+    tunable,
+    with_tail,
+)
 from metarep.model.tuning.unfinished import Unfinished, key_of
 from metarep.model.tuning.verdict import Tuning, Verdict, judge
 from metarep.weights.representation import Representation
@@ -138,8 +147,7 @@ def tune(
     folds = folds[: min(FOLDS, max((len(units[classes == each].unique()) for each in range(ways)), default=0))]
     tested = len(torch.cat(folds).unique()) if folds else 0
     if ways < 2 or tested < FEWEST:
-        why = "no class has a second image to test with" if not tested else f"{tested} images can be left out"
-        return representation, None, Verdict(False, why=f"{why}, and {FEWEST} are needed to tell whether it helps")
+        return representation, None, Verdict(False, why=too_few(ways, tested, "image"))
     kept = unfinished or Unfinished()
     key = key_of(representation, head, labels, images, groups=groups)
     pieces = {f"{key}-{number}": fold for number, fold in enumerate(folds)}

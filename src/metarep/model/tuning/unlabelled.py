@@ -21,7 +21,16 @@ from metarep.model.trust.units import join_groups
 from metarep.model.tuning.budget import batch_for, halves_for, takes_too_long
 from metarep.model.tuning.clock import Clock
 from metarep.model.tuning.fitting import Prepared, add_views, prepare, train_tail
-from metarep.model.tuning.tailored import FEWEST, check_images, encoder_of, others_than, scores_of, tunable, with_tail
+from metarep.model.tuning.tailored import (
+    FEWEST,
+    check_images,
+    encoder_of,
+    others_than,
+    scores_of,
+    too_few,
+    tunable,
+    with_tail,
+)
 from metarep.model.tuning.unfinished import Unfinished, key_of
 from metarep.model.tuning.verdict import Verdict, judge
 from metarep.weights.representation import Representation
@@ -140,8 +149,7 @@ def adapt(
     folds = deal_folds(classes, units)
     tested = len(torch.cat(folds).unique()) if folds else 0
     if ways < 2 or tested < FEWEST:
-        why = f"{tested} labelled images can be left out, and {FEWEST} are needed to tell whether it helps"
-        return representation, Verdict(False, why=why)
+        return representation, Verdict(False, why=too_few(ways, tested, "labelled image"))
     kept, piece = unfinished or Unfinished(), key_of(representation, None, (), unlabelled[some])
     weights = kept.get(piece)
     if weights is None:

@@ -90,8 +90,14 @@ def recognise(tower: Tower, arch: str = "vit", features: str | None = None) -> L
     # Each library resamples positions in its own way, and its features were measured with that.
     transformers = any(name.startswith("embeddings.") for name in published)
     own: dict[str, Any] = {"resampling": "plain" if transformers else "antialias", "eps": 1e-6, "features": "class"}
+    if rope and not settings["registers"] and not transformers:
+        raise MetarepError("it has neither positions nor registers; DINOv3, which has no positions, has registers")
     if rope:
         name, native, own["eps"] = "DINOv3", NATIVE, 1e-5
+    elif settings["norm_first"] and "pool.probe" in weights:
+        raise MetarepError(
+            "it has a norm before its blocks, as CLIP, and pooling by attention, as SigLIP; none is known"
+        )
     elif settings["norm_first"]:
         name, mean_std, own["eps"] = "CLIP", CLIP, 1e-5
         own["activation"] = _clip_activation(tower, arch)
@@ -104,6 +110,11 @@ def recognise(tower: Tower, arch: str = "vit", features: str | None = None) -> L
         name, mean_std, own["features"] = "unknown", (None, None), "mean"
     elif scaled and places is not None and len(places) == grid[0] * grid[1] and not settings["registers"]:
         name = "DeiT III"  # the class token has no position
+        if "blocks.0.ls1.gamma" not in published:
+            raise MetarepError(
+                "its names are those of DeiT III and of networks with rotary positions beside the learned ones; timm's "
+                "file of DeiT III has other names and can be read"
+            )
     elif scaled:
         name, native = "DINOv2", NATIVE
         own["resampling"] = "antialias" if settings["registers"] else "plain" if transformers else "offset"

@@ -1,5 +1,6 @@
 """Names of weights: those of the published vision transformers become those of ViT."""
 
+import math
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -49,7 +50,7 @@ INSIDE = (  # the same, of a block
     (r"mlp\.(?:fc2|c_proj|down_proj|w3|weights_out)" + PART + r"|output\.dense" + PART, r"mlp.down.\1\2"),
 )  # fmt: skip
 IGNORED = re.compile(  # of training, of a classifier, or without an effect on the features
-    r"(?:embeddings\.)?mask_token|embeddings\.position_ids|(?:decoder|dino_head|ibot_head|classifier|pooler|rope).*"
+    r"(?:embeddings\.)?mask_token|embeddings\.position_ids|(?:decoder|dino_head|ibot_head|classifier|pooler|rope_embed).*"
     r"|head\..*|head_dist\..*|local_cls_norm\..*|.*\.bias_mask"
 )
 
@@ -143,5 +144,10 @@ def _joined(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         del weights["registers"]
     for name, axes in (("class_token", 1), ("positions", 2), ("registers", 2), ("pool.probe", 1)):
         if name in weights:
-            weights[name] = weights[name].reshape(weights[name].shape[-axes:])
+            shape = tuple(weights[name].shape)
+            if weights[name].numel() != math.prod(shape[-axes:]):
+                raise MetarepError(
+                    f"its {name.replace('_', ' ')} has the shape {shape}, as in no network that is known"
+                )
+            weights[name] = weights[name].reshape(shape[-axes:])
     return weights
