@@ -12,6 +12,7 @@ from metarep.cli.measured import (
     number_or_file,
     refuse_shape,
     settings_of,
+    shard_of,
     warn_of_few_images,
 )
 from metarep.cli.options import add_data, add_machine, add_output, numbers, print_json, refuse_existing, set_threads
@@ -30,7 +31,7 @@ from metarep.experiments.measurement.report import Balance, Report
 from metarep.experiments.measurement.results import read, record
 from metarep.experiments.measurement.retrieval import retrieve_split
 from metarep.experiments.measurement.rows import result_row
-from metarep.experiments.measurement.shards import Shard, write_shard
+from metarep.experiments.measurement.shards import write_shard
 from metarep.learners import LEARNERS, Learner
 from metarep.machine.device import pick_device, pick_precision
 from metarep.machine.files import typed
@@ -278,14 +279,6 @@ def suggest(
     )
     flags += [f"--data-dir {typed(data_dir)}"] if data_dir is not None else []
     return " ".join(["metarep evaluate", typed(run), *flags])
-
-
-def shard_of(text: str) -> Shard:
-    """Read the value of ``--shard``."""
-    try:
-        return Shard.read(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not one of several parts, such as 1/4") from error
 
 
 def _print(name: str, report: Report) -> None:

@@ -16,6 +16,7 @@ from metarep.experiments.measurement.features import evaluate_features, features
 from metarep.experiments.measurement.measure import Setting
 from metarep.experiments.measurement.results import read, record
 from metarep.experiments.measurement.retrieval import checked_features, measure_retrieval
+from metarep.experiments.measurement.shards import Shard
 from metarep.learners import read_learner
 
 SHAPE = ("ways", "shots", "queries", "seed", "balance", "within")
@@ -32,6 +33,14 @@ def number_or_file(text: str) -> int | Path:
         return int(text)
     except ValueError:
         return Path(text)
+
+
+def shard_of(text: str) -> Shard:
+    """Read the value of ``--shard``."""
+    try:
+        return Shard.read(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of several parts, such as 1/4") from error
 
 
 def names_of(data: str) -> list[str]:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from metarep.data.augment import preset
 from metarep.encoders.halves import Halves
 from metarep.encoders.low_rank import add_low_rank, merge_low_rank
-from metarep.model.tuning.budget import MOST
+from metarep.model.tuning.budget import MOST, batch_for
 from metarep.model.tuning.clock import Clock
 
 RANK, STEPS, RATE, TEMPERATURE, SMOOTHING = 8, 15, 3e-3, 0.1, 0.1  # chosen on classes that no table measures
@@ -60,17 +60,18 @@ def steps_of(rows: int) -> int:
     return STEPS * min(4, math.ceil(rows / MOST))
 
 
-def prepare(halves: Halves, images: UInt8[Tensor, "n c h w"], clock: Clock) -> Prepared:
+def prepare(halves: Halves, images: UInt8[Tensor, "n c h w"], clock: Clock, steps: int = 0) -> Prepared:
     """Runs the trunk of an encoder on images; :func:`add_views` is still to follow.
 
     Args:
         halves: of an encoder in evaluation mode, which is not changed.
         images: at the encoder's size.
         clock: counts each run as a view.
+        steps: number of steps that are to follow, by which the batches are chosen; 0 for none.
     """
     plain = halves.plain(images)
     clock.finished("view", len(plain))
-    return Prepared(halves, plain, plain[0].unsqueeze(0))
+    return Prepared(halves, plain, plain[0].unsqueeze(0), batch_for(halves, plain[0], steps) if steps else MOST)
 
 
 def add_views(prepared: Prepared, images: UInt8[Tensor, "n c h w"], clock: Clock) -> Prepared:

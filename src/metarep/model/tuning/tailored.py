@@ -87,7 +87,7 @@ def tunable(representation: Representation, head: dict[str, Any] | None, image: 
 
 
 def too_few(ways: int, tested: int, what: str) -> str:
-    """Why nothing can tell whether a change is better.
+    """Why nothing can tell whether a change is better; empty if something can.
 
     Args:
         ways: number of classes.
@@ -99,6 +99,8 @@ def too_few(ways: int, tested: int, what: str) -> str:
     """
     if ways < 2:
         return "there is one class only"
+    if tested >= FEWEST:
+        return ""
     can = f"{counted(tested, what)} can be left out" if tested else "no class has a second image to test with"
     return f"{can}, and {FEWEST} are needed to tell whether it helps"
 

@@ -1,7 +1,6 @@
 """tune: an encoder learns from labelled images, if it is then better on images that were left out of it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,19 +17,10 @@ from metarep.model.trust.points import PLAIN
 from metarep.model.trust.threshold import quantile_of
 from metarep.model.trust.trust import HeldOut, measure_trust
 from metarep.model.trust.units import join_groups
-from metarep.model.tuning.budget import batch_for, halves_for, takes_too_long
+from metarep.model.tuning.budget import halves_for, takes_too_long
 from metarep.model.tuning.clock import Clock
 from metarep.model.tuning.fitting import add_views, expect_times, fit_tail, prepare, steps_of
-from metarep.model.tuning.tailored import (
-    FEWEST,
-    check_images,
-    encoder_of,
-    others_than,
-    scores_of,
-    too_few,
-    tunable,
-    with_tail,
-)
+from metarep.model.tuning.tailored import check_images, encoder_of, others_than, scores_of, too_few, tunable, with_tail
 from metarep.model.tuning.unfinished import Unfinished, key_of
 from metarep.model.tuning.verdict import Tuning, Verdict, judge
 from metarep.weights.representation import Representation
@@ -132,8 +122,7 @@ def tune(
     planned = [len(classes) // FOLDS] * min(FOLDS, int(classes.bincount().max()))
     _plan(clock, len(classes), planned)
     steps = steps_in(len(classes), planned)
-    prepared = prepare(halves_for(encoder, len(images), steps), images, clock)
-    prepared = replace(prepared, batch=batch_for(prepared.halves, prepared.plain[0], steps))
+    prepared = prepare(halves_for(encoder, len(images), steps), images, clock, steps)
     clock.plan(view=len(prepared.plain) + prepared.more_views)
     expect_times(prepared, classes, ways, clock)
     if too_long := takes_too_long(clock.left() or 0.0, len(classes)):
@@ -146,8 +135,8 @@ def tune(
     folds = deal_folds(classes, units, most=FOLDS)
     folds = folds[: min(FOLDS, max((len(units[classes == each].unique()) for each in range(ways)), default=0))]
     tested = len(torch.cat(folds).unique()) if folds else 0
-    if ways < 2 or tested < FEWEST:
-        return representation, None, Verdict(False, why=too_few(ways, tested, "image"))
+    if why := too_few(ways, tested, "image"):
+        return representation, None, Verdict(False, why=why)
     kept = unfinished or Unfinished()
     key = key_of(representation, head, labels, images, groups=groups)
     pieces = {f"{key}-{number}": fold for number, fold in enumerate(folds)}

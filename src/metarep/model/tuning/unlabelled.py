@@ -18,19 +18,10 @@ from metarep.methods.contrastive import Projector, nt_xent
 from metarep.model.model import Model
 from metarep.model.trust.folds import deal_folds
 from metarep.model.trust.units import join_groups
-from metarep.model.tuning.budget import batch_for, halves_for, takes_too_long
+from metarep.model.tuning.budget import halves_for, takes_too_long
 from metarep.model.tuning.clock import Clock
 from metarep.model.tuning.fitting import Prepared, add_views, prepare, train_tail
-from metarep.model.tuning.tailored import (
-    FEWEST,
-    check_images,
-    encoder_of,
-    others_than,
-    scores_of,
-    too_few,
-    tunable,
-    with_tail,
-)
+from metarep.model.tuning.tailored import check_images, encoder_of, others_than, scores_of, too_few, tunable, with_tail
 from metarep.model.tuning.unfinished import Unfinished, key_of
 from metarep.model.tuning.verdict import Verdict, judge
 from metarep.weights.representation import Representation
@@ -148,14 +139,13 @@ def adapt(
     units = join_groups(units, groups or [""] * len(classes), classes)
     folds = deal_folds(classes, units)
     tested = len(torch.cat(folds).unique()) if folds else 0
-    if ways < 2 or tested < FEWEST:
-        return representation, Verdict(False, why=too_few(ways, tested, "labelled image"))
+    if why := too_few(ways, tested, "labelled image"):
+        return representation, Verdict(False, why=why)
     kept, piece = unfinished or Unfinished(), key_of(representation, None, (), unlabelled[some])
     weights = kept.get(piece)
     if weights is None:
         clock, own = Clock(on_progress), unlabelled[some]
-        prepared = prepare(halves, own, clock)
-        prepared = replace(prepared, batch=batch_for(halves, prepared.plain[0], 2 * STEPS))
+        prepared = prepare(halves, own, clock, 2 * STEPS)
         step = 3 * 2 * min(prepared.batch, len(own)) * seconds  # forward and back
         if too_long := takes_too_long(STEPS * step, len(own)):
             return representation, Verdict(False, why=too_long)
