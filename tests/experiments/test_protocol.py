@@ -191,6 +191,7 @@ def test_a_refused_training_leaves_the_folder_to_the_corrected_one(
     assert told.endswith("next: metarep evaluate out --ways 3 --queries 5\n")
 
 
+@pytest.mark.filterwarnings("ignore:.*a task takes up to:UserWarning")  # these data sets are tiny
 @pytest.mark.slow
 @pytest.mark.usefixtures("place")
 def test_next_is_printed_where_it_works(capsys: pytest.CaptureFixture[str]) -> None:
