@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from metarep.data.datasets import load_dataset
 from metarep.data.labels import Labels
@@ -66,6 +67,12 @@ def images_of(name: str, faces: Path | None, data_dir: Path | None) -> tuple[Ten
     starts, counts = split.labels.starts[:CLASSES], split.labels.counts[:CLASSES].clamp_max(EACH)
     picked = torch.cat([split.labels.rows[s : s + n] for s, n in zip(starts.tolist(), counts.tolist(), strict=True)])
     return split.bank.pixels(picked), Labels.of(split.labels.classes[picked].tolist())
+
+
+def at_size(images: Tensor, side: int) -> Tensor:
+    """Images as RGB of another size."""
+    images = functional.interpolate(images.float(), (side, side), mode="bilinear", antialias=True)
+    return images.round().clamp(0, 255).to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
 
 
 @torch.no_grad()

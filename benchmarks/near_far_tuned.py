@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from near_far import COLUMNS, HEADS, MOST, SETS, SLOW, features_of, images_of, shapes_of, write
+from near_far import COLUMNS, HEADS, MOST, SETS, SLOW, at_size, features_of, images_of, shapes_of, write
 from torch import Tensor
-from torch.nn import functional
 
 from metarep.data.labels import Labels
 from metarep.experiments.measurement.measure import Setting
@@ -29,12 +28,6 @@ from metarep.weights.named import load_representation
 from metarep.weights.representation import Representation
 
 CALLED, TRAINED = "tuned", "fit --tune"
-
-
-def at_size(images: Tensor, side: int) -> Tensor:
-    """Images as RGB of another size."""
-    images = functional.interpolate(images.float(), (side, side), mode="bilinear", antialias=True)
-    return images.round().clamp(0, 255).to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
 
 
 @torch.no_grad()

@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from near_far import images_of
+from near_far import at_size, images_of
 from torch import Generator, Tensor
-from torch.nn import functional
 
 from metarep.data.datasets import load_dataset
 from metarep.data.images import ImageBank
@@ -70,8 +69,7 @@ def draw(parts: list[Split], seed: int, side: int) -> tuple[Tensor, list[str], T
 
 def sized(part: Split, rows: Tensor, side: int) -> Tensor:
     """Images of a split as RGB at another size."""
-    images = functional.interpolate(part.bank.pixels(rows).float(), (side, side), mode="bilinear", antialias=True)
-    return images.round().clamp(0, 255).to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
+    return at_size(part.bank.pixels(rows), side)
 
 
 def rows_under(model: Model, maps: list[Tensor]) -> Tensor:

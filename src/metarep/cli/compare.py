@@ -197,13 +197,8 @@ def table_rows(compared: Compared, plan: Comparison) -> list[dict[str, Any]]:
         compared: what was found.
         plan: what was compared.
     """
-    how = (
-        "compare --recipes"
-        if plan.recipes
-        else "compare"
-        if plan.budget is None
-        else f"compare --budget {plan.budget:g}s"
-    )
+    budget = "" if plan.budget is None else f" --budget {plan.budget:g}s"
+    how = f"compare{' --recipes' if plan.recipes else budget}"
     trained, rows = {each["method"] for each in compared.content["trainings"]}, []
     for row in compared.content["rows"]:
         took = row["train_seconds"]

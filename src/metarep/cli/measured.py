@@ -85,7 +85,7 @@ class FewImagesWarning(UserWarning):
 
 
 def warn_of_few_images(split: Split, settings: Sequence[Setting]) -> None:
-    """Warn if a task takes half of the images or more: all tasks are then nearly the same one.
+    """Warn if a task takes more than half of the images: all tasks are then nearly the same one.
 
     Args:
         split: the images.

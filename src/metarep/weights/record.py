@@ -134,8 +134,7 @@ class RunRecord:
 
         Three settings are ignored: ``skip_bad``, because the digest of the labels already depends on the images that
         were read; ``layout``, because it follows from the digest of the encoder; and ``save_every``, which changes no
-        result. Of another method only the name is listed, because its
-        settings are others.
+        result. Of another method only the name is listed, because its settings are others.
 
         Args:
             saved: the other record, as :meth:`as_dict` writes it.

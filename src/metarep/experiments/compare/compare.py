@@ -116,8 +116,8 @@ def compare(
     machine = Machine(device, precision, data_dir, skip_bad)
     splits = _Splits(plan, machine)
     # first of all, for data that cannot give the tasks
-    plan = plan.shaped(splits.of(plan.data[0]))
     settings = {data: plan.settings(splits.of(data)) for data in plan.data}
+    plan = plan.shaped(settings[plan.data[0]][0])
     given = of_runs(plan.runs, plan.learners)
     for data in plan.data:
         refuse_leaks(given, splits.of(data), data)

@@ -5,11 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from metarep.data.split import Split
-from metarep.encoders.onnx import OnnxBody
 from metarep.errors import MetarepError
 from metarep.experiments.compare.trainings import Trained
 from metarep.experiments.measurement.measure import pick_learner
-from metarep.experiments.measurement.references import raw_pixels, untrained
+from metarep.experiments.measurement.references import has_untrained, raw_pixels, untrained
 from metarep.learners import Learner
 from metarep.methods import METHODS
 from metarep.weights.checkpoint import Checkpoint
@@ -139,7 +138,7 @@ def references(first: Entrant, seeds: int) -> list[Entrant]:
         return replace(opened, learner=untrained(opened.learner.encoder, seed).eval(), trained=None)
 
     nothing = Entrant(PIXELS, REFERENCE, "", (Seed(0, "", pixels),))
-    if isinstance(one.open().learner.encoder.body, OnnxBody):  # a graph holds its weights, so there is none without
+    if not has_untrained(one.open().learner.encoder):
         return [nothing]
     random = tuple(Seed(seed, "", lambda seed=seed: fresh(seed)) for seed in range(seeds))
     return [Entrant(UNTRAINED, REFERENCE, "", random), nothing]

@@ -60,8 +60,8 @@ def compare_features(plan: Comparison, out: Path, save_to: Path | None = None) -
     for name, (_, labels) in rows.items():
         _refuse_others(name, labels, first, known)
     entrants, measured = list[Entrant](), list[Measurement]()
-    plan = plan.shaped(known)
     tasks = [(setting, setting.draw(known)) for setting in plan.settings(known)]
+    plan = plan.shaped(tasks[0][0])
     if save_to:
         keep_tasks(save_to, known, tasks[0][1])
     stems = [Path(name).stem for name in plan.runs]

@@ -170,20 +170,16 @@ class Comparison:
         encoder = self.encoder or {"name": "conv4"}
         return Job(method, settings, train, data=data, train_on=self.trained_on, size=self.size, encoder=encoder)
 
-    def shaped(self, split: Split | Labels) -> "Comparison":
+    def shaped(self, read: Setting) -> "Comparison":
         """The comparison with the shape of the tasks in its file; without a file it is the same.
 
         Args:
-            split: the images and labels that the tasks are of; or labels alone, as of features.
-
-        Raises:
-            DataError: the tasks are of other images.
+            read: the tasks of the file, from :meth:`settings`.
         """
         if self.task_file is None:
             return self
-        (own,) = self.settings(split)
-        shape: dict[str, Any] = {"queries": own.queries, "tasks": own.tasks, "balance": own.balance}
-        return replace(self, ways=(own.ways,), shots=(own.shots,), **shape)
+        shape: dict[str, Any] = {"queries": read.queries, "tasks": read.tasks, "balance": read.balance}
+        return replace(self, ways=(read.ways,), shots=(read.shots,), **shape)
 
     def settings(self, split: Split | Labels) -> list[Setting]:
         """The test tasks on one data set.

@@ -14,11 +14,10 @@ from metarep.data.task_index import TaskIndex
 from metarep.data.tasks import draw_tasks, draw_varied_tasks
 from metarep.data.unbalanced import draw_unbalanced_tasks
 from metarep.encoders.normalisation import Normalisation
-from metarep.encoders.onnx import OnnxBody
 from metarep.errors import MetarepError, one_of
 from metarep.experiments.measurement.evaluation import evaluate
 from metarep.experiments.measurement.prepared import Prepared
-from metarep.experiments.measurement.references import raw_pixels, untrained
+from metarep.experiments.measurement.references import has_untrained, raw_pixels, untrained
 from metarep.experiments.measurement.report import Balance, Report, span
 from metarep.experiments.measurement.shards import Shard
 from metarep.learners import LEARNERS, Learner, read_learner, written
@@ -189,7 +188,7 @@ def measure_all(
     rows: dict[str, Learner] = {"trained": learner}
     if references:
         device = learner.device
-        if not isinstance(learner.encoder.body, OnnxBody):  # a graph holds its weights, so there is none without
+        if has_untrained(learner.encoder):
             rows["untrained encoder"] = untrained(learner.encoder).to(device)
         rows["raw pixels"] = raw_pixels(learner.encoder.preprocess).to(device)
     prepared = {name: Prepared() for name in rows}  # each image goes through the encoder once

@@ -3,6 +3,7 @@
 import torch
 
 from metarep.encoders import Encoder, Preprocess, build_encoder
+from metarep.encoders.onnx import OnnxBody
 from metarep.learners import Prototypes
 
 
@@ -16,6 +17,15 @@ def raw_pixels(preprocess: Preprocess) -> Prototypes:
     16
     """
     return Prototypes(Encoder(torch.nn.Flatten(), preprocess, {"name": "pixels"}), "cosine")
+
+
+def has_untrained(encoder: Encoder) -> bool:
+    """Whether there is an untrained form of an encoder. An ONNX graph holds its weights, so it has none.
+
+    Args:
+        encoder: any encoder.
+    """
+    return not isinstance(encoder.body, OnnxBody)
 
 
 def untrained(encoder: Encoder, seed: int = 0) -> Prototypes:

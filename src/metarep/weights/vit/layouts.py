@@ -89,6 +89,7 @@ def recognise(tower: Tower, arch: str = "vit", features: str | None = None) -> L
     mean_std: tuple[Any, Any] = IMAGENET
     # Each library resamples positions in its own way, and its features were measured with that.
     transformers = any(name.startswith("embeddings.") for name in published)
+    by_authors = "plain" if transformers else "offset"
     own: dict[str, Any] = {"resampling": "plain" if transformers else "antialias", "eps": 1e-6, "features": "class"}
     if rope and not settings["registers"] and not transformers:
         raise MetarepError("it has neither positions nor registers; DINOv3, which has no positions, has registers")
@@ -117,13 +118,13 @@ def recognise(tower: Tower, arch: str = "vit", features: str | None = None) -> L
             )
     elif scaled:
         name, native = "DINOv2", NATIVE
-        own["resampling"] = "antialias" if settings["registers"] else "plain" if transformers else "offset"
+        own["resampling"] = "antialias" if settings["registers"] else by_authors
     elif places is not None and settings["class_token"] and not places[0].any():
         name, own["resampling"] = "MAE", "plain"  # its positions are sines, and that of the class token is zero
     elif {"head.weight", "classifier.weight"} & (published | tower.rest):
         name, mean_std = "supervised", (None, None)
     else:
-        name, own["resampling"] = "DINO", "plain" if transformers else "offset"
+        name, own["resampling"] = "DINO", by_authors
     settings |= own | ({"features": features} if features else {}) | {"layout": name}
     return Layout(name, settings, native, *mean_std)
 

@@ -93,7 +93,7 @@ def find_tower(tensors: Mapping[str, Tensor]) -> Tower | None:
     projection = prefix.removesuffix("vision_model.") + "visual_projection.weight"
     if projection in outside:
         inside["visual_projection.weight"] = tensors[projection]
-    if any(name.startswith("norm_pre.") for name in inside) and not _classifies(inside):  # timm's CLIP: its projection
+    if any(name.startswith("norm_pre.") for name in inside) and _projects(inside):  # timm's CLIP: its projection
         inside["visual_projection.weight"] = inside.pop("head.weight")
     weights: dict[str, Tensor] = {}
     for name, value in inside.items():
@@ -105,9 +105,9 @@ def find_tower(tensors: Mapping[str, Tensor]) -> Tower | None:
     return Tower(_joined(weights), frozenset(inside), prefix, outside)
 
 
-def _classifies(inside: Mapping[str, Tensor]) -> bool:
-    """Whether a tower has no layer ``head``, or one that classifies: it has a bias that is not zero."""
-    return "head.weight" not in inside or bool(inside.get("head.bias", torch.zeros(1)).any())
+def _projects(inside: Mapping[str, Tensor]) -> bool:
+    """Whether a tower has a layer ``head`` that projects: its bias is zero, which that of a classifier is not."""
+    return "head.weight" in inside and not inside.get("head.bias", torch.zeros(1)).any()
 
 
 def _own_name(name: str) -> str | None:
