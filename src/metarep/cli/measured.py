@@ -81,7 +81,7 @@ def settings_of(args: argparse.Namespace, split: Split | Labels) -> list[Setting
 
 
 class FewImagesWarning(UserWarning):
-    """Warns that a task takes most of the images there are, so its interval is not one over images."""
+    """Warns that a task takes most of the images there are, so the interval says little about other images."""
 
 
 def warn_of_few_images(split: Split, settings: Sequence[Setting]) -> None:

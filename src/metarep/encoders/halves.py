@@ -24,9 +24,9 @@ SHARE = 0.6  # of the weights; the tail is the shortest that holds so many
 class Halves:
     """The layers of an encoder, as a trunk and a tail. Both share their weights with the encoder if these are float32.
 
-    What the trunk gives for an image can be kept, so that many passes cost those of the tail only. Another body than a
-    sequence of layers or a ``ViT`` is a tail as a whole. The weights of the tail have the names that they have in the
-    body. Maps and tail are in float32, whatever the dtype of the body.
+    What the trunk gives for an image can be kept, so that many passes cost those of the tail only. Only a sequence of
+    layers and a ``ViT`` have a trunk; of any other body the tail is the whole. The weights of the tail have the names
+    that they have in the body. Maps and tail are in float32, whatever the dtype of the body.
 
     Args:
         encoder: an encoder in evaluation mode.

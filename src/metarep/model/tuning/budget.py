@@ -10,8 +10,9 @@ from metarep.encoders import Encoder
 from metarep.encoders.halves import Halves, operations
 
 WORK = 1e11  # floating-point operations of all steps for each image: most of a second of two cores
-MOST, FEWEST, USUAL = 128, 16, 32  # images of a step: at most; at least; that the tail of a vision transformer is for
-TOO_LONG, IMAGES = 300.0, 100  # seconds that a tuning may seem to take for so many images, and for more in proportion
+MOST, FEWEST = 128, 16  # images of a step
+USUAL = 32  # images of a step for which the tail of a vision transformer is chosen
+TOO_LONG, IMAGES = 300.0, 100  # seconds that a tuning of so many images may take; more images may take more
 
 
 def halves_for(encoder: Encoder, images: int, steps: int) -> Halves:
