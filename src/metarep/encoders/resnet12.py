@@ -7,6 +7,7 @@ from torch.nn import functional
 from metarep.encoders.eager import eager_on_cpu
 from metarep.encoders.initialise import initialise
 from metarep.errors import MetarepError
+from metarep.machine import faster
 from metarep.machine.randomness import Draws
 from metarep.machine.ranks import sum_over_ranks
 
@@ -53,6 +54,21 @@ class DropBlock(Draws):
         return x * keep * (units / kept.clamp_min(1)).to(x)
 
 
+class Convolution3x3(nn.Conv2d):
+    """A 3x3 convolution, zero-padded, without bias. Small maps with many channels take a faster way on a CPU."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__(channels, width, 3, padding=1, bias=False)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that nn.Conv2d has
+        """The map ``b out h w`` of the map ``b c h w``."""
+        if eager_on_cpu(input) and torch.is_autocast_enabled("cpu"):
+            y = faster.convolve_small(input, self.weight)
+            if y is not None:
+                return y
+        return super().forward(input)
+
+
 class Residual(nn.Module):
     """A residual block: three 3x3 convolutions, a 1x1 shortcut, leaky ReLU, 2x2 max-pooling and DropBlock.
 
@@ -66,10 +82,7 @@ class Residual(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for step in range(3):
-            layers += [
-                nn.Conv2d(channels if step == 0 else width, width, 3, padding=1, bias=False),
-                nn.BatchNorm2d(width),
-            ]
+            layers += [Convolution3x3(channels if step == 0 else width, width), nn.BatchNorm2d(width)]
             layers += [nn.LeakyReLU(SLOPE)] if step < 2 else []
         self.branch = nn.Sequential(*layers)
         self.shortcut = nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width))

@@ -34,6 +34,19 @@ def conv4_block(block: nn.Sequential, x: Float[Tensor, "b c h w"]) -> Float[Tens
     return _function("conv4_block", "run_block")(block, x)
 
 
+def convolve_small(
+    x: Float[Tensor, "b c h w"], weight: Float[Tensor, "out c 3 3"]
+) -> Float[Tensor, "b out h w"] | None:
+    """Convolves maps on the CPU under bfloat16 autocast, zero-padded, as one matrix product.
+
+    Returns None where the kernels of torch are as fast: on maps of more than 5x5 pixels, and with fewer than 320
+    channels.
+    """
+    if not PRESENT:
+        return None
+    return _function("small_map", "convolve_small")(x, weight)
+
+
 def sample(x: Num[Tensor, "n c h w"], matrix: Float[Tensor, "n 2 3"]) -> Float[Tensor, "n c h w"] | None:
     """Samples each image under its affine map by C code, as :func:`metarep.data.augment.sampling.sample`.
 
