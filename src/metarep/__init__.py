@@ -68,6 +68,7 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.experiments.measurement.features import evaluate_features as evaluate_features
     from metarep.experiments.measurement.reliability import Reliability as Reliability
     from metarep.experiments.measurement.report import Report as Report
+    from metarep.experiments.measurement.retrieval import FarFeaturesWarning as FarFeaturesWarning
     from metarep.experiments.measurement.retrieval import Retrieval as Retrieval
     from metarep.experiments.measurement.retrieval import measure_retrieval as measure_retrieval
     from metarep.experiments.pseudo_labels import instances as instances
@@ -165,6 +166,7 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from metarep.weights.hub.push import Pushed as Pushed
     from metarep.weights.hub.push import push as push
     from metarep.weights.named import load_representation as load_representation
+    from metarep.weights.record import RunRecord as RunRecord
     from metarep.weights.representation import Representation as Representation
     from metarep.weights.settings import TrainSettings as TrainSettings
     from metarep.weights.shipped import load as load
@@ -227,6 +229,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "metarep.experiments.card": ("run_card",),
     "metarep.experiments.saved_states": ("DamagedStateWarning",),
     "metarep.weights.checkpoint": ("Checkpoint",),
+    "metarep.weights.record": ("RunRecord",),
     "metarep.weights.shipped": ("load_learner", "load_trained", "zoo_names"),
     "metarep.experiments.recipes": ("Recipe", "load_recipe", "recipe_names"),
     # Evaluation
@@ -235,7 +238,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "metarep.experiments.measurement.report": ("Report",),
     "metarep.experiments.measurement.reliability": ("Reliability",),
     "metarep.experiments.measurement.features": ("evaluate_features",),
-    "metarep.experiments.measurement.retrieval": ("Retrieval", "measure_retrieval"),
+    "metarep.experiments.measurement.retrieval": ("FarFeaturesWarning", "Retrieval", "measure_retrieval"),
     "metarep.data.task_file": ("load_tasks", "save_tasks"),
     # Your own classes: a model, its answers, how far to trust them, and its folder
     "metarep.model.classifier": ("FewShotClassifier",),

@@ -54,6 +54,7 @@ def test_help_needs_no_torch_and_no_slow_module_and_takes_less_than_a_second():
         ),
         (["train", "protonet", "--margin", "0.2"], "there is no flag --margin"),
         (["train", "protonet", "--steps", "0"], "steps must be at least 1, not 0"),
+        (["train", "protonet", "--ways", "1"], "ways must be at least 2, not 1"),
         (
             ["train", "protonet", "--recipe", "omniglott"],
             "unknown recipe 'protonet-omniglott'; did you mean 'protonet-omniglot'?",

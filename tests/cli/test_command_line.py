@@ -206,6 +206,7 @@ def test_every_recipe_is_a_file_of_this_form(tmp_path):
     ("text", "message"),
     [
         ("dta = 'glyphs'", "my.toml: unknown key 'dta'; did you mean data? Known: about, clusters, data"),
+        ("steps = 4", "my.toml: unknown key 'steps'; it belongs to [train]. Known: about, clusters, data"),
         ("[train]\nstpes = 4", "my.toml: unknown key 'train.stpes'; did you mean steps? Known: accumulate, augment"),
         (
             "[settings]\nmargin = 1",

@@ -38,6 +38,17 @@ def test_a_validation_is_told_once_and_not_again_with_later_steps(capsys):
     assert later == "step   200 of 1000  loss 1.5000  10 images/s  80 s left"
 
 
+def test_a_long_training_is_never_silent_for_more_than_a_minute(capsys, monkeypatch):
+    clock = iter([0.0, 1.0, 30.0, 61.5, 62.0])
+    now = [next(clock)]
+    monkeypatch.setattr("metarep.cli.progress.time.monotonic", lambda: now[0])
+    with progress() as watch:
+        for step, now[0] in enumerate(clock, 1):  # seconds
+            watch({"step": step, "steps": 1000, "loss": 2.0})
+    lines = [line.split()[1] for line in capsys.readouterr().err.splitlines()]
+    assert lines == ["1", "3"], "the first one, and the one after a minute"
+
+
 def test_a_measurement_says_what_was_measured_and_how_it_came_out(capsys):
     record = {"phase": "measuring", "step": 9, "steps": 20, "measured": "anil, 5-way 1-shot", "accuracy": 70, "ci95": 1}
     assert told(capsys, [record]) == ["measuring     9 of 20  anil, 5-way 1-shot 70.00 ± 1.00 %"]

@@ -1,5 +1,6 @@
 """Precomputed features: the accuracy of evaluate, retrieval against a slow formula, and arrays that cannot be used."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from metarep.errors import MetarepError
 from metarep.experiments.measurement import retrieval as module
 from metarep.experiments.measurement.evaluation import evaluate
 from metarep.experiments.measurement.features import evaluate_features, read_features
-from metarep.experiments.measurement.retrieval import measure_retrieval
+from metarep.experiments.measurement.retrieval import FarFeaturesWarning, measure_retrieval
 from metarep.learners import GradientDescent, Prototypes
 from metarep.learners.learner import Metric
 
@@ -131,3 +132,17 @@ def test_damaged_files_of_features_are_refused(tmp_path: Path) -> None:
         read_features(path)
     np.savez(path, **good, training=good["features"])
     assert read_features(path)[2] is not None
+
+
+def test_figures_by_distances_are_the_same_wherever_the_features_lie() -> None:
+    """A shift changes no distance."""
+    rows = np.random.default_rng(0).normal(size=(560, 24)) + np.repeat(np.eye(14, 24), 40, 0)
+    labels, found = np.repeat(np.arange(14), 40), []
+    for table in (rows, rows + 1000):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", FarFeaturesWarning)
+            retrieval = measure_retrieval(table, labels, metric="euclidean")
+            found.append((retrieval.map_at_r, evaluate_features(table, labels, "prototypes", tasks=200).accuracy))
+        assert [each.category for each in told] == ([] if table is rows else [FarFeaturesWarning] * 2)
+    assert found[1] == pytest.approx(found[0], abs=0.05)
+    assert "times as far from the origin as from their mean, so float32 has too few digits" in str(told[0].message)

@@ -24,13 +24,17 @@ from trainings import (
 )
 
 from metarep import __version__
+from metarep.encoders import Encoder
 from metarep.errors import MetarepError
+from metarep.experiments.run_folder import RunFolder
 from metarep.experiments.training import train
+from metarep.learners import Prototypes
 from metarep.machine.device import environment
 from metarep.machine.files import read_tensors
-from metarep.methods import ProtoNet, Siamese
-from metarep.weights.record import DataRecord
+from metarep.methods import METHODS, ProtoNet, Siamese
+from metarep.weights.record import DataRecord, RunRecord
 from metarep.weights.settings import TrainSettings
+from metarep.weights.shipped import load_learner
 
 LOOP = sys.modules[train.__module__]
 
@@ -161,3 +165,22 @@ def test_the_version_is_known_without_an_installation(monkeypatch: pytest.Monkey
     packages = environment()["packages"]
     assert packages["metarep"] == __version__
     assert packages["torch"] == "not installed"
+
+
+def test_a_run_of_a_method_of_ones_own_opens_once_its_class_is_registered(
+    drawings: Drawings, small_encoder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Nearest(Prototypes):
+        pass
+
+    class Own(ProtoNet):
+        def __init__(self, encoder: Encoder) -> None:
+            super().__init__(encoder)
+            self.learner = Nearest(encoder)
+
+    settings = TrainSettings(**SMALL | {"steps": 1})
+    train(Own(small_encoder()), drawings[0], settings, run=RunFolder(tmp_path / "own", RunRecord("mine"), seen=()))
+    with pytest.raises(MetarepError, match=r"unknown method 'mine'. If it is a method of your own, register its class"):
+        load_learner(tmp_path / "own")
+    monkeypatch.setitem(METHODS, "mine", Own)
+    assert isinstance(load_learner(tmp_path / "own"), Nearest)

@@ -341,3 +341,12 @@ def test_other_zip_files_are_refused(
     assert folder.model.gallery.in_words == before
     assert main(["add", str(folder.path), str(path), "--to", "moth"]) == 2
     assert "--to has nothing to say" in capsys.readouterr().err
+
+
+def test_a_refusal_says_nothing_of_writing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    single = ModelFolder.create(tmp_path / "single", Model(load_representation(ENCODER), None, Gallery.empty()))
+    single.learn([drawing(KINDS[0], i) for i in range(3)], [KINDS[0]] * 3, ["a.png", "b.png", "c.png"])
+    single.calibrate()
+    assert main(["export", str(single.path), "--onnx", str(tmp_path / "one.onnx")]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.endswith("the model has fewer than two classes, and cannot be exported; add another class first")

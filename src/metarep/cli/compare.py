@@ -107,7 +107,7 @@ def add(parser: Parser) -> None:
     )
     group.add_argument(
         "--balance",
-        choices=get_args(Balance),
+        choices=[each for each in get_args(Balance) if each != "unbalanced"],
         default="balanced",
         help="how many queries a class has, as in evaluate (default: balanced)",
     )

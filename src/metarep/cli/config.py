@@ -105,9 +105,8 @@ def _refuse_unknown(path: Path, table: str, given: Iterable[str], known: Iterabl
     for key in given:
         if key not in known:
             full = f"{table}.{key}" if table else key
-            raise MetarepError(
-                f"{path}: unknown key {full[:60]!r}{_nearest(key, known)} Known: {', '.join(sorted(known))}"
-            )
+            near = _nearest(key, known) if table or key not in fields_of(TrainSettings) else "; it belongs to [train]."
+            raise MetarepError(f"{path}: unknown key {full[:60]!r}{near} Known: {', '.join(sorted(known))}")
 
 
 def _nearest(given: str, known: Iterable[str]) -> str:

@@ -44,7 +44,7 @@ def add(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from metarep.model.export import export_onnx, export_torch
+    from metarep.model.export import Deployed, export_onnx, export_torch
 
     if not (args.onnx or args.torch_export or args.web):
         args.parser.error("nothing to write is given; give --onnx FILE, --torch-export FILE or --web DIR")
@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if isinstance(model, Model):  # a graph is no picture and no folder, and is passed over where images are read
         refuse_among_classes(args.web, model.gallery, "folder")
+        Deployed(model)  # refuses a model that has no graph, before anything is said to be written
     for write, path in ((export_onnx, args.onnx), (export_torch, args.torch_export)):
         if path:
             _tell(args, path)

@@ -15,6 +15,7 @@ from metarep.errors import counted
 Tell = Callable[[float], None]  # called with the finished share, from 0 to 1
 Watch = Callable[[dict[str, Any]], None]  # called with each record of the log of a training
 EVERY = 5.0  # seconds between two lines
+SILENCE = 60.0  # the most seconds of a training without a line
 
 
 @runtime_checkable
@@ -151,13 +152,13 @@ def _training(show: Show) -> Watch:
     """A ``watch`` that shows the records of a training.
 
     A terminal shows the latest figure of each kind. Elsewhere, a line with the figures of one record is printed at each
-    tenth of the training and at each validation.
+    tenth of the training, at each validation, and after a minute without a line.
     """
     latest: dict[str, Any] = {}
-    shown = -1
+    shown, last = -1, time.monotonic()
 
     def watch(record: dict[str, Any]) -> None:
-        nonlocal shown
+        nonlocal shown, last
         if not latest or record.get("phase") != latest.get("phase"):  # figures of another phase say nothing of this one
             latest.clear()
             shown = -1
@@ -167,8 +168,10 @@ def _training(show: Show) -> Watch:
         step, steps = record["step"], record["steps"]
         tenth = step * 10 // steps
         said = "images" in record or "encoder" in record
-        due = "accuracy" in record or said or (tenth > shown if "loss" in record else None)
+        long = time.monotonic() - last >= SILENCE
+        due = "accuracy" in record or said or (tenth > shown or long if "loss" in record else None)
         shown = max(shown, tenth) if due and not said else shown
+        last = time.monotonic() if due else last
         figures = _figures(latest if sys.stderr.isatty() else record)
         show(f"{_phase(record)} {step:>5} of {steps}", step, steps, figures, due=due)
 

@@ -1,5 +1,6 @@
 """Distances between features, and the loss of a task: what learners and training losses are made of."""
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
@@ -10,15 +11,22 @@ EPS = 1e-6  # under the root of a squared distance
 def squared_distances(x: Float[Tensor, "*task a dim"], y: Float[Tensor, "*task b dim"]) -> Float[Tensor, "*task a b"]:
     """Squared Euclidean distances between all rows, by one matrix product; never below zero.
 
-    The product loses digits where points lie much closer to each other than to the origin; subtract a common mean
-    first if that matters.
+    The mean of ``y`` is subtracted from both first. It changes no distance, and without it the product loses digits
+    where points lie much closer to each other than to the origin.
 
     >>> import torch
     >>> squared_distances(torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 0.0], [3.0, 4.0]])).tolist()
     [[25.0, 0.0]]
     """
-    squares = x.square().sum(-1, keepdim=True) + y.square().sum(-1).unsqueeze(-2)
-    return (squares - 2 * x @ y.mT).clamp_min(0)
+    mean = y.detach().mean(-2, keepdim=True)
+    x, y = x - mean, y - mean
+    squares = _squares(x).unsqueeze(-1) + _squares(y).unsqueeze(-2)
+    return (squares - x @ (2 * y).mT).clamp_min(0)
+
+
+def _squares(x: Float[Tensor, "*task n dim"]) -> Float[Tensor, "*task n"]:
+    """Squared lengths. A norm makes no copy, but its derivatives at 0 are not those of the square."""
+    return x.square().sum(-1) if x.requires_grad else torch.linalg.vector_norm(x, dim=-1).square()
 
 
 def distances(

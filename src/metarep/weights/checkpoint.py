@@ -236,6 +236,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoin
             f"{path}: unknown encoder {encoder.get('name')!r}. If it is a module of your own, a file of tensors cannot "
             "rebuild it: make its Encoder and its method in Python, and load the tensors that read_tensors returns"
         )
+    _refuse_unknown_method(path, header)
     with damaged(path):
         record = RunRecord.read(header)
         learner = _rebuild(tensors, header, record)
@@ -247,6 +248,20 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoin
         training = {name: value.to(device) for name, value in others.items()}
         fitted = frozenset(kept["fitted"]) if "fitted" in kept else None
         return Checkpoint(learner.to(device).eval(), record, frozenset(kept["seen"]), fitted, training)
+
+
+def _refuse_unknown_method(path: Path, header: dict[str, Any]) -> None:
+    """Raise if only the method can make the learner, and nobody has registered it."""
+    name = header.get("method")
+    if header.get("learner") or not isinstance(name, str):
+        return
+    from metarep.methods import METHODS
+
+    if name not in METHODS:
+        raise MetarepError(
+            f"{path}: unknown method {name!r}. If it is a method of your own, register its class before you load it: "
+            f"metarep.METHODS[{name!r}] = YourMethod"
+        )
 
 
 def _rebuild(tensors: dict[str, Tensor], header: dict[str, Any], record: RunRecord) -> Learner:

@@ -95,11 +95,12 @@ class TrainSettings:
     def __post_init__(self) -> None:
         one_of("mine", self.mine, ("batch", "index", "superclass"))
         one_of("statistics", self.statistics, ("synchronised", "per-process"))
-        positive = ("steps", "ways", "shots", "tasks", "mine_every", "mine_near", "validate_every", "accumulate")
+        positive = ("steps", "shots", "tasks", "mine_every", "mine_near", "validate_every", "accumulate")
         for name in (*positive, "local_shards", "save_every", "validation_tasks", "validation_shots"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise MetarepError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name, least in (("queries", 0), ("clip", 0), ("weight_decay", 0), ("validation_ways", 2), ("images", 2)):
+        least_of = {"queries": 0, "clip": 0, "weight_decay": 0, "ways": 2, "validation_ways": 2, "images": 2}
+        for name, least in least_of.items():
             if not getattr(self, name) >= least:
                 raise MetarepError(f"{name} must be at least {least}, not {getattr(self, name)}")
         if self.mine != "batch" and self.local_shards > 1:

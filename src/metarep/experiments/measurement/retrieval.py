@@ -1,5 +1,6 @@
 """Retrieval: whether the nearest images of an image are of its class, as metric learning measures it."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -19,6 +20,13 @@ from metarep.learners.distances import squared_distances
 from metarep.learners.learner import Metric
 
 KS = (1, 2, 4, 8)
+FAR = 100.0  # times as far from the origin as from their mean: cosines of 1 - 1 / 20,000, where float32 has 1 / 2**24
+
+
+class FarFeaturesWarning(UserWarning):
+    """Warns that float32 has too few digits for the cosines of some features."""
+
+
 VALUES = 1 << 24  # similarities that are held at a time: 64 MB
 
 
@@ -139,7 +147,22 @@ def checked_features(
     rows = table.detach().float()
     if not bool((finite := rows.isfinite().all(1)).all()):
         raise DataError(f"row {int((~finite).nonzero()[0])} of the features has NaN or infinite values")
+    _warn_if_far(table)
     return rows, known
+
+
+def _warn_if_far(features: Float[Tensor, "n dim"]) -> None:
+    """Give a ``FarFeaturesWarning`` if rows lie so far from the origin that float32 cannot tell their cosines."""
+    mean = features.double().mean(0)
+    spread = (features - mean).square().sum(1).mean().sqrt()
+    times = float(mean.norm() / spread) if spread > 0 else 0.0
+    if times > FAR:
+        warnings.warn(
+            f"the features lie {times:,.0f} times as far from the origin as from their mean, so float32 has too few "
+            "digits for cosines; subtract the mean of training features from them, or compare by Euclidean distances",
+            FarFeaturesWarning,
+            stacklevel=4,
+        )
 
 
 def retrieve_split(learner: Learner, split: Split, ks: Sequence[int] = KS, batch: int = 256) -> Retrieval:
