@@ -7,6 +7,7 @@ import functools
 import random
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 
 import torch
 from inner_loop_rivals import RIVALS, images_of
@@ -25,12 +26,11 @@ WHY = {
     ("tasks-one-by-one", "easyfsl"): "a call of draw_tasks makes tensors and checks; take many tasks and .chunks(1)",
     ("tasks-one-by-one", "learn2learn"): "as easyfsl; and it gives a list of numbers, no tensors",
     ("kmeans-34000-rows", "faiss"): "it starts from random rows, ours by k-means++ (a tenth of the time)",
-    **{
-        (f"inner-{body}-order-2-1-steps", rival): "both run the same layers of torch, which is nearly all of the time"
-        for body in ("resnet12", "group-norm", "vit")
-        for rival in ("higher", "torchopt")
-    },
 }
+for each in product(("resnet12", "group-norm", "vit"), (1, 2), ("higher", "torchopt")):
+    case, rival = "inner-{}-order-{}-1-steps".format(*each), each[2]
+    WHY[case, rival] = "both run the same layers of torch, which is nearly all of the time"
+    WHY[case, f"{rival}, bfloat16"] = "its support is in bfloat16 too"
 SHAPE = {"ways": 5, "shots": 1, "queries": 15}
 
 
@@ -261,10 +261,10 @@ def clusters() -> dict[str, Run]:
 
 def inner(shape: Shape) -> dict[str, Run]:
     images = images_of(shape.case)
-    runs = {"metarep": by_metarep(shape, images)}
-    for name in ("higher", "torchopt"):
-        make = lambda name=name: RIVALS[name](shape.case, images, mixed=False, net=with_head(shape.body, 5))  # noqa: E731
-        runs[name] = lazily(make)
+    runs = {"metarep": by_metarep(shape, images), "metarep, bfloat16": by_metarep(shape, images, "bfloat16")}
+    for name, mixed in product(("higher", "torchopt"), (False, True)):
+        make = partial(RIVALS[name], shape.case, images, mixed=mixed)
+        runs[name + ", bfloat16" * mixed] = lazily(lambda make=make: make(net=with_head(shape.body, 5)))
     return runs
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from metarep.encoders import Encoder, Preprocess, build_encoder
+from metarep.machine.device import Precision
 from metarep.methods import MAML, Reptile
 
 Run = Callable[[], object]
@@ -78,11 +79,15 @@ class Shape(NamedTuple):
         return Case(name, 5, 1, 15, self.tasks, self.steps, self.order, SIDE, 3, lr=0.01)
 
 
-def by_metarep(shape: Shape, images: Images) -> Run:
-    case, body = shape.case, BODIES[shape.body]()
+def by_metarep(shape: Shape, images: Images, precision: Precision = "float32") -> Run:
+    return step_of(maml_of(shape, precision), shape.case, images)
+
+
+def maml_of(shape: Shape, precision: Precision) -> MAML:
+    case, encoder = shape.case, Encoder(BODIES[shape.body](), _plain())
+    encoder.precision = precision
     settings = {"inner_steps": case.steps, "order": case.order, "inner_lr": case.lr, "normalisation": "transductive"}
-    method = MAML(Encoder(body, _plain()), ways=case.ways, **settings).train()
-    return step_of(method, case, images)
+    return MAML(encoder, ways=case.ways, **settings).train()
 
 
 def reptile_by_metarep(images: Images, case: Case) -> Run:
