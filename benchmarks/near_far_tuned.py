@@ -77,6 +77,7 @@ def main() -> None:
     parser.add_argument("--encoder", default="efficientnet-lite0")
     parser.add_argument("--data", action="append", choices=list(SETS), help="again and again (default: all)")
     parser.add_argument("--shots", type=int, action="append", help="again and again (default: 5)")
+    parser.add_argument("--ways", type=int, action="append", help="again and again (default: 5 and 20)")
     parser.add_argument("--faces", type=Path, help="the folder ORL_faces")
     parser.add_argument("--tasks", type=int, default=30)
     parser.add_argument("--data-dir", type=Path)
@@ -88,7 +89,7 @@ def main() -> None:
         images, labels = images_of(name, args.faces, args.data_dir)
         start, images = load_representation(args.encoder, size=side), at_size(images, side)
         for shape in shapes_of(name):
-            if shape[1] in (args.shots or [5]):
+            if shape[0] in (args.ways or [5, 20]) and shape[1] in (args.shots or [5]):
                 measure(name, start, images, labels, shape, args.tasks)
 
 

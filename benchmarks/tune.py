@@ -26,7 +26,6 @@ from torch import Generator, Tensor
 from metarep.data.datasets import load_dataset
 from metarep.data.images import ImageBank
 from metarep.data.split import Split
-from metarep.encoders.halves import Halves
 from metarep.machine.device import hardware
 from metarep.model.gallery import Gallery
 from metarep.model.model import Model
@@ -72,14 +71,12 @@ def sized(part: Split, rows: Tensor, side: int) -> Tensor:
     return at_size(part.bank.pixels(rows), side)
 
 
-def rows_under(model: Model, maps: list[Tensor]) -> Tensor:
-    """The features of images under the tail of a model, from the maps of the trunk, which no tuning changes."""
-    tail = Halves(model.learner.encoder).tail
-    with torch.no_grad():
-        return torch.stack([torch.cat([tail(part) for part in each.split(32)]) for each in maps]).mean(0)
+@torch.no_grad()
+def rows_under(model: Model, images: Tensor) -> Tensor:
+    return torch.cat([model.learner.prepare(part) for part in images.split(32)])
 
 
-def accuracy(model: Model, images: list[Tensor], names: list[str], queries: list[Tensor], answers: list[str]) -> float:
+def accuracy(model: Model, images: Tensor, names: list[str], queries: Tensor, answers: list[str]) -> float:
     """The share of queries, in percent, that a model of these images classifies correctly."""
     fitted = model.changed(Gallery.empty().add(rows_under(model, images), names, [""] * len(names)))
     scores = fitted.scores(rows_under(model, queries)).argmax(-1).tolist()
@@ -138,10 +135,8 @@ def main() -> None:
         else:
             tuned, verdict = adapt_model(model, images, labels, unlabelled)
         seconds = time.perf_counter() - started
-        halves = Halves(model.learner.encoder)
-        own, others = halves.plain(images), halves.plain(queries)
-        frozen = accuracy(model, own, labels, others, answers)
-        guarded = accuracy(tuned, own, labels, others, answers) if verdict.kept else frozen
+        frozen = accuracy(model, images, labels, queries, answers)
+        guarded = accuracy(tuned, images, labels, queries, answers) if verdict.kept else frozen
         gain, low, high = verdict.gain or (0.0, 0.0, 0.0)
         surprise = verdict.surprise or (0.0, 0.0, 0.0)
         figures = (f"{each:.3f}" for each in (gain, low, high, *surprise[:2], seconds))

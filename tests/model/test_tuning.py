@@ -13,12 +13,14 @@ from untrained_model import untrained
 
 from metarep import FewShotClassifier, Model
 from metarep.cli import main
+from metarep.encoders.norm_statistics import batch_norms
 from metarep.errors import MetarepError
 from metarep.model.folder import ModelFolder
 from metarep.model.suggestions import class_needs
 from metarep.model.tuning import budget
 from metarep.model.tuning.clock import Clock
 from metarep.model.tuning.fitting import fit_tail
+from metarep.model.tuning.tailored import SHARE
 from metarep.model.tuning.tune import tune, tune_model
 from metarep.model.tuning.unlabelled import adapt_model
 from metarep.model.tuning.verdict import judge
@@ -66,6 +68,22 @@ def test_scores_that_are_better_on_unseen_images_are_kept_and_others_are_not() -
     assert str(worse).startswith("not kept, as it is worse: ")
 
 
+def test_right_answers_decide_and_the_likelihood_between_equals() -> None:
+    """``more`` is right once more than ``start``, and so sure where it is wrong that its likelihood is lower."""
+    classes = torch.arange(2).repeat_interleave(20)
+    start, less = torch.full((40, 2), 0.5), torch.zeros(40, 2)
+    start[torch.arange(40), classes] = torch.tensor([0.9] * 35 + [0.1] * 5)
+    more = start.clone()
+    more[35, 1], more[36:, 1] = 0.9, -9.0
+    less[torch.arange(40), classes] = torch.tensor([1.0] * 35 + [-0.1] * 5)
+    rows = torch.arange(40)
+    assert judge(start, more, rows, classes, 5).kept
+    assert not judge(start, more, rows, classes, 5, surely=True).kept
+    assert judge(start, less, rows, classes, 5).gain == (0.0, 0.0, 0.0)
+    assert judge(start, less, rows, classes, 5).kept
+    assert not judge(less, start, rows, classes, 5).kept
+
+
 def test_an_image_that_is_left_out_twice_counts_once() -> None:
     classes, scores = torch.tensor([0, 1]), torch.eye(2)
     verdict = judge(scores[[0, 1, 1]], scores[[0, 1, 1]], torch.tensor([0, 1, 1]), classes, 2)
@@ -86,6 +104,17 @@ def test_a_tuning_changes_weights_alike_and_leaves_the_given_encoder_alone(
     assert list(first[0].encoder.body.state_dict()) == list(model.representation.encoder.body.state_dict())
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1)
+
+
+def test_norms_get_a_part_of_the_statistics_of_the_images(images: tuple[torch.Tensor, list[str]], better: None) -> None:
+    model = untrained()
+    assert model.representation is not None
+    tuned, _, _ = tune(model.representation, *images, head=model.head)
+    before, after = (batch_norms(each.encoder)[0] for each in (model.representation, tuned))
+    x = model.representation.encoder.body[0][0](model.representation.encoder.preprocess(images[0]))
+    found = torch.lerp(before.running_mean, x.mean((0, 2, 3)), SHARE)  # pyright: ignore[reportArgumentType]
+    torch.testing.assert_close(after.running_mean, found, rtol=1e-4, atol=1e-5)
+    assert not after.running_mean.equal(before.running_mean)  # pyright: ignore[reportOptionalMemberAccess, reportArgumentType]
 
 
 @pytest.mark.slow

@@ -60,7 +60,7 @@ class Convolution3x3(nn.Conv2d):
     def __init__(self, channels: int, width: int) -> None:
         super().__init__(channels, width, 3, padding=1, bias=False)
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that nn.Conv2d has
+    def forward(self, input: Tensor) -> Tensor:
         """The map ``b out h w`` of the map ``b c h w``."""
         if eager_on_cpu(input) and torch.is_autocast_enabled("cpu"):
             y = faster.convolve_small(input, self.weight)

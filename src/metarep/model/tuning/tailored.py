@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from metarep.data.images import ImageBank
 from metarep.encoders import Encoder, drop_feature_statistics, keep_feature_means
+from metarep.encoders.norm_statistics import mix_statistics
 from metarep.encoders.onnx import OnnxBody
 from metarep.errors import Advice, MetarepError, counted
 from metarep.learners import Learner
@@ -19,6 +20,8 @@ from metarep.model.model import Model
 from metarep.weights.representation import Representation
 
 FEWEST = 20  # images that must be left out: fewer cannot say whether a change is better
+SHARE = 0.06  # of the images in the statistics of batch norms; chosen on classes that no table measures
+MOST = 256  # images from which statistics are taken
 
 
 def encoder_of(model: Model) -> Representation:
@@ -135,6 +138,19 @@ def scores_of(
     with torch.no_grad():
         state = learner.adapt(rows[others].unsqueeze(0), classes[others].unsqueeze(0), ways)
         return learner.logits(state, rows[fold].unsqueeze(0))[0]
+
+
+def with_statistics(representation: Representation, images: UInt8[Tensor, "n c h w"]) -> Representation:
+    """A copy of a representation whose batch norms have a part of the statistics of images.
+
+    Args:
+        representation: the encoder, which is not changed.
+        images: at its size. Of more than 256, so many are drawn at random.
+    """
+    new = copy.deepcopy(representation)
+    some = torch.randperm(len(images), generator=Generator().manual_seed(0))[:MOST]
+    mix_statistics(new.encoder, images[some], SHARE)
+    return replace(new)  # so that its digest is its own
 
 
 def with_tail(

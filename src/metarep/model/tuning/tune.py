@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from metarep.data.copies.near_copies import near_copies
 from metarep.data.copies.picture_hash import picture_hash
+from metarep.encoders.norm_statistics import batch_norms
 from metarep.model.model import Model
 from metarep.model.trust.familiarity import familiarity
 from metarep.model.trust.folds import deal_folds, images_left
@@ -20,7 +21,16 @@ from metarep.model.trust.units import join_groups
 from metarep.model.tuning.budget import halves_for, takes_too_long
 from metarep.model.tuning.clock import Clock
 from metarep.model.tuning.fitting import add_views, expect_times, fit_tail, prepare, steps_of
-from metarep.model.tuning.tailored import check_images, encoder_of, others_than, scores_of, too_few, tunable, with_tail
+from metarep.model.tuning.tailored import (
+    check_images,
+    encoder_of,
+    others_than,
+    scores_of,
+    too_few,
+    tunable,
+    with_statistics,
+    with_tail,
+)
 from metarep.model.tuning.unfinished import Unfinished, key_of
 from metarep.model.tuning.verdict import Tuning, Verdict, judge
 from metarep.weights.representation import Representation
@@ -88,10 +98,12 @@ def tune(
 ) -> tuple[Representation, Tuning | None, Verdict]:
     """Adapts an encoder to labelled images, and keeps the change only if it is better on images that were left out.
 
-    Low-rank updates (:mod:`metarep.encoders.low_rank`) of the last layers are trained with augmented views, in a few
-    seconds for each of up to five folds. Each fold leaves out images of every class, near copies together; the frozen
-    encoder and the encoder that was tuned on the others both classify them (:func:`judge` says when the latter is
-    better). If it is, the encoder is tuned once more, on all images.
+    Batch norms first get a part of the statistics of the images, for which no label is read
+    (:func:`metarep.encoders.norm_statistics.mix_statistics`). Then low-rank updates (:mod:`metarep.encoders.low_rank`)
+    of the last layers are trained with augmented views, in a few seconds for each of up to five folds. Each fold leaves
+    out images of every class, near copies together; the frozen encoder and the encoder that was tuned on the others
+    both classify them (:func:`judge` says when the latter is better). If it is, the encoder is tuned once more, on all
+    images.
 
     Args:
         representation: the encoder, which is not changed.
@@ -114,22 +126,30 @@ def tune(
         MetarepError: the encoder is an ONNX graph, or the learner does not compare features.
     """
     check_images(representation.encoder, images, labels)
-    encoder, learner = representation.encoder, tunable(representation, head, images[:1])
+    learner = tunable(representation, head, images[:1])
     names = list(dict.fromkeys(labels))
     classes, ways = torch.tensor([names.index(label) for label in labels]), len(names)
     clock = Clock(on_progress)
     clock.expect(score=0.0)
     planned = [len(classes) // FOLDS] * min(FOLDS, int(classes.bincount().max()))
-    _plan(clock, len(classes), planned)
+    _plan(clock, len(classes), planned, 1 + bool(batch_norms(representation.encoder)))
     steps = steps_in(len(classes), planned)
-    prepared = prepare(halves_for(encoder, len(images), steps), images, clock, steps)
-    clock.plan(view=len(prepared.plain) + prepared.more_views)
+    prepared = prepare(halves_for(representation.encoder, len(images), steps), images, clock, steps)
+    mixes, sides = bool(batch_norms(representation.encoder)), len(prepared.plain)
+    clock.plan(view=sides + prepared.more_views + mixes * (1 + sides))
     expect_times(prepared, classes, ways, clock)
     if too_long := takes_too_long(clock.left() or 0.0, len(classes)):
         return representation, None, Verdict(False, why=too_long)
-    prepared = add_views(prepared, images, clock)
-    frozen = prepared.rows(prepared.halves.tail)
+    frozen = start = prepared.rows(prepared.halves.tail)
     clock.finished("pass")
+    mixed = representation
+    if mixes:
+        mixed = with_statistics(representation, images)
+        clock.finished("view")
+        prepared = prepare(halves_for(mixed.encoder, len(images), steps), images, clock, steps)
+        start = prepared.rows(prepared.halves.tail)
+        clock.finished("pass")
+    prepared = add_views(prepared, images, clock)
     groups = groups or [""] * len(classes)
     units = join_groups(near_copies(functional.normalize(frozen, dim=-1), picture_hash(images)), groups, classes)
     folds = deal_folds(classes, units, most=FOLDS)
@@ -140,14 +160,14 @@ def tune(
     kept = unfinished or Unfinished()
     key = key_of(representation, head, labels, images, groups=groups)
     pieces = {f"{key}-{number}": fold for number, fold in enumerate(folds)}
-    _plan(clock, len(classes), [len(fold) for piece, fold in pieces.items() if kept.get(piece) is None])
+    _plan(clock, len(classes), [len(fold) for piece, fold in pieces.items() if kept.get(piece) is None], 1 + mixes)
     clock.passed()
     found: list[dict[str, Tensor]] = []
     for piece, fold in pieces.items():
         others = others_than(fold, len(classes))
         given = kept.get(piece)
         if given is None:
-            rows = prepared.rows(fit_tail(prepared, frozen, classes, ways, others, clock))
+            rows = prepared.rows(fit_tail(prepared, start, classes, ways, others, clock))
             clock.finished("pass")
             after = scores_of(learner, rows, classes, ways, others, fold)
             near = familiarity(PLAIN.points(rows[others]), classes[others], ways).score(PLAIN.points(rows[fold]))
@@ -159,17 +179,17 @@ def tune(
     verdict = judge(before, after, left, classes, len(folds), units)
     if not verdict.kept:
         return representation, None, verdict
-    tail = fit_tail(prepared, frozen, classes, ways, torch.arange(len(classes)), clock)
-    tuned = with_tail(representation, tail, images, "tuned")
+    tail = fit_tail(prepared, start, classes, ways, torch.arange(len(classes)), clock)
+    tuned = with_tail(mixed, tail, images, "tuned")
     held = HeldOut(after, left, images_left(folds, classes, ways))
     known = quantile_of(held.each(near)[1], ways, false_alarms)
     trust = measure_trust(held, classes, ways, false_alarms, known=known, units=units).lowered(verdict.discount)
     return tuned, Tuning(verdict, trust, tuple(names)), verdict
 
 
-def _plan(clock: Clock, images: int, folds: Sequence[int]) -> None:
+def _plan(clock: Clock, images: int, folds: Sequence[int], starts: int) -> None:
     """Tells a clock what is to do: a tuning without each fold, of so many images, and one on all images."""
-    clock.plan(**{"step": steps_in(images, folds), "pass": len(folds) + 1, "score": len(folds)})
+    clock.plan(**{"step": steps_in(images, folds), "pass": starts + len(folds), "score": len(folds)})
 
 
 def steps_in(images: int, folds: Sequence[int]) -> int:

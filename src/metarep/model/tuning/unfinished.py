@@ -14,7 +14,7 @@ from metarep.errors import MetarepError
 from metarep.machine.files import read_tensors, write_tensors
 from metarep.weights.representation import Representation
 
-FORMAT = 2  # to be raised when a piece means something else
+FORMAT = 3  # to be raised when a piece means something else
 
 
 class Unfinished:

@@ -158,7 +158,7 @@ def adapt(
         torch.cat([scores_of(learner, rows, classes, ways, others_than(fold, len(classes)), fold) for fold in folds])
         for rows in (frozen, labelled.rows(tail))
     )
-    verdict = judge(before, after, torch.cat(folds), classes, len(folds), units)
+    verdict = judge(before, after, torch.cat(folds), classes, len(folds), units, surely=True)
     verdict = replace(verdict, unlabelled=len(some))
     if not verdict.kept:
         return representation, verdict
