@@ -51,7 +51,7 @@ def _product(x: Tensor, weight: Tensor) -> Tensor:
     return (_patches(x) @ flat.mT).view(b, h, w, -1).permute(0, 3, 1, 2)
 
 
-def _patches(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "bhw 9c"]:
+def _patches(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "bhw c9"]:
     """Returns the 3x3 patch around each pixel as a row: row, column, channel."""
     around = functional.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
     return around.unfold(1, 3, 1).unfold(2, 3, 1).permute(0, 1, 2, 4, 5, 3).flatten(3).flatten(0, 2)

@@ -252,8 +252,13 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoin
 
 def _refuse_unknown_method(path: Path, header: dict[str, Any]) -> None:
     """Raise if only the method can make the learner, and nobody has registered it."""
-    name = header.get("method")
-    if header.get("learner") or not isinstance(name, str):
+    name, settings = header.get("method"), header.get("settings")
+    if (
+        not isinstance(name, str)
+        or not isinstance(settings, dict)
+        or header.get("learner")
+        or learner_of(name, settings)
+    ):
         return
     from metarep.methods import METHODS
 

@@ -48,13 +48,13 @@ class Verdict:
     def discount(self) -> float:
         """How much the accuracy after it is too high, in percentage points, because the same images chose it.
 
-        An encoder is kept if it is better. Of encoders that are equally good, those are kept that happened to do better
-        on these images. What is left of the gain is its maximum likelihood under that choice: that of a normal
-        distribution which is cut off below 0, or below one standard error after a learning without labels. Nothing is
-        left of a gain of less than 0.8 or 1.5 standard errors, and nearly all of one of three.
+        Of encoders that are equally good, those are kept that happened to do better on these images. What is left of
+        the gain is its maximum likelihood under that choice: that of a normal distribution which is cut off below one
+        standard error. Nothing is left of a gain of less than 1.5 standard errors, and nearly all of one of three. A
+        tuning is kept more readily than that, and then its accuracy is rather too low than too high.
 
         >>> round(Verdict(True, 70.0, 78.0, (8.0, 2.5, 13.5)).discount, 2)
-        0.02
+        0.25
         >>> Verdict(True, 70.0, 72.0, (2.0, -4.0, 8.0)).discount
         2.0
         """
@@ -62,7 +62,7 @@ class Verdict:
         error = (high - low) / (2 * Z)
         if not self.kept or gain <= 0 or error <= 0:
             return 0.0
-        return gain - error * _mean_before_choice(gain / error, 1.0 if self.unlabelled else 0.0)
+        return gain - error * _mean_before_choice(gain / error)
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as JSON can hold them."""
@@ -90,12 +90,12 @@ class Verdict:
         return f"not kept, as it is {'worse' if high < 0 else 'not surely better'}: {figures}"
 
 
-def _mean_before_choice(seen: float, cut: float) -> float:
-    """The mean, at least 0, of a unit normal distribution whose values above ``cut`` have the mean ``seen``."""
+def _mean_before_choice(seen: float) -> float:
+    """The mean, at least 0, of a normal distribution of deviation 1 whose values above 1 have the mean ``seen``."""
 
     def above(mean: float) -> float:
-        density = math.exp(-((cut - mean) ** 2) / 2) / math.sqrt(2 * math.pi)
-        return mean + density / (math.erfc((cut - mean) / math.sqrt(2)) / 2)
+        density = math.exp(-((1 - mean) ** 2) / 2) / math.sqrt(2 * math.pi)
+        return mean + density / (math.erfc((1 - mean) / math.sqrt(2)) / 2)
 
     low, high = 0.0, seen
     for _ in range(50):
