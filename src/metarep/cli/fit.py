@@ -239,7 +239,7 @@ def tell(
     best = ", the best that is installed" if chosen else ""
     print(f"{model.gallery.in_words} in {seconds:.1f} s")
     print(f"encoder: {facts['encoder']} at {height} x {width} px{best}")
-    if chosen and facts["encoder"] not in LITE:
+    if chosen and facts["encoder"].partition(",")[0] not in LITE:  # its name may go on with ", tuned"
         print("  for photographs another is far better: pip install 'metarep[pretrained]'")
     print("\n".join([trust_line(model), *class_lines(model), *copy_lines(model)]))
     for each in facts["suspects"][:MOST]:
