@@ -2,17 +2,16 @@
 
 import argparse
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from metarep.cli.evaluate import WAYS
-from metarep.cli.measured import names_of, number_or_file, refuse_shape
+from metarep.cli.measured import BALANCES, names_of, number_or_file, refuse_shape
 from metarep.cli.options import add_machine, add_output, numbers, print_json, refuse_inside, set_threads
 from metarep.cli.parser import Parser
 from metarep.cli.progress import progress
 from metarep.cli.sweep import seconds
 from metarep.errors import MetarepError
 from metarep.experiments.compare import Compared, Comparison, compare
-from metarep.experiments.measurement.report import Balance
 from metarep.experiments.measurement.results import read, record
 from metarep.methods import METHODS
 from metarep.weights.frozen import load_to_measure
@@ -107,7 +106,7 @@ def add(parser: Parser) -> None:
     )
     group.add_argument(
         "--balance",
-        choices=[each for each in get_args(Balance) if each != "unbalanced"],
+        choices=BALANCES,
         default="balanced",
         help="how many queries a class has, as in evaluate (default: balanced)",
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from metarep.cli.measured import (
+    BALANCES,
     measure_features,
     names_of,
     number_or_file,
@@ -27,7 +28,7 @@ from metarep.encoders.normalisation import Normalisation
 from metarep.errors import LeakageError, MetarepError
 from metarep.experiments.measurement.lake_runs import error_rate
 from metarep.experiments.measurement.measure import measure_all, pick_learner
-from metarep.experiments.measurement.report import Balance, Report
+from metarep.experiments.measurement.report import Report
 from metarep.experiments.measurement.results import read, record
 from metarep.experiments.measurement.retrieval import retrieve_split
 from metarep.experiments.measurement.rows import result_row
@@ -124,7 +125,7 @@ def add(parser: Parser) -> None:
     )
     parser.add_argument(
         "--balance",
-        choices=[each for each in get_args(Balance) if each != "unbalanced"],
+        choices=BALANCES,
         default="balanced",
         help="how many queries a class has: all equally many, or shares drawn from a Dirichlet distribution, on which "
         "transductive learners lose accuracy (default: balanced)",

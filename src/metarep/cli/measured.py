@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from metarep.cli.options import print_json
 from metarep.data.labels import Labels
@@ -14,12 +14,16 @@ from metarep.data.task_file import load_tasks, save_tasks
 from metarep.errors import counted
 from metarep.experiments.measurement.features import evaluate_features, features_row, read_features
 from metarep.experiments.measurement.measure import Setting
+from metarep.experiments.measurement.report import Balance
 from metarep.experiments.measurement.results import read, record
 from metarep.experiments.measurement.retrieval import checked_features, measure_retrieval
 from metarep.experiments.measurement.shards import Shard
 from metarep.learners import read_learner
 
 SHAPE = ("ways", "shots", "queries", "seed", "balance", "within")
+BALANCES = [
+    each for each in get_args(Balance) if each != "unbalanced"
+]  # that of a file of tasks, which is not asked for
 OF_IMAGES = ("split", "size", "depth", "data_dir", "skip_bad", "no_references")  # no meaning for arrays
 
 

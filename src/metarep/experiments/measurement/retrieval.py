@@ -21,13 +21,12 @@ from metarep.learners.learner import Metric
 
 KS = (1, 2, 4, 8)
 FAR = 100.0  # times as far from the origin as from their mean: cosines of 1 - 1 / 20,000, where float32 has 1 / 2**24
+VALUES = 1 << 24  # similarities that are held at a time: 64 MB
+AT_ONCE = 4096  # rows that are held in float64 at a time
 
 
 class FarFeaturesWarning(UserWarning):
     """Warns that float32 has too few digits for the cosines of some features."""
-
-
-VALUES = 1 << 24  # similarities that are held at a time: 64 MB
 
 
 @dataclass(frozen=True)
@@ -153,9 +152,10 @@ def checked_features(
 
 def _warn_if_far(features: Float[Tensor, "n dim"]) -> None:
     """Give a ``FarFeaturesWarning`` if rows lie so far from the origin that float32 cannot tell their cosines."""
-    mean = features.double().mean(0)
-    spread = (features - mean).square().sum(1).mean().sqrt()
-    times = float(mean.norm() / spread) if spread > 0 else 0.0
+    mean = features.mean(0, dtype=torch.float64)
+    squares = sum((part - mean).square().sum().item() for part in features.split(AT_ONCE))
+    spread = (squares / len(features)) ** 0.5
+    times = mean.norm().item() / spread if spread > 0 else 0.0
     if times > FAR:
         warnings.warn(
             f"the features lie {times:,.0f} times as far from the origin as from their mean, so float32 has too few "

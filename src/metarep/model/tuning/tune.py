@@ -132,16 +132,25 @@ def tune(
     clock = Clock(on_progress)
     clock.expect(score=0.0)
     planned = [len(classes) // FOLDS] * min(FOLDS, int(classes.bincount().max()))
-    _plan(clock, len(classes), planned, 1 + bool(batch_norms(representation.encoder)))
+    mixes = bool(batch_norms(representation.encoder))
+    _plan(clock, len(classes), planned, 1 + mixes)
     steps = steps_in(len(classes), planned)
     prepared = prepare(halves_for(representation.encoder, len(images), steps), images, clock, steps)
-    mixes, sides = bool(batch_norms(representation.encoder)), len(prepared.plain)
+    sides = len(prepared.plain)
     clock.plan(view=sides + prepared.more_views + mixes * (1 + sides))
     expect_times(prepared, classes, ways, clock)
     if too_long := takes_too_long(clock.left() or 0.0, len(classes)):
         return representation, None, Verdict(False, why=too_long)
     frozen = start = prepared.rows(prepared.halves.tail)
     clock.finished("pass")
+    groups = groups or [""] * len(classes)
+    units = join_groups(near_copies(functional.normalize(frozen, dim=-1), picture_hash(images)), groups, classes)
+    folds = deal_folds(classes, units, most=FOLDS)
+    folds = folds[: min(FOLDS, max((len(units[classes == each].unique()) for each in range(ways)), default=0))]
+    tested = len(torch.cat(folds).unique()) if folds else 0
+    if why := too_few(ways, tested, "image"):
+        return representation, None, Verdict(False, why=why)
+    clock.passed()
     mixed = representation
     if mixes:
         mixed = with_statistics(representation, images)
@@ -150,13 +159,6 @@ def tune(
         start = prepared.rows(prepared.halves.tail)
         clock.finished("pass")
     prepared = add_views(prepared, images, clock)
-    groups = groups or [""] * len(classes)
-    units = join_groups(near_copies(functional.normalize(frozen, dim=-1), picture_hash(images)), groups, classes)
-    folds = deal_folds(classes, units, most=FOLDS)
-    folds = folds[: min(FOLDS, max((len(units[classes == each].unique()) for each in range(ways)), default=0))]
-    tested = len(torch.cat(folds).unique()) if folds else 0
-    if why := too_few(ways, tested, "image"):
-        return representation, None, Verdict(False, why=why)
     kept = unfinished or Unfinished()
     key = key_of(representation, head, labels, images, groups=groups)
     pieces = {f"{key}-{number}": fold for number, fold in enumerate(folds)}
